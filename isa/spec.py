@@ -1,0 +1,306 @@
+"""An instruction set as data: fields, instructions, the set.
+
+Assembler, disassembler, binary form, reference manual and test strategies all derive from these tables, and a simulator dispatches on
+them. An instruction is one little-endian word of ``word_bytes`` bytes: the opcode in bits 7..0, then the fields upwards in the order
+in which they are declared, then zeros.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from isa.errors import IsaError
+
+OPCODE_BITS = 8
+
+Value = int | float | str | bool
+"""What an operand holds: a register, data, label or choice by name (str), an address or integer (int), a float, a flag (bool)."""
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+
+
+class Kind(Enum):
+    """The kinds of operand, how the text writes each, and what Python value a `Program` holds for it."""
+
+    REG = "register"  # rT                a scalar machine register          str, one of InstructionSet.registers
+    ADDR = "address"  # spad[12]          a word address in a memory space   int
+    IMM = "integer"  # rows=64            an integer in the field's range    int
+    FLOAT = "float"  # scale=0.5          an immediate float32 (or float64)  float, exactly representable in the field
+    DATA = "data"  # @layers.0.weight     a constant of the data section     str, its name; "" where optional and absent
+    LABEL = "label"  # top                a place in the same section's code str, the label
+    ENUM = "choice"  # gelu               one of the field's choices         str
+    FLAG = "flag"  # accumulate           a word that is present or absent   bool
+
+
+@dataclass(frozen=True)
+class Term:
+    """A name with its meaning in one sentence: a register, a memory space, a timing class."""
+
+    name: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """One operand: its name, kind, width in the word, meaning, and what values it takes.
+
+    `low` and `high` bound IMM and ADDR (inclusive); left out they follow from `bits`: ``0 .. 2**bits - 1``, or two's complement where `low`
+    is negative. `choices` are for ENUM, `space` names the memory of an ADDR, `unit` is for the reader. An operand with a `default` is
+    optional and left out of canonical text when it holds it; ``default=""`` makes a DATA operand optional. A FLAG is false by default.
+    """
+
+    name: str
+    kind: Kind
+    bits: int
+    doc: str
+    low: int | None = None
+    high: int | None = None
+    choices: tuple[str, ...] = ()
+    space: str = ""
+    default: Value | None = None
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind is Kind.FLAG and self.default is None:
+            object.__setattr__(self, "default", False)
+        if self.kind is Kind.FLOAT and isinstance(self.default, float | int) and self.bits == 32:
+            object.__setattr__(self, "default", round_float(self.default, 32))
+        if self.kind in (Kind.IMM, Kind.ADDR):
+            low = 0 if self.low is None else self.low
+            bound = 2 ** (self.bits - 1) - 1 if low < 0 else 2**self.bits - 1
+            object.__setattr__(self, "low", low)
+            object.__setattr__(self, "high", bound if self.high is None else self.high)
+
+    @property
+    def optional(self) -> bool:
+        return self.default is not None
+
+    @property
+    def named(self) -> bool:
+        """Whether canonical text writes ``name=value``: bare numbers say nothing, and optional operands need a name."""
+        return self.kind in (Kind.IMM, Kind.FLOAT) or (self.optional and self.kind is not Kind.FLAG)
+
+    @property
+    def signed(self) -> bool:
+        return self.low is not None and self.low < 0
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The inclusive bounds of an IMM or ADDR field."""
+        assert self.low is not None and self.high is not None, f"{self.name} has no range"
+        return self.low, self.high
+
+
+@dataclass(frozen=True)
+class InstructionSpec:
+    """One instruction: what it is called, how it is encoded, what it does (one sentence) and how its time is counted."""
+
+    mnemonic: str
+    opcode: int
+    fields: tuple[Field, ...]
+    timing: str
+    doc: str
+    notes: str = ""
+
+    @cached_property
+    def by_name(self) -> dict[str, Field]:
+        return {field.name: field for field in self.fields}
+
+    @property
+    def positional(self) -> tuple[Field, ...]:
+        """The operands that the text may give by position: the required ones, in order."""
+        return tuple(field for field in self.fields if not field.optional)
+
+    def layout(self) -> tuple[tuple[Field, int], ...]:
+        """Each field with the number of its lowest bit in the instruction word."""
+        at, out = OPCODE_BITS, []
+        for field in self.fields:
+            out.append((field, at))
+            at += field.bits
+        return tuple(out)
+
+    @property
+    def bits(self) -> int:
+        """Bits of the word in use, the opcode included."""
+        return OPCODE_BITS + sum(field.bits for field in self.fields)
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """A target's instructions with its registers, memory spaces and timing classes. Checks itself: a mistake in a table is an `IsaError`.
+
+    `registers` are the scalar machine registers in encoding order, each with its meaning (``Term("rT", "steps of the sequence")``);
+    sequence length and batch are values in them, never immediates. `spaces` are the memories that ADDR operands name. `timings`, where
+    given, explains every timing class in use. Version ``"1.2"`` reads programs of ``"1.0"`` to ``"1.2"``.
+    """
+
+    name: str
+    version: str
+    instructions: tuple[InstructionSpec, ...]
+    registers: tuple[Term, ...] = ()
+    spaces: tuple[Term, ...] = ()
+    timings: tuple[Term, ...] = ()
+    doc: str = ""
+    word_bytes: int = 16
+
+    def __post_init__(self) -> None:
+        mistakes = list(_mistakes(self))
+        if mistakes:
+            raise IsaError(f"instruction set '{self.name}': " + "; ".join(mistakes))
+
+    @cached_property
+    def by_mnemonic(self) -> dict[str, InstructionSpec]:
+        return {spec.mnemonic: spec for spec in self.instructions}
+
+    @cached_property
+    def by_opcode(self) -> dict[int, InstructionSpec]:
+        return {spec.opcode: spec for spec in self.instructions}
+
+    @cached_property
+    def register_index(self) -> dict[str, int]:
+        return {register.name: index for index, register in enumerate(self.registers)}
+
+    @cached_property
+    def flag_words(self) -> frozenset[str]:
+        """Words that stand for flags in the text; no label may be called so."""
+        return frozenset(f.name for spec in self.instructions for f in spec.fields if f.kind is Kind.FLAG)
+
+    def reads(self, version: str) -> bool:
+        """Whether a program of ISA `version` runs here: same major number, minor number not above ours."""
+        ours, theirs = parse_version(self.version), parse_version(version)
+        return theirs is not None and ours is not None and theirs[0] == ours[0] and theirs[1] <= ours[1]
+
+
+def parse_version(version: str) -> tuple[int, int] | None:
+    """``"1.2"`` -> ``(1, 2)``; None when it is not of that form."""
+    match = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", version, re.ASCII)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def round_float(value: float, bits: int) -> float:
+    """The nearest float of `bits` bits (32 or 64) as a Python float. Raises OverflowError when float32 cannot hold it."""
+    return float(value) if bits == 64 else float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
+def value_problem(field: Field, value: object, registers: dict[str, int]) -> str:
+    """Why `value` cannot stand in `field` ("" when it can): wrong Python type, out of range, no such register or choice.
+
+    Labels and data names are checked for type alone: whether they exist only the program knows.
+    """
+    match field.kind:
+        case Kind.REG:
+            return (
+                ""
+                if isinstance(value, str) and value in registers
+                else f"{value!r} is not a register of this machine"
+            )
+        case Kind.ENUM:
+            return "" if value in field.choices else f"{value!r} is not one of {', '.join(field.choices)}"
+        case Kind.FLAG:
+            return "" if isinstance(value, bool) else f"{value!r} is not true or false"
+        case Kind.DATA:
+            if not isinstance(value, str):
+                return f"{value!r} is not the name of a constant"
+            return "" if value or field.default == "" else "names no constant"
+        case Kind.LABEL:
+            return "" if isinstance(value, str) and value else f"{value!r} is not a label"
+        case Kind.IMM | Kind.ADDR:
+            low, high = field.range
+            if isinstance(value, bool) or not isinstance(value, int):
+                return f"{value!r} is not an integer"
+            return "" if low <= value <= high else f"{value} is out of range {low}..{high}"
+        case Kind.FLOAT:
+            if not isinstance(value, float) or math.isnan(value):
+                return f"{value!r} is not a float"
+            try:
+                exact = round_float(value, field.bits) == value
+            except OverflowError:
+                exact = False
+            return "" if exact else f"{value!r} is not a float{field.bits} value"
+
+
+def _mistakes(isa: InstructionSet) -> Iterator[str]:
+    if parse_version(isa.version) is None:
+        yield f"version '{isa.version}' is not MAJOR.MINOR"
+    if isa.word_bytes < 8 or isa.word_bytes % 8:
+        yield f"a word of {isa.word_bytes} bytes is not a multiple of 8 bytes"
+    for what, names in (
+        ("mnemonic", [spec.mnemonic for spec in isa.instructions]),
+        ("opcode", [spec.opcode for spec in isa.instructions]),
+        ("register", [term.name for term in isa.registers]),
+        ("space", [term.name for term in isa.spaces]),
+    ):
+        yield from (f"{what} {name!r} appears {n} times" for name, n in Counter(names).items() if n > 1)
+    for term in (*isa.registers, *isa.spaces, *isa.timings):
+        if not _WORD.match(term.name) or not term.doc.strip():
+            yield f"'{term.name}' needs a plain name and a sentence"
+    for spec in isa.instructions:
+        yield from (f"instruction '{spec.mnemonic}': {mistake}" for mistake in _spec_mistakes(spec, isa))
+
+
+def _spec_mistakes(spec: InstructionSpec, isa: InstructionSet) -> Iterator[str]:
+    if not _WORD.match(spec.mnemonic):
+        yield "the mnemonic is not a plain word"
+    if not 0 <= spec.opcode < 2**OPCODE_BITS:
+        yield f"opcode {spec.opcode} does not fit {OPCODE_BITS} bits"
+    if not spec.doc.strip():
+        yield "has no sentence"
+    if not spec.timing or (isa.timings and spec.timing not in {term.name for term in isa.timings}):
+        yield f"timing class '{spec.timing}' is not declared"
+    if spec.bits > 8 * isa.word_bytes:
+        yield f"needs {spec.bits} bits, the word has {8 * isa.word_bytes}"
+    yield from (
+        f"field '{name}' appears twice" for name, n in Counter(f.name for f in spec.fields).items() if n > 1
+    )
+    flags = {f.name for f in spec.fields if f.kind is Kind.FLAG}
+    for field in spec.fields:
+        yield from (f"field '{field.name}': {mistake}" for mistake in _field_mistakes(field, isa))
+        if flags & ({*field.choices} | (isa.register_index.keys() if field.kind is Kind.REG else set())):
+            yield f"field '{field.name}': a choice or register has the name of a flag of the same instruction"
+
+
+def _field_mistakes(field: Field, isa: InstructionSet) -> Iterator[str]:
+    if not _WORD.match(field.name) or not field.doc.strip():
+        yield "needs a plain name and a sentence"
+    if field.bits < 1:
+        yield f"{field.bits} bits hold nothing"
+    match field.kind:
+        case Kind.IMM | Kind.ADDR:
+            low, high = field.range
+            least = -(2 ** (field.bits - 1)) if field.signed else 0
+            most = 2 ** (field.bits - 1) - 1 if field.signed else 2**field.bits - 1
+            if not least <= low <= high <= most:
+                yield f"range {low}..{high} does not fit {field.bits} bits"
+            if field.kind is Kind.ADDR and field.space not in {term.name for term in isa.spaces}:
+                yield f"memory space '{field.space}' is not declared"
+        case Kind.FLOAT:
+            if field.bits not in (32, 64):
+                yield "a float has 32 or 64 bits"
+        case Kind.ENUM:
+            if not field.choices or len(field.choices) > 2**field.bits:
+                yield f"{len(field.choices)} choices do not fit {field.bits} bits"
+            if len(set(field.choices)) != len(field.choices) or not all(
+                _WORD.match(c) for c in field.choices
+            ):
+                yield "choices must be distinct plain words"
+        case Kind.REG:
+            if not isa.registers or len(isa.registers) > 2**field.bits:
+                yield f"{len(isa.registers)} registers do not fit {field.bits} bits"
+        case Kind.FLAG:
+            if field.bits != 1 or field.default is not False:
+                yield "a flag is one bit, false by default"
+        case Kind.LABEL:
+            if field.default is not None:
+                yield "a label cannot be optional"
+        case Kind.DATA:
+            if field.default not in (None, ""):
+                yield 'a constant can only default to "" (none)'
+    if field.default is not None and (problem := value_problem(field, field.default, isa.register_index)):
+        yield f"default: {problem}"
