@@ -1,0 +1,1 @@
+"""ssmc: a compiler from trained state-space models to accelerator programs."""

@@ -1,0 +1,39 @@
+"""The one kind of error a user is meant to see: what, where, why, what to do."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input, told in one message; the command line prints it and exits with status 2.
+
+    `what` is the failure in one clause, `where` a file:line:column, an ONNX node or a pass, `why` the
+    reason, `hint` what the user can do about it.
+    """
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", hint: str = "") -> None:
+        self.what, self.where, self.why, self.hint = what, where, why, hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        lines = [head]
+        if self.why:
+            lines.append(f"  why: {self.why}")
+        if self.hint:
+            lines.append(f"  do:  {self.hint}")
+        return "\n".join(lines)
+
+
+class Misfit(UserError):
+    """The model does not fit the architecture: demand, bound, gap, and the settings that would close it."""
+
+    def __init__(
+        self, resource: str, demand: float, bound: float, *, unit: str = "", where: str = "", levers: str = ""
+    ) -> None:
+        self.resource, self.demand, self.bound = resource, demand, bound
+        super().__init__(
+            f"the model does not fit: {resource}",
+            where=where,
+            why=f"demand {demand:g} {unit}, bound {bound:g} {unit}, gap {demand - bound:g} {unit}".replace(" ,", ","),
+            hint=levers,
+        )

@@ -1,0 +1,241 @@
+"""The graph: nodes are ops, edges are values flowing into operand slots (a networkx.MultiDiGraph)."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import networkx as nx
+
+from ssmc.ir.op import Op, OpSpec
+from ssmc.ir.types import ValueType
+
+
+@dataclass(frozen=True, order=True)
+class Value:
+    """Result `index` of node `node`."""
+
+    node: str
+    index: int = 0
+
+    def __str__(self) -> str:
+        return f"%{self.node}" if self.index == 0 else f"%{self.node}:{self.index}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and when a node runs: set by the schedule pass, read by the lowering.
+
+    `unit` is a core (cim) or an engine (epochcore), `order` the position in program order,
+    `phase` one of "before", "steps", "after" (once before the time loop, in it, once after it).
+    """
+
+    unit: int
+    order: int
+    phase: str
+
+
+@dataclass(frozen=True)
+class Node:
+    name: str
+    op: Op
+    types: tuple[ValueType, ...]
+    provenance: tuple[str, ...] = ()
+    place: Place | None = None
+
+
+@dataclass(eq=False)
+class Graph:
+    """A dataflow graph at one of the three levels (onnx, ssm, tile). Acyclic; inputs and outputs are nodes.
+
+    `attributes` hold facts about the whole model (`form`: "sequence" or "step", ...).
+    """
+
+    name: str = "model"
+    attributes: dict[str, Any] = field(default_factory=dict)
+    net: nx.MultiDiGraph[str] = field(default_factory=nx.MultiDiGraph)
+    _serial: int = 0
+
+    # -- building ----------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        op: Op | str,
+        operands: Sequence[Value | None] = (),
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        types: tuple[ValueType, ...] | None = None,
+        provenance: Sequence[str] = (),
+    ) -> Value:
+        """Add a node and return its first result.
+
+        Types come from the op's rule unless given (onnx ops). Raises ValueError where operands or attributes
+        do not fit the op's declaration, KeyError for an unknown op.
+        """
+        from ssmc.ir.table import spec_of
+
+        op = op if isinstance(op, Op) else Op(op, attrs or {})
+        spec = spec_of(op.name)
+        if spec.attributes:
+            op = Op(op.name, spec.complete(op.attrs))
+        if types is None:
+            types = self.infer(op, spec, operands)
+        label = self._free_name(name or op.name.rpartition(".")[2])
+        self.net.add_node(label, data=Node(label, op, types, tuple(provenance)), serial=self._serial)
+        self._serial += 1
+        for slot, value in enumerate(operands):
+            if value is not None:
+                self._connect(label, slot, value)
+        return Value(label)
+
+    def infer(self, op: Op, spec: OpSpec, operands: Sequence[Value | None]) -> tuple[ValueType, ...]:
+        """Result types of `op` on `operands`, by its declaration. Raises ValueError where they do not fit."""
+        if len(operands) < spec.required_operands or (not spec.variadic and len(operands) > len(spec.operands)):
+            raise ValueError(f"op '{op.name}' takes {', '.join(spec.operands)}; given {len(operands)} operands")
+        for slot, value in enumerate(operands[: spec.required_operands]):
+            if value is None:
+                raise ValueError(f"op '{op.name}' needs its operand '{spec.slot(slot)}'")
+        kinds = [None if value is None else self.type(value) for value in operands]
+        kinds += [None] * (len(spec.operands) - len(kinds) - spec.variadic)
+        return spec.infer(op, kinds)
+
+    def _free_name(self, base: str) -> str:
+        base = "".join(c if c.isalnum() or c in "_." else "_" for c in base) or "value"
+        name, count = base, self._serial
+        while name in self.net:
+            name, count = f"{base}_{count}", count + 1
+        return name
+
+    def _connect(self, node: str, slot: int, value: Value) -> None:
+        if value.index >= len(self.node(value.node).types):
+            raise ValueError(f"node '{value.node}' has no result {value.index}")
+        self.net.add_edge(value.node, node, key=slot, index=value.index)
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def __contains__(self, node: str) -> bool:
+        return node in self.net
+
+    def __len__(self) -> int:
+        return int(self.net.number_of_nodes())
+
+    def node(self, name: str) -> Node:
+        data: Node = self.net.nodes[name]["data"]
+        return data
+
+    def op(self, name: str) -> Op:
+        return self.node(name).op
+
+    def type(self, value: Value) -> ValueType:
+        return self.node(value.node).types[value.index]
+
+    def operands(self, name: str) -> list[Value | None]:
+        """Operand values by slot, None where an optional one is absent (trailing ones are left out)."""
+        found = {slot: Value(u, data["index"]) for u, _, slot, data in self.net.in_edges(name, keys=True, data=True)}
+        return [found.get(slot) for slot in range(max(found, default=-1) + 1)]
+
+    def operand(self, name: str, slot: int) -> Value:
+        """The operand in `slot`. Raises KeyError where it is absent."""
+        values = self.operands(name)
+        value = values[slot] if slot < len(values) else None
+        if value is None:
+            raise KeyError(f"node '{name}' has no operand {slot}")
+        return value
+
+    def results(self, name: str) -> list[Value]:
+        return [Value(name, index) for index in range(len(self.node(name).types))]
+
+    def users(self, value: Value) -> list[tuple[str, int]]:
+        """(node, slot) of every use of a value, in the order in which the users were added."""
+        edges = self.net.out_edges(value.node, keys=True, data=True)
+        uses = [(v, slot) for _, v, slot, data in edges if data["index"] == value.index]
+        return sorted(uses, key=lambda use: (self.net.nodes[use[0]]["serial"], use[1]))
+
+    def order(self) -> list[str]:
+        """Topological order; among ready nodes the one added first comes first. Raises ValueError on a cycle."""
+        waiting = {name: degree for name, degree in self.net.in_degree()}
+        serial = {name: data["serial"] for name, data in self.net.nodes(data=True)}
+        ready = [(serial[name], name) for name, degree in waiting.items() if degree == 0]
+        heapq.heapify(ready)
+        sequence: list[str] = []
+        while ready:
+            _, name = heapq.heappop(ready)
+            sequence.append(name)
+            for _, user in self.net.out_edges(name):
+                waiting[user] -= 1
+                if waiting[user] == 0:
+                    heapq.heappush(ready, (serial[user], user))
+        if len(sequence) != len(self):
+            stuck = sorted(set(self.net.nodes) - set(sequence))
+            raise ValueError(f"the graph has a cycle through '{stuck[0]}'")
+        return sequence
+
+    def nodes(self, *ops: str) -> Iterator[Node]:
+        """Nodes in topological order, all of them or those of the named ops; safe while the graph changes."""
+        for name in self.order():
+            if name in self.net and (not ops or self.op(name).name in ops):
+                yield self.node(name)
+
+    def inputs(self) -> list[Node]:
+        return list(self.nodes("input"))
+
+    def outputs(self) -> list[Node]:
+        return list(self.nodes("output"))
+
+    # -- changing ----------------------------------------------------------------------------------------
+
+    def set_op(self, name: str, op: Op) -> None:
+        """Replace a node's op in place; result types are inferred anew and must be compatible with the users."""
+        from ssmc.ir.table import spec_of
+
+        spec = spec_of(op.name)
+        op = Op(op.name, spec.complete(op.attrs)) if spec.attributes else op
+        node = self.node(name)
+        self.net.nodes[name]["data"] = replace(node, op=op, types=self.infer(op, spec, self.operands(name)))
+
+    def set_place(self, name: str, place: Place) -> None:
+        self.net.nodes[name]["data"] = replace(self.node(name), place=place)
+
+    def add_provenance(self, name: str, *sources: str) -> None:
+        node = self.node(name)
+        merged = tuple(dict.fromkeys((*node.provenance, *sources)))
+        self.net.nodes[name]["data"] = replace(node, provenance=merged)
+
+    def connect(self, node: str, slot: int, value: Value | None) -> None:
+        """Put `value` (or nothing) into an operand slot of a node."""
+        for u, _, key in list(self.net.in_edges(node, keys=True)):
+            if key == slot:
+                self.net.remove_edge(u, node, key)
+        if value is not None:
+            self._connect(node, slot, value)
+
+    def replace_uses(self, old: Value, new: Value) -> None:
+        """Let every user of `old` read `new`."""
+        for user, slot in self.users(old):
+            self.connect(user, slot, new)
+
+    def remove(self, name: str) -> None:
+        """Remove a node that nothing uses. Raises ValueError where something does."""
+        if self.net.out_degree(name):
+            raise ValueError(f"node '{name}' is still used")
+        self.net.remove_node(name)
+
+    def prune(self) -> list[str]:
+        """Remove what no output needs (inputs stay); returns the removed names."""
+        needed = {node.name for node in self.outputs()}
+        frontier = list(needed)
+        while frontier:
+            for before in self.net.predecessors(frontier.pop()):
+                if before not in needed:
+                    needed.add(before)
+                    frontier.append(before)
+        dead = [n for n in self.order() if n not in needed and self.op(n).name != "input"]
+        self.net.remove_nodes_from(dead)
+        return dead
+
+    def copy(self) -> Graph:
+        """A graph of its own over the same frozen nodes."""
+        return Graph(self.name, dict(self.attributes), self.net.copy(), self._serial)

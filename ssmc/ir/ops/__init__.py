@@ -1,0 +1,1 @@
+"""The ops, declared by subject; `ssmc.ir.table` gathers them."""

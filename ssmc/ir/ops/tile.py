@@ -1,0 +1,232 @@
+"""Ops of the tile level: pieces with coordinates. Everything here is real; a complex vector is its halves re|im."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmc.ir.op import Array, Attribute, Op, OpSpec, align
+from ssmc.ir.ops.temporal import REVERSE
+from ssmc.ir.tensor import Tensor
+from ssmc.ir.types import SequenceType, StreamType, ValueType, with_shape
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows k0..k1 and columns n0..n1 of a matrix (or groups and states of a bank), and where they lie.
+
+    `unit` is an array or a bank, -1 while unplaced; `row`, `col` its first cell there.
+    """
+
+    k0: int
+    k1: int
+    n0: int
+    n1: int
+    unit: int = -1
+    row: int = 0
+    col: int = 0
+
+
+def _check_pieces(op: Op, rows: int, cols: int) -> None:
+    """Pieces lie within the matrix. Raises ValueError; that they cover it is the interpreter's to show."""
+    for piece in op["pieces"]:
+        if not (0 <= piece.k0 < piece.k1 <= rows and 0 <= piece.n0 < piece.n1 <= cols):
+            raise ValueError(f"{piece} lies outside {rows} x {cols}")
+
+
+def _matmul_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
+    rows, cols = op["weight"].shape
+    if not kinds[0].shape or kinds[0].shape[-1] != rows:
+        raise ValueError(f"a weight of shape {(rows, cols)} (inputs, outputs) does not fit features {kinds[0].shape}")
+    _check_pieces(op, rows, cols)
+    return (with_shape(kinds[0], (*kinds[0].shape[:-1], cols)),)
+
+
+def _matmul(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
+    x, weight = arrays[0], op["weight"].array
+    y = np.zeros((*x.shape[:-1], weight.shape[1]))
+    for p in op["pieces"]:
+        y[..., p.n0 : p.n1] += x[..., p.k0 : p.k1] @ weight[p.k0 : p.k1, p.n0 : p.n1]
+    return (y if op["bias"] is None else y + op["bias"].array,)
+
+
+def join_halves(x: Array, is_complex: bool) -> NDArray[Any]:
+    """Halves re|im of the last axis as complex numbers; real ones as they are."""
+    if not is_complex:
+        return x
+    half = x.shape[-1] // 2
+    return np.asarray(x[..., :half] + 1j * x[..., half:])
+
+
+def split_halves(x: Array, is_complex: bool) -> NDArray[Any]:
+    """The inverse of `join_halves`."""
+    return np.concatenate([x.real, x.imag], -1) if is_complex else np.asarray(x)
+
+
+def _state_width(op: Op) -> int:
+    return int(op["decay"].shape[0]) * (2 if op["decay"].is_complex else 1)
+
+
+def _state_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
+    v, dt, x0 = kinds
+    width = (_state_width(op),)
+    if not isinstance(v, StreamType) or v.shape != width:
+        raise ValueError(f"a drive of {v.shape} does not fit {op['decay'].shape[0]} states of width {width[0]}")
+    if op["asynchronous"] != (dt is not None):
+        raise ValueError("asynchronous states, and no others, need the elapsed time 'dt'")
+    if x0 is not None and x0.shape != width:
+        raise ValueError(f"'x0' has the shape {x0.shape}, the states {width}")
+    _check_pieces(op, op["decay"].shape[0], 1)
+    return (v, SequenceType(width))
+
+
+def _recur(a: Array, v: Array, x0: Array | None, read_before: bool) -> tuple[Array, Array]:
+    """x_k = a_k x_{k-1} + v_k over axis 1, `a` broadcast to `v`; returns all that is read, and the last state."""
+    a = np.broadcast_to(a, v.shape)
+    x = np.zeros((len(v), *v.shape[2:]), np.result_type(a, v)) if x0 is None else x0
+    y = np.empty(v.shape, np.result_type(a, v))
+    for k in range(v.shape[1]):
+        following = a[:, k] * x + v[:, k]
+        y[:, k] = x if read_before else following
+        x = following
+    return y, x
+
+
+def _state(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
+    v, dt, x0 = (*arrays, None, None)[:3]
+    decay, is_complex = op["decay"].array, op["decay"].is_complex
+    if op["reverse"]:
+        v, dt = v[:, ::-1], None if dt is None else dt[:, ::-1]
+    covered = np.zeros(len(decay), bool)
+    for p in op["pieces"]:
+        covered[p.k0 : p.k1] = True
+    drive = join_halves(v, is_complex) * covered
+    a = np.exp(decay * dt[..., None]) if op["asynchronous"] else decay[None, None]
+    start = None if x0 is None else join_halves(np.broadcast_to(x0, (len(v), v.shape[2])), is_complex)
+    y, last = _recur(a, drive, start, op["read_before"])
+    y = y[:, ::-1] if op["reverse"] else y
+    return (split_halves(y, is_complex), split_halves(last, is_complex))
+
+
+def _ssm_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
+    u, x0 = kinds
+    groups, states = op["decay"].shape
+    if not isinstance(u, StreamType) or u.shape != (groups,):
+        raise ValueError(f"{groups} channels do not fit features {u.shape}")
+    for name in ("b", "c"):
+        if op[name].shape != (groups, states):
+            raise ValueError(f"'{name}' has the shape {op[name].shape}, 'decay' {(groups, states)}")
+    width = (groups * states * (2 if op["decay"].is_complex else 1),)
+    if x0 is not None and x0.shape != width:
+        raise ValueError(f"'x0' has the shape {x0.shape}, the states {width}")
+    _check_pieces(op, groups, states)
+    return (u, SequenceType(width))
+
+
+def _ssm(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
+    u, x0 = (*arrays, None)[:2]
+    a, b, c = (op[name].array for name in ("decay", "b", "c"))
+    covered = np.zeros(a.shape)
+    for p in op["pieces"]:
+        covered[p.k0 : p.k1, p.n0 : p.n1] += 1
+    u = u[:, ::-1] if op["reverse"] else u
+    drive = u[..., None] * (b * covered)
+    start = None
+    if x0 is not None:
+        start = join_halves(np.broadcast_to(x0, (len(u), x0.shape[-1])), op["decay"].is_complex).reshape(-1, *a.shape)
+    states, last = _recur(a[None, None], drive, start, op["read_before"])
+    y = np.real(np.einsum("btgn,gn->btg", states, c)) + u * op["d"].array
+    y = y[:, ::-1] if op["reverse"] else y
+    return (np.ascontiguousarray(y), split_halves(last.reshape(len(last), -1), op["decay"].is_complex))
+
+
+def _recurrence_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
+    a, v, x0 = kinds
+    if not isinstance(v, StreamType) or len(v.shape) != 1 or a.shape != v.shape:
+        raise ValueError(f"decay {a.shape} and drive {v.shape} must be the same vector")
+    if x0 is not None and x0.shape != v.shape:
+        raise ValueError(f"'x0' has the shape {x0.shape}, the drive {v.shape}")
+    return (v, SequenceType(v.shape))
+
+
+def _recurrence(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
+    a, v, x0 = (*arrays, None)[:3]
+    a = np.broadcast_to(align(a, kinds[0], kinds[1]), v.shape)
+    if op["reverse"]:
+        a, v = a[:, ::-1], v[:, ::-1]
+    is_complex = op["is_complex"]
+    start = None if x0 is None else join_halves(np.broadcast_to(x0, (len(v), v.shape[2])), is_complex)
+    y, last = _recur(join_halves(a, is_complex), join_halves(v, is_complex), start, op["read_before"])
+    y = y[:, ::-1] if op["reverse"] else y
+    return (split_halves(y, is_complex), split_halves(last, is_complex))
+
+
+PIECES = Attribute("pieces", tuple, "placed `Piece`s")
+READ_BEFORE = Attribute("read_before", bool, "x_k is the state before step k", False)
+BANK = Attribute("bank", str, "what holds the states: a kind of the target's, empty while unassigned", "")
+
+SPECS = (
+    OpSpec(
+        "tile.matmul",
+        "tile",
+        ("x",),
+        ("y",),
+        (
+            Attribute("weight", Tensor, "(inputs, outputs)"),
+            Attribute("bias", Tensor, "(outputs,), added digitally", None),
+            PIECES,
+        ),
+        _matmul_type,
+        _matmul,
+        "y = sum over pieces of x[k0:k1] weight[k0:k1, n0:n1], plus bias; what no piece covers is zero.",
+    ),
+    OpSpec(
+        "tile.state",
+        "tile",
+        ("v", "dt?", "x0?"),
+        ("x", "last"),
+        (
+            Attribute("decay", Tensor, "(states,) Abar; A delta where asynchronous: then Abar = exp(decay dt)"),
+            Attribute("asynchronous", bool, "the decay follows the elapsed time 'dt'", False),
+            BANK,
+            PIECES,
+            READ_BEFORE,
+            REVERSE,
+        ),
+        _state_type,
+        _state,
+        "x_k = Abar x_{k-1} + v_k, a state each; pieces are (k0, k1) states; complex states are halves re|im.",
+    ),
+    OpSpec(
+        "tile.ssm",
+        "tile",
+        ("u", "x0?"),
+        ("y", "last"),
+        (
+            Attribute("decay", Tensor, "(channels, states) Abar"),
+            Attribute("b", Tensor, "(channels, states)"),
+            Attribute("c", Tensor, "(channels, states); y = Re(sum c x) + d u, a factor 2 of halving included"),
+            Attribute("d", Tensor, "(channels,)"),
+            PIECES,
+            READ_BEFORE,
+            REVERSE,
+        ),
+        _ssm_type,
+        _ssm,
+        "Single-input single-output systems, a channel each, states in place; pieces are channels x states.",
+    ),
+    OpSpec(
+        "tile.recurrence",
+        "tile",
+        ("a", "v", "x0?"),
+        ("x", "last"),
+        (Attribute("is_complex", bool, "halves re|im", False), BANK, READ_BEFORE, REVERSE),
+        _recurrence_type,
+        _recurrence,
+        "x_k = a_k x_{k-1} + v_k with both streamed.",
+    ),
+)

@@ -1,0 +1,42 @@
+"""What the machine-independent passes must know of a target; a backend fills it in from its architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StateBank:
+    """A kind of place that holds states.
+
+    `count` is how many real states the machine holds in it (None: no limit, they are reloaded).
+    `decay_only`: the state can only shrink, 0 < |Abar| < 1 (volatile devices). `computed_decay`: takes a decay
+    that is streamed (`tile.recurrence`). `fused`: holds B, C and D of single-input systems too (`tile.ssm`).
+    `native_complex`: one place holds a complex state.
+    """
+
+    kind: str
+    count: int | None = None
+    decay_only: bool = False
+    computed_decay: bool = False
+    fused: bool = False
+    native_complex: bool = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Array geometry and state banks of a target, and the number formats it stores.
+
+    `arrays` is how many weight arrays are resident (None: reloaded at will). `banks` stand in order of
+    preference. Bits are None where numbers are not rounded.
+    """
+
+    target: str
+    array_rows: int
+    array_cols: int
+    arrays: int | None
+    cells_per_weight: int
+    banks: tuple[StateBank, ...]
+    weight_bits: int | None = None
+    state_parameter_bits: int | None = None
+    decay_levels: int | None = None

@@ -1,0 +1,136 @@
+"""The contract between the driver and a target; targets are found by the entry-point group `ssmc.backends`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+
+from ssmc.diagnostics import UserError
+
+if TYPE_CHECKING:
+    from isa.program import Program
+    from isa.spec import InstructionSet
+    from ssmc.ir.graph import Graph
+    from ssmc.passes.machine import Machine
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class LayerStats:
+    """Costs of one layer; None is what the target cannot know."""
+
+    name: str
+    onnx_nodes: tuple[str, ...]
+    op: str
+    cycles: int | None
+    seconds: float | None
+    energy_joules: float | None
+    utilization: float | None
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Costs of a run as given: whole batch, all steps. `seconds` is simulated time; None is not known."""
+
+    target: str
+    arch: str
+    cycles: int | None
+    seconds: float | None
+    energy_joules: float | None
+    instructions: int
+    macs: int
+    batch: int
+    steps: int
+    layers: tuple[LayerStats, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How to run a program. Equal settings, program and inputs give equal results, whatever the blocking.
+
+    `noise` names a device preset (None: what the program was compiled with). `block` is how many time steps
+    are executed at once (None: the simulator's choice, 1: step by step). `taps` keeps every layer's value.
+    """
+
+    seed: int = 0
+    noise: str | None = None
+    block: int | None = None
+    taps: bool = False
+    trace: bool = False
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Outputs by name, in the graph's layout (batch, time, features) or (batch, features).
+
+    `taps`: layer name -> its value in the same layout. `trace`: Chrome trace events.
+    """
+
+    outputs: Mapping[str, Array]
+    stats: Stats
+    taps: Mapping[str, Array] = field(default_factory=dict)
+    trace: tuple[Mapping[str, Any], ...] = ()
+
+
+class Backend(Protocol):
+    """A target. `arch` is whatever `load_arch` returns: the backend's own validated description."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def summary(self) -> str:
+        """One line for `ssmc targets`."""
+
+    @property
+    def instruction_set(self) -> InstructionSet: ...
+
+    @property
+    def default_arch(self) -> str:
+        """Name of a packaged architecture."""
+
+    def architectures(self) -> tuple[str, ...]:
+        """Names of the packaged architectures."""
+
+    def noise_presets(self) -> tuple[str, ...]: ...
+
+    def load_arch(self, source: str | None) -> Any:
+        """A packaged name or a path of a YAML file, validated. Raises UserError with file:line."""
+
+    def arch_text(self, arch: Any) -> str:
+        """The canonical text that a program carries."""
+
+    def machine(self, arch: Any, *, ideal: bool) -> Machine:
+        """What the machine-independent passes must know."""
+
+    def pipeline(self, arch: Any, *, ideal: bool) -> str:
+        """The default pass pipeline, from a lifted graph to a scheduled tile graph."""
+
+    def lower(self, graph: Graph, arch: Any, *, ideal: bool) -> Program:
+        """Instructions for a scheduled tile graph. Raises Misfit, UserError."""
+
+    def simulate(self, program: Program, inputs: Mapping[str, Array], settings: RunSettings) -> RunResult:
+        """Run a program; inputs by name in the graph's layout. Raises UserError on a trap."""
+
+
+@cache
+def backends() -> dict[str, Backend]:
+    """Every installed target by name."""
+    found = {}
+    for point in sorted(entry_points(group="ssmc.backends"), key=lambda point: point.name):
+        found[point.name] = point.load()
+    return found
+
+
+def backend(name: str) -> Backend:
+    """A target by name. Raises UserError that lists the installed ones."""
+    if name not in backends():
+        raise UserError(f"no target is called '{name}'", hint=f"installed targets: {', '.join(backends())}")
+    return backends()[name]
