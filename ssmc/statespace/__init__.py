@@ -1,7 +1,32 @@
 """The mathematics of one linear state-space system: no graph, no file format, numpy and scipy.linalg only."""
 
-from ssmc.statespace.discretization import at_step, discretize
+from ssmc.statespace.conjugates import Halving, halve, to_real, unhalve
+from ssmc.statespace.discretization import Method, at_step, discretize
+from ssmc.statespace.gramians import controllability_gramian, h2_norm, observability_gramian
+from ssmc.statespace.modes import ChangeOfBasis, diagonalize
 from ssmc.statespace.recurrence import simulate
+from ssmc.statespace.response import frequencies, frequency_response, kernel, poles, time_constants
 from ssmc.statespace.system import StateSpace, StateSpaceError
 
-__all__ = ["StateSpace", "StateSpaceError", "at_step", "discretize", "simulate"]
+__all__ = [
+    "ChangeOfBasis",
+    "Halving",
+    "Method",
+    "StateSpace",
+    "StateSpaceError",
+    "at_step",
+    "controllability_gramian",
+    "diagonalize",
+    "discretize",
+    "frequencies",
+    "frequency_response",
+    "h2_norm",
+    "halve",
+    "kernel",
+    "observability_gramian",
+    "poles",
+    "simulate",
+    "time_constants",
+    "to_real",
+    "unhalve",
+]

@@ -15,21 +15,22 @@ Method: TypeAlias = Literal["zoh", "bilinear", "dirac", "euler", "async", "async
 def discretize(system: StateSpace, method: Method) -> StateSpace:
     """The discrete system of a continuous one, with `z = delta A` (elementwise, or the matrix).
 
-    =========== ======================= ======================== =====================================
+    =========== ======================= ======================== =============================
     method      Abar                    Bbar                     source
-    =========== ======================= ======================== =====================================
-    zoh         exp(z)                  phi(z) delta B           S4D, arXiv 2206.11893, eq. 4
+    =========== ======================= ======================== =============================
+    zoh         exp(z)                  phi(z) delta B           S4D, arXiv 2206.11893
     bilinear    (1 - z/2)^-1 (1 + z/2)  (1 - z/2)^-1 delta B     S4, arXiv 2111.00396, eq. 3
-    dirac       exp(z)                  B                        Event-SSM, arXiv 2404.18508, sec. 3.2
+    dirac       exp(z)                  B                        Event-SSM, arXiv 2404.18508
     euler       1 + z                   delta B                  forward Euler
-    async       exp(z dt_k) at run time phi(z) delta B           Event-SSM, arXiv 2404.18508, sec. 3.2
+    async       exp(z dt_k) at run time phi(z) delta B           Event-SSM, arXiv 2404.18508
     async-dirac exp(z dt_k) at run time B                        the same, unit impulses
-    =========== ======================= ======================== =====================================
+    =========== ======================= ======================== =============================
 
-    `phi(z) = (e^z - 1)/z` and `phi(0) = 1`, so integrators are exact, dense singular ones too (Van Loan 1978,
-    eq. 1.3). The asynchronous forms keep A and delta.
+    `phi(z) = (e^z - 1)/z` and `phi(0) = 1`, so integrators are exact, dense singular ones too (Van Loan
+    1978). The asynchronous forms keep A and delta.
 
-    Raises StateSpaceError if the system is discrete already, or the method is unknown or meets a pole at 2/delta.
+    Raises StateSpaceError if the system is discrete already, the method is unknown, or it meets a pole at
+    2/delta.
     """
     if system.discrete or system.asynchronous:
         raise StateSpaceError("discretize: the system is discrete already")
@@ -51,14 +52,12 @@ def discretize(system: StateSpace, method: Method) -> StateSpace:
         case "async-dirac":
             return replace(system, asynchronous=True)
         case _:
-            raise StateSpaceError(
-                f"method: {method!r} is not one of zoh, bilinear, dirac, euler, async, async-dirac"
-            )
+            raise StateSpaceError(f"method: {method!r} is not one of {', '.join(get_args(Method))}")
     return replace(system, A=abar, B=bbar, delta=None)
 
 
 def at_step(system: StateSpace, dt: float = 1.0) -> StateSpace:
-    """The discrete system an asynchronous one is when every event comes `dt` after the last: `Abar = exp(delta A dt)`.
+    """The discrete system an asynchronous one is when events come every `dt`: `Abar = exp(delta A dt)`.
 
     A discrete system is returned as it is. Raises StateSpaceError for a continuous one.
     """

@@ -46,7 +46,7 @@ def simulate(
 
     `u` (batch, time, G*I) real, group-major; `x0` (batch, G, N) or (G, N), else the system's own, else zero;
     `dt` (batch, time) or (time,), the time elapsed before each event of an asynchronous system, which decays
-    by `exp(A delta dt_k)`. Returns `y` (batch, time, G*O), the last state (batch, G, N) and, if asked, all the
+    by `exp(A delta dt_k)`. Returns `y` (batch, time, G*O), the last state (batch, G, N) and, if asked, the
     states x_k (batch, time, G, N).
 
     Raises StateSpaceError for a continuous system, wrong shapes, `dt` missing, negative or not wanted.

@@ -47,7 +47,7 @@ class StateSpace:
     """G groups; group g has N states, I inputs and O outputs.
 
     The output is `C x` as it stands, its real part when `real_output`, or `2 Re(C x)` when `halved` (only one
-    state of each conjugate pair is kept); then `+ D u`. Arrays are copied to float64 or complex128, read-only.
+    state of each conjugate pair is kept); then `+ D u`. Arrays are read-only copies, float64 or complex128.
 
     Raises StateSpaceError when shapes disagree or a value is not finite.
     """

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmc.statespace import StateSpace, StateSpaceError, at_step, discretize, simulate
+
 from .strategies import random_system, seeds, systems
 
 
