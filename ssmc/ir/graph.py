@@ -156,7 +156,7 @@ class Graph:
 
     def order(self) -> list[str]:
         """Topological order; among ready nodes the one added first comes first. Raises ValueError on a cycle."""
-        waiting = {name: degree for name, degree in self.net.in_degree()}
+        waiting: dict[str, int] = dict(self.net.in_degree())
         serial = {name: data["serial"] for name, data in self.net.nodes(data=True)}
         ready = [(serial[name], name) for name, degree in waiting.items() if degree == 0]
         heapq.heapify(ready)

@@ -12,7 +12,7 @@ from ssmc.ir.functions import REDUCE
 from ssmc.ir.op import Array, Attribute, Op, OpSpec
 from ssmc.ir.ops.elementwise import aligned
 from ssmc.ir.tensor import Tensor
-from ssmc.ir.types import FlowType, ValueType, join, outer_axes, with_shape
+from ssmc.ir.types import Element, FlowType, ValueType, join, outer_axes, with_shape
 
 
 def _axis(kind: FlowType, axis: int) -> int:
@@ -28,7 +28,7 @@ def _linear_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
         raise ValueError(f"a weight of shape {weight.shape} (inputs, outputs) does not fit features {x.shape}")
     if op["bias"] is not None and op["bias"].shape != (weight.shape[1],):
         raise ValueError(f"a bias of shape {op['bias'].shape} does not fit {weight.shape[1]} outputs")
-    element = "complex" if x.element == "complex" or weight.is_complex else "real"
+    element: Element = "complex" if x.element == "complex" or weight.is_complex else "real"
     return (with_shape(x, (*x.shape[:-1], weight.shape[1]), element),)
 
 

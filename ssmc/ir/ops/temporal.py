@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.ir.functions import REDUCE
 from ssmc.ir.op import Array, Attribute, Op, OpSpec, align
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import ConstantType, SequenceType, StreamType, ValueType, join
@@ -145,7 +146,7 @@ def _downsample(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Ar
         return (np.ascontiguousarray(x[:, op["offset"] :: stride]),)
     steps = x.shape[1] // stride
     windows = x[:, : steps * stride].reshape(len(x), steps, stride, *x.shape[2:])
-    return (np.asarray({"mean": np.mean, "sum": np.sum, "max": np.max}[op["kind"]](windows, axis=2)),)
+    return (np.asarray(REDUCE[op["kind"]](windows, axis=2)),)
 
 
 def _reverse(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
@@ -205,7 +206,7 @@ SPECS = (
         (Attribute("kernel", Tensor, "(channels, taps), tap 0 meets the present input"), REVERSE),
         _fir_type,
         _fir,
-        "y_k = sum_j kernel_j u_{k-j}, a channel at a time; `history` and `last` are the last taps-1 inputs, oldest first.",
+        "y_k = sum_j kernel_j u_{k-j}, a channel at a time; `history` and `last` hold taps-1 inputs, oldest first.",
     ),
     OpSpec(
         "pool",
