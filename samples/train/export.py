@@ -88,6 +88,23 @@ def check_against_torch(path: Path, model: nn.Module, inputs: Mapping[str, Tenso
     return error
 
 
+def run_steps(
+    path: Path, streams: Arrays, states: Arrays, next_states: Mapping[str, str], output: str
+) -> npt.NDArray[Any]:
+    """Step a one-step model in onnxruntime over ``streams`` ``(batch, time, ...)``; ``output`` at the last step.
+
+    ``next_states`` maps every state input to the output that feeds it at the next step.
+    """
+    model = session(path)
+    held = dict(states)
+    result = np.empty(0)
+    for step in range(next(iter(streams.values())).shape[1]):
+        feed = {name: values[:, step] for name, values in streams.items()} | held
+        result, *following = model.run([output, *next_states.values()], feed)
+        held = dict(zip(next_states, following, strict=True))
+    return result
+
+
 def baseline(train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> float:
     """Test accuracy of always answering the training set's most frequent class; ties go to the luckiest."""
     counts = np.bincount(train)

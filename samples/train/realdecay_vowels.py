@@ -129,9 +129,7 @@ def main() -> None:
     print(f"train {accuracy(model, data, labels):.4f}  test {reached:.4f}")
     for block in model.blocks:
         block.ssm.recurrent = True
-    interface = Interface(
-        {"features": features[:3]}, ("logits",), {"features": {0: "batch", 1: "length"}}
-    )
+    interface = Interface({"features": features[:3]}, ("logits",), {"features": {0: "batch", 1: "length"}})
     path = export(model, interface, NAME, opset=20)
     for batch, length in ((3, LONGEST), (5, 17), (1, 64)):
         probe = {"features": torch.randn(batch, length, CHANNELS)}

@@ -109,7 +109,9 @@ def main() -> None:
     )  # fmt: skip
     reached = accuracy(model, {"pixels": pixels}, test_labels)
     print(f"train {accuracy(model, data, labels):.4f}  test {reached:.4f}")
-    path = export(model, Interface({"pixels": pixels[:3]}, ("logits",), {"pixels": {0: "batch"}}), NAME, opset=22)
+    path = export(
+        model, Interface({"pixels": pixels[:3]}, ("logits",), {"pixels": {0: "batch"}}), NAME, opset=22
+    )
     for batch in (1, 7):
         probe = {"pixels": torch.rand(batch, STEPS, 1)}
         print(f"batch {batch}: error {check_against_torch(path, model, probe):.1e}")
