@@ -1,10 +1,33 @@
-"""Instruction sets as data, assembly text, binary form and program files. Knows no target's meaning and imports nothing of ours."""
+"""Instruction sets as data, assembly text, binary form and program files.
+
+Knows no target's meaning and imports nothing of ours. What needs lark or safetensors is imported when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from isa.builder import SectionBuilder
 from isa.errors import AsmError, IsaError
 from isa.frozen import FrozenMap
 from isa.program import Instruction, Loc, Port, Program, Section, instruction
+from isa.registry import find_set, load_set, names
 from isa.spec import Field, InstructionSet, InstructionSpec, Kind, Term, Value
+
+if TYPE_CHECKING:
+    from isa.assembler import assemble
+    from isa.binary import decode, encode
+    from isa.container import load, load_data, save
+    from isa.disassembler import disassemble
+
+_LAZY = {
+    "assemble": "isa.assembler",
+    "decode": "isa.binary",
+    "disassemble": "isa.disassembler",
+    "encode": "isa.binary",
+    "load": "isa.container",
+    "load_data": "isa.container",
+    "save": "isa.container",
+}
 
 __all__ = [
     "AsmError",
@@ -22,5 +45,21 @@ __all__ = [
     "SectionBuilder",
     "Term",
     "Value",
+    "assemble",
+    "decode",
+    "disassemble",
+    "encode",
+    "find_set",
     "instruction",
+    "load",
+    "load_data",
+    "load_set",
+    "names",
+    "save",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'isa' has no attribute '{name}'")
+    return getattr(import_module(_LAZY[name]), name)

@@ -19,7 +19,8 @@ class SectionBuilder:
         code.emit("jump", target="top")
         section = code.build()
 
-    `loc` is the index in `Program.locs` that `emit` gives to instructions; set it whenever the source changes.
+    `loc` is the index in `Program.locs` that `emit` gives to instructions; set it whenever the source
+    changes.
     """
 
     def __init__(self, isa: InstructionSet, name: str) -> None:
@@ -37,14 +38,18 @@ class SectionBuilder:
         self._code.append(instruction(self.isa, mnemonic, self.loc, **operands))
 
     def label(self, name: str) -> str:
-        """Place label `name` before the next instruction and return it. Raises `IsaError` when the name is taken."""
+        """Place label `name` before the next instruction and return it. Raises `IsaError` when the name is
+        taken.
+        """
         if name in self._labels:
             raise IsaError(f"section '{self.name}': label '{name}' is placed twice")
         self._labels[name] = len(self._code)
         return name
 
     def build(self) -> Section:
-        """The section. Of labels at one place the first stays, and operands that name the others name it instead."""
+        """The section. Of labels at one place the first stays, and operands that name the others name it
+        instead.
+        """
         first: dict[int, str] = {}
         alias = {name: first.setdefault(place, name) for name, place in self._labels.items()}
         code = tuple(self._rename(ins, alias) for ins in self._code)

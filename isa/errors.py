@@ -13,8 +13,8 @@ class IsaError(Exception):
 class AsmError(IsaError):
     """A mistake in assembly text, with its place.
 
-    ``str(error)`` is the whole message: ``file:line:column``, the source line, a caret, what was expected and what is near.
-    ``line`` and ``column`` count from 1.
+    ``str(error)`` is the whole message: ``file:line:column``, the source line, a caret, what was expected
+    and what is near. ``line`` and ``column`` count from 1.
     """
 
     def __init__(

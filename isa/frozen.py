@@ -1,4 +1,6 @@
-"""An immutable mapping: what programs hold instead of dictionaries, so that they can be shared, hashed and sent to workers."""
+"""An immutable mapping: what programs hold instead of dictionaries, so that they can be shared, hashed and
+sent to workers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ V_co = TypeVar("V_co", covariant=True)
 
 
 class FrozenMap(Mapping[K, V_co]):
-    """A mapping that cannot be changed. Keeps its order, compares by value with any mapping, hashes when its values do."""
+    """A mapping that cannot be changed. Keeps its order, compares by value with any mapping, hashes when
+    its values do.
+    """
 
     __slots__ = ("_items",)
 

@@ -1,4 +1,6 @@
-"""A program as a value: sections of instructions, constants, ports and the source map. Immutable, comparable, sendable."""
+"""A program as a value: sections of instructions, constants, ports and the source map. Immutable,
+comparable, sendable.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ PORT_KINDS = ("stream", "sequence", "state")
 
 @dataclass(frozen=True)
 class Loc:
-    """Where instructions come from: the model's layer, the op there, and the ONNX nodes that it was lifted from."""
+    """Where instructions come from: the model's layer, the op there, and the ONNX nodes that it was lifted
+    from.
+    """
 
     layer: str
     op: str
@@ -37,8 +41,9 @@ class Loc:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction. `operands` holds every field of its spec by name, defaults included (`instruction` fills them in); `loc` indexes
-    `Program.locs`."""
+    """One instruction. `operands` holds every field of its spec by name, defaults included (`instruction`
+    fills them in); `loc` indexes `Program.locs`.
+    """
 
     mnemonic: str
     operands: Mapping[str, Value] = field(default_factory=FrozenMap)
@@ -53,7 +58,9 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Section:
-    """A piece of code that one sequencer runs (``main``, ``core3``); a label names the index of an instruction (or the end)."""
+    """A piece of code that one sequencer runs (``main``, ``core3``); a label names the index of an
+    instruction (or the end).
+    """
 
     name: str
     code: tuple[Instruction, ...]
@@ -67,8 +74,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of the model. `shape` is that of one step (kind ``stream``), one sequence (``sequence``) or the state carried
-    between runs (``state``), without batch; `binding` is JSON: where the machine finds it."""
+    """An input or output of the model. `shape` is that of one step (kind ``stream``), one sequence
+    (``sequence``) or the state carried between runs (``state``), without batch; `binding` is JSON: where
+    the machine finds it.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -85,9 +94,9 @@ class Port:
 class Program:
     """A whole program. Compares by value, arrays bit for bit.
 
-    `target` and `isa_version` name the instruction set; `arch` is the architecture it was compiled for, as text; `data` the constants,
-    in name order, as little-endian C-ordered read-only arrays; `meta` JSON by key (what the compiler has to say). Raises `IsaError`
-    where a value has no form in text and file.
+    `target` and `isa_version` name the instruction set; `arch` is the architecture it was compiled for, as
+    text; `data` the constants, in name order, as little-endian C-ordered read-only arrays; `meta` JSON by
+    key (what the compiler has to say). Raises `IsaError` where a value has no form in text and file.
     """
 
     target: str
@@ -132,9 +141,7 @@ class Program:
         return hash((self.target, self.isa_version, self.arch, self.sections))
 
     def _key(self) -> tuple[object, ...]:
-        ports = json.dumps(
-            [(p.name, p.shape, p.kind, p.dtype, p.binding) for p in self.inputs + self.outputs]
-        )
+        ports = json.dumps([(p.name, p.shape, p.kind, p.dtype, p.binding) for p in self.inputs + self.outputs])
         meta = json.dumps(dict(self.meta))  # as text: True and 1, 1 and 1.0 are different values in a file
         return (
             self.target,
@@ -148,12 +155,11 @@ class Program:
         )
 
 
-def instruction(
-    isa: InstructionSet, mnemonic: str, loc: int | None = None, /, **operands: Value
-) -> Instruction:
+def instruction(isa: InstructionSet, mnemonic: str, loc: int | None = None, /, **operands: Value) -> Instruction:
     """An instruction of `isa` with its defaults filled in and floats rounded to their field.
 
-    Raises `IsaError` that names the instruction and the field: unknown mnemonic or operand, missing operand, wrong kind, out of range.
+    Raises `IsaError` that names the instruction and the field: unknown mnemonic or operand, missing
+    operand, wrong kind, out of range.
     """
     spec = isa.by_mnemonic.get(mnemonic)
     if spec is None:
@@ -172,7 +178,9 @@ def instruction(
 
 
 def canonical_value(f: Field, value: Any) -> Value:
-    """`value` as a program holds it: numpy numbers become Python's, integers in FLOAT fields floats, floats rounded to the field."""
+    """`value` as a program holds it: numpy numbers become Python's, integers in FLOAT fields floats, floats
+    rounded to the field.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if f.kind is Kind.FLOAT and isinstance(value, int | float) and not isinstance(value, bool):
@@ -185,19 +193,22 @@ def canonical_value(f: Field, value: Any) -> Value:
 
 
 def canonical_array(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """A little-endian, C-ordered, read-only view or copy of `array`. Raises `IsaError` for an element type that has no file form."""
+    """A little-endian, C-ordered, read-only view or copy of `array`. Raises `IsaError` for an element type
+    that has no file form.
+    """
     array = np.asarray(array)
     if array.dtype.name not in DTYPES:
-        raise IsaError(
-            f"constant '{name}' has element type {array.dtype}, which a program cannot hold: use one of {', '.join(DTYPES)}"
-        )
+        known = ", ".join(DTYPES)
+        raise IsaError(f"constant '{name}' has element type {array.dtype}, which a program cannot hold: use {known}")
     fixed = np.require(array, dtype=array.dtype.newbyteorder("<"), requirements="C").view()
     fixed.flags.writeable = False
     return fixed
 
 
 def canonical_json(value: Any, what: str) -> Json:
-    """`value` as it comes back from a file: tuples as lists, keys sorted. Raises `IsaError` when it has no JSON form (NaN, objects)."""
+    """`value` as it comes back from a file: tuples as lists, keys sorted. Raises `IsaError` when it has no
+    JSON form (NaN, objects).
+    """
     try:
         result: Json = json.loads(json.dumps(value, sort_keys=True, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
@@ -210,15 +221,13 @@ def same_data(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]
     if left.keys() != right.keys():
         return False
     pairs = ((left[name], right[name]) for name in left)
-    return all(
-        a is b or (a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()) for a, b in pairs
-    )
+    return all(a is b or (a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()) for a, b in pairs)
 
 
 def content_hash(array: NDArray[Any]) -> str:
     """sha256 of a constant: element type, shape, bytes; hexadecimal."""
     digest = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode())
-    digest.update(array.tobytes())
+    digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

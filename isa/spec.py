@@ -1,12 +1,14 @@
 """An instruction set as data: fields, instructions, the set.
 
-Assembler, disassembler, binary form, reference manual and test strategies all derive from these tables, and a simulator dispatches on
-them. An instruction is one little-endian word of ``word_bytes`` bytes: the opcode in bits 7..0, then the fields upwards in the order
-in which they are declared, then zeros.
+Assembler, disassembler, binary form, reference manual and test strategies all derive from these tables, and
+a simulator dispatches on them. An instruction is one little-endian word of ``word_bytes`` bytes: the opcode
+in bits 7..0, then the fields upwards in the order in which they are declared, then zeros.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 import struct
@@ -21,7 +23,9 @@ from isa.errors import IsaError
 OPCODE_BITS = 8
 
 Value = int | float | str | bool
-"""What an operand holds: a register, data, label or choice by name (str), an address or integer (int), a float, a flag (bool)."""
+"""What an operand holds: a register, data, label or choice by name (str), an address or integer (int), a
+float, a flag (bool).
+"""
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 
@@ -51,9 +55,10 @@ class Term:
 class Field:
     """One operand: its name, kind, width in the word, meaning, and what values it takes.
 
-    `low` and `high` bound IMM and ADDR (inclusive); left out they follow from `bits`: ``0 .. 2**bits - 1``, or two's complement where `low`
-    is negative. `choices` are for ENUM, `space` names the memory of an ADDR, `unit` is for the reader. An operand with a `default` is
-    optional and left out of canonical text when it holds it; ``default=""`` makes a DATA operand optional. A FLAG is false by default.
+    `low` and `high` bound IMM and ADDR (inclusive); left out they follow from `bits`: ``0 .. 2**bits - 1``,
+    or two's complement where `low` is negative. `choices` are for ENUM, `space` names the memory of an
+    ADDR, `unit` is for the reader. An operand with a `default` is optional and left out of canonical text
+    when it holds it; ``default=""`` makes a DATA operand optional. A FLAG is false by default.
     """
 
     name: str
@@ -84,7 +89,9 @@ class Field:
 
     @property
     def named(self) -> bool:
-        """Whether canonical text writes ``name=value``: bare numbers say nothing, and optional operands need a name."""
+        """Whether canonical text writes ``name=value``: bare numbers say nothing, and optional operands
+        need a name.
+        """
         return self.kind in (Kind.IMM, Kind.FLOAT) or (self.optional and self.kind is not Kind.FLAG)
 
     @property
@@ -100,7 +107,9 @@ class Field:
 
 @dataclass(frozen=True)
 class InstructionSpec:
-    """One instruction: what it is called, how it is encoded, what it does (one sentence) and how its time is counted."""
+    """One instruction: what it is called, how it is encoded, what it does (one sentence) and how its time
+    is counted.
+    """
 
     mnemonic: str
     opcode: int
@@ -118,6 +127,12 @@ class InstructionSpec:
         """The operands that the text may give by position: the required ones, in order."""
         return tuple(field for field in self.fields if not field.optional)
 
+    @cached_property
+    def flags(self) -> frozenset[str]:
+        """The words that stand for this instruction's flags."""
+        return frozenset(field.name for field in self.fields if field.kind is Kind.FLAG)
+
+    @cached_property
     def layout(self) -> tuple[tuple[Field, int], ...]:
         """Each field with the number of its lowest bit in the instruction word."""
         at, out = OPCODE_BITS, []
@@ -126,7 +141,7 @@ class InstructionSpec:
             at += field.bits
         return tuple(out)
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Bits of the word in use, the opcode included."""
         return OPCODE_BITS + sum(field.bits for field in self.fields)
@@ -134,11 +149,13 @@ class InstructionSpec:
 
 @dataclass(frozen=True)
 class InstructionSet:
-    """A target's instructions with its registers, memory spaces and timing classes. Checks itself: a mistake in a table is an `IsaError`.
+    """A target's instructions with its registers, memory spaces and timing classes. Checks itself: a
+    mistake in a table is an `IsaError`.
 
-    `registers` are the scalar machine registers in encoding order, each with its meaning (``Term("rT", "steps of the sequence")``);
-    sequence length and batch are values in them, never immediates. `spaces` are the memories that ADDR operands name. `timings`, where
-    given, explains every timing class in use. Version ``"1.2"`` reads programs of ``"1.0"`` to ``"1.2"``.
+    `registers` are the scalar machine registers in encoding order, each with its meaning (``Term("rT",
+    "steps of the sequence")``); sequence length and batch are values in them, never immediates. `spaces`
+    are the memories that ADDR operands name. `timings`, where given, explains every timing class in use.
+    Version ``"1.2"`` reads programs of ``"1.0"`` to ``"1.2"``.
     """
 
     name: str
@@ -170,7 +187,23 @@ class InstructionSet:
     @cached_property
     def flag_words(self) -> frozenset[str]:
         """Words that stand for flags in the text; no label may be called so."""
-        return frozenset(f.name for spec in self.instructions for f in spec.fields if f.kind is Kind.FLAG)
+        return frozenset(word for spec in self.instructions for word in spec.flags)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that the binary form depends on: two tables of one name and version with different
+        ones do not mix.
+        """
+        table = [
+            [
+                s.opcode,
+                s.mnemonic,
+                [[f.name, f.kind.name, f.bits, f.range if f.low is not None else f.choices] for f in s.fields],
+            ]
+            for s in self.instructions
+        ]
+        text = json.dumps([self.word_bytes, [r.name for r in self.registers], table])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def reads(self, version: str) -> bool:
         """Whether a program of ISA `version` runs here: same major number, minor number not above ours."""
@@ -185,21 +218,22 @@ def parse_version(version: str) -> tuple[int, int] | None:
 
 
 def round_float(value: float, bits: int) -> float:
-    """The nearest float of `bits` bits (32 or 64) as a Python float. Raises OverflowError when float32 cannot hold it."""
+    """The nearest float of `bits` bits (32 or 64) as a Python float. Raises OverflowError when float32
+    cannot hold it.
+    """
     return float(value) if bits == 64 else float(struct.unpack("<f", struct.pack("<f", value))[0])
 
 
 def value_problem(field: Field, value: object, registers: dict[str, int]) -> str:
-    """Why `value` cannot stand in `field` ("" when it can): wrong Python type, out of range, no such register or choice.
+    """Why `value` cannot stand in `field` ("" when it can): wrong Python type, out of range, no such
+    register or choice.
 
     Labels and data names are checked for type alone: whether they exist only the program knows.
     """
     match field.kind:
         case Kind.REG:
             return (
-                ""
-                if isinstance(value, str) and value in registers
-                else f"{value!r} is not a register of this machine"
+                "" if isinstance(value, str) and value in registers else f"{value!r} is not a register of this machine"
             )
         case Kind.ENUM:
             return "" if value in field.choices else f"{value!r} is not one of {', '.join(field.choices)}"
@@ -256,13 +290,10 @@ def _spec_mistakes(spec: InstructionSpec, isa: InstructionSet) -> Iterator[str]:
         yield f"timing class '{spec.timing}' is not declared"
     if spec.bits > 8 * isa.word_bytes:
         yield f"needs {spec.bits} bits, the word has {8 * isa.word_bytes}"
-    yield from (
-        f"field '{name}' appears twice" for name, n in Counter(f.name for f in spec.fields).items() if n > 1
-    )
-    flags = {f.name for f in spec.fields if f.kind is Kind.FLAG}
+    yield from (f"field '{name}' appears twice" for name, n in Counter(f.name for f in spec.fields).items() if n > 1)
     for field in spec.fields:
         yield from (f"field '{field.name}': {mistake}" for mistake in _field_mistakes(field, isa))
-        if flags & ({*field.choices} | (isa.register_index.keys() if field.kind is Kind.REG else set())):
+        if spec.flags & ({*field.choices} | (isa.register_index.keys() if field.kind is Kind.REG else set())):
             yield f"field '{field.name}': a choice or register has the name of a flag of the same instruction"
 
 
@@ -286,9 +317,7 @@ def _field_mistakes(field: Field, isa: InstructionSet) -> Iterator[str]:
         case Kind.ENUM:
             if not field.choices or len(field.choices) > 2**field.bits:
                 yield f"{len(field.choices)} choices do not fit {field.bits} bits"
-            if len(set(field.choices)) != len(field.choices) or not all(
-                _WORD.match(c) for c in field.choices
-            ):
+            if len(set(field.choices)) != len(field.choices) or not all(_WORD.match(c) for c in field.choices):
                 yield "choices must be distinct plain words"
         case Kind.REG:
             if not isa.registers or len(isa.registers) > 2**field.bits:
