@@ -4,7 +4,9 @@ from ssmc.statespace.conjugates import Halving, halve, to_real, unhalve
 from ssmc.statespace.discretization import Method, at_step, discretize
 from ssmc.statespace.gramians import controllability_gramian, h2_norm, observability_gramian
 from ssmc.statespace.modes import ChangeOfBasis, diagonalize
+from ssmc.statespace.norms import hinf_norm, l1_distance, l1_norm
 from ssmc.statespace.recurrence import simulate
+from ssmc.statespace.reduction import Reduction, balanced_truncation
 from ssmc.statespace.response import frequencies, frequency_response, kernel, poles, time_constants
 from ssmc.statespace.system import StateSpace, StateSpaceError
 
@@ -12,9 +14,11 @@ __all__ = [
     "ChangeOfBasis",
     "Halving",
     "Method",
+    "Reduction",
     "StateSpace",
     "StateSpaceError",
     "at_step",
+    "balanced_truncation",
     "controllability_gramian",
     "diagonalize",
     "discretize",
@@ -22,7 +26,10 @@ __all__ = [
     "frequency_response",
     "h2_norm",
     "halve",
+    "hinf_norm",
     "kernel",
+    "l1_distance",
+    "l1_norm",
     "observability_gramian",
     "poles",
     "simulate",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.statespace.system import Array, StateSpace, StateSpaceError
+from ssmc.statespace.system import Array, StateSpace, StateSpaceError, dense_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ def to_real(system: StateSpace) -> StateSpace:
     """
     if not system.real_output:
         raise StateSpaceError("to_real: the output is complex")
-    dense = system.A[:, :, None] * np.eye(system.states) if system.diagonal else system.A
+    dense = dense_matrix(system)
     if not (system.is_complex or np.iscomplexobj(system.C)):
         return replace(system, A=dense)
     a = np.block([[dense.real, -dense.imag], [dense.imag, dense.real]])

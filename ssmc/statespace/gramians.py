@@ -8,7 +8,7 @@ import numpy as np
 
 from ssmc.statespace.conjugates import unhalve
 from ssmc.statespace.response import log_magnitude, poles, powers
-from ssmc.statespace.system import Array, Real, StateSpace, StateSpaceError, require_discrete
+from ssmc.statespace.system import Array, Real, StateSpace, StateSpaceError, dense_matrix, require_discrete
 
 
 def controllability_gramian(system: StateSpace, length: int | None = None) -> Array:
@@ -40,7 +40,7 @@ def cross_gramian(left: StateSpace, right: StateSpace, length: int | None = None
     driven = left.B @ right.B.conj().swapaxes(1, 2)
     if left.diagonal and right.diagonal:
         return driven * _geometric(left.A[:, :, None] * right.A[:, None, :].conj(), length)
-    a, other = _dense(left), _dense(right)
+    a, other = dense_matrix(left), dense_matrix(right)
     if length is not None:
         return _partial_sum(a, driven, other, length)
     from scipy.linalg import solve_discrete_lyapunov
@@ -99,10 +99,6 @@ def _dual(system: StateSpace) -> StateSpace:
     a = system.A if system.diagonal else system.A.swapaxes(1, 2)
     b, c, d = (array.conj().swapaxes(1, 2) for array in (system.C, system.B, system.D))
     return replace(system, A=a.conj(), B=b, C=c, D=d.real if system.real_output else d, x0=None)
-
-
-def _dense(system: StateSpace) -> Array:
-    return system.A[:, :, None] * np.eye(system.states) if system.diagonal else system.A
 
 
 def _geometric(z: Array, length: int | None) -> Array:

@@ -157,6 +157,11 @@ def rates(system: StateSpace) -> Array:
     return system.A * (system.delta if system.diagonal else system.delta[:, :, None])
 
 
+def dense_matrix(system: StateSpace) -> Array:
+    """A as matrices (G, N, N), whichever way it is stored."""
+    return system.A[:, :, None] * np.eye(system.states) if system.diagonal else system.A
+
+
 def require_discrete(system: StateSpace, what: str) -> None:
     """Raise StateSpaceError unless A is Abar."""
     if system.asynchronous:
