@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -52,7 +54,7 @@ ValueType = FlowType | TensorType
 def show_type(kind: ValueType) -> str:
     """The text form of a type, as in `stream<32>`, `stream<16 complex @1/8>`, `tensor<batch,64,f64>`."""
     if isinstance(kind, TensorType):
-        dims = "*" if kind.shape is None else ",".join("?" if d is None else str(d) for d in kind.shape)
+        dims = "*" if kind.shape is None else ",".join(map(_show_dimension, kind.shape))
         return f"tensor<{dims};{kind.dtype}>"
     dims = "x".join(map(str, kind.shape)) or "scalar"
     suffix = "" if kind.element == "real" else f" {kind.element}"
@@ -61,6 +63,12 @@ def show_type(kind: ValueType) -> str:
         return f"stream<{dims}{suffix}{rate}>"
     word = "sequence" if isinstance(kind, SequenceType) else "constant"
     return f"{word}<{dims}{suffix}>"
+
+
+def _show_dimension(dimension: int | str | None) -> str:
+    if isinstance(dimension, str) and re.fullmatch(r"[A-Za-z_][\w.]*", dimension) is None:
+        return json.dumps(dimension)
+    return "?" if dimension is None else str(dimension)
 
 
 def join(*kinds: FlowType) -> FlowType:
