@@ -46,10 +46,10 @@ class Sample:
         ``outputs`` maps output names to ``(batch, classes)``, or ``(batch, time, classes)`` for a model
         whose ``readout`` is ``last``. Raises KeyError when the class output is missing.
         """
-        scores = outputs[self.metadata["output"]]
+        scores: npt.NDArray[Any] = outputs[self.metadata["output"]]
         if self.metadata["readout"] == "last":
             scores = scores[:, -1]
-        return np.argmax(scores, axis=-1).astype(np.int64)
+        return np.asarray(scores.argmax(axis=-1), dtype=np.int64)
 
     def accuracy(self, outputs: Mapping[str, npt.NDArray[Any]]) -> float:
         """Fraction of the first ``batch`` test sequences that ``outputs`` classifies correctly."""

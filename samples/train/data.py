@@ -36,6 +36,11 @@ def package_file(package: str, relative: str) -> Path:
     return path
 
 
+def source(package: str) -> str:
+    """Name and version of an installed package, as in ``aeon 1.6.0``."""
+    return f"{package} {version(package)}"
+
+
 def read_ts(path: Path) -> Split:
     """A ``.ts`` file of the UEA/UCR archive: channels split by ``:``, the class label last."""
     sequences, labels = [], []
@@ -51,9 +56,7 @@ def read_ts(path: Path) -> Split:
 def japanese_vowels() -> tuple[Split, Split]:
     """Training and test set of JapaneseVowels: 9 speakers, 12 LPC cepstrum coefficients, 7-29 frames."""
     folder = "datasets/data/JapaneseVowels/JapaneseVowels"
-    return read_ts(package_file("aeon", f"{folder}_TRAIN.ts")), read_ts(
-        package_file("aeon", f"{folder}_TEST.ts")
-    )
+    return read_ts(package_file("aeon", f"{folder}_TRAIN.ts")), read_ts(package_file("aeon", f"{folder}_TEST.ts"))
 
 
 def digits(test_size: int, seed: int) -> tuple[Split, Split]:

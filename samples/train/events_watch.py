@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from samples.train.data import WATCH_RATE_HZ, watch
+from samples.train.data import WATCH_RATE_HZ, source, watch
 from samples.train.events import EventBatch, level_crossings, pad_events
 from samples.train.export import Interface, baseline, check_against_torch, export, run_steps, write_sample
 from samples.train.fit import accuracy, fit, fix_seeds
@@ -234,7 +234,7 @@ def main() -> None:
             "classes": watch()[1],
             "data": {
                 "set": "smart-watch inertial recordings of shoulder exercises (Burns et al. 2018, arXiv 1802.01489)",
-                "package": "seglearn 1.2.5",
+                "package": source("seglearn"),
                 "license": "BSD-3-Clause",
                 "split": f"first {TRAIN_PART:.0%} of every recording for training, the rest (same people) for test",
             },

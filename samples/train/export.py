@@ -41,8 +41,7 @@ def export(model: nn.Module, interface: Interface, name: str, opset: int) -> Pat
         input_names=list(interface.inputs),
         output_names=list(interface.outputs),
         dynamic_shapes={
-            name: {axis: sizes[size] for axis, size in interface.dynamic[name].items()}
-            for name in interface.inputs
+            name: {axis: sizes[size] for axis, size in interface.dynamic[name].items()} for name in interface.inputs
         },
         opset_version=opset,
         dynamo=True,
@@ -131,7 +130,7 @@ def write_sample(
         "calibration_sequences": len(next(iter(calibration.values()))),
         "made_by": f"python -m samples.train.{name.replace('-', '_')}",
     }
-    text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
     (folder / "sample.yaml").write_text(text, encoding="utf-8")
     print(text)
 

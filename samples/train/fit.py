@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,8 +11,7 @@ Batch = dict[str, Tensor]
 
 
 def fix_seeds(seed: int) -> None:
-    """Seed every generator that training uses and ask torch for deterministic kernels."""
-    np.random.seed(seed)
+    """Seed torch (all randomness of training is torch's) and ask torch for deterministic kernels."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
-from samples.train.data import Split, japanese_vowels
+from samples.train.data import Split, japanese_vowels, source
 from samples.train.export import Interface, baseline, check_against_torch, export, session, write_sample
 from samples.train.fit import accuracy, fit, fix_seeds
 
@@ -147,7 +147,7 @@ def main() -> None:
             "classes": [f"speaker {i + 1}" for i in range(CLASSES)],
             "data": {
                 "set": "JapaneseVowels (Kudo, Toyama, Shimbo 1999), UCI archive",
-                "package": "aeon 1.6.0",
+                "package": source("aeon"),
                 "license": "BSD-3-Clause (package), CC BY 4.0 (UCI archive)",
                 "split": "the archive's own: 270 training, 370 test sequences",
             },
@@ -155,7 +155,7 @@ def main() -> None:
                 "form": "real, one decay a block; SSM, BatchNorm, sigmoid gate, skip; mean over time",
                 "width": WIDTH, "states": STATES, "blocks": BLOCKS,
                 "parameters": sum(p.numel() for p in model.parameters()),
-                "Abar": [round(float(block.ssm.decay()), 6) for block in model.blocks],
+                "Abar": [round(block.ssm.decay().item(), 6) for block in model.blocks],
             },
             "inputs": {"features": ["batch", "length", CHANNELS]},
             "output": "logits",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samples.train.data import Split, digits
+from samples.train.data import Split, digits, source
 from samples.train.export import Interface, baseline, check_against_torch, export, session, write_sample
 from samples.train.fit import accuracy, fit, fix_seeds
 
@@ -109,9 +109,7 @@ def main() -> None:
     )  # fmt: skip
     reached = accuracy(model, {"pixels": pixels}, test_labels)
     print(f"train {accuracy(model, data, labels):.4f}  test {reached:.4f}")
-    path = export(
-        model, Interface({"pixels": pixels[:3]}, ("logits",), {"pixels": {0: "batch"}}), NAME, opset=22
-    )
+    path = export(model, Interface({"pixels": pixels[:3]}, ("logits",), {"pixels": {0: "batch"}}), NAME, opset=22)
     for batch in (1, 7):
         probe = {"pixels": torch.rand(batch, STEPS, 1)}
         print(f"batch {batch}: error {check_against_torch(path, model, probe):.1e}")
@@ -128,7 +126,7 @@ def main() -> None:
             "classes": [str(digit) for digit in range(CLASSES)],
             "data": {
                 "set": "Optical Recognition of Handwritten Digits (Alpaydin, Kaynak 1998), UCI archive",
-                "package": "scikit-learn 1.9.1",
+                "package": source("scikit-learn"),
                 "license": "BSD-3-Clause (package), CC BY 4.0 (UCI archive)",
                 "split": f"stratified at random (seed {SEED}): {len(labels)} training, {TEST_SIZE} test images",
             },

@@ -97,8 +97,7 @@ def test_calibration_sequences_are_not_in_the_test_set(name: str) -> None:
 
     def rows(arrays: samples.Arrays) -> set[bytes]:
         return {
-            b"".join(values[i].tobytes() for values in arrays.values())
-            for i in range(len(next(iter(arrays.values()))))
+            b"".join(values[i].tobytes() for values in arrays.values()) for i in range(len(next(iter(arrays.values()))))
         }
 
     assert len(rows(sample.calibration)) == sample.metadata["calibration_sequences"]
@@ -182,9 +181,7 @@ def test_padding_is_at_the_end_and_time_runs_forward() -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(
-        ValueError, match=r"no sample called 's4d'.*events-watch, realdecay-vowels, s4d-digits"
-    ):
+    with pytest.raises(ValueError, match=r"no sample called 's4d'.*events-watch, realdecay-vowels, s4d-digits"):
         samples.load("s4d")
     with pytest.raises(ValueError, match="no architecture file called 'nonesuch'"):
         samples.arch_path("nonesuch")
