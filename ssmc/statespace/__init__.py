@@ -7,7 +7,9 @@ from ssmc.statespace.modes import ChangeOfBasis, diagonalize
 from ssmc.statespace.norms import hinf_norm, l1_distance, l1_norm
 from ssmc.statespace.recurrence import simulate
 from ssmc.statespace.reduction import Reduction, balanced_truncation
+from ssmc.statespace.refit import Refit, refit_output
 from ssmc.statespace.response import frequencies, frequency_response, kernel, poles, time_constants
+from ssmc.statespace.sharing import SharedDecays, cluster_decays, modal_energy
 from ssmc.statespace.system import StateSpace, StateSpaceError
 
 __all__ = [
@@ -15,10 +17,13 @@ __all__ = [
     "Halving",
     "Method",
     "Reduction",
+    "Refit",
+    "SharedDecays",
     "StateSpace",
     "StateSpaceError",
     "at_step",
     "balanced_truncation",
+    "cluster_decays",
     "controllability_gramian",
     "diagonalize",
     "discretize",
@@ -30,8 +35,10 @@ __all__ = [
     "kernel",
     "l1_distance",
     "l1_norm",
+    "modal_energy",
     "observability_gramian",
     "poles",
+    "refit_output",
     "simulate",
     "time_constants",
     "to_real",

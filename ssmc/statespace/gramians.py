@@ -39,7 +39,7 @@ def cross_gramian(left: StateSpace, right: StateSpace, length: int | None = None
             require_stable(system, "gramian")
     driven = left.B @ right.B.conj().swapaxes(1, 2)
     if left.diagonal and right.diagonal:
-        return driven * _geometric(left.A[:, :, None] * right.A[:, None, :].conj(), length)
+        return driven * geometric_sum(left.A[:, :, None] * right.A[:, None, :].conj(), length)
     a, other = dense_matrix(left), dense_matrix(right)
     if length is not None:
         return _partial_sum(a, driven, other, length)
@@ -90,9 +90,7 @@ def require_stable(system: StateSpace, what: str) -> None:
     radius = np.abs(poles(system)).max(axis=1, initial=0.0)
     worst = int(radius.argmax())
     if radius[worst] >= 1:
-        raise StateSpaceError(
-            f"{what}: the system is not stable: |Abar| = {radius[worst]:.9g} in group {worst}"
-        )
+        raise StateSpaceError(f"{what}: the system is not stable: |Abar| = {radius[worst]:.9g} in group {worst}")
 
 
 def _dual(system: StateSpace) -> StateSpace:
@@ -101,7 +99,7 @@ def _dual(system: StateSpace) -> StateSpace:
     return replace(system, A=a.conj(), B=b, C=c, D=d.real if system.real_output else d, x0=None)
 
 
-def _geometric(z: Array, length: int | None) -> Array:
+def geometric_sum(z: Array, length: int | None) -> Array:
     """`1 + z + ... + z^(length-1)`, or of all powers."""
     one = z == 1
     below = np.where(one, 1.0, 1 - z)

@@ -41,9 +41,7 @@ def l1_norm(system: StateSpace, tolerance: float = 1e-6, length: int | None = No
         taps = min(most, 2 * taps)
 
 
-def l1_distance(
-    one: StateSpace, other: StateSpace, tolerance: float = 1e-6, length: int | None = None
-) -> Real:
+def l1_distance(one: StateSpace, other: StateSpace, tolerance: float = 1e-6, length: int | None = None) -> Real:
     """`||h - h'||_1` (G, O), from above: `max |y - y'| <= ||h - h'||_1 max |u|` for every input."""
     return l1_norm(difference(one, other), tolerance, length)
 
@@ -70,9 +68,7 @@ def difference(one: StateSpace, other: StateSpace) -> StateSpace:
         a = np.block([[dense_matrix(left), corner], [corner.swapaxes(1, 2), dense_matrix(right)]])
     x0 = None
     if left.x0 is not None or right.x0 is not None:
-        x0 = np.concatenate(
-            [np.zeros(s.A.shape[:2]) if s.x0 is None else s.x0 for s in (left, right)], axis=1
-        )
+        x0 = np.concatenate([np.zeros(s.A.shape[:2]) if s.x0 is None else s.x0 for s in (left, right)], axis=1)
     b = np.concatenate([left.B, right.B], axis=1)
     c = np.concatenate([left.C, -right.C], axis=2)
     return replace(left, A=a, B=b, C=c, D=left.D - right.D, x0=x0)
@@ -122,7 +118,7 @@ def _energy_tail(plain: StateSpace, start: int) -> Real:
 def _energy_after(plain: StateSpace, gramian: Array, start: int) -> Real:
     """`sum_{k>=start} sum_i |h_k|^2` (G, O)."""
     c = plain.C * powers(plain.A, np.array([start]))[:, None, :, 0]
-    return np.maximum(np.einsum("gon,gon->go", c @ gramian, c.conj()).real, 0)
+    return np.asarray(np.maximum(np.einsum("gon,gon->go", c @ gramian, c.conj()).real, 0))
 
 
 def _norm_tail(plain: StateSpace, start: int) -> Real:
@@ -196,11 +192,7 @@ def _crossings(continuous: tuple[Real, Real, Real, Real], level: float) -> Real:
     values = np.linalg.eigvals(np.block([[inner, b @ np.linalg.solve(r, b.T)], [-outer, -inner.T]]))
     # Taking in some that are not quite imaginary costs an evaluation each; leaving one out would cost the proof.
     near = values[np.abs(values.real) <= 1e-5 * np.abs(values) + 1e-12]
-    return (
-        np.concatenate([[0.0], np.sort(2 * np.arctan(np.abs(near.imag))), [np.pi]])
-        if len(near)
-        else near.real
-    )
+    return np.concatenate([[0.0], np.sort(2 * np.arctan(np.abs(near.imag))), [np.pi]]) if len(near) else near.real
 
 
 def _group(system: StateSpace, g: int) -> StateSpace:

@@ -53,18 +53,14 @@ def simulate(
     """
     inputs = np.asarray(u)
     if inputs.ndim != 3 or inputs.shape[2] != system.inputs or inputs.dtype.kind not in "biuf":
-        raise StateSpaceError(
-            f"u: expected real (batch, time, {system.inputs}), got {inputs.dtype} {inputs.shape}"
-        )
+        raise StateSpaceError(f"u: expected real (batch, time, {system.inputs}), got {inputs.dtype} {inputs.shape}")
     batch, time = inputs.shape[:2]
     groups, states = system.groups, system.states
     inputs = inputs.astype(np.float64).reshape(batch, time, groups, system.B.shape[2])  # b k g i
     gaps = _elapsed(system, dt, batch, time)
     x = _initial(system, x0, batch)
 
-    y = np.empty(
-        (batch, time, groups, system.C.shape[1]), np.float64 if system.real_output else np.complex128
-    )
+    y = np.empty((batch, time, groups, system.C.shape[1]), np.float64 if system.real_output else np.complex128)
     every = np.empty((batch, time, groups, states), x.dtype) if return_states else None
     block = max(1, _BLOCK_ELEMENTS // max(1, batch * groups * states))
     for start in range(0, time, block):
@@ -118,16 +114,12 @@ def _elapsed(system: StateSpace, dt: ArrayLike | None, batch: int, time: int) ->
             raise StateSpaceError("dt: elapsed times were given, but the system is not asynchronous")
         return None
     if dt is None:
-        raise StateSpaceError(
-            "dt: an asynchronous system needs the elapsed time of every event, (batch, time)"
-        )
+        raise StateSpaceError("dt: an asynchronous system needs the elapsed time of every event, (batch, time)")
     gaps = np.asarray(dt, dtype=np.float64)
     if gaps.shape not in ((batch, time), (time,)):
         raise StateSpaceError(f"dt: expected shape {(batch, time)} or {(time,)}, got {gaps.shape}")
     if not (gaps >= 0).all():
-        raise StateSpaceError(
-            "dt: elapsed times are zero or positive, and time order is the order of the events"
-        )
+        raise StateSpaceError("dt: elapsed times are zero or positive, and time order is the order of the events")
     return np.broadcast_to(gaps, (batch, time))
 
 

@@ -22,9 +22,7 @@ class Reduction:
     bound: Real  # (G,) at least max_w sigma_max(H - H'): twice the sum of the values left out
 
 
-def balanced_truncation(
-    system: StateSpace, order: int | None = None, tolerance: float | None = None
-) -> Reduction:
+def balanced_truncation(system: StateSpace, order: int | None = None, tolerance: float | None = None) -> Reduction:
     """Keep the states that are easiest both to reach and to see, per group (Moore 1981).
 
     With Gramian factors `W_c = R R*`, `W_o = L L*` and `L* R = U S V*`, the projections are `R V S^-1/2` and
@@ -43,9 +41,7 @@ def balanced_truncation(
     real = to_real(system)
     reach, seen = _factor(controllability_gramian(real)), _factor(observability_gramian(real))
     left, values, right = np.linalg.svd(seen.swapaxes(1, 2) @ reach)
-    dropped = 2 * np.concatenate(
-        [np.cumsum(values[:, ::-1], axis=1)[:, ::-1], np.zeros((real.groups, 1))], axis=1
-    )
+    dropped = 2 * np.concatenate([np.cumsum(values[:, ::-1], axis=1)[:, ::-1], np.zeros((real.groups, 1))], axis=1)
     # A singular value of rounding error has no direction to keep.
     sound = (values > values[:, :1] * real.states * np.finfo(float).eps).sum(axis=1)
     if order is not None:

@@ -27,9 +27,7 @@ def kernel(system: StateSpace, length: int) -> Array:
     far = -(-length // near)
     if system.diagonal:
         reached = powers(system.A, np.arange(near))[:, :, :, None] * system.B[:, :, None, :]  # g n p i
-        seen = (
-            system.C[:, :, None, :] * powers(system.A, near * np.arange(far)).swapaxes(1, 2)[:, None]
-        )  # g o q n
+        seen = system.C[:, :, None, :] * powers(system.A, near * np.arange(far)).swapaxes(1, 2)[:, None]  # g o q n
     else:
         stride = np.linalg.matrix_power(system.A, near)
         reached = _krylov(system.A, system.B, near)

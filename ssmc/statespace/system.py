@@ -80,9 +80,7 @@ class StateSpace:
         _expect("C", self.C, (groups, high, states), "(G, O, N)")
         _expect("D", self.D, (groups, high, wide), "(G, O, I)")
         if min(groups, wide, high) < 1:
-            raise StateSpaceError(
-                f"A, B, C: need a group, an input and an output, got G={groups} I={wide} O={high}"
-            )
+            raise StateSpaceError(f"A, B, C: need a group, an input and an output, got G={groups} I={wide} O={high}")
         if self.halved and not self.real_output:
             raise StateSpaceError("halved: a conjugate-halved system has a real output; set real_output")
         if self.real_output and np.iscomplexobj(self.D):
@@ -102,9 +100,7 @@ class StateSpace:
             raise StateSpaceError("delta: a step is real and positive")
         delta = delta.reshape((1,) * (2 - delta.ndim) + delta.shape)
         if delta.ndim != 2 or delta.shape[0] not in (1, groups) or delta.shape[1] not in (1, states):
-            raise StateSpaceError(
-                f"delta: expected (1, 1), (G, 1) or (G, N) = {(groups, states)}, got {delta.shape}"
-            )
+            raise StateSpaceError(f"delta: expected (1, 1), (G, 1) or (G, N) = {(groups, states)}, got {delta.shape}")
         object.__setattr__(self, "delta", delta)
 
     @property

@@ -55,9 +55,7 @@ def test_dense_and_diagonal_agree(seed: int, method: str, complex_: bool) -> Non
 @pytest.mark.parametrize("a", [0.0, 1e-18, -1e-9, 1e-9j, -2.0, -1 + 3j])
 def test_zoh_near_an_integrator(a: complex) -> None:
     """phi(z) against its series and its definition."""
-    system = StateSpace(
-        np.array([[a]]), np.ones((1, 1, 1)), np.ones((1, 1, 1)), np.zeros((1, 1, 1)), np.array(0.5)
-    )
+    system = StateSpace(np.array([[a]]), np.ones((1, 1, 1)), np.ones((1, 1, 1)), np.zeros((1, 1, 1)), np.array(0.5))
     z = 0.5 * a
     phi = 1 + z / 2 + z**2 / 6 if abs(z) < 1e-4 else (np.exp(z) - 1) / z
     np.testing.assert_allclose(discretize(system, "zoh").B.ravel(), 0.5 * phi, rtol=1e-14)

@@ -37,9 +37,7 @@ def test_l1_norm_is_the_sum_from_above(system: StateSpace) -> None:
     got = l1_norm(system, 1e-9)
     assert (got >= want * (1 - 1e-12)).all()
     np.testing.assert_allclose(got, want, rtol=1e-7)
-    np.testing.assert_allclose(
-        l1_norm(system, length=5), np.abs(kernel(system, 5)).sum(axis=(2, 3)), rtol=1e-12
-    )
+    np.testing.assert_allclose(l1_norm(system, length=5), np.abs(kernel(system, 5)).sum(axis=(2, 3)), rtol=1e-12)
 
 
 @given(systems(radius=0.9), st.integers(1, 12))
@@ -120,9 +118,7 @@ def test_balanced_truncation_finds_a_hidden_order() -> None:
     """Three real modes copied into twelve states."""
     rng = np.random.default_rng(1)
     a = np.repeat([0.9, 0.5, -0.3], 4)[None]
-    system = StateSpace(
-        a, rng.standard_normal((1, 12, 1)), rng.standard_normal((1, 1, 12)), np.zeros((1, 1, 1))
-    )
+    system = StateSpace(a, rng.standard_normal((1, 12, 1)), rng.standard_normal((1, 1, 12)), np.zeros((1, 1, 1)))
     reduced = balanced_truncation(system, tolerance=1e-9)
     assert reduced.orders.tolist() == [3] and reduced.bound[0] < 1e-12
     np.testing.assert_allclose(kernel(reduced.system, 50), kernel(system, 50), atol=1e-12)

@@ -44,9 +44,7 @@ def test_kernel_of_complex_outputs_and_of_dead_states() -> None:
     a = np.array([[0.0, 0.5j]])
     system = StateSpace(a, np.ones((1, 2, 1)), np.ones((1, 1, 2)), np.zeros((1, 1, 1)), real_output=False)
     np.testing.assert_allclose(kernel(system, 4).ravel(), [2, 0.5j, -0.25, -0.125j], atol=1e-16)
-    np.testing.assert_allclose(
-        kernel(replace(system, read_before=True), 4).ravel(), [0, 2, 0.5j, -0.25], atol=1e-16
-    )
+    np.testing.assert_allclose(kernel(replace(system, read_before=True), 4).ravel(), [0, 2, 0.5j, -0.25], atol=1e-16)
 
 
 def test_long_slow_kernels_keep_their_digits() -> None:

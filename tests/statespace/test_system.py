@@ -23,9 +23,7 @@ def obvious(system: StateSpace, u: np.ndarray, x0: np.ndarray | None, dt: np.nda
             x = np.zeros(system.states, complex) if x0 is None else x0[b, g].astype(complex)
             for k in range(time):
                 if dt is not None:
-                    abar = np.diag(
-                        np.exp(np.diag(a) * np.broadcast_to(system.delta, system.A.shape)[g] * dt[b, k])
-                    )
+                    abar = np.diag(np.exp(np.diag(a) * np.broadcast_to(system.delta, system.A.shape)[g] * dt[b, k]))
                 else:
                     abar = a
                 now = u[b, k, g * wide : (g + 1) * wide]
@@ -92,9 +90,7 @@ def test_dense_asynchronous_equals_its_diagonal_form() -> None:
 
 def continuous_system(rng: np.random.Generator, complex_: bool, halved: bool) -> StateSpace:
     groups, states = 2, 3
-    a = -rng.uniform(0.1, 2.0, (groups, states)) + (
-        1j * rng.uniform(-3, 3, (groups, states)) if complex_ else 0
-    )
+    a = -rng.uniform(0.1, 2.0, (groups, states)) + (1j * rng.uniform(-3, 3, (groups, states)) if complex_ else 0)
     b, c = rng.standard_normal((groups, states, 2)), rng.standard_normal((groups, 2, states))
     delta = rng.uniform(0.05, 0.5, (groups, states))
     return StateSpace(a, b, c, rng.standard_normal((groups, 2, 2)), delta, halved)
