@@ -12,7 +12,7 @@ from isa.check import check, reserved_words
 from isa.directives import Assembly, Code, run
 from isa.errors import IsaError, did_you_mean
 from isa.frozen import FrozenMap
-from isa.operands import BadOperand, expected, placeholder, read_operand, signature
+from isa.operands import BadOperand, expected, read_operand, signature
 from isa.program import Instruction, Program, Section, canonical_array
 from isa.registry import Sets
 from isa.spec import Field, InstructionSet, InstructionSpec, Kind, Value
@@ -205,7 +205,7 @@ def _value(asm: Assembly, code: Code, spec: InstructionSpec, field: Field, opera
         raise asm.source.error(
             operand.token,
             f"constant '{value}' is not declared",
-            expected=f"a .data line before this one, as in .data {placeholder(field)} float32 [64]",
+            expected=f"a .data line before this one, as in .data {operand.token} float32 [64]",
             suggestion=did_you_mean(str(value), asm.data),
         )
     return value

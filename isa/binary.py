@@ -46,8 +46,7 @@ def _encode_word(ins: Instruction, section: Section, isa: InstructionSet, consta
 def _bits(field: Field, value: Value, section: Section, isa: InstructionSet, constants: Mapping[str, int]) -> int:
     match field.kind:
         case Kind.FLOAT:
-            packed: bytes = struct.pack(_FLOAT[field.bits], value)
-            return int.from_bytes(packed, "little")
+            return int.from_bytes(struct.pack(_FLOAT[field.bits], value), "little")
         case Kind.REG:
             return isa.register_index[str(value)]
         case Kind.ENUM:
@@ -57,7 +56,7 @@ def _bits(field: Field, value: Value, section: Section, isa: InstructionSet, con
         case Kind.LABEL:
             return section.labels[str(value)]
         case _:
-            return int(value) & (2**field.bits - 1)
+            return int(value) & ((1 << field.bits) - 1)
 
 
 def decode(

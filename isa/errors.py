@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_WIDEST = 160
+"""Of a longer source line a message shows the part around the mistake."""
+
 
 class IsaError(Exception):
     """A program, an instruction set or a program file that is not right; the message says what to do."""
@@ -43,10 +46,14 @@ class AsmError(IsaError):
         lines = [f"{self.file}:{self.line}:{self.column}: error: {self.message}"]
         if self.source.strip():
             start = max(self.column - 1, 0)
+            source = self.source
+            if len(source) > _WIDEST:
+                first = max(start - _WIDEST // 2, 0)
+                source, start = source[first : first + _WIDEST], start - first
             # Tabs stay tabs under the source line, so that the caret stands where the reader sees the mistake.
-            margin = "".join("\t" if c == "\t" else " " for c in self.source[:start].ljust(start))
-            room = max(len(self.source) - start, 1)
-            lines += [f"    {self.source}", f"    {margin}{'^' * max(1, min(self.width, room))}"]
+            margin = "".join("\t" if c == "\t" else " " for c in source[:start].ljust(start))
+            room = max(len(source) - start, 1)
+            lines += [f"    {source}", f"    {margin}{'^' * max(1, min(self.width, room))}"]
         if self.expected:
             lines.append(f"  expected: {self.expected}")
         if self.suggestion:

@@ -46,13 +46,18 @@ def expected(field: Field, isa: InstructionSet) -> str:
 
 def placeholder(field: Field) -> str:
     """How an operand looks in an instruction's format line."""
-    shape = {
-        Kind.ADDR: f"{field.space}[{field.name}]",
-        Kind.DATA: f"@{field.name}",
-        Kind.FLAG: field.name,
-    }.get(field.kind, f"{field.name}=N" if field.named else f"<{field.name}>")
-    if field.named and field.kind in (Kind.ADDR, Kind.DATA):
-        shape = f"{field.name}={shape}"
+    match field.kind:
+        case Kind.FLAG:
+            return f"[{field.name}]"
+        case Kind.ADDR:
+            shape = f"{field.space}[{field.name}]"
+        case Kind.DATA:
+            shape = f"@{field.name}"
+        case Kind.IMM | Kind.FLOAT:
+            shape = "N"
+        case _:
+            shape = f"<{field.kind.value if field.named else field.name}>"
+    shape = f"{field.name}={shape}" if field.named else shape
     return f"[{shape}]" if field.optional else shape
 
 
@@ -145,10 +150,10 @@ def _in_range(field: Field, text: str) -> int:
     except ValueError:
         value = float("inf")
     if not isinstance(value, int):
-        raise BadOperand(f"{text} is not an integer")
+        raise BadOperand(f"{_short(text)} is not an integer")
     if not low <= value <= high:
         unit = f" {field.unit}" if field.unit else ""
-        raise BadOperand(f"{text} is out of range {low}..{high}{unit}")
+        raise BadOperand(f"{_short(text)} is out of range {low}..{high}{unit}")
     return value
 
 
@@ -171,7 +176,11 @@ def _article(operand: Operand) -> str:
     if operand.form == "word":
         return f"'{operand.text}'"
     names = {"number": "the number", "data": "the constant", "address": "the address"}
-    return f"{names[operand.form]} {operand.token.split('=')[-1]}"
+    return f"{names[operand.form]} {_short(operand.token)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 _READ: dict[Kind, Callable[[Field, Operand, InstructionSet], Value]] = {

@@ -33,14 +33,14 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 class Kind(Enum):
     """The kinds of operand, how the text writes each, and what Python value a `Program` holds for it."""
 
-    REG = "register"  # rT                a scalar machine register          str, one of InstructionSet.registers
-    ADDR = "address"  # spad[12]          a word address in a memory space   int
-    IMM = "integer"  # rows=64            an integer in the field's range    int
-    FLOAT = "float"  # scale=0.5          an immediate float32 (or float64)  float, exactly representable in the field
-    DATA = "data"  # @layers.0.weight     a constant of the data section     str, its name; "" where optional and absent
-    LABEL = "label"  # top                a place in the same section's code str, the label
-    ENUM = "choice"  # gelu               one of the field's choices         str
-    FLAG = "flag"  # accumulate           a word that is present or absent   bool
+    REG = "register"  # rT: a scalar machine register; str, one of InstructionSet.registers
+    ADDR = "address"  # spad[12]: a word address in a memory space; int
+    IMM = "integer"  # rows=64: an integer in the field's range; int
+    FLOAT = "float"  # scale=0.5: an immediate of 32 or 64 bits; float, exactly representable in them
+    DATA = "constant"  # @layers.0.weight: a constant of the data section; str, its name ("" where optional and absent)
+    LABEL = "label"  # top: a place in the same section's code; str, the label
+    ENUM = "choice"  # gelu: one of the field's choices; str
+    FLAG = "flag"  # accumulate: a word that is present or absent; bool
 
 
 @dataclass(frozen=True)

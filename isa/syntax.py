@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -14,6 +15,8 @@ from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken
 
 from isa.errors import AsmError
 from isa.program import Json
+
+_WORD_HERE = re.compile(r"[\w.]+")
 
 _TERMINALS = {
     "NAME": "a name",
@@ -102,8 +105,9 @@ def parse(text: str, file: str) -> tuple[Source, list[Line]]:
     except UnexpectedToken as error:
         _unexpected(source, error.token, str(error.token), error.accepts or error.expected)
     except UnexpectedCharacters as error:
-        here = Token("BAD", error.char, line=error.line, column=error.column)
-        _unexpected(source, here, error.char, error.allowed or set())
+        word = _WORD_HERE.match(source.lines[error.line - 1], error.column - 1)
+        here = Token("BAD", word[0] if word else error.char, line=error.line, column=error.column)
+        _unexpected(source, here, str(here), error.allowed or set())
     except _BadToken as error:
         raise source.error(error.token, error.message, expected=error.expected) from None
     return source, lines
@@ -112,7 +116,7 @@ def parse(text: str, file: str) -> tuple[Source, list[Line]]:
 def _unexpected(source: Source, token: Token, text: str, allowed: set[str]) -> NoReturn:
     expected = sorted({_TERMINALS.get(name, name) for name in allowed if name != "$END"})
     what = "the line ends early" if token.type == "_NL" or text.strip() == "" else f"'{text}' does not fit here"
-    if text == '"':
+    if text.startswith('"') and token.type == "BAD":
         what = "this string has no closing quote"
     raise source.error(token, what, expected=" or ".join(expected)) from None
 

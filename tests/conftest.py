@@ -1,0 +1,28 @@
+"""What the tests of all rooms share: golden texts in files beside the tests, renewed by ``--renew-goldens``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--renew-goldens", action="store_true", help="write what the tests see into their golden files")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """``golden(name, text)`` compares `text` with the file ``goldens/name`` beside the test, or writes it there."""
+
+    def compare(name: str, text: str) -> None:
+        path = Path(request.path).parent / "goldens" / name
+        if request.config.getoption("--renew-goldens"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8"), (
+            f"{path} is stale: look at the difference, then --renew-goldens"
+        )
+
+    return compare
