@@ -294,13 +294,15 @@ def _near(word: str, known: Iterable[str]) -> str:
 
 def _syntax_error(error: UnexpectedInput, text: str, file: str) -> UserError:
     lines = text.splitlines() or [""]
-    place = (error.line, error.column) if error.line > 0 else (len(lines), len(lines[-1]) + 1)
+    place = (error.line, error.column)
     wanted: Iterable[str] = getattr(error, "accepts", None) or getattr(error, "expected", None) or ()
     if isinstance(error, UnexpectedCharacters):
         what, wanted = f"unexpected character {text[error.pos_in_stream or 0]!r}", error.allowed or ()
     else:
         token: Any = getattr(error, "token", "")
-        what = "unexpected end of the text" if not token or token.type == "$END" else f"unexpected {str(token)!r}"
+        what = f"unexpected {str(token)!r}"
+        if not token or token.type == "$END":
+            what, place = "unexpected end of the text", (len(lines), len(lines[-1]) + 1)
     return _error(what, text, file, place, 1, "expected " + " or ".join(sorted({_told(name) for name in wanted})))
 
 
