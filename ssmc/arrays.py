@@ -1,0 +1,131 @@
+"""The user's arrays: reading and writing them, and fitting them to a model's interface."""
+
+from __future__ import annotations
+
+import difflib
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmc.diagnostics import UserError
+from ssmc.interface import Interface, Port
+from ssmc.ir.layout import from_graph, to_graph
+
+Array = NDArray[Any]
+
+
+def read(path: str | Path) -> dict[str, Array]:
+    """The arrays of an .npz file by name. Raises UserError where it is not one."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if isinstance(stored, np.ndarray):
+                raise UserError(
+                    "one array without a name", where=str(path), hint="save it as .npz, under its input's name"
+                )
+            return {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise UserError("there is no such file", where=str(path)) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise UserError(
+            "not a readable .npz file",
+            where=str(path),
+            why=str(error),
+            hint="make one with numpy.savez(path, name=array, ...), the names being those of the model's inputs",
+        ) from None
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?` for the nearest known word, or nothing."""
+    found = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"did you mean '{found[0]}'?" if found else ""
+
+
+def describe(port: Port) -> str:
+    """A port as messages tell it, as in `features: float32 (batch, time, 12)`."""
+    shape = ", ".join(map(str, port.expected()))
+    return f"{port.name}: {port.dtype} ({shape}{',' if len(port.axes) == 1 else ''})"
+
+
+def fit(arrays: Mapping[str, Any], interface: Interface, *, where: str = "") -> dict[str, Array]:
+    """The user's arrays in the graph's layout, by input name; state inputs may be left out.
+
+    Raises UserError that lists every mistake: names that the model does not have, inputs left out, shapes, element
+    types and values that do not fit, batches or lengths that differ between inputs.
+    """
+    ports = {port.name: port for port in interface.inputs}
+    asked = "; ".join(describe(port) for port in interface.inputs)
+    mistakes = []
+    for name in sorted(set(arrays) - set(ports)):
+        mistakes.append(f"the model has no input '{name}' {near(name, set(ports) - set(arrays))}".rstrip())
+    for port in interface.inputs:
+        if port.role != "state" and port.name not in arrays:
+            mistakes.append(f"the input '{port.name}' is missing")
+    fitted: dict[str, Array] = {}
+    for name, port in ports.items():
+        if name in arrays:
+            array = np.asarray(arrays[name])
+            mistake = _mistake(array, port)
+            if mistake:
+                mistakes.append(f"'{name}' {mistake}")
+            else:
+                fitted[name] = to_graph(_numbers(array, port), port.axes, port.type)
+    mistakes += _disagreements(fitted, interface)
+    if mistakes:
+        what = "the input does not fit the model: " + "; ".join(mistakes)
+        raise UserError(what, where=where, hint=f"the model takes {asked}")
+    return fitted
+
+
+def unfit(outputs: Mapping[str, Array], interface: Interface) -> dict[str, Array]:
+    """Outputs of the graph in the user's own axes and element types."""
+    ports = {port.name: port for port in interface.outputs}
+    return {
+        name: from_graph(array, ports[name].axes).astype(ports[name].dtype, copy=False)
+        for name, array in outputs.items()
+        if name in ports
+    }
+
+
+def _mistake(array: Array, port: Port) -> str:
+    """Why `array` cannot be this input, or nothing."""
+    if array.dtype.kind not in "fiub":
+        return f"holds {array.dtype}, not numbers"
+    if port.type.element == "index" and array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
+        return "holds numbers with a fraction, but the input is an index"
+    wanted = port.expected()
+    shape = "x".join(map(str, array.shape)) or "no axes"
+    told = f"({', '.join(map(str, wanted))})"
+    if array.ndim != len(wanted):
+        return f"has {array.ndim} axes ({shape}), the model takes {len(wanted)}: {told}"
+    if any(isinstance(want, int) and want != size for want, size in zip(wanted, array.shape, strict=True)):
+        return f"has the shape {shape}, the model takes {told}"
+    if 0 in array.shape:
+        return f"is empty ({shape})"
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        return f"is {array[place]} at {place}, not a number that a model can take"
+    return ""
+
+
+def _numbers(array: Array, port: Port) -> Array:
+    """Element types as the graph has them: float64, or int64 for an index."""
+    return array.astype(np.int64 if port.type.element == "index" else np.float64)
+
+
+def _disagreements(fitted: Mapping[str, Array], interface: Interface) -> list[str]:
+    """Inputs of one run have one batch and, where they are streams, one length."""
+    found = []
+    for letter, axis, what in (("b", 0, "sequences"), ("t", 1, "steps")):
+        sizes = {
+            port.name: fitted[port.name].shape[axis]
+            for port in interface.inputs
+            if port.name in fitted and letter in port.axes
+        }
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{size} in '{name}'" for name, size in sizes.items())
+            found.append(f"the inputs differ in how many {what} they hold: {told}")
+    return found

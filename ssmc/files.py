@@ -1,0 +1,49 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+
+
+def write(path: str | Path, content: str | bytes | Callable[[BinaryIO], Any]) -> None:
+    """Write `content` (or what it writes) to `path`; what stood there stays until the new file is complete.
+
+    Raises UserError where the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content.encode() if isinstance(content, str) else content)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError("the file cannot be written", where=str(path), why=error.strerror or str(error)) from None
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays as an .npz file. Raises UserError where the file cannot be written."""
+    write(path, lambda file: np.savez(file, **dict(arrays)))
+
+
+def writable(path: str | Path) -> None:
+    """Raise UserError early where a file could not be put at `path`: better before the work than after it."""
+    folder = Path(path).resolve().parent
+    if not folder.is_dir():
+        raise UserError("the folder does not exist", where=str(folder), hint="make it, or write elsewhere")
+    if Path(path).is_dir():
+        raise UserError("this is a folder, not a file", where=str(path))

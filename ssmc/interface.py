@@ -1,0 +1,89 @@
+"""What a model asks for and gives, in the user's own names and axes; it travels in the program's metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from ssmc.ir.types import ConstantType, FlowType, SequenceType, StreamType
+
+_KINDS: dict[str, Any] = {"stream": StreamType, "sequence": SequenceType, "constant": ConstantType}
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output.
+
+    `axes` names each axis of the user's array (see the op `input`), `type` is the value in the graph, `shape` the
+    shape that the ONNX file declares (of one step, in a one-step model), `dtype` its element type as numpy calls it.
+    """
+
+    name: str
+    axes: str
+    role: str
+    type: FlowType
+    dtype: str = "float32"
+    shape: tuple[int | str | None, ...] = ()
+
+    def expected(self) -> tuple[int | str, ...]:
+        """The shape of the user's array: a size where it is fixed, else a name."""
+        names: list[int | str] = []
+        features = list(self.type.shape)
+        declared = list(self.shape) if len(self.shape) == len(self.axes) else []
+        for axis, letter in enumerate(self.axes):
+            size = declared[axis] if declared else None
+            if letter == "1":
+                names.append(1)
+            elif letter == "f":
+                own = features.pop(0) if features else 1
+                names.append(size if isinstance(size, int) else own)
+            else:
+                word = {"b": "batch", "t": "time"}[letter]
+                names.append(size if isinstance(size, int) and (letter, size) != ("b", 1) else word)
+        return tuple(names)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """All inputs and outputs. `form` is "sequence" or "step"; `states` maps state inputs to their outputs."""
+
+    form: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    states: Mapping[str, str] = field(default_factory=dict)
+
+
+def to_json(interface: Interface) -> dict[str, Any]:
+    """`interface` as JSON."""
+    return {
+        "form": interface.form,
+        "states": dict(interface.states),
+        "inputs": [_port_json(port) for port in interface.inputs],
+        "outputs": [_port_json(port) for port in interface.outputs],
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> Interface:
+    """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where `data` is something else."""
+    inputs, outputs = (tuple(_port(item) for item in data[key]) for key in ("inputs", "outputs"))
+    return Interface(data["form"], inputs, outputs, dict(data["states"]))
+
+
+def _port_json(port: Port) -> dict[str, Any]:
+    return {**asdict(port), "shape": list(port.shape), "type": type_json(port.type)}
+
+
+def type_json(kind: FlowType) -> dict[str, Any]:
+    """A type as JSON."""
+    word = next(word for word, known in _KINDS.items() if isinstance(kind, known))
+    rate = {"rate": str(kind.rate)} if isinstance(kind, StreamType) else {}
+    return {"kind": word, "shape": list(kind.shape), "element": kind.element, **rate}
+
+
+def _port(data: Mapping[str, Any]) -> Port:
+    stated = data["type"]
+    rate = (Fraction(stated["rate"]),) if "rate" in stated else ()
+    kind: FlowType = _KINDS[stated["kind"]](tuple(stated["shape"]), stated["element"], *rate)
+    return Port(data["name"], data["axes"], data["role"], kind, data["dtype"], tuple(data["shape"]))
