@@ -29,7 +29,7 @@ def render(isa: InstructionSet) -> str:
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters |= {"signature": signature, "anchor": _anchor, "cell": _cell}
     environment.globals |= {"bits": _bits, "values": _values}
-    template = resources.files("isa").joinpath("manual.md.jinja").read_text(encoding="utf-8")
+    template = resources.files("isa").joinpath("manual.md.j2").read_text(encoding="utf-8")
     text = environment.from_string(template).render(isa=isa)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 

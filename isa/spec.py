@@ -122,7 +122,7 @@ class InstructionSpec:
     def by_name(self) -> dict[str, Field]:
         return {field.name: field for field in self.fields}
 
-    @property
+    @cached_property
     def positional(self) -> tuple[Field, ...]:
         """The operands that the text may give by position: the required ones, in order."""
         return tuple(field for field in self.fields if not field.optional)
