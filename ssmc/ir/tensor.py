@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a tensor was rounded: value = scale * integer, `scale` broadcast along the last axis (per column)."""
+    """How a tensor was rounded: value = scale * integer, a `scale` for each index of `axis` (per column).
+
+    Of a complex tensor both parts are integers times the scale.
+    """
 
     bits: int
     scale: tuple[float, ...]
+    axis: int = -1
 
 
 class Tensor:
@@ -54,12 +58,18 @@ class Tensor:
         head = f"{self.array.dtype.str}{self.shape}{self.quantization}".encode()
         return hashlib.sha256(head + self.array.tobytes()).hexdigest()[:16]
 
-    def integers(self) -> NDArray[np.int64]:
-        """The integers behind a quantised tensor. Raises ValueError where there are none."""
+    def integers(self) -> NDArray[Any]:
+        """The integers behind a quantised tensor (int64; complex128 of whole parts where it is complex).
+
+        Raises ValueError where there are none.
+        """
         if self.quantization is None:
             raise ValueError("the tensor is not quantised")
         scale = np.asarray(self.quantization.scale)
-        return np.rint(self.array / np.where(scale == 0, 1, scale)).astype(np.int64)
+        shape = [1] * self.array.ndim
+        shape[self.quantization.axis] = scale.size
+        whole = np.rint(self.array / np.where(scale == 0, 1, scale).reshape(shape))
+        return whole if self.is_complex else whole.astype(np.int64)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tensor) and self.digest == other.digest

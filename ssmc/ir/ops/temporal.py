@@ -183,7 +183,11 @@ SPECS = (
         "ssm",
         ("u", "dt?", "x0?"),
         ("y", "last"),
-        (Attribute("system", StateSpace, "the linear system"), REVERSE),
+        (
+            Attribute("system", StateSpace, "the linear system"),
+            REVERSE,
+            Attribute("weight_bits", int, "B and C lie on symmetric grids of so many bits (none: not rounded)", None),
+        ),
         _ssm_type,
         _ssm,
         "A linear state-space system; `last` and `x0` are its states (groups * states) after and before the sequence.",

@@ -1,0 +1,76 @@
+"""What a node's states ask of a bank, and why a bank may not be able to give it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmc.ir import Node, StreamType
+from ssmc.passes.machine import Machine, StateBank
+
+Array = NDArray[Any]
+SHOWN = 4  # poles named in a message
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the states of one node need: `poles` are Abar, of a unit step where the decay follows the elapsed time."""
+
+    states: int
+    is_complex: bool
+    poles: Array | None  # None: the decay is computed at run time
+    asynchronous: bool
+    fused: bool
+
+    def size(self, bank: StateBank) -> int:
+        """Real state nodes that the states take in a bank."""
+        return self.states * (2 if self.is_complex and not bank.native_complex else 1)
+
+    def hint(self) -> str:
+        if self.poles is not None and (np.abs(self.poles) >= 1).any():
+            return "train the model with |Abar| < 1, or choose a target with a digital state bank"
+        return "choose a target with another state bank"
+
+
+def demand(node: Node) -> Demand:
+    """What a `tile.state`, `tile.ssm` or `tile.recurrence` asks for."""
+    op = node.op
+    if op.name == "tile.recurrence":
+        kind = node.types[0]
+        assert isinstance(kind, StreamType)
+        return Demand(kind.shape[0] // (2 if op["is_complex"] else 1), op["is_complex"], None, False, False)
+    decay = op["decay"]
+    asynchronous = op.name == "tile.state" and op["asynchronous"]
+    poles = np.exp(decay.array) if asynchronous else decay.array
+    return Demand(decay.array.size, decay.is_complex, poles.ravel(), asynchronous, op.name == "tile.ssm")
+
+
+def objection(bank: StateBank, want: Demand, machine: Machine) -> str:
+    """Why `bank` cannot hold these states; empty where it can.
+
+    A bank that decays by itself takes 0 < |Abar| < 1: a complex pole or a negative one turns in a frame that
+    rotates with it, where its decay is |Abar| (z_k = exp(-i w t_k) x_k).
+    """
+    if want.fused and not bank.fused:
+        return "it does not hold whole single-input systems"
+    if want.poles is None:
+        return "" if bank.computed_decay else "it takes no computed decay"
+    if want.asynchronous and not bank.decay_only:
+        return "it does not decay with the elapsed time"
+    if not bank.decay_only:
+        return ""
+    size = np.abs(want.poles)
+    if (size >= 1).any():
+        poles = np.unique(want.poles[size >= 1])
+        told = ", ".join(f"{p:.6g} (|Abar| = {abs(p):.9g})" for p in poles[:SHOWN])
+        more = f" and {len(poles) - SHOWN} more" if len(poles) > SHOWN else ""
+        return f"it can only decay, and {(size >= 1).sum()} of {size.size} states do not: Abar = {told}{more}"
+    if (size == 0).any():
+        return f"it cannot forget at once, and {(size == 0).sum()} of {size.size} states do (Abar = 0)"
+    levels = np.unique(np.round(np.log(size), 12)).size
+    if machine.decay_levels is not None and levels > machine.decay_levels:
+        return f"it has {machine.decay_levels} decays, and the layer {levels}; share-decays brings them down"
+    return ""

@@ -1,0 +1,101 @@
+"""What a pass is, what it may ask of its surroundings, and what it reports."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from ssmc.diagnostics import UserError
+from ssmc.ir import Graph
+from ssmc.passes.machine import Machine
+
+Array = NDArray[Any]
+
+
+class Pass(ABC):
+    """A rewrite of a graph; a subclass is a frozen dataclass whose fields are its options.
+
+    `ShareDecays(levels=6)` in Python and `share-decays{levels=6}` in a pipeline are the same thing. The
+    subclass's docstring shows a before and an after. `tolerance` is what the pass promises: outputs stay within
+    it, relative to their largest element, on every input; a `lossy` pass promises nothing unless it says so, and
+    what it loses is measured and bounded instead. A pass may make `tolerance` a field, to let the user set it.
+
+    A pass never changes the graph that it is given. A node whose value it changes gets a new name, so that a
+    name means the same value before and after (in lossy passes, within the loss).
+    """
+
+    name: ClassVar[str]
+    lossy: ClassVar[bool] = False
+    tolerance: float = 1e-9
+
+    @abstractmethod
+    def run(self, graph: Graph, context: Context) -> Graph:
+        """The rewritten graph; `graph` itself where there is nothing to do. Raises UserError, Misfit."""
+
+
+@dataclass(frozen=True)
+class LayerLoss:
+    """What a lossy pass did to one node.
+
+    `measured` is `max|y - y'| / max|y|` at the node, with all that came before it changed too. `bound` holds for
+    every input, for this node alone: `max|y - y'| <= bound * max|u|`, from a zero state; None where there is none,
+    and `note` says why.
+    """
+
+    node: str
+    onnx_nodes: tuple[str, ...]
+    measured: float | None
+    bound: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class LossReport:
+    """What a lossy pass lost: `outputs` by name, `max|y - y'| / max|y|` on `data` ("calibration" or "probe")."""
+
+    pass_text: str
+    data: str
+    outputs: Mapping[str, float]
+    layers: tuple[LayerLoss, ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a pass found worth telling, about one node or (empty) about the graph."""
+
+    pass_name: str
+    node: str
+    text: str
+
+
+@dataclass
+class Context:
+    """What passes may ask for, and where they report.
+
+    `calibration` holds arrays by input name in the graph's layout. `ideal` asks for exact arithmetic: passes that
+    take their widths from the machine then change nothing.
+    """
+
+    machine: Machine | None = None
+    calibration: Mapping[str, Array] | None = None
+    seed: int = 0
+    ideal: bool = False
+    losses: list[LossReport] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def note(self, pass_: Pass, node: str, text: str) -> None:
+        self.notes.append(Note(pass_.name, node, text))
+
+    def require_machine(self, pass_: Pass) -> Machine:
+        """The target's machine. Raises UserError where the pipeline runs without a target."""
+        if self.machine is None:
+            raise UserError(
+                "the pass needs a target machine",
+                where=f"pass '{pass_.name}'",
+                hint="give Context(machine=...), as a backend's `machine(arch, ideal=...)` makes it",
+            )
+        return self.machine

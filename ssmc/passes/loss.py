@@ -1,0 +1,39 @@
+"""Bounds on what a changed linear node can do to its output, whatever the input."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssmc.ir import Graph, Op
+from ssmc.statespace import StateSpace, StateSpaceError, l1_distance
+
+
+def bound(before: Graph, after: Graph, name: str) -> tuple[float | None, str]:
+    """`b` with `max|y - y'| <= b max|u|` from a zero state, or None and the reason why there is none."""
+    old, new = before.op(name), after.op(name)
+    if old.name != new.name:
+        return None, "the op became another one"
+    if old.name == "ssm":
+        return _system_bound(old["system"], new["system"])
+    if old.name in ("linear", "tile.matmul"):
+        return _matrix_bound(old, new)
+    return None, "the node is not a linear system"
+
+
+def _matrix_bound(old: Op, new: Op) -> tuple[float | None, str]:
+    """`||W - W'||` from max norm to max norm: the largest sum of absolute values of a column (Horn & Johnson, 5.6)."""
+    if old["weight"].shape != new["weight"].shape:
+        return None, "the weight has another shape"
+    if old["bias"] != new["bias"]:
+        return None, "the bias changed too"
+    return float(np.abs(old["weight"].array - new["weight"].array).sum(axis=0).max(initial=0.0)), ""
+
+
+def _system_bound(old: StateSpace, new: StateSpace) -> tuple[float | None, str]:
+    """`||h - h'||_1`, the largest over the outputs; of groups, each sees its own inputs."""
+    if old.asynchronous or new.asynchronous:
+        return None, "the decay depends on the elapsed times"
+    try:
+        return float(l1_distance(old, new, tolerance=1e-3).max()), ""
+    except StateSpaceError as error:
+        return None, str(error)

@@ -1,0 +1,82 @@
+"""Short random inputs on which a graph is compared with its rewriting."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import lcm
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmc.ir import Graph, Node, SequenceType, StreamType, Value
+from ssmc.statespace import time_constants
+
+Array = NDArray[Any]
+
+BATCH = 2
+STEPS = 11  # at least; a multiple of what the graph pools by
+INDEX_ROWS = 8  # an index that meets no table
+
+
+def probe(graph: Graph, seed: int) -> dict[str, Array] | None:
+    """Inputs by name in the graph's layout, or None where a type does not say what an input may be (ONNX tensors).
+
+    Numbers are standard normal; an index stays within the tables it meets; elapsed times are positive and of the
+    order of the systems' time constants. State inputs are given, so that they are tested.
+    """
+    rng = np.random.default_rng(seed)
+    window = lcm(*(kind.rate.denominator for node in graph.nodes() for kind in _streams(node)))
+    steps = window * -(-STEPS // window)
+    inputs: dict[str, Array] = {}
+    for node in graph.inputs():
+        kind = node.types[0]
+        if not isinstance(kind, StreamType | SequenceType):
+            return None
+        shape = (BATCH, *((steps,) if isinstance(kind, StreamType) else ()), *kind.shape)
+        inputs[node.op["name"]] = _draw(graph, node, kind.element, shape, rng)
+    return inputs
+
+
+def _streams(node: Node) -> list[StreamType]:
+    return [kind for kind in node.types if isinstance(kind, StreamType)]
+
+
+def _draw(graph: Graph, node: Node, element: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    if node.op["role"] == "dt":
+        return rng.uniform(0.05, 1.0, shape) * _time_scale(graph)
+    if element == "index":
+        return rng.integers(0, _rows(graph, node), shape)
+    if element == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    drawn = rng.standard_normal(shape)
+    return drawn + 1j * rng.standard_normal(shape) if element == "complex" else drawn
+
+
+def _time_scale(graph: Graph) -> float:
+    """The median time constant of the asynchronous systems; 1 where there are none."""
+    systems = [node.op["system"] for node in graph.nodes("ssm")]
+    times = [time_constants(system).ravel() for system in systems if system.asynchronous]
+    times += [
+        -1 / np.minimum(node.op["decay"].array.real, -1e-12)
+        for node in graph.nodes("tile.state")
+        if node.op["asynchronous"]
+    ]
+    finite = [t[np.isfinite(t)] for t in times]
+    every = np.concatenate(finite) if finite else np.empty(0)
+    return float(np.median(every)) if every.size else 1.0
+
+
+def _rows(graph: Graph, node: Node) -> int:
+    """Rows of the smallest table that an index reaches, by whatever way."""
+    rows, seen, waiting = [], {node.name}, deque([node.name])
+    while waiting:
+        for value in graph.results(waiting.popleft()):
+            for user, _ in graph.users(Value(value.node, value.index)):
+                op = graph.op(user)
+                if op.name == "embed":
+                    rows.append(int(op["table"].shape[0]))
+                elif user not in seen:
+                    seen.add(user)
+                    waiting.append(user)
+    return min(rows, default=INDEX_ROWS)

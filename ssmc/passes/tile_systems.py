@@ -1,0 +1,327 @@
+"""Linear systems and recurrences as tile ops: how inputs reach the states, how they are held, how they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmc.ir import Node, Piece, SequenceType, StreamType, Tensor, Value
+from ssmc.passes.grid import column_grid, row_grid
+from ssmc.passes.pieces import Block, weights_per_array
+from ssmc.passes.tiling import Halves, Tiling
+from ssmc.statespace import StateSpace
+from ssmc.statespace.system import rates
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The operands of an `ssm` node in the new graph, and what is asked of it."""
+
+    u: Value
+    dt: Value | None
+    x0: Value | None  # (W,)
+    is_complex: bool  # states are halves re|im
+    last_used: bool
+    reverse: bool
+
+
+def tile_ssm(t: Tiling, node: Node, fold_input: bool) -> None:
+    """One system. Raises UserError for a continuous or a dense one."""
+    system: StateSpace = node.op["system"]
+    _check(t, node, system)
+    ports = _ports(t, node, system)
+    bits = node.op["weight_bits"]
+    single_input = system.B.shape[2] == 1
+    if fold_input and bits is None and single_input and ports.x0 is None and not ports.last_used:
+        system = fold_b(system)
+    single = single_input and system.C.shape[1] == 1 and system.real_output
+    if single and not system.asynchronous and any(bank.fused for bank in t.machine.banks):
+        y, last = _fused(t, node, system, ports, bits)
+    else:
+        x, last = _states(t, node, system, ports, _drive(t, node, system, ports, bits))
+        y = _read(t, node, system, ports, x, bits)
+    if system.real_output:
+        t.real[Value(node.name)] = y
+    else:
+        t.pairs[Value(node.name)] = Halves(t, node, whole=y)
+    if ports.is_complex:
+        t.pairs[Value(node.name, 1)] = Halves(t, node, whole=last)
+    else:
+        t.real[Value(node.name, 1)] = last
+
+
+def fold_b(system: StateSpace) -> StateSpace:
+    """The same input-output behaviour of a single-input system with B = 1: the states in units of B, `C B` for C.
+
+    Only where nobody sees the states and they start from zero.
+    """
+    from dataclasses import replace
+
+    return replace(system, B=np.ones_like(system.B, np.float64), C=system.C * system.B.swapaxes(1, 2))
+
+
+def _check(t: Tiling, node: Node, system: StateSpace) -> None:
+    if not (system.discrete or system.asynchronous):
+        raise t.refuse(node, "the system is continuous", hint="run the pass 'discretize' before 'tile'")
+    if not system.diagonal:
+        raise t.refuse(
+            node,
+            "the system's A is dense, and no bank of the target multiplies its states by a matrix",
+            why="the pass 'diagonalize' did not run, or found no well-conditioned basis of eigenvectors",
+            hint="run 'diagonalize' before 'tile', or let it accept a worse condition: diagonalize{max_condition=1e8}",
+        )
+
+
+def _ports(t: Tiling, node: Node, system: StateSpace) -> Ports:
+    u, dt, x0 = t.operands(node, 3)
+    assert u is not None
+    is_complex = system.is_complex or (x0 is not None and t.is_complex(x0))
+    start: Value | None = None
+    if x0 is not None:
+        start = t.parts(x0, node).joined() if is_complex else t.real[x0]
+    elif system.x0 is not None:
+        start = t.constant(node, halves(system.x0.reshape(-1), is_complex), ".x0")
+    elapsed = None if dt is None else t.real[dt]
+    last_used = bool(t.source.users(Value(node.name, 1)))
+    return Ports(t.real[u], elapsed, start, is_complex, last_used, bool(node.op["reverse"]))
+
+
+def halves(array: Array, is_complex: bool) -> Array:
+    """Halves re|im of the last axis, or the array as it is."""
+    return np.concatenate([array.real, array.imag], -1) if is_complex else array
+
+
+def _fused(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | None) -> tuple[Value, Value]:
+    """`tile.ssm`: one channel a group; pieces are channels x states, as many as an array has columns and rows."""
+    channels, states = system.groups, system.states
+    kind = np.complex128 if ports.is_complex else np.float64
+    decay = system.A.astype(kind)
+    b, c = (
+        system.B[:, :, 0].astype(kind),
+        (system.C[:, 0] * system.gain).astype(kind if ports.is_complex else system.C.dtype),
+    )
+    if not ports.is_complex:
+        c = c.real
+    rows, cols = weights_per_array(t.machine)
+    native = any(bank.fused and bank.native_complex for bank in t.machine.banks)
+    rows = max(1, rows // 2) if ports.is_complex and not native else rows
+    pieces = tuple(
+        Piece(k, min(k + cols, channels), n, min(n + rows, states))
+        for k in range(0, channels, cols)
+        for n in range(0, states, rows)
+    )
+    y = t.emit(
+        node,
+        "tile.ssm",
+        [ports.u] if ports.x0 is None else [ports.u, ports.x0],
+        decay=Tensor(decay),
+        b=row_grid(b, bits),
+        c=row_grid(c, bits),
+        d=Tensor(system.D[:, 0, 0]),
+        pieces=pieces,
+        read_before=system.read_before,
+        reverse=ports.reverse,
+    )
+    return y, Value(y.node, 1)
+
+
+def _drive(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | None) -> Value:
+    """`B u` for all states, halves re|im where they are complex."""
+    groups, states, wide = system.B.shape
+    count = groups * states
+    if wide == 1:
+        return _spread(t, node, system, ports)
+    matrix = np.zeros((system.inputs, count * (2 if ports.is_complex else 1)))
+    blocks: list[Block] = []
+    for g in range(groups):
+        rows, cols = slice(g * wide, (g + 1) * wide), slice(g * states, (g + 1) * states)
+        matrix[rows, cols] = system.B[g].real.T
+        blocks.append((rows.start, rows.stop, cols.start, cols.stop))
+        if ports.is_complex:
+            matrix[rows, count + cols.start : count + cols.stop] = system.B[g].imag.T
+            blocks.append((rows.start, rows.stop, count + cols.start, count + cols.stop))
+    return t.matmul(node, ports.u, column_grid(matrix, bits), ".drive", blocks=None if groups == 1 else blocks)
+
+
+def _spread(t: Tiling, node: Node, system: StateSpace, ports: Ports) -> Value:
+    """A single input reaches all states of its group."""
+    groups, states, _ = system.B.shape
+    b = system.B.reshape(-1)
+    index = np.repeat(np.arange(groups), states)
+    if (b == 1).all():
+        v = t.emit(node, "take", [ports.u], ".spread", axis=-1, index=Tensor(index))
+        if not ports.is_complex:
+            return v
+        zeros = t.constant(node, np.zeros(b.size), ".zeros")
+        return t.emit(node, "concat", [v, zeros], ".drive", axis=-1)
+    index = np.tile(index, 2 if ports.is_complex else 1)
+    v = t.emit(node, "take", [ports.u], ".spread", axis=-1, index=Tensor(index))
+    return t.binary(node, "mul", v, t.constant(node, halves(b, ports.is_complex), ".b"), ".drive")
+
+
+def _states(t: Tiling, node: Node, system: StateSpace, ports: Ports, v: Value) -> tuple[Value, Value]:
+    """The states in time: (x, last)."""
+    a = (rates(system) if system.asynchronous else system.A).reshape(-1)
+    if ports.is_complex and not np.iscomplexobj(a):
+        a = np.concatenate([a, a])  # a real decay of complex states: each half by itself
+    if system.asynchronous and not _decays_by_itself(t, a):
+        return _computed(t, node, system, ports, a, v)
+    x = t.emit(
+        node,
+        "tile.state",
+        [v, ports.dt, ports.x0],
+        ".x",
+        decay=Tensor(a),
+        asynchronous=system.asynchronous,
+        pieces=(Piece(0, a.size, 0, 1),),
+        read_before=system.read_before,
+        reverse=ports.reverse,
+    )
+    return x, Value(x.node, 1)
+
+
+def _decays_by_itself(t: Tiling, a: Array) -> bool:
+    """Whether time itself makes these states decay on the target: `a` are rates, A delta."""
+    return any(bank.decay_only for bank in t.machine.banks) and bool((a.real < 0).all())
+
+
+def _computed(t: Tiling, node: Node, system: StateSpace, ports: Ports, a: Array, v: Value) -> tuple[Value, Value]:
+    """`exp(A delta dt)` by the vector unit, `e^re (cos im | sin im)`, then a recurrence with a streamed decay."""
+    if not any(bank.computed_decay for bank in t.machine.banks):
+        grown = np.unique(a[a.real >= 0])[:4]
+        raise t.refuse(
+            node,
+            "the decay follows the elapsed time, and no bank of the target can do that for these states",
+            why=f"the states do not decay: A delta = {', '.join(f'{p:.6g}' for p in grown)}"
+            if grown.size
+            else "no bank decays by itself, and none takes a computed decay",
+            hint="choose a target with a bank of computed decay, or train the model with decaying states",
+        )
+    assert ports.dt is not None
+    elapsed = t.reshape(node, ports.dt, (1,), ".dt")
+
+    def scaled(rate: Array, suffix: str) -> Value:
+        return t.binary(node, "mul", elapsed, t.constant(node, rate, suffix), suffix)
+
+    decay = t.unary(node, "exp", scaled(a.real, ".rate"), ".decay")
+    if np.iscomplexobj(a):
+        angle = scaled(a.imag, ".angle")
+        turned = [t.binary(node, "mul", decay, t.unary(node, f, angle, f".{f}"), f".{f}") for f in ("cos", "sin")]
+        decay = t.emit(node, "concat", turned, ".decay", axis=-1)
+    x = t.emit(
+        node,
+        "tile.recurrence",
+        [decay, v] if ports.x0 is None else [decay, v, ports.x0],
+        ".x",
+        is_complex=bool(np.iscomplexobj(a)),
+        read_before=system.read_before,
+        reverse=ports.reverse,
+    )
+    return x, Value(x.node, 1)
+
+
+def _read(t: Tiling, node: Node, system: StateSpace, ports: Ports, x: Value, bits: int | None) -> Value:
+    """`y = gain Re(C x) + D u`, or all of `C x + D u` as halves where the output is complex."""
+    groups, high, states = system.C.shape
+    count, outputs = groups * states, system.outputs
+    c = system.C * system.gain
+    both = not system.real_output
+    matrix = np.zeros((count * (2 if ports.is_complex else 1), outputs * (2 if both else 1)))
+    # (rows from, columns from, part of C): y_re = Cr x_re - Ci x_im, y_im = Ci x_re + Cr x_im
+    parts = [(0, 0, c.real)] + ([(count, 0, -c.imag)] if ports.is_complex else [])
+    if both:
+        parts += [(0, outputs, c.imag)] + ([(count, outputs, c.real)] if ports.is_complex else [])
+    blocks: list[Block] = []
+    for k, n, part in parts:
+        for g in range(groups):
+            block = (k + g * states, k + (g + 1) * states, n + g * high, n + (g + 1) * high)
+            matrix[block[0] : block[1], block[2] : block[3]] = part[g].T
+            blocks.append(block)
+    blocks_or_whole = None if groups == 1 else blocks
+    through = _through(t, node, system, ports, bits)
+    if through is None:
+        return t.matmul(node, x, column_grid(matrix, bits), blocks=blocks_or_whole)
+    seen = t.matmul(node, x, column_grid(matrix, bits), ".read", blocks=blocks_or_whole)
+    return t.binary(node, "add", seen, through)
+
+
+def _through(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | None) -> Value | None:
+    """`D u`, None where D is zero; elementwise where each output sees its own input only."""
+    if not system.D.any():
+        return None
+    groups, high, wide = system.D.shape
+    d = np.zeros((system.inputs, system.outputs), system.D.dtype)
+    for g in range(groups):
+        d[g * wide : (g + 1) * wide, g * high : (g + 1) * high] = system.D[g].T
+    if not system.real_output:
+        d = np.hstack([d.real, d.imag])
+    elif high == wide and not (d - np.diag(np.diag(d))).any():
+        return t.binary(node, "mul", ports.u, t.constant(node, np.diag(d), ".d"), ".through")
+    blocks: list[Block] = [
+        (g * wide, (g + 1) * wide, n + g * high, n + (g + 1) * high)
+        for n in range(0, d.shape[1], system.outputs)
+        for g in range(groups)
+    ]
+    return t.matmul(node, ports.u, column_grid(d, bits), ".through", blocks=None if groups == 1 else blocks)
+
+
+def tile_recurrence(t: Tiling, node: Node) -> None:
+    """A recurrence over flat vectors; a decay that is constant makes it a `tile.state`."""
+    a, v, x0 = t.operands(node, 3)
+    assert a is not None and v is not None
+    kind = node.types[0]
+    assert isinstance(kind, StreamType)
+    shape = kind.shape
+    width = prod(shape)
+    turning = t.is_complex(a)
+    is_complex = turning or t.is_complex(v) or (x0 is not None and t.is_complex(x0))
+
+    def flat(value: Value, suffix: str, twice: bool = False) -> Value:
+        """(width,), or halves (2 width,); a real decay of complex states acts on both halves: `twice`."""
+        pair = t.parts(value, node)
+        parts = [pair.real_part()] if not is_complex or pair.is_real else [pair.real_part(), pair.imag_part()]
+        flats = []
+        for part in parts:
+            wide = part if t.shape(part) == shape else t.emit(node, "broadcast", [part], suffix, shape=shape)
+            flats.append(t.reshape(node, wide, (width,), suffix))
+        if is_complex and len(flats) == 1:
+            flats.append(flats[0] if twice else t.constant(node, np.zeros(width), ".zeros"))
+        return t.emit(node, "concat", flats, suffix, axis=-1) if is_complex else flats[0]
+
+    drive, start = flat(v, ".drive"), None if x0 is None else flat(x0, ".x0")
+    attrs = {"read_before": node.op["read_before"], "reverse": node.op["reverse"]}
+    direct = not is_complex and shape == (width,)
+    suffix = "" if direct else ".x"
+    source = t.source.op(a.node)
+    if source.name == "constant":
+        decay = np.broadcast_to(source["value"].array, shape).reshape(-1)
+        decay = np.concatenate([decay, decay]) if is_complex and not turning else decay
+        pieces = (Piece(0, decay.size, 0, 1),)
+        x = t.emit(node, "tile.state", [drive, None, start], suffix, decay=Tensor(decay), pieces=pieces, **attrs)
+    else:
+        operands = [flat(a, ".decay", twice=not turning), drive, *([] if start is None else [start])]
+        x = t.emit(node, "tile.recurrence", operands, suffix, is_complex=turning, **attrs)
+    for index, value in enumerate((x, Value(x.node, 1))):
+        _store(t, node, index, value, shape, is_complex)
+
+
+def _store(t: Tiling, node: Node, index: int, value: Value, shape: tuple[int, ...], is_complex: bool) -> None:
+    """Result `index` of a recurrence in the source's shape."""
+    result = Value(node.name, index)
+    last = isinstance(t.out.type(value), SequenceType)
+    suffix = ".last" if last else ""
+    if not is_complex:
+        t.real[result] = t.reshape(node, value, shape, suffix)
+        return
+    flat = Halves(t, node, whole=value)
+    if shape == (t.shape(value)[0] // 2,):
+        t.pairs[result] = flat
+        return
+    re = t.reshape(node, flat.real_part(), shape, f"{suffix}.re")
+    t.pairs[result] = Halves(t, node, re, t.reshape(node, flat.imag_part(), shape, f"{suffix}.im"))

@@ -1,0 +1,132 @@
+"""Translation validation: the graph before a pass against the graph after it, both run by the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmc.diagnostics import UserError
+from ssmc.ir import Graph, Node, Value, interpret
+from ssmc.passes.base import LayerLoss, LossReport, Pass
+from ssmc.passes.loss import bound
+from ssmc.passes.pipeline import show_pass
+
+Array = NDArray[Any]
+Outputs = Mapping[str, Array]
+
+
+def relative_error(reference: Array, array: Array) -> float:
+    """`max|y - y'| / max|y|`; absolute where the reference is zero, infinite where shapes or NaNs differ."""
+    if reference.shape != array.shape:
+        return float("inf")
+    if not reference.size:
+        return 0.0
+    known = np.isfinite(reference)
+    if not np.array_equal(reference[~known], array[~known], equal_nan=True) or not np.isfinite(array[known]).all():
+        return float("inf")
+    worst = float(np.abs(reference[known] - array[known]).max(initial=0.0))
+    scale = float(np.abs(reference[known]).max(initial=0.0))
+    return worst / scale if scale > 0 else worst
+
+
+def has_meaning(graph: Graph) -> bool:
+    """Whether the interpreter can run it: a continuous system has no meaning before it is discretised."""
+    systems = (node.op["system"] for node in graph.nodes("ssm"))
+    return all(system.discrete or system.asynchronous for system in systems)
+
+
+class Validator:
+    """Compares graph after graph of a pipeline on fixed data; each graph is run once.
+
+    `data` is inputs by kind ("probe", "calibration"), in the graph's layout.
+    """
+
+    def __init__(self, data: Mapping[str, Mapping[str, Array]]) -> None:
+        self.data = data
+        self._known: tuple[Graph, dict[str, Outputs]] | None = None
+
+    def outputs(self, graph: Graph) -> dict[str, Outputs]:
+        """Outputs by kind of data."""
+        if self._known is None or self._known[0] is not graph:
+            self._known = (graph, {kind: interpret(graph, inputs) for kind, inputs in self.data.items()})
+        return self._known[1]
+
+    def check(self, pass_: Pass, before: Graph, after: Graph) -> dict[str, dict[str, float]]:
+        """Relative errors by kind of data and output.
+
+        Raises UserError that names the pass and the first node that differs where they exceed what it promises.
+        """
+        if not (has_meaning(before) and has_meaning(after)):
+            return {}
+        reference = self.outputs(before)
+        try:
+            found = self.outputs(after)
+        except UserError as error:
+            raise UserError(
+                f"the pass made a graph that cannot run: {error.what}",
+                where=f"pass '{pass_.name}', {error.where}",
+                why=error.why,
+                hint="report this as a defect of the pass",
+            ) from error
+        errors: dict[str, dict[str, float]] = {}
+        for kind, expected in reference.items():
+            got = found[kind]
+            if set(expected) != set(got):
+                lost = ", ".join(sorted(set(expected) ^ set(got)))
+                raise UserError(f"the outputs are not the same: {lost}", where=f"pass '{pass_.name}'")
+            errors[kind] = {name: relative_error(expected[name], got[name]) for name in expected}
+            for name, worst in errors[kind].items():
+                if not worst <= pass_.tolerance:
+                    raise self._broken(pass_, before, after, kind, name, worst)
+        return errors
+
+    def report(self, pass_: Pass, before: Graph, after: Graph, errors: Mapping[str, Mapping[str, float]]) -> LossReport:
+        """What a lossy pass lost, on the calibration data if there is any."""
+        kind = "calibration" if "calibration" in errors else "probe"
+        values = self._values(before, after, kind) if kind in errors else ({}, {})
+        layers = []
+        for node in _changed(before, after):
+            old, new = (side.get(str(Value(node.name))) for side in values)
+            measured = None if old is None or new is None else relative_error(old, new)
+            limit, note = bound(before, after, node.name)
+            layers.append(LayerLoss(node.name, node.provenance, measured, limit, note))
+        return LossReport(show_pass(pass_), kind, dict(errors.get(kind, {})), tuple(layers))
+
+    def _values(self, before: Graph, after: Graph, kind: str) -> tuple[Outputs, Outputs]:
+        inputs = self.data[kind]
+        return interpret(before, inputs, keep=True), interpret(after, inputs, keep=True)
+
+    def _broken(self, pass_: Pass, before: Graph, after: Graph, kind: str, output: str, error: float) -> UserError:
+        old, new = self._values(before, after, kind)
+        where = f"pass '{pass_.name}'"
+        for node in after.nodes():
+            if node.name not in before or before.node(node.name).types != node.types or node.op.name == "output":
+                continue
+            value = str(Value(node.name))
+            if not relative_error(old[value], new[value]) <= pass_.tolerance:
+                where += f", node '{node.name}'{_origin(node)}"
+                break
+        return UserError(
+            "the pass broke its promise: it changed what the model computes",
+            where=where,
+            why=f"output '{output}' differs by {error:.3g} relative on the {kind} data, promised {pass_.tolerance:g}",
+            hint="leave the pass out, or loosen its tolerance if it has that option"
+            if pass_.lossy
+            else "leave the pass out, and report this as a defect of the pass",
+        )
+
+
+def _changed(before: Graph, after: Graph) -> Iterator[Node]:
+    """Nodes of the same name whose op is another one, and whose value has the same type."""
+    for node in after.nodes():
+        if node.name in before:
+            old = before.node(node.name)
+            if old.op is not node.op and old.types == node.types:
+                yield node
+
+
+def _origin(node: Node) -> str:
+    return f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
