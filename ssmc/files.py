@@ -19,15 +19,17 @@ def write(path: str | Path, content: str | bytes | Callable[[BinaryIO], Any]) ->
     Raises UserError where the file cannot be written.
     """
     path = Path(path)
+    special = path.exists() and not path.is_file()  # a terminal, a pipe: nothing to keep whole
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         try:
-            with open(temporary, "xb") as file:
+            with open(path if special else temporary, "wb") as file:
                 if callable(content):
                     content(file)
                 else:
                     file.write(content.encode() if isinstance(content, str) else content)
-            os.replace(temporary, path)
+            if not special:
+                os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -41,7 +43,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
 
 
 def writable(path: str | Path) -> None:
-    """Raise UserError early where a file could not be put at `path`: better before the work than after it."""
+    """Raise UserError where a file could not be put at `path`: better before the work than after it."""
     folder = Path(path).resolve().parent
     if not folder.is_dir():
         raise UserError("the folder does not exist", where=str(folder), hint="make it, or write elsewhere")

@@ -1,1 +1,1 @@
-"""The `ssmc` command."""
+"""The `ssmc` command: thin, over `ssmc.driver`. Every subcommand is imported when it is asked for."""

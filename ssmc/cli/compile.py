@@ -1,0 +1,100 @@
+"""`ssmc compile`: a model into a program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ssmc.cli.options import compiling, json_option, observers, quantity, seed_option, states
+from ssmc.cli.output import json_text, print_json
+from ssmc.diagnostics import UserError
+
+if TYPE_CHECKING:
+    from ssmc.driver import Executable
+
+EMITTED = {"asm": ".asm", "ir": ".ir", "report": ".report.json"}
+
+
+@click.command("compile")
+@compiling
+@click.option("-o", "--output", metavar="P.ssmx", help="The program; default: the model's name.")
+@click.option("--emit", metavar="asm,ir,report", default="", help="Also write these, beside the program.")
+@seed_option
+@json_option
+def compile_command(
+    model: str,
+    target: str,
+    arch: str | None,
+    passes: str | None,
+    calibrate: str | None,
+    ideal: bool,
+    state: tuple[str, ...],
+    print_ir_after: tuple[str, ...],
+    output: str | None,
+    emit: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Compile a model into a program for a target."""
+    from ssmc import arrays, files
+    from ssmc.driver import SUFFIX, compile_model, load_model
+    from ssmc.report import compilation_json
+
+    kinds = _kinds(emit)
+    path = Path(output) if output else Path(Path(model).stem + SUFFIX)
+    if path.suffix != SUFFIX:
+        raise UserError(f"a program file ends in {SUFFIX}", where=str(path), hint=f"-o {path.stem}{SUFFIX}")
+    files.writable(path)
+    executable = compile_model(
+        load_model(model, states=states(state)),
+        target,
+        arch=arch,
+        passes=passes,
+        calibration=arrays.read(calibrate) if calibrate else None,
+        ideal=ideal,
+        seed=seed,
+        observers=observers(print_ir_after),
+    )
+    told = compilation_json(executable)
+    texts = {path.with_suffix(EMITTED[kind]): _text(kind, executable, told) for kind in kinds}
+    executable.save(path)
+    for place, text in texts.items():
+        files.write(place, text)
+    written = [str(path), *map(str, texts)]
+    if as_json:
+        print_json({"program": str(path), "bytes": path.stat().st_size, "written": written, **told})
+    else:
+        _tell(path, told, written)
+
+
+def _kinds(emit: str) -> list[str]:
+    kinds = [kind.strip() for kind in emit.split(",") if kind.strip()]
+    unknown = [kind for kind in kinds if kind not in EMITTED]
+    if unknown:
+        raise UserError(f"--emit cannot write '{unknown[0]}'", hint=f"it writes: {', '.join(EMITTED)}")
+    return kinds
+
+
+def _text(kind: str, executable: Executable, told: dict[str, Any]) -> str:
+    if kind == "asm":
+        return executable.assembly()
+    if kind == "report":
+        return json_text(told)
+    from ssmc.ir.text import print_graph
+
+    assert executable.compilation is not None, "it was compiled just now"
+    return print_graph(executable.compilation.graph) + "\n"
+
+
+def _tell(path: Path, told: dict[str, Any], written: list[str]) -> None:
+    size = quantity(path.stat().st_size, "B")
+    click.echo(f"{path}: {told['instructions']} instructions for {told['target']}, {size}")
+    for loss in told["losses"]:
+        changes = ", ".join(f"{name} by {error:.2g}" for name, error in loss["outputs"].items())
+        click.echo(f"  {loss['pass_text']} changed {changes} (relative, on the {loss['data']} data)")
+    for note in told["notes"]:
+        click.echo(f"  {note['pass_name']}: {note['node'] + ': ' if note['node'] else ''}{note['text']}")
+    for name in written[1:]:
+        click.echo(f"{name}: written")

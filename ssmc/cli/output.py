@@ -1,0 +1,49 @@
+"""How commands talk: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 120  # where standard output is no terminal
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output."""
+    click.echo(json_text(value), nl=False)
+
+
+def json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where tables and progress go; plain text of a fixed width where that is no terminal."""
+    from rich.console import Console
+
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, width=None if terminal else WIDTH, highlight=False)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int | None = None
+) -> None:
+    """A table whose first `numbers` columns are text and whose others are numbers (None: all text)."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title) or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for index, column in enumerate(columns):
+        right = numbers is not None and index >= numbers
+        table.add_column(escape(column), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console().print(table)

@@ -1,0 +1,80 @@
+"""`ssmc verify`: is it right?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ssmc.cli.options import compiling, input_option, json_option, noise_option, observers, seed_option, states
+from ssmc.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from ssmc.verification import Error, Verification
+
+WORST_LAYERS = 5
+
+
+@click.command("verify")
+@compiling
+@input_option
+@noise_option
+@click.option("--tolerance", type=float, help="Largest relative error that passes. [default: 1e-5 ideal, 0.25 else]")
+@seed_option
+@json_option
+def verify_command(
+    model: str,
+    target: str,
+    arch: str | None,
+    passes: str | None,
+    calibrate: str | None,
+    ideal: bool,
+    state: tuple[str, ...],
+    print_ir_after: tuple[str, ...],
+    input_path: str,
+    noise: str | None,
+    tolerance: float | None,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Compile a model, simulate it, compare with onnxruntime. Exit status 0 where it agrees, 1 where it does not.
+
+    Relative error is max|y - ref| / max|ref|. With --ideal the default tolerance is 1e-5, or the float32 reference's
+    own error against float64 where that is larger.
+    """
+    from ssmc import arrays
+    from ssmc.driver import load_model
+    from ssmc.report import verification_json
+    from ssmc.verification import verify
+
+    found = verify(
+        load_model(model, states=states(state)),
+        target,
+        arrays.read(input_path),
+        arch=arch,
+        passes=passes,
+        calibration=arrays.read(calibrate) if calibrate else None,
+        ideal=ideal,
+        noise=noise,
+        seed=seed,
+        tolerance=tolerance,
+        observers=observers(print_ir_after),
+    )
+    if as_json:
+        print_json(verification_json(found))
+    else:
+        _tell(found)
+    return 0 if found.passed else 1
+
+
+def _tell(found: Verification) -> None:
+    rows = [(name, *_row(error)) for name, error in found.outputs.items()]
+    print_table("", ["output", "max relative error", "max abs error", "at"], rows, numbers=1)
+    worst = sorted(found.layers, key=lambda layer: -layer.error.relative)[:WORST_LAYERS]
+    rows = [(f"{layer.name} ({layer.op})", *_row(layer.error)) for layer in worst]
+    print_table("worst layers", ["layer", "max relative error", "max abs error", "at"], rows, numbers=1)
+    click.echo(f"{'passed' if found.passed else 'FAILED'} (tolerance {found.tolerance:.2g})")
+
+
+def _row(error: Error) -> tuple[str, str, str]:
+    return f"{error.relative:.2e}", f"{error.absolute:.2e}", str(list(error.worst_index))

@@ -1,0 +1,210 @@
+"""From a model to a program, and from a program to results: what `ssmc` does, without the command line.
+
+executable = compile_model("model.onnx", "cim")
+result = executable.run({"features": array})
+executable.save("model.ssmx")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+import isa
+from ssmc import arrays, files
+from ssmc.diagnostics import UserError
+from ssmc.interface import Interface, from_json, to_json
+from ssmc.target import Backend, RunResult, RunSettings, backend, backends
+
+if TYPE_CHECKING:
+    from ssmc.frontend import Model
+    from ssmc.ir import Graph
+    from ssmc.passes import LossReport, Note, Observer, Pass, Step
+
+Array = NDArray[Any]
+SUFFIX = ".ssmx"
+DEFAULT = re.compile(r"(?:(?<=^)|(?<=,))\s*default\s*(?=,|$)")
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """How a program came to be. `graph` is the scheduled tile graph that was lowered, `arch` the target's own
+    description of the machine."""
+
+    model: Model
+    graph: Graph
+    arch: Any
+    steps: tuple[Step, ...]
+    losses: tuple[LossReport, ...]
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True)
+class Executable:
+    """A program with the target that runs it; `compilation` is None for one that was loaded from a file."""
+
+    program: isa.Program
+    backend: Backend
+    compilation: Compilation | None = field(default=None, compare=False)
+
+    @property
+    def interface(self) -> Interface:
+        """The model's inputs and outputs. Raises UserError for a program that the compiler did not make."""
+        try:
+            data: Any = self.program.meta["interface"]
+            return from_json(data)
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                "the program does not say what its inputs and outputs mean",
+                why="it holds no 'interface', which the compiler writes",
+                hint="compile the model again, or keep the .meta lines when editing assembly",
+            ) from None
+
+    @property
+    def ideal(self) -> bool:
+        """Was it compiled for float arithmetic and perfect devices?"""
+        return self.program.meta.get("ideal") is True
+
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        seed: int = 0,
+        noise: str | None = None,
+        block: int | None = None,
+        taps: bool = False,
+        trace: bool = False,
+    ) -> RunResult:
+        """Simulate the program on arrays named as the model's inputs, batch first.
+
+        Outputs come back in the model's axes and element types; `taps`, where asked for, in the graph's layout. A
+        one-step model takes `(batch, time, ...)` and may leave out its states. The settings are those of
+        `ssmc.target.RunSettings`. Raises UserError where inputs do not fit, or the machine traps.
+        """
+        settings = RunSettings(seed=seed, noise=noise, block=block, taps=taps, trace=trace)
+        result = self.simulate(arrays.fit(inputs, self.interface), settings)
+        return replace(result, outputs=arrays.unfit(result.outputs, self.interface))
+
+    def simulate(self, inputs: Mapping[str, Array], settings: RunSettings) -> RunResult:
+        """Simulate on arrays in the graph's layout; outputs stay in it. Raises UserError."""
+        presets = self.backend.noise_presets()
+        if settings.noise is not None and settings.noise not in presets:
+            raise UserError(
+                f"target '{self.backend.name}' has no noise preset '{settings.noise}'",
+                hint=arrays.near(settings.noise, presets) or f"it has: {', '.join(presets)}",
+            )
+        return self.backend.simulate(self.program, inputs, settings)
+
+    def save(self, path: str | Path) -> None:
+        """Write the program file, whole or not at all; the same program gives the same bytes. Raises UserError."""
+        files.writable(path)
+        try:
+            isa.save(self.program, path, _instruction_sets())
+        except OSError as error:
+            raise UserError("the file cannot be written", where=str(path), why=error.strerror or str(error)) from None
+
+    def assembly(self) -> str:
+        """The program as canonical assembly text."""
+        return isa.disassemble(self.program, _instruction_sets())
+
+
+def load(path: str | Path) -> Model | Executable:
+    """A model (.onnx) lifted to its state-space systems, or a program (.ssmx) ready to run.
+
+    Raises UserError or isa.IsaError where the file is missing, damaged or not supported.
+    """
+    return load_program(path) if Path(path).suffix == SUFFIX else load_model(path)
+
+
+def load_model(path: str | Path, *, states: Mapping[str, str] | None = None, strict: bool = True) -> Model:
+    """A model from an ONNX file. `states` overrides which state input is fed by which output; without `strict` what
+    cannot be compiled is listed in the model instead of raised. Raises UserError."""
+    from ssmc import frontend
+
+    model: Model = frontend.load_model(path, states=states, strict=strict)
+    return model
+
+
+def load_program(path: str | Path) -> Executable:
+    """A program from its file. Raises isa.IsaError or UserError where it is missing, damaged or for no target here."""
+    program = isa.load(path, _instruction_sets())
+    return Executable(program, backend(program.target))
+
+
+def assemble(text: str, file: str = "<text>", data: Mapping[str, Array] | None = None) -> Executable:
+    """A program from assembly text; `data` holds the constants that the text names. Raises isa.AsmError."""
+    program = isa.assemble(text, file, _instruction_sets(), data)
+    return Executable(program, backend(program.target))
+
+
+def compile_model(
+    model: Model | str | Path,
+    target: str,
+    *,
+    arch: str | None = None,
+    passes: str | Sequence[Pass] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    ideal: bool = False,
+    seed: int = 0,
+    observers: Sequence[Observer] = (),
+    validate: bool = True,
+) -> Executable:
+    """Compile `model` for `target`.
+
+    `arch` is a packaged architecture or a path (default: the target's own choice). `passes` is a pipeline, as text or
+    as passes; in text, `default` stands for the target's own pipeline. `calibration` holds arrays as for `run`.
+    `ideal` asks for float arithmetic and perfect devices. Raises UserError, ssmc.diagnostics.Misfit.
+    """
+    from ssmc.passes import Context, PassManager
+
+    model = load_model(model) if isinstance(model, str | Path) else model
+    machine_of, chosen = backend(target), passes
+    described = machine_of.load_arch(arch)
+    own = machine_of.pipeline(described, ideal=ideal)
+    if chosen is None:
+        chosen = own
+    elif isinstance(chosen, str):
+        chosen = DEFAULT.sub(lambda _: own, chosen)
+    given = None if calibration is None else arrays.fit(calibration, model.interface, where="calibration data")
+    machine = machine_of.machine(described, ideal=ideal)
+    context = Context(machine=machine, calibration=given, seed=seed, ideal=ideal)
+    steps: list[Step] = []
+    manager = PassManager(chosen, observers=(steps.append, *observers), validate=validate)
+    graph = manager.run(model.graph, context)
+    program = machine_of.lower(graph, described, ideal=ideal)
+    program = replace(program, meta={**program.meta, **_meta(model, str(manager), ideal)})
+    losses, notes = tuple(context.losses), tuple(context.notes)
+    return Executable(program, machine_of, Compilation(model, graph, described, tuple(steps), losses, notes))
+
+
+def default_pipeline(target: str, *, arch: str | None = None, ideal: bool = False) -> tuple[Pass, ...]:
+    """The passes that `compile_model` runs for a target when none are given. Raises UserError."""
+    from ssmc.passes import parse_pipeline
+
+    machine_of = backend(target)
+    return parse_pipeline(machine_of.pipeline(machine_of.load_arch(arch), ideal=ideal))
+
+
+def _meta(model: Model, pipeline: str, ideal: bool) -> dict[str, Any]:
+    """What the compiler has to say; nothing that changes from one run to the next."""
+    from importlib.metadata import version
+
+    path = Path(model.path)
+    return {
+        "compiler": {"name": "ssmc", "version": version("ssmc")},
+        "model": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+        "interface": to_json(model.interface),
+        "pipeline": pipeline,
+        "ideal": ideal,
+    }
+
+
+def _instruction_sets() -> dict[str, isa.InstructionSet]:
+    """The instruction sets of the installed targets, third parties' included."""
+    return {name: found.instruction_set for name, found in backends().items()}

@@ -1,0 +1,156 @@
+"""Is it right? A compiled model on the simulator against onnxruntime, output by output and layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmc import arrays
+from ssmc.diagnostics import UserError
+from ssmc.driver import Compilation, Executable, compile_model, load_model
+from ssmc.ir import Graph, Value, interpret
+from ssmc.target import RunSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ssmc.frontend import Model
+    from ssmc.passes import Observer, Pass
+
+Array = NDArray[Any]
+
+IDEAL_TOLERANCE = 1e-5
+"""Relative to the largest reference element; where the float32 reference itself is further than that from float64,
+as in FFTs, its own error counts, up to `REFERENCE_LIMIT`."""
+REFERENCE_LIMIT = 1e-4
+REALISTIC_TOLERANCE = 0.25
+"""With devices and converters as the architecture has them. Ours: rounding and noise move every output a little, a
+defect moves it by its own size."""
+LAYER_SEQUENCES = 16
+"""Layers are compared on this many sequences: every value of every layer is held at once."""
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far an array is from its reference: `relative` is `max|y - ref| / max|ref|` (absolute where ref is 0)."""
+
+    relative: float
+    absolute: float
+    worst_index: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """A layer of the program against the same value in float64."""
+
+    name: str
+    op: str
+    onnx_nodes: tuple[str, ...]
+    error: Error
+
+
+@dataclass(frozen=True)
+class Verification:
+    passed: bool
+    tolerance: float
+    outputs: Mapping[str, Error]
+    layers: tuple[LayerError, ...]
+
+
+def compare(reference: Array, array: Array) -> Error:
+    """The largest difference and where it is; infinite where shapes differ or a value is not finite."""
+    reference, array = np.asarray(reference), np.asarray(array)
+    if reference.shape != array.shape:
+        return Error(float("inf"), float("inf"), ())
+    if not reference.size:
+        return Error(0.0, 0.0, ())
+    difference = np.abs(array.astype(np.complex128) - reference)
+    difference = np.where(np.isfinite(difference), difference, np.inf)
+    place = np.unravel_index(int(np.argmax(difference)), difference.shape)
+    worst, scale = float(difference[place]), float(np.abs(reference).max())
+    return Error(worst / scale if scale > 0 else worst, worst, tuple(int(i) for i in place))
+
+
+def verify(
+    model: Model | str | Path,
+    target: str,
+    inputs: Mapping[str, Any],
+    *,
+    arch: str | None = None,
+    passes: str | Sequence[Pass] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    ideal: bool = False,
+    noise: str | None = None,
+    seed: int = 0,
+    tolerance: float | None = None,
+    observers: Sequence[Observer] = (),
+) -> Verification:
+    """Compile, simulate and compare with onnxruntime running the unmodified file.
+
+    `tolerance` is the largest relative error that passes (default: `IDEAL_TOLERANCE` or `REALISTIC_TOLERANCE`). The
+    other arguments are those of `compile_model` and `Executable.run`. Raises UserError.
+    """
+    from ssmc import frontend
+
+    model = load_model(model) if not isinstance(model, frontend.Model) else model
+    fitted = arrays.fit(inputs, model.interface)
+    executable = compile_model(
+        model,
+        target,
+        arch=arch,
+        passes=passes,
+        calibration=calibration,
+        ideal=ideal,
+        seed=seed,
+        observers=observers,
+    )
+    assert executable.compilation is not None, "compile_model says how it compiled"
+    settings = RunSettings(seed=seed, noise=noise)
+    outputs = arrays.unfit(executable.simulate(fitted, settings).outputs, model.interface)
+    references = frontend.reference(model, inputs)
+    missing = sorted(set(references) - set(outputs))
+    if missing:
+        raise UserError(f"the program does not give the outputs {', '.join(missing)}")
+    errors = {name: compare(reference, outputs[name]) for name, reference in references.items()}
+    if tolerance is None and ideal and noise is None:
+        tolerance = max(IDEAL_TOLERANCE, min(_reference_error(model, fitted, references), REFERENCE_LIMIT))
+    elif tolerance is None:
+        tolerance = REALISTIC_TOLERANCE
+    passed = all(error.relative <= tolerance for error in errors.values())
+    few = {name: array[:LAYER_SEQUENCES] for name, array in fitted.items()}
+    return Verification(passed, tolerance, errors, _layers(executable, executable.compilation, few, settings))
+
+
+def _reference_error(model: Model, inputs: Mapping[str, Array], references: Mapping[str, Array]) -> float:
+    """How far onnxruntime's float32 is from the model in float64: the lifted graph, each lift of which is proved."""
+    exact = arrays.unfit(interpret(model.graph, inputs), model.interface)
+    return max((compare(exact[name], reference).relative for name, reference in references.items()), default=0.0)
+
+
+def _layers(
+    executable: Executable, compilation: Compilation, inputs: Mapping[str, Array], settings: RunSettings
+) -> tuple[LayerError, ...]:
+    """Every layer that the simulator shows, in program order.
+
+    A name means the same value before and after a pass, so a layer stands against the lifted model's value of its
+    name; what only the tile graph has, against that.
+    """
+    taps = executable.simulate(inputs, replace(settings, taps=True)).taps
+    tiled, lifted = compilation.graph, compilation.model.graph
+    values, origin = interpret(tiled, inputs, keep=True), interpret(lifted, inputs, keep=True)
+    found = []
+    for name in tiled.order():
+        if name in taps:
+            node = tiled.node(name)
+            known = origin if _same_value(lifted, tiled, name) else values
+            error = compare(known[str(Value(name))], taps[name])
+            found.append(LayerError(name, node.op.name, node.provenance, error))
+    return tuple(found)
+
+
+def _same_value(lifted: Graph, tiled: Graph, name: str) -> bool:
+    return name in lifted and lifted.node(name).types[:1] == tiled.node(name).types[:1]
