@@ -45,6 +45,7 @@ EVERY_KIND = InstructionSet(
                 Field("scale", Kind.FLOAT, 32, "A factor.", default=0.1),
                 Field("quiet", Kind.FLAG, 1, "Say nothing."),
                 Field("last", Kind.FLAG, 1, "The end."),
+                Field("bias", Kind.FLOAT, 32, "A term.", default=0.0),
             ),
             "step",
             "Do something or nothing.",

@@ -21,6 +21,7 @@ from isa import (
     decode,
     disassemble,
     encode,
+    instruction,
     load,
     load_set,
     save,
@@ -57,6 +58,17 @@ def test_text_is_read_back_as_the_same_program(program: Program) -> None:
     again = assemble(text, sets=SETS, data=program.data)
     assert again == program
     assert disassemble(again, SETS) == text
+    before, after = encode(program, SETS), encode(again, SETS)
+    assert {name: words.tobytes() for name, words in before.items()} == {
+        name: words.tobytes() for name, words in after.items()
+    }
+
+
+def test_minus_zero_is_not_the_default_zero() -> None:
+    code = instruction(EVERY_KIND, "maybe", bias=-0.0)
+    program = Program(EVERY_KIND.name, EVERY_KIND.version, sections=(Section("main", (code,)),))
+    again = assemble(disassemble(program, EVERY_KIND), sets=EVERY_KIND)
+    assert encode(again, EVERY_KIND)["main"].tobytes() == encode(program, EVERY_KIND)["main"].tobytes()
 
 
 @slow

@@ -206,7 +206,7 @@ STOP = Instruction("stop")
 
 BROKEN = [
     (one(Instruction("go")), "section 'main', instruction 0 (go): every-kind has no such instruction"),
-    (one(Instruction("maybe")), "missing or unknown operands: by, how, last, quiet, scale, shift, to, what"),
+    (one(Instruction("maybe")), "missing or unknown operands: bias, by, how, last, quiet, scale, shift, to, what"),
     (one(replace(STOP, loc=0)), "source 0 is not in the program's table of 0"),
     (one(instruction(EVERY_KIND, "maybe", what="w")), "operand 'what': no constant 'w'"),
     (one(STOP, labels={"a": 2}), "label 'a' names instruction 2, and there are 1"),
