@@ -21,11 +21,10 @@ Array = NDArray[Any]
 def read(path: str | Path) -> dict[str, Array]:
     """The arrays of an .npz file by name. Raises UserError where it is not one."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if isinstance(stored, np.ndarray):
-                raise UserError(
-                    "one array without a name", where=str(path), hint="save it as .npz, under its input's name"
-                )
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise UserError("one array without a name", where=str(path), hint="save it as .npz, under its input's name")
+        with stored:
             return {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise UserError("there is no such file", where=str(path)) from None

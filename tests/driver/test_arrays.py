@@ -1,0 +1,117 @@
+"""The user's arrays: fitted to the interface, and every misfit told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssmc import arrays, files
+from ssmc.diagnostics import UserError
+from ssmc.interface import Interface, Port, from_json, to_json
+from ssmc.ir.types import SequenceType, StreamType
+
+FEATURES = Port("features", "btf", "data", StreamType((12,)), "float32", ("batch", "length", 12))
+STATE = Port("x", "bff", "state", SequenceType((2, 3)), "float32", (1, 2, 3))
+TOKEN = Port("token", "tb", "data", StreamType((), "index"), "int64", (16, "batch"))
+LOGITS = Port("logits", "bf", "data", SequenceType((9,)), "float32", ("batch", 9))
+MODEL = Interface("sequence", (FEATURES, STATE), (LOGITS,), {"x": "x_next"})
+
+
+def refused(given: dict[str, Any], interface: Interface = MODEL) -> str:
+    with pytest.raises(UserError) as caught:
+        arrays.fit(given, interface, where="X.npz")
+    return str(caught.value)
+
+
+def test_interface_survives_json() -> None:
+    whole = Interface("step", (FEATURES, STATE, TOKEN), (LOGITS,), {"x": "x_next"})
+    assert from_json(json.loads(json.dumps(to_json(whole)))) == whole
+
+
+def test_fit_moves_axes_and_types() -> None:
+    token = np.arange(32, dtype=np.int32).reshape(16, 2)
+    fitted = arrays.fit({"token": token}, Interface("sequence", (TOKEN,), (LOGITS,)))
+    assert fitted["token"].dtype == np.int64
+    np.testing.assert_array_equal(fitted["token"], token.T)
+    fitted = arrays.fit({"features": np.zeros((4, 7, 12), np.float32)}, MODEL)
+    assert list(fitted) == ["features"] and fitted["features"].dtype == np.float64
+
+
+def test_outputs_come_back_in_the_models_types() -> None:
+    back = arrays.unfit({"logits": np.zeros((3, 9)), "inner": np.zeros(2)}, MODEL)
+    assert list(back) == ["logits"] and back["logits"].dtype == np.float32
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    message = refused({"feature": np.zeros((4, 7, 12)), "x": np.zeros((4, 2, 2))})
+    assert message.startswith("X.npz: ")
+    assert "no input 'feature' did you mean 'features'?" in message
+    assert "the input 'features' is missing" in message
+    assert "'x' has the shape 4x2x2, the model takes (batch, 2, 3)" in message
+    assert "features: float32 (batch, time, 12)" in message
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((4, 12)), "has 2 axes (4x12), the model takes 3: (batch, time, 12)"),
+        (np.zeros((4, 7, 11)), "has the shape 4x7x11, the model takes (batch, time, 12)"),
+        (np.zeros((0, 7, 12)), "is empty (0x7x12)"),
+        (np.full((4, 7, 12), np.nan), "is nan at (0, 0, 0)"),
+        (np.full((4, 7, 12), "word"), "not numbers"),
+        (np.zeros((4, 7, 12), complex), "holds complex128, not numbers"),
+    ],
+)
+def test_misfits(array: Any, says: str) -> None:
+    assert says in refused({"features": array})
+
+
+def test_fixed_length_index_and_batches_that_differ() -> None:
+    both = Interface("sequence", (FEATURES, TOKEN), (LOGITS,))
+    assert "has the shape 15x2, the model takes (16, batch)" in refused({"token": np.zeros((15, 2))}, both)
+    assert "holds numbers with a fraction" in refused({"token": np.full((16, 2), 0.5)}, both)
+    message = refused({"features": np.zeros((3, 16, 12)), "token": np.zeros((16, 2), int)}, both)
+    assert "how many sequences they hold: 3 in 'features', 2 in 'token'" in message
+    message = refused({"features": np.zeros((2, 9, 12)), "token": np.zeros((16, 2), int)}, both)
+    assert "how many steps they hold: 9 in 'features', 16 in 'token'" in message
+
+
+def test_reading(tmp_path: Path) -> None:
+    good = tmp_path / "good.npz"
+    files.write_arrays(good, {"features": np.ones(3)})
+    assert arrays.read(good)["features"].tolist() == [1, 1, 1]
+    with pytest.raises(UserError, match="no such file"):
+        arrays.read(tmp_path / "none.npz")
+    for name, content in {"text": b"hello", "cut": good.read_bytes()[:60], "empty": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=r"not a readable \.npz file"):
+            arrays.read(tmp_path / name)
+    np.savez(tmp_path / "objects.npz", features=np.array([{}], dtype=object))
+    with pytest.raises(UserError, match="not a readable"):
+        arrays.read(tmp_path / "objects.npz")
+    np.save(tmp_path / "one.npy", np.ones(3))
+    with pytest.raises(UserError, match="one array without a name"):
+        arrays.read(tmp_path / "one.npy")
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    files.write(path, "first")
+
+    def fail(file: Any) -> None:
+        file.write(b"half")
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError):
+        files.write(path, fail)
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(UserError, match="cannot be written"):
+        files.write(tmp_path / "no" / "out.json", "text")
+    with pytest.raises(UserError, match="the folder does not exist"):
+        files.writable(tmp_path / "no" / "out.json")
+    with pytest.raises(UserError, match="this is a folder"):
+        files.writable(tmp_path)
