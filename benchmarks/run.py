@@ -1,0 +1,54 @@
+"""`python -m benchmarks.run`: measure, print, and write docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.measures import Result, compile_times, help_time, program_sizes, simulation_ratio
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+
+def main() -> int:
+    """0 where every goal is reached, 1 where not."""
+    results = [help_time(), *compile_times(), simulation_ratio(), *program_sizes()]
+    text = page(results)
+    PAGE.write_text(text, encoding="utf-8")
+    print(text)
+    return 0 if all(result.reached for result in results) else 1
+
+
+def page(results: list[Result]) -> str:
+    """The results as Markdown."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "onnxruntime"))
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `python -m benchmarks.run`; run it to measure your own machine.",
+        "",
+        f"{_processor()}, {platform.system()}, Python {platform.python_version()}, {packages}.",
+        "",
+        "| what | goal | measured | reached |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {r.what} | {r.goal} | {r.measured} | {'yes' if r.reached else '**no**'} |" for r in results]
+    return "\n".join(lines) + "\n"
+
+
+def _processor() -> str:
+    name = platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass  # no such file outside Linux
+    return f"{name}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
