@@ -3,11 +3,13 @@
 from ssmc.statespace.conjugates import Halving, halve, to_real, unhalve
 from ssmc.statespace.discretization import Method, at_step, discretize
 from ssmc.statespace.gramians import controllability_gramian, h2_norm, observability_gramian
+from ssmc.statespace.identification import Identification, identify
 from ssmc.statespace.modes import ChangeOfBasis, diagonalize
 from ssmc.statespace.norms import hinf_norm, l1_distance, l1_norm
 from ssmc.statespace.recurrence import simulate
 from ssmc.statespace.reduction import Reduction, balanced_truncation
 from ssmc.statespace.refit import Refit, refit_output
+from ssmc.statespace.residues import fit_residues
 from ssmc.statespace.response import frequencies, frequency_response, kernel, poles, time_constants
 from ssmc.statespace.sharing import SharedDecays, cluster_decays, modal_energy
 from ssmc.statespace.system import StateSpace, StateSpaceError
@@ -15,6 +17,7 @@ from ssmc.statespace.system import StateSpace, StateSpaceError
 __all__ = [
     "ChangeOfBasis",
     "Halving",
+    "Identification",
     "Method",
     "Reduction",
     "Refit",
@@ -27,11 +30,13 @@ __all__ = [
     "controllability_gramian",
     "diagonalize",
     "discretize",
+    "fit_residues",
     "frequencies",
     "frequency_response",
     "h2_norm",
     "halve",
     "hinf_norm",
+    "identify",
     "kernel",
     "l1_distance",
     "l1_norm",

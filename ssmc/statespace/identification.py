@@ -1,0 +1,131 @@
+"""A state-space system from a kernel alone.
+
+Where the model's own A, B, C can be had they should be used; a kernel of trained weights may have no short system
+behind it at all. So the answer is checked tap by tap, its poles lie inside the circle by construction, and where
+the tolerance is not met the caller is told to keep the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ssmc.statespace.channel import ChannelFits
+from ssmc.statespace.joint import JointFits
+from ssmc.statespace.residues import ModalFit, assemble, least_squares
+from ssmc.statespace.response import kernel as kernel_of
+from ssmc.statespace.system import Real, StateSpace, StateSpaceError
+
+_MOST = 256  # no higher order is tried
+_DESCENT = 8  # attempts at lower orders after the first success
+
+
+@dataclass(frozen=True, eq=False)
+class Identification:
+    """What was found for each channel; the tolerance was met by all if `system` is not None."""
+
+    system: StateSpace | None
+    candidate: StateSpace  # the best found, stable, whether it meets the tolerance or not
+    met: NDArray[np.bool_]  # (G,)
+    residual: Real  # (G,) max |h - h'| / max |h| over the taps given
+    l1_error: Real  # (G,) sum |h - h'| over the taps given: bounds the output error that far
+    order: NDArray[np.int64]  # (G,) real states
+    method: str
+
+    @property
+    def ok(self) -> bool:
+        return self.system is not None
+
+
+def identify(kernel: ArrayLike, tolerance: float = 1e-6, max_order: int | None = None) -> Identification:
+    """Stable systems whose kernels are the given ones within `tolerance * max |h|`, of low order.
+
+    `kernel` (L,) or (G, L) real: channels of one input and one output each; or (O, I, L): one system, many in, many
+    out, as one group. Poles come from the shift-invariance of the Hankel matrix's leading singular vectors, what they
+    multiply from least squares; a single channel that comes near the tolerance gets its poles refined, inside the
+    circle. The order is the lowest found that meets the tolerance, at most `max_order` and less than half the taps
+    (times the smaller of O and I); D carries what the poles leave of tap 0.
+
+    Raises StateSpaceError for a kernel that is not real, finite, of such a shape, with L >= 4.
+    """
+    taps = np.atleast_2d(np.asarray(kernel))
+    if taps.ndim not in (2, 3) or min(taps.shape[:-1]) < 1 or taps.shape[-1] < 4 or taps.dtype.kind not in "biuf":
+        raise StateSpaceError(f"kernel: expected real (G, L) or (O, I, L), L >= 4, got {taps.dtype} {taps.shape}")
+    if not np.isfinite(taps).all():
+        raise StateSpaceError(
+            f"kernel: not finite at index {tuple(int(i) for i in np.argwhere(~np.isfinite(taps))[0])}"
+        )
+    taps = taps.astype(np.float64)
+    channels = taps[None] if taps.ndim == 3 else taps[:, None, None]  # g o i l
+    scale = np.abs(channels).max(axis=(1, 2, 3))
+    scale = np.where(scale > 0, scale, 1.0)
+    length = taps.shape[-1]
+    limit = min(max_order or _MOST, (length - 1) // 2 * min(channels.shape[1:3]))
+    if taps.ndim == 3:
+        joint = _search(JointFits(channels[0] / scale[0], tolerance), limit, tolerance)
+        candidate, order, method = joint.system(channels[0, :, :, 0], scale[0]), np.array([joint.order]), "era"
+    else:
+        fits = [_fit(h / size, tolerance, limit) for h, size in zip(taps, scale, strict=True)]
+        fits = [ModalFit(f.poles, f.residues * size, f.missed) for f, size in zip(fits, scale, strict=True)]
+        candidate = assemble(fits, taps[:, 0], 0.1 * tolerance * float(scale.min()))
+        order, method = np.array([fit.order for fit in fits]), "esprit"
+    missed = np.abs(kernel_of(candidate, length) - channels)
+    residual = missed.max(axis=(1, 2, 3)) / scale
+    met = (residual <= tolerance) & (order <= limit)
+    l1_error = missed.sum(axis=(2, 3)).max(axis=1)
+    return Identification(candidate if met.all() else None, candidate, met, residual, l1_error, order, method)
+
+
+class _Found(Protocol):
+    @property
+    def worst(self) -> float: ...
+
+    @property
+    def order(self) -> int: ...
+
+
+_Fit = TypeVar("_Fit", bound=_Found)
+_FitMade = TypeVar("_FitMade", bound=_Found, covariant=True)
+
+
+class _Family(Protocol[_FitMade]):
+    """Fits of one kernel by order."""
+
+    values: Real  # singular values of the Hankel matrix, falling
+
+    def attempt(self, order: int, reach: float) -> _FitMade: ...
+
+
+def _search(family: _Family[_Fit], limit: int, tolerance: float) -> _Fit:
+    """The fit of the lowest order that meets the tolerance, near the Hankel matrix's rank; or else the closest."""
+    most = max(1, min(limit, len(family.values)))
+
+    def good(fit: _Fit) -> bool:
+        return fit.worst <= tolerance and fit.order <= limit
+
+    def better(one: _Fit, other: _Fit) -> _Fit:
+        return min(one, other, key=lambda fit: (not good(fit), fit.order if good(fit) else fit.worst))
+
+    below, order = 0, max(1, min(most, int((family.values > tolerance * family.values[0]).sum())))
+    best = family.attempt(order, 3e4)
+    while not good(best) and order < most:
+        below, order = order, min(most, order + max(1, order // 8))
+        best = better(best, family.attempt(order, 3e4))
+    for _ in range(_DESCENT if good(best) else 0):  # step down until one fails, then halve the gap
+        if order - below < 2:
+            break
+        trial = order - 1 if below == 0 else (order + below) // 2
+        fit = family.attempt(trial, 100)
+        below, order = (below, trial) if good(fit) else (trial, order)
+        best = better(best, fit)
+    return best
+
+
+def _fit(h: Real, tolerance: float, limit: int) -> ModalFit:
+    """The fit of one kernel, its largest tap 1."""
+    if np.abs(h[1:]).max() <= tolerance:
+        return least_squares(np.zeros(0, complex), h[1:])
+    return _search(ChannelFits(h[1:], limit, tolerance), limit, tolerance)

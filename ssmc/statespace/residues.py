@@ -1,0 +1,143 @@
+"""Sums of damped exponentials fitted to one kernel: amplitudes by least squares, poles by Gauss-Newton.
+
+A pole with a positive imaginary part stands for itself and its conjugate: `h_k = 2 Re sum_n c_n a_n^k`, k >= 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ssmc.statespace.response import log_magnitude, powers
+from ssmc.statespace.system import Array, Real, StateSpace, StateSpaceError
+
+FASTEST = 6.0  # ours: a pole of e^-6 is gone after one tap; a faster one would only need a larger residue
+
+
+@dataclass(frozen=True, eq=False)
+class ModalFit:
+    """Poles and residues of one kernel, and what they miss of it after the first tap."""
+
+    poles: Array  # (P,) complex, imaginary part >= 0
+    residues: Array  # (P,) complex; real where the pole is
+    missed: Real  # (L - 1,) h_k - fit, k >= 1
+
+    @property
+    def worst(self) -> float:
+        return float(np.abs(self.missed).max(initial=0.0))
+
+    @property
+    def order(self) -> int:
+        """Real states needed: two for each complex pole."""
+        return int(np.where(self.poles.imag != 0, 2, 1).sum())
+
+
+def fit_residues(poles: ArrayLike, kernel: ArrayLike) -> StateSpace:
+    """The system with these poles whose kernel is closest to the given one, in least squares.
+
+    `poles` (G, N): a real pole is itself, a complex one also its conjugate; |pole| < 1 is not required. `kernel`
+    (G, L) real: G groups of one input and one output. The residues fit taps 1 to L-1, with B = 1; `D` makes tap 0
+    exact. The system is halved if a pole is complex, else real. Raises StateSpaceError for other shapes.
+    """
+    a, h = np.asarray(poles), np.asarray(kernel, dtype=np.float64)
+    if a.ndim != 2 or h.ndim != 2 or a.shape[0] != h.shape[0] or h.shape[1] < 2:
+        raise StateSpaceError(f"poles, kernel: expected (G, N) and (G, L >= 2), got {a.shape} and {h.shape}")
+    fits = [least_squares(p.real + 1j * np.abs(p.imag), taps[1:]) for p, taps in zip(a, h, strict=True)]
+    return assemble(fits, h[:, 0])
+
+
+def assemble(fits: list[ModalFit], first: Real, negligible: float = 0.0) -> StateSpace:
+    """One system of G fits, padded with silent states; `first` (G,) are the kernels' first taps.
+
+    A direct term that is not above `negligible` is left out.
+    """
+    width = max(1, max(len(fit.poles) for fit in fits))
+    a = np.stack([np.pad(fit.poles, (0, width - len(fit.poles))) for fit in fits])
+    c = np.stack([np.pad(fit.residues, (0, width - len(fit.poles))) for fit in fits])
+    b = np.stack([np.arange(width) < len(fit.poles) for fit in fits]).astype(float)
+    direct = first - 2 * (c * b).sum(axis=1).real
+    direct = np.where(np.abs(direct) <= negligible, 0.0, direct)[:, None, None]
+    if (a.imag == 0).all():
+        return StateSpace(a.real, b[:, :, None], 2 * c.real[:, None, :], direct)
+    return StateSpace(a, b[:, :, None], c[:, None, :], direct, halved=True)
+
+
+def least_squares(poles: Array, taps: Real, at: Array | None = None, restraint: float = 0.0) -> ModalFit:
+    """The residues that bring `2 Re sum_n c_n a_n^k` closest to `taps` at the steps k, 1..L-1 unless given.
+
+    `restraint` > 0 adds `restraint^2 ||c||^2`, c in units of a mode of unit energy: it keeps nearly equal poles
+    from getting huge residues of opposite sign, which only float64 could add up again.
+    """
+    k = np.arange(1, len(taps) + 1) if at is None else at
+    if not len(poles):
+        return ModalFit(np.zeros(0, complex), np.zeros(0, complex), taps)
+    columns, size = _columns(poles, k)
+    if restraint:
+        damped = np.concatenate([columns, restraint * np.eye(columns.shape[1])])
+        amplitude, *_ = np.linalg.lstsq(damped, np.pad(taps, (0, columns.shape[1])), rcond=None)
+    else:
+        amplitude, *_ = np.linalg.lstsq(columns, taps, rcond=1e-13)
+    residues = (amplitude / size)[: len(poles)].astype(complex)
+    residues[poles.imag != 0] += 1j * (amplitude / size)[len(poles) :]
+    return ModalFit(poles, residues, taps - columns @ amplitude)
+
+
+def _columns(poles: Array, k: Array) -> tuple[Real, Real]:
+    """`2 Re a^k`, then `-2 Im a^k` of the complex poles, each over the length of `2 |a|^k`; and those lengths."""
+    turning = poles.imag != 0
+    waves = 2 * powers(poles.astype(complex), k).T
+    size = np.linalg.norm(waves, axis=0)
+    size = np.where(size > 0, size, 1.0)
+    size = np.concatenate([size, size[turning]])
+    return np.concatenate([waves.real, -waves.imag[:, turning]], axis=1) / size, size
+
+
+def refine(
+    fit: ModalFit, taps: Real, at: Array, goal: float, slowest: float, restraint: float = 0.0, rounds: int = 14
+) -> ModalFit:
+    """Move the poles too, by Gauss-Newton with the residues projected out, until the worst tap is below `goal`.
+
+    Variable projection (Golub and Pereyra 1973) in Kaufman's form (BIT 15, 1975), on the taps at steps `at`. The
+    unknowns are the logarithm of each decay, so that a pole stays inside the circle, no slower than `slowest` per
+    step, and the angle of each complex pole. Steps are damped (Levenberg-Marquardt) and kept only if they help; it
+    gives up when they stop to.
+    """
+    damping = 1e-3
+    for _ in range(rounds):
+        before = float(np.linalg.norm(fit.missed))
+        if fit.worst <= goal or not len(fit.poles):
+            return fit
+        turning = fit.poles.imag != 0
+        decay = np.clip(-log_magnitude(fit.poles), slowest, FASTEST)
+        waves = 2 * at[:, None] * (fit.residues * powers(fit.poles, at).T)
+        moves = np.concatenate([-decay * waves.real, -waves.imag[:, turning]], axis=1)
+        basis, _ = np.linalg.qr(_columns(fit.poles, at)[0])
+        slope = moves - basis @ (basis.T @ moves)
+        size = np.linalg.norm(slope, axis=0)
+        size = np.where(size > 0, size, 1.0)
+        left, values, right = np.linalg.svd(slope / size, full_matrices=False)
+        aim = left.T @ fit.missed
+        for _ in range(5):
+            step = (right.T @ (aim * values / (values**2 + damping))) / size
+            poles = _moved(fit.poles, decay, step, slowest)
+            trial = least_squares(poles, taps, at, restraint)
+            after = float(np.linalg.norm(trial.missed))
+            if after < before:
+                break
+            damping *= 10
+        else:
+            return fit
+        fit, damping = trial, damping / 5
+        if after > 0.97 * before:
+            return fit
+    return fit
+
+
+def _moved(poles: Array, decay: Real, step: Real, slowest: float) -> Array:
+    turning = poles.imag != 0
+    moved = np.clip(decay * np.exp(np.clip(step[: len(decay)], -2, 2)), slowest, FASTEST)
+    angle = np.angle(poles)
+    angle[turning] = np.clip(angle[turning] + step[len(decay) :], 1e-12, np.pi - 1e-12)
+    return np.where(turning, np.exp(-moved + 1j * angle), np.sign(poles.real) * np.exp(-moved))
