@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ssmc.statespace.hankel import Subspace, subspace
-from ssmc.statespace.residues import FASTEST, ModalFit, least_squares, refine
+from ssmc.statespace.residues import FASTEST, ModalFit, count_states, least_squares, refine
 from ssmc.statespace.response import log_magnitude
 from ssmc.statespace.system import Array, Real
 
@@ -17,7 +17,7 @@ class ChannelFits:
     """Fits of one channel's taps 1 to L-1, by order."""
 
     def __init__(self, taps: Real, limit: int, tolerance: float) -> None:
-        self.taps, self.tolerance = taps, tolerance
+        self.taps, self.limit, self.tolerance = taps, limit, tolerance
         self.space = _space(taps, limit, tolerance)
         self.values = self.space.values
         self.at = np.arange(1, len(taps) + 1)
@@ -34,7 +34,10 @@ class ChannelFits:
         floors = (SLOWEST, 0.05 * self.tolerance) if decay < SLOWEST / length else (SLOWEST,)
         for slowest in (floor / length for floor in floors):
             for pieces in (2, 3) if decay < -slowest else (1,):
-                fits.append(self._refined(inside(found, length, pieces, slowest), reach, slowest))
+                poles = inside(found, length, pieces, slowest)
+                if count_states(poles) > self.limit:
+                    poles = inside(found, length, 1, slowest)
+                fits.append(self._refined(poles, reach, slowest))
                 if fits[-1].worst <= self.tolerance:
                     return fits[-1]
         return min(fits, key=lambda fit: fit.worst)

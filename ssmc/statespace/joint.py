@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmc.statespace.channel import SLOWEST
-from ssmc.statespace.residues import FASTEST
+from ssmc.statespace.residues import FASTEST, count_states
 from ssmc.statespace.response import log_magnitude, powers
 from ssmc.statespace.system import Array, Real, StateSpace
 
@@ -26,8 +26,7 @@ class JointFit:
 
     @property
     def order(self) -> int:
-        """Real states needed: two for each complex pole."""
-        return int(np.where(self.poles.imag != 0, 2, 1).sum())
+        return count_states(self.poles)
 
     def system(self, first: Real, scale: float) -> StateSpace:
         """The system, its output `scale` times larger, its first tap brought to `first` (O, I) by D."""

@@ -30,8 +30,12 @@ class ModalFit:
 
     @property
     def order(self) -> int:
-        """Real states needed: two for each complex pole."""
-        return int(np.where(self.poles.imag != 0, 2, 1).sum())
+        return count_states(self.poles)
+
+
+def count_states(poles: Array) -> int:
+    """Real states needed: two for each complex pole, which stands for a pair."""
+    return int(np.where(poles.imag != 0, 2, 1).sum())
 
 
 def fit_residues(poles: ArrayLike, kernel: ArrayLike) -> StateSpace:
