@@ -18,6 +18,11 @@ PassClass = TypeVar("PassClass", bound=type[Pass])
 
 # In the order of a usual pipeline; imported when asked for.
 BUILTIN = (
+    "fold_constants:FoldConstants",
+    "fold_norms:FoldNorms",
+    "discretize:Discretize",
+    "diagonalize:Diagonalize",
+    "halve_conjugates:HalveConjugates",
     "tile:Tile",
     "map_weights:MapWeights",
     "schedule:Schedule",

@@ -1,0 +1,80 @@
+"""Local surgery on a graph that keeps names, values and provenance together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ssmc.ir import ConstantType, Graph, Node, Op, Tensor, Value
+
+Array = NDArray[Any]
+
+
+def sole_user(graph: Graph, value: Value) -> tuple[str, int] | None:
+    """The one (node, slot) that uses a value, None where there is none or more."""
+    users = graph.users(value)
+    return users[0] if len(users) == 1 else None
+
+
+def only_used_by(graph: Graph, value: Value, node: str) -> bool:
+    """Whether `node` uses the value, once, and nobody else does."""
+    user = sole_user(graph, value)
+    return user is not None and user[0] == node
+
+
+def constant_of(graph: Graph, value: Value | None) -> Array | None:
+    """The array of a value that is a constant node."""
+    if value is None or graph.op(value.node).name != "constant":
+        return None
+    array: Array = graph.op(value.node)["value"].array
+    return array
+
+
+def is_constant(graph: Graph, value: Value) -> bool:
+    return isinstance(graph.type(value), ConstantType)
+
+
+def add_constant(graph: Graph, array: Array, like: Node, suffix: str) -> Value:
+    """A constant that stands for a part of node `like`."""
+    attrs = {"value": Tensor(array)}
+    return graph.add("constant", [], attrs, name=like.name + suffix, provenance=like.provenance)
+
+
+def recast(graph: Graph, name: str, op: Op, operands: Sequence[Value | None], provenance: Sequence[str] = ()) -> None:
+    """Let node `name` be `op` on `operands`; its value must stay what it was, or nobody may use it."""
+    for slot in range(max(len(graph.operands(name)), len(operands))):
+        graph.connect(name, slot, operands[slot] if slot < len(operands) else None)
+    graph.set_op(name, op)
+    graph.add_provenance(name, *provenance)
+
+
+def absorb(graph: Graph, producer: Node, consumer: Node, op: Op, operands: Sequence[Value | None]) -> None:
+    """`consumer` becomes `op` on `operands` and does `producer`'s work too, which goes.
+
+    The producer's later results (last states) become the consumer's.
+    """
+    recast(graph, consumer.name, op, operands, producer.provenance)
+    for index in range(1, len(producer.types)):
+        graph.replace_uses(Value(producer.name, index), Value(consumer.name, index))
+    graph.remove(producer.name)
+
+
+def bypass(graph: Graph, name: str, value: Value) -> None:
+    """Let the users of node `name` read `value`, which is the same, and remove the node; nothing forgets its origin."""
+    node = graph.node(name)
+    heirs = [value.node] if graph.op(value.node).name != "input" else [user for user, _ in graph.users(Value(name))]
+    graph.replace_uses(Value(name), value)
+    for heir in heirs:
+        graph.add_provenance(heir, *node.provenance)
+    graph.remove(name)
+
+
+def sweep(graph: Graph, visit: Callable[[Graph, Node], bool]) -> None:
+    """Visit node after node, in topological order and again, until a whole sweep changes nothing."""
+    changed = True
+    while changed:
+        changed = False
+        for node in graph.nodes():
+            changed |= visit(graph, node)
