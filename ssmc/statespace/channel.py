@@ -18,8 +18,9 @@ class ChannelFits:
 
     def __init__(self, taps: Real, limit: int, tolerance: float) -> None:
         self.taps, self.limit, self.tolerance = taps, limit, tolerance
-        self.space = _space(taps, limit, tolerance)
+        self.space = _space(taps, limit + 1, tolerance)
         self.values = self.space.values
+        self.size = float(len(self.space.vectors))
         self.at = np.arange(1, len(taps) + 1)
         if len(taps) > _REFINED:  # the poles of a long kernel are moved on some of its taps
             self.at = np.unique(np.random.default_rng(0).integers(1, len(taps) + 1, _REFINED))

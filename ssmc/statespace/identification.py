@@ -95,6 +95,7 @@ class _Family(Protocol[_FitMade]):
     """Fits of one kernel by order."""
 
     values: Real  # singular values of the Hankel matrix, falling
+    size: float  # square root of its number of entries: its 2-norm is at most so many times its largest
 
     def attempt(self, order: int, reach: float) -> _FitMade: ...
 
@@ -109,15 +110,21 @@ def _search(family: _Family[_Fit], limit: int, tolerance: float) -> _Fit:
     def better(one: _Fit, other: _Fit) -> _Fit:
         return min(one, other, key=lambda fit: (not good(fit), fit.order if good(fit) else fit.worst))
 
-    below, order = 0, max(1, min(most, int((family.values > tolerance * family.values[0]).sum())))
+    order = max(1, min(most, int((family.values > tolerance * family.values[0]).sum())))
+    # A Hankel matrix whose entries are all within the tolerance is within tolerance * size in its singular values
+    # too: no fewer states than there are larger ones can do.
+    needed = int((family.values > tolerance * family.size).sum())
+    if needed > limit:
+        return family.attempt(most, 0)
+    below = max(0, needed - 1)
     best = family.attempt(order, 3e4)
     while not good(best) and order < most:
         below, order = order, min(most, order + max(1, order // 8))
         best = better(best, family.attempt(order, 3e4))
-    for _ in range(_DESCENT if good(best) else 0):  # step down until one fails, then halve the gap
+    for _ in range(_DESCENT if good(best) else 0):
         if order - below < 2:
             break
-        trial = order - 1 if below == 0 else (order + below) // 2
+        trial = (order + below) // 2
         fit = family.attempt(trial, 100)
         below, order = (below, trial) if good(fit) else (trial, order)
         best = better(best, fit)

@@ -50,6 +50,7 @@ class JointFits:
         hankel = blocks.transpose(2, 0, 3, 1).reshape(len(steps) * high, len(across) * wide)
         self.vectors, values, _ = np.linalg.svd(hankel, full_matrices=False)
         self.values = values[: len(down) * high]
+        self.size = float(np.sqrt(hankel.size))
         self.tolerance = tolerance
 
     def attempt(self, order: int, reach: float) -> JointFit:

@@ -78,7 +78,7 @@ def test_the_worst_input_stays_below_the_distance(seed: int, dense: bool) -> Non
 
 
 @given(systems(radius=0.95))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_hinf_norm_is_the_highest_gain(system: StateSpace) -> None:
     w = np.linspace(-np.pi, np.pi, 20_001)
     gains = np.linalg.norm(frequency_response(system, w).transpose(0, 3, 1, 2), 2, axis=(2, 3)).max(axis=1)
