@@ -1,0 +1,167 @@
+"""Which registers each instruction reads and writes, and whether a loop carries any from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.cim.decode import Item, walk
+
+Array = NDArray[Any]
+Ranges = list[tuple[int, int]]  # first word, words
+Access = Callable[[Item, Mapping[str, Array]], tuple[Ranges, Ranges]]  # what is read, what is written
+
+
+def _vector(reads: Mapping[str, str], written: str) -> Access:
+    """Operands by the name of their size; `written` is the size of `dst` ("" for none)."""
+
+    def access(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+        found = [(item.int(name), item.int(size)) for name, size in reads.items()]
+        return found, [(item.int("dst"), item.int(written))] if written else []
+
+    return access
+
+
+def _timed(*reads: str) -> Access:
+    def access(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+        found = [(item.int(name), item.int("words")) for name in reads]
+        timed = "timed" in item.code.operands and item.flag("timed")
+        return found + ([(item.int("dt"), 1)] if timed else []), [(item.int("dst"), item.int("words"))]
+
+    return access
+
+
+def _tick(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    return ([(item.int("dt"), 1)] if item.flag("timed") else []), []
+
+
+def _binary(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    words = item.int("words")
+    reads = [(item.int(name), item.int(f"{name}_words") or words) for name in "ab"]
+    return reads, [(item.int("dst"), words)]
+
+
+def _mvm(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    rows, cols = item.int("rows"), item.int("cols")
+    source, target = item.int("src_step") or rows, item.int("dst_step") or cols
+    reads = [(item.int("src") + i * source, rows) for i in range(item.int("vectors"))]
+    writes = [(item.int("dst") + i * target, cols) for i in range(item.int("vectors"))]
+    return reads + (writes if item.flag("accumulate") else []), writes
+
+
+def _gather(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    return [(item.int("src"), item.int("span"))], [(item.int("dst"), data[item.text("index")].size)]
+
+
+def _embed(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    count, table = item.int("count"), data[item.text("table")]
+    return [(item.int("src"), count)], [(item.int("dst"), count * table[0].size)]
+
+
+def _load(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    return [], [(item.int("dst"), data[item.text("data")].size)]
+
+
+def _rows(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    words = item.int("features") * item.int("vectors")
+    return [(item.int("src"), words)], [(item.int("dst"), words)]
+
+
+def _reduce(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    outer, words, inner = (item.int(name) for name in ("outer", "words", "inner"))
+    return [(item.int("src"), outer * words * inner)], [(item.int("dst"), outer * inner)]
+
+
+def _contract(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    groups, rows, inner, cols = (item.int(name) for name in ("groups", "rows", "inner", "cols"))
+    reads = [(item.int("a"), groups * rows * inner), (item.int("b"), groups * inner * cols)]
+    return reads, [(item.int("dst"), groups * rows * cols)]
+
+
+def _line(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    words = item.int("words") * item.int("steps")
+    return ([], [(item.int("dst"), words)]) if item.code.mnemonic == "tail" else ([(item.int("src"), words)], [])
+
+
+def _none(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    return [], []
+
+
+_READ, _WRITE, _MOVE = _vector({"src": "words"}, ""), _vector({}, "words"), _vector({"src": "words"}, "words")
+
+ACCESS: dict[str, Access] = {
+    **dict.fromkeys(("halt", "loop", "every", "program"), _none),
+    **dict.fromkeys(("send", "emit", "keep", "preset", "pool", "window"), _READ),
+    **dict.fromkeys(("recv", "fetch", "fill", "read", "pooled", "windowed"), _WRITE),
+    **dict.fromkeys(("copy", "unary", "rot", "fir", "delay"), _MOVE),
+    **dict.fromkeys(("prime", "tail"), _line),
+    **dict.fromkeys(("charge", "dstate"), _timed("src")),
+    **dict.fromkeys(("norm", "softmax"), _rows),
+    "sel": _timed("a", "src"),
+    "tick": _tick,
+    "load": _load,
+    "gather": _gather,
+    "embed": _embed,
+    "mvm": _mvm,
+    "binary": _binary,
+    "gate": _vector({"a": "words", "b": "words"}, "words"),
+    "select": _vector({"condition": "words", "a": "words", "b": "words"}, "words"),
+    "reduce": _reduce,
+    "contract": _contract,
+}
+
+
+@dataclass
+class _Scan:
+    """Which steps each word was written at last: 0 outside of any loop, -1 not yet in this round, else an id."""
+
+    accesses: dict[int, tuple[Ranges, Ranges]]
+    owner: Array
+    ids: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def crosses(self, body: Item) -> bool:
+        """Whether a body reads a word that this round has not written, or wrote at other steps than its own."""
+        stride, offset = body.int("stride"), body.int("offset")
+        own = self.ids.setdefault((stride, offset), len(self.ids) + 1)
+        for item in body.body:
+            if item.body:
+                if self.crosses(item):
+                    return True
+                continue
+            seen = [n for (s, o), n in self.ids.items() if stride % s == 0 and (offset - o) % s == 0]
+            reads, writes = self.accesses[item.index]
+            if any(not np.isin(self.owner[at : at + words], [0, *seen]).all() for at, words in reads):
+                return True
+            for at, words in writes:
+                self.owner[at : at + words] = own
+        return False
+
+
+def carries(items: tuple[Item, ...], data: Mapping[str, Array]) -> bool:
+    """Whether a register written in a loop is read in a later round, at other steps, or after the loop.
+
+    Such a program runs one step at a time; all others may run in blocks of steps.
+    """
+    accesses = {item.index: ACCESS[item.code.mnemonic](item, data) for item in walk(items)}
+    size = max((at + words for reads, writes in accesses.values() for at, words in (*reads, *writes)), default=0)
+    scan = _Scan(accesses, np.zeros(size, np.int64))
+    for item in items:
+        reads, writes = accesses[item.index]
+        if item.code.mnemonic == "loop":
+            written = np.zeros(size, bool)
+            for inner in walk(item.body):
+                for at, words in accesses[inner.index][1]:
+                    written[at : at + words] = True
+            scan.owner[written] = -1
+            if scan.crosses(item):
+                return True
+            scan.owner[written] = -1
+        if any(scan.owner[at : at + words].any() for at, words in reads):
+            return True
+        for at, words in writes:
+            scan.owner[at : at + words] = 0
+    return False

@@ -1,0 +1,198 @@
+"""The chip, described: cores on a mesh, crossbars, state nodes, vector unit, devices, time and energy.
+
+Reconstructed where the published chip (arXiv 2511.13912) is silent; every number in a packaged file says
+where it comes from.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """Immutable; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Mesh(Part):
+    """Cores stand row by row in a square as wide as it is high, or one row less."""
+
+    cores: Count = Field(description="Cores of the chip.")
+    words_per_flit: Count = Field(description="Words that one link moves in a cycle.")
+    hop_cycles: Count = Field(description="Clock cycles of a hop.")
+
+
+class Crossbar(Part):
+    """The crossbar arrays of a core and their converters."""
+
+    per_core: Count = Field(description="Arrays of a core.")
+    rows: Count = Field(description="Rows, each with a DAC.")
+    cols: Count = Field(description="Columns of devices.")
+    devices_per_weight: Literal[1, 2] = Field(
+        description="2: a differential pair, side by side in a row; 1: a pair stacked in one cell, counted once."
+    )
+    levels: int = Field(ge=2, description="Conductance levels of a device, both ends included.")
+    g_min: NotNegative = Field(description="Smallest conductance, uS.")
+    g_max: Positive = Field(description="Largest conductance, uS.")
+    dac_bits: int = Field(ge=2, le=16, description="Bits of a DAC, the sign included.")
+    adc_bits: int = Field(ge=2, le=16, description="Bits of an ADC, the sign included.")
+    cols_per_adc: Count = Field(description="Device columns that share an ADC.")
+    input_scale: Literal["vector", "array"] = Field(
+        description="What the DAC's range follows: each vector's largest input, or a calibrated range of the array."
+    )
+    adc_range: Literal["maximum", "norm"] = Field(
+        description="ADC range without calibration: the largest possible sum (never clips), or `adc_norms` times the "
+        "2-norm of the column with the largest one (clips rarely; clips are counted)."
+    )
+    adc_norms: Positive = Field(default=2.0, description="Range of the policy 'norm', in column norms.")
+
+    @model_validator(mode="after")
+    def _window(self) -> Crossbar:
+        if self.g_max <= self.g_min:
+            raise ValueError(f"g_max ({self.g_max:g} uS) must lie above g_min ({self.g_min:g} uS)")
+        if self.cols < self.devices_per_weight:
+            raise ValueError(f"{self.cols} columns hold no weight of {self.devices_per_weight} devices")
+        return self
+
+
+class Volatile(Part):
+    """State nodes that decay by themselves."""
+
+    per_core: Whole = Field(description="Real states of a core (a node is a differential pair of devices).")
+    time_constants: Count = Field(description="Different time constants that a chip is made with.")
+    tau_min: Positive = Field(description="Shortest time constant, s.")
+    tau_max: Positive = Field(description="Longest time constant, s.")
+    charge_cycles: Count = Field(description="Clock cycles of a charging pulse.")
+    read_cycles: Count = Field(description="Clock cycles of a read.")
+
+    @model_validator(mode="after")
+    def _window(self) -> Volatile:
+        if self.tau_max < self.tau_min:
+            raise ValueError(f"tau_max ({self.tau_max:g} s) must not lie below tau_min ({self.tau_min:g} s)")
+        return self
+
+
+class Digital(Part):
+    """States in registers, with multipliers."""
+
+    per_core: Whole = Field(description="Real states of a core.")
+
+
+class Time(Part):
+    """What a step is in real time."""
+
+    step_seconds: Positive = Field(
+        description="Time between steps of a regularly sampled model, and the unit of a model's elapsed times, s."
+    )
+
+
+class VectorUnit(Part):
+    """The digital part of a core."""
+
+    clock_hertz: Positive = Field(description="Digital clock, Hz.")
+    lanes: Count = Field(description="Words a cycle.")
+    words: Count = Field(description="Vector registers of a core, words.")
+    table_words: Count = Field(description="Memory of a core for embedding tables, gather indices and kernels, words.")
+    norm_cycles: Count = Field(description="Cycles of a square root and a division.")
+
+
+class Timing(Part):
+    """How long the analog part takes, in digital clock cycles."""
+
+    dac_cycles: Whole = Field(description="Settling of the DACs.")
+    read_cycles: Count = Field(description="Read pulse of an array.")
+    adc_cycles: Count = Field(description="One conversion of an ADC.")
+    latency_share: Positive = Field(
+        description="Part of the smallest time constant that an event's latency may take before a run says so."
+    )
+
+
+class Energy(Part):
+    """Energy per operation at the technology node given, pJ unless said."""
+
+    node_nm: Positive = Field(description="Technology node, nm.")
+    adc: NotNegative = Field(description="One conversion, pJ.")
+    dac: NotNegative = Field(description="One row driven once, pJ.")
+    device_read: NotNegative = Field(description="One device read once, pJ.")
+    state_charge: NotNegative = Field(description="One volatile state charged, pJ.")
+    state_read: NotNegative = Field(description="One volatile state read, pJ.")
+    digital_state: NotNegative = Field(description="One digital state updated, pJ.")
+    vector_word: NotNegative = Field(description="One word of a vector operation, registers included, pJ.")
+    table_word: NotNegative = Field(description="One table look-up, pJ.")
+    mesh_word_hop: NotNegative = Field(description="One word over one hop, pJ.")
+    control: NotNegative = Field(description="One instruction fetched and decoded, pJ.")
+    program_device: NotNegative = Field(description="One device programmed and verified, pJ.")
+    core_idle_watts: NotNegative = Field(description="A core that is powered, W.")
+
+
+class Devices(Part):
+    """Non-idealities; each off (none, 0), on, or scaled."""
+
+    converters: bool = Field(default=True, description="DAC and ADC round and clip.")
+    levels: bool = Field(default=True, description="Conductances take the nearest level.")
+    programming: Literal["none", "pcm", "rram-wan", "rram-milo"] = Field(
+        default="none", description="Law of the programming error."
+    )
+    programming_scale: NotNegative = Field(default=1.0, description="Factor on the programming error.")
+    drift: Literal["none", "pcm"] = Field(default="none", description="Law of the conductance drift.")
+    age_seconds: NotNegative = Field(default=20.0, description="Time since programming, s.")
+    read_noise: Literal["none", "pcm", "independent", "proportional"] = Field(
+        default="none", description="Law of the noise of every read, referred to the column's output."
+    )
+    read_sigma: NotNegative = Field(
+        default=0.0,
+        description="Standard deviation of a read: of g_max (independent), of the conductance (proportional).",
+    )
+    read_scale: NotNegative = Field(default=1.0, description="Factor on the read noise.")
+    product_bits: NotNegative = Field(
+        default=0.0, description="Effective bits of a whole product, everything in it together; 0: off."
+    )
+    decay_sigma: NotNegative = Field(
+        default=0.0, description="Spread of the time constants from device to device, of the mean."
+    )
+    cycle_sigma: NotNegative = Field(
+        default=0.0, description="Spread of a decay's exponent from event to event, of the exponent."
+    )
+
+
+class Architecture(Part):
+    """The whole chip."""
+
+    name: str = Field(min_length=1, description="What the chip is called.")
+    target: Literal["cim"] = Field(description="Must be 'cim'.")
+    mesh: Mesh
+    crossbar: Crossbar
+    volatile: Volatile
+    digital: Digital
+    time: Time
+    vector: VectorUnit
+    timing: Timing
+    energy: Energy
+    devices: Devices = Devices()
+
+    @property
+    def arrays(self) -> int:
+        return self.mesh.cores * self.crossbar.per_core
+
+    @property
+    def weight_cols(self) -> int:
+        """Weights of an array's row."""
+        return self.crossbar.cols // self.crossbar.devices_per_weight
+
+    @property
+    def mesh_width(self) -> int:
+        return math.isqrt(self.mesh.cores - 1) + 1
+
+    def hops(self, source: int, target: int) -> int:
+        """Mesh hops between two cores (dimension-ordered); a message to the core itself takes none."""
+        (r0, c0), (r1, c1) = divmod(source, self.mesh_width), divmod(target, self.mesh_width)
+        return abs(r0 - r1) + abs(c0 - c1)

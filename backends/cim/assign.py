@@ -1,0 +1,137 @@
+"""From virtual to real: loops around the stages, addresses for the registers, sections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from backends.cim.arch import Architecture
+from backends.cim.code import CoreCode, Slot, Virtual
+from backends.cim.contexts import Context
+from isa import Section, SectionBuilder
+from isa.cim import CIM
+from ssmc.diagnostics import Misfit
+
+
+@dataclass(frozen=True)
+class Span:
+    """A loop or the body of an `every`: items, each a Virtual or a Span."""
+
+    mnemonic: str
+    context: Context
+    items: tuple[Any, ...]
+
+
+def sections(code: CoreCode, arch: Architecture) -> tuple[list[Section], list[dict[str, Any]]]:
+    """The sections of a core, and where its layers' values can be read. Raises Misfit."""
+    tree = [item for stage in sorted(code.stages) for item in _nest(stage, code.stages[stage])]
+    addresses = _allocate(code, tree, arch)
+    builder = SectionBuilder(CIM, f"core{code.core}")
+    positions: dict[int, int] = {}
+    _write(builder, tree, addresses, positions)
+    builder.loc = None
+    builder.emit("halt")
+    made = [builder.build()]
+    if code.setup:
+        setup = SectionBuilder(CIM, f"core{code.core}.setup")
+        _write(setup, list(code.setup), addresses, {})
+        setup.loc = None
+        setup.emit("halt")
+        made.append(setup.build())
+    taps = []
+    for tap in code.taps:
+        taps.append(
+            {
+                "layer": tap.layer,
+                "core": code.core,
+                "after": positions[id(tap.after)],
+                "address": addresses[tap.slot.register] + tap.slot.offset,
+                "shape": list(tap.shape),
+                "stream": tap.context.streams,
+            }
+        )
+    return made, taps
+
+
+def _nest(stage: int, items: list[Virtual]) -> list[Any]:
+    """A stage's items; those of a sweep inside a loop, with guards around what runs at fewer steps."""
+    if stage % 2 == 0:
+        return list(items)
+    contexts = {item.context for item in items}
+    if len(contexts) == 1:
+        return [Span("loop", contexts.pop(), tuple(items))]
+    base = Context(stage)
+    body: list[Any] = []
+    for context, group in groupby(items, key=lambda item: item.context):
+        run = tuple(group)
+        body += run if context == base else (Span("every", context, run),)
+    return [Span("loop", base, tuple(body))]
+
+
+def _allocate(code: CoreCode, tree: list[Any], arch: Architecture) -> dict[int, int]:
+    """First address of each register in use: those alive at once lie apart. Raises Misfit."""
+    lives: dict[int, list[int]] = {}  # register: [first, last] place of use
+    loops: list[tuple[int, int]] = []
+    place = 0
+
+    def visit(items: Any) -> None:
+        nonlocal place
+        for item in items:
+            if isinstance(item, Span):
+                start = place
+                visit(item.items)
+                if item.mnemonic == "loop":
+                    loops.append((start, place))
+                continue
+            for value in item.operands.values():
+                if isinstance(value, Slot):
+                    life = lives.setdefault(value.register, [place, place])
+                    life[1] = place
+            place += 1
+
+    visit(tree)
+    for start, end in loops:  # what a loop reads from outside is needed until its last round
+        for life in lives.values():
+            if life[0] < start <= life[1] < end:
+                life[1] = end - 1
+    addresses: dict[int, int] = {}
+    alive: list[tuple[int, int, int]] = []  # address, words, last place
+    peak = 0
+    for register, (first, last) in sorted(lives.items(), key=lambda item: (item[1][0], item[0])):
+        alive = sorted(block for block in alive if block[2] >= first)
+        words, at = code.sizes[register], 0
+        for address, size, _ in alive:
+            if at + words <= address:
+                break
+            at = max(at, address + size)
+        addresses[register] = at
+        alive.append((at, words, last))
+        peak = max(peak, at + words)
+    if peak > arch.vector.words:
+        raise Misfit(
+            f"vector registers of core {code.core}",
+            peak,
+            arch.vector.words,
+            unit="words",
+            levers="spread the layers over more cores, or raise vector.words in the architecture",
+        )
+    return addresses
+
+
+def _write(builder: SectionBuilder, items: list[Any], addresses: dict[int, int], positions: dict[int, int]) -> None:
+    for item in items:
+        if isinstance(item, Span):
+            end, builder.loc = f"end{len(builder)}", None
+            steps: dict[str, Any] = {"stride": item.context.stride, "offset": item.context.offset, "end": end}
+            builder.emit(item.mnemonic, **steps, **({"count": "rT"} if item.mnemonic == "loop" else {}))
+            _write(builder, list(item.items), addresses, positions)
+            builder.label(end)
+            continue
+        builder.loc = item.loc
+        positions[id(item)] = len(builder)
+        real = {
+            name: addresses[value.register] + value.offset if isinstance(value, Slot) else value
+            for name, value in item.operands.items()
+        }
+        builder.emit(item.mnemonic, **real)

@@ -1,0 +1,183 @@
+"""The target `cim` as the driver sees it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backends.cim import arch_file
+from backends.cim.arch import Architecture, Devices
+from backends.cim.core import Array
+from backends.cim.devices import PRESETS, preset
+from backends.cim.lower import lower
+from backends.cim.simulate import Run, execute, output_arrays, program_taps
+from backends.cim.statistics import statistics, trace
+from isa import InstructionSet, Port, Program
+from isa.cim import CIM
+from ssmc.diagnostics import UserError
+from ssmc.ir import Graph
+from ssmc.passes.machine import Machine, StateBank
+from ssmc.target import RunResult, RunSettings
+
+_EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates"
+_PLACED = "tile,map-weights,schedule"
+
+
+@dataclass(frozen=True)
+class CimBackend:
+    """Crossbars with volatile states; see `ssmc.target.Backend`."""
+
+    name: str = "cim"
+    summary: str = "crossbar compute-in-memory: volatile devices whose own decay is the state"
+    default_arch: str = arch_file.DEFAULT
+
+    @property
+    def instruction_set(self) -> InstructionSet:
+        return CIM
+
+    def architectures(self) -> tuple[str, ...]:
+        return arch_file.architectures()
+
+    def noise_presets(self) -> tuple[str, ...]:
+        return tuple(PRESETS)
+
+    def load_arch(self, source: str | None) -> Architecture:
+        return arch_file.load_arch(source)
+
+    def arch_text(self, arch: Architecture) -> str:
+        return arch_file.arch_text(arch)
+
+    def machine(self, arch: Architecture, *, ideal: bool) -> Machine:
+        """Volatile states are preferred; without rounding where ideal."""
+        return Machine(
+            target=self.name,
+            array_rows=arch.crossbar.rows,
+            array_cols=arch.crossbar.cols,
+            arrays=arch.arrays,
+            cells_per_weight=arch.crossbar.devices_per_weight,
+            banks=(
+                StateBank("volatile", arch.mesh.cores * arch.volatile.per_core, decay_only=True),
+                StateBank("digital", arch.mesh.cores * arch.digital.per_core, computed_decay=True),
+            ),
+            weight_bits=None if ideal else weight_bits(arch),
+            decay_levels=None if ideal else arch.volatile.time_constants,
+        )
+
+    def pipeline(self, arch: Architecture, *, ideal: bool) -> str:
+        if ideal:
+            return f"{_EXACT},{_PLACED}"
+        shared = f"share-decays{{levels={arch.volatile.time_constants}}}"
+        return f"{_EXACT},{shared},quantize{{weights={weight_bits(arch)}}},{_PLACED}"
+
+    def lower(self, graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
+        return lower(graph, arch, ideal=ideal)
+
+    def simulate(self, program: Program, inputs: Mapping[str, Array], settings: RunSettings) -> RunResult:
+        arch = arch_file.load_arch(program.arch)
+        ideal, devices = self._devices(program, arch, settings)
+        steps, batch = _extent(program, inputs)
+        run = Run(program, arch, devices, ideal, settings, steps, batch)
+        run.inputs = {_channel(port): _words(port, inputs, batch, steps) for port in program.inputs}
+        execute(run)
+        counts: Counter[tuple[int | None, str]] = Counter()
+        for core in run.cores.values():
+            counts.update(core.counts)
+        stats, timing = statistics(program, arch, batch, steps, counts)
+        found = output_arrays(run)
+        outputs = {port.name: _shaped(port, found.get(_channel(port)), batch) for port in program.outputs}
+        taps = {name: np.concatenate(parts, axis=1) for name, parts in run.tapped.items()}
+        shapes = {tap["layer"]: tap for tap in program_taps(program)}
+        return RunResult(
+            outputs,
+            stats,
+            {name: _tapped(array, shapes[name]) for name, array in taps.items()},
+            trace(program, arch, timing) if settings.trace else (),
+        )
+
+    def _devices(self, program: Program, arch: Architecture, settings: RunSettings) -> tuple[bool, Devices]:
+        """Whether devices are perfect, and what they are like."""
+        if settings.noise is None:
+            return bool(program.meta.get("ideal")), arch.devices
+        return settings.noise == "ideal", preset(settings.noise)
+
+
+def weight_bits(arch: Architecture) -> int:
+    """Bits of a signed weight that the devices' levels hold without a second rounding."""
+    return arch.crossbar.levels.bit_length() - (0 if arch.crossbar.levels & (arch.crossbar.levels - 1) else 1) + 1
+
+
+def _binding(port: Port) -> dict[str, Any]:
+    return port.binding if isinstance(port.binding, dict) else {}
+
+
+def _channel(port: Port) -> int:
+    channel = _binding(port).get("channel")
+    if not isinstance(channel, int):
+        raise UserError(f"the port '{port.name}' has no channel", hint="write .port with a binding {'channel': N}")
+    return channel
+
+
+def _extent(program: Program, inputs: Mapping[str, Array]) -> tuple[int, int]:
+    """Steps and samples, as the inputs say. Raises UserError where they disagree or an input is missing."""
+    steps: dict[str, int] = {}
+    batches: dict[str, int] = {}
+    for port in program.inputs:
+        if port.name not in inputs:
+            if port.kind != "state":
+                raise UserError(
+                    f"the input '{port.name}' is missing",
+                    hint=f"give an array of (batch{', time' if port.kind == 'stream' else ''}, *{port.shape})",
+                )
+            continue
+        shape, outer = np.shape(inputs[port.name]), 2 if port.kind == "stream" else 1
+        if len(shape) < outer or shape[outer:] != port.shape:
+            raise UserError(
+                f"the input '{port.name}' has the shape {shape}",
+                hint=f"the program takes (batch{', time' if outer == 2 else ''}, *{port.shape})",
+            )
+        batches[port.name] = shape[0]
+        if outer == 2:
+            stride, offset = int(_binding(port).get("stride", 1)), int(_binding(port).get("offset", 0))
+            steps[port.name] = shape[1] * stride if stride == 1 else (shape[1] - 1) * stride + offset + 1
+    if len(set(steps.values())) > 1 or len(set(batches.values())) > 1:
+        told = ", ".join(f"'{name}' {np.shape(inputs[name])}" for name in batches)
+        raise UserError("the inputs differ in batch or time", why=told, hint="give all of them the same two first axes")
+    if unknown := sorted(set(inputs) - {port.name for port in program.inputs}):
+        known = ", ".join(port.name for port in program.inputs)
+        raise UserError(f"the program has no input '{unknown[0]}'", hint=f"its inputs are: {known}")
+    return max(steps.values(), default=0), max(batches.values(), default=1)
+
+
+def _words(port: Port, inputs: Mapping[str, Array], batch: int, steps: int) -> Array:
+    """(batch, steps or 1, words) of an input; a state that is left out is zero."""
+    size = int(np.prod(port.shape, dtype=int))
+    if port.name not in inputs:
+        return np.zeros((batch, 1, size * (2 if port.dtype == "complex128" else 1)))
+    array = np.asarray(inputs[port.name])
+    flat = array.reshape(batch, -1 if port.kind == "stream" else 1, size)
+    if port.dtype == "complex128":
+        return np.concatenate([flat.real, flat.imag], axis=2)
+    return np.ascontiguousarray(flat, dtype=np.float64)
+
+
+def _shaped(port: Port, array: Array | None, batch: int) -> Array:
+    """What the host got, in the graph's layout."""
+    size = int(np.prod(port.shape, dtype=int))
+    if array is None:
+        array = np.zeros((batch, 0, size * (2 if port.dtype == "complex128" else 1)))
+    if port.dtype == "complex128":
+        array = array[..., :size] + 1j * array[..., size:]
+    outer = array.shape[:2] if port.kind == "stream" else array.shape[:1]
+    return np.ascontiguousarray(array).reshape(*outer, *port.shape)
+
+
+def _tapped(array: Array, tap: Any) -> Array:
+    outer = array.shape[:2] if tap["stream"] else array.shape[:1]
+    return array.reshape(*outer, *tap["shape"])
+
+
+BACKEND = CimBackend()

@@ -1,0 +1,165 @@
+"""What one execution of an instruction takes: digital clock cycles, picojoules, multiply-accumulates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from backends.cim.arch import Architecture
+from backends.cim.decode import Item
+
+Data = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One execution, for one sample. `conversions` are those of the ADCs."""
+
+    cycles: int
+    picojoules: float
+    macs: int = 0
+    conversions: int = 0
+
+
+def _up(number: int, by: int) -> int:
+    return -(-number // by)
+
+
+def _vector(item: Item, arch: Architecture, words: int, passes: float, extra: int = 0, macs: int = 0) -> Cost:
+    cycles = int(_up(words, arch.vector.lanes) * passes) + extra
+    return Cost(max(cycles, 1), words * passes * arch.energy.vector_word, macs)
+
+
+def _words(passes: float) -> Callable[[Item, Architecture, Data], Cost]:
+    return lambda item, arch, data: _vector(item, arch, item.int("words"), passes)
+
+
+def _control(item: Item, arch: Architecture, data: Data) -> Cost:
+    return Cost(1, 0.0)
+
+
+def _message(item: Item, arch: Architecture, data: Data) -> Cost:
+    words = item.int("words")
+    return Cost(_up(words, arch.mesh.words_per_flit), words * arch.energy.mesh_word_hop)
+
+
+def _table(item: Item, arch: Architecture, data: Data) -> Cost:
+    words = item.int("words")
+    return Cost(_up(words, arch.vector.lanes), words * (arch.energy.vector_word + arch.energy.table_word))
+
+
+def _load(item: Item, arch: Architecture, data: Data) -> Cost:
+    return _vector(item, arch, int(data[item.text("data")].size), 1)
+
+
+def _gather(item: Item, arch: Architecture, data: Data) -> Cost:
+    return _vector(item, arch, int(data[item.text("index")].size), 1)
+
+
+def _embed(item: Item, arch: Architecture, data: Data) -> Cost:
+    words = item.int("count") * int(data[item.text("table")][0].size)
+    return Cost(_up(words, arch.vector.lanes), words * (arch.energy.vector_word + arch.energy.table_word))
+
+
+def _norm(item: Item, arch: Architecture, data: Data) -> Cost:
+    """Mean, variance, scale: three passes, and a root and a division for each group."""
+    vectors = item.int("vectors")
+    return _vector(
+        item, arch, item.int("features") * vectors, 3, vectors * item.int("groups") * arch.vector.norm_cycles
+    )
+
+
+def _softmax(item: Item, arch: Architecture, data: Data) -> Cost:
+    vectors = item.int("vectors")
+    return _vector(item, arch, item.int("features") * vectors, 3, vectors * arch.vector.norm_cycles)
+
+
+def _reduce(item: Item, arch: Architecture, data: Data) -> Cost:
+    return _vector(item, arch, item.int("outer") * item.int("words") * item.int("inner"), 1)
+
+
+def _contract(item: Item, arch: Architecture, data: Data) -> Cost:
+    macs = item.int("groups") * item.int("rows") * item.int("inner") * item.int("cols")
+    return _vector(item, arch, macs, 1, macs=macs)
+
+
+def _fir(item: Item, arch: Architecture, data: Data) -> Cost:
+    macs = int(data[item.text("kernel")].size)
+    return _vector(item, arch, macs, 1, macs=macs)
+
+
+def _line(item: Item, arch: Architecture, data: Data) -> Cost:
+    return _vector(item, arch, item.int("words") * item.int("steps"), 1)
+
+
+def _program(item: Item, arch: Architecture, data: Data) -> Cost:
+    devices = 2 * int(data[item.text("weights")].size)
+    return Cost(1, devices * arch.energy.program_device)
+
+
+def _mvm(item: Item, arch: Architecture, data: Data) -> Cost:
+    """DACs settle, the array is read, each ADC takes its columns in turn; the sums are scaled digitally.
+
+    A pair's two columns meet before the ADC, so that a weight column takes one conversion (ours).
+    """
+    rows, cols, vectors, box = item.int("rows"), item.int("cols"), item.int("vectors"), arch.crossbar
+    turns = min(cols, max(1, box.cols_per_adc // box.devices_per_weight))
+    cycles = arch.timing.dac_cycles + arch.timing.read_cycles + turns * arch.timing.adc_cycles
+    cycles += _up(cols, arch.vector.lanes)
+    energy = rows * arch.energy.dac + 2 * rows * cols * arch.energy.device_read
+    energy += cols * (arch.energy.adc + arch.energy.vector_word)
+    return Cost(vectors * cycles, vectors * energy, vectors * rows * cols, vectors * cols)
+
+
+def _charge(item: Item, arch: Architecture, data: Data) -> Cost:
+    words = item.int("words")
+    cycles = arch.volatile.charge_cycles + arch.volatile.read_cycles + _up(words, arch.vector.lanes)
+    return Cost(cycles, words * (arch.energy.state_charge + arch.energy.state_read), words)
+
+
+def _dstate(item: Item, arch: Architecture, data: Data) -> Cost:
+    """A multiply-add a real state, two where complex; an elapsed time's decay is looked up."""
+    words, factor = item.int("words"), 2 if item.flag("complex") else 1
+    passes = factor + (1 if "timed" in item.code.operands and item.flag("timed") else 0)
+    return Cost(_up(words, arch.vector.lanes) * passes, words * passes * arch.energy.digital_state, words * factor)
+
+
+def _state_move(item: Item, arch: Architecture, data: Data) -> Cost:
+    words = item.int("words")
+    one = arch.energy.state_charge if item.code.mnemonic == "preset" else arch.energy.state_read
+    volatile = item.text("bank") == "volatile"
+    return Cost(_up(words, arch.vector.lanes), words * (one if volatile else arch.energy.digital_state))
+
+
+COSTS: dict[str, Callable[[Item, Architecture, Data], Cost]] = {
+    **dict.fromkeys(("halt", "loop", "every", "recv", "tick"), _control),
+    **dict.fromkeys(("send", "emit", "keep", "fetch"), _message),
+    **dict.fromkeys(("fill", "copy", "binary", "delay", "pool", "pooled", "window", "windowed"), _words(1)),
+    **dict.fromkeys(("prime", "tail"), _line),
+    **dict.fromkeys(("dstate", "sel"), _dstate),
+    **dict.fromkeys(("preset", "read"), _state_move),
+    "select": _words(1),
+    "gate": _words(2),
+    "rot": _words(2),
+    "unary": _table,
+    "load": _load,
+    "gather": _gather,
+    "embed": _embed,
+    "norm": _norm,
+    "softmax": _softmax,
+    "reduce": _reduce,
+    "contract": _contract,
+    "fir": _fir,
+    "program": _program,
+    "mvm": _mvm,
+    "charge": _charge,
+}
+
+
+def cost(item: Item, arch: Architecture, data: Data) -> Cost:
+    """One execution of an instruction, its fetch included. A message's hops are the mesh's, not its sender's."""
+    found = COSTS[item.code.mnemonic](item, arch, data)
+    return Cost(found.cycles, found.picojoules + arch.energy.control, found.macs, found.conversions)

@@ -1,0 +1,107 @@
+"""A scheduled tile graph becomes a program: each node by its op's rule, in program order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from backends.cim.arch import Architecture
+from backends.cim.arch_file import arch_text
+from backends.cim.assign import sections
+from backends.cim.code import Tap
+from backends.cim.contexts import place_in_time, work_context
+from backends.cim.lowering import Lowering
+from backends.cim.rules import RULES
+from isa import FrozenMap, Loc, Program
+from isa.cim import CIM
+from ssmc.diagnostics import Misfit, UserError
+from ssmc.ir import ConstantType, Graph, Node, Value
+
+
+def lower(graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
+    """Instructions for a scheduled tile graph.
+
+    Raises Misfit where the chip is too small, UserError for an op that the chip has no instruction for.
+    """
+    state = Lowering(graph, arch, place_in_time(graph))
+    for node in sorted(graph.nodes(), key=_program_order(graph)):
+        rule = RULES.get(node.op.name)
+        state.node = node
+        if rule is None:
+            raise UserError(
+                f"this target has no rule for '{node.op.name}'",
+                where=state.where,
+                hint="run the passes 'tile,map-weights,schedule' before the target's lowering",
+            )
+        state.core = _core(state, node)
+        state.loc = len(state.locs)
+        state.locs.append(Loc(node.name, node.op.name, node.provenance))
+        operands = [None if v is None else state.contexts[v] for v in graph.operands(node.name)]
+        rule(state, node, work_context(node, operands))
+        _tap(state, node)
+    return _program(state, ideal)
+
+
+def _program_order(graph: Graph) -> Callable[[Node], tuple[int, int]]:
+    """Topological order, which a schedule's own order refines where it agrees with it."""
+    position = {name: index for index, name in enumerate(graph.order())}
+    orders = {node.name: node.place.order for node in graph.nodes() if node.place is not None}
+    agrees = all(
+        orders[u] < orders[v] for u, v, _ in graph.net.edges(keys=True) if u in orders and v in orders and u != v
+    )
+    if agrees and len(orders) == len(position):
+        return lambda node: (orders[node.name], position[node.name])
+    return lambda node: (position[node.name], 0)
+
+
+def _core(state: Lowering, node: Node) -> int:
+    if node.op.name == "output":
+        return state.home[state.graph.operand(node.name, 0)][0]
+    if node.place is not None and node.place.unit >= 0:
+        if node.place.unit >= state.arch.mesh.cores:
+            raise Misfit(
+                "cores",
+                node.place.unit + 1,
+                state.arch.mesh.cores,
+                unit="cores",
+                where=state.where,
+                levers="raise mesh.cores or crossbar.per_core in the architecture",
+            )
+        return node.place.unit
+    made = [state.home[value][0] for value in state.graph.operands(node.name) if value is not None]
+    if made:
+        return made[0]
+    users = [user for user, _ in state.graph.users(Value(node.name))]
+    placed = [place.unit for user in users if (place := state.graph.node(user).place) is not None]
+    return max(placed[0], 0) if placed else 0
+
+
+def _tap(state: Lowering, node: Node) -> None:
+    value = Value(node.name)
+    if value not in state.home or node.op.name in ("input", "output", "constant"):
+        return
+    core, context, slot = state.home[value]
+    kind = state.graph.type(value)
+    items = [item for item in state.code(core).stages.get(context.stage, []) if item.context == context]
+    if isinstance(kind, ConstantType) or not items or not state.graph.users(value):
+        return
+    state.code(core).taps.append(Tap(node.name, items[-1], slot, tuple(getattr(kind, "shape", ())), context))
+
+
+def _program(state: Lowering, ideal: bool) -> Program:
+    made, taps = [], []
+    for core in sorted(state.codes):
+        parts, found = sections(state.codes[core], state.arch)
+        made += parts
+        taps += found
+    used = {loc for section in made for ins in section.code if (loc := ins.loc) is not None}
+    return Program(
+        CIM.name,
+        CIM.version,
+        arch=arch_text(state.arch),
+        sections=tuple(made),
+        data=FrozenMap(state.data),
+        locs=tuple(state.locs) if used else (),
+        inputs=tuple(state.inputs),
+        outputs=tuple(state.outputs),
+        meta=FrozenMap({"ideal": ideal, "taps": taps, "form": state.graph.attributes.get("form", "sequence")}),
+    )

@@ -1,0 +1,221 @@
+"""Matrices in crossbars: pieces programmed once, driven by the layer's core wherever they lie, summed digitally."""
+
+from __future__ import annotations
+
+from itertools import groupby, pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from backends.cim.code import Slot, Virtual
+from backends.cim.contexts import Context
+from backends.cim.lowering import Lowering
+from ssmc.diagnostics import Misfit, UserError
+from ssmc.ir import Node, Piece
+
+
+def lower_matmul(state: Lowering, node: Node, work: Context) -> None:
+    """`vectors` input vectors of `rows` words become `vectors` vectors of `cols` words."""
+    rows, cols = node.op["weight"].shape
+    vectors = prod(state.kind(0).shape[:-1])
+    x, y = state.read(0, work), state.result(work)
+    pieces = sorted(node.op["pieces"], key=lambda p: (_core(state, p), p.n0, p.n1, p.k0))
+    by_core = {core: list(group) for core, group in groupby(pieces, key=lambda p: _core(state, p))}
+    covered: list[tuple[int, int]] = []
+    if state.core in by_core:
+        covered = _products(state, work, by_core.pop(state.core), x, y, (rows, cols, vectors), state.core, (0, 0))
+    elif not by_core or not _fills(_columns(next(iter(by_core.values()))), cols):
+        state.emit(work, "fill", dst=y, words=vectors * cols)
+        covered = [(0, cols)]
+    for core, remote in by_core.items():
+        covered = _remote(state, work, remote, x, y, (rows, cols, vectors), core, covered)
+    _zero(state, work, y, cols, vectors, covered)
+    if node.op["bias"] is not None:
+        bias = state.new(cols)
+        before = Context(0)
+        state.emit(before, "load", dst=bias, data=state.constant("bias", node.op["bias"].array))
+        cycle = {} if vectors == 1 else {"b_words": cols}
+        state.emit(work, "binary", dst=y, a=y, b=bias, words=vectors * cols, fn="add", **cycle)
+
+
+def _core(state: Lowering, piece: Piece) -> int:
+    if piece.unit < 0:
+        raise UserError(
+            "a piece of the matrix lies in no array", where=state.where, hint="run the pass 'map-weights' after 'tile'"
+        )
+    core = piece.unit // state.arch.crossbar.per_core
+    if core >= state.arch.mesh.cores:
+        raise Misfit(
+            "crossbar arrays",
+            piece.unit + 1,
+            state.arch.arrays,
+            unit="arrays",
+            where=state.where,
+            levers="raise mesh.cores, crossbar.per_core, rows or cols in the architecture",
+        )
+    return core
+
+
+def _columns(pieces: list[Piece]) -> list[tuple[int, int]]:
+    """Column ranges, joined where they touch."""
+    joined: list[tuple[int, int]] = []
+    for n0, n1 in sorted({(p.n0, p.n1) for p in pieces}):
+        if joined and n0 <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], n1))
+        else:
+            joined.append((n0, n1))
+    return joined
+
+
+def _fills(ranges: list[tuple[int, int]], cols: int) -> bool:
+    return ranges == [(0, cols)]
+
+
+def _grid(pieces: list[Piece]) -> bool:
+    """Whether column ranges are the same or apart, so that the first product of a range can write it."""
+    ranges = sorted({(p.n0, p.n1) for p in pieces})
+    return all(a[1] <= b[0] for a, b in pairwise(ranges))
+
+
+def _products(
+    state: Lowering,
+    work: Context,
+    pieces: list[Piece],
+    x: Slot,
+    y: Slot,
+    shape: tuple[int, int, int],
+    core: int,
+    origin: tuple[int, int],
+) -> list[tuple[int, int]]:
+    """The products of one core's pieces, summed in `y`. `shape` is (rows, cols, vectors) of the words at `x`
+    and `y`, `origin` the matrix row and column of their first word. Returns the columns written.
+    """
+    rows, cols, vectors = shape
+    written: set[tuple[int, int]] = set()
+    accumulate = not _grid(pieces)
+    if accumulate:
+        state.emit(work, "fill", on=core, dst=y, words=vectors * cols)
+    for piece in pieces:
+        columns = (piece.n0, piece.n1)
+        state.emit(
+            work,
+            "mvm",
+            on=core,
+            dst=y.at(piece.n0 - origin[1]),
+            src=x.at(piece.k0 - origin[0]),
+            array=piece.unit % state.arch.crossbar.per_core,
+            row=piece.row,
+            rows=piece.k1 - piece.k0,
+            col=piece.col // state.arch.crossbar.devices_per_weight,
+            cols=piece.n1 - piece.n0,
+            accumulate=accumulate or columns in written,
+            **({} if vectors == 1 else {"vectors": vectors, "src_step": rows, "dst_step": cols}),
+            **_ranges(state),
+        )
+        written.add(columns)
+        _program(state, piece, core)
+    return [(0, cols)] if accumulate else _columns(pieces)
+
+
+def _ranges(state: Lowering) -> dict[str, Any]:
+    """Calibrated converter ranges of the node, where the graph carries them."""
+    found = state.graph.attributes.get("converter_ranges", {}).get(state.node.name, {})
+    return {name: float(found[name]) for name in ("input_range", "output_range") if name in found}
+
+
+def _program(state: Lowering, piece: Piece, core: int) -> None:
+    """Weights into the array, as conductances relative to the column's full scale."""
+    box, weight = state.arch.crossbar, state.node.op["weight"]
+    rows, cols = piece.k1 - piece.k0, piece.n1 - piece.n0
+    col = piece.col // box.devices_per_weight
+    if piece.row + rows > box.rows or col + cols > state.arch.weight_cols:
+        raise Misfit(
+            f"rows and columns of array {piece.unit}",
+            max(piece.row + rows, (col + cols) * box.devices_per_weight),
+            min(box.rows, box.cols),
+            unit="cells",
+            where=state.where,
+            levers="run 'tile' and 'map-weights' for this architecture",
+        )
+    block = weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]
+    label = f"r{piece.k0}c{piece.n0}"
+    state.code(core).setup.append(
+        Virtual(
+            "program",
+            Context(0),
+            {
+                "array": piece.unit % box.per_core,
+                "row": piece.row,
+                "col": col,
+                "weights": state.constant(f"weights.{label}", block),
+                "scale": state.constant(f"scale.{label}", full_scale(weight, piece)),
+            },
+            state.loc,
+        )
+    )
+
+
+def full_scale(weight: Any, piece: Piece) -> Any:
+    """(columns,) the weight that full conductance stands for: the grid's end where quantised, else the largest."""
+    grid = weight.quantization
+    if grid is not None and len(grid.scale) == weight.shape[1]:
+        scale = np.asarray(grid.scale)[piece.n0 : piece.n1] * (2 ** (grid.bits - 1) - 1)
+    else:
+        scale = np.abs(weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]).max(0)
+    return np.where(scale == 0, 1.0, scale)
+
+
+def _remote(
+    state: Lowering,
+    work: Context,
+    pieces: list[Piece],
+    x: Slot,
+    y: Slot,
+    shape: tuple[int, int, int],
+    core: int,
+    covered: list[tuple[int, int]],
+) -> list[tuple[int, int]]:
+    """Send the inputs to another core's arrays and take their sums back; returns the columns written so far."""
+    rows, cols, vectors = shape
+    k0, k1 = (0, rows) if vectors > 1 else (min(p.k0 for p in pieces), max(p.k1 for p in pieces))
+    n0, n1 = (0, cols) if vectors > 1 else (min(p.n0 for p in pieces), max(p.n1 for p in pieces))
+    there = state.send(x.at(k0), vectors * (k1 - k0), state.core, work, core, work)
+    partial = state.new(vectors * (n1 - n0), core)
+    filled = _products(state, work, pieces, there, partial, (k1 - k0, n1 - n0, vectors), core, (k0, n0))
+    if filled != [(0, n1 - n0)] and filled != [(n0, n1)]:
+        for start, stop in _gaps([(a - n0, b - n0) for a, b in filled], n1 - n0):
+            _blank(state, work, partial, start, stop, n1 - n0, vectors, core)
+    back = state.send(partial, vectors * (n1 - n0), core, work, state.core, work)
+    fresh = not any(a < n1 and n0 < b for a, b in covered)
+    if fresh:
+        state.emit(work, "copy", dst=y.at(n0), src=back, words=vectors * (n1 - n0))
+        return _joined([*covered, (n0, n1)])
+    for start, stop in _gaps(covered, cols):
+        _blank(state, work, y, start, stop, cols, vectors, state.core)
+    state.emit(work, "binary", dst=y.at(n0), a=y.at(n0), b=back, words=vectors * (n1 - n0), fn="add")
+    return [(0, cols)]
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return _columns([Piece(0, 1, a, b) for a, b in ranges])
+
+
+def _gaps(covered: list[tuple[int, int]], cols: int) -> list[tuple[int, int]]:
+    at, gaps = 0, []
+    for start, stop in [*_joined(covered), (cols, cols)]:
+        if start > at:
+            gaps.append((at, start))
+        at = max(at, stop)
+    return gaps
+
+
+def _blank(state: Lowering, work: Context, y: Slot, start: int, stop: int, cols: int, vectors: int, core: int) -> None:
+    for vector in range(vectors):
+        state.emit(work, "fill", on=core, dst=y.at(vector * cols + start), words=stop - start)
+
+
+def _zero(state: Lowering, work: Context, y: Slot, cols: int, vectors: int, covered: list[tuple[int, int]]) -> None:
+    """Columns that no piece covers are zero."""
+    for start, stop in _gaps(covered, cols):
+        _blank(state, work, y, start, stop, cols, vectors, state.core)

@@ -1,0 +1,246 @@
+"""Run a program: cores as processes that wait for messages, sweeps in blocks of steps, the whole batch at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backends.cim import unit_crossbar, unit_state, unit_time, unit_vector
+from backends.cim.access import carries
+from backends.cim.arch import Architecture, Devices
+from backends.cim.core import Array, Channel, Core, Trap, join_steps
+from backends.cim.decode import Item, cores, decode
+from backends.cim.memory import NotWritten, Registers, Steps
+from isa import Program
+from ssmc.diagnostics import UserError
+from ssmc.target import RunSettings
+
+UNITS: dict[str, Callable[[Core, Item], None]] = {
+    **unit_vector.UNITS,
+    **unit_state.UNITS,
+    **unit_time.UNITS,
+    **unit_crossbar.UNITS,
+}
+BLOCK_WORDS = 1 << 21  # words that a block of steps may take in one register of 64 words, the whole batch counted
+
+
+@dataclass
+class Run:
+    """A program while it runs."""
+
+    program: Program
+    arch: Architecture
+    devices: Devices
+    ideal: bool
+    settings: RunSettings
+    steps: int
+    batch: int
+    channels: dict[int, Channel] = field(default_factory=lambda: defaultdict(Channel))
+    inputs: dict[int, Array] = field(default_factory=dict)  # (batch, steps or 1, words)
+    outputs: dict[int, list[Array]] = field(default_factory=lambda: defaultdict(list))
+    tapped: dict[str, list[Array]] = field(default_factory=lambda: defaultdict(list))
+    taps: dict[tuple[int, int], list[Any]] = field(default_factory=lambda: defaultdict(list))
+    waiting: dict[int, int] = field(default_factory=dict)
+    cores: dict[int, Core] = field(default_factory=dict)
+
+    def block(self, carried: bool) -> int:
+        """Steps that are executed at once."""
+        if carried:
+            return 1
+        if self.settings.block is not None:
+            return max(1, self.settings.block)
+        return max(1, min(self.steps, BLOCK_WORDS // (64 * max(self.batch, 1))))
+
+
+def execute(run: Run) -> None:
+    """Run every core to its end. Raises UserError on a trap or a deadlock."""
+    sections = cores(run.program)
+    trees = {number: decode(section) for number, section in sections.items()}
+    carried = any(carries(tree, run.program.data) for tree in trees.values())
+    for number in sections:
+        run.cores[number] = Core(
+            number,
+            run.arch,
+            run.devices,
+            run.program.data,
+            run.batch,
+            run.settings.seed,
+            run.ideal,
+            Registers(latched=carried),
+            {},
+        )
+    _set_up(run)
+    if run.settings.taps:
+        for tap in program_taps(run.program):
+            run.taps[tap["core"], tap["after"]].append(tap)
+    block = run.block(carried)
+    processes = {number: _items(run, run.cores[number], tree, None, block) for number, tree in trees.items()}
+    _until_all_end(run, processes)
+
+
+def program_taps(program: Program) -> list[Any]:
+    """Where the layers' values can be read, as the compiler noted it."""
+    found = program.meta.get("taps", [])
+    return found if isinstance(found, list) else []
+
+
+def _set_up(run: Run) -> None:
+    """Run the sections that program the arrays."""
+    for number, section in cores(run.program, ".setup").items():
+        core = run.cores.get(number)
+        if core is None:
+            continue
+        for _ in _items(run, core, decode(section), None, 1, ".setup"):
+            raise UserError("a core waits for a message while it is set up", where=f"section '{section.name}'")
+
+
+def _until_all_end(run: Run, processes: dict[int, Iterator[None]]) -> None:
+    """Let the cores run in turn until each has ended. Raises UserError where all of them wait."""
+    while processes:
+        moved = False
+        for number, process in list(processes.items()):
+            if number in run.waiting and not _arrived(run, number):
+                continue
+            moved = True
+            try:
+                next(process)
+            except StopIteration:
+                del processes[number]
+        if not moved:
+            waits = ", ".join(f"core {core} for channel {run.waiting[core]}" for core in sorted(processes))
+            raise UserError(
+                "deadlock: every core that still runs waits for a message that nobody sends",
+                why=f"waiting: {waits}",
+                hint="let a 'send' stand for every 'recv', at the same steps",
+            )
+
+
+def _arrived(run: Run, number: int) -> bool:
+    return run.channels[run.waiting[number]].steps >= run.cores[number].count
+
+
+def _items(
+    run: Run, core: Core, items: tuple[Item, ...], now: Steps | None, block: int, suffix: str = ""
+) -> Iterator[None]:
+    """Execute items; yields where the core must wait, and after each block of steps."""
+    for item in items:
+        match item.code.mnemonic:
+            case "halt":
+                return
+            case "loop":
+                yield from _loop(run, core, item, block)
+            case "every":
+                if now is None:
+                    raise _trapped(run, core, item, suffix, Trap("'every' stands outside of a loop"))
+                inner = Steps(item.int("stride"), item.int("offset"), now.k0, now.k1)
+                if inner.count:
+                    core.now = inner
+                    yield from _items(run, core, item.body, inner, block)
+                core.now = now
+            case "recv":
+                yield from _recv(run, core, item)
+            case _:
+                _one(run, core, item, suffix)
+        for tap in run.taps.get((core.number, item.index), ()) if not suffix else ():
+            words = int(np.prod(tap["shape"], dtype=int))
+            run.tapped[tap["layer"]].append(_at_steps(core, core.read(tap["address"], words), tap["stream"]))
+
+
+def _at_steps(core: Core, array: Array, stream: bool) -> Array:
+    steps = core.count if stream else 1
+    return np.array(np.broadcast_to(array, (core.batch, steps, array.shape[2])))
+
+
+def _loop(run: Run, core: Core, item: Item, block: int) -> Iterator[None]:
+    total = {"rT": run.steps, "rB": run.batch}[item.text("count")]
+    for k0 in range(0, total, block):
+        now = Steps(item.int("stride"), item.int("offset"), k0, min(k0 + block, total))
+        if now.count:
+            core.now = now
+            yield from _items(run, core, item.body, now, block)
+            yield
+        if not core.registers.latched:
+            core.registers.forget_steps()
+    core.now = None
+
+
+def _recv(run: Run, core: Core, item: Item) -> Iterator[None]:
+    number, words = item.int("channel"), item.int("words")
+    if number in run.inputs:
+        array = run.inputs[number]
+        array = array[:, core.first : core.first + core.count]
+    else:
+        channel = run.channels[number]
+        while channel.steps < core.count:
+            run.waiting[core.number] = number
+            yield
+        run.waiting.pop(core.number, None)
+        array = channel.take(core.count)
+    if array.shape[2] != words:
+        raise _trapped(run, core, item, "", Trap(f"a message of {array.shape[2]} words comes where {words} are read"))
+    core.write(item.int("dst"), array)
+
+
+def _one(run: Run, core: Core, item: Item, suffix: str) -> None:
+    try:
+        with np.errstate(all="ignore"):
+            if item.code.mnemonic in UNITS:
+                UNITS[item.code.mnemonic](core, item)
+            else:
+                _message(run, core, item)
+    except (Trap, NotWritten) as trap:
+        raise _trapped(run, core, item, suffix, trap) from None
+
+
+def _message(run: Run, core: Core, item: Item) -> None:
+    if item.code.mnemonic == "fetch":
+        _fetch(core, item)
+        return
+    array = core.read(item.int("src"), item.int("words"))
+    array = np.broadcast_to(array, (array.shape[0], core.count, array.shape[2]))
+    match item.code.mnemonic:
+        case "send":
+            if item.int("core") not in run.cores:
+                raise Trap(f"a message goes to core {item.int('core')}, which runs nothing")
+            run.channels[item.int("channel")].put(array)
+        case "emit":
+            run.outputs[item.int("channel")].append(core.full(array))
+        case "keep":
+            core.buffers[item.int("buffer")].append(array)
+
+
+def _fetch(core: Core, item: Item) -> None:
+    buffer = item.int("buffer")
+    if len(core.buffers[buffer]) > 1:
+        core.buffers[buffer] = [join_steps(core.buffers[buffer])]
+    if not core.buffers[buffer]:
+        raise Trap(f"stream buffer {buffer} is empty")
+    kept = core.buffers[buffer][0]
+    if item.flag("backward"):
+        kept = kept[:, ::-1]
+    part = kept[:, core.first : core.first + core.count]
+    if part.shape[1] != core.count:
+        raise Trap(f"stream buffer {buffer} holds {kept.shape[1]} steps, and more are read")
+    core.write(item.int("dst"), np.ascontiguousarray(part))
+
+
+def _trapped(run: Run, core: Core, item: Item, suffix: str, trap: Trap | NotWritten) -> UserError:
+    """The user's error for a trap: instruction, layer, ONNX nodes."""
+    source = run.program.source(item.code)
+    origin = ""
+    if source is not None:
+        nodes = f" from {', '.join(source.onnx_nodes[:3])}" if source.onnx_nodes else ""
+        origin = f", layer '{source.layer}' ({source.op}{nodes})"
+    where = f"core{core.number}{suffix}, instruction {item.index} ({item.code.mnemonic}){origin}"
+    if isinstance(trap, NotWritten):
+        return UserError("a register is read before it is written", where=where, why=str(trap))
+    return UserError(trap.what, where=where, why=trap.why, hint=trap.hint)
+
+
+def output_arrays(run: Run) -> Mapping[int, Array]:
+    """What the host got by channel, (batch, steps, words)."""
+    return {channel: join_steps(parts) for channel, parts in run.outputs.items()}

@@ -1,0 +1,166 @@
+"""Costs of a whole run: time from the schedule, energy and operations from what is executed how often."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from backends.cim.arch import Architecture
+from backends.cim.costs import cost
+from backends.cim.decode import Item, cores, decode
+from backends.cim.timing import Schedule, rounds, schedule
+from isa import Program
+from ssmc.target import LayerStats, Stats
+
+
+@dataclass
+class _Layer:
+    cycles: float = 0.0
+    picojoules: float = 0.0
+    cores: set[int] = field(default_factory=set)
+
+
+def executed(items: tuple[Item, ...], steps: int, times: int = 1) -> Iterator[tuple[Item, int]]:
+    """Every instruction with how often it runs in one sequence of `steps`."""
+    for item in items:
+        yield item, times
+        if item.body:
+            yield from executed(item.body, steps, rounds(item, steps))
+
+
+def statistics(
+    program: Program,
+    arch: Architecture,
+    batch: int,
+    steps: int,
+    counts: Mapping[tuple[int | None, str], int],
+) -> tuple[Stats, Schedule]:
+    """Stats of a run of `batch` samples one after another, and the schedule of one of them."""
+    timing = schedule(program, arch, steps)
+    layers: dict[int, _Layer] = defaultdict(_Layer)
+    total = {"picojoules": 0.0, "adc": 0.0, "instructions": 0, "macs": 0}
+    for number, section in cores(program).items():
+        for item, times in executed(decode(section), steps):
+            one, often = cost(item, arch, program.data), times * batch
+            picojoules = one.picojoules
+            if item.code.mnemonic == "send":
+                hops = max(arch.hops(number, item.int("core")) - 1, 0)
+                picojoules += hops * item.int("words") * arch.energy.mesh_word_hop
+            total["picojoules"] += picojoules * often
+            total["adc"] += one.conversions * arch.energy.adc * often
+            total["instructions"] += often
+            total["macs"] += one.macs * often
+            if item.loc is not None:
+                layer = layers[item.loc]
+                layer.cycles += one.cycles * often
+                layer.picojoules += picojoules * often
+                layer.cores.add(number)
+    cycles = timing.cycles * batch
+    seconds = cycles / arch.vector.clock_hertz
+    idle = len(cores(program)) * arch.energy.core_idle_watts * seconds
+    found = tuple(_layer_stats(program, arch, loc, layer, cycles) for loc, layer in sorted(layers.items()))
+    stats = Stats(
+        target=program.target,
+        arch=arch.name,
+        cycles=cycles,
+        seconds=seconds,
+        energy_joules=total["picojoules"] * 1e-12 + idle,
+        instructions=int(total["instructions"]),
+        macs=int(total["macs"]),
+        batch=batch,
+        steps=steps,
+        layers=found,
+        notes=_notes(program, arch, timing, total, idle, counts),
+    )
+    return stats, timing
+
+
+def _layer_stats(program: Program, arch: Architecture, loc: int, layer: _Layer, cycles: int) -> LayerStats:
+    """`utilization` is the part of the run during which the layer's cores work for it."""
+    source = program.locs[loc]
+    return LayerStats(
+        name=source.layer,
+        onnx_nodes=tuple(source.onnx_nodes),
+        op=source.op,
+        cycles=ceil(layer.cycles),
+        seconds=layer.cycles / arch.vector.clock_hertz,
+        energy_joules=layer.picojoules * 1e-12,
+        utilization=layer.cycles / (cycles * len(layer.cores)) if cycles else None,
+    )
+
+
+def smallest_tau(program: Program, arch: Architecture) -> float | None:
+    """The shortest time constant of the volatile states, s; None where there are none."""
+    rates = [
+        program.data[str(code["rates"])]
+        for section in program.sections
+        for code in section.code
+        if code.mnemonic == "charge"
+    ]
+    fastest = max((float(np.abs(rate).max()) for rate in rates if rate.size), default=0.0)
+    return arch.time.step_seconds / fastest if fastest else None
+
+
+def _notes(
+    program: Program,
+    arch: Architecture,
+    timing: Schedule,
+    total: Mapping[str, float],
+    idle: float,
+    counts: Mapping[tuple[int | None, str], int],
+) -> dict[str, Any]:
+    clock = arch.vector.clock_hertz
+    latency = timing.latency / clock
+    notes: dict[str, Any] = {
+        "event_latency_seconds": latency,
+        "event_interval_seconds": timing.interval / clock,
+        "adc_joules": total["adc"] * 1e-12,
+        "idle_joules": idle,
+        "programming_joules": _programming(program, arch),
+    }
+    tau = smallest_tau(program, arch)
+    if tau is not None:
+        notes["smallest_tau_seconds"] = tau
+        notes["latency_over_smallest_tau"] = latency / tau
+        if latency > arch.timing.latency_share * tau:
+            notes["warning"] = (
+                f"an event takes {latency:.3g} s through the program, and states decay meanwhile: "
+                f"the smallest time constant is {tau:.3g} s"
+            )
+    by_layer: dict[str, Counter[str]] = defaultdict(Counter)
+    for (loc, what), number in counts.items():
+        by_layer[what][program.locs[loc].layer if loc is not None else "?"] += number
+    return notes | {what: dict(sorted(found.items())) for what, found in sorted(by_layer.items())}
+
+
+def _programming(program: Program, arch: Architecture) -> float:
+    """Energy of writing all weights once, J."""
+    sections = cores(program, ".setup").values()
+    items = (item for section in sections for item in decode(section))
+    return sum(cost(item, arch, program.data).picojoules for item in items) * 1e-12
+
+
+def trace(program: Program, arch: Architecture, timing: Schedule) -> tuple[Mapping[str, Any], ...]:
+    """Chrome trace events of one sequence up to its first step: a row a core, microseconds."""
+    scale = 1e6 / arch.vector.clock_hertz
+    events = []
+    for busy in timing.first:
+        source = program.locs[busy.loc].layer if busy.loc is not None else ""
+        events.append(
+            {
+                "name": busy.mnemonic,
+                "cat": source or "control",
+                "ph": "X",
+                "ts": busy.start * scale,
+                "dur": busy.cycles * scale,
+                "pid": program.target,
+                "tid": f"core{busy.core}",
+                "args": {"layer": source, "instruction": busy.index},
+            }
+        )
+    return tuple(events)

@@ -1,0 +1,183 @@
+"""State nodes: volatile ones that decay by the elapsed time, digital ones, clocks and rotating frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from backends.cim.core import Array, Core, Trap
+from backends.cim.decode import Item
+from backends.cim.noise import batch_normals, key_of, normals
+
+
+def bank(core: Core, kind: str, node: int, words: int) -> Array:
+    """(batch, words) of a bank, as a view. Raises Trap beyond the bank's end."""
+    size = core.arch.volatile.per_core if kind == "volatile" else core.arch.digital.per_core
+    if node + words > size:
+        raise Trap(f"state nodes {node}..{node + words - 1} are outside of the {kind} bank of {size}")
+    if kind not in core.banks or core.banks[kind].shape[1] < node + words:
+        grown = np.zeros((core.batch, node + words))
+        if kind in core.banks:
+            grown[:, : core.banks[kind].shape[1]] = core.banks[kind]
+        core.banks[kind] = grown
+    return core.banks[kind][:, node : node + words]
+
+
+def elapsed(core: Core, code: Item) -> Array:
+    """(batch or 1, steps or 1, 1) time since the event before, in steps. Raises Trap where time runs backwards."""
+    if not code.flag("timed"):
+        return np.ones((1, 1, 1))
+    dt = core.read(code.int("dt"), 1)
+    if not (dt >= 0).all():
+        sample, step = (int(i) for i in np.argwhere(~(dt[:, :, 0] >= 0))[0])
+        raise Trap(
+            f"the elapsed time of event {core.first + step} of sample {sample} is {dt[sample, step, 0]:g}",
+            "time passes: elapsed times are zero or positive numbers",
+            "sort the events by their timestamps",
+        )
+    return dt
+
+
+def _preset(core: Core, code: Item) -> None:
+    x = core.read(code.int("src"), code.int("words"))
+    bank(core, code.text("bank"), code.int("node"), code.int("words"))[:] = x[:, -1]
+
+
+def _read(core: Core, code: Item) -> None:
+    x = bank(core, code.text("bank"), code.int("node"), code.int("words"))
+    core.write(code.int("dst"), x[:, None].copy())
+
+
+def _charge(core: Core, code: Item) -> None:
+    words, window = code.int("words"), code.float("window")
+    x = bank(core, "volatile", code.int("node"), words)
+    exponent = _rates(core, code) * elapsed(core, code)
+    sigma = 0.0 if core.ideal else core.devices.cycle_sigma
+    if sigma:
+        key = key_of(core.seed, "cycle", core.number, code.index)
+        exponent = exponent * (1.0 + sigma * batch_normals(key, core.batch, core.first, core.count, words))
+    drive = core.full(core.read(code.int("src"), words))
+    y = advance(x, np.exp(np.minimum(exponent, 0.0)), drive, code.flag("before"))
+    if window:
+        core.tally(code.loc, "states outside their window", int(np.count_nonzero(np.abs(y) > window)))
+    core.write(code.int("dst"), y)
+
+
+def _rates(core: Core, code: Item) -> Array:
+    """(words,) decay exponents of one unit of time, with the devices' own spread."""
+    if code.index not in core.cache:
+        rates = core.data[code.text("rates")]
+        if not core.ideal and core.devices.decay_sigma:
+            first, size = code.int("node"), core.arch.volatile.per_core
+            drawn = normals(key_of(core.seed, "decay", core.number), 0, 0, 1, size)[0]
+            rates = rates / np.maximum(1.0 + core.devices.decay_sigma * drawn[first : first + len(rates)], 1e-3)
+        core.cache[code.index] = rates
+    found: Array = core.cache[code.index]
+    return found
+
+
+def advance(x: Array, a: Array, v: Array, before: bool) -> Array:
+    """x_k = a_k x_{k-1} + v_k over the steps of `v` (batch, steps, words); `x` (batch, words) is left at the last.
+
+    Returns what is read at each step: x_k, or x_{k-1} with `before`.
+    """
+    y = np.empty(v.shape)
+    held = x.copy()
+    shared = a.shape[1] == 1
+    for k in range(v.shape[1]):
+        following = (a[:, 0] if shared else a[:, k]) * held
+        following += v[:, k]
+        y[:, k] = held if before else following
+        held = following
+    x[:] = held
+    return y
+
+
+def _advance_complex(x: Array, a: tuple[Array, Array], v: Array, before: bool) -> Array:
+    """`advance` of complex states in halves re|im, in separate real arrays."""
+    half = v.shape[2] // 2
+    re, im = x[:, :half].copy(), x[:, half:].copy()
+    real, imag = a
+    y = np.empty(v.shape)
+    shared = real.shape[1] == 1
+    for k in range(v.shape[1]):
+        j = 0 if shared else k
+        next_re = real[:, j] * re - imag[:, j] * im + v[:, k, :half]
+        next_im = real[:, j] * im + imag[:, j] * re + v[:, k, half:]
+        y[:, k, :half], y[:, k, half:] = (re, im) if before else (next_re, next_im)
+        re, im = next_re, next_im
+    x[:, :half], x[:, half:] = re, im
+    return y
+
+
+def _dstate(core: Core, code: Item) -> None:
+    words, before = code.int("words"), code.flag("before")
+    x = bank(core, "digital", code.int("node"), words)
+    drive = core.full(core.read(code.int("src"), words))
+    decay = core.data[code.text("decay")][None, None]
+    half = words // 2
+    if code.flag("timed"):
+        exponent = decay * elapsed(core, code)
+        if code.flag("complex"):
+            size = np.exp(np.ascontiguousarray(exponent[..., :half]))
+            angle = np.ascontiguousarray(exponent[..., half:])
+            a: Any = (size * np.cos(angle), size * np.sin(angle))
+        else:
+            a = np.exp(exponent)
+    else:
+        a = (decay[..., :half], decay[..., half:]) if code.flag("complex") else decay
+    y = _advance_complex(x, a, drive, before) if code.flag("complex") else advance(x, a, drive, before)
+    core.write(code.int("dst"), y)
+
+
+def _sel(core: Core, code: Item) -> None:
+    words, before = code.int("words"), code.flag("before")
+    x = bank(core, "digital", code.int("node"), words)
+    a, v = (core.full(core.read(code.int(name), words)) for name in ("a", "src"))
+    half = words // 2
+    if code.flag("complex"):
+        y = _advance_complex(x, (a[..., :half], a[..., half:]), v, before)
+    else:
+        y = advance(x, a, v, before)
+    core.write(code.int("dst"), y)
+
+
+def _tick(core: Core, code: Item) -> None:
+    """A clock holds the time at each running step and, in front, at the event before."""
+    clock, dt = code.int("clock"), elapsed(core, code)
+    start = core.clocks[clock][:, -1:] if clock in core.clocks else np.zeros((1, 1, 1))
+    batch = max(len(start), len(dt))
+    gaps = np.broadcast_to(dt, (batch, core.count, 1))
+    core.clocks[clock] = np.add.accumulate(np.concatenate([np.broadcast_to(start, (batch, 1, 1)), gaps], 1), axis=1)
+
+
+def _rot(core: Core, code: Item) -> None:
+    words, clock = code.int("words"), code.int("clock")
+    half = words // 2
+    times = core.clocks.get(clock, np.zeros((1, 1, 1)))
+    if core.now is None:
+        times = times[:, -1:]
+    else:
+        times = times[:, :-1] if code.flag("before") else times[:, 1:]
+    turns = core.data[code.text("turns")]
+    # Whole revolutions do not matter. The leading 26 bits of `turns` times a step number are exact.
+    leading = np.rint(turns * 2.0**26) / 2.0**26
+    whole = times * leading
+    phase = 2 * np.pi * ((whole - np.rint(whole)) + times * (turns - leading))
+    cos, sin = np.cos(phase), np.sin(phase) * (-1.0 if code.flag("backward") else 1.0)
+    x = core.read(code.int("src"), words)
+    re, im = x[..., :half], x[..., half:]
+    core.write(code.int("dst"), np.concatenate([cos * re - sin * im, sin * re + cos * im], axis=2))
+
+
+UNITS: dict[str, Callable[[Core, Item], None]] = {
+    "preset": _preset,
+    "read": _read,
+    "charge": _charge,
+    "dstate": _dstate,
+    "sel": _sel,
+    "tick": _tick,
+    "rot": _rot,
+}

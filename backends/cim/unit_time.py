@@ -1,0 +1,144 @@
+"""Lines and accumulators: what carries words from step to step besides the states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backends.cim.core import Array, Channel, Core, Trap
+from backends.cim.decode import Item
+
+
+def _past(core: Core, code: Item, steps: int) -> Array:
+    """(batch, steps, words) of a line, oldest first; zeros in the beginning."""
+    line = code.int("line")
+    if line not in core.lines:
+        core.lines[line] = np.zeros((core.batch, steps, code.int("words")))
+    held: Array = core.lines[line]
+    if held.shape[1:] != (steps, code.int("words")):
+        raise Trap(f"line {line} holds {held.shape[1]} steps of {held.shape[2]} words, and other sizes are asked of it")
+    return held
+
+
+def _fir(core: Core, code: Item) -> None:
+    kernel = core.data[code.text("kernel")]  # (words, taps)
+    taps, steps = kernel.shape[1], core.count
+    padded = np.concatenate(
+        [_past(core, code, taps - 1), core.full(core.read(code.int("src"), code.int("words")))],
+        axis=1,
+    )
+    y = padded[:, taps - 1 :] * kernel[:, 0]
+    for j in range(1, taps):
+        y += padded[:, taps - 1 - j : taps - 1 - j + steps] * kernel[:, j]
+    core.lines[code.int("line")] = padded[:, padded.shape[1] - (taps - 1) :].copy()
+    core.write(code.int("dst"), y)
+
+
+def _delay(core: Core, code: Item) -> None:
+    steps = code.int("steps")
+    padded = np.concatenate(
+        [_past(core, code, steps), core.full(core.read(code.int("src"), code.int("words")))],
+        axis=1,
+    )
+    core.lines[code.int("line")] = padded[:, padded.shape[1] - steps :].copy()
+    core.write(code.int("dst"), padded[:, : core.count])
+
+
+def _prime(core: Core, code: Item) -> None:
+    words, steps = code.int("words"), code.int("steps")
+    x = np.broadcast_to(core.read(code.int("src"), words * steps), (core.batch, 1, words * steps))
+    core.lines[code.int("line")] = x.reshape(core.batch, words, steps).transpose(0, 2, 1).copy()
+
+
+def _tail(core: Core, code: Item) -> None:
+    held = _past(core, code, code.int("steps"))
+    core.write(code.int("dst"), held.transpose(0, 2, 1).reshape(core.batch, 1, -1))
+
+
+@dataclass
+class _Fold:
+    """An accumulator over time and how many steps it has seen."""
+
+    kind: str
+    value: Array | None = None  # (batch, words)
+    steps: int = 0
+
+    def add(self, x: Array) -> None:
+        """Fold in (batch, steps, words), one step after another."""
+        if not x.shape[1]:
+            return
+        if self.kind == "last" or (self.kind == "first" and self.value is None):
+            self.value = x[:, -1 if self.kind == "last" else 0].copy()
+        elif self.kind == "max":
+            top = x.max(1)
+            self.value = top if self.value is None else np.maximum(self.value, top)
+        elif self.kind in ("sum", "mean"):
+            carried = np.zeros_like(x[:, :1]) if self.value is None else self.value[:, None]
+            # accumulate adds in the order of time, whatever the block
+            self.value = np.add.accumulate(np.concatenate([carried, x], 1), axis=1)[:, -1].copy()
+        self.steps += x.shape[1]
+
+    def result(self) -> Array:
+        if self.value is None:
+            raise Trap(
+                "there is nothing to pool",
+                "the sequence has no step here",
+                "give a sequence of one step at least (and of one whole window)",
+            )
+        return self.value / self.steps if self.kind == "mean" else self.value
+
+
+def _pool(core: Core, code: Item) -> None:
+    fold: _Fold = core.lines.setdefault(code.int("line"), _Fold(code.text("kind")))
+    fold.add(core.full(core.read(code.int("src"), code.int("words"))))
+
+
+def _pooled(core: Core, code: Item) -> None:
+    fold = core.lines.get(code.int("line"))
+    if fold is None:
+        raise Trap("there is nothing to pool", "the sequence has no step", "give a sequence of one step at least")
+    core.write(code.int("dst"), fold.result()[:, None].copy())
+
+
+@dataclass
+class _Window:
+    """The window that is filling, and the full ones that nobody has taken yet."""
+
+    fold: _Fold
+    full: Channel
+
+
+def _window(core: Core, code: Item) -> None:
+    kind, size = code.text("kind"), code.int("steps")
+    line: Any = core.lines.setdefault(code.int("line"), _Window(_Fold(kind), Channel()))
+    x = core.full(core.read(code.int("src"), code.int("words")))
+    at = 0
+    while at < x.shape[1]:
+        some = min(size - line.fold.steps, x.shape[1] - at)
+        line.fold.add(x[:, at : at + some])
+        at += some
+        if line.fold.steps == size:
+            line.full.put(line.fold.result()[:, None])
+            line.fold = _Fold(kind)
+
+
+def _windowed(core: Core, code: Item) -> None:
+    line: Any = core.lines.get(code.int("line"))
+    if line is None or line.full.steps < core.count:
+        raise Trap("a window is read before it is full")
+    core.write(code.int("dst"), line.full.take(core.count))
+
+
+UNITS: dict[str, Callable[[Core, Item], None]] = {
+    "fir": _fir,
+    "delay": _delay,
+    "prime": _prime,
+    "tail": _tail,
+    "pool": _pool,
+    "pooled": _pooled,
+    "window": _window,
+    "windowed": _windowed,
+}
