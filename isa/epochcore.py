@@ -377,7 +377,7 @@ VECTOR = (
             _spad("a", "First word of the left operand, (groups, m, k)."),
             _spad("b", "First word of the right operand, (groups, k, n)."),
             Field("groups", Kind.IMM, 14, "Products a step.", low=1),
-            Field("m", Kind.IMM, 10, "Rows of the left operand.", low=1),
+            Field("m", Kind.IMM, 14, "Rows of the left operand.", low=1),
             Field("k", Kind.IMM, 10, "Terms of a sum.", low=1),
             Field("n", Kind.IMM, 10, "Columns of the right operand.", low=1),
             STEPS,

@@ -1,0 +1,234 @@
+"""The chip: what an architecture file describes, with units and meanings; and reading one.
+
+The published paper (arXiv 2507.21394) leaves array size, clock, formats and memories open, so each of them is a
+parameter here and every packaged file says beside a number where it comes from.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ssmc.diagnostics import UserError
+
+DEFAULT = "epochcore-128"
+# Integers stay exact in the float64 arithmetic of the simulator up to this many bits.
+EXACT_BITS = 52
+
+Mode = Literal["mac", "fri", "fri.x", "tri", "sel"]
+Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Array(_Part):
+    """The processing elements."""
+
+    rows: Count = Field(description="rows of processing elements: inputs of a matrix, states of a channel")
+    cols: Count = Field(description="columns: outputs of a matrix, channels of an SSM")
+    modes: tuple[Mode, ...] = Field(
+        description="what an element can do: mac (weight stationary), fri (x <- a x + b u, c x summed down a column), "
+        "fri.x (x <- a x + v, x read out), tri (x <- (a + v) x + v), sel (a streamed too)"
+    )
+    complex: Literal["native", "ganged"] = Field(
+        description="native: an element holds and steps a complex state; ganged: four real elements do, in two cycles"
+    )
+    mac_depth: Count = Field(description="cycles from an element's operands to its result (pipeline depth)")
+    port_words_in: Count = Field(description="words that enter the array's edges in a cycle")
+    port_words_out: Count = Field(description="words that leave the array's edge in a cycle")
+    shadow: bool = Field(description="whether parameters can be shifted in while the array computes")
+
+
+class Numbers(_Part):
+    """Formats of the realistic (not ideal) machine; vectors in the scratchpad are float32."""
+
+    weight_bits: Annotated[int, Field(ge=2, le=16)] = Field(description="integer weights with a scale per column")
+    activation_bits: Annotated[int, Field(ge=2, le=24)] = Field(
+        description="integers of a vector that enters the array, with one power-of-two exponent a vector and step"
+    )
+    parameter_bits: Annotated[int, Field(ge=2, le=24)] = Field(
+        description="mantissa of 1 - a, b and c in an element, with a power-of-two exponent each"
+    )
+    state_bits: Annotated[int, Field(ge=4, le=40)] = Field(
+        description="a state (each part of a complex one), fixed point"
+    )
+    state_fraction_bits: Annotated[int, Field(ge=0, le=40)] = Field(
+        description="how many of the state's bits are behind the point, after scaling by its gain 1 / (1 - |a|)"
+    )
+    accumulator_bits: Annotated[int, Field(ge=8, le=EXACT_BITS)] = Field(description="partial sums down a column")
+
+    @model_validator(mode="after")
+    def _exact(self) -> Numbers:
+        if self.parameter_bits + self.state_bits > EXACT_BITS:
+            raise ValueError(f"parameter_bits + state_bits must not exceed {EXACT_BITS}")
+        return self
+
+
+class Memory(_Part):
+    """On-chip memories."""
+
+    word_bits: Literal[16, 32] = Field(description="bits of a scratchpad word, for traffic and energy")
+    scratchpad_words: Annotated[int, Field(ge=1, le=2**22)] = Field(
+        description="words for streams, states and constants"
+    )
+    parameter_words: Annotated[int, Field(ge=1, le=2**26)] = Field(description="words for the array's parameters")
+
+
+class Dram(_Part):
+    """Memory outside, reached by DMA."""
+
+    bytes_per_second: Annotated[float, Field(gt=0)] = Field(description="bandwidth, reads and writes together")
+    latency_cycles: Annotated[int, Field(ge=0)] = Field(description="clock cycles before the first word of a transfer")
+
+
+class Vector(_Part):
+    """The vector unit at the array's edge."""
+
+    width: Count = Field(description="words in a cycle")
+    latency_cycles: Annotated[int, Field(ge=0)] = Field(description="clock cycles from first word in to first word out")
+    function_passes: Count = Field(description="passes of a look-up function (exp, GELU, division) over a vector")
+
+
+class Energy(_Part):
+    """Energies per event, at `technology_nm`."""
+
+    mac_joules: Amount = Field(description="a multiply-accumulate of weight and activation")
+    state_mac_joules: Amount = Field(description="a real multiply-accumulate of parameter and state")
+    vector_joules: Amount = Field(description="one word through one pass of the vector unit")
+    scratchpad_joules: Amount = Field(description="reading or writing a scratchpad word")
+    parameter_joules: Amount = Field(description="reading or writing a parameter memory word")
+    dram_joules_per_byte: Amount = Field(description="a byte to or from DRAM")
+    static_watts: Amount = Field(description="clock tree and leakage, all the time")
+
+
+class Arch(_Part):
+    """A systolic array with states in place, or without (modes: [mac])."""
+
+    name: str = Field(description="what the file describes")
+    description: str = Field(default="", description="in a sentence, and what it is modelled on")
+    technology_nm: Annotated[float, Field(gt=0)] = Field(description="node that the energies are for")
+    clock_hz: Annotated[float, Field(gt=0)] = Field(description="clock of array and vector unit")
+    array: Array
+    numbers: Numbers
+    memory: Memory
+    dram: Dram
+    vector: Vector
+    energy: Energy
+
+    @property
+    def gang(self) -> int:
+        """Elements along each axis that a complex state takes: 2 x 2 = 4 where ganged."""
+        return 2 if self.array.complex == "ganged" else 1
+
+    @property
+    def dram_bytes_per_cycle(self) -> float:
+        return self.dram.bytes_per_second / self.clock_hz
+
+    def cells(self, is_complex: bool) -> tuple[int, int]:
+        """Rows and columns of states (or weights) that the array holds at once."""
+        gang = self.gang if is_complex else 1
+        return self.array.rows // gang, self.array.cols // gang
+
+
+def architectures() -> tuple[str, ...]:
+    """Packaged architectures that this target can read."""
+    folder = files("samples").joinpath("arch")
+    names = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return tuple(n for n in names if n.startswith(("epochcore", "tpu")))
+
+
+def load_arch(source: str | None) -> Arch:
+    """A packaged architecture by name, or a YAML file by path. Raises UserError with file and line."""
+    name = source or DEFAULT
+    if name in architectures():
+        return parse_arch(files("samples").joinpath("arch", f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml")
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(
+            f"no architecture is called '{name}' and there is no such file",
+            hint=f"packaged for epochcore: {', '.join(architectures())}; or the path of a YAML file",
+        )
+    try:
+        return parse_arch(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise UserError("the architecture file is not text", where=str(path), why=str(error)) from None
+
+
+@lru_cache(maxsize=32)
+def parse_arch(text: str, file: str = "<program>") -> Arch:
+    """An architecture from YAML text. Raises UserError that lists every mistake as file:line."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        problem = getattr(error, "problem", None) or "bad YAML"
+        raise UserError("the architecture file is not YAML", where=where, why=str(problem)) from None
+    if not isinstance(content, dict):
+        raise UserError("the architecture file holds no parameters", where=file, hint="start from a packaged one")
+    try:
+        return Arch.model_validate(_numbers(content))
+    except ValidationError as error:
+        mistakes = [_mistake(node, item, file) for item in error.errors()]
+        where, what = mistakes[0]
+        more = "\n       ".join(f"{w}: {m}" for w, m in mistakes[1:])
+        raise UserError(what, where=where, why=more, hint="ssmc targets lists the packaged architectures") from None
+
+
+def arch_text(arch: Arch) -> str:
+    """The canonical YAML that a program carries."""
+    return yaml.safe_dump(arch.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads `1e-12` as text; a reader of architecture files means a number."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _mistake(node: Any, item: Any, file: str) -> tuple[str, str]:
+    """(file:line, message) of one pydantic error."""
+    path = [str(key) for key in item["loc"]]
+    line = _line(node, path)
+    name = ".".join(path) or "the file"
+    if item["type"] == "extra_forbidden":
+        return f"{file}:{line}", f"unknown key '{name}'; known here: {', '.join(_known(path[:-1]))}"
+    if item["type"] == "missing":
+        return f"{file}:{line}", f"'{name}' is missing"
+    return f"{file}:{line}", f"'{name}': {item['msg']}, not {item['input']!r}"
+
+
+def _line(node: Any, path: list[str]) -> int:
+    line = int(node.start_mark.line) + 1
+    for key in path:
+        found = None
+        if isinstance(node, yaml.MappingNode):
+            found = next((pair for pair in node.value if pair[0].value == key), None)
+        if found is None:
+            return line
+        line, node = int(found[0].start_mark.line) + 1, found[1]
+    return line
+
+
+def _known(path: list[str]) -> list[str]:
+    model: Any = Arch
+    for key in path:
+        model = model.model_fields[key].annotation
+    return list(model.model_fields)

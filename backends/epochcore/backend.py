@@ -1,0 +1,81 @@
+"""EpochCore as a target of the compiler (the contract is `ssmc.target.Backend`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from backends.epochcore.arch import DEFAULT, Arch, arch_text, architectures, load_arch
+from isa import InstructionSet, Program
+from isa.epochcore import EPOCHCORE
+from ssmc.ir import Graph
+from ssmc.passes.machine import Machine, StateBank
+from ssmc.target import RunResult, RunSettings
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class EpochCore:
+    """A systolic array whose elements hold the states; reconstructed from arXiv 2507.21394."""
+
+    name: str = "epochcore"
+    summary: str = "systolic array with states in place (EpochCore, reconstructed); plain systolic arrays too"
+    default_arch: str = DEFAULT
+
+    @property
+    def instruction_set(self) -> InstructionSet:
+        return EPOCHCORE
+
+    def architectures(self) -> tuple[str, ...]:
+        return architectures()
+
+    def noise_presets(self) -> tuple[str, ...]:
+        """None: the machine is digital. What it rounds is the difference between ideal and realistic programs."""
+        return ()
+
+    def load_arch(self, source: str | None) -> Arch:
+        return load_arch(source)
+
+    def arch_text(self, arch: Arch) -> str:
+        return arch_text(arch)
+
+    def machine(self, arch: Arch, *, ideal: bool) -> Machine:
+        """States have room without limit: they are moved out of the array between its passes."""
+        modes, native = arch.array.modes, arch.array.complex == "native"
+        banks = []
+        if "fri" in modes:
+            banks.append(StateBank("fri", fused=True, native_complex=native))
+        if "fri.x" in modes:
+            banks.append(StateBank("fri.x", native_complex=native))
+        if "sel" in modes:
+            banks.append(StateBank("sel", computed_decay=True, native_complex=native))
+        banks.append(StateBank("vector", computed_decay=True))
+        return Machine(
+            target=self.name,
+            array_rows=arch.array.rows,
+            array_cols=arch.array.cols,
+            arrays=None,
+            cells_per_weight=1,
+            banks=tuple(banks),
+            weight_bits=None if ideal else arch.numbers.weight_bits,
+            state_parameter_bits=None if ideal else arch.numbers.parameter_bits,
+        )
+
+    def pipeline(self, arch: Arch, *, ideal: bool) -> str:
+        exact = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates"
+        rounding = "" if ideal else f",quantize{{weights={arch.numbers.weight_bits}}}"
+        return f"{exact}{rounding},tile,map-weights,schedule"
+
+    def lower(self, graph: Graph, arch: Arch, *, ideal: bool) -> Program:
+        from backends.epochcore.lower import lower
+
+        return lower(graph, arch, ideal=ideal)
+
+    def simulate(self, program: Program, inputs: Mapping[str, Array], settings: RunSettings) -> RunResult:
+        from backends.epochcore.simulate import simulate
+
+        return simulate(program, inputs, settings)

@@ -1,0 +1,353 @@
+"""Lowering onto the array: matrices, and states that stay in the processing elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.arch import Numbers
+from backends.epochcore.draft import Buffer, Param, Ref
+from backends.epochcore.formats import weight_integers
+from backends.epochcore.lower_features import gather, given
+from backends.epochcore.lower_time import carried
+from backends.epochcore.lowering import Lowering, Operand, liquid_decay
+from backends.epochcore.parameters import pack_decay, pack_element
+from ssmc.diagnostics import UserError
+from ssmc.ir import Node, Piece, Tensor, Value
+
+Array = NDArray[Any]
+
+
+def _numbers(low: Lowering) -> Numbers | None:
+    return None if low.ideal else low.arch.numbers
+
+
+def cut(pieces: Sequence[Piece], rows: int, cols: int) -> list[Piece]:
+    """Pieces cut down to at most `rows` x `cols` (k by n), ordered by columns."""
+    small = [
+        Piece(k, min(k + rows, p.k1), n, min(n + cols, p.n1))
+        for p in pieces
+        for n in range(p.n0, p.n1, cols)
+        for k in range(p.k0, p.k1, rows)
+    ]
+    return sorted(small, key=lambda p: (p.n0, p.n1, p.k0))
+
+
+# -- matrices --------------------------------------------------------------------------------------------------
+
+
+def matmul(low: Lowering, node: Node) -> None:
+    (x,) = given(low, node, 1)
+    weight, bias = node.op["weight"], node.op["bias"]
+    inputs, outputs = weight.shape
+    pieces = cut(node.op["pieces"], low.arch.array.rows, low.arch.array.cols)
+    vectors = x.words // inputs
+    dst = low.new(node)
+    started: set[tuple[int, int]] = set()
+    apart = _apart(pieces, outputs)
+    if not apart:
+        # columns that pieces share in part, or that none covers: start every column from its bias
+        start = np.zeros(outputs) if bias is None else bias.array
+        _start_rows(low, node, dst, np.tile(start, vectors))
+    integers, scale = _integers(low, node, weight)
+    for number, p in enumerate(pieces):
+        first = apart and (p.n0, p.n1) not in started
+        started.add((p.n0, p.n1))
+        name = f"{node.name}.w{number}"
+        fields: dict[str, Any] = {}
+        if scale is not None:
+            fields["scale"] = Param(low.draft.constant(f"{name}.scale", scale[p.n0 : p.n1]))
+        if first and bias is not None:
+            part = bias.array[p.n0 : p.n1]
+            fields["bias"] = Param(low.draft.constant(f"{name}.bias", part if low.ideal else part.astype(np.float32)))
+        weights = Param(low.draft.constant(name, integers[p.k0 : p.k1, p.n0 : p.n1]))
+        low.emit(
+            node,
+            "preload",
+            **{"src": weights, "scale": 0, "bias": 0, **fields},
+            rows=p.k1 - p.k0,
+            cols=p.n1 - p.n0,
+            mode="mac",
+            scaled="scale" in fields,
+            biased="bias" in fields,
+        )
+        for v in range(vectors):
+            low.emit(
+                node,
+                "mac",
+                dst=dst.at(v * outputs + p.n0),
+                dst_pitch=dst.words,
+                src=Ref(x.ref.buffer, x.ref.offset + v * inputs + p.k0),
+                src_pitch=x.words,
+                steps=low.steps(node),
+                accumulate=not first,
+            )
+
+
+def _apart(pieces: list[Piece], outputs: int) -> bool:
+    """Whether the column ranges of the pieces are equal or disjoint, and cover every column."""
+    ranges = sorted({(p.n0, p.n1) for p in pieces})
+    ends = [0, *(n1 for _, n1 in ranges)]
+    return bool(ranges) and all(n0 == end for (n0, _), end in zip(ranges, ends, strict=False)) and ends[-1] == outputs
+
+
+def _start_rows(low: Lowering, node: Node, dst: Buffer, start: Array) -> None:
+    row, words = low.constant_row(f"{node.name}.start", start), dst.words
+    held = low.steps(node) != "one"
+    fields = {"dst_pitch": words, "src_pitch": words, "words": words, "steps": low.steps(node), "src_held": held}
+    low.emit(node, "copy", dst=dst.at(), src=row, **fields)
+
+
+def _integers(low: Lowering, node: Node, weight: Tensor) -> tuple[Array, Array | None]:
+    """The weights as the array holds them, and the scales of the columns where they are integers."""
+    if low.ideal:
+        return weight.array, None
+    bits = low.arch.numbers.weight_bits
+    dtype = np.int8 if bits <= 8 else np.int16
+    if weight.quantization is not None and weight.quantization.bits <= bits:
+        scale = np.broadcast_to(np.asarray(weight.quantization.scale, np.float32), weight.shape[1:])
+        return weight.integers().astype(dtype), np.ascontiguousarray(scale)
+    integers, scale = weight_integers(weight.array, bits)
+    low.notes.setdefault("weights_rounded_by_lowering", []).append(node.name)
+    return integers.astype(dtype), scale
+
+
+# -- states ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The states of a node in the scratchpad: piece after piece, each with its halves re|im."""
+
+    row: Buffer
+    offsets: tuple[int, ...]
+    order: Array  # which word of the node's own layout each word is
+
+
+def _bank(low: Lowering, node: Node, pieces: list[Piece], states: Array, parts: int, x0: Operand | None) -> Bank:
+    """Room for the states before and after a chunk. `states` numbers the real halves as the node does."""
+    half = states.size
+    orders = [
+        np.concatenate([states[p.k0 : p.k1, p.n0 : p.n1].ravel() + part * half for part in range(parts)])
+        for p in pieces
+    ]
+    order = np.concatenate(orders)
+    if len(np.unique(order)) != half * parts or order.size != half * parts:
+        raise UserError(
+            "the pieces of the states do not cover each of them once",
+            where=f"node '{node.name}'",
+            hint="run the passes 'tile' and 'map-weights' before lowering",
+        )
+    offsets = tuple(int(n) for n in np.cumsum([0, *(len(o) for o in orders)])[:-1])
+    if x0 is not None and not np.array_equal(order, np.arange(order.size)):
+        row = low.draft.row(order.size)
+        gather(low, node, row.at(), Operand(x0.ref, x0.words, True), order, ".x0")
+        return Bank(row, offsets, order)
+    return Bank(carried(low, node, order.size, x0), offsets, order)
+
+
+def _last(low: Lowering, node: Node, bank: Bank) -> None:
+    """The states after the sequence, in the node's own layout."""
+    value = Value(node.name, 1)
+    low.buffers[value] = bank.row
+    if low.graph.users(value) and not np.array_equal(bank.order, np.arange(bank.order.size)):
+        row = low.buffers[value] = low.draft.row(bank.order.size)
+        name = low.draft.constant(f"{node.name}.index.last", np.argsort(bank.order).astype(np.int32))
+        fields = {"index": name, "src_pitch": bank.order.size, "words": bank.order.size, "steps": "one"}
+        low.draft.emit(low.stage(node) + 1, "gather", dst=row.at(), src=bank.row.at(), **fields)
+
+
+def _pass(low: Lowering, node: Node, state: Ref, words: int, mnemonic: str, /, **fields: Any) -> None:
+    """One run over the array with its states put in before and taken out after."""
+    low.emit(node, "state.load", src=state, words=words)
+    low.emit(node, mnemonic, **fields, steps=low.steps(node), reverse=node.op["reverse"], before=node.op["read_before"])
+    low.emit(node, "state.store", dst=state, words=words)
+
+
+def ssm(low: Lowering, node: Node) -> None:
+    op = node.op
+    operands = low.operands(node, low.stage(node))
+    u, x0 = operands[0], operands[1] if len(operands) > 1 else None
+    assert u is not None
+    if "fri" not in low.arch.array.modes:
+        _ssm_on_vectors(low, node, u, x0)
+        return
+    decay, (b, c) = op["decay"].array, _common(node)
+    channels, states = decay.shape
+    parts = 2 if op["decay"].is_complex else 1
+    rows, cols = low.arch.cells(parts == 2)
+    pieces = [
+        Piece(k, min(k + cols, p.k1), n, min(n + rows, p.n1))
+        for p in op["pieces"]
+        for k in range(p.k0, p.k1, cols)
+        for n in range(p.n0, p.n1, rows)
+    ]
+    pieces.sort(key=lambda p: (p.k0, p.k1, p.n0))
+    bank = _bank(low, node, pieces, np.arange(channels * states).reshape(channels, states), parts, x0)
+    dst, started = low.new(node), set[tuple[int, int]]()
+    for number, (p, offset) in enumerate(zip(pieces, bank.offsets, strict=True)):
+        first = (p.k0, p.k1) not in started
+        started.add((p.k0, p.k1))
+        at = np.s_[p.k0 : p.k1, p.n0 : p.n1]
+        d = op["d"].array[p.k0 : p.k1] * first
+        packed = low.draft.constant(f"{node.name}.p{number}", pack_element(decay[at], b[at], c[at], d, _numbers(low)))
+        fields = {"rows": p.n1 - p.n0, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": "fri"}
+        low.emit(node, "preload", src=Param(packed), scale=0, bias=0, **fields)
+        low_words = (p.n1 - p.n0) * (p.k1 - p.k0) * parts
+        src = Ref(u.ref.buffer, u.ref.offset + p.k0)
+        streams = {"dst": dst.at(p.k0), "dst_pitch": channels, "src": src, "src_pitch": channels}
+        _pass(low, node, bank.row.at(offset), low_words, "fri", **streams, accumulate=not first)
+    _last(low, node, bank)
+
+
+def _common(node: Node) -> tuple[Array, Array]:
+    """b and c of a `tile.ssm` in the decay's element type. Raises UserError where b is complex and decay real."""
+    decay, b, c = (node.op[name].array for name in ("decay", "b", "c"))
+    if np.iscomplexobj(decay):
+        return b.astype(np.complex128), c.astype(np.complex128)
+    if np.any(np.imag(b)):
+        raise UserError("states with a real decay have a complex drive", where=f"node '{node.name}'")
+    return np.real(b), np.real(c)
+
+
+def state(low: Lowering, node: Node) -> None:
+    op = node.op
+    v, dt, x0 = (*low.operands(node, low.stage(node)), None, None)[:3]
+    assert v is not None
+    parts = 2 if op["decay"].is_complex else 1
+    if op["asynchronous"]:
+        assert dt is not None
+        rates = np.concatenate([op["decay"].array.real, op["decay"].array.imag][:parts])
+        decay = low.temporary(node, v.words)
+        row = low.constant_row(f"{node.name}.rates", rates)
+        fields = {"words": v.words, "steps": low.steps(node), "complex": parts == 2}
+        low.emit(node, "decay", dst=decay.at(), src=dt.ref, rate=row, **fields)
+        _selective(low, node, Operand(decay.at(), v.words, False), v, x0, parts)
+        return
+    _stationary(low, node, "fri.x", op["decay"].array, v, x0, parts)
+
+
+def recurrence(low: Lowering, node: Node) -> None:
+    stage, parts = low.stage(node), 2 if node.op["is_complex"] else 1
+    values = (*low.graph.operands(node.name), None)[:3]
+    assert values[0] is not None and values[1] is not None
+    v, x0 = low.operand(values[1], stage), None if values[2] is None else low.operand(values[2], stage)
+    liquid = liquid_decay(low, node)
+    if liquid is not None and "tri" in low.arch.array.modes:
+        half = liquid.size // parts
+        decay = liquid if parts == 1 else liquid[:half] + 1j * liquid[half:]
+        _stationary(low, node, "tri", decay, v, x0, parts)
+        return
+    _selective(low, node, low.operand(values[0], stage), v, x0, parts)
+
+
+def _stationary(low: Lowering, node: Node, mode: str, decay: Array, v: Operand, x0: Operand | None, parts: int) -> None:
+    """States with a constant decay: in the array, or in the vector unit where it has no such mode."""
+    if mode not in low.arch.array.modes:
+        values = np.concatenate([decay.real, decay.imag][:parts])
+        a = Operand(low.constant_row(f"{node.name}.decay", values), v.words, True)
+        _selective(low, node, a, v, x0, parts)
+        return
+    size, cols = decay.size, low.arch.cells(parts == 2)[1]
+    pieces = cut(node.op.get("pieces") or [Piece(0, size, 0, 1)], cols, 1)
+    pieces.sort(key=lambda p: p.k0)
+    bank = _bank(low, node, pieces, np.arange(size).reshape(-1, 1), parts, x0)
+    dst = low.new(node)
+    for number, (p, offset) in enumerate(zip(pieces, bank.offsets, strict=True)):
+        packed = low.draft.constant(f"{node.name}.p{number}", pack_decay(decay[p.k0 : p.k1], _numbers(low)))
+        fields = {"rows": 1, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": mode}
+        low.emit(node, "preload", src=Param(packed), scale=0, bias=0, **fields)
+        src = Ref(v.ref.buffer, v.ref.offset + p.k0)
+        streams = {"dst": dst.at(p.k0), "dst_pitch": dst.words, "src": src, "src_pitch": v.words}
+        _pass(low, node, bank.row.at(offset), (p.k1 - p.k0) * parts, mode, **streams)
+    _last(low, node, bank)
+
+
+def _selective(low: Lowering, node: Node, a: Operand, v: Operand, x0: Operand | None, parts: int) -> None:
+    """States whose decay is streamed, or the same row at every step."""
+    size, cols = v.words // parts, low.arch.cells(parts == 2)[1]
+    if "sel" not in low.arch.array.modes:
+        _scan(low, node, a, v, x0, parts)
+        return
+    pieces = cut([Piece(0, size, 0, 1)], cols, 1)
+    bank = _bank(low, node, pieces, np.arange(size).reshape(-1, 1), parts, x0)
+    dst = low.new(node)
+    for p, offset in zip(pieces, bank.offsets, strict=True):
+        fields = {"rows": 1, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": "sel"}
+        low.emit(node, "preload", src=0, scale=0, bias=0, **fields)
+        streams = {
+            "dst": dst.at(p.k0),
+            "a": Ref(a.ref.buffer, a.ref.offset + p.k0),
+            "src": Ref(v.ref.buffer, v.ref.offset + p.k0),
+        }
+        _pass(low, node, bank.row.at(offset), (p.k1 - p.k0) * parts, "sel", **streams, pitch=v.words, a_held=a.held)
+    _last(low, node, bank)
+
+
+def _scan(low: Lowering, node: Node, a: Operand, v: Operand, x0: Operand | None, parts: int) -> None:
+    bank = carried(low, node, v.words, x0)
+    dst = low.new(node)
+    _emit_scan(low, node, dst, a, v.ref, bank, parts)
+    low.buffers[Value(node.name, 1)] = bank
+
+
+def _emit_scan(low: Lowering, node: Node, dst: Buffer, a: Operand, v: Ref, bank: Buffer, parts: int) -> None:
+    low.emit(
+        node,
+        "scan",
+        dst=dst.at(),
+        a=a.ref,
+        src=v,
+        state=bank.at(),
+        words=dst.words,
+        steps=low.steps(node),
+        a_held=a.held,
+        complex=parts == 2,
+        reverse=node.op["reverse"],
+        before=node.op["read_before"],
+    )
+
+
+def _ssm_on_vectors(low: Lowering, node: Node, u: Operand, x0: Operand | None) -> None:
+    """A `tile.ssm` on an array without states: b u, scan and c x step by step in the vector unit."""
+    op = node.op
+    channels, states = op["decay"].shape
+    parts = 2 if op["decay"].is_complex else 1
+    b, c = _common(node)
+    size, stage, steps = channels * states, low.stage(node), low.steps(node)
+    index = np.tile(np.repeat(np.arange(channels), states), parts)
+    wide, drive, x, product = (Buffer(size * parts, stage) for _ in range(4))
+    gather(low, node, wide.at(), u, index)
+
+    def times(dst: Buffer, src: Ref, values: Array, name: str) -> None:
+        row = low.constant_row(f"{node.name}.{name}", values)
+        fields = {"fn": "mul", "words": values.size, "steps": steps, "b_held": True}
+        low.emit(node, "binary", dst=dst.at(), a=src, b=row, **fields)
+
+    times(drive, wide.at(), np.concatenate([b.real.ravel(), b.imag.ravel()][:parts]), "b")
+    bank = carried(low, node, size * parts, x0)
+    a = np.concatenate([op["decay"].array.real.ravel(), op["decay"].array.imag.ravel()][:parts])
+    _emit_scan(low, node, x, Operand(low.constant_row(f"{node.name}.a", a), a.size, True), drive.at(), bank, parts)
+    times(product, x.at(), np.concatenate([c.real.ravel(), -c.imag.ravel()][:parts]), "c")
+    # Re(c x) = sum over the halves and the states: (halves, channels, states) -> (channels, halves, states)
+    order = np.arange(size * parts).reshape(parts, channels, states).transpose(1, 0, 2)
+    sorted_, sums, through = Buffer(size * parts, stage), Buffer(channels, stage), Buffer(channels, stage)
+    gather(low, node, sorted_.at(), Operand(product.at(), size * parts, False), order, ".sum")
+    shape = {"outer": channels, "axis": parts * states, "inner": 1}
+    low.emit(node, "reduce", dst=sums.at(), src=sorted_.at(), fn="sum", steps=steps, **shape)
+    times(through, u.ref, op["d"].array, "d")
+    fields = {"fn": "add", "words": channels, "steps": steps}
+    low.emit(node, "binary", dst=low.new(node).at(), a=sums.at(), b=through.at(), **fields)
+    low.buffers[Value(node.name, 1)] = bank
+
+
+RULES = {
+    "tile.matmul": matmul,
+    "tile.ssm": ssm,
+    "tile.state": state,
+    "tile.recurrence": recurrence,
+}

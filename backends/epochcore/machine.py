@@ -1,0 +1,125 @@
+"""The running machine: registers, scratchpad arrays, streams. Samples run side by side, steps a block at a time.
+
+A slot's array is (rows, pitch) with row t * batch + b, so that a step of all samples lies together and a matrix
+product sees one long matrix. Rows are padded to whole panels: BLAS then always gets panels of the same height, and
+a row's rounding does not depend on how many rows there are (results are the same for every block).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.plan import Access, Do, Loop, Plan, trap
+
+Array = NDArray[Any]
+PANEL = 64
+
+
+@dataclass
+class Machine:
+    """State of a run. `span` is (start, steps) of the present block for each register."""
+
+    plan: Plan
+    batch: int
+    steps: int
+    block: int
+    inputs: Mapping[int, Array]  # by stream number, (batch, steps, words) or (batch, words)
+    taps: Mapping[int, list[Any]]
+    index: int = 0
+    backward: bool = False
+    span: dict[str, tuple[int, int]] = field(default_factory=dict)
+    total: dict[str, int] = field(default_factory=dict)
+    arrays: list[Array] = field(default_factory=list)
+    streams: dict[int, Array] = field(default_factory=dict)
+    states: tuple[Array, ...] = ()
+    tapped: dict[str, Array] = field(default_factory=dict)
+    saturations: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.span = {"one": (0, 1), "n0": (0, 0)}
+        self.total = {"one": 1, "n0": self.steps, "rT": self.steps, "rB": self.batch}
+        most = {"one": 1, "n0": self.block}
+        for register, ins in self.plan.rates.items():
+            source = str(ins["src"])
+            self.total[register] = lower_rate(ins, self.total[source])
+            most[register] = most[source] // int(ins["stride"]) + 1
+        for slot in self.plan.slots:
+            rows = 1 if slot.shared else most.get(slot.steps, 1) * self.batch
+            self.arrays.append(np.zeros((-(-rows // PANEL) * PANEL, slot.pitch)))
+
+    # -- reading and writing ---------------------------------------------------------------------------------
+
+    def rows(self, access: Access) -> Array:
+        """(steps, batch, words); one step for a row, one sample for what is shared."""
+        slot, array = access.slot, self.arrays[access.slot.number]
+        if slot.shared:
+            view = array[:1].reshape(1, 1, slot.pitch)
+        else:
+            n = self.span[slot.steps][1]
+            view = array[: n * self.batch].reshape(n, self.batch, slot.pitch)
+        return view if access.whole else view[:, :, access.offset : access.offset + access.words]
+
+    def panels(self, access: Access) -> Array:
+        """(panels, PANEL, words), the last panel filled up with whatever is there."""
+        slot, array = access.slot, self.arrays[access.slot.number]
+        count = -(-self.span[slot.steps][1] * self.batch // PANEL)
+        view = array[: count * PANEL].reshape(count, PANEL, slot.pitch)
+        return view if access.whole else view[:, :, access.offset : access.offset + access.words]
+
+    def saturated(self, count: int) -> None:
+        """Count numbers that were cut off to their range, by layer."""
+        if count:
+            loc = self.plan.program.source(self.plan.program.sections[0].code[self.index])
+            layer = loc.layer if loc else ""
+            self.saturations[layer] = self.saturations.get(layer, 0) + count
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run the program once for the whole batch. Raises UserError on a trap."""
+        with np.errstate(all="ignore"):
+            self._items(self.plan.items)
+
+    def _items(self, items: tuple[Any, ...]) -> None:
+        for item in items:
+            if isinstance(item, Do):
+                self.index = item.index
+                item.action(self)
+                if item.index in self.taps:
+                    self._tap(self.taps[item.index])
+            elif item.ins.mnemonic == "samples":
+                self._items(item.body)
+            else:
+                self._chunks(item)
+
+    def _chunks(self, loop: Loop) -> None:
+        starts = range(0, self.steps, self.block)
+        self.backward = bool(loop.ins["backward"])
+        for start in reversed(starts) if loop.ins["backward"] else starts:
+            self.span["n0"] = (start, min(self.block, self.steps - start))
+            self._items(loop.body)
+
+    def _tap(self, taps: list[Any]) -> None:
+        for layer, access, shape, kind in taps:
+            value = self.rows(access)
+            if kind == "sequence":
+                self.tapped[layer] = value[0].reshape(self.batch, *shape).copy()
+                continue
+            if layer not in self.tapped:
+                self.tapped[layer] = np.empty((self.batch, self.total[access.slot.steps], *shape))
+            start, n = self.span[access.slot.steps]
+            self.tapped[layer][:, start : start + n] = value.transpose(1, 0, 2).reshape(self.batch, n, *shape)
+
+    def trap(self, what: str, why: str = "", hint: str = "") -> Exception:
+        return trap(self.plan.program, self.index, what, why, hint)
+
+
+def lower_rate(ins: Any, steps: int) -> int:
+    """Steps at the lower rate after `steps` at the higher one (see the instruction `rate`)."""
+    stride, offset = int(ins["stride"]), int(ins["offset"])
+    return steps // stride if ins["windows"] else max(0, -(-(steps - offset) // stride))

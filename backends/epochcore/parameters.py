@@ -1,0 +1,98 @@
+"""What a `preload` puts into the array: packing at compile time, unpacking in the simulator.
+
+Ideal programs hold float64 values, one flat constant a pass: decay, b, c (by columns, then rows; imaginary halves
+after real ones) and d (by columns). Realistic ones hold int32 mantissas and, after them, as many exponents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.arch import Numbers
+from backends.epochcore.formats import gain, mantissas
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Element:
+    """Parameters of the elements of a pass, real arrays with the halves of complex ones on the first axis.
+
+    `decay` is a, or (realistic) the mantissas of 1 - a with `decay_unit`; likewise `b`, `c` (halves, cols, rows) and
+    `d` (cols,). `gain` (cols, rows) is what a state is divided by; it is in the units of b and c already.
+    """
+
+    decay: Array
+    decay_unit: Array
+    gain: Array
+    b: Array
+    b_unit: Array
+    c: Array
+    c_unit: Array
+    d: Array
+    d_unit: Array
+
+
+def halves(values: Array) -> Array:
+    """(2, ...) real and imaginary parts of a complex array, (1, ...) of a real one."""
+    return np.stack([values.real, values.imag]) if np.iscomplexobj(values) else np.asarray(values)[None]
+
+
+def pack_element(decay: Array, b: Array, c: Array, d: Array, numbers: Numbers | None) -> Array:
+    """Parameters of a `fri` pass: decay, b, c (cols, rows), all complex or all real; d (cols,)."""
+    if numbers is None:
+        return np.concatenate([halves(decay).ravel(), halves(b).ravel(), halves(c).ravel(), d])
+    bits, g = numbers.parameter_bits, gain(decay)
+    a_int, a_unit = mantissas(halves(1 - decay), bits, 0)
+    b_int, b_unit = mantissas(halves(b) / g, bits, 0)
+    c_int, c_unit = mantissas(halves(c) * g, bits, (0, 2))
+    d_int, d_unit = mantissas(d, bits)
+    return _integers([a_int, b_int, c_int, d_int], [a_unit, b_unit, c_unit, d_unit, g])
+
+
+def pack_decay(decay: Array, numbers: Numbers | None) -> Array:
+    """Parameters of a `fri.x` or `tri` pass: decay (cols,)."""
+    if numbers is None:
+        return halves(decay).ravel()
+    a_int, a_unit = mantissas(halves(1 - decay), numbers.parameter_bits, 0)
+    return _integers([a_int], [a_unit, gain(decay)])
+
+
+def _integers(values: list[Array], units: list[Array]) -> Array:
+    exponents = [np.log2(unit) for unit in units]
+    return np.concatenate([part.ravel() for part in (*values, *exponents)]).astype(np.int32)
+
+
+def unpack(packed: Array, rows: int, cols: int, is_complex: bool, full: bool, ideal: bool) -> Element:
+    """The inverse: `full` for `fri`, else decay alone. Raises ValueError where the size does not fit."""
+    parts, at = 2 if is_complex else 1, 0
+    packed = np.asarray(packed, np.float64).ravel()
+
+    def take(*shape: int) -> Array:
+        nonlocal at
+        size = int(np.prod(shape))
+        if at + size > packed.size:
+            raise ValueError(f"{packed.size} parameters are too few for {rows} x {cols} elements")
+        at += size
+        return packed[at - size : at].reshape(shape)
+
+    none = np.zeros(0)
+    decay = take(parts, cols, rows)
+    b, c, d = (take(parts, cols, rows), take(parts, cols, rows), take(cols)) if full else (none, none, none)
+    units = [np.ones(1)] * 5
+    if not ideal:
+        a_unit = 2.0 ** take(1, cols, rows)
+        others = [2.0 ** take(1, cols, rows), 2.0 ** take(1, cols, 1), 2.0 ** take(cols)] if full else [none] * 3
+        units = [a_unit, *others, 2.0 ** take(cols, rows)]
+    if at != packed.size:
+        raise ValueError(f"{packed.size} parameters are too many for {rows} x {cols} elements")
+    return Element(decay, units[0], units[4], b, units[1], c, units[2], d, units[3])
+
+
+def param_words(array: Array, word_bits: int) -> int:
+    """Words of a constant in the parameter memory; float64 stands for the machine's 32-bit floats."""
+    return -(-array.size * min(array.itemsize, 4) * 8 // word_bits)

@@ -1,0 +1,285 @@
+"""Before a run: walk the code once, check every address, and turn instructions into actions.
+
+The scratchpad holds buffers: rows of `pitch` words, one row or a row a step. A write makes a buffer and ends those it
+overlaps; a read must find what was written. A loop is walked twice, so that its second round is checked too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.arch import Arch, parse_arch
+from backends.epochcore.parameters import param_words
+from isa import Instruction, Program
+from ssmc.diagnostics import UserError
+
+if TYPE_CHECKING:
+    from backends.epochcore.machine import Machine
+
+Array = NDArray[Any]
+Action = Callable[["Machine"], None]
+Rule = Callable[["Planner", Instruction], Action | None]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A buffer of the scratchpad: `steps` is the register with its rows (`one` for a row), `shared` by all samples."""
+
+    number: int
+    pitch: int
+    steps: str
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Access:
+    """Words of every row of a slot."""
+
+    slot: Slot
+    offset: int
+    words: int
+
+    @property
+    def whole(self) -> bool:
+        return self.offset == 0 and self.words == self.slot.pitch
+
+
+@dataclass
+class _Buffer:
+    base: int
+    end: int
+    slot: Slot
+    written: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Preload:
+    """A `preload` instruction with the constants that it names."""
+
+    ins: Instruction
+    source: Array | None
+    scale: Array | None
+    bias: Array | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Halves, columns, rows of its states."""
+        return 2 if self.ins["complex"] else 1, int(self.ins["cols"]), int(self.ins["rows"])
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A `samples` or `chunks` instruction with the code that it runs."""
+
+    ins: Instruction
+    body: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Do:
+    """An instruction as an action; `index` is its place in the code."""
+
+    index: int
+    ins: Instruction
+    action: Action
+
+
+Item = Loop | Do
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked program. `slots` in order of their numbers; `rates` the `rate` instruction of each register."""
+
+    program: Program
+    arch: Arch
+    ideal: bool
+    items: tuple[Item, ...]
+    slots: tuple[Slot, ...]
+    addresses: tuple[tuple[Slot, int], ...]
+    rates: Mapping[str, Instruction]
+
+
+@dataclass
+class Planner:
+    """What is known while the code is walked."""
+
+    program: Program
+    arch: Arch
+    ideal: bool
+    rules: Mapping[str, Rule]
+    index: int = 0
+    limit: int = 0
+    slots: dict[tuple[int, int, str, bool], Slot] = field(default_factory=dict)
+    buffers: list[_Buffer] = field(default_factory=list)
+    params: list[tuple[int, int, str]] = field(default_factory=list)
+    rates: dict[str, Instruction] = field(default_factory=dict)
+    shadow: Preload | None = None
+    active: Preload | None = None
+    states: tuple[int, int, int] | None = None
+    used: dict[int, Preload] = field(default_factory=dict)
+
+    # -- errors ----------------------------------------------------------------------------------------------
+
+    def trap(self, what: str, why: str = "", hint: str = "") -> UserError:
+        return trap(self.program, self.index, what, why, hint)
+
+    # -- scratchpad ------------------------------------------------------------------------------------------
+
+    def read(self, address: int, words: int, *, steps: str = "one", pitch: int | None = None) -> Access:
+        """Words that an instruction reads. Raises UserError where nothing has written them."""
+        for buffer in self.buffers:
+            if buffer.base <= address < buffer.end and self._reads(buffer, address, steps, pitch):
+                offset = address - buffer.base
+                if offset + words <= buffer.slot.pitch and _covers(buffer.written, offset, offset + words):
+                    return Access(buffer.slot, offset, words)
+        rows = "a row" if steps == "one" else f"rows by {steps}"
+        raise self.trap(
+            f"reads {words} words at spad[{address}] ({rows}) that nothing has written",
+            hint="write the buffer first, with the same pitch and steps",
+        )
+
+    def _reads(self, buffer: _Buffer, address: int, steps: str, pitch: int | None) -> bool:
+        return buffer.slot.steps == steps and (steps == "one" or pitch in (None, buffer.slot.pitch))
+
+    def write(
+        self, address: int, words: int, *, steps: str = "one", pitch: int | None = None, shared: bool = False
+    ) -> Access:
+        """Words that an instruction writes; ends other buffers there. Raises UserError outside the scratchpad."""
+        pitch = words if pitch is None else pitch
+        for buffer in self.buffers:
+            inside = buffer.base <= address and address - buffer.base + words <= buffer.slot.pitch
+            same = buffer.slot.pitch == pitch or steps == "one"
+            if inside and same and buffer.slot.steps == steps and buffer.slot.shared == shared:
+                offset = address - buffer.base
+                part = (offset, offset + words)
+                if words == buffer.slot.pitch:
+                    buffer.written = [part]
+                elif part not in buffer.written:
+                    buffer.written.append(part)
+                return Access(buffer.slot, offset, words)
+        if words > pitch:
+            raise self.trap(f"writes {words} words into rows of {pitch}")
+        end = address + pitch * (1 if steps == "one" else max(self.limit, 1))
+        bound = self.arch.memory.scratchpad_words
+        if end > bound:
+            raise self.trap(
+                f"writes up to spad[{end - 1}], outside the scratchpad",
+                f"the scratchpad has {bound} words",
+                "a larger memory.scratchpad_words, or a smaller chunk limit",
+            )
+        self.buffers = [b for b in self.buffers if b.end <= address or b.base >= end]
+        key = (address, pitch, steps, shared)
+        slot = self.slots.setdefault(key, Slot(len(self.slots), pitch, steps, shared))
+        self.buffers.append(_Buffer(address, end, slot, [(0, words)]))
+        return Access(slot, 0, words)
+
+    # -- the array -------------------------------------------------------------------------------------------
+
+    def fetch(self, address: int, name: str) -> None:
+        """A constant comes into the parameter memory. Raises UserError outside it."""
+        end = address + param_words(self.program.data[name], self.arch.memory.word_bits)
+        if end > self.arch.memory.parameter_words:
+            raise self.trap(
+                f"writes up to param[{end - 1}], outside the parameter memory",
+                f"the parameter memory has {self.arch.memory.parameter_words} words",
+            )
+        self.params = [p for p in self.params if p[1] <= address or p[0] >= end]
+        self.params.append((address, end, name))
+
+    def param(self, address: int) -> Array:
+        for start, _, name in self.params:
+            if start == address:
+                return np.asarray(self.program.data[name])
+        raise self.trap(f"preloads param[{address}], where no constant was fetched to")
+
+    def programmed(self, mode: str) -> Preload:
+        """What the array holds for an instruction of `mode`. Raises UserError where it is not programmed for it."""
+        if self.shadow is not None:
+            self.active, self.shadow = self.shadow, None
+        if self.active is None or self.active.ins["mode"] != mode:
+            held = "nothing" if self.active is None else f"parameters for {self.active.ins['mode']}"
+            raise self.trap(f"runs '{mode}' on an array that holds {held}", hint=f"preload with mode {mode} first")
+        if mode != "mac" and self.states != self.active.shape:
+            raise self.trap(f"runs '{mode}' on elements without its states", hint="state.load first")
+        if self.used.setdefault(self.index, self.active).ins != self.active.ins:
+            raise self.trap("finds other parameters in the array in the second round of its loop")
+        return self.active
+
+    def coming(self) -> Preload:
+        """The parameters that the next array instruction will work with."""
+        found = self.shadow or self.active
+        if found is None:
+            raise self.trap("moves states of an array that holds no parameters", hint="preload first")
+        return found
+
+    # -- walking ---------------------------------------------------------------------------------------------
+
+    def walk(self, start: int, end: int) -> Iterator[Item]:
+        section = self.program.sections[0]
+        index = start
+        while index < end:
+            ins = section.code[index]
+            self.index = index
+            if ins.mnemonic == "halt":
+                return
+            if ins.mnemonic in ("samples", "chunks"):
+                stop = section.labels[str(ins["end"])]
+                if stop <= index or stop > end:
+                    raise self.trap(f"loops to '{ins['end']}', which is not a place after it in the same block")
+                yield Loop(ins, self._loop(ins, index, stop))
+                index = stop
+                continue
+            action = self.rules[ins.mnemonic](self, ins)
+            if action is not None:
+                yield Do(index, ins, action)
+            index += 1
+
+    def _loop(self, ins: Instruction, index: int, stop: int) -> tuple[Item, ...]:
+        outer = self.limit
+        if ins.mnemonic == "chunks":
+            if outer:
+                raise self.trap("stands within another loop over chunks")
+            self.limit = int(ins["limit"])
+        body = tuple(self.walk(index + 1, stop))
+        for _ in self.walk(index + 1, stop):
+            pass
+        self.limit = outer
+        return body
+
+
+def trap(program: Program, index: int, what: str, why: str = "", hint: str = "") -> UserError:
+    """An error of the running program: instruction, layer, ONNX node."""
+    ins = program.sections[0].code[index]
+    loc = program.source(ins)
+    where = f"instruction {index} ({ins.mnemonic})"
+    if loc is not None:
+        onnx = f", ONNX node {', '.join(loc.onnx_nodes[:3])}" if loc.onnx_nodes else ""
+        where += f", layer '{loc.layer}' ({loc.op}){onnx}"
+    return UserError(what, where=where, why=why, hint=hint)
+
+
+def _covers(written: list[tuple[int, int]], start: int, stop: int) -> bool:
+    for low, high in sorted(written):
+        if low <= start < high:
+            start = high
+    return start >= stop
+
+
+def make_plan(program: Program, rules: Mapping[str, Rule]) -> Plan:
+    """Check a program and prepare it. Raises UserError on a trap."""
+    if len(program.sections) != 1:
+        raise UserError("an epochcore program has one section", hint=f"this one has {len(program.sections)}")
+    arch, ideal = parse_arch(program.arch), program.meta.get("numbers") == "ideal"
+    planner = Planner(program, arch, ideal, rules)
+    items = tuple(planner.walk(0, len(program.sections[0].code)))
+    addresses = tuple((slot, address) for (address, *_), slot in planner.slots.items())
+    return Plan(program, arch, ideal, items, tuple(planner.slots.values()), addresses, planner.rates)
+
+
+__all__ = ["Access", "Do", "Item", "Loop", "Plan", "Planner", "Preload", "Slot", "make_plan", "trap"]

@@ -1,0 +1,64 @@
+"""One step of states: x <- a x + v on real arrays, in float64 and in fixed point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.formats import saturate
+
+Array = NDArray[Any]
+Parts = tuple[Array, ...]  # the real part, and the imaginary one where there is one
+
+
+@dataclass(frozen=True)
+class Decay:
+    """a (float64), or the integers of 1 - a with their `unit` (fixed point)."""
+
+    parts: Parts
+    unit: Array | None = None
+
+    def at(self, step: int) -> Decay:
+        """The decay of one step, where it changes; a decay with one step serves all."""
+        k = step if len(self.parts[0]) > 1 else 0
+        return Decay(tuple(part[k] for part in self.parts), None if self.unit is None else self.unit[k])
+
+
+def order(steps: int, reverse: bool) -> range:
+    return range(steps - 1, -1, -1) if reverse else range(steps)
+
+
+def run_float(decay: Decay, x: Parts, v: Parts) -> Parts:
+    """a x + v."""
+    a = decay.parts
+    if len(x) == 1:
+        following = a[0] * x[0]
+        following += v[0]
+        return (following,)
+    real, imag = a[0] * x[0], a[0] * x[1]
+    real -= a[1] * x[1]
+    imag += a[1] * x[0]
+    real += v[0]
+    imag += v[1]
+    return real, imag
+
+
+def run_fixed(decay: Decay, x: Parts, v: Parts, bits: int) -> tuple[Parts, int]:
+    """x - round((1 - a) x) + v in integers, limited to `bits` bits; also how many were outside.
+
+    The product of mantissa and state is exact, its sum over the halves too; it is rounded once.
+    """
+    d, unit = decay.parts, decay.unit
+    assert unit is not None
+    if len(x) == 1:
+        following = [x[0] - np.rint(d[0] * x[0] * unit) + v[0]]
+    else:
+        following = [
+            x[0] - np.rint((d[0] * x[0] - d[1] * x[1]) * unit) + v[0],
+            x[1] - np.rint((d[0] * x[1] + d[1] * x[0]) * unit) + v[1],
+        ]
+    limited = [saturate(part, bits) for part in following]
+    return tuple(part for part, _ in limited), sum(outside for _, outside in limited)

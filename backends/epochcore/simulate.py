@@ -1,0 +1,132 @@
+"""Run a program: inputs in, outputs and statistics out. A pure function of program, inputs and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore import simulate_array, simulate_time, simulate_vector
+from backends.epochcore.machine import Machine
+from backends.epochcore.plan import Access, Plan, Rule, make_plan
+from isa import Port, Program
+from ssmc.diagnostics import UserError
+from ssmc.target import RunResult, RunSettings
+
+Array = NDArray[Any]
+RULES: dict[str, Rule] = {**simulate_array.RULES, **simulate_vector.RULES, **simulate_time.RULES}
+CONTROL = ("halt", "samples", "chunks")
+# Rows times words of one instruction that stay in a core's cache: faster than whole sequences at once.
+BLOCK_WORDS = 1 << 16
+
+
+@lru_cache(maxsize=16)
+def plan_of(program: Program) -> Plan:
+    """The checked program, kept between runs. Raises UserError on a trap."""
+    return make_plan(program, RULES)
+
+
+def simulate(program: Program, inputs: Mapping[str, Array], settings: RunSettings) -> RunResult:
+    """Outputs by name in the graph's layout. Raises UserError for wrong inputs and on a trap."""
+    from backends.epochcore.timing import measure
+
+    plan = plan_of(program)
+    if settings.noise not in (None, "none"):
+        raise UserError(
+            f"epochcore has no noise preset '{settings.noise}'",
+            why="the machine is digital: its realistic preset is its number formats",
+            hint="leave --noise out; compile with or without --ideal instead",
+        )
+    given, batch, steps = _given(program, inputs)
+    machine = Machine(
+        plan, batch, steps, _block(plan, batch, steps, settings), given, _taps(plan) if settings.taps else {}
+    )
+    machine.run()
+    outputs = {port.name: _output(program, machine, port) for port in program.outputs}
+    stats, trace = measure(program, plan.arch, batch, steps, trace=settings.trace, saturations=machine.saturations)
+    return RunResult(outputs, stats, machine.tapped, trace)
+
+
+def _given(program: Program, inputs: Mapping[str, Array]) -> tuple[dict[int, Array], int, int]:
+    """Inputs by stream number, the batch and the steps. Raises UserError where they do not fit the ports."""
+    known = {port.name: port for port in program.inputs}
+    unknown = sorted(set(inputs) - set(known))
+    if unknown:
+        raise UserError(f"the model has no input '{unknown[0]}'", hint=f"its inputs: {', '.join(known)}")
+    arrays: dict[str, Array] = {}
+    batches, lengths = dict[str, int](), dict[str, int]()
+    for name, value in inputs.items():
+        port, array = known[name], np.asarray(value)
+        outer = 2 if _is_stream(program, port) else 1
+        if array.ndim != outer + len(port.shape) or array.shape[outer:] != port.shape:
+            axes = ("batch", "steps")[:outer]
+            want = ", ".join([*axes, *map(str, port.shape)])
+            raise UserError(f"the input '{name}' has the shape {array.shape}", why=f"the model takes ({want})")
+        batches[name] = array.shape[0]
+        if outer == 2:
+            lengths[name] = array.shape[1]
+        arrays[name] = array.reshape(*array.shape[:outer], -1)
+    for what, sizes in (("samples", batches), ("steps", lengths)):
+        if len(set(sizes.values())) > 1:
+            found = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
+            raise UserError(f"the inputs differ in their number of {what}: {found}")
+    batch, steps = next(iter(batches.values()), 1), next(iter(lengths.values()), 0)
+    for port in program.inputs:
+        if port.name in arrays:
+            continue
+        if not _binding(port)["optional"]:
+            raise UserError(f"the input '{port.name}' is missing", hint=f"give an array of shape {port.shape} a sample")
+        words = int(np.prod(port.shape))
+        arrays[port.name] = np.zeros((batch, steps, words) if _is_stream(program, port) else (batch, words))
+    return {_binding(known[name])["stream"]: array for name, array in arrays.items()}, batch, steps
+
+
+def _binding(port: Port) -> dict[str, Any]:
+    assert isinstance(port.binding, dict)
+    return port.binding
+
+
+def _is_stream(program: Program, port: Port) -> bool:
+    streams: Any = program.meta["streams"]
+    return bool(streams[_binding(port)["stream"]]["register"] != "one")
+
+
+def _block(plan: Plan, batch: int, steps: int, settings: RunSettings) -> int:
+    """Steps executed at once."""
+    if settings.block is not None:
+        if settings.block < 1:
+            raise UserError(f"a block of {settings.block} steps is empty")
+        return max(1, min(settings.block, steps))
+    widest = max((slot.pitch for slot in plan.slots if slot.steps != "one"), default=1)
+    return max(1, min(steps, BLOCK_WORDS // (widest * batch) if widest * batch else 1))
+
+
+def _output(program: Program, machine: Machine, port: Port) -> Array:
+    binding = _binding(port)
+    if "constant" in binding:
+        return np.array(program.data[binding["constant"]]).reshape(port.shape)
+    number = binding["stream"]
+    if number not in machine.streams:
+        streams: Any = program.meta["streams"]
+        # no step was run: an empty stream
+        return np.empty((machine.batch, machine.total[streams[number]["register"]], *port.shape))
+    value = machine.streams[number]
+    return value.reshape(*value.shape[:-1], *port.shape)
+
+
+def _taps(plan: Plan) -> dict[int, list[Any]]:
+    """What to keep after which instruction: (layer, access, shape, kind)."""
+    found: dict[int, list[Any]] = {}
+    taps: Any = plan.program.meta.get("taps", [])
+    for tap in taps:
+        words = int(np.prod(tap["shape"]))
+        steps = tap["steps"] if tap["kind"] == "stream" else "one"
+        for slot, base in plan.addresses:
+            if slot.steps == steps and base == tap["address"] and slot.pitch == words:
+                found.setdefault(tap["at"], []).append(
+                    (tap["layer"], Access(slot, 0, words), tap["shape"], tap["kind"])
+                )
+    return found

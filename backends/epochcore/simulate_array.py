@@ -1,0 +1,327 @@
+"""What the array's instructions do: matrices, and states in the processing elements.
+
+Ideal programs compute in float64. Realistic ones compute with integers, held in float64 where they are exact
+(see `formats`); what leaves the array is float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.formats import mantissas, saturate, state_unit
+from backends.epochcore.machine import Machine
+from backends.epochcore.parameters import Element, unpack
+from backends.epochcore.plan import Access, Action, Planner, Preload, Rule
+from backends.epochcore.recurrence import Decay, order, run_fixed, run_float
+from backends.epochcore.rounding import narrowed
+from isa import Instruction
+
+Array = NDArray[Any]
+
+
+def fetch(plan: Planner, ins: Instruction) -> None:
+    plan.fetch(int(ins["dst"]), str(ins["src"]))
+
+
+def preload(plan: Planner, ins: Instruction) -> None:
+    rows, cols = plan.arch.cells(bool(ins["complex"]))
+    if int(ins["rows"]) > rows or int(ins["cols"]) > cols:
+        raise plan.trap(
+            f"needs {ins['rows']} x {ins['cols']} elements", f"the array has {rows} x {cols} for such numbers"
+        )
+    if ins["mode"] not in plan.arch.array.modes:
+        raise plan.trap(f"needs mode '{ins['mode']}'", f"the array has: {', '.join(plan.arch.array.modes)}")
+    source = None if ins["mode"] == "sel" else plan.param(int(ins["src"]))
+    scale = plan.param(int(ins["scale"])) if ins["scaled"] else None
+    bias = plan.param(int(ins["bias"])) if ins["biased"] else None
+    plan.shadow = Preload(ins, source, scale, bias)
+
+
+# -- matrices --------------------------------------------------------------------------------------------------
+
+
+def mac(plan: Planner, ins: Instruction) -> Action:
+    held = plan.programmed("mac")
+    rows, cols = int(held.ins["rows"]), int(held.ins["cols"])
+    steps = str(ins["steps"])
+    x = plan.read(int(ins["src"]), rows, steps=steps, pitch=int(ins["src_pitch"]))
+    accumulate = bool(ins["accumulate"])
+    if accumulate:
+        plan.read(int(ins["dst"]), cols, steps=steps, pitch=int(ins["dst_pitch"]))
+    y = plan.write(int(ins["dst"]), cols, steps=steps, pitch=int(ins["dst_pitch"]))
+    assert held.source is not None
+    if held.source.size != rows * cols:
+        raise plan.trap(f"has {held.source.size} weights for {rows} x {cols} elements")
+    weight = np.ascontiguousarray(held.source.reshape(rows, cols), np.float64)
+    bias = None if held.bias is None else np.asarray(held.bias, np.float64)
+    if plan.ideal:
+        return _mac_float(x, y, weight, bias, accumulate)
+    scale = np.ones(cols) if held.scale is None else np.asarray(held.scale, np.float64)
+    return narrowed(_mac_integer(plan, x, y, weight, scale, bias, accumulate), y)
+
+
+def _mac_float(x: Access, y: Access, weight: Array, bias: Array | None, accumulate: bool) -> Action:
+    def run(machine: Machine) -> None:
+        out = machine.panels(y)
+        if accumulate:
+            out += np.matmul(machine.panels(x), weight)
+        else:
+            np.matmul(machine.panels(x), weight, out=out)
+        if bias is not None:
+            out += bias
+
+    return run
+
+
+def _mac_integer(
+    plan: Planner, x: Access, y: Access, weight: Array, scale: Array, bias: Array | None, accumulate: bool
+) -> Action:
+    bits, width = plan.arch.numbers.activation_bits, plan.arch.numbers.accumulator_bits
+
+    def run(machine: Machine) -> None:
+        integers, unit = mantissas(machine.rows(x), bits, -1)
+        sums, outside = saturate(integers.reshape(-1, len(weight)) @ weight, width)
+        machine.saturated(outside)
+        sums = sums.reshape(*integers.shape[:-1], -1)
+        value = sums * scale * unit
+        if bias is not None:
+            value = value + bias
+        out = machine.rows(y)
+        out[...] = out + value if accumulate else value
+
+    return run
+
+
+# -- states ----------------------------------------------------------------------------------------------------
+
+
+def _state_access(plan: Planner, ins: Instruction) -> tuple[int, int, int]:
+    shape = plan.coming().shape
+    if int(np.prod(shape)) != int(ins["words"]):
+        raise plan.trap(
+            f"moves {ins['words']} words of states", f"the array is set up for {' x '.join(map(str, shape))}"
+        )
+    return shape
+
+
+def _gain(plan: Planner, held: Preload) -> Array:
+    """What states are divided by in the elements, (cols, rows)."""
+    if plan.ideal or held.source is None:
+        return np.ones((1, 1))
+    return _element(plan, held).gain
+
+
+def _element(plan: Planner, held: Preload) -> Element:
+    assert held.source is not None
+    parts, cols, rows = held.shape
+    try:
+        return unpack(held.source, rows, cols, parts == 2, held.ins["mode"] == "fri", plan.ideal)
+    except ValueError as error:
+        raise plan.trap("preloads parameters of the wrong size", str(error)) from None
+
+
+def state_load(plan: Planner, ins: Instruction) -> Action:
+    parts, cols, rows = shape = _state_access(plan, ins)
+    source = plan.read(int(ins["src"]), int(ins["words"]))
+    plan.states = shape
+    count, numbers = 1.0 / (_gain(plan, plan.coming()) * state_unit(plan.arch.numbers)), plan.arch.numbers
+
+    def run(machine: Machine) -> None:
+        # (halves, rows, batch, cols): a step adds up over rows with whole samples side by side
+        value = machine.rows(source)[0].reshape(machine.batch, parts, cols, rows)
+        if not plan.ideal:
+            value, outside = saturate(np.rint(value * count), numbers.state_bits)
+            machine.saturated(outside)
+        machine.states = tuple(np.ascontiguousarray(value.transpose(1, 3, 0, 2)))
+
+    return run
+
+
+def state_store(plan: Planner, ins: Instruction) -> Action:
+    if plan.states != _state_access(plan, ins):
+        raise plan.trap("takes states out of elements that do not hold them", hint="state.load first")
+    target = plan.write(int(ins["dst"]), int(ins["words"]))
+    worth = _gain(plan, plan.coming()) * state_unit(plan.arch.numbers)
+
+    def run(machine: Machine) -> None:
+        value = np.stack(machine.states).transpose(2, 0, 3, 1)
+        machine.rows(target)[0] = (value if plan.ideal else value * worth).reshape(machine.batch, -1)
+
+    return run
+
+
+def fri(plan: Planner, ins: Instruction) -> Action:
+    held = plan.programmed("fri")
+    cols, steps = int(held.ins["cols"]), str(ins["steps"])
+    u = plan.read(int(ins["src"]), cols, steps=steps, pitch=int(ins["src_pitch"]))
+    if ins["accumulate"]:
+        plan.read(int(ins["dst"]), cols, steps=steps, pitch=int(ins["dst_pitch"]))
+    y = plan.write(int(ins["dst"]), cols, steps=steps, pitch=int(ins["dst_pitch"]))
+    element = _element(plan, held)
+    return _fri_float(ins, element, u, y) if plan.ideal else narrowed(_fri_fixed(plan, ins, element, u, y), y)
+
+
+def _by_row(values: Array) -> tuple[Array, ...]:
+    """(halves, cols, rows) as a (rows, 1, cols) array for each half."""
+    return tuple(np.ascontiguousarray(half.T)[:, None, :] for half in values)
+
+
+def _fri_float(ins: Instruction, e: Element, u: Access, y: Access) -> Action:
+    decay, b, c = Decay(_by_row(e.decay)), _by_row(e.b), _by_row(e.c)
+    reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
+
+    def run(machine: Machine) -> None:
+        drive, out = machine.rows(u), machine.rows(y)
+        total = np.empty(drive.shape)
+        for k in order(len(drive), reverse):
+            states = machine.states
+            following = run_float(decay, states, tuple(half * drive[k] for half in b))
+            read = states if before else following
+            terms = read[0] * c[0]
+            if len(c) == 2:
+                terms -= read[1] * c[1]
+            np.add.reduce(terms, axis=0, out=total[k])
+            machine.states = following
+        total += drive * e.d
+        out[...] = out + total if accumulate else total
+
+    return run
+
+
+def _fri_fixed(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access) -> Action:
+    numbers = plan.arch.numbers
+    decay = Decay(_by_row(e.decay), e.decay_unit[0].T[:, None, :])
+    b, c = _by_row(e.b), _by_row(e.c)
+    b_unit = e.b_unit[0].T[:, None, :] / state_unit(numbers)
+    y_unit = e.c_unit[0, :, 0] * state_unit(numbers)
+    reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
+
+    def run(machine: Machine) -> None:
+        integers, unit = mantissas(machine.rows(u), numbers.activation_bits, -1)
+        out = machine.rows(y)
+        total = np.empty(integers.shape)
+        for k in order(len(integers), reverse):
+            drive = tuple(np.rint(half * integers[k] * (b_unit * unit[k])) for half in b)
+            states = machine.states
+            following, outside = run_fixed(decay, states, drive, numbers.state_bits)
+            machine.saturated(outside)
+            read = states if before else following
+            total[k] = (read[0] * c[0]).sum(0)
+            if len(c) == 2:
+                total[k] -= (read[1] * c[1]).sum(0)
+            machine.states = following
+        sums, outside = saturate(total, numbers.accumulator_bits)
+        machine.saturated(outside)
+        value = sums * y_unit + integers * unit * (e.d * e.d_unit)
+        out[...] = out + value if accumulate else value
+
+    return run
+
+
+def stationary(plan: Planner, ins: Instruction) -> Action:
+    """`fri.x` and `tri`."""
+    held = plan.programmed(ins.mnemonic)
+    parts, cols, _ = held.shape
+    src = _halves_in(plan, ins, "src", int(ins["src_pitch"]), cols, parts)
+    dst = _halves_out(plan, ins, int(ins["dst_pitch"]), cols, parts)
+    element = _element(plan, held)
+    return _driven(plan, ins, src, dst, element, None, ins.mnemonic == "tri")
+
+
+def sel(plan: Planner, ins: Instruction) -> Action:
+    held = plan.programmed("sel")
+    parts, cols, _ = held.shape
+    pitch = int(ins["pitch"])
+    src = _halves_in(plan, ins, "src", pitch, cols, parts)
+    a = _halves_in(plan, ins, "a", pitch, cols, parts, "one" if ins["a_held"] else str(ins["steps"]))
+    dst = _halves_out(plan, ins, pitch, cols, parts)
+    return _driven(plan, ins, src, dst, None, a, False)
+
+
+def _halves_in(
+    plan: Planner, ins: Instruction, name: str, pitch: int, cols: int, parts: int, steps: str = ""
+) -> list[Access]:
+    steps = steps or str(ins["steps"])
+    starts = [int(ins[name]) + part * (pitch // 2) for part in range(parts)]
+    return [plan.read(start, cols, steps=steps, pitch=pitch) for start in starts]
+
+
+def _halves_out(plan: Planner, ins: Instruction, pitch: int, cols: int, parts: int) -> list[Access]:
+    starts = [int(ins["dst"]) + part * (pitch // 2) for part in range(parts)]
+    return [plan.write(start, cols, steps=str(ins["steps"]), pitch=pitch) for start in starts]
+
+
+def _driven(
+    plan: Planner,
+    ins: Instruction,
+    src: list[Access],
+    dst: list[Access],
+    e: Element | None,
+    a: list[Access] | None,
+    tri: bool,
+) -> Action:
+    """States with drives of their own, read out themselves. The decay is e's, plus the drive (`tri`), or `a`."""
+    numbers, ideal = plan.arch.numbers, plan.ideal
+    reverse, before = bool(ins["reverse"]), bool(ins["before"])
+    own = None if e is None else tuple(half.T for half in e.decay)
+    unit = None if e is None or ideal else e.decay_unit[0].T
+    worth = np.ones(1) if e is None or ideal else e.gain.T
+    count = state_unit(numbers) * worth
+
+    def decays(machine: Machine, drive: list[Array]) -> Decay:
+        """With a time axis where they change."""
+        if a is not None:
+            return _streamed([machine.rows(part) for part in a], None if ideal else numbers.parameter_bits)
+        assert own is not None
+        if not tri:
+            return Decay(own, unit)
+        if ideal:
+            return _streamed([part + v for part, v in zip(own, drive, strict=True)], None)
+        assert unit is not None
+        # own holds 1 - c: the sum c + v is formed before it is rounded again
+        full = [(1.0 - part * unit if i == 0 else -part * unit) + drive[i] for i, part in enumerate(own)]
+        return _streamed(full, numbers.parameter_bits)
+
+    def run(machine: Machine) -> None:
+        drive = [machine.rows(part) for part in src]
+        decay = decays(machine, drive)
+        outs = [machine.rows(part) for part in dst]
+        if not ideal:
+            drive = [np.rint(part / count) for part in drive]
+        for k in order(len(drive[0]), reverse):
+            states = machine.states
+            step = decay.at(k) if a is not None or tri else decay
+            if ideal:
+                following = run_float(step, states, tuple(part[k] for part in drive))
+            else:
+                following, outside = run_fixed(step, states, tuple(part[k] for part in drive), numbers.state_bits)
+                machine.saturated(outside)
+            for out, value in zip(outs, states if before else following, strict=True):
+                out[k] = value[0] if ideal else value[0] * count
+            machine.states = following
+
+    return run if ideal else narrowed(run, *dst)
+
+
+def _streamed(a: list[Array], bits: int | None) -> Decay:
+    """Decays that change: as they are, or 1 - a as mantissas with a power-of-two unit each."""
+    if bits is None:
+        return Decay(tuple(a))
+    integers, unit = mantissas(np.stack([1.0 - a[0], *(-part for part in a[1:])]), bits, 0)
+    return Decay(tuple(integers), unit[0])
+
+
+RULES: dict[str, Rule] = {
+    "fetch": fetch,
+    "preload": preload,
+    "state.load": state_load,
+    "state.store": state_store,
+    "mac": mac,
+    "fri": fri,
+    "fri.x": stationary,
+    "tri": stationary,
+    "sel": sel,
+}
