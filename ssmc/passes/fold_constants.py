@@ -28,9 +28,8 @@ class FoldConstants(Pass):
 
     def run(self, graph: Graph, context: Context) -> Graph:
         out = graph.copy()
-        sweep(out, _visit)
-        out.prune()
-        return out
+        changed = sweep(out, _visit)
+        return out if out.prune() or changed else graph
 
 
 def _visit(graph: Graph, node: Node) -> bool:

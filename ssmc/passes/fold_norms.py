@@ -10,7 +10,7 @@ import numpy as np
 from ssmc.ir import Graph, Node, Op, StreamType, Tensor, Value
 from ssmc.passes.affine import Affine, affine_of
 from ssmc.passes.base import Array, Context, Pass
-from ssmc.passes.rewrite import absorb, add_constant, recast, sole_user, sweep
+from ssmc.passes.rewrite import absorb, add_constant, constant_sources, recast, sole_user, sweep
 from ssmc.statespace import StateSpace
 
 
@@ -30,9 +30,8 @@ class FoldNorms(Pass):
 
     def run(self, graph: Graph, context: Context) -> Graph:
         out = graph.copy()
-        sweep(out, _visit)
-        out.prune()
-        return out
+        changed = sweep(out, _visit)
+        return out if out.prune() or changed else graph
 
 
 def _visit(graph: Graph, node: Node) -> bool:
@@ -45,7 +44,11 @@ def _visit(graph: Graph, node: Node) -> bool:
         return False
     kind = node.op.name if affine_of(graph, node) is None else "affine"
     first = before.op.name if affine_of(graph, before) is None else "affine"
-    return any(rule(graph, before, node) for rule in RULES.get((first, kind), ()))
+    sources = [*constant_sources(graph, before), *constant_sources(graph, node)]
+    if not any(rule(graph, before, node) for rule in RULES.get((first, kind), ())):
+        return False
+    graph.add_provenance(node.name, *sources)
+    return True
 
 
 def _before(graph: Graph, node: Node) -> Node | None:
@@ -220,7 +223,7 @@ def _affine_system(graph: Graph, first: Node, node: Node) -> bool:
     )
     system = _driven(node.op["system"], np.diag(scale.scale))
     absorb(graph, first, node, node.op.with_attrs(system=system), [shifted, *rest])
-    graph.add_provenance(node.name, *inner.provenance)
+    graph.add_provenance(node.name, *inner.provenance, *constant_sources(graph, inner))
     graph.remove(inner.name)
     return True
 

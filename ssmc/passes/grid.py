@@ -40,3 +40,30 @@ def largest_integer(bits: int) -> int:
 def magnitude(array: Array) -> Array:
     """The larger of the absolute real and imaginary parts."""
     return np.asarray(np.maximum(np.abs(array.real), np.abs(array.imag)))
+
+
+def decay_grid(a: Array, bits: int) -> Array:
+    """Abar with `1 - |Abar|` a multiple of `2^-bits`, and its angle one of `2 pi 2^-bits`.
+
+    A decay near 1 loses everything in a floating-point format of few bits, and nothing this way. A state that decays
+    keeps at least one step; 0 and what does not decay (|Abar| >= 1) stay as they are.
+    """
+    step = 2.0**-bits
+    size = np.abs(a)
+    lost = np.clip(np.rint((1 - size) / step), 1, 2**bits - 1) * step
+    shrunk = np.where((size > 0) & (size < 1), 1 - lost, size)
+    if not np.iscomplexobj(a):
+        return np.asarray(np.where(a < 0, -shrunk, shrunk))
+    turn = 2 * np.pi * step
+    return np.asarray(shrunk * np.exp(1j * turn * np.rint(np.angle(a) / turn)))
+
+
+def rate_grid(z: Array, bits: int) -> Array:
+    """A delta, real and imaginary part each on `2^bits` steps up to its largest; a state that decays keeps one step."""
+    step = np.abs(z.real).max(initial=0.0) / (2**bits - 1)
+    decay = np.rint(z.real / (step or 1.0))
+    decay = np.where((z.real < 0) & (decay == 0), -1, decay) * step
+    if not np.iscomplexobj(z):
+        return np.asarray(decay)
+    turn = np.abs(z.imag).max(initial=0.0) / (2**bits - 1)
+    return np.asarray(decay + 1j * np.rint(z.imag / (turn or 1.0)) * turn)

@@ -15,7 +15,7 @@ from ssmc.ir import Graph
 from ssmc.ir.verify import verify
 from ssmc.passes.base import Context, Pass
 from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline
-from ssmc.passes.probe import probe
+from ssmc.passes.probe import excerpt, probe
 from ssmc.passes.validation import Validator
 
 Array = NDArray[Any]
@@ -45,13 +45,15 @@ Observer = Callable[[Step], None]
 class PassManager:
     """A pipeline, as text or as passes, and how it is watched.
 
-    `validate` runs the interpreter before and after each pass, on a seeded probe and on the calibration data (its
-    first `calibration_sequences`). `observers` are called after each pass that kept its promise; see `print_after`.
+    `validate` runs the interpreter before and after each pass, on a seeded probe and on `validation_steps` steps of the
+    calibration data (whole sequences where they are shorter); losses are measured on `loss_steps` steps of it.
+    `observers` are called after each pass that kept its promise; see `print_after`.
     """
 
     pipeline: str | Sequence[Pass]
     validate: bool = True
-    calibration_sequences: int = 16
+    validation_steps: int = 512
+    loss_steps: int = 2048
     observers: Sequence[Observer] = ()
 
     @property
@@ -70,7 +72,7 @@ class PassManager:
         context = context or Context()
         passes = self.passes
         verify(graph, where="before the first pass")
-        validator = Validator(self._data(graph, context))
+        validator = self._validator(graph, context)
         for index, pass_ in enumerate(passes):
             start = perf_counter()
             after = pass_.run(graph, context)
@@ -80,7 +82,7 @@ class PassManager:
                 self._verify(passes, index, after)
                 errors = validator.check(pass_, graph, after)
                 if pass_.lossy:
-                    context.losses.append(validator.report(pass_, graph, after, errors))
+                    context.losses.append(validator.report(pass_, graph, after))
             step = Step(index, pass_, graph, after, ran - start, perf_counter() - ran, errors)
             for observer in self.observers:
                 observer(step)
@@ -94,16 +96,17 @@ class PassManager:
         earlier = f", after {show_pipeline(passes[:index])}" if index else ""
         verify(graph, where=f"pass '{show_pass(pass_)}'{earlier}")
 
-    def _data(self, graph: Graph, context: Context) -> dict[str, Mapping[str, Array]]:
+    def _validator(self, graph: Graph, context: Context) -> Validator:
         if not self.validate:
-            return {}
+            return Validator({})
         data: dict[str, Mapping[str, Array]] = {}
         drawn = probe(graph, context.seed)
         if drawn is not None:
             data["probe"] = drawn
-        if context.calibration:
-            data["calibration"] = {name: a[: self.calibration_sequences] for name, a in context.calibration.items()}
-        return data
+        if not context.calibration:
+            return Validator(data, None if drawn is None else ("probe", drawn))
+        data["calibration"] = excerpt(graph, context.calibration, self.validation_steps)
+        return Validator(data, ("calibration", excerpt(graph, context.calibration, self.loss_steps)))
 
 
 def print_after(names: Container[str] | None = None, out: TextIO | None = None) -> Observer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from math import lcm
 from typing import Any
 
@@ -26,7 +27,7 @@ def probe(graph: Graph, seed: int) -> dict[str, Array] | None:
     order of the systems' time constants. State inputs are given, so that they are tested.
     """
     rng = np.random.default_rng(seed)
-    window = lcm(*(kind.rate.denominator for node in graph.nodes() for kind in _streams(node)))
+    window = _window(graph)
     steps = window * -(-STEPS // window)
     inputs: dict[str, Array] = {}
     for node in graph.inputs():
@@ -36,6 +37,21 @@ def probe(graph: Graph, seed: int) -> dict[str, Array] | None:
         shape = (BATCH, *((steps,) if isinstance(kind, StreamType) else ()), *kind.shape)
         inputs[node.op["name"]] = _draw(graph, node, kind.element, shape, rng)
     return inputs
+
+
+def excerpt(graph: Graph, data: Mapping[str, Array], budget: int) -> dict[str, Array]:
+    """The first sequences of `data`, whole ones as long as they have no more than `budget` steps together."""
+    streams = {node.op["name"] for node in graph.inputs() if isinstance(node.types[0], StreamType)}
+    steps = max((array.shape[1] for name, array in data.items() if name in streams), default=1)
+    window = _window(graph)
+    kept = steps if steps <= budget else max(window, budget // window * window)
+    sequences = max(1, budget // max(1, steps))
+    return {name: array[:sequences, :kept] if name in streams else array[:sequences] for name, array in data.items()}
+
+
+def _window(graph: Graph) -> int:
+    """Steps that pooling makes one of, over the whole graph."""
+    return lcm(*(kind.rate.denominator for node in graph.nodes() for kind in _streams(node)))
 
 
 def _streams(node: Node) -> list[StreamType]:

@@ -23,6 +23,8 @@ BUILTIN = (
     "discretize:Discretize",
     "diagonalize:Diagonalize",
     "halve_conjugates:HalveConjugates",
+    "share_decays:ShareDecays",
+    "quantize:Quantize",
     "tile:Tile",
     "map_weights:MapWeights",
     "schedule:Schedule",

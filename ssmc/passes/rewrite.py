@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ssmc.ir import ConstantType, Graph, Node, Op, Tensor, Value
+from ssmc.ir import Graph, Node, Op, Tensor, Value
 
 Array = NDArray[Any]
 
@@ -32,8 +32,11 @@ def constant_of(graph: Graph, value: Value | None) -> Array | None:
     return array
 
 
-def is_constant(graph: Graph, value: Value) -> bool:
-    return isinstance(graph.type(value), ConstantType)
+def constant_sources(graph: Graph, node: Node) -> list[str]:
+    """Where the constants among a node's operands came from."""
+    operands = [value for value in graph.operands(node.name) if value is not None]
+    constants = [graph.node(value.node) for value in operands if graph.op(value.node).name == "constant"]
+    return [source for constant in constants for source in constant.provenance]
 
 
 def add_constant(graph: Graph, array: Array, like: Node, suffix: str) -> Value:
@@ -71,10 +74,12 @@ def bypass(graph: Graph, name: str, value: Value) -> None:
     graph.remove(name)
 
 
-def sweep(graph: Graph, visit: Callable[[Graph, Node], bool]) -> None:
-    """Visit node after node, in topological order and again, until a whole sweep changes nothing."""
-    changed = True
+def sweep(graph: Graph, visit: Callable[[Graph, Node], bool]) -> bool:
+    """Visit node after node, in topological order and again, until a sweep changes nothing; whether any did."""
+    changed, ever = True, False
     while changed:
         changed = False
         for node in graph.nodes():
             changed |= visit(graph, node)
+        ever |= changed
+    return ever

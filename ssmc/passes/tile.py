@@ -96,7 +96,15 @@ def _constant(t: Tiling, node: Node) -> None:
 
 def _complex(t: Tiling, node: Node) -> None:
     re, im = (t.real[t.source.operand(node.name, slot)] for slot in (0, 1))
+    for part in (re, im):
+        _credit(t, node, part)
     t.pairs[Value(node.name)] = Halves(t, node, re, im)
+
+
+def _credit(t: Tiling, node: Node, value: Value) -> None:
+    """A node that becomes no node of its own leaves its origin with the value it stands for."""
+    if t.out.op(value.node).name not in ("input", "constant"):
+        t.out.add_provenance(value.node, *node.provenance)
 
 
 def _real(t: Tiling, node: Node) -> None:
@@ -111,8 +119,7 @@ def _imag(t: Tiling, node: Node) -> None:
 
 def _part(t: Tiling, node: Node, z: Halves, part: Value) -> None:
     part = even(t, node, part, node.types[0], z)
-    if t.out.op(part.node).name not in ("input", "constant"):
-        t.out.add_provenance(part.node, *node.provenance)
+    _credit(t, node, part)
     t.real[Value(node.name)] = part
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ssmc.ir import Node, Piece, SequenceType, StreamType, Tensor, Value
 from ssmc.passes.grid import column_grid, row_grid
 from ssmc.passes.pieces import Block, weights_per_array
+from ssmc.passes.rewrite import constant_sources
 from ssmc.passes.tiling import Halves, Tiling
 from ssmc.statespace import StateSpace
 from ssmc.statespace.system import rates
@@ -307,6 +308,7 @@ def tile_recurrence(t: Tiling, node: Node) -> None:
     else:
         operands = [flat(a, ".decay", twice=not turning), drive, *([] if start is None else [start])]
         x = t.emit(node, "tile.recurrence", operands, suffix, is_complex=turning, **attrs)
+    t.out.add_provenance(x.node, *constant_sources(t.source, node))
     for index, value in enumerate((x, Value(x.node, 1))):
         _store(t, node, index, value, shape, is_complex)
 

@@ -41,11 +41,14 @@ def has_meaning(graph: Graph) -> bool:
 class Validator:
     """Compares graph after graph of a pipeline on fixed data; each graph is run once.
 
-    `data` is inputs by kind ("probe", "calibration"), in the graph's layout.
+    `data` is inputs by kind ("probe", "calibration") in the graph's layout, on which every pass is checked;
+    `loss_data` is what the losses of lossy passes are measured on: a kind and its inputs, None for no measuring.
     """
 
-    def __init__(self, data: Mapping[str, Mapping[str, Array]]) -> None:
-        self.data = data
+    def __init__(
+        self, data: Mapping[str, Mapping[str, Array]], loss_data: tuple[str, Mapping[str, Array]] | None = None
+    ) -> None:
+        self.data, self.loss_data = data, loss_data
         self._known: tuple[Graph, dict[str, Outputs]] | None = None
 
     def outputs(self, graph: Graph) -> dict[str, Outputs]:
@@ -57,7 +60,8 @@ class Validator:
     def check(self, pass_: Pass, before: Graph, after: Graph) -> dict[str, dict[str, float]]:
         """Relative errors by kind of data and output.
 
-        Raises UserError that names the pass and the first node that differs where they exceed what it promises.
+        Raises UserError that names the pass and the first node that differs where an exact pass exceeds what it
+        promises, or where a lossy one gives what is no number.
         """
         if not (has_meaning(before) and has_meaning(after)):
             return {}
@@ -71,6 +75,7 @@ class Validator:
                 why=error.why,
                 hint="report this as a defect of the pass",
             ) from error
+        limit = float("inf") if pass_.lossy else pass_.tolerance
         errors: dict[str, dict[str, float]] = {}
         for kind, expected in reference.items():
             got = found[kind]
@@ -79,44 +84,52 @@ class Validator:
                 raise UserError(f"the outputs are not the same: {lost}", where=f"pass '{pass_.name}'")
             errors[kind] = {name: relative_error(expected[name], got[name]) for name in expected}
             for name, worst in errors[kind].items():
-                if not worst <= pass_.tolerance:
-                    raise self._broken(pass_, before, after, kind, name, worst)
+                if worst > limit or worst == float("inf"):
+                    values = (interpret(graph, self.data[kind], keep=True) for graph in (before, after))
+                    raise _broken(pass_, before, after, kind, (name, worst), *values)
         return errors
 
-    def report(self, pass_: Pass, before: Graph, after: Graph, errors: Mapping[str, Mapping[str, float]]) -> LossReport:
-        """What a lossy pass lost, on the calibration data if there is any."""
-        kind = "calibration" if "calibration" in errors else "probe"
-        values = self._values(before, after, kind) if kind in errors else ({}, {})
+    def report(self, pass_: Pass, before: Graph, after: Graph) -> LossReport:
+        """What a lossy pass lost. Raises UserError where that is more than its `tolerance`."""
+        kind, outputs = "", {}
+        old: Outputs = {}
+        new: Outputs = {}
+        if self.loss_data is not None and has_meaning(before) and has_meaning(after):
+            kind, inputs = self.loss_data
+            old, new = interpret(before, inputs, keep=True), interpret(after, inputs, keep=True)
+            outputs = {n.op["name"]: relative_error(old[n.op["name"]], new[n.op["name"]]) for n in before.outputs()}
+        for name, worst in outputs.items():
+            if not worst <= pass_.tolerance:
+                raise _broken(pass_, before, after, kind, (name, worst), old, new)
         layers = []
         for node in _changed(before, after):
-            old, new = (side.get(str(Value(node.name))) for side in values)
-            measured = None if old is None or new is None else relative_error(old, new)
+            value = str(Value(node.name))
+            measured = relative_error(old[value], new[value]) if value in old and value in new else None
             limit, note = bound(before, after, node.name)
             layers.append(LayerLoss(node.name, node.provenance, measured, limit, note))
-        return LossReport(show_pass(pass_), kind, dict(errors.get(kind, {})), tuple(layers))
+        return LossReport(show_pass(pass_), kind, outputs, tuple(layers))
 
-    def _values(self, before: Graph, after: Graph, kind: str) -> tuple[Outputs, Outputs]:
-        inputs = self.data[kind]
-        return interpret(before, inputs, keep=True), interpret(after, inputs, keep=True)
 
-    def _broken(self, pass_: Pass, before: Graph, after: Graph, kind: str, output: str, error: float) -> UserError:
-        old, new = self._values(before, after, kind)
-        where = f"pass '{pass_.name}'"
-        for node in after.nodes():
-            if node.name not in before or before.node(node.name).types != node.types or node.op.name == "output":
-                continue
-            value = str(Value(node.name))
-            if not relative_error(old[value], new[value]) <= pass_.tolerance:
-                where += f", node '{node.name}'{_origin(node)}"
-                break
-        return UserError(
-            "the pass broke its promise: it changed what the model computes",
-            where=where,
-            why=f"output '{output}' differs by {error:.3g} relative on the {kind} data, promised {pass_.tolerance:g}",
-            hint="leave the pass out, or loosen its tolerance if it has that option"
-            if pass_.lossy
-            else "leave the pass out, and report this as a defect of the pass",
-        )
+def _broken(
+    pass_: Pass, before: Graph, after: Graph, kind: str, worst: tuple[str, float], old: Outputs, new: Outputs
+) -> UserError:
+    """The error for a broken promise; it names the first node that differs."""
+    where = f"pass '{pass_.name}'"
+    for node in after.nodes():
+        if node.name not in before or before.node(node.name).types != node.types or node.op.name == "output":
+            continue
+        value = str(Value(node.name))
+        if not relative_error(old[value], new[value]) <= pass_.tolerance:
+            where += f", node '{node.name}'{_origin(node)}"
+            break
+    return UserError(
+        "the pass broke its promise: it changed what the model computes",
+        where=where,
+        why=f"output '{worst[0]}' differs by {worst[1]:.3g} relative on the {kind} data, promised {pass_.tolerance:g}",
+        hint="loosen its tolerance or its options"
+        if pass_.lossy
+        else "leave the pass out, and report this as a defect of the pass",
+    )
 
 
 def _changed(before: Graph, after: Graph) -> Iterator[Node]:

@@ -44,7 +44,8 @@ def system(
     size = rng.uniform(0.3, 0.95, (groups, states))
     a = size * np.exp(1j * rng.uniform(-3, 3, size.shape)) if complex_ else size * rng.choice([-1, 1], size.shape)
     if dense:
-        a = rng.standard_normal((groups, states, states)) / states**0.5 * 0.6
+        a = rng.standard_normal((groups, states, states))
+        a *= 0.9 / np.abs(np.linalg.eigvals(a)).max(axis=1)[:, None, None]
     d = rng.standard_normal((groups, high, wide)) * (rng.random() < 0.7)
     if complex_ and kinds.get("real_output") is False:
         d = d + 0.5j * d
