@@ -145,11 +145,12 @@ def _bank(machine: Machine, used: list[int], node: Node, want: Demand) -> int:
             return i
     i = legal[int(np.argmax([(machine.banks[j].count or 0) - used[j] for j in legal]))]
     bank = machine.banks[i]
+    others = [f"; bank '{b.kind}' cannot hold them: {r}" for b, r in zip(machine.banks, objections, strict=True) if r]
     raise Misfit(
         f"state nodes of bank '{bank.kind}'",
         used[i] + want.size(bank),
         bank.count or 0,
         unit="states",
         where=f"pass 'map-weights', node '{node.name}'{origin}",
-        levers="more state nodes in the architecture file, or a model with fewer states or layers",
+        levers="more state nodes in the architecture file, or a model with fewer states or layers" + "".join(others),
     )
