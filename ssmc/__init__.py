@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ssmc.diagnostics import Misfit, UserError
     from ssmc.driver import Executable, compile_model, default_pipeline, load
     from ssmc.driver import compile_model as compile
-    from ssmc.ir import Graph, interpret
+    from ssmc.ir import Graph, Tensor, interpret
     from ssmc.passes import Context, Pass, PassManager, register
     from ssmc.target import backends
     from ssmc.verification import verify
@@ -26,6 +26,7 @@ _LAZY = {
     "Misfit": "ssmc.diagnostics",
     "Pass": "ssmc.passes",
     "PassManager": "ssmc.passes",
+    "Tensor": "ssmc.ir",
     "UserError": "ssmc.diagnostics",
     "backends": "ssmc.target",
     "compile": "ssmc.driver",
@@ -44,6 +45,7 @@ __all__ = [
     "Misfit",
     "Pass",
     "PassManager",
+    "Tensor",
     "UserError",
     "backends",
     "compile",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import isa
 from ssmc import arrays, files
 from ssmc.diagnostics import UserError
-from ssmc.interface import Interface, from_json, to_json
+from ssmc.interface import Interface, Port, from_json, to_json
 from ssmc.target import Backend, RunResult, RunSettings, backend, backends
 
 if TYPE_CHECKING:
@@ -131,6 +131,15 @@ def load_model(path: str | Path, *, states: Mapping[str, str] | None = None, str
     return model
 
 
+def interface_of(model: Model) -> Interface:
+    """What a model takes and gives."""
+    inputs, outputs = (
+        tuple(Port(port.name, port.axes, port.role, port.type, port.dtype, port.shape) for port in ports)
+        for ports in (model.inputs, model.outputs)
+    )
+    return Interface(model.form, inputs, outputs, dict(model.states))
+
+
 def load_program(path: str | Path) -> Executable:
     """A program from its file. Raises isa.IsaError or UserError where it is missing, damaged or for no target here."""
     program = isa.load(path, _instruction_sets())
@@ -171,7 +180,7 @@ def compile_model(
         chosen = own
     elif isinstance(chosen, str):
         chosen = DEFAULT.sub(lambda _: own, chosen)
-    given = None if calibration is None else arrays.fit(calibration, model.interface, where="calibration data")
+    given = None if calibration is None else arrays.fit(calibration, interface_of(model), where="calibration data")
     machine = machine_of.machine(described, ideal=ideal)
     context = Context(machine=machine, calibration=given, seed=seed, ideal=ideal)
     steps: list[Step] = []
@@ -199,7 +208,7 @@ def _meta(model: Model, pipeline: str, ideal: bool) -> dict[str, Any]:
     return {
         "compiler": {"name": "ssmc", "version": version("ssmc")},
         "model": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
-        "interface": to_json(model.interface),
+        "interface": to_json(interface_of(model)),
         "pipeline": pipeline,
         "ideal": ideal,
     }

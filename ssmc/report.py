@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from ssmc.driver import interface_of
 from ssmc.interface import to_json
 from ssmc.target import LayerStats, Stats
 
@@ -65,7 +66,7 @@ def inspection_json(model: Model) -> dict[str, Any]:
         )
     return {
         "model": str(model.path),
-        "interface": to_json(model.interface),
+        "interface": to_json(interface_of(model)),
         "systems": systems,
         "other_ops": plain(model.other_ops),
         "unsupported": plain(model.unsupported),

@@ -29,7 +29,7 @@ def inspect_command(model: str, state: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"other ops: {ops or 'none'}")
     unsupported = told["unsupported"]
     if unsupported:
-        click.echo(f"\nwould not compile, {len(unsupported)} nodes:")
+        click.echo(f"\nwould not compile, {len(unsupported)} node{'s' * (len(unsupported) != 1)}:")
         for item in unsupported:
             click.echo(f"  {_line(item)}")
     else:

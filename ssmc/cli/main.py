@@ -105,10 +105,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _message(error: Exception) -> str:
-    from isa import IsaError
+    from isa import AsmError, IsaError
     from ssmc.diagnostics import UserError
     from ssmc.statespace import StateSpaceError
 
+    if isinstance(error, AsmError):
+        return str(error)  # says "error" after the place, as assemblers do
     if isinstance(error, IsaError | UserError | StateSpaceError):
         return f"error: {error}"
     if isinstance(error, OSError):

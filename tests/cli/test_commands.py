@@ -1,0 +1,208 @@
+"""What every command does, and the shapes that other programs rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssmc.cli.main import COMMANDS
+from tests.cli.conftest import Ssmc
+
+TARGETS = ("cim", "epochcore")
+
+
+def keys(value: dict[str, Any], *names: str) -> None:
+    assert list(value) == list(names)
+
+
+def test_help_is_quick_and_imports_little() -> None:
+    script = "import sys; from ssmc.cli.main import run; run(['--help']); print(sorted(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    for name in COMMANDS:
+        assert f"  {name} " in out
+    for heavy in ("numpy", "onnx", "rich", "lark", "networkx", "pydantic", "scipy"):
+        assert f"'{heavy}'" not in out.splitlines()[-1]
+    command = [sys.executable, "-m", "ssmc.cli.main", "--help"]
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5  # the goal is 0.2 s on an idle machine; see benchmarks
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(ssmc: Ssmc, name: str) -> None:
+    outcome = ssmc(name, "--help")
+    assert outcome.status == 0 and outcome.out.startswith(f"Usage: ssmc {name}")
+    assert ssmc().status == 0 and ssmc("--version").out.startswith("ssmc ")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_whole_road(ssmc: Ssmc, folder: Path, target: str) -> None:
+    made = ssmc("compile", "scan.onnx", "--target", target, "--ideal", "-o", "p.ssmx", "--emit", "asm,ir,report")
+    assert made.status == 0, made.err
+    assert made.out.startswith("p.ssmx: ")
+    report = json.loads((folder / "p.report.json").read_text())
+    assert report["target"] == target and report["ideal"] is True and report["passes"]
+    assert (folder / "p.ir").read_text().startswith("graph @")
+    done = ssmc("run", "p.ssmx", "--input", "x.npz", "--output", "y.npz", "--stats", "s.json", "--trace", "t.json")
+    assert done.status == 0, done.err
+    with np.load("y.npz") as stored:
+        outputs = dict(stored)
+    assert list(outputs) == ["logits"]
+    assert outputs["logits"].shape == (5, 3) and outputs["logits"].dtype == np.float32
+    stats = json.loads((folder / "s.json").read_text())
+    keys(
+        stats,
+        *("target", "arch", "cycles", "seconds", "energy_joules", "instructions", "macs", "batch", "steps", "layers"),
+    )
+    assert (stats["target"], stats["batch"], stats["steps"]) == (target, 5, 12)
+    assert stats["cycles"] > 0 and stats["seconds"] > 0 and stats["energy_joules"] > 0 and stats["macs"] > 0
+    for layer in stats["layers"]:
+        keys(layer, "name", "onnx_nodes", "op", "cycles", "seconds", "energy_joules", "utilization")
+    named = {node for layer in stats["layers"] for node in layer["onnx_nodes"]}
+    assert {"MatMul_in", "Gemm_out"} <= named
+    energy = sum(layer["energy_joules"] or 0 for layer in stats["layers"])
+    assert energy <= stats["energy_joules"] * (1 + 1e-9)
+    trace = json.loads((folder / "t.json").read_text())
+    assert trace["traceEvents"] and {"ph", "ts", "pid"} <= set(trace["traceEvents"][0])
+    again = json.loads(ssmc("run", "p.ssmx", "--input", "x.npz", "--json").out)
+    assert again == stats
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_text_and_program_are_the_same(ssmc: Ssmc, folder: Path, target: str) -> None:
+    assert ssmc("compile", "scan.onnx", "--target", target, "-o", "p.ssmx", "--emit", "asm").status == 0
+    assert ssmc("disasm", "p.ssmx").out == (folder / "p.asm").read_text()
+    assert ssmc("asm", "p.asm", "-o", "q.ssmx", "--data", "p.ssmx").status == 0
+    assert (folder / "p.ssmx").read_bytes() == (folder / "q.ssmx").read_bytes()
+    assert ssmc("compile", "scan.onnx", "--target", target, "-o", "r.ssmx").status == 0
+    assert (folder / "p.ssmx").read_bytes() == (folder / "r.ssmx").read_bytes()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("model", ["scan.onnx", "step.onnx"])
+def test_verify(ssmc: Ssmc, folder: Path, target: str, model: str) -> None:
+    outcome = ssmc("verify", model, "--target", target, "--input", "long.npz", "--ideal", "--json")
+    assert outcome.status == 0, outcome.err + outcome.out
+    told = json.loads(outcome.out)
+    keys(told, "passed", "tolerance", "outputs", "layers")
+    assert told["passed"] is True and 1e-5 <= told["tolerance"] <= 1e-4
+    assert set(told["outputs"]) == ({"logits"} if model == "scan.onnx" else {"y", "x_next"})
+    for error in told["outputs"].values():
+        keys(error, "max_relative_error", "max_abs_error", "worst_index")
+        assert error["max_relative_error"] <= told["tolerance"]
+    assert told["layers"]
+    for layer in told["layers"]:
+        assert {"name", "op", "onnx_nodes", "max_relative_error", "max_abs_error", "worst_index"} == set(layer)
+        assert layer["max_relative_error"] < 1e-6
+    strict = ssmc("verify", model, "--target", target, "--input", "x.npz", "--tolerance", "1e-15", "--json")
+    assert strict.status == 1 and json.loads(strict.out)["passed"] is False
+    people = ssmc("verify", model, "--target", target, "--input", "x.npz", "--ideal")
+    assert people.status == 0 and "passed (tolerance" in people.out
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_one_step_models_stream(ssmc: Ssmc, folder: Path, target: str) -> None:
+    assert ssmc("compile", "step.onnx", "--target", target, "--ideal", "-o", "p.ssmx").status == 0
+    assert ssmc("run", "p.ssmx", "--input", "x.npz", "--output", "y.npz").status == 0
+    with np.load("y.npz") as stored:
+        whole = dict(stored)
+    assert {name: array.shape for name, array in whole.items()} == {"y": (5, 12, 6), "x_next": (5, 4)}
+    with np.load("x.npz") as stored:
+        u = stored["u"]
+    np.savez("first.npz", u=u[:, :4])
+    assert ssmc("run", "p.ssmx", "--input", "first.npz", "--output", "a.npz").status == 0
+    np.savez("rest.npz", u=u[:, 4:], x=np.load("a.npz")["x_next"])
+    assert ssmc("run", "p.ssmx", "--input", "rest.npz", "--output", "b.npz").status == 0
+    joined = np.concatenate([np.load("a.npz")["y"], np.load("b.npz")["y"]], axis=1)
+    np.testing.assert_allclose(joined, whole["y"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_step_by_step_gives_the_same(ssmc: Ssmc, folder: Path, target: str) -> None:
+    assert ssmc("compile", "scan.onnx", "--target", target, "-o", "p.ssmx").status == 0
+    found = []
+    for block in ((), ("--block", "1"), ("--block", "7")):
+        assert ssmc("run", "p.ssmx", "--input", "x.npz", "--output", "y.npz", "--seed", "3", *block).status == 0
+        found.append(np.load("y.npz")["logits"])
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
+
+
+def test_inspect(ssmc: Ssmc, folder: Path) -> None:
+    told = json.loads(ssmc("inspect", "scan.onnx", "--json").out)
+    assert len(told["systems"]) == 1 and told["unsupported"] == []
+    system = told["systems"][0]
+    assert {"kind", "groups", "states", "inputs", "outputs", "complex", "time_constants", "onnx_nodes"} <= set(system)
+    assert system["complex"] is False and "body/Mul" in system["onnx_nodes"]
+    assert system["groups"] * system["states"] == 4
+    constants = np.sort(np.ravel(system["time_constants"]))
+    expected = np.sort(-1 / np.log(0.9 * np.linspace(0.7, 1.0, 4)))  # in steps
+    np.testing.assert_allclose(constants, expected, rtol=1e-4)
+    people = ssmc("inspect", "scan.onnx")
+    assert people.status == 0 and "state-space systems: 1" in people.out and "everything compiles" in people.out
+
+
+def test_inspect_tells_what_would_not_compile(ssmc: Ssmc, folder: Path) -> None:
+    told = json.loads(ssmc("inspect", "unsupported.onnx", "--json").out)
+    assert told["systems"] == [] and "Softmax_over_time" in json.dumps(told["unsupported"])
+    people = ssmc("inspect", "unsupported.onnx")
+    assert people.status == 0 and "would not compile" in people.out and "Softmax_over_time" in people.out
+
+
+def test_states_can_be_named(ssmc: Ssmc, folder: Path) -> None:
+    arguments = ("compile", "step.onnx", "--target", "epochcore", "-o", "p.ssmx", "--state", "x=x_next")
+    assert ssmc(*arguments).status == 0
+
+
+def test_print_ir_after(ssmc: Ssmc, folder: Path) -> None:
+    arguments = ("compile", "scan.onnx", "--target", "cim", "-o", "p.ssmx", "--print-ir-after")
+    one = ssmc(*arguments, "tile")
+    assert one.status == 0 and one.err.count("// after tile") == 1 and "%" in one.err
+    every = ssmc(*arguments, "all")
+    assert every.err.count("// after ") > 3
+
+
+def test_passes_option(ssmc: Ssmc, folder: Path) -> None:
+    arguments = ("compile", "scan.onnx", "--target", "cim", "-o", "p.ssmx", "--json", "--passes")
+    told = json.loads(ssmc(*arguments, "share-decays{levels=1},default").out)
+    assert told["passes"][0]["name"] == "share-decays"
+    assert any("share-decays{levels=1}" in loss["pass_text"] for loss in told["losses"])
+
+
+def test_listings(ssmc: Ssmc, folder: Path) -> None:
+    passes = json.loads(ssmc("passes", "--json").out)
+    names = [entry["name"] for entry in passes]
+    expected = "fold-constants fold-norms discretize diagonalize halve-conjugates share-decays quantize tile"
+    assert set(expected.split()) <= set(names) and all(entry["doc"] for entry in passes)
+    text = ssmc("passes").out
+    assert all(name in text for name in names)
+    assert "levels" in ssmc("passes", "share-decays").out
+    targets = json.loads(ssmc("targets", "--json").out)
+    assert [target["name"] for target in targets] == ["cim", "epochcore"]
+    for target in targets:
+        assert target["default_arch"] in target["architectures"] and target["noise_presets"] is not None
+        shown = ssmc("targets", target["name"]).out
+        (folder / "own.yaml").write_text(shown)
+        assert ssmc("targets", target["name"], "--arch", "own.yaml").out == shown
+        manual = ssmc("isa", target["name"])
+        assert manual.status == 0 and manual.out.startswith("# ")
+        table = json.loads(ssmc("isa", target["name"], "--json").out)
+        assert all(f"`{spec['mnemonic']}`" in manual.out for spec in table["instructions"])
+    assert ssmc("targets").status == 0 and ssmc("isa").status == 0
+
+
+def test_output_into_a_closed_pipe(folder: Path) -> None:
+    command = f"{sys.executable} -m ssmc.cli.main isa cim | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
+    assert done.stderr == "" and done.stdout.startswith("# ")
