@@ -1,1 +1,20 @@
-"""ONNX to graph."""
+"""ONNX files -> the graph of linear systems in them, and of what stands around the systems."""
+
+from ssmc.frontend.importer import import_onnx
+from ssmc.frontend.interface import Port
+from ssmc.frontend.load import load_model
+from ssmc.frontend.model import LiftedSystem, Model, Proof
+from ssmc.frontend.reference import check_inputs, reference
+from ssmc.frontend.translator import Refusal
+
+__all__ = [
+    "LiftedSystem",
+    "Model",
+    "Port",
+    "Proof",
+    "Refusal",
+    "check_inputs",
+    "import_onnx",
+    "load_model",
+    "reference",
+]

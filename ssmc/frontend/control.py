@@ -1,0 +1,116 @@
+"""Scan, Loop and If: their bodies are translated as steps, their states lifted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.evaluate import body_of, scan_form
+from ssmc.frontend.flow import Flow, Known, Refused, TimeMixing, Tracked, Unsupported, is_stream
+from ssmc.frontend.listing import Call, Listing
+from ssmc.frontend.recurrence import State, lift_states
+from ssmc.frontend.translator import Samples, Translator
+from ssmc.ir.graph import Value
+from ssmc.ir.ops.onnx_op import region
+
+
+def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """A Scan over time: its body is one step."""
+    captured = int(call.op["captured"])
+    own, outer = list(items[: len(items) - captured]), list(items[len(items) - captured :])
+    form = scan_form(call, len(own), [len(item.shape) for item in own])
+    body = body_of(region(call.op, "body"))
+    names, outputs = list(body.inputs.values()), list(body.outputs.values())
+    inner = Translator(
+        body,
+        translator.builder,
+        Samples(body, _scan_points(translator, call, form, body)),
+        translator.findings,
+        in_step=True,
+    )
+    for k, item in enumerate(own[form.states :]):
+        inner.env[names[form.states + k]] = _step_of(translator, item, form.input_axes[k], form.input_reversed[k])
+    for value, item in zip(names[len(own) :], outer, strict=True):
+        inner.env[value] = item
+    like = next((f.value for f in inner.env.values() if isinstance(f, Flow) and is_stream(translator.builder, f)), None)
+    if like is None:
+        raise Unsupported("nothing that it scans depends on the input")
+    length = next(item.shape[a] for item, a in zip(own[form.states :], form.input_axes, strict=True))
+    states = [State(str(k), names[k], outputs[k], own[k]) for k in range(form.states)]
+    last = lift_states(inner, states, "Scan", like)
+    found: list[Tracked] = [last[str(k)] for k in range(form.states)]
+    for k, item in enumerate(inner.demand(outputs[form.states :])):
+        found.append(_sequence_of(translator, item, like, form.output_axes[k], form.output_reversed[k], length))
+    return found
+
+
+def _step_of(translator: Translator, item: Flow | Known, axis: int, backward: bool) -> Tracked:
+    """A sequence as what one step of the body sees of it."""
+    if isinstance(item, Known):
+        raise Unsupported("it scans a constant")
+    if item.axes[axis] != "t":
+        raise TimeMixing("it scans an axis that is not time")
+    value = translator.builder.reverse(item.value) if backward else item.value
+    return Flow(value, item.axes[:axis] + item.axes[axis + 1 :], (*item.shape[:axis], *item.shape[axis + 1 :]))
+
+
+def _sequence_of(translator: Translator, item: Tracked, like: Value, axis: int, backward: bool, length: int) -> Tracked:
+    """What the steps give, stacked along time."""
+    if isinstance(item, Refused):
+        return item
+    if isinstance(item, Known):
+        stacked = np.broadcast_to(np.expand_dims(item.array, axis), _inserted(item.shape, axis, length))
+        return Known(np.array(stacked))
+    value = translator.builder.stream(item.value, like)
+    value = translator.builder.reverse(value) if backward else value
+    place = axis % (len(item.shape) + 1)
+    return Flow(value, item.axes[:place] + "t" + item.axes[place:], _inserted(item.shape, axis, length))
+
+
+def _inserted(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    place = axis % (len(shape) + 1)
+    return (*shape[:place], size, *shape[place:])
+
+
+def _scan_points(translator: Translator, call: Call, form: Any, body: Listing) -> list[dict[Value, Any]]:
+    """Sample points for a body: what it sees at the first and at a later step, its states drawn at random."""
+    points = []
+    rng = np.random.default_rng(0)
+    operands = [v for v in call.operands if v is not None]
+    for outer in range(len(translator.samples.points)):
+        arrays = translator.samples.at(outer, operands)
+        given = [arrays[v] for v in operands]
+        captured = given[len(given) - int(call.op["captured"]) :]
+        own = given[: len(given) - int(call.op["captured"])]
+        length = own[form.states].shape[form.input_axes[0]]
+        for step in {0, length // 2}:
+            states = [rng.standard_normal(np.shape(s)) for s in own[: form.states]]
+            seen = [np.take(s, step, axis=a) for s, a in zip(own[form.states :], form.input_axes, strict=True)]
+            points.append(dict(zip(body.inputs.values(), (*states, *seen, *captured), strict=True)))
+    return points
+
+
+def _if(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """An If whose condition does not depend on the data: the branch it takes, in place."""
+    captured = int(call.op["captured"])
+    condition = items[0]
+    if not isinstance(condition, Known):
+        raise Unsupported("its condition depends on the data")
+    taken = bool(np.asarray(condition.array).reshape(-1)[0])
+    body = body_of(region(call.op, "then_branch" if taken else "else_branch"))
+    operands = call.operands[len(call.operands) - captured :]
+    outer = items[len(items) - captured :]
+    points = []
+    for point in range(len(translator.samples.points)):
+        arrays = translator.samples.at(point, [v for v in operands if v is not None])
+        points.append(
+            {inner: arrays[v] for inner, v in zip(body.inputs.values(), operands, strict=True) if v is not None}
+        )
+    inner = Translator(body, translator.builder, Samples(body, points), translator.findings, translator.in_step)
+    inner.env.update(zip(body.inputs.values(), outer, strict=True))
+    return inner.demand(list(body.outputs.values()))
+
+
+CONTROL_RULES: dict[str, Callable[[Translator, Call, Sequence[Any]], list[Tracked]]] = {"Scan": _scan, "If": _if}

@@ -1,0 +1,96 @@
+"""A system given by sparse matrices, cut into groups that do not touch each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from ssmc.statespace import StateSpace
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """`inputs`, `states` and `outputs` say which old one stands at each new place."""
+
+    system: StateSpace
+    inputs: Index
+    states: Index
+    outputs: Index
+
+
+def group_system(system: StateSpace, b: Any, c: Any, d: Any) -> Grouped:
+    """The system of `system`'s states with input matrix b (n, I), output matrix c (O, n) and feedthrough d (O, I).
+
+    Equal groups are found where the matrices have them, in the order of their first input; otherwise there is one.
+    """
+    n, inputs, outputs = b.shape[0], b.shape[1], c.shape[0]
+    groups = _components(system, b, c, d)
+    if groups is None:
+        members = [(np.arange(n), np.arange(inputs), np.arange(outputs))]
+    else:
+        members = groups
+    states, ins, outs = (np.concatenate([m[k] for m in members]).astype(np.int64) for k in range(3))
+    fields: dict[str, Any] = {
+        "A": _states(system, members),
+        "B": np.stack([b[m[0]][:, m[1]].toarray() for m in members]),
+        "C": np.stack([c[m[2]][:, m[0]].toarray() for m in members]),
+        "D": np.stack([np.real(d[m[2]][:, m[1]].toarray()) for m in members]),
+    }
+    if system.x0 is not None:
+        fields["x0"] = np.stack([system.x0.reshape(-1)[m[0]] for m in members])
+    if system.delta is not None:
+        delta = np.broadcast_to(system.delta, (system.groups, system.states)).reshape(-1)
+        fields["delta"] = np.stack([delta[m[0]] for m in members])
+        if np.ptp(delta) == 0:
+            fields["delta"] = delta[:1].reshape(1, 1)
+    return Grouped(replace(system, **fields), ins, states, outs)
+
+
+def _states(system: StateSpace, members: list[tuple[Index, Index, Index]]) -> Any:
+    if system.diagonal:
+        return np.stack([system.A.reshape(-1)[m[0]] for m in members])
+    width = system.states
+    found = []
+    for m in members:
+        block = np.zeros((len(m[0]), len(m[0])), system.A.dtype)
+        group, place = m[0] // width, m[0] % width
+        same = group[:, None] == group[None, :]
+        block[same] = system.A[
+            np.broadcast_to(group[:, None], same.shape)[same],
+            np.broadcast_to(place[:, None], same.shape)[same],
+            np.broadcast_to(place[None, :], same.shape)[same],
+        ]
+        found.append(block)
+    return np.stack(found)
+
+
+def _components(system: StateSpace, b: Any, c: Any, d: Any) -> list[tuple[Index, Index, Index]] | None:
+    """Connected parts of the states, inputs and outputs, if all are of the same size; else None."""
+    n, inputs, outputs = b.shape[0], b.shape[1], c.shape[0]
+    links = [(abs(b), 0, n), (abs(c), n + inputs, 0), (abs(d), n + inputs, n)]
+    rows, columns = [], []
+    for matrix, row, column in links:
+        found = matrix.tocoo()
+        kept = found.data != 0
+        rows.append(found.coords[0][kept] + row)
+        columns.append(found.coords[1][kept] + column)
+    if not system.diagonal:
+        rows.append(np.arange(n))
+        columns.append(np.arange(n) // system.states * system.states)
+    total = n + inputs + outputs
+    r, k = np.concatenate(rows), np.concatenate(columns)
+    count, label = connected_components(sparse.coo_array((np.ones(len(r)), (r, k)), shape=(total, total)), directed=False)
+    order = np.argsort(label, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
+    members = [(p[p < n], p[(p >= n) & (p < n + inputs)] - n, p[p >= n + inputs] - n - inputs) for p in parts]
+    sizes = {tuple(len(x) for x in m) for m in members}
+    if count < 2 or len(sizes) != 1 or min(next(iter(sizes))) == 0:
+        return None
+    return sorted(members, key=lambda m: int(m[1][0]))

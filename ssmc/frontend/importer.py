@@ -1,0 +1,309 @@
+"""ONNX file -> Graph of `onnx.*` ops, one to one, every number in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.kernels import KERNELS
+from ssmc.frontend.proto import read_model, tensor_array
+from ssmc.ir.graph import Graph, Value
+from ssmc.ir.tensor import Tensor
+from ssmc.ir.types import TensorType
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+CONTROL = ("Scan", "Loop", "If")
+MAX_DEPTH = 16  # of subgraphs within subgraphs
+
+
+def import_onnx(path: str | Path) -> Graph:
+    """The file as a Graph of `onnx.*` ops. Attributes: `path`, `opset`, `producer`.
+
+    Initializers are `constant` nodes; bodies of Scan, Loop and If are Graphs in the attribute `regions`, the values
+    that they capture trailing operands of the node and trailing inputs of the body. Raises UserError for a file
+    that cannot be read, lists all its unknown ops at once, and names values that nothing produces.
+    """
+    model = read_model(path)
+    opsets = {entry.domain if entry.domain != "ai.onnx" else "": int(entry.version) for entry in model.opset_import}
+    importer = _Importer(opsets, str(path))
+    importer.check_ops(model.graph)
+    graph = importer.graph(model.graph, captured={}, depth=0)
+    graph.attributes.update(path=str(path), opset=opsets.get("", 1), producer=model.producer_name)
+    return graph
+
+
+@dataclass
+class _Scope:
+    """A graph under construction, with the values known in it by ONNX name."""
+
+    graph: Graph
+    values: dict[str, Value] = field(default_factory=dict)
+    shapes: dict[str, TensorType] = field(default_factory=dict)
+
+
+@dataclass
+class _Importer:
+    opsets: dict[str, int]
+    path: str
+
+    # -- checks ------------------------------------------------------------------------------------------
+
+    def check_ops(self, graph: onnx.GraphProto) -> None:
+        """Refuse ops that nobody gives a meaning to, all of them in one message."""
+        unknown: dict[str, list[str]] = {}
+        waiting = [graph]
+        while waiting:
+            here = waiting.pop()
+            for node in here.node:
+                waiting.extend(a.g for a in node.attribute if a.type == AttributeProto.GRAPH)
+                if not self._known(node):
+                    kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+                    unknown.setdefault(kind, []).append(name_of(node))
+        if unknown:
+            lines = [
+                f"{kind} ({len(names)}): {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+                for kind, names in sorted(unknown.items())
+            ]
+            raise UserError(
+                f"the model has {sum(map(len, unknown.values()))} nodes of unknown ops\n    " + "\n    ".join(lines),
+                where=self.path,
+                why="neither the ONNX standard nor this compiler gives these ops a meaning",
+                hint="export the model with standard ops (or with the op's body as a model-local function)",
+            )
+
+    def _known(self, node: onnx.NodeProto) -> bool:
+        if node.op_type in KERNELS or (node.domain in ("", "ai.onnx") and node.op_type in (*CONTROL, "Constant")):
+            return True
+        from onnx.reference.ops import load_op
+
+        try:
+            load_op("" if node.domain == "ai.onnx" else node.domain, node.op_type, self.version(node))
+        except Exception:
+            return False
+        return True
+
+    def version(self, node: onnx.NodeProto) -> int:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if domain not in self.opsets:
+            return 1
+        return self.opsets[domain]
+
+    # -- building ----------------------------------------------------------------------------------------
+
+    def graph(self, proto: onnx.GraphProto, captured: dict[str, TensorType], depth: int) -> Graph:
+        """A (sub)graph; `captured` are the names it takes from outside, appended to its inputs in this order."""
+        if depth > MAX_DEPTH:
+            raise UserError("subgraphs are nested too deeply", where=self.path, hint=f"at most {MAX_DEPTH} levels")
+        scope = _Scope(Graph(proto.name or "graph"))
+        scope.shapes = {info.name: _tensor_type(info) for info in (*proto.value_info, *proto.output)}
+        weights = {tensor.name for tensor in proto.initializer}
+        for info in proto.input:
+            if info.name not in weights:
+                self._input(scope, info.name, _tensor_type(info))
+        for name, kind in captured.items():
+            self._input(scope, name, kind)
+        for tensor in proto.initializer:
+            self._constant(scope, tensor.name, tensor_array(tensor, self.path))
+        for sparse in proto.sparse_initializer:
+            self._constant(scope, sparse.values.name, _dense(sparse))
+        for node in self._ordered(proto, scope):
+            self._node(scope, node, depth)
+        for info in proto.output:
+            if info.name not in scope.values:
+                raise UserError(f"nothing produces the output '{info.name}'", where=self.path)
+            scope.graph.add("output", [scope.values[info.name]], {"name": info.name})
+        return scope.graph
+
+    def _input(self, scope: _Scope, name: str, kind: TensorType) -> None:
+        scope.values[name] = scope.graph.add("input", [], {"name": name, "type": kind}, name=name)
+
+    def _constant(self, scope: _Scope, name: str, array: np.ndarray, provenance: Sequence[str] = ()) -> None:
+        if array.dtype.kind not in "biufc":
+            array = array.astype(np.float64) if array.dtype.kind == "V" else np.zeros(array.shape)
+        tensor = Tensor(array)
+        kind = TensorType(tensor.shape, str(array.dtype))
+        scope.values[name] = scope.graph.add("constant", [], {"value": tensor}, types=(kind,), provenance=provenance)
+
+    def _ordered(self, proto: onnx.GraphProto, scope: _Scope) -> list[onnx.NodeProto]:
+        """The nodes so that values come before their uses. Raises UserError for a cycle or a missing value."""
+        known = set(scope.values)
+        if _in_order(proto.node, known):
+            return list(proto.node)
+        made = {name for node in proto.node for name in node.output if name}
+        missing = [
+            f"'{name}' (read by {name_of(node)})"
+            for node in proto.node
+            for name in reads(node)
+            if name not in made and name not in known
+        ]
+        if missing:
+            raise UserError(
+                f"nothing produces {', '.join(missing[:6])}",
+                where=self.path,
+                why="the graph reads values that no node, input or weight gives",
+                hint="the file is damaged; check it with onnx.checker and export it again",
+            )
+        ordered: list[onnx.NodeProto] = []
+        waiting = list(proto.node)
+        while waiting:
+            later = []
+            for node in waiting:
+                if all(name in known for name in reads(node)):
+                    ordered.append(node)
+                    known.update(node.output)
+                else:
+                    later.append(node)
+            if len(later) == len(waiting):
+                raise UserError(
+                    f"the graph has a cycle through {name_of(later[0])}", where=self.path, hint="export it again"
+                )
+            waiting = later
+        return ordered
+
+    def _node(self, scope: _Scope, node: onnx.NodeProto, depth: int) -> None:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            self._constant(scope, node.output[0], _constant_value(node, self.path), (name_of(node),))
+            return
+        operands = [scope.values[name] if name else None for name in node.input]
+        regions: dict[str, Graph] = {}
+        outer: dict[str, TensorType] = {}
+        bodies = [a for a in node.attribute if a.type == AttributeProto.GRAPH]
+        for attribute in bodies:
+            for name in _captures(attribute.g):
+                if name not in scope.values:
+                    raise UserError(f"nothing produces '{name}'", where=f"{self.path}: {name_of(node)}")
+                outer[name] = scope.graph.type(scope.values[name])  # type: ignore[assignment]
+        for attribute in bodies:
+            regions[attribute.name] = self.graph(attribute.g, outer, depth + 1)
+        operands += [scope.values[name] for name in outer]
+        outputs = list(node.output)
+        while outputs and not outputs[-1]:
+            outputs.pop()
+        attrs = {
+            "node": in_float64(node, scope.graph, operands),
+            "version": self.version(node),
+            "opset": self.opsets.get("", 1),
+            "regions": regions,
+            "captured": len(outer),
+        }
+        types = tuple(scope.shapes.get(name, TensorType(None, "?")) for name in outputs)
+        first = scope.graph.add(
+            f"onnx.{node.op_type}",
+            operands,
+            attrs,
+            name=outputs[0] if outputs else node.op_type,
+            types=types,
+            provenance=(name_of(node),),
+        )
+        for index, name in enumerate(outputs):
+            if name:
+                scope.values[name] = Value(first.node, index)
+
+
+def name_of(node: onnx.NodeProto) -> str:
+    """What to call a node when speaking to the user: its name, or its op and first output."""
+    return node.name or f"{node.op_type}({node.output[0] if node.output else ''})"
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Names that a node and its subgraphs read."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            names += _captures(attribute.g)
+    return names
+
+
+def _captures(graph: onnx.GraphProto) -> list[str]:
+    own = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {name for node in graph.node for name in node.output}
+    names = [name for node in graph.node for name in reads(node)] + [info.name for info in graph.output]
+    return list(dict.fromkeys(name for name in names if name not in own))
+
+
+def _in_order(nodes: Sequence[onnx.NodeProto], known: set[str]) -> bool:
+    seen = set(known)
+    for node in nodes:
+        if any(name not in seen for name in reads(node)):
+            return False
+        seen.update(node.output)
+    return True
+
+
+def _tensor_type(info: onnx.ValueInfoProto) -> TensorType:
+    if not info.type.HasField("tensor_type"):
+        return TensorType(None, "?")
+    tensor = info.type.tensor_type
+    try:
+        dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    except Exception:
+        dtype = "?"
+    if not tensor.HasField("shape"):
+        return TensorType(None, dtype)
+    dims: list[int | str | None] = []
+    for dim in tensor.shape.dim:
+        dims.append(int(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or None)
+    return TensorType(tuple(dims), dtype)
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
+    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    whole = np.zeros(tuple(sparse.dims), values.dtype)
+    if indices.ndim == 1:
+        whole.reshape(-1)[indices] = values
+    else:
+        whole[tuple(indices.T)] = values
+    return whole
+
+
+def _constant_value(node: onnx.NodeProto, path: str) -> np.ndarray:
+    attribute = node.attribute[0]
+    value: Any = helper.get_attribute_value(attribute)
+    match attribute.name:
+        case "value":
+            return tensor_array(value, path)
+        case "sparse_value":
+            return _dense(value)
+        case "value_float" | "value_floats":
+            return np.asarray(value, np.float64)
+        case "value_int" | "value_ints":
+            return np.asarray(value, np.int64)
+    return np.zeros(np.shape(value))  # strings carry no numbers
+
+
+def in_float64(node: onnx.NodeProto, graph: Graph, operands: Sequence[Value | None]) -> onnx.NodeProto:
+    """A copy of the node whose float tensors and casts are float64, without its subgraphs."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.ClearField("attribute")
+    for attribute in node.attribute:
+        if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+            continue
+        new = copy.attribute.add()
+        new.CopyFrom(attribute)
+        if attribute.type == AttributeProto.TENSOR and attribute.t.data_type in FLOATS:
+            new.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float64)))
+        elif attribute.name in ("to", "dtype") and attribute.i in FLOATS:
+            new.i = TensorProto.DOUBLE
+    if node.op_type == "QuantizeLinear" and not any(a.name == "output_dtype" and a.i for a in node.attribute):
+        zero = operands[2] if len(operands) > 2 else None
+        dtype = "uint8" if zero is None else getattr(graph.type(zero), "dtype", "uint8")
+        copy.attribute.append(helper.make_attribute("output_dtype", _INTEGERS.get(dtype, TensorProto.UINT8)))
+    return copy
+
+
+_INTEGERS = {
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+    "uint16": TensorProto.UINT16,
+    "int16": TensorProto.INT16,
+    "int4": TensorProto.INT4,
+    "uint4": TensorProto.UINT4,
+}

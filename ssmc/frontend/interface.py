@@ -1,0 +1,126 @@
+"""What the model takes and gives: axes and roles of inputs and outputs, and concrete sizes to study it at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from typing import Any
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.listing import Listing
+from ssmc.ir.graph import Graph, Value
+from ssmc.ir.op import Array
+from ssmc.ir.types import TensorType, ValueType
+
+MAX_READINGS = 24  # ways to read the inputs' axes that are tried before giving up
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the model, as the user sees it.
+
+    `axes` has a letter for each axis of the user's array (b batch, t time, f feature, 1 size one), `shape` are the
+    dimensions in the file (names where they are dynamic), `dtype` the file's element type.
+    """
+
+    name: str
+    axes: str
+    shape: tuple[int | str | None, ...]
+    dtype: str
+    role: str
+    type: ValueType
+
+
+def input_types(graph: Graph) -> dict[str, TensorType]:
+    """Declared types of the model's inputs. Raises UserError where a rank is not declared."""
+    found = {}
+    for node in graph.inputs():
+        kind = node.op["type"]
+        if kind.shape is None:
+            raise UserError(
+                f"the input '{node.op['name']}' has no declared shape",
+                hint="export the model with its input shapes (dynamic axes may be named)",
+            )
+        found[node.op["name"]] = kind
+    return found
+
+
+def concrete_shapes(types: Mapping[str, TensorType], batch: int, length: int) -> dict[str, tuple[int, ...]]:
+    """Sizes for the dynamic axes: the first axis is taken for the batch, any other for time."""
+    found = {}
+    for name, kind in types.items():
+        assert kind.shape is not None
+        found[name] = tuple(
+            d if isinstance(d, int) and d > 0 else (batch if i == 0 else length) for i, d in enumerate(kind.shape)
+        )
+    return found
+
+
+def is_dynamic(types: Mapping[str, TensorType]) -> tuple[bool, bool]:
+    """Is the batch dynamic, is the length?"""
+    dims = [(i, d) for kind in types.values() for i, d in enumerate(kind.shape or ()) if not (isinstance(d, int) and d > 0)]
+    return any(i == 0 for i, _ in dims), any(i > 0 for i, _ in dims)
+
+
+def readings(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Ways to read the inputs of a sequence model, the likeliest first: axes for each input."""
+    options = []
+    for name, shape in shapes.items():
+        integer = not dtypes[name].startswith(("float", "bfloat", "double"))
+        match len(shape):
+            case 0:
+                options.append([""])
+            case 1:
+                options.append(["t", "b", "f"])
+            case 2:
+                options.append(["bt", "tb"] if integer else ["bt", "bf", "tf", "tb", "ff"])
+            case n:
+                rest = "f" * (n - 3)
+                options.append(["btf" + rest, "bft" + rest, "tbf" + rest, "bff" + rest])
+                if n == 4:
+                    options[-1].append("bfft")
+    names = list(shapes)
+
+    def consistent(axes: Sequence[str]) -> bool:
+        sizes: dict[str, set[int]] = {"b": set(), "t": set()}
+        for name, letters in zip(names, axes, strict=True):
+            for letter, size in zip(letters, shapes[name], strict=True):
+                if letter in sizes:
+                    sizes[letter].add(size)
+        return len(sizes["t"]) == 1 and len(sizes["b"]) <= 1
+
+    ranked = sorted(product(*(enumerate(o) for o in options)), key=lambda chosen: sum(i for i, _ in chosen))
+    found = (tuple(letters for _, letters in chosen) for chosen in ranked)
+    yield from islice((dict(zip(names, axes, strict=True)) for axes in found if consistent(axes)), MAX_READINGS)
+
+
+def sample_inputs(
+    listing: Listing, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, TensorType], seed: int
+) -> dict[Value, Array]:
+    """Random inputs of the given shapes: tokens inside the tables they index, single numbers a step positive."""
+    rng = np.random.default_rng(seed)
+    found: dict[Value, Any] = {}
+    for name, value in listing.inputs.items():
+        shape, dtype = shapes[name], types[name].dtype
+        if dtype == "bool":
+            found[value] = rng.integers(0, 2, shape).astype(bool)
+        elif dtype.startswith(("int", "uint")):
+            found[value] = rng.integers(0, _rows(listing, value), shape)
+        elif len(shape) < 3 and (len(shape) < 2 or shape[-1] == 1 or len(shapes) > 1 and len(shape) == 2):
+            found[value] = np.float32(rng.uniform(0.05, 1.0, shape)).astype(np.float64)
+        else:
+            found[value] = np.float32(rng.standard_normal(shape)).astype(np.float64)
+    return found
+
+
+def _rows(listing: Listing, value: Value) -> int:
+    """How many different integers an input may hold: the shortest table that it looks up."""
+    sizes = [2 if not listing.users.get(value) else 1 << 16]
+    reached = listing.influenced({value})
+    for call in listing.calls:
+        if call.kind == "Gather" and call.operands[1] in reached and call.operands[0] in listing.constants:
+            sizes.append(listing.constants[call.operands[0]].shape[int(call.attrs.get("axis", 0))])
+    return max(min(sizes), 1) if min(sizes) < 1 << 16 else 2

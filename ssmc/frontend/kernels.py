@@ -1,0 +1,391 @@
+"""Meaning of the frequent ONNX ops in numpy, in the precision of their operands: one table, op type -> function.
+
+What is not here is run by `onnx.reference`, which is exact but slow to start; the two are tested against each other.
+A function takes the operand arrays (None where absent), the attributes and the number of results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssmc.ir.functions import UNARY
+
+Array = np.ndarray[Any, Any]
+Attrs = dict[str, Any]
+Kernel = Callable[[Sequence[Any], Attrs, int], Sequence[Any]]
+
+
+def _elementwise(function: Callable[..., Any]) -> Kernel:
+    return lambda x, attrs, results: (np.asarray(function(*x)),)
+
+
+def _folded(function: Callable[..., Any]) -> Kernel:
+    def run(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+        total = x[0]
+        for other in x[1:]:
+            total = function(total, other)
+        return (np.asarray(total),)
+
+    return run
+
+
+def _divide(a: Array, b: Array) -> Array:
+    if a.dtype.kind in "iu" and b.dtype.kind in "iu":
+        return np.asarray(np.trunc(a / np.where(b == 0, 1, b)).astype(a.dtype))
+    return np.asarray(a / b)
+
+
+def axes_of(x: Sequence[Any], attrs: Attrs, slot: int, default: Sequence[int] | None = None) -> list[int] | None:
+    """Axes given as an operand (newer opsets) or as an attribute (older ones)."""
+    if len(x) > slot and x[slot] is not None:
+        return [int(a) for a in np.atleast_1d(x[slot])]
+    if "axes" in attrs:
+        return [int(a) for a in attrs["axes"]]
+    return None if default is None else list(default)
+
+
+def _unsqueeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axes = axes_of(x, attrs, 1, ()) or []
+    rank = x[0].ndim + len(axes)
+    return (np.expand_dims(x[0], tuple(sorted(a % rank for a in axes))),)
+
+
+def _squeeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axes = axes_of(x, attrs, 1)
+    return (np.squeeze(x[0]) if axes is None else np.squeeze(x[0], tuple(axes)),)
+
+
+def reshape_target(shape: Sequence[int], wanted: Sequence[int], allow_zero: bool = False) -> tuple[int, ...]:
+    """The result shape of a Reshape, with its zeros and its -1 resolved."""
+    target = [shape[i] if d == 0 and not allow_zero else int(d) for i, d in enumerate(wanted)]
+    if -1 in target:
+        rest = int(np.prod([d for d in target if d != -1], dtype=np.int64))
+        target[target.index(-1)] = int(np.prod(shape, dtype=np.int64)) // rest if rest else 0
+    return tuple(target)
+
+
+def _reshape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    wanted = x[1] if len(x) > 1 else attrs["shape"]
+    return (x[0].reshape(reshape_target(x[0].shape, [int(d) for d in wanted], bool(attrs.get("allowzero", 0)))),)
+
+
+def _transpose(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (np.transpose(x[0], attrs.get("perm")),)
+
+
+def slices_of(x: Sequence[Any], attrs: Attrs, rank: int) -> list[tuple[int, slice]]:
+    """(axis, slice) of a Slice, in either form."""
+    limit = np.iinfo(np.int64).max
+
+    def bound(value: int) -> int:
+        return int(max(min(int(value), limit), -limit))
+
+    if len(x) > 1:
+        starts, ends = np.atleast_1d(x[1]), np.atleast_1d(x[2])
+        axes = range(len(starts)) if len(x) < 4 or x[3] is None else [int(a) for a in np.atleast_1d(x[3])]
+        steps = [1] * len(starts) if len(x) < 5 or x[4] is None else [int(s) for s in np.atleast_1d(x[4])]
+    else:
+        starts, ends = attrs["starts"], attrs["ends"]
+        axes, steps = attrs.get("axes", range(len(starts))), [1] * len(starts)
+    found = []
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        stop: int | None = bound(end)
+        if step < 0 and stop is not None and stop < -(1 << 31):
+            stop = None
+        found.append((int(axis) % rank, slice(bound(start), stop, step)))
+    return found
+
+
+def _slice(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    index: list[Any] = [slice(None)] * x[0].ndim
+    for axis, part in slices_of(x, attrs, x[0].ndim):
+        start, stop, step = part.start, part.stop, part.step
+        if step < 0 and stop is not None and stop < 0 and stop < -x[0].shape[axis]:
+            stop = None
+        index[axis] = slice(start, stop, step)
+    return (x[0][tuple(index)],)
+
+
+def _gather(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (np.take(x[0], np.asarray(x[1]).astype(np.int64), axis=attrs.get("axis", 0)),)
+
+
+def split_sizes(x: Sequence[Any], attrs: Attrs, results: int) -> list[int]:
+    """Sizes of the parts of a Split, in any of its forms."""
+    axis = attrs.get("axis", 0)
+    size = x[0].shape[axis]
+    if len(x) > 1 and x[1] is not None:
+        return [int(s) for s in x[1]]
+    if "split" in attrs:
+        return [int(s) for s in attrs["split"]]
+    part = -(-size // results)
+    return [min(part, size - part * i) for i in range(results)]
+
+
+def _split(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    bounds = np.cumsum(split_sizes(x, attrs, results))[:-1]
+    return np.split(x[0], bounds, axis=attrs.get("axis", 0))
+
+
+def _expand(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    shape = np.broadcast_shapes(x[0].shape, tuple(int(d) for d in x[1]))
+    return (np.broadcast_to(x[0], shape),)
+
+
+def _shape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (np.asarray(x[0].shape[slice(attrs.get("start", 0), attrs.get("end"))], np.int64),)
+
+
+def _constant_of_shape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    from onnx import numpy_helper
+
+    value = numpy_helper.to_array(attrs["value"]) if "value" in attrs else np.zeros(1)
+    return (np.full(tuple(int(d) for d in x[0]), value.reshape(-1)[0]),)
+
+
+def _cast(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    from onnx import helper
+
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(attrs["to"]))
+    return (np.asarray(x[0]).astype(np.float64 if dtype.kind == "f" else dtype),)
+
+
+def _gemm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    a = x[0].T if attrs.get("transA") else x[0]
+    b = x[1].T if attrs.get("transB") else x[1]
+    y = attrs.get("alpha", 1.0) * (a @ b)
+    return (y + attrs.get("beta", 1.0) * x[2] if len(x) > 2 and x[2] is not None else y,)
+
+
+def _reduce(function: Callable[..., Any]) -> Kernel:
+    def run(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+        axes = axes_of(x, attrs, 1)
+        if not axes:
+            if attrs.get("noop_with_empty_axes"):
+                return (x[0],)
+            axes = list(range(x[0].ndim))
+        return (np.asarray(function(x[0], axis=tuple(axes), keepdims=bool(attrs.get("keepdims", 1)))),)
+
+    return run
+
+
+def _layer_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axes = tuple(range(attrs.get("axis", -1) % x[0].ndim, x[0].ndim))
+    centred = x[0] - x[0].mean(axes, keepdims=True)
+    scale = 1 / np.sqrt((centred**2).mean(axes, keepdims=True) + attrs.get("epsilon", 1e-5))
+    y = centred * scale * x[1]
+    y = y + x[2] if len(x) > 2 and x[2] is not None else y
+    return (y, x[0].mean(axes, keepdims=True), scale)[:results]
+
+
+def _rms_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axes = tuple(range(attrs.get("axis", -1) % x[0].ndim, x[0].ndim))
+    scale = 1 / np.sqrt((x[0] ** 2).mean(axes, keepdims=True) + attrs.get("epsilon", 1e-5))
+    return (x[0] * scale * x[1],)
+
+
+def _clip(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    low, high = clip_bounds(x, attrs)
+    y = x[0] if low is None else np.maximum(x[0], low)
+    return (y if high is None else np.minimum(y, high),)
+
+
+def clip_bounds(x: Sequence[Any], attrs: Attrs) -> tuple[Any, Any]:
+    """Limits of a Clip, in either form; None where there is none."""
+    low = x[1] if len(x) > 1 else attrs.get("min")
+    high = x[2] if len(x) > 2 else attrs.get("max")
+    return low, high
+
+
+def _gelu(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (UNARY["gelu_tanh" if text(attrs.get("approximate", "none")) == "tanh" else "gelu"](x[0]),)
+
+
+def text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """Convolution in one spatial dimension, by windows, or by FFT where the kernel is long."""
+    if x[0].ndim != 3:
+        raise NotImplementedError("only one spatial dimension")
+    weight = x[1]
+    groups, stride = attrs.get("group", 1), attrs.get("strides", [1])[0]
+    left, right = conv_padding(attrs, x[0].shape[2], weight.shape[2])
+    dilation = attrs.get("dilations", [1])[0]
+    if dilation > 1:
+        wide = np.zeros((*weight.shape[:2], (weight.shape[2] - 1) * dilation + 1))
+        wide[..., ::dilation] = weight
+        weight = wide
+    u = np.pad(x[0], ((0, 0), (0, 0), (left, right)))
+    batch, channels, length = u.shape
+    taps, outputs = weight.shape[2], weight.shape[0]
+    u = u.reshape(batch, groups, channels // groups, length)
+    kernel = weight.reshape(groups, outputs // groups, channels // groups, taps)
+    if taps > 32:
+        from scipy.fft import irfft, next_fast_len, rfft
+
+        size = next_fast_len(length + taps - 1, real=True)
+        product = np.einsum("bgif,goif->bgof", rfft(u, size), rfft(kernel[..., ::-1], size))
+        y = irfft(product, size)[..., taps - 1 : length]
+    else:
+        y = np.zeros((batch, groups, outputs // groups, max(length - taps + 1, 0)))
+        for tap in range(taps):
+            y += np.einsum("bgil,goi->bgol", u[..., tap : tap + y.shape[-1]], kernel[..., tap])
+    y = y.reshape(batch, outputs, -1)[..., ::stride]
+    return (y + x[2][:, None] if len(x) > 2 and x[2] is not None else y,)
+
+
+def conv_padding(attrs: Attrs, length: int, taps: int) -> tuple[int, int]:
+    """Padding before and after, of a convolution in one dimension."""
+    mode = text(attrs.get("auto_pad", "NOTSET"))
+    if mode in ("NOTSET", "VALID"):
+        left, right = attrs.get("pads", [0, 0]) if mode == "NOTSET" else (0, 0)
+        return int(left), int(right)
+    stride, reach = attrs.get("strides", [1])[0], (taps - 1) * attrs.get("dilations", [1])[0] + 1
+    total = max((-(-length // stride) - 1) * stride + reach - length, 0)
+    half = total // 2
+    return (half, total - half) if mode == "SAME_UPPER" else (total - half, half)
+
+
+def _pad(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    if text(attrs.get("mode", "constant")) != "constant":
+        raise NotImplementedError("only constant padding")
+    widths, value = pad_widths(x, attrs)
+    y = np.full([s + a + b for s, (a, b) in zip(x[0].shape, widths, strict=True)], value, dtype=x[0].dtype)
+    source = tuple(slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in zip(x[0].shape, widths, strict=True))
+    target = tuple(slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(y.shape, widths, strict=True))
+    y[target] = x[0][source]
+    return (y,)
+
+
+def pad_widths(x: Sequence[Any], attrs: Attrs) -> tuple[list[tuple[int, int]], float]:
+    """(before, after) of every axis, and the value that fills, of a Pad in either form."""
+    pads = [int(p) for p in (x[1] if len(x) > 1 else attrs["pads"])]
+    value = x[2] if len(x) > 2 and x[2] is not None else attrs.get("value", 0.0)
+    rank = x[0].ndim
+    axes = [int(a) % rank for a in x[3]] if len(x) > 3 and x[3] is not None else list(range(rank))
+    widths = [(0, 0)] * rank
+    for i, axis in enumerate(axes):
+        widths[axis] = (pads[i], pads[i + len(axes)])
+    return widths, float(np.asarray(value).reshape(-1)[0])
+
+
+def _where(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (np.where(x[0], x[1], x[2]),)
+
+
+def quantized_range(attrs: Attrs) -> tuple[int, int]:
+    """Smallest and largest integer of a QuantizeLinear's output type."""
+    from onnx import TensorProto
+
+    names = {
+        TensorProto.UINT8: (0, 255),
+        TensorProto.INT8: (-128, 127),
+        TensorProto.UINT16: (0, 65535),
+        TensorProto.INT16: (-32768, 32767),
+        TensorProto.UINT4: (0, 15),
+        TensorProto.INT4: (-8, 7),
+    }
+    return names[attrs["output_dtype"]]
+
+
+def along(parameter: Any, rank: int, axis: int) -> Any:
+    """A scale or zero point per channel, shaped to meet an operand of `rank` axes."""
+    array = np.asarray(parameter)
+    if array.size == 1:
+        return array.reshape(())
+    return array.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+
+
+def _quantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    low, high = quantized_range(attrs)
+    axis = attrs.get("axis", 1)
+    zero = along(x[2], x[0].ndim, axis) if len(x) > 2 and x[2] is not None else 0
+    scaled = np.rint(x[0] / along(x[1], x[0].ndim, axis)) + zero
+    return (np.clip(scaled, low, high).astype(np.int64),)
+
+
+def _dequantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axis = attrs.get("axis", 1)
+    zero = along(x[2], x[0].ndim, axis) if len(x) > 2 and x[2] is not None else 0
+    return ((x[0] - zero) * along(x[1], x[0].ndim, axis).astype(np.float64),)
+
+
+def _batch_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    scale, shift = batch_norm_factors(x, attrs)
+    shape = [-1 if i == 1 else 1 for i in range(x[0].ndim)]
+    return (x[0] * scale.reshape(shape) + shift.reshape(shape),)
+
+
+def batch_norm_factors(x: Sequence[Any], attrs: Attrs) -> tuple[Array, Array]:
+    """The scale and shift that a BatchNormalization in inference amounts to."""
+    scale = x[1] / np.sqrt(x[4] + attrs.get("epsilon", 1e-5))
+    return scale, x[2] - x[3] * scale
+
+
+UNARY_OPS: dict[str, str] = {
+    "Identity": "identity", "Neg": "neg", "Abs": "abs", "Sign": "sign", "Sqrt": "sqrt", "Reciprocal": "reciprocal",
+    "Exp": "exp", "Log": "log", "Sin": "sin", "Cos": "cos", "Tanh": "tanh", "Erf": "erf", "Sigmoid": "sigmoid",
+    "Relu": "relu", "Softplus": "softplus", "Softsign": "softsign", "HardSwish": "hardswish", "Mish": "mish",
+    "Floor": "floor", "Ceil": "ceil", "Round": "round",
+}  # fmt: skip
+
+KERNELS: dict[str, Kernel] = {
+    **{kind: _elementwise(UNARY[function]) for kind, function in UNARY_OPS.items()},
+    "Dropout": lambda x, attrs, results: (x[0],),
+    "Not": _elementwise(np.logical_not),
+    "Add": _elementwise(np.add),
+    "Sub": _elementwise(np.subtract),
+    "Mul": _elementwise(np.multiply),
+    "Div": _elementwise(_divide),
+    "Pow": _elementwise(np.power),
+    "Max": _folded(np.maximum),
+    "Min": _folded(np.minimum),
+    "Sum": _folded(np.add),
+    "And": _elementwise(np.logical_and),
+    "Or": _elementwise(np.logical_or),
+    "Greater": _elementwise(np.greater),
+    "GreaterOrEqual": _elementwise(np.greater_equal),
+    "Less": _elementwise(np.less),
+    "LessOrEqual": _elementwise(np.less_equal),
+    "Equal": _elementwise(np.equal),
+    "Where": _where,
+    "Clip": _clip,
+    "Gelu": _gelu,
+    "Cast": _cast,
+    "Shape": _shape,
+    "Size": lambda x, attrs, results: (np.asarray(x[0].size, np.int64),),
+    "ConstantOfShape": _constant_of_shape,
+    "Expand": _expand,
+    "Reshape": _reshape,
+    "Flatten": lambda x, attrs, results: (
+        x[0].reshape(int(np.prod(x[0].shape[: attrs.get("axis", 1)], dtype=np.int64)), -1),
+    ),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Concat": lambda x, attrs, results: (np.concatenate([np.asarray(a) for a in x], axis=attrs["axis"]),),
+    "Slice": _slice,
+    "Split": _split,
+    "Gather": _gather,
+    "Pad": _pad,
+    "MatMul": _elementwise(np.matmul),
+    "Gemm": _gemm,
+    "Einsum": lambda x, attrs, results: (np.einsum(text(attrs["equation"]), *x, optimize=True),),
+    "Conv": _conv,
+    "ReduceSum": _reduce(np.sum),
+    "ReduceMean": _reduce(np.mean),
+    "ReduceMax": _reduce(np.max),
+    "ReduceMin": _reduce(np.min),
+    "ReduceProd": _reduce(np.prod),
+    "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
+    "SimplifiedLayerNormalization": _rms_norm,
+    "BatchNormalization": _batch_norm,
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
+}

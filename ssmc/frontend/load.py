@@ -1,0 +1,331 @@
+"""`load_model`: an ONNX file as a graph of linear systems and what stands around them, proved to be the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.activations import recognise_activations
+from ssmc.frontend.asynchronous import recognise_asynchronous
+from ssmc.frontend.builder import Builder
+from ssmc.frontend.flow import Flow, Known, Refused, Tracked
+from ssmc.frontend.fusion import fuse_systems
+from ssmc.frontend.importer import import_onnx
+from ssmc.frontend.interface import Port, concrete_shapes, input_types, is_dynamic, readings, sample_inputs
+from ssmc.frontend.listing import Listing, list_calls
+from ssmc.frontend.model import Model, Proof, count_other_ops, describe_systems
+from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, require, run_file, run_graph
+from ssmc.frontend.recurrence import State, lift_states
+from ssmc.frontend.reference import runner, step_through
+from ssmc.frontend.step import ambiguous, pair_states
+from ssmc.frontend.translator import Findings, Refusal, Samples, Translator
+from ssmc.ir.graph import Graph, Value
+from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
+
+TEMPORAL = frozenset("Scan Loop DFT CumSum LinearAttention CausalConvWithState".split())
+BATCH, LENGTH, STEPS = 3, 11, 6
+
+
+@dataclass(eq=False)
+class _Attempt:
+    """One reading of the file, translated."""
+
+    form: str
+    graph: Graph
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    states: dict[str, str] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
+    notes: tuple[str, ...] = ()
+    proofs: list[Proof] = field(default_factory=list)
+    failure: UserError | None = None
+
+
+def load_model(
+    path: str | Path, *, tolerance: float = 1e-6, states: Mapping[str, str] | None = None, strict: bool = True
+) -> Model:
+    """Lift the model in `path`.
+
+    `tolerance` bounds the error of the lifted model against the file, relative to the largest output, in float64.
+    `states` names the state inputs of a one-step model and the outputs that are their next values, where that is not
+    to be found out. With `strict` false, what cannot be lifted is listed in `Model.unsupported` instead of raised.
+
+    Raises UserError for a file that is not a model, that holds no state-space system, or that has nodes which cannot
+    be translated (all of them in one message).
+    """
+    source = _Source(Path(path), import_onnx(path), tolerance)
+    best: _Attempt | None = None
+    for attempt in source.attempts(states):
+        best = best or attempt  # the likeliest reading is the one to report
+        if not attempt.findings.refusals and attempt.failure is None:
+            best = attempt
+            break
+    if best is None:
+        raise UserError("no axis of the inputs can be time", where=str(path), hint="export with inputs (batch, time, ...)")
+    if strict:
+        _require_lifted(best, str(path))
+    return _finished(best, source)
+
+
+def _require_lifted(attempt: _Attempt, path: str) -> None:
+    refusals = attempt.findings.refusals
+    if refusals:
+        lines = [f"{r.op} '{r.node}': {r.reason}" for r in dict.fromkeys(refusals)]
+        shown = lines[:20] + ([f"... and {len(lines) - 20} more"] if len(lines) > 20 else [])
+        raise UserError(
+            f"{len(lines)} node{'s' if len(lines) > 1 else ''} cannot be translated\n    " + "\n    ".join(shown),
+            where=path,
+            why="the targets run linear recurrences and what is computed step by step; other ways to mix time are refused",
+            hint="replace these layers, or export the part of the model before or after them",
+        )
+    if attempt.failure is not None:
+        raise attempt.failure
+    if not any(True for _ in attempt.graph.nodes("ssm", "recurrence", "fir")):
+        raise UserError(
+            "no state-space system was found in the model",
+            where=path,
+            why="every output depends on the present step alone",
+            hint="if this is one step of a recurrent model, export its states as inputs and outputs",
+        )
+
+
+def _finished(attempt: _Attempt, source: _Source) -> Model:
+    graph = attempt.graph
+    graph.attributes.update(form=attempt.form, states=dict(attempt.states))
+    return Model(
+        graph,
+        source.path,
+        attempt.form,
+        attempt.inputs,
+        attempt.outputs,
+        attempt.states,
+        describe_systems(graph, attempt.findings.lifts),
+        count_other_ops(graph),
+        tuple(dict.fromkeys(attempt.findings.refusals)),
+        tuple(attempt.proofs),
+        attempt.notes,
+    )
+
+
+@dataclass(eq=False)
+class _Source:
+    path: Path
+    graph: Graph
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        self.listing: Listing = list_calls(self.graph)
+        self.types: dict[str, TensorType] = input_types(self.graph)
+        self.shapes = concrete_shapes(self.types, BATCH, LENGTH)
+
+    def attempts(self, states: Mapping[str, str] | None) -> Any:
+        """Readings of the file, the likeliest first: as a sequence model, or as one step."""
+        temporal = any(call.kind in TEMPORAL for call in self.listing.calls)
+        pairs: dict[str, str] = {}
+        if states is not None or not temporal:
+            pairs = pair_states(self.listing, self.types, self._point(0), states)
+        if pairs:
+            yield self._as_step(pairs)
+        if states is None:
+            dtypes = {name: kind.dtype for name, kind in self.types.items()}
+            for axes in readings(self.shapes, dtypes):
+                yield self._as_sequence(axes)
+
+    def _point(self, seed: int) -> dict[Value, Any]:
+        return sample_inputs(self.listing, self.shapes, self.types, seed)
+
+    def _translator(self, in_step: bool) -> Translator:
+        samples = Samples(self.listing, [self._point(0), self._point(1)])
+        return Translator(self.listing, Builder(Graph("model")), samples, Findings(), in_step)
+
+    # -- sequence models -----------------------------------------------------------------------------------
+
+    def _as_sequence(self, axes: Mapping[str, str]) -> _Attempt:
+        translator = self._translator(in_step=False)
+        ports = tuple(self._input(translator, name, axes[name], axes[name]) for name in self.types)
+        attempt = _Attempt("sequence", translator.builder.graph, ports, findings=translator.findings)
+        found = translator.demand(list(self.listing.outputs.values()))
+        self._outputs(attempt, translator, dict(zip(self.listing.outputs, found, strict=True)), {}, ports)
+        return attempt
+
+    def _input(self, translator: Translator, name: str, axes: str, user_axes: str, role: str = "data") -> Port:
+        """An input node and the flow that stands for it."""
+        kind, shape = self.types[name], self.shapes[name]
+        element = "real" if kind.dtype.startswith(("float", "double", "bfloat")) else "index"
+        features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
+        flow: FlowType = (StreamType if "t" in user_axes else SequenceType)(features, element)  # type: ignore[arg-type]
+        if "t" not in user_axes and role == "data":
+            role = "state" if "f" in axes else "data"
+        attrs = {"name": name, "type": flow, "axes": user_axes, "role": role}
+        value = translator.builder.graph.add("input", [], attrs, name=name)
+        translator.env[self.listing.inputs[name]] = Flow(value, axes, shape)
+        return Port(name, user_axes, tuple(kind.shape or ()), kind.dtype, role, flow)
+
+    # -- one-step models -----------------------------------------------------------------------------------
+
+    def _as_step(self, pairs: dict[str, str]) -> _Attempt:
+        translator = self._translator(in_step=True)
+        batched = self._batched(pairs)
+        ports = []
+        for name in self.types:
+            rank = len(self.shapes[name])
+            axes = "b" + "f" * (rank - 1) if batched and rank else "f" * rank
+            inner = axes[1:] if batched and rank else axes
+            user = ("b" if name in pairs else "bt") + inner
+            ports.append(self._input(translator, name, axes, user, "state" if name in pairs else "data"))
+        listing = self.listing
+        streams = [f.value for n, v in listing.inputs.items() if n not in pairs and isinstance(f := translator.env[v], Flow)]
+        attempt = _Attempt("step", translator.builder.graph, tuple(ports), (), pairs, translator.findings)
+        carried = []
+        for name, target in pairs.items():
+            initial = translator.env.pop(listing.inputs[name])
+            assert isinstance(initial, Flow)
+            carried.append(State(target, listing.inputs[name], listing.outputs[target], initial))
+        last = lift_states(translator, carried, "step", streams[0])
+        names = list(listing.outputs)
+        found = dict(zip(names, translator.demand([listing.outputs[n] for n in names]), strict=True))
+        self._outputs(attempt, translator, {**found, **last}, pairs, tuple(ports), streams[0])
+        attempt.notes = tuple(ambiguous(pairs, self.shapes))
+        return attempt
+
+    def _batched(self, pairs: Mapping[str, str]) -> bool:
+        """Is the first axis of every input the batch?"""
+        first = {kind.shape[0] if kind.shape else None for kind in self.types.values()}
+        dynamic = any(not isinstance(d, int) for d in first)
+        ranks = [len(kind.shape or ()) for kind in self.types.values()]
+        return dynamic or (len(first) == 1 and min(ranks) > 1) or (len(first) == 1 and next(iter(first)) == 1)
+
+    # -- outputs, clean-up, proof --------------------------------------------------------------------------
+
+    def _outputs(
+        self,
+        attempt: _Attempt,
+        translator: Translator,
+        found: Mapping[str, Tracked],
+        pairs: Mapping[str, str],
+        ports: tuple[Port, ...],
+        like: Value | None = None,
+    ) -> None:
+        graph, builder = attempt.graph, translator.builder
+        if attempt.findings.refusals or any(isinstance(item, Refused) for item in found.values()):
+            return
+        declared = {node.op["name"]: node for node in self.graph.outputs()}
+        outputs = []
+        for name, item in found.items():
+            if isinstance(item, Known):
+                attempt.findings.refusals.append(Refusal(name, "output", "it does not depend on the input"))
+                return
+            assert isinstance(item, Flow)
+            state = name in pairs.values()
+            value = item.value
+            if attempt.form == "step" and not state and like is not None:
+                value = builder.stream(value, like)
+            kind: Any = graph.type(value)
+            axes = item.axes
+            if attempt.form == "step":
+                axes = ("b" if state else "bt") + axes.replace("b", "")
+            role = "state" if state else "data"
+            graph.add("output", [value], {"name": name, "axes": axes, "role": role}, name=name)
+            declared_type: Any = declared[name].types[0]
+            outputs.append(Port(name, axes, declared_type.shape or item.shape, declared_type.dtype, role, kind))
+        attempt.outputs = tuple(outputs)
+        self._simplify(attempt)
+        try:
+            self._prove(attempt)
+        except UserError as error:
+            attempt.failure = error
+
+    def _simplify(self, attempt: _Attempt) -> None:
+        graph = attempt.graph
+        graph.prune()
+        renamed: dict[str, str] = {}
+        for step in (recognise_asynchronous, fuse_systems):
+            new = step(graph)
+            renamed = {old: new.get(name, name) for old, name in renamed.items()} | new
+        recognise_activations(graph)
+        graph.prune()
+        lifts = [replace(lift, node=renamed.get(lift.node, lift.node)) for lift in attempt.findings.lifts]
+        attempt.findings.lifts = list({lift.node: lift for lift in lifts if lift.node in graph}.values())
+        attempt.inputs = tuple(self._with_role(graph, port) for port in attempt.inputs)
+
+    def _with_role(self, graph: Graph, port: Port) -> Port:
+        """Mark the input that is the elapsed time of an asynchronous system."""
+        name = next(node.name for node in graph.inputs() if node.op["name"] == port.name)
+        for node in graph.nodes("ssm"):
+            operands = graph.operands(node.name)
+            clock = operands[1] if len(operands) > 1 else None
+            while clock is not None and graph.op(clock.node).name == "reshape":
+                clock = graph.operand(clock.node, 0)
+            if clock is not None and clock.node == name:
+                graph.set_op(name, graph.op(name).with_attrs(role="dt"))
+                return replace(port, role="dt")
+        return port
+
+    def _prove(self, attempt: _Attempt) -> None:
+        """The lifted graph against the file, in float64 and by onnxruntime, at two sizes where they are dynamic."""
+        dynamic_batch, dynamic_length = is_dynamic(self.types)
+        sizes = [(BATCH, LENGTH)]
+        if attempt.form == "sequence" and (dynamic_batch or dynamic_length):
+            sizes.append((BATCH + 2 if dynamic_batch else BATCH, LENGTH + 6 if dynamic_length else LENGTH))
+        for number, (batch, length) in enumerate(sizes):
+            arrays = self._proof_inputs(attempt, batch, length, seed=7 + number)
+            batch, length = _sizes(attempt.inputs, arrays)
+            found = run_graph(attempt.graph, attempt.inputs, attempt.outputs, arrays)
+            exact = run_file(self.listing, attempt.inputs, attempt.states, attempt.form, arrays)
+            exact = {port.name: exact[port.name] for port in attempt.outputs}
+            attempt.proofs += compare("the file in float64", found, exact, batch, length, self.tolerance)
+            require(attempt.proofs, str(self.path))
+            attempt.proofs += compare(
+                "onnxruntime", found, self._run(attempt, arrays), batch, length, RUNTIME_TOLERANCE
+            )
+            require(attempt.proofs, str(self.path))
+
+    def _run(self, attempt: _Attempt, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        run = runner(str(self.path))
+        typed = {
+            port.name: arrays[port.name].astype(port.dtype if port.dtype not in ("?", "bfloat16") else np.float32)
+            for port in attempt.inputs
+            if port.name in arrays
+        }
+        try:
+            found = run(typed) if attempt.form == "sequence" else step_through(run, attempt.inputs, attempt.states, typed)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                "onnxruntime cannot run the file at this size",
+                where=str(self.path),
+                why=str(error).splitlines()[0],
+                hint="the file declares dynamic axes that it does not support; export it at a fixed size",
+            ) from error
+        return {port.name: found[port.name] for port in attempt.outputs}
+
+    def _proof_inputs(self, attempt: _Attempt, batch: int, length: int, seed: int) -> dict[str, Any]:
+        shapes = concrete_shapes(self.types, batch, length)
+        point = sample_inputs(self.listing, shapes, self.types, seed)
+        arrays = {name: np.asarray(point[value]) for name, value in self.listing.inputs.items()}
+        if attempt.form == "sequence":
+            return arrays
+        rows = [sample_inputs(self.listing, shapes, self.types, seed + 31 * k) for k in range(STEPS)]
+        for port in attempt.inputs:
+            if port.name in attempt.states:
+                if len(port.axes) > len(port.shape):
+                    arrays[port.name] = arrays[port.name][None]
+                continue
+            steps = np.stack([np.asarray(row[self.listing.inputs[port.name]]) for row in rows])
+            arrays[port.name] = steps[None] if len(port.shape) < len(port.axes) - 1 else np.moveaxis(steps, 0, 1)
+        return arrays
+
+
+def _sizes(ports: tuple[Port, ...], arrays: Mapping[str, Any]) -> tuple[int, int]:
+    found = {"b": 1, "t": 1}
+    for port in ports:
+        for letter, size in zip(port.axes, np.shape(arrays[port.name]), strict=True):
+            if letter in found:
+                found[letter] = size
+    return found["b"], found["t"]

@@ -1,0 +1,137 @@
+"""A lifted model: its graph of ssm ops, and what was learned on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssmc.frontend.interface import Port
+from ssmc.frontend.translator import Lift, Refusal
+from ssmc.ir.graph import Graph
+from ssmc.statespace import StateSpace, frequencies, time_constants
+
+STRUCTURE = frozenset("input output constant reshape slice take transpose broadcast concat spread complex real imag".split())
+SYSTEMS = ("ssm", "recurrence", "fir")
+
+
+@dataclass(frozen=True, eq=False)
+class LiftedSystem:
+    """One linear system of the model.
+
+    `kind` says what it became: 'linear time-invariant', 'asynchronous', 'selective' (its decay is computed from the
+    data) or 'fir'. `states` counts those of one group as they are stored. Time constants and frequencies are
+    those of the poles, in steps and cycles per step (or per unit of dt), and None where there are no fixed poles.
+    """
+
+    name: str
+    node: str
+    disguise: str
+    kind: str
+    groups: int
+    states: int
+    inputs: int
+    outputs: int
+    is_complex: bool
+    reverse: bool
+    time_constants: np.ndarray | None
+    frequencies: np.ndarray | None
+    where: tuple[str, ...]
+    proof_error: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A comparison of the whole model, after lifting, with the file: `error` is max|y - ref| / max|ref|."""
+
+    against: str
+    batch: int
+    length: int
+    output: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.error <= self.tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What `load_model` gives. `graph` is at the ssm level; see `LiftedSystem` and `Port` for the rest."""
+
+    graph: Graph
+    path: Path
+    form: str  # "sequence" or "step"
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    states: dict[str, str]  # of a one-step model: input -> output
+    systems: tuple[LiftedSystem, ...]
+    other_ops: dict[str, int]
+    unsupported: tuple[Refusal, ...]
+    proofs: tuple[Proof, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def interface(self) -> dict[str, tuple[Port, ...]]:
+        return {"inputs": self.inputs, "outputs": self.outputs}
+
+
+def describe_systems(graph: Graph, lifts: list[Lift]) -> tuple[LiftedSystem, ...]:
+    """The systems of a graph, with where they were found."""
+    origin = {lift.node: lift for lift in lifts}
+    found = []
+    for node in graph.nodes(*SYSTEMS):
+        lift = origin.get(node.name)
+        if lift is None and node.op.name == "fir":
+            lift = Lift(node.name, "convolution", node.provenance, 0.0)
+        if lift is None:
+            continue
+        found.append(_describe(graph, node.name, lift, len(found)))
+    return tuple(found)
+
+
+def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
+    node = graph.node(name)
+    shape: tuple[int, ...] = node.types[0].shape  # type: ignore[union-attr]
+    size = int(np.prod(shape, dtype=np.int64))
+    label, reverse = f"system{number}", bool(node.op["reverse"])
+    if node.op.name == "recurrence":
+        is_complex = node.types[0].element == "complex"  # type: ignore[union-attr]
+        return LiftedSystem(
+            label, name, lift.disguise, "selective", size, 1, size, size, is_complex, reverse, None, None, lift.where, lift.proof_error
+        )
+    if node.op.name == "fir":
+        taps = node.op["kernel"].shape[1]
+        return LiftedSystem(
+            label, name, lift.disguise, "fir", shape[0], taps - 1, shape[0], shape[0], False, reverse, None, None, lift.where, lift.proof_error
+        )
+    system: StateSpace = node.op["system"]
+    return LiftedSystem(
+        label,
+        name,
+        lift.disguise,
+        "asynchronous" if system.asynchronous else "linear time-invariant",
+        system.groups,
+        system.states,
+        system.inputs,
+        system.outputs,
+        system.is_complex,
+        reverse,
+        time_constants(system),
+        frequencies(system),
+        lift.where,
+        lift.proof_error,
+    )
+
+
+def count_other_ops(graph: Graph) -> dict[str, int]:
+    """How often each op occurs that is neither a system nor mere arrangement."""
+    names = Counter(
+        f"{node.op.name} {node.op['fn']}" if node.op.name in ("unary", "binary", "gate", "reduce") else node.op.name
+        for node in graph.nodes()
+        if node.op.name not in STRUCTURE and node.op.name not in SYSTEMS
+    )
+    return dict(sorted(names.items()))

@@ -1,0 +1,133 @@
+"""An ONNX file as a checked ModelProto: read, external data, local functions, weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import external_data_helper, numpy_helper
+
+from ssmc.diagnostics import UserError
+
+MAX_ELEMENTS = 1 << 31  # protobuf itself ends at 2 GB; what claims more is damaged or hostile
+
+
+def read_model(path: str | Path) -> onnx.ModelProto:
+    """The model in `path`, with external data loaded and model-local functions inlined.
+
+    Raises UserError where the file is missing, is not ONNX, is truncated, points outside its folder, or holds
+    weights that are not finite.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"there is no file '{file}'", hint="give the path of an .onnx file")
+    data = file.read_bytes()
+    model = _parse(data, file)
+    _load_external(model, file)
+    if model.functions:
+        from onnx.inliner import inline_local_functions
+
+        model = inline_local_functions(model)
+    _check_weights(model.graph, file)
+    return model
+
+
+def _parse(data: bytes, file: Path) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    looks_onnx = data[:1] == b"\x08" and b"\x3a" in data[:4096]  # field 1 (ir_version), then field 7 (graph)
+    try:
+        model.ParseFromString(data)
+    except Exception as error:
+        if looks_onnx:
+            raise UserError(
+                "the ONNX file is truncated or damaged", where=str(file), why=str(error), hint="export it again"
+            ) from None
+        raise UserError("not an ONNX file", where=str(file), why="it is no ONNX protobuf message") from None
+    if not model.ir_version or not model.HasField("graph") or not model.opset_import:
+        truncated = looks_onnx and bool(model.ir_version)
+        what = "the ONNX file is truncated or damaged" if truncated else "not an ONNX file"
+        raise UserError(what, where=str(file), why="it holds no graph with an opset", hint="export the model again")
+    if not model.graph.output:
+        raise UserError("the model has no outputs", where=str(file), hint="export it again, with its outputs")
+    return model
+
+
+def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+    """The graph and all its subgraphs."""
+    found, waiting = [], [graph]
+    while waiting:
+        here = waiting.pop()
+        found.append(here)
+        for node in here.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    waiting.append(attribute.g)
+                waiting.extend(attribute.graphs)
+    return found
+
+
+def _load_external(model: onnx.ModelProto, file: Path) -> None:
+    """Read external tensors, from files in the model's folder (or below it) only."""
+    folder = file.resolve().parent
+    for tensor in external_data_helper._get_all_tensors(model):
+        if not external_data_helper.uses_external_data(tensor):
+            continue
+        location = external_data_helper.ExternalDataInfo(tensor).location
+        target = (folder / location).resolve()
+        if Path(location).is_absolute() or not target.is_relative_to(folder):
+            raise UserError(
+                f"the weight '{tensor.name}' lies outside the model's folder: '{location}'",
+                where=str(file),
+                hint="put the weight file beside the model and give a relative path",
+            )
+        if not target.is_file():
+            raise UserError(
+                f"the weight file '{location}' is missing",
+                where=str(file),
+                why=f"the weight '{tensor.name}' is stored there",
+                hint="copy it beside the model",
+            )
+        try:
+            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        except Exception as error:
+            raise UserError(f"the weight file '{location}' cannot be read", where=str(file), why=str(error)) from None
+
+
+def _check_weights(graph: onnx.GraphProto, file: Path) -> None:
+    bad = []
+    for here in _graphs(graph):
+        for tensor in here.initializer:
+            array = tensor_array(tensor, str(file))
+            if array.dtype.kind in "fc" and not np.isfinite(array).all() and not _is_bound(array):
+                bad.append(f"'{tensor.name}' ({int((~np.isfinite(array)).sum())} of {array.size})")
+    if bad:
+        raise UserError(
+            f"weights are not finite: {', '.join(bad[:8])}{' and more' if len(bad) > 8 else ''}",
+            where=str(file),
+            why="they hold NaN or infinity",
+            hint="check the training run; export again from a good checkpoint",
+        )
+
+
+def _is_bound(array: np.ndarray) -> bool:
+    """Infinities without NaN in a small tensor are masks or limits of a Clip, not weights."""
+    return not np.isnan(array).any() and (array.size == 1 or bool(np.isin(array, (0, -np.inf, np.inf)).all()))
+
+
+def tensor_array(tensor: onnx.TensorProto, where: str = "") -> np.ndarray:
+    """A TensorProto as numpy array. Raises UserError where its size and its data do not agree."""
+    size = 1
+    for dim in tensor.dims:
+        size *= int(dim)
+        if dim < 0 or size > MAX_ELEMENTS:
+            raise UserError(f"the weight '{tensor.name}' has impossible dimensions {list(tensor.dims)}", where=where)
+    try:
+        return numpy_helper.to_array(tensor)
+    except Exception as error:
+        raise UserError(
+            f"the weight '{tensor.name}' cannot be read",
+            where=where,
+            why=str(error),
+            hint="the file is damaged; export the model again",
+        ) from None

@@ -1,0 +1,392 @@
+"""From a state and its next value to a linear system: the one primitive behind Scan, Loop and one-step models.
+
+The nodes between a state s and its next value s' are tested to be affine in s, s' = A s + v. The drive v is
+those nodes at s = 0; A is found by evaluating them (`transition`). An A that is always the same makes an `ssm`;
+one that changes with the data a `recurrence`, whose decay is the derivative of the nodes (`tangent`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from ssmc.frontend.builder import Operand
+from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported, align, known_operand, wrap
+from ssmc.frontend.listing import Call
+from ssmc.frontend.tangent import tangents
+from ssmc.frontend.transition import Transition, find_transition
+from ssmc.frontend.translator import Lift, Translator
+from ssmc.ir.graph import Value
+from ssmc.ir.op import Array
+from ssmc.ir.tensor import Tensor
+from ssmc.ir.types import StreamType
+from ssmc.statespace import StateSpace
+
+
+@dataclass(frozen=True)
+class State:
+    """A carried value: `current` is read in a step, `following` is its next value, `initial` what it starts from."""
+
+    name: str
+    current: Value
+    following: Value
+    initial: Flow | Known
+
+
+def lift_states(translator: Translator, states: Sequence[State], disguise: str, like: Value) -> dict[str, Tracked]:
+    """Turn the states into systems; afterwards the translator knows `current` and `following` of each.
+
+    `like` is any stream of the model. Returns the last state of each, as sequence values. States that are not
+    linear become Refused, with a line in the findings.
+    """
+    influenced = [translator.listing.influenced({state.current}) for state in states]
+    links: nx.DiGraph[int] = nx.DiGraph()
+    links.add_nodes_from(range(len(states)))
+    for i, reach in enumerate(influenced):
+        links.add_edges_from((i, j) for j, state in enumerate(states) if state.following in reach)
+    groups = nx.condensation(links)
+    last: dict[str, Tracked] = {}
+    for group in nx.topological_sort(groups):
+        members = sorted(groups.nodes[group]["members"])
+        lifting = _Lifting(translator, [states[i] for i in members], disguise, like)
+        last.update(lifting.run(set().union(*(influenced[i] for i in members))))
+    return last
+
+
+@dataclass(eq=False)
+class _Lifting:
+    """States that depend on each other, lifted together."""
+
+    translator: Translator
+    states: Sequence[State]
+    disguise: str
+    like: Value
+
+    def run(self, influenced: set[Value]) -> dict[str, Tracked]:
+        self.influenced = influenced
+        translator, states = self.translator, self.states
+        followings = [state.following for state in states]
+        calls = [
+            call
+            for call in translator.listing.needed(followings, {state.current for state in states})
+            if any(v in influenced for v in call.operands)
+        ]
+        outside = {v for call in calls for v in call.operands if v is not None and v not in influenced}
+        frontier = sorted(outside) + [v for v in followings if v not in influenced]
+        found = translator.demand(frontier)
+        if any(isinstance(item, Refused) for item in found):
+            return self._give_up()
+        where = tuple(dict.fromkeys(name for call in calls for name in call.provenance))
+        if not calls:
+            return self._delay(states[0], found[-1])
+        try:
+            with translator.builder.origin(where):
+                return self._lift(calls, sorted(outside), where)
+        except Unsupported as reason:
+            name = calls[0].name if calls else states[0].name
+            kind = calls[0].kind if calls else "state"
+            translator.findings.refusals.append(_refusal(name, kind, str(reason)))
+            return self._give_up()
+
+    def _give_up(self) -> dict[str, Tracked]:
+        for state in self.states:
+            self.translator.env[state.current] = self.translator.env[state.following] = Refused()
+        return {state.name: Refused() for state in self.states}
+
+    def _delay(self, state: State, following: Tracked) -> dict[str, Tracked]:
+        """A state that only hands the next value on: what reads it reads the step before."""
+        builder, translator = self.translator.builder, self.translator
+        translator.env[state.following] = following
+        if not isinstance(following, Flow) or following.value == state.initial:
+            translator.env[state.current] = following if isinstance(following, Known) else state.initial
+            return {state.name: following}
+        shape = following.features
+        n = prod(shape)
+        stream = builder.stream(following.value, self.like)
+
+        def before() -> Tracked:
+            start = state.initial
+            if isinstance(start, Known) and not np.any(start.array):
+                return Flow(builder.add("delay", [stream], steps=1), following.axes, following.shape)
+            self.axes, self.shapes, self.features = [following.axes], [following.shape], [shape]
+            x0 = self._vector([start])
+            x0 = x0 if isinstance(x0, Value) else builder.constant(x0)
+            one = np.ones((n, 1, 1))
+            system = StateSpace(A=np.zeros((n, 1)), B=one, C=one, D=0 * one, read_before=True)
+            y, _ = builder.recurrent("ssm", [builder.reshape(stream, (n,)), None, x0], system=system)
+            return wrap(builder.reshape(y, shape), following.axes, following.shape)
+
+        translator.later[state.current] = before
+        return {state.name: Flow(builder.add("pool", [stream], kind="last"), following.axes, following.shape)}
+
+    # -- the parts of s' = A s + v -------------------------------------------------------------------------
+
+    def _lift(self, calls: Sequence[Call], outside: Sequence[Value], where: tuple[str, ...]) -> dict[str, Tracked]:
+        self.shapes = [self._shape(state) for state in self.states]
+        zeros = {s.current: Known(np.zeros(shape)) for s, shape in zip(self.states, self.shapes, strict=True)}
+        driven = self.translator.substituted(zeros)
+        drives = driven.demand([state.following for state in self.states])
+        if any(isinstance(item, Refused) for item in drives):
+            raise Unsupported("the drive of the state could not be translated")
+        self.axes = [_axes_of(item, shape) for item, shape in zip(drives, self.shapes, strict=True)]
+        self.features = [
+            tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
+            for shape, axes in zip(self.shapes, self.axes, strict=True)
+        ]
+        self.where = where
+        transitions = [self._transition(point, outside) for point in range(len(self.translator.samples.points))]
+        self.error = self._check(transitions, outside)
+        if all(t.index.shape == transitions[0].index.shape and t.invariant(transitions[0]) for t in transitions):
+            self._system(transitions[0], drives)
+        else:
+            self._recurrence(_widest(transitions), driven, calls, drives)
+        return self._last
+
+    def _recurrent(self, name: str, operands: Sequence[Operand | None], **attrs: Any) -> tuple[Value, Value]:
+        """A system, noted as found."""
+        y, last = self.translator.builder.recurrent(name, operands, **attrs)
+        self.translator.findings.lifts.append(Lift(last.node, self.disguise, self.where, self.error))
+        return y, last
+
+    def _shape(self, state: State) -> tuple[int, ...]:
+        found = self.translator.samples.at(0, [state.following])[state.following]
+        return tuple(np.shape(found))
+
+    def _map(self, point: int, outside: Sequence[Value]) -> Any:
+        samples, states = self.translator.samples, self.states
+        apart = [s.following for s in states if s.following not in self.influenced]
+        given = samples.at(point, [*outside, *apart])
+
+        def f(x: Array) -> Array:
+            feed = dict(given)
+            start = 0
+            for state, shape, axes, features in zip(states, self.shapes, self.axes, self.features, strict=True):
+                size = prod(features)
+                feed[state.current] = from_rows(x[:, start : start + size], axes, shape)
+                start += size
+            found = evaluate(samples.listing, feed, [state.following for state in states])
+            rows = [
+                to_rows(np.broadcast_to(found[s.following], shape), axes)
+                for s, shape, axes in zip(states, self.shapes, self.axes, strict=True)
+            ]
+            return np.concatenate(rows, axis=1).astype(np.float64)
+
+        return f
+
+    @property
+    def _batch(self) -> int:
+        axes, shape = self.axes[0], self.shapes[0]
+        return shape[axes.index("b")] if "b" in axes else 1
+
+    def _transition(self, point: int, outside: Sequence[Value]) -> Transition:
+        rng = np.random.default_rng(point)
+        found = find_transition(self._map(point, outside), self._batch, self.features, rng)
+        if found is None:
+            raise Unsupported("the next state is not a linear function of the state")
+        return found
+
+    def _check(self, transitions: Sequence[Transition], outside: Sequence[Value]) -> float:
+        """Largest error of A s + v at fresh states, relative to the largest next state."""
+        worst = 0.0
+        for point, transition in enumerate(transitions):
+            x = np.random.default_rng(99 + point).standard_normal(transition.offset.shape)
+            expected = self._map(point, outside)(x)
+            error = float(np.abs(transition.apply(x) - expected).max(initial=0.0))
+            worst = max(worst, error / max(float(np.abs(expected).max(initial=0.0)), 1e-300))
+        return worst
+
+    # -- building ------------------------------------------------------------------------------------------
+
+    def _vector(self, items: Sequence[Tracked]) -> Operand:
+        """Tensors of the states' shapes as one vector of all n states."""
+        builder = self.translator.builder
+        parts: list[Operand] = []
+        for item, features, axes in zip(items, self.features, self.axes, strict=True):
+            if isinstance(item, Known):
+                full = np.broadcast_to(np.asarray(item.array, np.float64), self.shapes[len(parts)])
+                value = known_operand(builder, np.array(full), axes)
+            else:
+                assert isinstance(item, Flow)
+                value = builder.broadcast(item.value, features)
+            parts.append(builder.reshape(value, (prod(features),)))
+        return builder.concat(parts, -1)
+
+    def _take(self, x: Operand, index: Any) -> Operand:
+        size = self.translator.builder.features(x)[-1]
+        if np.array_equal(index, np.arange(size)):
+            return x
+        return self.translator.builder.emit("take", [x], axis=-1, index=Tensor(np.asarray(index, np.int64)))
+
+    def _initial(self) -> Operand | None:
+        initial = self._vector([state.initial for state in self.states])
+        return None if not isinstance(initial, Value) and not np.any(initial) else initial
+
+    def _system(self, transition: Transition, drives: Sequence[Tracked]) -> None:
+        """An `ssm` with one group per block; B and C are identities, which later fusion fills."""
+        builder, pairs = self.translator.builder, transition.complex_pairs
+        order = transition.index.reshape(-1)
+        u = builder.stream(self._take(self._vector(drives), order), self.like)
+        system = _block_system(transition, pairs)
+        initial = self._initial()
+        x0: Operand | None = None
+        if initial is not None:
+            x0 = self._take(initial, order)
+            if pairs is not None:
+                x0 = builder.emit("complex", [_every_other(builder, x0, 0), _every_other(builder, x0, 1)])
+            x0 = x0 if isinstance(x0, Value) else builder.constant(x0)
+        y, final = self._recurrent("ssm", [u, None, x0], system=system)
+        last: Operand = final
+        back = np.argsort(order)
+        if pairs is not None:
+            last = builder.concat([builder.emit("real", [last]), builder.emit("imag", [last])], -1)
+            last = self._take(last, np.argsort(transition.index.T.reshape(-1)))
+        else:
+            last = self._take(last, back)
+        self._publish(self._take(y, back), last)
+
+        def before() -> Operand:
+            early, _ = self._recurrent("ssm", [u, None, x0], system=_reads_before(system))
+            return self._take(early, back)
+
+        self._later(before)
+
+    def _recurrence(
+        self, transition: Transition, driven: Translator, calls: Sequence[Call], drives: Sequence[Tracked]
+    ) -> None:
+        """x_k = a_k x_{k-1} + v_k with a_k computed from the data, elementwise or as complex numbers."""
+        builder, pairs = self.translator.builder, transition.complex_pairs
+        if transition.width > 1 and pairs is None:
+            raise Unsupported("the states are mixed by a matrix that depends on the data")
+        v, initial = self._vector(drives), self._initial()
+        order = transition.index.T.reshape(-1)  # all first parts, then all second parts
+        back = np.argsort(order)
+        half = len(order) // 2
+        seeds = np.ones(len(order)) if pairs is None else np.isin(np.arange(len(order)), transition.index[:, 0])
+        slopes = tangents(driven, calls, self._seeds(seeds.astype(np.float64)), [s.following for s in self.states])
+        a = self._vector(slopes)
+        operands: list[Operand | None] = [a, v, initial]
+        if pairs is not None:
+            operands = [
+                None
+                if x is None
+                else builder.emit("complex", [self._take(x, order[:half]), self._take(x, order[half:])])
+                for x in operands
+            ]
+        a, drive = operands[0], builder.stream(operands[1], self.like) if operands[1] is not None else None
+        full = [a, drive, operands[2]]
+        y, final = self._recurrent("recurrence", full)
+
+        def parts(x: Operand) -> Operand:
+            if pairs is None:
+                return x
+            return self._take(builder.concat([builder.emit("real", [x]), builder.emit("imag", [x])], -1), back)
+
+        self._publish(parts(y), parts(final))
+        self._later(lambda: parts(self._recurrent("recurrence", full, read_before=True)[0]))
+
+    def _seeds(self, direction: Array) -> dict[Value, Tracked]:
+        seeds: dict[Value, Tracked] = {}
+        start = 0
+        for state, shape, axes, features in zip(self.states, self.shapes, self.axes, self.features, strict=True):
+            rows = np.broadcast_to(direction[start : start + prod(features)], (self._batch, prod(features)))
+            seeds[state.current] = Known(from_rows(rows, axes, shape))
+            start += prod(features)
+        return seeds
+
+    def _pieces(self, vector: Operand) -> list[Tracked]:
+        """The vector of all n states as tensors of the states' shapes."""
+        found: list[Tracked] = []
+        start = 0
+        for shape, axes, features in zip(self.shapes, self.axes, self.features, strict=True):
+            piece = self.translator.builder.slice(vector, -1, start, start + prod(features))
+            found.append(wrap(self.translator.builder.reshape(piece, features), axes, shape))
+            start += prod(features)
+        return found
+
+    def _publish(self, x: Operand, last: Operand) -> None:
+        for state, item in zip(self.states, self._pieces(x), strict=True):
+            self.translator.env[state.following] = item
+        self._last = {state.name: item for state, item in zip(self.states, self._pieces(last), strict=True)}
+
+    def _later(self, before: Any) -> None:
+        """The states before each step, made when something other than the recurrence reads them."""
+        made: list[Tracked] = []
+
+        def piece(i: int) -> Tracked:
+            if not made:
+                made.extend(self._pieces(before()))
+            return made[i]
+
+        for i, state in enumerate(self.states):
+            self.translator.later[state.current] = lambda i=i: piece(i)  # type: ignore[misc]
+
+
+def _widest(transitions: Sequence[Transition]) -> Transition:
+    """The transition with the widest blocks: at some points a matrix can look simpler than it is."""
+    return max(transitions, key=lambda t: t.width)
+
+
+def _block_system(transition: Transition, pairs: Array | None) -> StateSpace:
+    blocks, width = transition.index.shape
+    if pairs is not None:
+        return StateSpace(
+            A=pairs[0][:, None],
+            B=np.tile([[[1.0, 1.0j]]], (blocks, 1, 1)),
+            C=np.tile([[[1.0], [-1.0j]]], (blocks, 1, 1)),
+            D=np.zeros((blocks, 2, 2)),
+        )
+    eye = np.tile(np.eye(width), (blocks, 1, 1))
+    a = transition.matrices[0]
+    return StateSpace(A=a[:, :, 0] if width == 1 else a, B=eye, C=eye, D=np.zeros((blocks, width, width)))
+
+
+def _reads_before(system: StateSpace) -> StateSpace:
+    from dataclasses import replace
+
+    return replace(system, read_before=True)
+
+
+def _every_other(builder: Any, x: Operand, first: int) -> Operand:
+    return builder.slice(x, -1, first, None, 2)  # type: ignore[no-any-return]
+
+
+def _refusal(node: str, kind: str, reason: str) -> Any:
+    from ssmc.frontend.translator import Refusal
+
+    return Refusal(node, kind, reason)
+
+
+def _axes_of(item: Tracked, shape: tuple[int, ...]) -> str:
+    """The axes of a state: those of its drive; with no drive to tell, the batch is the first one."""
+    if isinstance(item, Flow):
+        return "f" * (len(shape) - len(item.axes)) + item.axes
+    return "b" + "f" * (len(shape) - 1) if shape else ""
+
+
+def to_rows(array: Array, axes: str) -> Array:
+    """An ONNX tensor as (batch, features in one row)."""
+    if "b" not in axes:
+        return array.reshape(1, -1)
+    return np.moveaxis(array, axes.index("b"), 0).reshape(array.shape[axes.index("b")], -1)
+
+
+def from_rows(rows: Array, axes: str, shape: tuple[int, ...]) -> Array:
+    """The inverse of `to_rows`."""
+    if "b" not in axes:
+        return rows.reshape(shape)
+    at = axes.index("b")
+    moved = rows.reshape(shape[at], *shape[:at], *shape[at + 1 :])
+    return np.moveaxis(moved, 0, at)
+
+
+def is_stream_value(translator: Translator, item: Tracked) -> bool:
+    return isinstance(item, Flow) and isinstance(translator.builder.graph.type(item.value), StreamType)
+
+
+__all__ = ["State", "align", "lift_states"]

@@ -1,0 +1,48 @@
+"""What a translation rule gets, and what it may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from ssmc.frontend.builder import Builder
+from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported
+from ssmc.frontend.listing import Call
+
+
+class Context(Protocol):
+    """The translator, as its rules see it."""
+
+    builder: Builder
+    in_step: bool  # streams have no time axis in the ONNX tensors
+
+    def dtype(self, call: Call, slot: int) -> str:
+        """The ONNX element type of an operand, as numpy names it; '?' where the file does not say."""
+
+
+# (context, node, its tracked operands; None where absent) -> its tracked results.
+# Raises TimeMixing or Unsupported, with the reason for the user.
+Rule: TypeAlias = Callable[[Any, Call, Sequence[Any]], list[Tracked]]
+
+
+def flow_of(item: Flow | Known | None) -> Flow:
+    """The operand, which must depend on the input."""
+    if not isinstance(item, Flow):
+        raise Unsupported("this operand must depend on the model's input")
+    return item
+
+
+def known_of(item: Flow | Known | None, what: str) -> Any:
+    """The operand's array, which must not depend on the input."""
+    if not isinstance(item, Known):
+        raise Unsupported(f"its {what} is computed from the input")
+    return item.array
+
+
+def present(items: Sequence[Any]) -> list[Any]:
+    return [item for item in items if item is not None]
+
+
+def arrays_or_flows(items: Sequence[Any]) -> list[Any]:
+    """Operands with the constants as arrays, for the attribute readers of `kernels`."""
+    return [item.array if isinstance(item, Known) else item for item in items]

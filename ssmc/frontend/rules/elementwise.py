@@ -1,0 +1,228 @@
+"""Ops on single numbers, and on numbers that broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.builder import Builder, Operand
+from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported, align, wrap
+from ssmc.frontend.kernels import UNARY_OPS, along, clip_bounds, quantized_range, text
+from ssmc.frontend.listing import Call
+from ssmc.frontend.rules.context import Context, Rule, flow_of, present
+
+BINARY_OPS = {
+    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Max": "max", "Min": "min", "Sum": "add",
+    "Greater": "greater", "GreaterOrEqual": "greater_or_equal", "Equal": "equal", "And": "mul", "Or": "max",
+}  # fmt: skip
+SWAPPED_OPS = {"Less": "greater", "LessOrEqual": "greater_or_equal"}
+
+
+def unary(builder: Builder, function: str, item: Flow) -> Tracked:
+    return wrap(builder.unary(function, item.value), item.axes, item.shape)
+
+
+def binary(builder: Builder, function: str, a: Flow | Known, b: Flow | Known) -> Flow | Known:
+    (x, y), axes, shape = align(builder, [a, b])
+    return wrap(builder.binary(function, x, y), axes, shape)
+
+
+def scalar(value: float) -> Known:
+    return Known(np.asarray(float(value)))
+
+
+def _unary_rule(function: str) -> Rule:
+    return lambda context, call, items: [unary(context.builder, function, flow_of(items[0]))]
+
+
+def _binary_rule(function: str, swap: bool = False) -> Rule:
+    def rule(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+        items = list(reversed(items)) if swap else list(items)
+        if len(items) == 1:
+            return [items[0]]
+        if call.kind == "Pow" and isinstance(items[1], Known):
+            special = _power(context.builder, items[0], np.asarray(items[1].array))
+            if special is not None:
+                return [special]
+        return [reduce(lambda a, b: binary(context.builder, function, a, b), items)]
+
+    return rule
+
+
+def _power(builder: Builder, base: Flow, exponent: Any) -> Tracked | None:
+    """Powers that have a name of their own."""
+    names = {1.0: "identity", 2.0: "square", 0.5: "sqrt", -1.0: "reciprocal", -0.5: "rsqrt"}
+    if exponent.size == 1 and float(exponent.reshape(-1)[0]) in names:
+        return unary(builder, names[float(exponent.reshape(-1)[0])], base)
+    if exponent.size == 1 and float(exponent.reshape(-1)[0]) == 3.0:
+        square = unary(builder, "square", base)
+        assert isinstance(square, Flow)
+        return binary(builder, "mul", square, base)
+    return None
+
+
+def _cast(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    from onnx import helper
+
+    flow = flow_of(items[0])
+    target = np.dtype(helper.tensor_dtype_to_np_dtype(call.attrs["to"]))
+    if target.kind == "b":
+        zero = binary(context.builder, "equal", flow, scalar(0))
+        return [binary(context.builder, "sub", scalar(1), zero)]
+    source = context.dtype(call, 0)
+    if target.kind in "iu" and (source.startswith("float") or source == "double"):
+        down = binary(context.builder, "mul", _sign(context.builder, flow), _magnitude(context.builder, flow))
+        return [down]  # towards zero
+    return [flow]
+
+
+def _sign(builder: Builder, flow: Flow) -> Flow | Known:
+    return wrap(builder.unary("sign", flow.value), flow.axes, flow.shape)
+
+
+def _magnitude(builder: Builder, flow: Flow) -> Flow | Known:
+    return wrap(builder.unary("floor", builder.unary("abs", flow.value)), flow.axes, flow.shape)
+
+
+def _where(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    if isinstance(items[0], Known):
+        condition = np.asarray(items[0].array)
+        if condition.all() or not condition.any():
+            chosen = items[1] if condition.all() else items[2]
+            shape = np.broadcast_shapes(*(item.shape for item in items))
+            if tuple(chosen.shape) == shape:
+                return [chosen]
+        items = [Known(condition.astype(np.float64)), *items[1:]]
+    operands, axes, shape = align(context.builder, items)
+    return [wrap(context.builder.emit("select", operands), axes, shape)]
+
+
+def _clip(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    arrays = [None if item is None else item.array if isinstance(item, Known) else item for item in items]
+    low, high = clip_bounds(arrays, call.attrs)
+    result: Flow | Known = flow_of(items[0])
+    for function, bound in (("max", low), ("min", high)):
+        if bound is not None:
+            limit = bound if isinstance(bound, Flow) else Known(np.asarray(bound))
+            if isinstance(limit, Known) and not np.isfinite(limit.array).all():
+                continue
+            result = binary(context.builder, function, result, limit)
+    return [result]
+
+
+def _gelu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    tanh = text(call.attrs.get("approximate", "none")) == "tanh"
+    return [unary(context.builder, "gelu_tanh" if tanh else "gelu", flow_of(items[0]))]
+
+
+def _not(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    return [binary(context.builder, "sub", scalar(1), flow_of(items[0]))]
+
+
+def _leaky(slope: Callable[[Call, Sequence[Any]], Flow | Known]) -> Rule:
+    """max(x, 0) + slope min(x, 0)."""
+
+    def rule(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+        flow, builder = flow_of(items[0]), context.builder
+        below = binary(builder, "min", flow, scalar(0))
+        return [
+            binary(builder, "add", unary_any(builder, "relu", flow), binary(builder, "mul", slope(call, items), below))
+        ]
+
+    return rule
+
+
+def unary_any(builder: Builder, function: str, flow: Flow) -> Flow | Known:
+    return wrap(builder.unary(function, flow.value), flow.axes, flow.shape)
+
+
+def _elu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    alpha = float(call.attrs.get("alpha", 1.0))
+    flow, builder = flow_of(items[0]), context.builder
+    if alpha == 1.0:
+        return [unary(builder, "elu", flow)]
+    raised = unary_any(builder, "exp", _only(binary(builder, "min", flow, scalar(0))))
+    below = binary(builder, "mul", scalar(alpha), binary(builder, "sub", raised, scalar(1)))
+    return [binary(builder, "add", unary_any(builder, "relu", flow), below)]
+
+
+def _only(item: Flow | Known) -> Flow:
+    assert isinstance(item, Flow)
+    return item
+
+
+def _hard_sigmoid(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    builder = context.builder
+    alpha, beta = float(call.attrs.get("alpha", 0.2)), float(call.attrs.get("beta", 0.5))
+    line = binary(builder, "add", binary(builder, "mul", flow_of(items[0]), scalar(alpha)), scalar(beta))
+    return [binary(builder, "min", binary(builder, "max", line, scalar(0)), scalar(1))]
+
+
+def _swish(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """x sigmoid(alpha x): Swish of the standard, QuickGelu of com.microsoft."""
+    alpha = float(call.attrs.get("alpha", 1.702 if call.kind == "QuickGelu" else 1.0))
+    flow, builder = flow_of(items[0]), context.builder
+    if alpha == 1.0:
+        return [unary(builder, "silu", flow)]
+    inner = unary_any(builder, "sigmoid", _only(binary(builder, "mul", flow, scalar(alpha))))
+    return [binary(builder, "mul", flow, inner)]
+
+
+def _quantize(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """round(x / scale) + zero, clipped: the integers as numbers."""
+    flow, builder = flow_of(items[0]), context.builder
+    if not all(isinstance(item, Known) for item in present(items[1:])):
+        raise Unsupported("its scale is computed from the input")
+    low, high = quantized_range(call.attrs)
+    rank, axis = len(flow.shape), call.attrs.get("axis", 1)
+    scale = Known(along(items[1].array, rank, axis))
+    zero = along(items[2].array, rank, axis) if len(items) > 2 and items[2] is not None else np.zeros(())
+    rounded = unary_any(builder, "round", _only(binary(builder, "div", flow, scale)))
+    shifted = binary(builder, "add", rounded, Known(np.asarray(zero, np.float64)))
+    return [binary(builder, "min", binary(builder, "max", shifted, scalar(low)), scalar(high))]
+
+
+def _dequantize(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow, builder = flow_of(items[0]), context.builder
+    if not all(isinstance(item, Known) for item in present(items[1:])):
+        raise Unsupported("its scale is computed from the input")
+    rank, axis = len(flow.shape), call.attrs.get("axis", 1)
+    zero = along(items[2].array, rank, axis) if len(items) > 2 and items[2] is not None else np.zeros(())
+    centred = binary(builder, "sub", flow, Known(np.asarray(zero, np.float64)))
+    return [binary(builder, "mul", centred, Known(along(items[1].array, rank, axis)))]
+
+
+def identity(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    return [items[0]]
+
+
+def binary_operands(builder: Builder, a: Operand, b: Operand) -> Operand:
+    return builder.binary("mul", a, b)
+
+
+RULES: dict[str, Rule] = {
+    **{kind: _unary_rule(function) for kind, function in UNARY_OPS.items()},
+    **{kind: _binary_rule(function) for kind, function in BINARY_OPS.items()},
+    **{kind: _binary_rule(function, swap=True) for kind, function in SWAPPED_OPS.items()},
+    "Identity": identity,
+    "Dropout": identity,
+    "Cast": _cast,
+    "CastLike": identity,
+    "Not": _not,
+    "Where": _where,
+    "Clip": _clip,
+    "Gelu": _gelu,
+    "FastGelu": lambda context, call, items: [unary(context.builder, "gelu_tanh", flow_of(items[0]))],
+    "Swish": _swish,
+    "QuickGelu": _swish,
+    "LeakyRelu": _leaky(lambda call, items: scalar(call.attrs.get("alpha", 0.01))),
+    "PRelu": _leaky(lambda call, items: items[1]),
+    "Elu": _elu,
+    "Selu": _unary_rule("selu"),
+    "HardSigmoid": _hard_sigmoid,
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
+}

@@ -1,0 +1,162 @@
+"""Products that sum over features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.contraction import einsum
+from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, letter
+from ssmc.frontend.kernels import conv_padding, text
+from ssmc.frontend.listing import Call
+from ssmc.frontend.rules.context import Context, Rule, flow_of
+from ssmc.frontend.rules.elementwise import binary, scalar
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def _matmul(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    return [product(context, items[0], items[1])]
+
+
+def product(context: Context, a: Flow | Known, b: Flow | Known) -> Flow | Known:
+    """numpy.matmul of two tracked tensors."""
+    ranks = len(a.shape), len(b.shape)
+    outer = LETTERS[: max(max(ranks) - 2, 0)]
+    first = "z" if ranks[0] == 1 else outer[len(outer) - ranks[0] + 2 :] + "yz"
+    second = "z" if ranks[1] == 1 else outer[len(outer) - ranks[1] + 2 :] + "zx"
+    result = outer + ("" if ranks[0] == 1 else "y") + ("" if ranks[1] == 1 else "x")
+    return einsum(context.builder, [first, second], result, [a, b])
+
+
+def _gemm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    attrs = call.attrs
+    terms = ["zy" if attrs.get("transA") else "yz", "xz" if attrs.get("transB") else "zx"]
+    y: Flow | Known = einsum(context.builder, terms, "yx", items[:2])
+    if attrs.get("alpha", 1.0) != 1.0:
+        y = binary(context.builder, "mul", y, scalar(attrs["alpha"]))
+    if len(items) > 2 and items[2] is not None:
+        bias = items[2]
+        if attrs.get("beta", 1.0) != 1.0:
+            bias = _scaled(context, bias, attrs["beta"])
+        y = binary(context.builder, "add", y, bias)
+    return [y]
+
+
+def _scaled(context: Context, item: Flow | Known, factor: float) -> Flow | Known:
+    if isinstance(item, Known):
+        return Known(np.asarray(item.array) * factor)
+    return binary(context.builder, "mul", item, scalar(factor))
+
+
+def _fused_matmul(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """com.microsoft FusedMatMul: alpha op(A) op(B)."""
+    y = product(
+        context,
+        _swapped(context, items[0]) if call.attrs.get("transA") else items[0],
+        _swapped(context, items[1]) if call.attrs.get("transB") else items[1],
+    )
+    return [binary(context.builder, "mul", y, scalar(call.attrs.get("alpha", 1.0)))]
+
+
+def _swapped(context: Context, item: Flow | Known) -> Flow | Known:
+    rank = len(item.shape)
+    term = LETTERS[:rank]
+    return (
+        einsum(context.builder, [term], term[:-2] + term[-1] + term[-2], [item])
+        if isinstance(item, Flow)
+        else Known(np.swapaxes(item.array, -1, -2))
+    )
+
+
+def _einsum(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    equation = text(call.attrs["equation"]).replace(" ", "")
+    left, arrow, result = equation.partition("->")
+    terms = left.split(",")
+    if "." in equation:
+        ranks = [len(item.shape) - len(term.replace(".", "")) for term, item in zip(terms, items, strict=True)]
+        most = "ABCDEFGH"[: max((r for r, t in zip(ranks, terms, strict=True) if "." in t), default=0)]
+        terms = [t.replace("...", most[len(most) - r :]) for t, r in zip(terms, ranks, strict=True)]
+        result = result.replace("...", most)
+    if not arrow:
+        joined = "".join(terms)
+        result = "".join(sorted(c for c in set(joined) if joined.count(c) == 1))
+    while len(items) > 2:  # pairwise from the left, keeping what is needed later
+        later = "".join(terms[2:]) + result
+        kept = "".join(dict.fromkeys(c for c in terms[0] + terms[1] if c in later))
+        items = [einsum(context.builder, terms[:2], kept, list(items[:2])), *items[2:]]
+        terms = [kept, *terms[2:]]
+    if all(isinstance(item, Known) for item in items):
+        return [Known(np.einsum(f"{','.join(terms)}->{result}", *(item.array for item in items)))]
+    return [einsum(context.builder, terms, result, list(items))]
+
+
+def _conv(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """A convolution with one tap is a matrix; with more it mixes what lies along the convolved axis."""
+    if not isinstance(items[1], Known):
+        raise Unsupported("its kernel is computed from the input")
+    x, weight = flow_of(items[0]), np.asarray(items[1].array)
+    spatial = len(x.shape) - 2
+    taps = weight.shape[2:]
+    strides = list(call.attrs.get("strides", [1] * spatial))
+    if letter(1, x) != "f":
+        raise TimeMixing("its channels are not features")
+    if all(t == 1 for t in taps) and all(s == 1 for s in strides) and not any(call.attrs.get("pads", [0])):
+        y = _pointwise(context, x, weight, int(call.attrs.get("group", 1)))
+    elif all(letter(2 + i, x) == "f" for i in range(spatial)):
+        y = _within_features(context, call, x, weight)
+    else:
+        raise TimeMixing(f"a convolution of {max(taps)} taps along time")
+    if len(items) > 2 and items[2] is not None:
+        y = binary(context.builder, "add", y, Known(np.asarray(items[2].array).reshape(-1, *([1] * spatial))))
+    return [y]
+
+
+def _pointwise(context: Context, x: Flow, weight: Any, groups: int) -> Flow | Known:
+    term = "bc" + LETTERS[10 : 10 + len(x.shape) - 2]
+    matrix = weight.reshape(weight.shape[:2])
+    if groups > 1:
+        matrix = _dense_groups(matrix, groups)
+    return einsum(context.builder, [term, "oc"], term.replace("c", "o"), [x, Known(matrix)])
+
+
+def _dense_groups(matrix: Any, groups: int) -> Any:
+    outputs, inputs = matrix.shape
+    whole = np.zeros((groups, outputs // groups, groups, inputs))
+    for g in range(groups):
+        whole[g, :, g] = matrix.reshape(groups, outputs // groups, inputs)[g]
+    return whole.reshape(outputs, groups * inputs)
+
+
+def _within_features(context: Context, call: Call, x: Flow, weight: Any) -> Flow | Known:
+    """Convolution along one feature axis, written as the matrix that it is (one spatial dimension)."""
+    if len(x.shape) != 3:
+        raise Unsupported("a convolution over feature axes of more than one dimension")
+    groups, length = int(call.attrs.get("group", 1)), x.shape[2]
+    channels, outputs, taps = x.shape[1], weight.shape[0], weight.shape[2]
+    stride, dilation = call.attrs.get("strides", [1])[0], call.attrs.get("dilations", [1])[0]
+    left, right = conv_padding(call.attrs, length, taps)
+    reach = (taps - 1) * dilation + 1
+    steps = (length + left + right - reach) // stride + 1
+    full = np.stack([_dense_groups(weight[..., k], groups) for k in range(taps)], axis=2)  # o c k
+    matrix = np.zeros((outputs, steps, channels, length))
+    for step in range(steps):
+        for k in range(taps):
+            position = step * stride + k * dilation - left
+            if 0 <= position < length:
+                matrix[:, step, :, position] += full[..., k]
+    if groups == channels == outputs:  # depthwise: no channel meets another
+        own = matrix[np.arange(outputs), :, np.arange(channels)]  # c s l
+        return einsum(context.builder, ["bcl", "csl"], "bcs", [x, Known(own)])
+    return einsum(context.builder, ["bcl", "oscl"], "bos", [x, Known(matrix)])
+
+
+RULES: dict[str, Rule] = {
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "FusedMatMul": _fused_matmul,
+    "Einsum": _einsum,
+    "Conv": _conv,
+}

@@ -1,0 +1,348 @@
+"""Ops that move numbers: their effect on feature axes is emitted, on batch and time only tracked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream, known_operand, letter, wrap
+from ssmc.frontend.kernels import axes_of, pad_widths, reshape_target, slices_of, split_sizes, text
+from ssmc.frontend.listing import Call
+from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
+from ssmc.ir.tensor import Tensor
+from ssmc.ir.types import ConstantType
+
+
+def _transpose(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow = flow_of(items[0])
+    order = list(call.attrs.get("perm", reversed(range(len(flow.shape)))))
+    features = flow.feature_axes()
+    permutation = [features.index(i) for i in order if i in features]
+    value = context.builder.transpose(flow.value, permutation)
+    return [wrap(value, "".join(flow.axes[i] for i in order), tuple(flow.shape[i] for i in order))]
+
+
+def _reshape(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow = flow_of(items[0])
+    wanted = known_of(items[1], "shape") if len(items) > 1 else call.attrs["shape"]
+    target = reshape_target(flow.shape, [int(d) for d in wanted], bool(call.attrs.get("allowzero", 0)))
+    return [reshaped(context, flow, target)]
+
+
+def reshaped(context: Context, flow: Flow, target: tuple[int, ...]) -> Tracked:
+    axes = regrouped(flow.axes, flow.shape, target)
+    features = tuple(d for d, a in zip(target, axes, strict=True) if a == "f")
+    return wrap(context.builder.reshape(flow.value, features), axes, target)
+
+
+def regrouped(axes: str, shape: tuple[int, ...], target: tuple[int, ...]) -> str:
+    """The axes after a reshape; batch and time must come through whole, and in the order of the features.
+
+    Raises TimeMixing where they are merged with others or split.
+    """
+    found = ["f"] * len(target)
+    i = j = 0
+    while i < len(shape) or j < len(target):
+        if i < len(shape) and j < len(target) and shape[i] == target[j]:
+            found[j] = axes[i]
+            i, j = i + 1, j + 1
+            continue
+        if i < len(shape) and shape[i] == 1 and axes[i] == "f":
+            i += 1
+            continue
+        if j < len(target) and target[j] == 1:
+            j += 1
+            continue
+        left, right = i, j
+        have = shape[i] if i < len(shape) else 1
+        want = target[j] if j < len(target) else 1
+        i, j = i + 1, j + 1
+        while have != want:
+            if have < want and i < len(shape):
+                have, i = have * shape[i], i + 1
+            elif j < len(target):
+                want, j = want * target[j], j + 1
+            else:
+                raise Unsupported(f"shape {shape} cannot become {target}")
+        special = [axes[k] for k in range(left, i) if axes[k] != "f"]
+        if special:
+            raise TimeMixing(f"it merges or splits the {'time' if 't' in special else 'batch'} axis")
+        del right
+    return "".join(found)
+
+
+def _flatten(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow, axis = flow_of(items[0]), call.attrs.get("axis", 1)
+    first = int(np.prod(flow.shape[:axis], dtype=np.int64))
+    return [reshaped(context, flow, (first, int(np.prod(flow.shape[axis:], dtype=np.int64))))]
+
+
+def _unsqueeze(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow = flow_of(items[0])
+    axes = axes_of(arrays_or_flows(items), call.attrs, 1, ()) or []
+    rank = len(flow.shape) + len(axes)
+    new = {a % rank for a in axes}
+    old = iter(zip(flow.axes, flow.shape, strict=True))
+    pairs = [("f", 1) if i in new else next(old) for i in range(rank)]
+    return [_same_numbers(context, flow, "".join(a for a, _ in pairs), tuple(d for _, d in pairs))]
+
+
+def _squeeze(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow = flow_of(items[0])
+    axes = axes_of(arrays_or_flows(items), call.attrs, 1)
+    rank = len(flow.shape)
+    gone = (
+        {i for i, d in enumerate(flow.shape) if d == 1 and flow.axes[i] == "f"}
+        if axes is None
+        else {a % rank for a in axes}
+    )
+    if any(flow.axes[i] == "t" for i in gone):
+        raise TimeMixing("it removes the time axis")
+    if any(flow.axes[i] == "b" for i in gone):
+        raise Unsupported("it removes the batch axis")
+    kept = [i for i in range(rank) if i not in gone]
+    return [_same_numbers(context, flow, "".join(flow.axes[i] for i in kept), tuple(flow.shape[i] for i in kept))]
+
+
+def _same_numbers(context: Context, flow: Flow, axes: str, shape: tuple[int, ...]) -> Tracked:
+    features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
+    return wrap(context.builder.reshape(flow.value, features), axes, shape)
+
+
+def _concat(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flows = [item for item in items if isinstance(item, Flow)]
+    axis = call.attrs["axis"] % len(flows[0].shape)
+    labels = flows[0].axes
+    for flow in flows[1:]:
+        labels = "".join(
+            b if a == "f" and b != "f" and i != axis else a
+            for i, (a, b) in enumerate(zip(labels, flow.axes, strict=True))
+        )
+    streams = [flow for flow in flows if is_stream(context.builder, flow)]
+    if any(flow.axes[axis] != "f" for flow in flows):
+        label = next(flow.axes[axis] for flow in flows if flow.axes[axis] != "f")
+        raise TimeMixing("it joins along time") if label == "t" else Unsupported("it joins along the batch")
+    if any(flow.axes != labels for flow in flows):
+        raise TimeMixing("it joins a sequence of steps with something else")
+    parts: list[Any] = []
+    for item in items:
+        if isinstance(item, Flow):
+            parts.append(item.value)
+            continue
+        array = np.asarray(item.array)
+        if array.size:
+            parts.append(known_operand(context.builder, array, labels, streams[0].value if streams else None))
+    shape = list(flows[0].shape)
+    shape[axis] = sum(item.shape[axis] for item in items)
+    value = context.builder.concat(parts, flows[0].from_right(axis))
+    return [wrap(value, labels, tuple(shape))]
+
+
+def _split(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow = flow_of(items[0])
+    axis = call.attrs.get("axis", 0) % len(flow.shape)
+    _require_feature(flow, axis, "it splits")
+    sizes = split_sizes([flow, *arrays_or_flows(items[1:])], call.attrs, len(call.results))
+    found: list[Tracked] = []
+    start = 0
+    for size in sizes:
+        found.append(_part(context, flow, axis, start, start + size, 1))
+        start += size
+    return found
+
+
+def _require_feature(flow: Flow, axis: int, doing: str) -> None:
+    if flow.axes[axis] == "t":
+        raise TimeMixing(f"{doing} the time axis")
+    if flow.axes[axis] == "b":
+        raise Unsupported(f"{doing} the batch axis")
+
+
+def _part(context: Context, flow: Flow, axis: int, start: int | None, stop: int | None, step: int) -> Tracked:
+    size = len(range(flow.shape[axis])[slice(start, stop, step)])
+    shape = (*flow.shape[:axis], size, *flow.shape[axis + 1 :])
+    if size == 0:
+        return Known(np.zeros(shape))
+    value = context.builder.slice(flow.value, flow.from_right(axis), start, stop, step)
+    return wrap(value, flow.axes, shape)
+
+
+def _slice(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow: Tracked = flow_of(items[0])
+    for k, item in enumerate(items[1:]):
+        known_of(item, ("starts", "ends", "axes", "steps")[k]) if item is not None else None
+    for axis, part in slices_of(arrays_or_flows(items), call.attrs, len(items[0].shape)):
+        if not isinstance(flow, Flow):
+            break
+        chosen = range(flow.shape[axis])[part]
+        if chosen == range(flow.shape[axis]):
+            continue
+        if flow.axes[axis] == "t":
+            flow = _steps(context, flow, axis, chosen)
+        elif flow.axes[axis] == "b":
+            raise Unsupported("it takes a part of the batch")
+        else:
+            stop = part.stop if part.step > 0 or part.stop is None or part.stop >= -flow.shape[axis] else None
+            flow = _part(context, flow, axis, part.start, stop, part.step)
+    return [flow]
+
+
+def _steps(context: Context, flow: Flow, axis: int, chosen: range) -> Tracked:
+    """Some steps of a stream: all of them backwards, the first or the last one, or every n-th."""
+    length, builder = flow.shape[axis], context.builder
+    if chosen == range(length)[::-1]:
+        return Flow(builder.reverse(flow.value), flow.axes, flow.shape)
+    if len(chosen) == 1 and chosen[0] in (0, length - 1) and length > 1:
+        pooled = builder.add("pool", [flow.value], kind="last" if chosen[0] else "first")
+        features = tuple(
+            1 if i == axis else d for i, (d, a) in enumerate(zip(flow.shape, flow.axes, strict=True)) if a != "b"
+        )
+        axes = flow.axes[:axis] + "f" + flow.axes[axis + 1 :]
+        shape = (*flow.shape[:axis], 1, *flow.shape[axis + 1 :])
+        return wrap(builder.reshape(pooled, features), axes, shape)
+    if chosen.step > 1 and len(chosen) == len(range(chosen.start, length, chosen.step)) and chosen.start < chosen.step:
+        value = builder.add("downsample", [flow.value], stride=chosen.step, kind="take", offset=chosen.start)
+        return wrap(value, flow.axes, (*flow.shape[:axis], len(chosen), *flow.shape[axis + 1 :]))
+    raise TimeMixing(f"it takes steps {chosen.start} to {chosen.stop} of {length}")
+
+
+def _gather(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    source, index = items
+    if isinstance(source, Known):
+        return [_embedded(context, call, source, flow_of(index))]
+    flow = flow_of(source)
+    axis = call.attrs.get("axis", 0) % len(flow.shape)
+    if isinstance(index, Flow):
+        raise TimeMixing("it picks entries by a computed index")
+    position = np.asarray(index.array).astype(np.int64)
+    size = flow.shape[axis]
+    position = np.where(position < 0, position + size, position)
+    shape = (*flow.shape[:axis], *position.shape, *flow.shape[axis + 1 :])
+    if flow.axes[axis] == "t":
+        return [_gathered_steps(context, flow, axis, position, shape)]
+    if flow.axes[axis] == "b":
+        if position.ndim == 1 and np.array_equal(position, np.arange(size)):
+            return [flow]
+        raise Unsupported("it takes a part of the batch")
+    axes = flow.axes[:axis] + "f" * position.ndim + flow.axes[axis + 1 :]
+    flat = position if position.ndim <= 1 else position.reshape(-1)
+    value = context.builder.emit("take", [flow.value], axis=flow.from_right(axis), index=Tensor(flat))
+    features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
+    return [wrap(context.builder.reshape(value, features), axes, shape)]
+
+
+def _gathered_steps(context: Context, flow: Flow, axis: int, position: Any, shape: tuple[int, ...]) -> Tracked:
+    length = flow.shape[axis]
+    if position.ndim == 1 and np.array_equal(position, np.arange(length)[::-1]):
+        return Flow(context.builder.reverse(flow.value), flow.axes, flow.shape)
+    if position.size == 1 and int(position.reshape(-1)[0]) in (0, length - 1) and length > 1:
+        pooled = _steps(context, flow, axis, range(int(position.reshape(-1)[0]), int(position.reshape(-1)[0]) + 1))
+        assert isinstance(pooled, Flow)
+        axes = flow.axes[:axis] + "f" * position.ndim + flow.axes[axis + 1 :]
+        return _same_numbers(context, pooled, axes, shape)
+    raise TimeMixing("it takes single steps")
+
+
+def _embedded(context: Context, call: Call, table: Known, index: Flow) -> Tracked:
+    array = np.asarray(table.array)
+    if call.attrs.get("axis", 0) % array.ndim != 0:
+        raise Unsupported("it looks up columns, not rows, of a table")
+    rows = array.reshape(len(array), -1)
+    value = context.builder.emit("embed", [index.value], table=Tensor(rows.astype(np.float64)))
+    axes, shape = index.axes + "f" * (array.ndim - 1), (*index.shape, *array.shape[1:])
+    features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
+    return wrap(context.builder.reshape(value, features), axes, shape)
+
+
+def _expand(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow = flow_of(items[0])
+    target = tuple(int(d) for d in np.broadcast_shapes(flow.shape, tuple(known_of(items[1], "shape"))))
+    return [_expanded(context, flow, target)]
+
+
+def _expanded(context: Context, flow: Flow, target: tuple[int, ...]) -> Tracked:
+    axes = "f" * (len(target) - len(flow.shape)) + flow.axes
+    features = tuple(d for d, a in zip(target, axes, strict=True) if a == "f")
+    if any(
+        a != "f" and d != target[i + len(target) - len(flow.shape)]
+        for i, (a, d) in enumerate(zip(flow.axes, flow.shape, strict=True))
+    ):
+        raise Unsupported("it repeats the batch or the time axis")
+    return wrap(context.builder.broadcast(flow.value, features), axes, target)
+
+
+def _tile(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow: Tracked = flow_of(items[0])
+    for axis, count in enumerate(int(r) for r in known_of(items[1], "repeats")):
+        if count == 1:
+            continue
+        assert isinstance(flow, Flow)
+        _require_feature(flow, axis, "it repeats")
+        shape = (*flow.shape[:axis], flow.shape[axis] * count, *flow.shape[axis + 1 :])
+        value = context.builder.concat([flow.value] * count, flow.from_right(axis))
+        flow = wrap(value, flow.axes, shape)
+    return [flow]
+
+
+def _pad(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Constant padding of feature axes."""
+    flow = flow_of(items[0])
+    if text(call.attrs.get("mode", "constant")) != "constant":
+        raise TimeMixing("it pads with more than a constant")
+    widths, value = pad_widths([np.empty(flow.shape), *arrays_or_flows(items[1:])], call.attrs)
+    result: Any = flow
+    for axis, (before, after) in enumerate(widths):
+        if before == after == 0:
+            continue
+        _require_feature(result, axis, "it pads")
+        size = result.shape[axis]
+        if before < 0 or after < 0:
+            result = _part(context, result, axis, max(-before, 0), size - max(-after, 0), 1)
+        parts: list[Any] = [result.value]
+        for width, place in ((max(before, 0), 0), (max(after, 0), len(parts))):
+            if width:
+                shape = list(result.features)
+                shape[result.from_right(axis)] = width
+                parts.insert(len(parts) if place else 0, np.full(shape, value))
+        shape = (*result.shape[:axis], result.shape[axis] + max(before, 0) + max(after, 0), *result.shape[axis + 1 :])
+        result = wrap(context.builder.concat(parts, result.from_right(axis)), result.axes, shape)
+    return [result]
+
+
+def _shape_of(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow = flow_of(items[0])
+    if call.kind == "Size":
+        return [Known(np.asarray(int(np.prod(flow.shape, dtype=np.int64))))]
+    return [Known(np.asarray(flow.shape[slice(call.attrs.get("start", 0), call.attrs.get("end"))], np.int64))]
+
+
+def constant_kind(context: Context, flow: Flow) -> bool:
+    return isinstance(context.builder.graph.type(flow.value), ConstantType)
+
+
+def time_axis(flow: Flow) -> int | None:
+    return flow.axes.index("t") if "t" in flow.axes else None
+
+
+def is_time(flow: Flow, axis: int) -> bool:
+    return letter(axis, flow) == "t"
+
+
+RULES: dict[str, Rule] = {
+    "Transpose": _transpose,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Concat": _concat,
+    "Split": _split,
+    "Slice": _slice,
+    "Gather": _gather,
+    "Expand": _expand,
+    "Tile": _tile,
+    "Pad": _pad,
+    "Shape": _shape_of,
+    "Size": _shape_of,
+}

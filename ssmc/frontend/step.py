@@ -1,0 +1,109 @@
+"""One-step models: which output is the next value of which input, and the model as the body of a recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.listing import Listing
+from ssmc.ir.graph import Value
+from ssmc.ir.op import Array
+from ssmc.ir.types import TensorType
+
+AFFINE_TOLERANCE = 1e-8
+
+
+def pair_states(
+    listing: Listing, types: Mapping[str, TensorType], point: Mapping[Value, Array], given: Mapping[str, str] | None
+) -> dict[str, str]:
+    """State inputs and the outputs that are their next values; empty where the model is no single step.
+
+    `point` are sample arrays of all inputs. An output can be the next value of an input if it has the same shape and
+    is affine in it; of all ways to pair them the one with the most elementwise dependence is taken, then the one that
+    keeps the order of the file. `given` overrides. Raises UserError where a given name does not exist.
+    """
+    if given is not None:
+        return _checked(listing, given)
+    from scipy.optimize import linear_sum_assignment
+
+    outputs = _arrays(listing, point)
+    inputs = [name for name, kind in types.items() if kind.dtype.startswith(("float", "double", "bfloat"))]
+    names = list(listing.outputs)
+    weights = np.zeros((len(inputs), len(names)))
+    for i, source in enumerate(inputs):
+        for j, target in enumerate(names):
+            weights[i, j] = _weight(listing, point, outputs, source, target)
+    order = _order_bonus(weights)
+    rows, columns = linear_sum_assignment(-(weights + order))
+    pairs = {inputs[i]: names[j] for i, j in zip(rows, columns, strict=True) if weights[i, j] > 0}
+    if len(pairs) == len(types):  # a step needs an input that is not a state
+        weakest = min(pairs, key=lambda name: weights[inputs.index(name), names.index(pairs[name])])
+        pairs.pop(weakest)
+    return {name: pairs[name] for name in types if name in pairs}
+
+
+def _checked(listing: Listing, given: Mapping[str, str]) -> dict[str, str]:
+    for name, target in given.items():
+        for what, wanted, known in (("input", name, listing.inputs), ("output", target, listing.outputs)):
+            if wanted not in known:
+                raise UserError(
+                    f"the model has no {what} '{wanted}' to be a state", hint=f"its {what}s are: {', '.join(known)}"
+                )
+    return dict(given)
+
+
+def _arrays(listing: Listing, point: Mapping[Value, Array]) -> dict[str, Array]:
+    found = evaluate(listing, point, listing.outputs.values())
+    return {name: np.asarray(found[value]) for name, value in listing.outputs.items()}
+
+
+def _weight(
+    listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str, target: str
+) -> float:
+    """0 if they cannot be a pair; more the likelier they are one."""
+    x, base = listing.inputs[source], outputs[target]
+    shape = np.shape(point[x])
+    if base.shape != shape or base.dtype.kind != "f":
+        return 0.0
+    value = listing.outputs[target]
+    if value == x or not listing.users.get(x):
+        return 1.0  # handed through, or not read at all: a state that nothing depends on
+    if value not in listing.influenced({x}):
+        return 0.0
+    rng = np.random.default_rng(1)
+
+    def moved(step: Array) -> Array:
+        return np.asarray(evaluate(listing, {**point, x: point[x] + step}, [value])[value]) - base
+
+    first, second = rng.standard_normal(shape), rng.standard_normal(shape)
+    a, b, both = moved(first), moved(second), moved(first + second)
+    scale = max(float(np.abs(both).max(initial=0.0)), float(np.abs(a).max(initial=0.0)), 1e-12)
+    if not np.isfinite(both).all() or np.abs(both - a - b).max(initial=0.0) > AFFINE_TOLERANCE * max(scale, 1.0):
+        return 0.0
+    ratio = a / first
+    elementwise = bool(np.abs(b - ratio * second).max(initial=0.0) <= AFFINE_TOLERANCE * max(scale, 1.0))
+    return 3.0 if elementwise and np.any(a) else 2.0
+
+
+def _order_bonus(weights: Array) -> Array:
+    """A little for pairs that keep the order: the k-th possible state input with the k-th possible state output."""
+    possible_in = np.flatnonzero((weights > 0).any(axis=1))
+    possible_out = np.flatnonzero((weights > 0).any(axis=0))
+    bonus = np.zeros(weights.shape)
+    for i, row in enumerate(possible_in):
+        for j, column in enumerate(possible_out):
+            # counted from the end: states stand last, data first
+            away = abs((len(possible_in) - i) - (len(possible_out) - j))
+            bonus[row, column] = 1e-3 / (1 + away)
+    return bonus
+
+
+def ambiguous(pairs: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """Notes about pairs that only the order of the file tells apart."""
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for name in pairs:
+        by_shape.setdefault(tuple(shapes[name]), []).append(name)
+    return [f"states of one shape were paired by dependence and order: {', '.join(n)}" for n in by_shape.values() if len(n) > 1]

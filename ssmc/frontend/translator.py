@@ -1,0 +1,177 @@
+"""Walk ONNX nodes in order and say each in ops of the new graph, by the table of rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.builder import Builder
+from ssmc.frontend.evaluate import evaluate, run_call
+from ssmc.frontend.flow import Known, Refused, TimeMixing, Tracked, Unsupported
+from ssmc.frontend.listing import Call, Listing
+from ssmc.frontend.rules import RULES
+from ssmc.ir.graph import Value
+from ssmc.ir.op import Array
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An ONNX node that could not be translated, and why."""
+
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Lift:
+    """A linear system found: its node in the new graph, where it came from, how well it was proved."""
+
+    node: str
+    disguise: str
+    where: tuple[str, ...]
+    proof_error: float
+
+
+@dataclass
+class Findings:
+    """What a translation learned, shared by the translators of a model and of its bodies."""
+
+    refusals: list[Refusal] = field(default_factory=list)
+    lifts: list[Lift] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Samples:
+    """Arrays of the ONNX values at a few sample inputs; computed when asked for."""
+
+    listing: Listing
+    points: list[dict[Value, Any]]
+
+    def at(self, point: int, values: Iterable[Value]) -> dict[Value, Any]:
+        """The arrays of `values` at one of the points."""
+        known = self.points[point]
+        wanted = list(values)
+        missing = [v for v in wanted if v not in known and v not in self.listing.constants]
+        if missing:
+            known.update(evaluate(self.listing, known, missing))
+        return {v: known[v] if v in known else self.listing.constants[v] for v in wanted}
+
+
+@dataclass(eq=False)
+class Translator:
+    """Translates one listing: a model, the body of a Scan or Loop.
+
+    `env` holds what is known of each value; `later` how to make it when it is first asked for.
+    """
+
+    listing: Listing
+    builder: Builder
+    samples: Samples
+    findings: Findings
+    in_step: bool = False
+    env: dict[Value, Tracked] = field(default_factory=dict)
+    later: dict[Value, Callable[[], Tracked]] = field(default_factory=dict)
+    outer: Translator | None = None  # the same listing without this one's substitutions
+
+    def lookup(self, value: Value) -> Tracked | None:
+        """What is known of a value, None if nothing yet."""
+        if value in self.env:
+            return self.env[value]
+        if value in self.later:
+            self.env[value] = self.later.pop(value)()
+            return self.env[value]
+        if value in self.listing.constants:
+            return Known(self.listing.constants[value])
+        return self.outer.lookup(value) if self.outer is not None else None
+
+    def demand(self, values: Sequence[Value]) -> list[Tracked]:
+        """Translate what the values need, and the values."""
+        for call in self._missing(values):
+            for value, tracked in zip(call.results, self.visit(call), strict=False):
+                self.env.setdefault(value, tracked)
+        found = [self.lookup(value) for value in values]
+        return [Refused() if item is None else item for item in found]
+
+    def _missing(self, values: Sequence[Value]) -> list[Call]:
+        found: dict[int, Call] = {}
+        waiting = [value for value in values if self.lookup(value) is None]
+        while waiting:
+            call = self.listing.producer.get(waiting.pop())
+            if call is None or call.position in found:
+                continue
+            found[call.position] = call
+            waiting.extend(v for v in call.operands if v is not None and self.lookup(v) is None)
+        return [found[position] for position in sorted(found)]
+
+    def visit(self, call: Call) -> list[Tracked]:
+        """The results of one node; Refused (and a line in the findings) where it has no translation."""
+        items = [None if v is None else self.lookup(v) or Refused() for v in call.operands]
+        if any(isinstance(item, Refused) for item in items):
+            return [Refused()] * len(call.results)
+        try:
+            with self.builder.origin(call.provenance):
+                return self.apply(call, items)
+        except UserError:
+            raise
+        except Unsupported as reason:
+            return self.refuse(call, str(reason))
+        except ValueError as error:
+            return self.refuse(call, f"its operands do not fit: {error}")
+
+    def apply(self, call: Call, items: Sequence[Any]) -> list[Tracked]:
+        """One node on tracked operands: constants fold, the rest goes by the table.
+
+        Raises TimeMixing or Unsupported.
+        """
+        if all(item is None or isinstance(item, Known) for item in items):
+            arrays = [None if item is None else item.array for item in items]
+            return [Known(array) for array in run_call(call, arrays)]
+        from ssmc.frontend.control import CONTROL_RULES
+
+        rule = CONTROL_RULES.get(call.kind) or RULES.get(call.kind)
+        if rule is None:
+            raise Unsupported(REFUSED_OPS.get(call.kind, "there is no rule for this op"))
+        return rule(self, call, items)
+
+    def refuse(self, call: Call, reason: str) -> list[Tracked]:
+        self.findings.refusals.append(Refusal(call.name, call.kind, reason))
+        return [Refused()] * len(call.results)
+
+    def substituted(self, values: Mapping[Value, Tracked]) -> Translator:
+        """A translator of the same listing in which these values are something else.
+
+        Only values that do not depend on them may have been translated before.
+        """
+        return Translator(
+            self.listing, self.builder, self.samples, self.findings, self.in_step, env=dict(values), outer=self
+        )
+
+    def dtype(self, call: Call, slot: int) -> str:
+        value = call.operands[slot]
+        source = None if value is None else self.listing.producer.get(value)
+        if source is None or value is None:
+            return "?"
+        return source.dtypes[value.index]
+
+
+def array_of(item: Tracked | None) -> Array | None:
+    return np.asarray(item.array) if isinstance(item, Known) else None
+
+
+REFUSED_OPS = {
+    "LSTM": "an LSTM is not linear in its state",
+    "GRU": "a GRU is not linear in its state",
+    "RNN": "a recurrent network with a nonlinear state",
+    "Attention": "attention mixes all steps with weights that depend on the data",
+    "MultiHeadAttention": "attention mixes all steps with weights that depend on the data",
+    "GroupQueryAttention": "attention mixes all steps with weights that depend on the data",
+    "NonZero": "the shape of its result depends on the data",
+    "TopK": "sorting is not supported",
+}
+
+__all__ = ["Findings", "Lift", "Refusal", "Samples", "TimeMixing", "Translator", "Unsupported"]
