@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from backends.cim.arch import Architecture
@@ -54,9 +55,10 @@ def _program_order(graph: Graph) -> Callable[[Node], tuple[int, int]]:
 
 
 def _core(state: Lowering, node: Node) -> int:
+    """The core of a layer: as placed where the schedule tells cores apart, else where its arrays or operands are."""
     if node.op.name == "output":
         return state.home[state.graph.operand(node.name, 0)][0]
-    if node.place is not None and node.place.unit >= 0:
+    if state.placed and node.place is not None:
         if node.place.unit >= state.arch.mesh.cores:
             raise Misfit(
                 "cores",
@@ -66,13 +68,27 @@ def _core(state: Lowering, node: Node) -> int:
                 where=state.where,
                 levers="raise mesh.cores or crossbar.per_core in the architecture",
             )
-        return node.place.unit
-    made = [state.home[value][0] for value in state.graph.operands(node.name) if value is not None]
+        return max(node.place.unit, 0)
+    if node.op.name == "tile.matmul" and (found := _most_arrays(state, node)) is not None:
+        return found
+    made = [
+        state.home[value][0]
+        for value in state.graph.operands(node.name)
+        if value is not None and state.graph.op(value.node).name != "constant"
+    ]
     if made:
         return made[0]
-    users = [user for user, _ in state.graph.users(Value(node.name))]
-    placed = [place.unit for user in users if (place := state.graph.node(user).place) is not None]
-    return max(placed[0], 0) if placed else 0
+    users = [state.graph.node(user) for user, _ in state.graph.users(Value(node.name))]
+    return next((core for user in users if (core := _most_arrays(state, user)) is not None), 0)
+
+
+def _most_arrays(state: Lowering, node: Node) -> int | None:
+    """The core that holds most of a matrix's pieces."""
+    if node.op.name != "tile.matmul":
+        return None
+    cores = Counter(piece.unit // state.arch.crossbar.per_core for piece in node.op["pieces"] if piece.unit >= 0)
+    best = max(cores.values(), default=0)
+    return min((core for core, count in cores.items() if count == best and core < state.arch.mesh.cores), default=None)
 
 
 def _tap(state: Lowering, node: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -85,6 +86,11 @@ class Lowering:
                 levers="raise vector.table_words in the architecture, or spread the layers over more cores",
             )
         return label
+
+    @cached_property
+    def placed(self) -> bool:
+        """Whether the schedule tells cores apart (one that puts all on core 0 leaves the choice to us)."""
+        return any(node.place is not None and node.place.unit > 0 for node in self.graph.nodes())
 
     @property
     def where(self) -> str:

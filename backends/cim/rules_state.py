@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from backends.cim.banks import DIGITAL, VOLATILE, Nodes, take_nodes
 from backends.cim.code import Slot
 from backends.cim.contexts import Context
 from backends.cim.lowering import Lowering
 from backends.cim.rules_shape import arrange, positions
 from backends.cim.rules_time import operand_in_order, unreversed
-from ssmc.diagnostics import Misfit, UserError
+from ssmc.diagnostics import UserError
 from ssmc.ir import Node
-
-VOLATILE, DIGITAL = "volatile", "digital"
 
 
 def lower_state(state: Lowering, node: Node, work: Context) -> None:
@@ -56,24 +55,36 @@ def _covered(state: Lowering, work: Context, v: Slot) -> Slot:
     return driven
 
 
-def _nodes(state: Lowering, bank: str, words: int) -> int:
-    code = state.code()
-    first = code.serial(bank, words)
-    bound = state.arch.volatile.per_core if bank == VOLATILE else state.arch.digital.per_core
-    if first + words > bound:
-        raise Misfit(
-            f"{bank} state nodes of core {code.core}",
-            first + words,
-            bound,
-            unit="real states",
-            where=state.where,
-            levers=f"raise {bank}.per_core in the architecture, or spread the layers over more cores",
+def _charge(state: Lowering, work: Context, nodes: Nodes, v: Slot, rates: Any, dt: Slot | None) -> Slot:
+    """Volatile states, each share on its core; returns what is read, on the layer's core."""
+    op, window = state.node.op, state.graph.attributes.get("state_windows", {}).get(state.node.name, 0.0)
+    z = state.new(rates.size)
+    for share in nodes.shares:
+        src = nodes.there(state, work, v, share)
+        whole = nodes.whole(share)
+        part = z if whole else state.new(nodes.words(share), share.core)
+        state.emit(
+            work,
+            "charge",
+            on=share.core,
+            dst=part,
+            src=src,
+            words=nodes.words(share),
+            node=share.first,
+            rates=state.constant("rates", rates[share.start : share.stop]),
+            window=float(window),
+            before=bool(op["read_before"]),
+            **_elapsed(state, work, dt, nodes, share.core),
         )
-    return first
+        if not whole:
+            nodes.back(state, work, part, share, z)
+    return z
 
 
-def _elapsed(dt: Slot | None) -> dict[str, Any]:
-    return {} if dt is None else {"dt": dt, "timed": True}
+def _elapsed(state: Lowering, work: Context, dt: Slot | None, nodes: Nodes, core: int) -> dict[str, Any]:
+    if dt is None:
+        return {}
+    return {"dt": dt if core == nodes.home else state.send(dt, 1, nodes.home, work, core, work), "timed": True}
 
 
 def _volatile(state: Lowering, node: Node, work: Context, v: Slot, dt: Slot | None) -> None:
@@ -95,42 +106,25 @@ def _volatile(state: Lowering, node: Node, work: Context, v: Slot, dt: Slot | No
     alone = turning and not np.iscomplexobj(decay)  # negative real poles: the imaginary half stays empty
     words = 2 * half if turning or np.iscomplexobj(decay) else half
     rates = np.concatenate([rates] * (words // half))
-    first, before = _nodes(state, VOLATILE, words), bool(node.op["read_before"])
+    nodes, before = take_nodes(state, VOLATILE, words), bool(node.op["read_before"])
     turn: dict[str, Any] = {}
     if turning:
         clock = state.code().serial("clock")
         turn = {"words": words, "turns": state.constant("turns", turns), "clock": clock}
-        state.emit(work, "tick", clock=clock, **_elapsed(dt))
-        if alone:
-            whole = state.new(words)
-            state.emit(work, "copy", dst=whole, src=v, words=half)
-            state.emit(work, "fill", dst=whole.at(half), words=half)
-            v = whole
+        state.emit(work, "tick", clock=clock, **_elapsed(state, work, dt, nodes, state.core))
+        v = _padded(state, work, v, half, words) if alone else v
         turned = state.new(words)
         state.emit(work, "rot", dst=turned, src=v, backward=True, **turn)
         v = turned
-    _preset(state, node, work, VOLATILE, first, half if alone else words)
-    z = state.new(words)
-    state.emit(
-        work,
-        "charge",
-        dst=z,
-        src=v,
-        words=words,
-        node=first,
-        rates=state.constant("rates", rates),
-        window=float(state.graph.attributes.get("state_windows", {}).get(node.name, 0.0)),
-        before=before,
-        **_elapsed(dt),
-    )
+    _preset(state, node, work, nodes, half if alone else words)
+    z = _charge(state, work, nodes, v, rates, dt)
     if turning:
         x = state.new(words)
         state.emit(work, "rot", dst=x, src=z, before=before, **turn)
         z = x
     unreversed(state, node, work, z, half if alone else words)
     if state.used(1):
-        last = state.new(words)
-        state.emit(work.after, "read", dst=last, words=words, node=first, bank=VOLATILE)
+        last = _standing(state, work.after, nodes, words)
         if turning:
             x = state.new(words)
             state.emit(work.after, "rot", dst=x, src=last, **turn)
@@ -143,51 +137,109 @@ def _polar(decay: Any) -> tuple[Any, Any]:
     return np.log(np.abs(decay)), np.angle(decay) / (2 * np.pi)
 
 
-def _preset(state: Lowering, node: Node, work: Context, bank: str, first: int, words: int) -> None:
+def _padded(state: Lowering, context: Context, slot: Slot, words: int, total: int) -> Slot:
+    """The words at `slot`, and zeros after them up to `total`."""
+    if words == total:
+        return slot
+    whole = state.new(total)
+    state.emit(context, "copy", dst=whole, src=slot, words=words)
+    state.emit(context, "fill", dst=whole.at(words), words=total - words)
+    return whole
+
+
+def _preset(state: Lowering, node: Node, work: Context, nodes: Nodes, given: int) -> None:
+    """Initial states, where the op has them; `given` words, zeros in further nodes."""
     slot = {"tile.state": 2, "tile.recurrence": 2, "tile.ssm": 1}[node.op.name]
-    if state.has(slot):
-        before = Context(work.stage - 1)
-        state.emit(before, "preset", src=state.read(slot, before), words=words, node=first, bank=bank)
+    if not state.has(slot):
+        return
+    before = Context(work.stage - 1)
+    x0 = _padded(state, before, state.read(slot, before), given, sum(nodes.words(share) for share in nodes.shares))
+    for share in nodes.shares:
+        part = nodes.there(state, before, x0, share)
+        words = nodes.words(share)
+        state.emit(before, "preset", on=share.core, src=part, words=words, node=share.first, bank=nodes.bank)
+
+
+def _standing(state: Lowering, context: Context, nodes: Nodes, words: int) -> Slot:
+    """The states as they stand, on the layer's core."""
+    last = state.new(words)
+    for share in nodes.shares:
+        whole = nodes.whole(share)
+        part = last if whole else state.new(nodes.words(share), share.core)
+        words = nodes.words(share)
+        state.emit(context, "read", on=share.core, dst=part, words=words, node=share.first, bank=nodes.bank)
+        if not whole:
+            nodes.back(state, context, part, share, last)
+    return last
 
 
 def _digital(state: Lowering, node: Node, work: Context, v: Slot, dt: Slot | None) -> None:
     decay = node.op["decay"].array
-    is_complex = np.iscomplexobj(decay)
-    flat = np.concatenate([decay.real, decay.imag]) if is_complex else decay
-    first = _nodes(state, DIGITAL, flat.size)
-    _preset(state, node, work, DIGITAL, first, flat.size)
-    x = state.new(flat.size)
-    state.emit(
-        work,
-        "dstate",
-        dst=x,
-        src=v,
-        words=flat.size,
-        node=first,
-        decay=state.constant("decay", flat),
-        before=bool(node.op["read_before"]),
-        complex=bool(is_complex),
-        **_elapsed(dt),
-    )
-    unreversed(state, node, work, x, flat.size)
-    _last(state, work, first, flat.size)
+    x = _held_digitally(state, work, v, decay, dt)
+    unreversed(state, node, work, x, decay.size * (2 if np.iscomplexobj(decay) else 1))
 
 
-def _last(state: Lowering, work: Context, first: int, words: int) -> None:
+def _held_digitally(state: Lowering, work: Context, v: Slot, decay: Any, dt: Slot | None = None) -> Slot:
+    """States in registers with multipliers; `decay` (states,) real or complex. Binds the last state too."""
+    node, is_complex = state.node, bool(np.iscomplexobj(decay))
+    nodes = take_nodes(state, DIGITAL, decay.size, pairs=is_complex)
+    words = decay.size * (2 if is_complex else 1)
+    _preset(state, node, work, nodes, words)
+    x = state.new(words)
+    for share in nodes.shares:
+        own = decay[share.start : share.stop]
+        whole = nodes.whole(share)
+        src = nodes.there(state, work, v, share)
+        part = x if whole else state.new(nodes.words(share), share.core)
+        state.emit(
+            work,
+            "dstate",
+            on=share.core,
+            dst=part,
+            src=src,
+            words=nodes.words(share),
+            node=share.first,
+            decay=state.constant("decay", np.concatenate([own.real, own.imag]) if is_complex else own),
+            before=bool(node.op["read_before"]),
+            complex=is_complex,
+            **_elapsed(state, work, dt, nodes, share.core),
+        )
+        if not whole:
+            nodes.back(state, work, part, share, x)
+    _last(state, work, nodes, words)
+    return x
+
+
+def _last(state: Lowering, work: Context, nodes: Nodes, words: int) -> None:
     if state.used(1):
-        state.emit(work.after, "read", dst=state.result(work.after, 1), words=words, node=first, bank=DIGITAL)
+        state.bind(_standing(state, work.after, nodes, words), work.after, 1)
 
 
 def lower_recurrence(state: Lowering, node: Node, work: Context) -> None:
-    words = state.kind(1).shape[0]
+    words, is_complex = state.kind(1).shape[0], bool(node.op["is_complex"])
     a, v = (operand_in_order(state, node, i, work) for i in range(2))
-    first = _nodes(state, DIGITAL, words)
-    _preset(state, node, work, DIGITAL, first, words)
+    nodes = take_nodes(state, DIGITAL, words // (2 if is_complex else 1), pairs=is_complex)
+    _preset(state, node, work, nodes, words)
     x = state.new(words)
-    before, is_complex = bool(node.op["read_before"]), bool(node.op["is_complex"])
-    state.emit(work, "sel", dst=x, a=a, src=v, words=words, node=first, before=before, complex=is_complex)
+    for share in nodes.shares:
+        parts = {name: nodes.there(state, work, slot, share) for name, slot in (("a", a), ("src", v))}
+        whole = nodes.whole(share)
+        part = x if whole else state.new(nodes.words(share), share.core)
+        state.emit(
+            work,
+            "sel",
+            on=share.core,
+            dst=part,
+            words=nodes.words(share),
+            node=share.first,
+            before=bool(node.op["read_before"]),
+            complex=is_complex,
+            **parts,
+        )
+        if not whole:
+            nodes.back(state, work, part, share, x)
     unreversed(state, node, work, x, words)
-    _last(state, work, first, words)
+    _last(state, work, nodes, words)
 
 
 def lower_ssm(state: Lowering, node: Node, work: Context) -> None:
@@ -209,12 +261,8 @@ def lower_ssm(state: Lowering, node: Node, work: Context) -> None:
     state.emit(
         work, "binary", dst=drive, a=wide, b=_held(state, "b", halves(b.astype(decay.dtype))), words=words, fn="mul"
     )
-    first = _nodes(state, DIGITAL, words)
-    _preset(state, node, work, DIGITAL, first, words)
-    x, read, y, through, total = (state.new(n) for n in (words, words, groups, groups, groups))
-    before = bool(op["read_before"])
-    data = state.constant("decay", halves(decay))
-    state.emit(work, "dstate", dst=x, src=drive, words=words, node=first, decay=data, before=before, complex=is_complex)
+    read, y, through, total = (state.new(n) for n in (words, groups, groups, groups))
+    x = _held_digitally(state, work, drive, decay.ravel())
     weights = halves(np.conj(c.astype(decay.dtype)))  # Re(c x) = Re c Re x - Im c Im x
     state.emit(work, "binary", dst=read, a=x, b=_held(state, "c", weights), words=words, fn="mul")
     if is_complex:
@@ -224,7 +272,6 @@ def lower_ssm(state: Lowering, node: Node, work: Context) -> None:
     state.emit(work, "binary", dst=through, a=u, b=_held(state, "d", np.asarray(d)), words=groups, fn="mul")
     state.emit(work, "binary", dst=total, a=y, b=through, words=groups, fn="add")
     unreversed(state, node, work, total, groups)
-    _last(state, work, first, words)
 
 
 def _held(state: Lowering, name: str, array: Any) -> Slot:
