@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,11 @@ import isa
 from ssmc import arrays, files
 from ssmc.diagnostics import UserError
 from ssmc.interface import Interface, Port, from_json, to_json
+from ssmc.ir.types import TensorType
 from ssmc.target import Backend, RunResult, RunSettings, backend, backends
 
 if TYPE_CHECKING:
+    from ssmc import frontend
     from ssmc.frontend import Model
     from ssmc.ir import Graph
     from ssmc.passes import LossReport, Note, Observer, Pass, Step
@@ -127,17 +129,20 @@ def load_model(path: str | Path, *, states: Mapping[str, str] | None = None, str
     cannot be compiled is listed in the model instead of raised. Raises UserError."""
     from ssmc import frontend
 
-    model: Model = frontend.load_model(path, states=states, strict=strict)
-    return model
+    return frontend.load_model(path, states=states, strict=strict)
 
 
 def interface_of(model: Model) -> Interface:
     """What a model takes and gives."""
-    inputs, outputs = (
-        tuple(Port(port.name, port.axes, port.role, port.type, port.dtype, port.shape) for port in ports)
-        for ports in (model.inputs, model.outputs)
-    )
-    return Interface(model.form, inputs, outputs, dict(model.states))
+    return Interface(model.form, _ports(model.inputs), _ports(model.outputs), dict(model.states))
+
+
+def _ports(ports: Iterable[frontend.Port]) -> tuple[Port, ...]:
+    found = []
+    for port in ports:
+        assert not isinstance(port.type, TensorType), "a lifted model's values are streams, sequences and constants"
+        found.append(Port(port.name, port.axes, port.role, port.type, port.dtype, port.shape))
+    return tuple(found)
 
 
 def load_program(path: str | Path) -> Executable:

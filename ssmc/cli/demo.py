@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 COLUMNS = (
     "sample",
     "target",
-    "sequences",
+    "test set",
     "onnxruntime",
     "ideal",
     "realistic",
-    "cycles/seq",
-    "time/seq",
-    "energy/seq",
+    "cycles",
+    "time",
+    "energy",
     "code",
     "program",
 )

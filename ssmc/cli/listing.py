@@ -34,7 +34,7 @@ def passes_command(name: str | None, as_json: bool) -> None:
     elif name is not None:
         _tell_pass(chosen[0])
     else:
-        rows = [(info.name, _promise(info), info.doc.partition("\n")[0]) for info in chosen]
+        rows = [(info.name, _promise(info), " ".join(info.doc.partition("\n\n")[0].split())) for info in chosen]
         print_table("", ["pass", "promise", "what it does"], rows)
 
 

@@ -35,15 +35,17 @@ def console(*, stderr: bool = False) -> Console:
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int | None = None
 ) -> None:
-    """A table whose first `numbers` columns are text and whose others are numbers (None: all text)."""
+    """A table whose first `numbers` columns are text and whose others are numbers (None: all text, which may wrap)."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title) or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(title=escape(title) or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=0)
     for index, column in enumerate(columns):
         right = numbers is not None and index >= numbers
-        table.add_column(escape(column), justify="right" if right else "left", overflow="fold")
+        table.add_column(
+            escape(column), justify="right" if right else "left", overflow="fold", no_wrap=numbers is not None
+        )
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     console().print(table)
