@@ -14,7 +14,20 @@ from ssmc.ir.types import ConstantType
 
 GRID = np.concatenate([np.linspace(-8.0, 8.0, 321) + 0.0123, [1e-3, -1e-3, 0.3, -0.7]])
 TOLERANCE = 2e-7  # exporters write sqrt(2) and its like in float32
-NAMED = ("silu", "gelu", "gelu_tanh", "softplus", "sigmoid", "tanh", "relu", "elu", "selu", "hardsigmoid", "hardswish", "mish")
+NAMED = (
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "softplus",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "elu",
+    "selu",
+    "hardsigmoid",
+    "hardswish",
+    "mish",
+)
 
 
 @dataclass(frozen=True, eq=False)

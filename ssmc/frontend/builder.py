@@ -20,8 +20,27 @@ Operand: TypeAlias = Value | Array
 
 # Ops whose result at a step depends on that step's operands alone: they commute with reversing time.
 PER_STEP = frozenset(
-    "linear norm gate unary binary select complex real imag softmax reduce concat slice take reshape transpose "
-    "broadcast contract embed".split()
+    [
+        "linear",
+        "norm",
+        "gate",
+        "unary",
+        "binary",
+        "select",
+        "complex",
+        "real",
+        "imag",
+        "softmax",
+        "reduce",
+        "concat",
+        "slice",
+        "take",
+        "reshape",
+        "transpose",
+        "broadcast",
+        "contract",
+        "embed",
+    ]
 )
 
 
@@ -126,7 +145,11 @@ class Builder:
         if node.op.name == "reverse":
             inner = self._biased(self.graph.operand(value.node, 0), constant)
             return None if inner is None else self.reverse(inner)
-        if node.op.name != "linear" or node.op["bias"] is not None or constant.shape not in ((), self.features(value)[-1:]):
+        if (
+            node.op.name != "linear"
+            or node.op["bias"] is not None
+            or constant.shape not in ((), self.features(value)[-1:])
+        ):
             return None
         bias = np.broadcast_to(constant, self.features(value)[-1:])
         return self.add("linear", [self.graph.operand(value.node, 0)], weight=node.op["weight"], bias=Tensor(bias))

@@ -24,7 +24,6 @@ from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import StreamType
 from ssmc.statespace import StateSpace
 
-
 MAX_FILL = 4  # how many entries a matrix of a fused system may have for each one that is not zero
 MAX_DENSE = 1 << 16  # what is smaller than this may be as empty as it likes
 
@@ -39,7 +38,7 @@ def fuse_systems(graph: Graph) -> dict[str, str]:
         twins = _twins(graph, node.name)
         done.update(twins)
         new = _Fusion(graph, twins).run()
-        renamed.update({twin: new for twin in twins})
+        renamed.update(dict.fromkeys(twins, new))
         graph.prune()
     return renamed
 
@@ -169,9 +168,7 @@ class _Fusion:
 
     # -- the new system ------------------------------------------------------------------------------------
 
-    def _rebuild(
-        self, drive: Form, roots: list[Value], exits: list[Value], forms: Mapping[Value, Form]
-    ) -> str:
+    def _rebuild(self, drive: Form, roots: list[Value], exits: list[Value], forms: Mapping[Value, Form]) -> str:
         graph, system = self.graph, self.system
         inputs = sparse.hstack([drive.matrices[r] for r in roots], format="csr")
         b = block_diagonal(system.B) @ inputs
@@ -209,7 +206,9 @@ class _Fusion:
             now.append(parts[0])
             before.append(parts[1])
             direct.append(
-                sparse.hstack([form.matrices.get(r, sparse.csr_array((form.size, sizes[r]))) for r in roots], format="csr")
+                sparse.hstack(
+                    [form.matrices.get(r, sparse.csr_array((form.size, sizes[r]))) for r in roots], format="csr"
+                )
             )
             offsets.append(form.offset if np.any(form.offset) else None)
         if not exits:  # only the last state is wanted: read nothing
@@ -284,6 +283,4 @@ def block_diagonal(blocks: Any) -> Any:
     """(G, rows, columns) as one sparse block-diagonal matrix."""
     groups, rows, columns = blocks.shape
     g, i, j = np.nonzero(blocks)
-    return sparse.csr_array(
-        (blocks[g, i, j], (g * rows + i, g * columns + j)), shape=(groups * rows, groups * columns)
-    )
+    return sparse.csr_array((blocks[g, i, j], (g * rows + i, g * columns + j)), shape=(groups * rows, groups * columns))

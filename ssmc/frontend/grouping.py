@@ -86,7 +86,9 @@ def _components(system: StateSpace, b: Any, c: Any, d: Any) -> list[tuple[Index,
         columns.append(np.arange(n) // system.states * system.states)
     total = n + inputs + outputs
     r, k = np.concatenate(rows), np.concatenate(columns)
-    count, label = connected_components(sparse.coo_array((np.ones(len(r)), (r, k)), shape=(total, total)), directed=False)
+    count, label = connected_components(
+        sparse.coo_array((np.ones(len(r)), (r, k)), shape=(total, total)), directed=False
+    )
     order = np.argsort(label, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
     members = [(p[p < n], p[(p >= n) & (p < n + inputs)] - n, p[p >= n + inputs] - n - inputs) for p in parts]

@@ -61,7 +61,9 @@ def concrete_shapes(types: Mapping[str, TensorType], batch: int, length: int) ->
 
 def is_dynamic(types: Mapping[str, TensorType]) -> tuple[bool, bool]:
     """Is the batch dynamic, is the length?"""
-    dims = [(i, d) for kind in types.values() for i, d in enumerate(kind.shape or ()) if not (isinstance(d, int) and d > 0)]
+    dims = [
+        (i, d) for kind in types.values() for i, d in enumerate(kind.shape or ()) if not (isinstance(d, int) and d > 0)
+    ]
     return any(i == 0 for i, _ in dims), any(i > 0 for i, _ in dims)
 
 
@@ -109,7 +111,7 @@ def sample_inputs(
             found[value] = rng.integers(0, 2, shape).astype(bool)
         elif dtype.startswith(("int", "uint")):
             found[value] = rng.integers(0, _rows(listing, value), shape)
-        elif len(shape) < 3 and (len(shape) < 2 or shape[-1] == 1 or len(shapes) > 1 and len(shape) == 2):
+        elif len(shape) < 3 and (len(shape) < 2 or shape[-1] == 1 or (len(shapes) > 1 and len(shape) == 2)):
             found[value] = np.float32(rng.uniform(0.05, 1.0, shape)).astype(np.float64)
         else:
             found[value] = np.float32(rng.standard_normal(shape)).astype(np.float64)

@@ -16,7 +16,7 @@ from ssmc.ir.table import spec_of
 from ssmc.ir.types import ConstantType, StreamType
 
 MAX_PROBED = 1 << 22  # entries of a matrix that is found by running the op on unit vectors
-MOVES = frozenset("reshape transpose slice take broadcast".split())
+MOVES = frozenset(["reshape", "transpose", "slice", "take", "broadcast"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,8 @@ def _joined(axis: int, operands: Sequence[Form], shapes: Sequence[tuple[int, ...
     roots = {root: m.shape[1] for f in operands for root, m in f.matrices.items()}
     stacked = {
         root: sparse.vstack(
-            [f.matrices[root] if root in f.matrices else sparse.csr_array((f.size, width)) for f in operands], format="csr"
+            [f.matrices[root] if root in f.matrices else sparse.csr_array((f.size, width)) for f in operands],
+            format="csr",
         )
         for root, width in roots.items()
     }
@@ -144,7 +145,9 @@ def _joined(axis: int, operands: Sequence[Form], shapes: Sequence[tuple[int, ...
     return whole.rows(index.reshape(-1))
 
 
-def _binary(fn: str, operands: Sequence[Form], shapes: Sequence[tuple[int, ...]], shape: tuple[int, ...]) -> Form | None:
+def _binary(
+    fn: str, operands: Sequence[Form], shapes: Sequence[tuple[int, ...]], shape: tuple[int, ...]
+) -> Form | None:
     wide = [
         f.rows(np.broadcast_to(np.arange(f.size).reshape(s), shape).reshape(-1)) if s != shape else f
         for f, s in zip(operands, shapes, strict=True)

@@ -27,7 +27,7 @@ from ssmc.frontend.translator import Findings, Refusal, Samples, Translator
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 
-TEMPORAL = frozenset("Scan Loop DFT CumSum LinearAttention CausalConvWithState".split())
+TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "LinearAttention", "CausalConvWithState"])
 BATCH, LENGTH, STEPS = 3, 11, 6
 
 
@@ -66,7 +66,9 @@ def load_model(
             best = attempt
             break
     if best is None:
-        raise UserError("no axis of the inputs can be time", where=str(path), hint="export with inputs (batch, time, ...)")
+        raise UserError(
+            "no axis of the inputs can be time", where=str(path), hint="export with inputs (batch, time, ...)"
+        )
     if strict:
         _require_lifted(best, str(path))
     return _finished(best, source)
@@ -179,7 +181,9 @@ class _Source:
             user = ("b" if name in pairs else "bt") + inner
             ports.append(self._input(translator, name, axes, user, "state" if name in pairs else "data"))
         listing = self.listing
-        streams = [f.value for n, v in listing.inputs.items() if n not in pairs and isinstance(f := translator.env[v], Flow)]
+        streams = [
+            f.value for n, v in listing.inputs.items() if n not in pairs and isinstance(f := translator.env[v], Flow)
+        ]
         attempt = _Attempt("step", translator.builder.graph, tuple(ports), (), pairs, translator.findings)
         carried = []
         for name, target in pairs.items():
@@ -293,7 +297,9 @@ class _Source:
             if port.name in arrays
         }
         try:
-            found = run(typed) if attempt.form == "sequence" else step_through(run, attempt.inputs, attempt.states, typed)
+            found = (
+                run(typed) if attempt.form == "sequence" else step_through(run, attempt.inputs, attempt.states, typed)
+            )
         except UserError:
             raise
         except Exception as error:

@@ -13,7 +13,23 @@ from ssmc.frontend.translator import Lift, Refusal
 from ssmc.ir.graph import Graph
 from ssmc.statespace import StateSpace, frequencies, time_constants
 
-STRUCTURE = frozenset("input output constant reshape slice take transpose broadcast concat spread complex real imag".split())
+STRUCTURE = frozenset(
+    [
+        "input",
+        "output",
+        "constant",
+        "reshape",
+        "slice",
+        "take",
+        "transpose",
+        "broadcast",
+        "concat",
+        "spread",
+        "complex",
+        "real",
+        "imag",
+    ]
+)
 SYSTEMS = ("ssm", "recurrence", "fir")
 
 
@@ -101,12 +117,38 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
     if node.op.name == "recurrence":
         is_complex = node.types[0].element == "complex"  # type: ignore[union-attr]
         return LiftedSystem(
-            label, name, lift.disguise, "selective", size, 1, size, size, is_complex, reverse, None, None, lift.where, lift.proof_error
+            label,
+            name,
+            lift.disguise,
+            "selective",
+            size,
+            1,
+            size,
+            size,
+            is_complex,
+            reverse,
+            None,
+            None,
+            lift.where,
+            lift.proof_error,
         )
     if node.op.name == "fir":
         taps = node.op["kernel"].shape[1]
         return LiftedSystem(
-            label, name, lift.disguise, "fir", shape[0], taps - 1, shape[0], shape[0], False, reverse, None, None, lift.where, lift.proof_error
+            label,
+            name,
+            lift.disguise,
+            "fir",
+            shape[0],
+            taps - 1,
+            shape[0],
+            shape[0],
+            False,
+            reverse,
+            None,
+            None,
+            lift.where,
+            lift.proof_error,
         )
     system: StateSpace = node.op["system"]
     return LiftedSystem(

@@ -29,7 +29,9 @@ def relative_error(y: Array, reference: Array) -> float:
     return float(np.abs(y - reference).max(initial=0.0)) / scale
 
 
-def run_graph(graph: Graph, inputs: tuple[Port, ...], outputs: tuple[Port, ...], arrays: Mapping[str, Any]) -> dict[str, Array]:
+def run_graph(
+    graph: Graph, inputs: tuple[Port, ...], outputs: tuple[Port, ...], arrays: Mapping[str, Any]
+) -> dict[str, Array]:
     """The lifted graph on user-shaped arrays."""
     ports = {port.name: port for port in inputs}
     feed = {name: to_graph(np.asarray(a), ports[name].axes, ports[name].type) for name, a in arrays.items()}

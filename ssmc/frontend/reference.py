@@ -116,7 +116,9 @@ def step_through(
 
 def _state_shape(port: Port, batch: int) -> tuple[int, ...]:
     axes = port.axes if len(port.axes) == len(port.shape) else port.axes[1:]
-    return tuple(d if isinstance(d, int) and d > 0 else batch if a == "b" else 1 for d, a in zip(port.shape, axes, strict=True))
+    return tuple(
+        d if isinstance(d, int) and d > 0 else batch if a == "b" else 1 for d, a in zip(port.shape, axes, strict=True)
+    )
 
 
 def check_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -127,7 +129,9 @@ def check_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Array]:
         raise UserError(
             f"the model has no input '{unknown[0]}'", where=str(model.path), hint=f"its inputs are: {', '.join(known)}"
         )
-    missing = [n for n, port in known.items() if n not in inputs and not (port.role == "state" and model.form == "step")]
+    missing = [
+        n for n, port in known.items() if n not in inputs and not (port.role == "state" and model.form == "step")
+    ]
     if missing:
         raise UserError(
             f"the input '{missing[0]}' is missing",
@@ -175,7 +179,11 @@ def user_shape(port: Port) -> tuple[int | str | None, ...]:
 def describe(port: Port) -> str:
     """The axes of an input for an error message, as in (batch, time, 12)."""
     names = {"b": "batch", "t": "time"}
-    return "(" + ", ".join(names[a] if a in names else str(d) for a, d in zip(port.axes, user_shape(port), strict=True)) + ")"
+    return (
+        "("
+        + ", ".join(names[a] if a in names else str(d) for a, d in zip(port.axes, user_shape(port), strict=True))
+        + ")"
+    )
 
 
 @lru_cache(maxsize=4)

@@ -106,4 +106,8 @@ def ambiguous(pairs: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> 
     by_shape: dict[tuple[int, ...], list[str]] = {}
     for name in pairs:
         by_shape.setdefault(tuple(shapes[name]), []).append(name)
-    return [f"states of one shape were paired by dependence and order: {', '.join(n)}" for n in by_shape.values() if len(n) > 1]
+    return [
+        f"states of one shape were paired by dependence and order: {', '.join(n)}"
+        for n in by_shape.values()
+        if len(n) > 1
+    ]

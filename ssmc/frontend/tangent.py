@@ -15,11 +15,29 @@ from ssmc.ir.graph import Value
 
 # Linear in their first operand; the others are shapes, indices or weights.
 LINEAR = frozenset(
-    "Identity Dropout Cast Neg Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Gather Expand Tile Pad "
-    "ReduceSum ReduceMean Conv".split()
+    [
+        "Identity",
+        "Dropout",
+        "Cast",
+        "Neg",
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Split",
+        "Gather",
+        "Expand",
+        "Tile",
+        "Pad",
+        "ReduceSum",
+        "ReduceMean",
+        "Conv",
+    ]
 )
-SUMS = frozenset("Add Sub Sum Concat".split())
-PRODUCTS = frozenset("Mul MatMul Gemm Einsum Div FusedMatMul".split())
+SUMS = frozenset(["Add", "Sub", "Sum", "Concat"])
+PRODUCTS = frozenset(["Mul", "MatMul", "Gemm", "Einsum", "Div", "FusedMatMul"])
 
 
 def tangents(
