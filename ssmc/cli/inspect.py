@@ -9,6 +9,8 @@ import click
 from ssmc.cli.options import json_option, states
 from ssmc.cli.output import print_json, print_table
 
+FOREVER = 1e12  # a time constant beyond this is that of a pole at 1, but for rounding
+
 
 @click.command("inspect")
 @click.argument("model", metavar="MODEL.onnx")
@@ -78,18 +80,15 @@ def _show_systems(systems: list[dict[str, Any]]) -> None:
 
 
 def _range(values: Any) -> str:
-    """Smallest and largest of some time constants, in steps."""
-    flat = [value for value in _flatten(values) if value is not None]
-    if not flat:
-        return "-"
-    low, high = min(flat), max(flat)
-    return f"{low:.3g} steps" if low == high else f"{low:.3g} to {high:.3g} steps"
+    """Smallest and largest of some time constants, in steps (of the elapsed time where that is an input)."""
+    ends = [f"{value:.3g}" if value < FOREVER else "forever" for value in sorted(_numbers(values))]
+    return "-" if not ends else ends[0] if ends[0] == ends[-1] else f"{ends[0]} to {ends[-1]}"
 
 
-def _flatten(values: Any) -> list[Any]:
+def _numbers(values: Any) -> list[float]:
     if isinstance(values, list):
-        return [item for value in values for item in _flatten(value)]
-    return [values]
+        return [item for value in values for item in _numbers(value)]
+    return [] if values is None else [values]
 
 
 def _number(value: float | None) -> str:

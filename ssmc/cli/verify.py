@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ssmc.verification import Error, Verification
 
 WORST_LAYERS = 5
+NEGLIGIBLE = 1e-9  # what float64 itself may differ by
 
 
 @click.command("verify")
@@ -70,9 +71,12 @@ def verify_command(
 def _tell(found: Verification) -> None:
     rows = [(name, *_row(error)) for name, error in found.outputs.items()]
     print_table("", ["output", "max relative error", "max abs error", "at"], rows, numbers=1)
-    worst = sorted(found.layers, key=lambda layer: -layer.error.relative)[:WORST_LAYERS]
-    rows = [(f"{layer.name} ({layer.op})", *_row(layer.error)) for layer in worst]
-    print_table("worst layers", ["layer", "max relative error", "max abs error", "at"], rows, numbers=1)
+    worst = sorted(found.layers, key=lambda layer: -layer.error.relative)
+    if worst and worst[0].error.relative > NEGLIGIBLE:
+        rows = [(f"{layer.name} ({layer.op})", *_row(layer.error)) for layer in worst[:WORST_LAYERS]]
+        print_table("worst layers", ["layer", "max relative error", "max abs error", "at"], rows, numbers=1)
+    elif worst:
+        click.echo(f"{len(worst)} layers, each within {worst[0].error.relative:.1e} of its value in float64")
     click.echo(f"{'passed' if found.passed else 'FAILED'} (tolerance {found.tolerance:.2g})")
 
 
