@@ -20,7 +20,8 @@ class Diagonalize(Pass):
     after   %y', %last' = ssm(%u, _, T^-1 %x0) {system = statespace<A (1, 4) complex>};  %last = Re(T %last')
 
     A group whose eigenvectors are worse conditioned than `max_condition` (a defective A has none) keeps the whole
-    system dense, in real block form; a note tells why. Condition numbers are noted for the others.
+    system dense, in real block form; a note tells why. Condition numbers are noted for the others. `tolerance` is what
+    the pass promises; a larger `max_condition` may need a larger one.
     """
 
     name = "diagonalize"

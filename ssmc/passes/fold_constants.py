@@ -68,9 +68,10 @@ def _same_as(graph: Graph, node: Node) -> Iterator[Value]:
         case "transpose" if list(node.op["permutation"]) == sorted(node.op["permutation"]):
             yield from alike
         case "reverse":
-            inner = graph.operand(node.name, 0).node
-            if graph.op(inner).name == "reverse":
-                yield graph.operand(inner, 0)
+            inner = graph.node(graph.operand(node.name, 0).node)
+            if inner.op.name == "reverse":
+                graph.add_provenance(node.name, *inner.provenance)
+                yield graph.operand(inner.name, 0)
 
 
 def _neutral(graph: Graph, node: Node, value: Value) -> bool:

@@ -20,6 +20,8 @@ from ssmc.passes.validation import Validator
 
 Array = NDArray[Any]
 
+LOSS_PROBE_STEPS = 128  # random steps that losses are measured on where there is no calibration data
+
 
 @dataclass(frozen=True)
 class Step:
@@ -104,7 +106,8 @@ class PassManager:
         if drawn is not None:
             data["probe"] = drawn
         if not context.calibration:
-            return Validator(data, None if drawn is None else ("probe", drawn))
+            longer = probe(graph, context.seed, LOSS_PROBE_STEPS)
+            return Validator(data, None if longer is None else ("probe", longer))
         data["calibration"] = excerpt(graph, context.calibration, self.validation_steps)
         return Validator(data, ("calibration", excerpt(graph, context.calibration, self.loss_steps)))
 

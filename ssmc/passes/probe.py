@@ -16,19 +16,20 @@ from ssmc.statespace import time_constants
 Array = NDArray[Any]
 
 BATCH = 2
-STEPS = 11  # at least; a multiple of what the graph pools by
+STEPS = 11  # or more: a multiple of what the graph pools by
 INDEX_ROWS = 8  # an index that meets no table
 
 
-def probe(graph: Graph, seed: int) -> dict[str, Array] | None:
-    """Inputs by name in the graph's layout, or None where a type does not say what an input may be (ONNX tensors).
+def probe(graph: Graph, seed: int, least: int = STEPS) -> dict[str, Array] | None:
+    """Inputs by name in the graph's layout, of at least `least` steps; None where a type does not say what an input
+    may be (ONNX tensors).
 
     Numbers are standard normal; an index stays within the tables it meets; elapsed times are positive and of the
     order of the systems' time constants. State inputs are given, so that they are tested.
     """
     rng = np.random.default_rng(seed)
     window = _window(graph)
-    steps = window * -(-STEPS // window)
+    steps = window * -(-least // window)
     inputs: dict[str, Array] = {}
     for node in graph.inputs():
         kind = node.types[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.ir import Graph, Node, Value
+from ssmc.ir import Graph, Node, StreamType, Value
 from ssmc.passes.base import Array, Context, Pass
 from ssmc.passes.rewrite import recast
 from ssmc.statespace import StateSpace, StateSpaceError, cluster_decays, refit_output, time_constants
@@ -24,8 +24,9 @@ class ShareDecays(Pass):
     after   ssm {system = A' with 6 of them, C'}
 
     `levels` is the machine's where it is not given. Decays are clustered by log time constant, weighted by what each
-    state contributes; oscillations stay. The refit is in closed form, over all taps, or over the first `length`;
-    of an event-driven layer over the elapsed times of the calibration data. `ridge` keeps C small where states nearly
+    state contributes; oscillations stay. The `refit` is in closed form, over the first `length` taps: as
+    many as the calibration data has steps where it is not given, all where there is no such data; of an
+    event-driven layer over the elapsed times of that data. `ridge` keeps C small where states nearly
     repeat each other; `tolerance` is how much the outputs may change on the data, relative, before it is an error.
     """
 
@@ -40,6 +41,8 @@ class ShareDecays(Pass):
     def __post_init__(self) -> None:
         if self.levels is not None and self.levels < 1:
             raise ValueError(f"levels must be at least 1, not {self.levels}")
+        if self.length is not None and self.length < 2:
+            raise ValueError(f"length must be at least 2 taps, not {self.length}")
         if self.ridge < 0:
             raise ValueError(f"ridge must not be negative, not {self.ridge}")
 
@@ -55,7 +58,8 @@ class ShareDecays(Pass):
             before = distinct(system)
             if before <= levels:
                 continue
-            shared, told = self._share(node, system, levels, _gaps(graph, node, context))
+            length = self.length or _steps(graph, node, context)
+            shared, told = self._share(node, system, levels, length, _gaps(graph, node, context))
             recast(out, node.name, node.op.with_attrs(system=shared), out.operands(node.name))
             context.note(self, node.name, f"{before} decays became {distinct(shared)}{told}")
             changed = True
@@ -66,7 +70,9 @@ class ShareDecays(Pass):
             return self.levels
         return context.machine.decay_levels
 
-    def _share(self, node: Node, system: StateSpace, levels: int, gaps: Array) -> tuple[StateSpace, str]:
+    def _share(
+        self, node: Node, system: StateSpace, levels: int, length: int | None, gaps: Array
+    ) -> tuple[StateSpace, str]:
         origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
         try:
             shared, _ = cluster_decays(system, levels)
@@ -74,7 +80,7 @@ class ShareDecays(Pass):
                 return shared, ""
             # Gaps matter to an event-driven system only.
             elapsed = gaps if system.asynchronous else np.ones(1)
-            fitted = refit_output(system, shared, length=self.length, gaps=elapsed, ridge=self.ridge)
+            fitted = refit_output(system, shared, length=length, gaps=elapsed, ridge=self.ridge)
         except StateSpaceError as error:
             raise UserError(
                 "the decays of the layer cannot be shared",
@@ -92,6 +98,17 @@ def distinct(system: StateSpace) -> int:
     with np.errstate(divide="ignore"):
         log_times = np.log(time_constants(system))
     return int(np.unique(np.round(log_times, 9)).size)
+
+
+def _steps(graph: Graph, node: Node, context: Context) -> int | None:
+    """How many steps the node sees in a sequence of the calibration data, None where that says nothing."""
+    rate = next(kind.rate for kind in node.types if isinstance(kind, StreamType))
+    names = [n.op["name"] for n in graph.inputs() if isinstance(n.types[0], StreamType) and n.types[0].rate == 1]
+    given = [
+        context.calibration[name].shape[1] for name in names if context.calibration and name in context.calibration
+    ]
+    steps = int(given[0] * rate) if given else 0
+    return steps if steps > 1 else None
 
 
 def _gaps(graph: Graph, node: Node, context: Context) -> Array:

@@ -88,6 +88,9 @@ class Model:
     def rate(self):
         return self.graph.type(self.x).rate
 
+    def graph_type(self) -> StreamType:
+        return StreamType((self.h,))
+
     def width(self) -> int:
         return int(self.rng.integers(1, 6))
 
