@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from backends.epochcore.plan import Access, Do, Loop, Plan, trap
 
 Array = NDArray[Any]
-PANEL = 64
+PANEL = 256
+SCRATCH = 4
+SHARED_WORDS = 1 << 18
 
 
 @dataclass
@@ -34,11 +37,13 @@ class Machine:
     backward: bool = False
     span: dict[str, tuple[int, int]] = field(default_factory=dict)
     total: dict[str, int] = field(default_factory=dict)
+    memory: list[Array] = field(default_factory=list)
     arrays: list[Array] = field(default_factory=list)
     streams: dict[int, Array] = field(default_factory=dict)
     states: tuple[Array, ...] = ()
     tapped: dict[str, Array] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=dict)
+    _scratch: list[Array] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.span = {"one": (0, 1), "n0": (0, 0)}
@@ -48,9 +53,15 @@ class Machine:
             source = str(ins["src"])
             self.total[register] = lower_rate(ins, self.total[source])
             most[register] = most[source] // int(ins["stride"]) + 1
-        for slot in self.plan.slots:
-            rows = 1 if slot.shared else most.get(slot.steps, 1) * self.batch
-            self.arrays.append(np.zeros((-(-rows // PANEL) * PANEL, slot.pitch)))
+        rows = [self._shared_rows(s) if s.shared else most.get(s.steps, 1) * self.batch for s in self.plan.slots]
+        widest = max((-(-n // PANEL) * PANEL * s.pitch for n, s in zip(rows, self.plan.slots, strict=True)), default=1)
+        shapes = tuple((-(-n // PANEL) * PANEL, s.pitch) for n, s in zip(rows, self.plan.slots, strict=True))
+        self.memory = self.plan.borrow(shapes + ((widest,),) * SCRATCH)
+        self.arrays, self._scratch = self.memory[: len(shapes)], self.memory[len(shapes) :]
+
+    def _shared_rows(self, slot: Any) -> int:
+        """A constant is kept once a sample where it is small: arithmetic is faster on equal shapes."""
+        return self.batch if slot.pitch * self.batch <= SHARED_WORDS else 1
 
     # -- reading and writing ---------------------------------------------------------------------------------
 
@@ -58,18 +69,22 @@ class Machine:
         """(steps, batch, words); one step for a row, one sample for what is shared."""
         slot, array = access.slot, self.arrays[access.slot.number]
         if slot.shared:
-            view = array[:1].reshape(1, 1, slot.pitch)
+            view = array[: self._shared_rows(slot)].reshape(1, -1, slot.pitch)
         else:
             n = self.span[slot.steps][1]
             view = array[: n * self.batch].reshape(n, self.batch, slot.pitch)
         return view if access.whole else view[:, :, access.offset : access.offset + access.words]
 
-    def panels(self, access: Access) -> Array:
-        """(panels, PANEL, words), the last panel filled up with whatever is there."""
+    def panels(self, access: Access, height: int) -> Array:
+        """(panels, height, words), the last panel filled up with whatever is there; `height` divides PANEL."""
         slot, array = access.slot, self.arrays[access.slot.number]
-        count = -(-self.span[slot.steps][1] * self.batch // PANEL)
-        view = array[: count * PANEL].reshape(count, PANEL, slot.pitch)
+        count = -(-self.span[slot.steps][1] * self.batch // height)
+        view = array[: count * height].reshape(count, height, slot.pitch)
         return view if access.whole else view[:, :, access.offset : access.offset + access.words]
+
+    def scratch(self, index: int, shape: tuple[int, ...]) -> Array:
+        """One of `SCRATCH` arrays to work in, valid within one instruction."""
+        return self._scratch[index][: prod(shape)].reshape(shape)
 
     def saturated(self, count: int) -> None:
         """Count numbers that were cut off to their range, by layer."""
@@ -84,6 +99,7 @@ class Machine:
         """Run the program once for the whole batch. Raises UserError on a trap."""
         with np.errstate(all="ignore"):
             self._items(self.plan.items)
+        self.plan.give_back(self.memory)
 
     def _items(self, items: tuple[Any, ...]) -> None:
         for item in items:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from backends.epochcore.machine import Machine
 
 Array = NDArray[Any]
+KEPT_WORDS = 1 << 24
 Action = Callable[["Machine"], None]
 Rule = Callable[["Planner", Instruction], Action | None]
 
@@ -103,6 +104,20 @@ class Plan:
     slots: tuple[Slot, ...]
     addresses: tuple[tuple[Slot, int], ...]
     rates: Mapping[str, Instruction]
+    _memory: dict[tuple[tuple[int, ...], ...], list[list[Array]]] = field(default_factory=dict)
+
+    def borrow(self, shapes: tuple[tuple[int, ...], ...]) -> list[Array]:
+        """Arrays to run in, kept between runs: fresh memory costs more than the arithmetic on it."""
+        free = self._memory.setdefault(shapes, [])
+        try:
+            return free.pop()
+        except IndexError:
+            return [np.zeros(shape) for shape in shapes]
+
+    def give_back(self, memory: list[Array]) -> None:
+        """Arrays of a run that is over; a few large sets are not kept."""
+        if sum(array.size for array in memory) <= KEPT_WORDS:
+            self._memory.setdefault(tuple(array.shape for array in memory), []).append(memory)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,33 @@ def run_float(decay: Decay, x: Parts, v: Parts) -> Parts:
     real += v[0]
     imag += v[1]
     return real, imag
+
+
+def run_float_into(
+    decay: Decay, changes: bool, x: Parts, v: Sequence[Array], y: Sequence[Array], steps: range
+) -> Parts:
+    """`run_float` over whole blocks (steps, batch, states), every state written to y; the same operations in order."""
+    if len(x) == 1:
+        (now,) = x
+        for k in steps:
+            (a,) = (decay.at(k) if changes else decay).parts
+            out = y[0][k]
+            np.multiply(a, now, out=out)
+            np.add(out, v[0][k], out=out)
+            now = out
+        return (now,)
+    re, im = x
+    for k in steps:
+        a_re, a_im = (decay.at(k) if changes else decay).parts
+        next_re, next_im = y[0][k], y[1][k]
+        np.multiply(a_re, re, out=next_re)
+        np.multiply(a_re, im, out=next_im)
+        next_re -= a_im * im
+        next_im += a_im * re
+        next_re += v[0][k]
+        next_im += v[1][k]
+        re, im = next_re, next_im
+    return re, im
 
 
 def run_fixed(decay: Decay, x: Parts, v: Parts, bits: int) -> tuple[Parts, int]:

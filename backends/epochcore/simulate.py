@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +24,8 @@ RULES: dict[str, Rule] = {**simulate_array.RULES, **simulate_vector.RULES, **sim
 CONTROL = ("halt", "samples", "chunks")
 # Rows times words of one instruction that stay in a core's cache: faster than whole sequences at once.
 BLOCK_WORDS = 1 << 16
+# Fewer steps than this are not worth a thread.
+STEPS_PER_THREAD = 2048
 
 
 @lru_cache(maxsize=16)
@@ -41,13 +46,33 @@ def simulate(program: Program, inputs: Mapping[str, Array], settings: RunSetting
             hint="leave --noise out; compile with or without --ideal instead",
         )
     given, batch, steps = _given(program, inputs)
-    machine = Machine(
-        plan, batch, steps, _block(plan, batch, steps, settings), given, _taps(plan) if settings.taps else {}
-    )
-    machine.run()
-    outputs = {port.name: _output(program, machine, port) for port in program.outputs}
-    stats, trace = measure(program, plan.arch, batch, steps, trace=settings.trace, saturations=machine.saturations)
-    return RunResult(outputs, stats, machine.tapped, trace)
+    taps = _taps(plan) if settings.taps else {}
+    machines = [
+        Machine(plan, len(part), steps, _block(plan, len(part), steps, settings), _samples(given, part), taps)
+        for part in _parts(batch, steps)
+    ]
+    if len(machines) == 1:
+        machines[0].run()
+    else:
+        with ThreadPoolExecutor(len(machines)) as pool:
+            list(pool.map(Machine.run, machines))
+    outputs = {port.name: _output(program, machines, port) for port in program.outputs}
+    saturations = sum((Counter(machine.saturations) for machine in machines), Counter[str]())
+    stats, trace = measure(program, plan.arch, batch, steps, trace=settings.trace, saturations=saturations)
+    tapped = {layer: np.concatenate([m.tapped[layer] for m in machines]) for layer in machines[0].tapped}
+    return RunResult(outputs, stats, tapped, trace)
+
+
+def _parts(batch: int, steps: int) -> list[range]:
+    """Samples are independent: large batches are shared out to as many threads as there are cores."""
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = max(1, min(workers, batch, batch * steps // STEPS_PER_THREAD))
+    size = -(-batch // count) if batch else 0
+    return [range(start, min(start + size, batch)) for start in range(0, batch, size)] if batch else [range(0)]
+
+
+def _samples(given: Mapping[int, Array], part: range) -> dict[int, Array]:
+    return {number: array[part.start : part.stop] for number, array in given.items()}
 
 
 def _given(program: Program, inputs: Mapping[str, Array]) -> tuple[dict[int, Array], int, int]:
@@ -104,16 +129,18 @@ def _block(plan: Plan, batch: int, steps: int, settings: RunSettings) -> int:
     return max(1, min(steps, BLOCK_WORDS // (widest * batch) if widest * batch else 1))
 
 
-def _output(program: Program, machine: Machine, port: Port) -> Array:
+def _output(program: Program, machines: list[Machine], port: Port) -> Array:
     binding = _binding(port)
     if "constant" in binding:
         return np.array(program.data[binding["constant"]]).reshape(port.shape)
     number = binding["stream"]
-    if number not in machine.streams:
+    if number not in machines[0].streams:
         streams: Any = program.meta["streams"]
         # no step was run: an empty stream
-        return np.empty((machine.batch, machine.total[streams[number]["register"]], *port.shape))
-    value = machine.streams[number]
+        batch = sum(machine.batch for machine in machines)
+        return np.empty((batch, machines[0].total[streams[number]["register"]], *port.shape))
+    parts = [machine.streams[number] for machine in machines]
+    value = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return value.reshape(*value.shape[:-1], *port.shape)
 
 

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.formats import mantissas, saturate, state_unit
-from backends.epochcore.machine import Machine
+from backends.epochcore.machine import PANEL, Machine
 from backends.epochcore.parameters import Element, unpack
 from backends.epochcore.plan import Access, Action, Planner, Preload, Rule
-from backends.epochcore.recurrence import Decay, order, run_fixed, run_float
+from backends.epochcore.recurrence import Decay, order, run_fixed, run_float, run_float_into
 from backends.epochcore.rounding import narrowed
 from isa import Instruction
 
 Array = NDArray[Any]
+# Multiplications of one matrix product; BLAS splits larger ones over its threads.
+PANEL_WORK = 1 << 18
 
 
 def fetch(plan: Planner, ins: Instruction) -> None:
@@ -64,14 +66,20 @@ def mac(plan: Planner, ins: Instruction) -> Action:
 
 
 def _mac_float(x: Access, y: Access, weight: Array, bias: Array | None, accumulate: bool) -> Action:
+    # panels of about the same work, so that one is neither all overhead nor mostly padding
+    height = PANEL
+    while height > 32 and height * weight.size > PANEL_WORK:
+        height //= 2
+    starts = None if bias is None else np.tile(bias, (height, 1))
+
     def run(machine: Machine) -> None:
-        out = machine.panels(y)
+        out = machine.panels(y, height)
         if accumulate:
-            out += np.matmul(machine.panels(x), weight)
+            out += np.matmul(machine.panels(x, height), weight)
         else:
-            np.matmul(machine.panels(x), weight, out=out)
-        if bias is not None:
-            out += bias
+            np.matmul(machine.panels(x, height), weight, out=out)
+        if starts is not None:
+            out += starts
 
     return run
 
@@ -270,6 +278,7 @@ def _driven(
     unit = None if e is None or ideal else e.decay_unit[0].T
     worth = np.ones(1) if e is None or ideal else e.gain.T
     count = state_unit(numbers) * worth
+    changes = tri or a is not None
 
     def decays(machine: Machine, drive: list[Array]) -> Decay:
         """With a time axis where they change."""
@@ -288,12 +297,21 @@ def _driven(
     def run(machine: Machine) -> None:
         drive = [machine.rows(part) for part in src]
         decay = decays(machine, drive)
+        if ideal and not before:
+            # equal shapes are faster than broadcasting
+            shape = drive[0].shape[1:]
+            fast = decay if changes else Decay(tuple(np.array(np.broadcast_to(p, shape)) for p in decay.parts))
+            outs = [machine.rows(part) for part in dst]
+            states = tuple(part[0] for part in machine.states)
+            states = run_float_into(fast, changes, states, drive, outs, order(len(drive[0]), reverse))
+            machine.states = tuple(part[None].copy() for part in states)
+            return
         outs = [machine.rows(part) for part in dst]
         if not ideal:
             drive = [np.rint(part / count) for part in drive]
         for k in order(len(drive[0]), reverse):
             states = machine.states
-            step = decay.at(k) if a is not None or tri else decay
+            step = decay.at(k) if changes else decay
             if ideal:
                 following = run_float(step, states, tuple(part[k] for part in drive))
             else:

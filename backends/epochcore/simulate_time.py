@@ -196,7 +196,7 @@ def fir(plan: Planner, ins: Instruction) -> Action:
 
     def run(machine: Machine) -> None:
         u, out, row = machine.rows(x), machine.rows(y), machine.rows(state)
-        kernel = machine.rows(taps).reshape(channels, length)
+        kernel = machine.rows(taps)[0, 0].reshape(channels, length)
         u = u[::-1] if reverse else u
         past = row[0][:, : channels * (length - 1)].reshape(machine.batch, channels, length - 1).transpose(2, 0, 1)
         padded, n = np.concatenate([past, u]), len(u)

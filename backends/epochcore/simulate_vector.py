@@ -45,11 +45,16 @@ def unary(plan: Planner, ins: Instruction) -> Action:
     words = int(ins["words"])
     x, fn = src(plan, ins, words), into(str(ins["fn"]))
     y = dst(plan, ins, words)
-    return finished(plan, lambda machine: _ignore(fn(machine.rows(x), machine.rows(y))), y)
+    in_place = x.slot == y.slot
 
+    def run(machine: Machine) -> None:
+        value, out = machine.rows(x), machine.rows(y)
+        if in_place:
+            value = machine.scratch(0, value.shape)
+            value[...] = out
+        fn(value, out, lambda index: machine.scratch(index, value.shape))
 
-def _ignore(value: Any) -> None:
-    """An action has no result."""
+    return finished(plan, run, y)
 
 
 def _period(plan: Planner, ins: Instruction, name: str, words: int) -> int:
@@ -96,8 +101,9 @@ def gate(plan: Planner, ins: Instruction) -> Action:
 
     def run(machine: Machine) -> None:
         control = b(machine)
-        out = machine.rows(y)
-        np.multiply(a(machine), fn(control, np.empty(control.shape)), out=out)
+        gated = machine.scratch(0, control.shape)
+        fn(control, gated, lambda index: machine.scratch(index, control.shape))
+        np.multiply(a(machine), gated, out=machine.rows(y))
 
     return finished(plan, run, y)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from backends.epochcore.arch import Arch
@@ -160,9 +161,23 @@ def measure(
 
     Layers' cycles are what each adds to the length of the run: they sum up to it, as energies do.
     """
+    if trace:
+        events: list[dict[str, Any]] = []
+        timeline = _time(program, arch, batch, steps, events)
+    else:
+        events, timeline = [], _kept(program, arch, batch, steps)
+    return _stats(timeline, batch, saturations or {}), tuple(events)
+
+
+@lru_cache(maxsize=64)
+def _kept(program: Program, arch: Arch, batch: int, steps: int) -> Timeline:
+    return _time(program, arch, batch, steps, None)
+
+
+def _time(program: Program, arch: Arch, batch: int, steps: int, events: list[dict[str, Any]] | None) -> Timeline:
+    """A run on the time axis: two samples, and what further ones add."""
     section = program.sections[0]
     bytes_of = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
-    events: list[dict[str, Any]] | None = [] if trace else None
     timeline = Timeline(program, arch, steps, bytes_of, events)
     first, last = _sample_body(program)
     for ins, spans in _walk(program, steps, 0, first):
@@ -177,7 +192,7 @@ def measure(
         timeline.trace = None if sample == 0 else timeline.trace
     for ins, spans in _walk(program, steps, last, len(section.code)):
         timeline.issue(ins, spans)
-    return _stats(timeline, batch, saturations or {}), tuple(events or ())
+    return timeline
 
 
 def _sample_body(program: Program) -> tuple[int, int]:
