@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: the workers share the cores
+settings.register_profile("ssmc", deadline=None)  # a busy machine is no mistake
+if "CI" not in os.environ:  # there hypothesis has a profile of its own
+    settings.load_profile("ssmc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
