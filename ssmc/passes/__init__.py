@@ -1,4 +1,18 @@
-"""Passes: graph to graph, one file each, checked after each."""
+"""Passes: graph to graph, one file each, checked after each.
+
+A usual pipeline, from a lifted graph to one that a backend lowers, and why each pass stands where it does:
+
+    fold-constants            what is known now needs no instruction, and hides nothing from the passes after it
+    fold-norms                while matrices are whole and unrounded
+    discretize                everything after it wants Abar
+    diagonalize               states that go their own way are what both targets hold; needs Abar, or a step
+    halve-conjugates          pairs show in the eigenbasis only; half the states are left to share and to round
+    share-decays{levels=6}    (if the target has few time constants) before the rounding, which refits would undo
+    quantize{weights=8}       (if the target rounds) on the numbers that `tile` will store
+    tile                      from systems to pieces of the target's size
+    map-weights               pieces and states find their places
+    schedule                  nodes find their times
+"""
 
 from ssmc.passes.base import Context, LayerLoss, LossReport, Note, Pass
 from ssmc.passes.machine import Machine, StateBank

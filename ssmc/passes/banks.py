@@ -64,10 +64,9 @@ def objection(bank: StateBank, want: Demand, machine: Machine) -> str:
         return ""
     size = np.abs(want.poles)
     if (size >= 1).any():
-        poles = np.unique(want.poles[size >= 1])
-        told = ", ".join(f"{p:.6g} (|Abar| = {abs(p):.9g})" for p in poles[:SHOWN])
-        more = f" and {len(poles) - SHOWN} more" if len(poles) > SHOWN else ""
-        return f"it can only decay, and {(size >= 1).sum()} of {size.size} states do not: Abar = {told}{more}"
+        poles = dict.fromkeys(f"{p:.6g} (|Abar| = {abs(p):.6g})" for p in np.unique(want.poles[size >= 1]))
+        told = ", ".join(list(poles)[:SHOWN]) + (f" and {len(poles) - SHOWN} more" if len(poles) > SHOWN else "")
+        return f"it can only decay, and {(size >= 1).sum()} of {size.size} states do not: Abar = {told}"
     if (size == 0).any():
         return f"it cannot forget at once, and {(size == 0).sum()} of {size.size} states do (Abar = 0)"
     levels = np.unique(np.round(np.log(size), 12)).size

@@ -292,8 +292,9 @@ def _weights(node: Node) -> tuple[Array, Array]:
 
 
 def _plain(node: Node) -> bool:
-    """A `linear` whose weight is not rounded."""
-    return node.op["weight"].quantization is None
+    """A real `linear` whose weight is not rounded."""
+    weight, bias = node.op["weight"], node.op["bias"]
+    return weight.quantization is None and not weight.is_complex and not (bias is not None and bias.is_complex)
 
 
 def _unrounded(node: Node) -> bool:

@@ -58,13 +58,13 @@ def _read_real(graph: Graph, node: Node) -> None:
 
 
 def _halve(graph: Graph, node: Node) -> str:
-    """Halve one system; why not, where it was not."""
+    """Halve one system; why not, where it has pairs and was not."""
     old: StateSpace = node.op["system"]
     operands = graph.operands(node.name)
     start = operands[2] if len(operands) > 2 else None
     system, halving = halve(old if start is None else replace(old, x0=None))
     if halving.reason:
-        return halving.reason
+        return ""
     system = _fill_padding(system, halving)
     if start is not None:
         kept = _kept_start(graph, node, start, halving)

@@ -24,10 +24,11 @@ class ShareDecays(Pass):
     after   ssm {system = A' with 6 of them, C'}
 
     `levels` is the machine's where it is not given. Decays are clustered by log time constant, weighted by what each
-    state contributes; oscillations stay. The `refit` is in closed form, over the first `length` taps: as
-    many as the calibration data has steps where it is not given, all where there is no such data; of an
-    event-driven layer over the elapsed times of that data. `ridge` keeps C small where states nearly
-    repeat each other; `tolerance` is how much the outputs may change on the data, relative, before it is an error.
+    state contributes; oscillations stay, and so do layers with states that do not decay. The `refit` is in closed form,
+    over the first `length` taps: as many as the calibration data has steps where it is not given, all where there is
+    no such data; of an event-driven layer over the elapsed times of that data. `ridge` keeps C small where states
+    nearly repeat each other; `tolerance` is how much the outputs may change on the data, relative, before it is an
+    error.
     """
 
     name = "share-decays"
@@ -47,7 +48,7 @@ class ShareDecays(Pass):
             raise ValueError(f"ridge must not be negative, not {self.ridge}")
 
     def run(self, graph: Graph, context: Context) -> Graph:
-        """Raises UserError where a system is dense or continuous, or a state does not decay."""
+        """Raises UserError where a system is dense or continuous."""
         levels = self._levels(context)
         if levels is None:
             return graph
@@ -57,6 +58,9 @@ class ShareDecays(Pass):
             system: StateSpace = node.op["system"]
             before = distinct(system)
             if before <= levels:
+                continue
+            if system.diagonal and not np.isfinite(time_constants(system)).all():
+                context.note(self, node.name, "keeps its decays: it has states that do not decay")
                 continue
             length = self.length or _steps(graph, node, context)
             shared, told = self._share(node, system, levels, length, _gaps(graph, node, context))
@@ -86,7 +90,7 @@ class ShareDecays(Pass):
                 "the decays of the layer cannot be shared",
                 where=f"pass '{self.name}', node '{node.name}'{origin}",
                 why=str(error),
-                hint="run discretize and diagonalize before it; states must decay",
+                hint="run discretize and diagonalize before it",
             ) from error
         return fitted.system, f"; the response differs by {float(fitted.h2_error.max()):.2g} (H2, relative)"
 

@@ -49,7 +49,7 @@ def test_each_layer_is_lowered_exactly(layer: Callable[[Model], None], machine: 
 
 
 @given(graphs(), machines)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_models_are_lowered_exactly(graph: Graph, machine: object) -> None:
     result = PassManager(EXACT).run(graph, Context(machine))  # type: ignore[arg-type]
     inputs = probe(graph, 5)

@@ -125,6 +125,13 @@ def test_matrices_around_one_system_go_into_b_and_c() -> None:
     assert (folded.inputs, folded.outputs) == (2, 2)
 
 
+def test_a_complex_matrix_stays_apart_from_a_real_output() -> None:
+    m = model(4)
+    m.x = m.ssm(system(m.rng, 1, 3, 4, 4))
+    m.x = m.add("imag", m.add("linear", m.x, weight=m.weight(4, 1, complex_=True)))
+    assert ops(run(m, "fold-norms")) == ["ssm", "linear", "imag"]
+
+
 def test_growing_or_grouped_systems_keep_their_matrices() -> None:
     m = model(6)
     m.x = m.add("linear", m.x, weight=m.weight(6, 1))

@@ -74,11 +74,19 @@ def test_levels_after_levels_come_closer() -> None:
     assert lost[0] > lost[-1] == 0.0  # type: ignore[operator]
 
 
-def test_what_cannot_be_shared_is_named() -> None:
+def test_a_layer_that_does_not_decay_keeps_its_states() -> None:
     value = system(np.random.default_rng(0), 1, 2, 1, 1, complex_=False)
+    context = Context()
+    graph = model(replace(value, A=np.array([[0.5, 1.0]])))
+    assert PassManager("share-decays{levels=1}").run(graph, context) is graph
+    assert context.notes[0].node == "ssm" and "do not decay" in context.notes[0].text
+
+
+def test_a_dense_layer_is_named() -> None:
+    value = system(np.random.default_rng(0), 1, 2, 1, 1, complex_=False, dense=True)
     with pytest.raises(UserError, match="cannot be shared") as caught:
-        PassManager("share-decays{levels=1}").run(model(replace(value, A=np.array([[0.5, 1.5]]))), Context())
-    assert "ssm_1" in caught.value.where and "does not decay" in caught.value.why
+        PassManager("share-decays{levels=1}").run(model(value), Context())
+    assert "ssm_1" in caught.value.where and "diagonalize" in caught.value.why
 
 
 def test_events_are_refitted_at_their_own_gaps() -> None:
