@@ -95,8 +95,8 @@ class Program:
     """A whole program. Compares by value, arrays bit for bit.
 
     `target` and `isa_version` name the instruction set; `arch` is the architecture it was compiled for, as
-    text; `data` the constants, in name order, as little-endian C-ordered read-only arrays; `meta` JSON by
-    key (what the compiler has to say). Raises `IsaError` where a value has no form in text and file.
+    text with Unix line ends; `data` the constants, in name order, as little-endian C-ordered read-only arrays;
+    `meta` JSON by key (what the compiler has to say). Raises `IsaError` where a value has no form in text and file.
     """
 
     target: str
@@ -112,6 +112,7 @@ class Program:
     def __post_init__(self) -> None:
         for name in ("sections", "locs", "inputs", "outputs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "arch", self.arch.replace("\r\n", "\n").replace("\r", "\n"))
         data = {name: canonical_array(self.data[name], name) for name in sorted(self.data)}
         meta = {key: canonical_json(self.meta[key], f"meta '{key}'") for key in sorted(self.meta)}
         object.__setattr__(self, "data", FrozenMap(data))
