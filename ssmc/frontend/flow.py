@@ -56,7 +56,14 @@ class Refused:
     """A value that could not be translated; the reasons are in the translator's list."""
 
 
-Tracked: TypeAlias = Flow | Known | Refused
+@dataclass(frozen=True)
+class Raw:
+    """A value in which time steps are mixed, on the way to something that its whole region will explain."""
+
+    reason: str
+
+
+Tracked: TypeAlias = Flow | Known | Raw | Refused
 
 
 class Unsupported(Exception):

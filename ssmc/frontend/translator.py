@@ -11,7 +11,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.builder import Builder
 from ssmc.frontend.evaluate import evaluate, run_call
-from ssmc.frontend.flow import Known, Refused, TimeMixing, Tracked, Unsupported
+from ssmc.frontend.flow import Known, Raw, Refused, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.rules import RULES
 from ssmc.ir.graph import Value
@@ -94,8 +94,16 @@ class Translator:
         for call in self._missing(values):
             for value, tracked in zip(call.results, self.visit(call), strict=False):
                 self.env.setdefault(value, tracked)
-        found = [self.lookup(value) for value in values]
-        return [Refused() if item is None else item for item in found]
+        return [self.settled(value) for value in values]
+
+    def settled(self, value: Value) -> Tracked:
+        """What is known of a value that was translated; a region that mixes time is explained now."""
+        item = self.lookup(value)
+        if isinstance(item, Raw):
+            from ssmc.frontend.regions import explain
+
+            item = self.env[value] = explain(self, value)
+        return item or Refused()
 
     def _missing(self, values: Sequence[Value]) -> list[Call]:
         found: dict[int, Call] = {}
@@ -113,11 +121,21 @@ class Translator:
         items = [None if v is None else self.lookup(v) or Refused() for v in call.operands]
         if any(isinstance(item, Refused) for item in items):
             return [Refused()] * len(call.results)
+        if any(isinstance(item, Raw) for item in items):
+            if call.kind in RAW_OPS:
+                return [Raw(next(item.reason for item in items if isinstance(item, Raw)))] * len(call.results)
+            items = [None if v is None else self.settled(v) for v in call.operands]
+            if any(isinstance(item, Refused) for item in items):
+                return [Refused()] * len(call.results)
         try:
             with self.builder.origin(call.provenance):
                 return self.apply(call, items)
         except UserError:
             raise
+        except TimeMixing as reason:
+            if self.in_step or call.kind not in RAW_OPS:
+                return self.refuse(call, str(reason))
+            return [Raw(str(reason))] * len(call.results)
         except Unsupported as reason:
             return self.refuse(call, str(reason))
         except ValueError as error:
@@ -162,6 +180,13 @@ class Translator:
 def array_of(item: Tracked | None) -> Array | None:
     return np.asarray(item.array) if isinstance(item, Known) else None
 
+
+# Ops through which a value may pass that mixes time, until something asks what it is.
+RAW_OPS = frozenset(
+    "Add Sub Mul Div Neg Sum MatMul Gemm Einsum Conv Pad DFT Slice Split Gather GatherElements GatherND Concat Reshape "
+    "Flatten Transpose Squeeze Unsqueeze Expand Tile Cast Identity Dropout ReduceSum ReduceMean CumSum CumProd Where "
+    "ScatterND ScatterElements Exp Log Reciprocal Trilu FusedMatMul".split()
+)
 
 REFUSED_OPS = {
     "LSTM": "an LSTM is not linear in its state",

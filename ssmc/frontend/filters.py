@@ -1,0 +1,211 @@
+"""Kernels as ops of the new graph: a delay, a short filter, a linear system, or taps as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from ssmc.frontend.builder import Builder, Operand
+from ssmc.frontend.flow import Flow, wrap
+from ssmc.frontend.generators import Generator, generators, shared_mode
+from ssmc.frontend.lti import Kernels
+from ssmc.frontend.regions import Region
+from ssmc.frontend.translator import Lift, Translator
+from ssmc.ir.graph import Value
+from ssmc.ir.op import Array
+from ssmc.ir.tensor import Tensor
+from ssmc.ir.types import StreamType
+from ssmc.statespace import StateSpace, identify, kernel
+from ssmc.statespace.residues import least_squares, refine
+
+SHORT = 16  # taps of a filter that is not worth a system
+EXACT = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A system of one group per channel, and max|h - h'| / max|h| of the worst."""
+
+    system: StateSpace
+    error: float
+
+
+def emit_kernels(translator: Translator, region: Region, kernels: Kernels, tolerance: float) -> Flow:
+    """The region's target as a flow: what its kernels do, in ops."""
+    builder = translator.builder
+    flat = [builder.reshape(f.value, (prod(f.features),)) for f in region.flows]
+    u = builder.concat(flat, -1)
+    assert isinstance(u, Value)
+    emitter = _Emitter(translator, region, kernels, u, tolerance)
+    y = emitter.causal(kernels.causal, reverse=False)
+    if kernels.future is not None:
+        ahead = np.concatenate([np.zeros((*kernels.future.shape[:2], 1)), kernels.future], axis=2)
+        later = emitter.causal(ahead, reverse=True)
+        y = later if y is None else builder.binary("add", y, later) if later is not None else y
+    shape = tuple(d for d, a in zip(region.shape, kernels.axes, strict=True) if a == "f")
+    if y is None:
+        y = builder.binary("mul", emitter.inputs(0), np.zeros(1))
+    if np.any(kernels.offset):
+        y = builder.binary("add", y, kernels.offset)
+    if not isinstance(y, Value) or not isinstance(builder.graph.type(y), StreamType):
+        y = builder.stream(y, u)
+    found = wrap(builder.reshape(y, shape), kernels.axes, region.shape)
+    assert isinstance(found, Flow)
+    return found
+
+
+@dataclass(eq=False)
+class _Emitter:
+    translator: Translator
+    region: Region
+    kernels: Kernels
+    u: Value
+    tolerance: float
+
+    @property
+    def builder(self) -> Builder:
+        return self.translator.builder
+
+    def inputs(self, j: int) -> Operand:
+        return self._taken(self.kernels.inputs[:, j])
+
+    def _taken(self, index: Array) -> Operand:
+        if np.array_equal(index, np.arange(self.builder.features(self.u)[0])):
+            return self.u
+        return self.builder.emit("take", [self.u], axis=-1, index=Tensor(index))
+
+    def causal(self, taps: Array, reverse: bool) -> Operand | None:
+        """y_k = sum_j sum_l taps[o, j, l] u[k - l], time reversed where asked; None if all taps are zero."""
+        used = np.flatnonzero(np.abs(taps).max(axis=(0, 1)))
+        if not len(used):
+            return None
+        if len(used) <= 2 and taps.shape[1] > 1 or len(used) == 1:
+            return self._lags(taps, used, reverse)
+        last = int(used[-1]) + 1
+        if last <= max(SHORT, 2) and last <= taps.shape[2] // 2:
+            return self._lags(taps, used, reverse) if taps.shape[1] > 1 else self._fir(taps[:, 0, :last], reverse)
+        fit = self._fit(taps)
+        if fit is None:
+            return self._fir(taps[:, 0, :last], reverse) if taps.shape[1] == 1 else self._firs(taps, reverse)
+        index = self.kernels.inputs.reshape(-1)
+        y, final = self.builder.recurrent("ssm", [self._taken(index)], system=fit.system, reverse=reverse)
+        self._note(final, fit.error)
+        return y
+
+    def _note(self, value: Value, error: float) -> None:
+        self.translator.findings.lifts.append(
+            Lift(value.node, disguise_of(self.region), self.region.provenance, error)
+        )
+
+    def _lags(self, taps: Array, used: Array, reverse: bool) -> Operand | None:
+        """A few lags: delays and matrices (diagonal where every output has an input of its own)."""
+        builder = self.builder
+        total: Operand | None = None
+        for lag in used:
+            x: Operand = self.u
+            if lag:
+                x = builder.reverse(x) if reverse else x
+                x = builder.add("delay", [x], steps=int(lag))
+                x = builder.reverse(x) if reverse else x
+            if taps.shape[1] == 1:
+                x = builder.emit("take", [x], axis=-1, index=Tensor(self.kernels.inputs[:, 0]))
+                part = builder.binary("mul", x, taps[:, 0, lag])
+            else:
+                matrix = np.zeros((builder.features(self.u)[0], len(taps)))
+                for j in range(taps.shape[1]):
+                    np.add.at(matrix, (self.kernels.inputs[:, j], np.arange(len(taps))), taps[:, j, lag])
+                part = builder.linear(x, matrix)
+            total = part if total is None else builder.binary("add", total, part)
+        return total
+
+    def _fir(self, taps: Array, reverse: bool, j: int = 0) -> Operand:
+        y, final = self.builder.recurrent("fir", [self.inputs(j)], kernel=Tensor(taps), reverse=reverse)
+        if taps.shape[1] > SHORT:
+            self._note(final, 0.0)
+        return y
+
+    def _firs(self, taps: Array, reverse: bool) -> Operand:
+        total = self._fir(taps[:, 0], reverse)
+        for j in range(1, taps.shape[1]):
+            total = self.builder.binary("add", total, self._fir(taps[:, j], reverse, j))
+        return total
+
+    # -- systems -------------------------------------------------------------------------------------------
+
+    def _fit(self, taps: Array) -> Fit | None:
+        """A system for every channel: one mode each, modes that the file tells, or identified."""
+        channels, width, length = taps.shape
+        lone = shared_mode(taps)
+        if lone is not None:
+            fit = _residues(taps, lone[:, None])
+            if fit.error <= EXACT:
+                return fit
+        for generator in generators(self.translator, self.region, channels, length):
+            fit = _generated(taps, generator)
+            # Where the table itself is rounded, the kernel cannot be closer to powers than the table is.
+            if fit.error <= max(EXACT, min(self.tolerance, 1e-6), 2 * generator.rounding):
+                return fit
+        if width > 1 or length < 8:
+            return None
+        found = identify(taps[:, 0], self.tolerance)
+        if found.system is None or found.system.states > length // 2:
+            return None
+        return Fit(found.system, float(found.residual.max()))
+
+
+def _generated(taps: Array, generator: Generator) -> Fit:
+    """Residues for the generator's poles, which are refined where the table was rounded."""
+    fit = _residues(taps, generator.poles)
+    if fit.error <= EXACT or taps.shape[1] > 1:
+        return fit
+    at = np.arange(1, taps.shape[2])
+    poles = np.array(generator.poles, np.complex128)
+    for row, channel in zip(poles, taps[:, 0], strict=True):
+        start = least_squares(np.array(row), channel[1:])
+        better = refine(start, channel[1:], at, EXACT, 1e-7)
+        if better.worst < start.worst:
+            row[:] = better.poles
+    finer = _residues(taps, poles)
+    return finer if finer.error < fit.error else fit
+
+
+def _residues(taps: Array, poles: Array) -> Fit:
+    """The system with these poles (channels, modes) closest to taps (channels, width, L): residues in B, C = 1."""
+    channels, width, _ = taps.shape
+    poles = np.asarray(poles, np.complex128)
+    b = np.zeros((channels, poles.shape[1], width), np.complex128)
+    for o in range(channels):
+        for j in range(width):
+            if np.any(taps[o, j]):
+                fit = least_squares(poles[o].real + 1j * np.abs(poles[o].imag), taps[o, j, 1:])
+                b[o, :, j] = 2 * fit.residues
+    a = poles.real + 1j * np.abs(poles.imag)
+    c = np.ones((channels, 1, poles.shape[1]))
+    if not np.any(a.imag):
+        a, b = a.real, b.real
+    direct = taps[:, None, :, 0] - (c @ b).real
+    direct[np.abs(direct) <= 1e-12 * max(float(np.abs(taps).max(initial=0.0)), 1e-300)] = 0.0
+    if width == 1:  # the usual form: B = 1, the residues in C
+        b, c = np.ones((channels, poles.shape[1], 1)), b.swapaxes(1, 2)
+    system = StateSpace(A=a, B=b, C=c, D=direct)
+    missed = np.abs(kernel(system, taps.shape[2])[:, 0] - taps).max(axis=(1, 2))
+    scale = np.abs(taps).max(axis=(1, 2))
+    return Fit(system, float((missed / np.where(scale > 0, scale, 1.0)).max(initial=0.0)))
+
+
+def disguise_of(region: Region) -> str:
+    """What the region looks like in the file."""
+    kinds = {call.kind for call in region.calls}
+    for kind, name in (
+        ("DFT", "FFT convolution"),
+        ("CumSum", "cumulative sum"),
+        ("CumProd", "cumulative product"),
+        ("Conv", "convolution"),
+    ):
+        if kind in kinds:
+            return name
+    if "Slice" in kinds and len(region.calls) > 12:
+        return "associative scan"
+    return "Toeplitz product" if kinds & {"MatMul", "Einsum", "Gemm"} else "convolution"

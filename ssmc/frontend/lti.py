@@ -1,0 +1,214 @@
+"""Probing a region that mixes time: is it linear, the same at every step, and what is its kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmc.frontend.flow import Flow, Unsupported
+from ssmc.frontend.regions import Region
+from ssmc.ir.op import Array
+
+TOLERANCE = 1e-9
+MAX_INPUTS = 1024  # features of all entries together, for a region in which they may all meet
+
+
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """y_o[k] = sum_j sum_l causal[o, j, l] u_i[k - l] + sum_l future[o, j, l] u_i[k + 1 + l] + offset_o, i = inputs[o, j].
+
+    The inputs are the features of all entries, one entry after the other. `axes` are those of the region's target.
+    """
+
+    axes: str
+    inputs: NDArray[np.int64]  # (outputs, width)
+    causal: Array  # (outputs, width, L)
+    future: Array | None  # (outputs, width, L - 1)
+    offset: Array  # (outputs,)
+    error: float
+
+
+def to_steps(array: Array, axes: str) -> Array:
+    """An ONNX tensor as (batch, time, features in one row)."""
+    order = [i for letter in "bt" for i, a in enumerate(axes) if a == letter] + [i for i, a in enumerate(axes) if a == "f"]
+    moved = array.transpose(order)
+    moved = moved if "b" in axes else moved[None]
+    return moved.reshape(*moved.shape[:2], -1)
+
+
+def from_steps(steps: Array, axes: str, shape: tuple[int, ...]) -> Array:
+    """The inverse of `to_steps`."""
+    order = [i for letter in "bt" for i, a in enumerate(axes) if a == letter] + [i for i, a in enumerate(axes) if a == "f"]
+    return steps.reshape([shape[i] for i in order]).transpose(np.argsort(order))
+
+
+def target_axes(region: Region) -> Iterator[str]:
+    """Ways to read the axes of a region's target: which is the batch is tried out, time has the entries' length."""
+    flow = region.flows[0]
+    if any(f.axes.count("t") != 1 for f in region.flows):
+        raise Unsupported("meets values that have no time axis")
+    length = flow.shape[flow.axes.index("t")]
+    batch = flow.shape[flow.axes.index("b")] if "b" in flow.axes else None
+    for b in _batch_axes(region, batch):
+        for t, size in enumerate(region.shape):
+            if size == length and t != b:
+                yield "".join("b" if i == b else "t" if i == t else "f" for i in range(len(region.shape)))
+
+
+def _batch_axes(region: Region, batch: int | None) -> list[int | None]:
+    if batch is None:
+        return [None]
+    places = [i for i, size in enumerate(region.shape) if size == batch]
+    if batch == 1 or not places:
+        return list(places)
+    rng = np.random.default_rng(3)
+    first = [rng.standard_normal(f.shape) for f in region.flows]
+    second = [a.copy() for a in first]
+    for array, flow in zip(second, region.flows, strict=True):
+        if "b" in flow.axes:
+            chosen = [slice(None)] * array.ndim
+            chosen[flow.axes.index("b")] = slice(0, 1)
+            array[tuple(chosen)] = rng.standard_normal(array[tuple(chosen)].shape)
+    change = np.abs(region.run(second) - region.run(first))
+    return [i for i in places if not np.any(np.delete(change, 0, axis=i))]
+
+
+def probe(region: Region) -> Kernels:
+    """The kernels of a region. Raises Unsupported where it is not linear, or not the same at every step."""
+    rng = np.random.default_rng(5)
+    zero = region.run([np.zeros(f.shape) for f in region.flows])
+    a, b = ([rng.standard_normal(f.shape) for f in region.flows] for _ in range(2))
+    ya, yb = region.run(a) - zero, region.run(b) - zero
+    both = region.run([x + y for x, y in zip(a, b, strict=True)]) - zero
+    scale = max(float(np.abs(both).max(initial=0.0)), 1e-300)
+    if not np.isfinite(both).all() or np.abs(both - ya - yb).max(initial=0.0) > TOLERANCE * scale:
+        raise Unsupported("is not linear in the streams that enter it")
+    for axes in target_axes(region):
+        for inputs, colours in _dependences(region, axes):
+            found = _kernels(region, axes, inputs, colours, zero)
+            if found is not None and _explains(found, region, a, ya, scale) and _explains(found, region, b, yb, scale):
+                return found
+    raise Unsupported("does not treat all time steps alike")
+
+
+def _feature_shapes(region: Region, axes: str) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+    outputs = tuple(d for d, a in zip(region.shape, axes, strict=True) if a == "f")
+    return [f.features for f in region.flows], outputs
+
+
+def _dependences(region: Region, axes: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Which inputs an output may depend on, (outputs, width), the fewest first; and a colour for each input.
+
+    No output depends on two inputs of one colour, so that those of one colour can be probed together.
+    """
+    shapes, outputs = _feature_shapes(region, axes)
+    sizes = [prod(s) for s in shapes]
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    n = prod(outputs)
+    aligned = [_aligned(s, outputs) for s in shapes]
+    if all(index is not None for index in aligned):
+        columns = [start + index for start, index in zip(starts, aligned, strict=False) if index is not None]
+        entry = np.repeat(np.arange(len(sizes)), sizes)
+        yield np.stack(columns, axis=1), entry
+        if outputs and outputs[-1] % 2 == 0 and all(s == outputs for s in shapes):  # complex parts in the last axis
+            for partner in _partners(outputs):
+                pairs = np.stack([c for column in columns for c in (column, column[partner])], axis=1)
+                yield pairs, 2 * entry + np.tile(np.arange(n) > partner, len(sizes))
+    if starts[-1] <= MAX_INPUTS:
+        yield np.tile(np.arange(starts[-1]), (n, 1)), np.arange(starts[-1])
+
+
+def _aligned(shape: tuple[int, ...], outputs: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """For each output the entry's feature that stands at its place, axes matched from the right or from the left."""
+    index = np.arange(prod(shape)).reshape(shape)
+    for candidate in (shape, shape + (1,) * (len(outputs) - len(shape))):
+        try:
+            return np.broadcast_to(index.reshape(candidate), outputs).reshape(-1)
+        except ValueError:
+            continue
+    return None
+
+
+def _partners(shape: tuple[int, ...]) -> Iterator[NDArray[np.int64]]:
+    """The other part of each complex number: neighbours in the last axis, or its halves."""
+    index = np.arange(prod(shape)).reshape(-1, shape[-1])
+    yield index.reshape(-1, 2)[:, ::-1].reshape(-1)
+    if shape[-1] > 2:
+        yield np.roll(index, shape[-1] // 2, axis=1).reshape(-1)
+
+
+def _impulses(region: Region, axes: str, zero: Array, which: Array, at: int) -> Array:
+    """Answers (batch, time, outputs) to a one at step `at` in the features `which` (batch, inputs; bool)."""
+    arrays, start = [], 0
+    for flow in region.flows:
+        size = prod(flow.features)
+        length = flow.shape[flow.axes.index("t")]
+        steps = np.zeros((len(which), length, size))
+        steps[:, at] = which[:, start : start + size]
+        arrays.append(from_steps(steps, flow.axes, flow.shape))
+        start += size
+    return to_steps(region.run(arrays) - zero, axes)
+
+
+def _kernels(
+    region: Region, axes: str, inputs: NDArray[np.int64], colours: NDArray[np.int64], zero: Array
+) -> Kernels | None:
+    """Kernels by impulses, a colour of inputs at a time, different ones in the samples of a batch."""
+    outputs, width = inputs.shape
+    length, flow = region.shape[axes.index("t")], region.flows[0]
+    batch = flow.shape[flow.axes.index("b")] if "b" in flow.axes else 1
+    resting = to_steps(zero, axes)
+    size = max(float(np.abs(resting).max(initial=0.0)), 1e-300)
+    if np.abs(resting - resting[:1, :1]).max(initial=0.0) > TOLERANCE * size:
+        return None  # an offset that changes with time
+    causal, future = np.zeros((outputs, width, length)), np.zeros((outputs, width, length - 1))
+    coloured, palette = colours[inputs], np.unique(colours)
+    for start in range(0, len(palette), batch):
+        some = palette[start : start + batch]
+        which = np.zeros((batch, len(colours)), bool)
+        which[: len(some)] = colours[None] == some[:, None]
+        early = _impulses(region, axes, zero, which, 0)
+        late = _impulses(region, axes, zero, which, length - 1)
+        for sample, colour in enumerate(some):
+            o, j = np.nonzero(coloured == colour)
+            causal[o, j] = early[sample].T[o]
+            future[o, j] = late[sample].T[o, ::-1][:, 1:]
+    scale = max(float(np.abs(causal).max(initial=0.0)), float(np.abs(future).max(initial=0.0)), 1e-300)
+    if not np.isfinite(scale):
+        return None
+    causal[np.abs(causal) <= 1e-13 * scale] = 0.0
+    ahead = future if np.abs(future).max(initial=0.0) > 1e-12 * scale else None
+    return Kernels(axes, inputs, causal, ahead, resting[0, 0], 0.0)
+
+
+def _explains(kernels: Kernels, region: Region, arrays: Sequence[Array], answer: Array, scale: float) -> bool:
+    """Does convolution with the kernels give the region's answer?"""
+    u = np.concatenate([to_steps(x, f.axes) for x, f in zip(arrays, region.flows, strict=True)], axis=2)
+    wanted = to_steps(answer, kernels.axes)
+    return bool(np.abs(convolved(kernels, u) - wanted).max(initial=0.0) <= TOLERANCE * scale)
+
+
+def convolved(kernels: Kernels, u: Array) -> Array:
+    """The kernels applied to u (batch, time, inputs), without the offset."""
+    from scipy.fft import irfft, next_fast_len, rfft
+
+    length = u.shape[1]
+    taps = kernels.causal
+    before = 0
+    if kernels.future is not None:
+        before = kernels.future.shape[2]
+        taps = np.concatenate([kernels.future[:, :, ::-1], taps], axis=2)
+    size = next_fast_len(length + taps.shape[2], real=True)
+    spectrum = rfft(u, size, axis=1)  # b w i
+    product = np.zeros((u.shape[0], spectrum.shape[1], len(taps)), np.complex128)
+    for j in range(taps.shape[1]):
+        product += spectrum[:, :, kernels.inputs[:, j]] * rfft(taps[:, j], size).T
+    return irfft(product, size, axis=1)[:, before : before + length]
+
+
+def flow_inputs(flows: Sequence[Flow]) -> int:
+    return sum(prod(f.features) for f in flows)

@@ -1,0 +1,16 @@
+"""What a region that mixes time is: the explanations that are tried, in order."""
+
+from __future__ import annotations
+
+from ssmc.frontend.filters import emit_kernels
+from ssmc.frontend.flow import Flow
+from ssmc.frontend.lti import probe
+from ssmc.frontend.regions import Region
+from ssmc.frontend.translator import Translator
+
+IDENTIFICATION = 1e-6  # relative error of a kernel that a system is identified from
+
+
+def explain_region(translator: Translator, region: Region) -> Flow:
+    """The target of a region as a flow. Raises Unsupported with the reason where nothing explains it."""
+    return emit_kernels(translator, region, probe(region), IDENTIFICATION)

@@ -1,0 +1,172 @@
+"""Regions that mix time: from the streams that enter to the streams that leave, explained as a whole.
+
+A value that mixes time stays raw until something asks what it is. Then the region behind it is cut as late as
+possible: what follows the last mixing of time is translated step by step, and each value at the cut is explained
+by probing the region in front of it (`lti`, `varying`). Where a value at the cut makes no sense by itself the cut
+moves towards the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
+from ssmc.frontend.listing import Call
+from ssmc.frontend.translator import Translator
+from ssmc.ir.graph import Value
+from ssmc.ir.op import Array
+
+# Ops that can stand after the last mixing of time; whether they do is seen when they are translated.
+STEPWISE = frozenset(
+    "Add Sub Mul Div Neg Sum MatMul Gemm Einsum Conv Slice Split Gather Concat Reshape Flatten Transpose Squeeze "
+    "Unsqueeze Expand Cast Identity Dropout ReduceSum ReduceMean Exp Log Reciprocal Where FusedMatMul".split()
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A value as a function of the streams that it is made of. `run` takes arrays in ONNX layout."""
+
+    target: Value
+    calls: tuple[Call, ...]
+    entries: tuple[Value, ...]
+    flows: tuple[Flow, ...]
+    known: dict[Value, Array]
+    shape: tuple[int, ...]
+    run: Callable[[Sequence[Array]], Array]
+
+    @property
+    def provenance(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for call in self.calls for name in call.provenance))
+
+
+def explain(translator: Translator, value: Value) -> Tracked:
+    """The flow that a raw value is; Refused, with the reason in the findings, where nothing explains it."""
+    cone = _cone(translator, value)
+    barred: set[int] = set()
+    solved: dict[Value, Flow | str] = {}
+    while True:
+        late = _late(cone, value, barred)
+        exits = _exits(cone, late, value)
+        wrong = _solve(translator, exits, solved)
+        if wrong is not None:
+            if wrong == value:
+                return _refuse(translator, cone, str(solved[wrong]))
+            barred.update(call.position for call in cone if wrong in call.operands)
+            continue
+        stuck = _translate(translator, late, {v: f for v in exits if isinstance(f := solved[v], Flow)})
+        if stuck is None:
+            return translator.env[value] if late else solved[value]  # type: ignore[return-value]
+        barred.add(stuck.position)
+
+
+def _cone(translator: Translator, value: Value) -> list[Call]:
+    """The calls behind a raw value, as far as what they give is raw."""
+    found: dict[int, Call] = {}
+    waiting = [value]
+    while waiting:
+        call = translator.listing.producer.get(waiting.pop())
+        if call is None or call.position in found:
+            continue
+        found[call.position] = call
+        waiting += [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Raw)]
+    return [found[position] for position in sorted(found)]
+
+
+def _late(cone: Sequence[Call], value: Value, barred: set[int]) -> list[Call]:
+    """The calls after which nothing in the cone mixes time any more."""
+    users: dict[Value, list[Call]] = {}
+    for call in cone:
+        for operand in call.operands:
+            if operand is not None:
+                users.setdefault(operand, []).append(call)
+    late: set[int] = set()
+    for call in reversed(cone):
+        behind = [user for result in call.results for user in users.get(result, ())]
+        if call.kind in STEPWISE and call.position not in barred and all(user.position in late for user in behind):
+            late.add(call.position)
+    return [call for call in cone if call.position in late]
+
+
+def _exits(cone: Sequence[Call], late: Sequence[Call], value: Value) -> list[Value]:
+    """Values that the late calls take from the others."""
+    early = {result for call in cone if call not in late for result in call.results}
+    read = [v for call in late for v in call.operands if v is not None] + [value]
+    return [v for v in dict.fromkeys(read) if v in early]
+
+
+def _solve(translator: Translator, exits: Sequence[Value], solved: dict[Value, Flow | str]) -> Value | None:
+    """Explain the exits; the first that cannot be."""
+    from ssmc.frontend.mixing import explain_region
+
+    for value in exits:
+        if value not in solved:
+            region = region_of(translator, value)
+            if isinstance(region, str):
+                solved[value] = region
+            else:
+                with translator.builder.origin(region.provenance):
+                    try:
+                        solved[value] = explain_region(translator, region)
+                    except Unsupported as reason:
+                        solved[value] = str(reason)
+        if isinstance(solved[value], str):
+            return value
+    return None
+
+
+def region_of(translator: Translator, value: Value) -> Region | str:
+    """The region in front of a value, or why there is none."""
+    calls = _cone(translator, value)
+    operands = dict.fromkeys(v for call in calls for v in call.operands if v is not None)
+    made = {result for call in calls for result in call.results}
+    entries: list[Value] = []
+    known: dict[Value, Any] = {}
+    for operand in operands:
+        if operand in made:
+            continue
+        item = translator.lookup(operand)
+        if isinstance(item, Known):
+            known[operand] = item.array
+        elif isinstance(item, Flow):
+            entries.append(operand)
+        else:
+            return "an operand could not be translated"
+    flows = tuple(translator.lookup(v) for v in entries)
+
+    def run(arrays: Sequence[Array]) -> Array:
+        given = {**known, **dict(zip(entries, arrays, strict=True))}
+        return np.asarray(evaluate(translator.listing, given, [value])[value])
+
+    shape = run([np.zeros(flow.shape) for flow in flows]).shape  # type: ignore[union-attr]
+    return Region(value, tuple(calls), tuple(entries), flows, known, shape, run)  # type: ignore[arg-type]
+
+
+def _translate(translator: Translator, late: Sequence[Call], exits: dict[Value, Flow]) -> Call | None:
+    """Translate the late calls; the first that cannot be, or None with all results known."""
+    trial = translator.substituted(exits)
+    for call in late:
+        items = [None if v is None else trial.lookup(v) for v in call.operands]
+        try:
+            with translator.builder.origin(call.provenance):
+                results = trial.apply(call, items)
+        except (Unsupported, ValueError):
+            return call
+        trial.env.update(zip(call.results, results, strict=False))
+    translator.env.update(trial.env)
+    return None
+
+
+def _refuse(translator: Translator, cone: Sequence[Call], reason: str) -> Refused:
+    from ssmc.frontend.translator import Refusal
+
+    first = next((c for c in cone if any(isinstance(translator.lookup(v), Flow) for v in c.operands if v)), cone[0])
+    raw = translator.lookup(first.results[0])
+    why = f"{raw.reason}, and the whole of it {reason}" if isinstance(raw, Raw) else reason
+    translator.findings.refusals.append(Refusal(first.name, first.kind, why))
+    return Refused()
