@@ -167,9 +167,10 @@ class Planner:
     ) -> Access:
         """Words that an instruction writes; ends other buffers there. Raises UserError outside the scratchpad."""
         pitch = words if pitch is None else pitch
+        size = pitch * (1 if steps == "one" else max(self.limit, 1))
         for buffer in self.buffers:
             inside = buffer.base <= address and address - buffer.base + words <= buffer.slot.pitch
-            same = buffer.slot.pitch == pitch or steps == "one"
+            same = steps == "one" or (buffer.slot.pitch == pitch and buffer.end - buffer.base == size)
             if inside and same and buffer.slot.steps == steps and buffer.slot.shared == shared:
                 offset = address - buffer.base
                 part = (offset, offset + words)
@@ -180,7 +181,7 @@ class Planner:
                 return Access(buffer.slot, offset, words)
         if words > pitch:
             raise self.trap(f"writes {words} words into rows of {pitch}")
-        end = address + pitch * (1 if steps == "one" else max(self.limit, 1))
+        end = address + size
         bound = self.arch.memory.scratchpad_words
         if end > bound:
             raise self.trap(
