@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -186,9 +187,15 @@ def describe(port: Port) -> str:
     )
 
 
-@lru_cache(maxsize=4)
 def runner(path: str) -> Run:
     """The file as a function: by onnxruntime, or where that stops short of its opset, by onnx.reference."""
+    stat = os.stat(path)
+    return _runner(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4)
+def _runner(path: str, written: int, size: int) -> Run:
+    """As `runner`; when the file was `written` and its `size` tell one that is exported anew to the same place."""
     try:
         import onnxruntime
 
