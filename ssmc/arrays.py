@@ -83,10 +83,15 @@ def unfit(outputs: Mapping[str, Array], interface: Interface) -> dict[str, Array
     """Outputs of the graph in the user's own axes and element types."""
     ports = {port.name: port for port in interface.outputs}
     return {
-        name: from_graph(array, ports[name].axes).astype(ports[name].dtype, copy=False)
+        name: from_graph(array, ports[name].axes).astype(_element_type(ports[name]), copy=False)
         for name, array in outputs.items()
         if name in ports
     }
+
+
+def _element_type(port: Port) -> str:
+    """numpy's element type for a port; what numpy does not know, or the file does not say, is float32."""
+    return port.dtype if port.dtype in np.sctypeDict and port.dtype != "?" else "float32"
 
 
 def _mistake(array: Array, port: Port) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 import isa
 from ssmc import arrays, files
 from ssmc.diagnostics import UserError
-from ssmc.interface import Interface, Port, from_json, to_json
-from ssmc.ir.types import TensorType
+from ssmc.interface import Interface, from_json, to_json
 from ssmc.target import Backend, RunResult, RunSettings, backend, backends
 
 if TYPE_CHECKING:
-    from ssmc import frontend
     from ssmc.frontend import Model
     from ssmc.ir import Graph
     from ssmc.passes import LossReport, Note, Observer, Pass, Step
@@ -132,19 +130,6 @@ def load_model(path: str | Path, *, states: Mapping[str, str] | None = None, str
     return frontend.load_model(path, states=states, strict=strict)
 
 
-def interface_of(model: Model) -> Interface:
-    """What a model takes and gives."""
-    return Interface(model.form, _ports(model.inputs), _ports(model.outputs), dict(model.states))
-
-
-def _ports(ports: Iterable[frontend.Port]) -> tuple[Port, ...]:
-    found = []
-    for port in ports:
-        assert not isinstance(port.type, TensorType), "a lifted model's values are streams, sequences and constants"
-        found.append(Port(port.name, port.axes, port.role, port.type, port.dtype, port.shape))
-    return tuple(found)
-
-
 def load_program(path: str | Path) -> Executable:
     """A program from its file. Raises isa.IsaError or UserError where it is missing, damaged or for no target here."""
     program = isa.load(path, _instruction_sets())
@@ -185,7 +170,7 @@ def compile_model(
         chosen = own
     elif isinstance(chosen, str):
         chosen = DEFAULT.sub(lambda _: own, chosen)
-    given = None if calibration is None else arrays.fit(calibration, interface_of(model), where="calibration data")
+    given = None if calibration is None else arrays.fit(calibration, model.interface, where="calibration data")
     machine = machine_of.machine(described, ideal=ideal)
     context = Context(machine=machine, calibration=given, seed=seed, ideal=ideal)
     steps: list[Step] = []
@@ -213,7 +198,7 @@ def _meta(model: Model, pipeline: str, ideal: bool) -> dict[str, Any]:
     return {
         "compiler": {"name": "ssmc", "version": version("ssmc")},
         "model": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
-        "interface": to_json(interface_of(model)),
+        "interface": to_json(model.interface),
         "pipeline": pipeline,
         "ideal": ideal,
     }

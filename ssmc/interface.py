@@ -16,16 +16,17 @@ _KINDS: dict[str, Any] = {"stream": StreamType, "sequence": SequenceType, "const
 class Port:
     """One input or output.
 
-    `axes` names each axis of the user's array (see the op `input`), `type` is the value in the graph, `shape` the
-    shape that the ONNX file declares (of one step, in a one-step model), `dtype` its element type as numpy calls it.
+    `axes` names each axis of the user's array (see the op `input`); `shape` is what the ONNX file declares (of one
+    step, in a one-step model), names where it is dynamic; `dtype` its element type as numpy calls it; `role` that of
+    the op `input` or `output`; `type` the value in the graph.
     """
 
     name: str
     axes: str
+    shape: tuple[int | str | None, ...]
+    dtype: str
     role: str
     type: FlowType
-    dtype: str = "float32"
-    shape: tuple[int | str | None, ...] = ()
 
     def expected(self) -> tuple[int | str, ...]:
         """The shape of the user's array: a size where it is fixed, else a name."""
@@ -86,4 +87,4 @@ def _port(data: Mapping[str, Any]) -> Port:
     stated = data["type"]
     rate = (Fraction(stated["rate"]),) if "rate" in stated else ()
     kind: FlowType = _KINDS[stated["kind"]](tuple(stated["shape"]), stated["element"], *rate)
-    return Port(data["name"], data["axes"], data["role"], kind, data["dtype"], tuple(data["shape"]))
+    return Port(data["name"], data["axes"], tuple(data["shape"]), data["dtype"], data["role"], kind)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from ssmc.driver import interface_of
 from ssmc.interface import to_json
 from ssmc.target import LayerStats, Stats
 
@@ -66,7 +65,7 @@ def inspection_json(model: Model) -> dict[str, Any]:
         )
     return {
         "model": str(model.path),
-        "interface": to_json(interface_of(model)),
+        "interface": to_json(model.interface),
         "systems": systems,
         "other_ops": plain(model.other_ops),
         "unsupported": plain(model.unsupported),

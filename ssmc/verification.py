@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ssmc import arrays
 from ssmc.diagnostics import UserError
-from ssmc.driver import Compilation, Executable, compile_model, interface_of, load_model
+from ssmc.driver import Compilation, Executable, compile_model, load_model
 from ssmc.ir import Graph, Value, interpret
 from ssmc.target import RunSettings
 
@@ -97,7 +97,7 @@ def verify(
     from ssmc import frontend
 
     model = load_model(model) if not isinstance(model, frontend.Model) else model
-    fitted = arrays.fit(inputs, interface_of(model))
+    fitted = arrays.fit(inputs, model.interface)
     executable = compile_model(
         model,
         target,
@@ -110,7 +110,7 @@ def verify(
     )
     assert executable.compilation is not None, "compile_model says how it compiled"
     settings = RunSettings(seed=seed, noise=noise)
-    outputs = arrays.unfit(executable.simulate(fitted, settings).outputs, interface_of(model))
+    outputs = arrays.unfit(executable.simulate(fitted, settings).outputs, model.interface)
     references = frontend.reference(model, inputs)
     missing = sorted(set(references) - set(outputs))
     if missing:
@@ -127,7 +127,7 @@ def verify(
 
 def _reference_error(model: Model, inputs: Mapping[str, Array], references: Mapping[str, Array]) -> float:
     """How far onnxruntime's float32 is from the model in float64: the lifted graph, each lift of which is proved."""
-    exact = arrays.unfit(interpret(model.graph, inputs), interface_of(model))
+    exact = arrays.unfit(interpret(model.graph, inputs), model.interface)
     return max((compare(exact[name], reference).relative for name, reference in references.items()), default=0.0)
 
 

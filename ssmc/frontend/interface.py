@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
@@ -13,25 +12,9 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.listing import Listing
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array
-from ssmc.ir.types import TensorType, ValueType
+from ssmc.ir.types import TensorType
 
 MAX_READINGS = 24  # ways to read the inputs' axes that are tried before giving up
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the model, as the user sees it.
-
-    `axes` has a letter for each axis of the user's array (b batch, t time, f feature, 1 size one), `shape` are the
-    dimensions in the file (names where they are dynamic), `dtype` the file's element type.
-    """
-
-    name: str
-    axes: str
-    shape: tuple[int | str | None, ...]
-    dtype: str
-    role: str
-    type: ValueType
 
 
 def input_types(graph: Graph) -> dict[str, TensorType]:

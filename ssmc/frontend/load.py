@@ -16,14 +16,16 @@ from ssmc.frontend.builder import Builder
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
 from ssmc.frontend.fusion import fuse_systems
 from ssmc.frontend.importer import import_onnx
-from ssmc.frontend.interface import Port, concrete_shapes, input_types, is_dynamic, readings, sample_inputs
+from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs
 from ssmc.frontend.listing import Listing, list_calls
+from ssmc.frontend.merging import merge_duplicates
 from ssmc.frontend.model import Model, Proof, count_other_ops, describe_systems
 from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, require, run_file, run_graph
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner, step_through
 from ssmc.frontend.step import ambiguous, pair_states
 from ssmc.frontend.translator import Findings, Refusal, Samples, Translator
+from ssmc.interface import Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 
@@ -248,7 +250,7 @@ class _Source:
         graph = attempt.graph
         graph.prune()
         renamed: dict[str, str] = {}
-        for step in (recognise_asynchronous, fuse_systems):
+        for step in (merge_duplicates, recognise_asynchronous, fuse_systems):
             new = step(graph)
             renamed = {old: new.get(name, name) for old, name in renamed.items()} | new
         recognise_activations(graph)

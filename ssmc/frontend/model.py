@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssmc.frontend.interface import Port
 from ssmc.frontend.translator import Lift, Refusal
+from ssmc.interface import Interface, Port
 from ssmc.ir.graph import Graph
 from ssmc.statespace import StateSpace, frequencies, time_constants
 
@@ -91,8 +91,8 @@ class Model:
     notes: tuple[str, ...] = ()
 
     @property
-    def interface(self) -> dict[str, tuple[Port, ...]]:
-        return {"inputs": self.inputs, "outputs": self.outputs}
+    def interface(self) -> Interface:
+        return Interface(self.form, self.inputs, self.outputs, self.states)
 
 
 def describe_systems(graph: Graph, lifts: list[Lift]) -> tuple[LiftedSystem, ...]:

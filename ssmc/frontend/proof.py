@@ -9,9 +9,9 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import evaluate
-from ssmc.frontend.interface import Port
 from ssmc.frontend.listing import Listing
 from ssmc.frontend.model import Proof
+from ssmc.interface import Port
 from ssmc.ir.graph import Graph
 from ssmc.ir.interpreter import interpret
 from ssmc.ir.layout import from_graph, to_graph

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.interface import Port
 from ssmc.frontend.model import Model
+from ssmc.interface import Port
 from ssmc.ir.op import Array
 from ssmc.ir.types import StreamType
 

@@ -14,10 +14,10 @@ from ssmc.diagnostics import UserError
 from ssmc.interface import Interface, Port, from_json, to_json
 from ssmc.ir.types import SequenceType, StreamType
 
-FEATURES = Port("features", "btf", "data", StreamType((12,)), "float32", ("batch", "length", 12))
-STATE = Port("x", "bff", "state", SequenceType((2, 3)), "float32", (1, 2, 3))
-TOKEN = Port("token", "tb", "data", StreamType((), "index"), "int64", (16, "batch"))
-LOGITS = Port("logits", "bf", "data", SequenceType((9,)), "float32", ("batch", 9))
+FEATURES = Port("features", "btf", ("batch", "length", 12), "float32", "data", StreamType((12,)))
+STATE = Port("x", "bff", (1, 2, 3), "float32", "state", SequenceType((2, 3)))
+TOKEN = Port("token", "tb", (16, "batch"), "int64", "data", StreamType((), "index"))
+LOGITS = Port("logits", "bf", ("batch", 9), "float32", "data", SequenceType((9,)))
 MODEL = Interface("sequence", (FEATURES, STATE), (LOGITS,), {"x": "x_next"})
 
 
