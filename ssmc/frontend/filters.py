@@ -81,7 +81,7 @@ class _Emitter:
         used = np.flatnonzero(np.abs(taps).max(axis=(0, 1)))
         if not len(used):
             return None
-        if len(used) <= 2 and taps.shape[1] > 1 or len(used) == 1:
+        if (len(used) <= 2 and taps.shape[1] > 1) or len(used) == 1:
             return self._lags(taps, used, reverse)
         last = int(used[-1]) + 1
         if last <= max(SHORT, 2) and last <= taps.shape[2] // 2:
@@ -95,9 +95,7 @@ class _Emitter:
         return y
 
     def _note(self, value: Value, error: float) -> None:
-        self.translator.findings.lifts.append(
-            Lift(value.node, disguise_of(self.region), self.region.provenance, error)
-        )
+        self.translator.findings.lifts.append(Lift(value.node, disguise_of(self.region), self.region.provenance, error))
 
     def _lags(self, taps: Array, used: Array, reverse: bool) -> Operand | None:
         """A few lags: delays and matrices (diagonal where every output has an input of its own)."""
@@ -139,8 +137,8 @@ class _Emitter:
         channels, width, length = taps.shape
         lone = shared_mode(taps)
         if lone is not None:
-            fit = _residues(taps, lone[:, None])
-            if fit.error <= EXACT:
+            fit = _generated(taps, lone)
+            if fit.error <= max(EXACT, 2 * lone.rounding):
                 return fit
         for generator in generators(self.translator, self.region, channels, length):
             fit = _generated(taps, generator)
@@ -182,13 +180,17 @@ def _residues(taps: Array, poles: Array) -> Fit:
                 fit = least_squares(poles[o].real + 1j * np.abs(poles[o].imag), taps[o, j, 1:])
                 b[o, :, j] = 2 * fit.residues
     a = poles.real + 1j * np.abs(poles.imag)
-    c = np.ones((channels, 1, poles.shape[1]))
+    c = np.ones((channels, 1, poles.shape[1]), np.complex128)
     if not np.any(a.imag):
-        a, b = a.real, b.real
+        a, b, c = a.real, b.real, c.real
     direct = taps[:, None, :, 0] - (c @ b).real
     direct[np.abs(direct) <= 1e-12 * max(float(np.abs(taps).max(initial=0.0)), 1e-300)] = 0.0
     if width == 1:  # the usual form: B = 1, the residues in C
         b, c = np.ones((channels, poles.shape[1], 1)), b.swapaxes(1, 2)
+    else:  # the first input a state hears it hears with gain 1
+        first = np.take_along_axis(b, np.argmax(np.abs(b) > 1e-9, axis=2)[:, :, None], axis=2)
+        first = np.where(np.abs(first) > 1e-9, first, 1.0)
+        b, c = b / first, c * first.swapaxes(1, 2)
     system = StateSpace(A=a, B=b, C=c, D=direct)
     missed = np.abs(kernel(system, taps.shape[2])[:, 0] - taps).max(axis=(1, 2))
     scale = np.abs(taps).max(axis=(1, 2))

@@ -17,13 +17,14 @@ import scipy.sparse.linalg  # noqa: F401 - makes sparse.linalg an attribute
 from scipy import sparse
 
 from ssmc.frontend.builder import Builder, Operand
-from ssmc.frontend.grouping import Grouped, group_system
+from ssmc.frontend.grouping import Grouped, group_system, without_copies
 from ssmc.frontend.linear_form import Form, Linearity, identity_form, resolve
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import StreamType
 from ssmc.statespace import StateSpace
 
+ROUNDING = 1e-6
 MAX_FILL = 4  # how many entries a matrix of a fused system may have for each one that is not zero
 MAX_DENSE = 1 << 16  # what is smaller than this may be as empty as it likes
 
@@ -44,18 +45,28 @@ def fuse_systems(graph: Graph) -> dict[str, str]:
 
 
 def _twins(graph: Graph, name: str) -> list[str]:
-    """The node and the one that reads the same states before they are updated, if there is one."""
-    system, operands = graph.op(name)["system"], graph.operands(name)
+    """The node and those that read the same states, perhaps in another way or before they are updated."""
+    op, operands = graph.op(name), graph.operands(name)
     found = [name]
-    if system.asynchronous:
-        return found
-    for user, slot in graph.users(operands[0]) if operands[0] is not None else []:
+    for user, slot in graph.users(graph.operand(name, 0)):
         other = graph.op(user)
-        if slot == 0 and user != name and other.name == "ssm" and graph.operands(user) == operands:
-            twin = other["system"]
-            if twin.A is system.A and twin.B is system.B and twin.read_before != system.read_before:
-                found.append(user)
+        if slot or user == name or other.name != "ssm" or graph.operands(user) != operands:
+            continue
+        if _same_states(op["system"], other["system"]) and other["reverse"] == op["reverse"]:
+            found.append(user)
     return found
+
+
+def _same_states(a: StateSpace, b: StateSpace) -> bool:
+    if a.asynchronous != b.asynchronous or (a.asynchronous and a.read_before != b.read_before):
+        return False
+    pairs = ((a.A, b.A), (a.B, b.B), (a.delta, b.delta), (a.x0, b.x0))
+    return all(x is y or (x is not None and y is not None and _close(x, y)) for x, y in pairs)
+
+
+def _close(x: Any, y: Any) -> bool:
+    """The same array, but for what rounding in the file's float32 tables may have done."""
+    return x.shape == y.shape and bool(np.abs(x - y).max(initial=0.0) <= ROUNDING * np.abs(x).max(initial=0.0))
 
 
 @dataclass(eq=False)
@@ -172,48 +183,53 @@ class _Fusion:
         graph, system = self.graph, self.system
         inputs = sparse.hstack([drive.matrices[r] for r in roots], format="csr")
         b = block_diagonal(system.B) @ inputs
-        c_now, c_before, d, offsets = self._outputs(roots, exits, forms, inputs.shape[1])
-        before = any(graph.op(name)["system"].read_before for name in self.names)
-        own = block_diagonal(system.C)
-        if before and c_now.nnz:  # y = C x_k + C' x_{k-1} with x_k = A x_{k-1} + B u
+        now, before, d, offsets = self._outputs(roots, exits, forms, inputs)
+        early = any(graph.op(name)["system"].read_before for name in self.names)
+        if early and now.nnz:  # y = C x_k + C' x_{k-1} with x_k = A x_{k-1} + B u
             a = sparse.diags_array(system.A.reshape(-1)) if system.diagonal else block_diagonal(system.A)
-            seen = c_now @ own
-            c, d = seen @ a + c_before @ own, d + (seen @ b).real
+            c, d = now @ a + before, d + (now @ b).real
+        elif early:
+            early, c, d = _read_after(system, b, before, d)
         else:
-            c = (c_before if before else c_now) @ own
-            if before:
-                before, c, d = _read_after(system, b, c, d)
-        grouped = group_system(replace(system, read_before=before), b.tocsr(), c.tocsr(), d.tocsr())
+            c = now
+        if system.diagonal and not any(self.graph.users(Value(name, 1)) for name in self.names):
+            system, b, c = without_copies(system, b.tocsr(), c.tocsr())
+        grouped = group_system(replace(system, read_before=early, halved=False), b.tocsr(), c.tocsr(), d.tocsr())
         new = grouped.system
         if max(new.B.size, new.C.size, new.D.size) > MAX_FILL * (b.nnz + c.nnz + d.nnz) + MAX_DENSE:
             return self.names[0]  # many unequal groups: apart they cost less
         return self._replace(grouped, roots, exits, offsets)
 
     def _outputs(
-        self, roots: list[Value], exits: list[Value], forms: Mapping[Value, Form], width: int
+        self, roots: list[Value], exits: list[Value], forms: Mapping[Value, Form], inputs: Any
     ) -> tuple[Any, Any, Any, list[Any]]:
         """Matrices from the states after and before the step, and from the drive's roots, to all exits."""
-        sizes = {r: prod(self.graph.type(r).shape) for r in roots}  # type: ignore[union-attr,arg-type]
-        n = prod(self.graph.type(self.states[0]).shape)  # type: ignore[union-attr,arg-type]
-        now, before, direct, offsets = [], [], [], []
-        for value in exits:
-            form = forms[value]
-            empty = sparse.csr_array((form.size, n))
-            parts: list[Any] = [empty, empty]
-            for state in self.states:
-                late = int(self.graph.op(state.node)["system"].read_before)
-                parts[late] = parts[late] + form.matrices.get(state, empty)
-            now.append(parts[0])
-            before.append(parts[1])
-            direct.append(
-                sparse.hstack(
-                    [form.matrices.get(r, sparse.csr_array((form.size, sizes[r]))) for r in roots], format="csr"
-                )
-            )
-            offsets.append(form.offset if np.any(form.offset) else None)
+        sizes = {r: prod(self.graph.type(r).shape) for r in roots}  # type: ignore[union-attr]
+        n = self.system.groups * self.system.states
+        total = sum(forms[value].size for value in exits)
+        parts = [sparse.csr_array((max(total, 1), n)), sparse.csr_array((max(total, 1), n))]
         if not exits:  # only the last state is wanted: read nothing
-            return (*(sparse.csr_array((1, k)) for k in (n, n, width)), [])
-        return (*(sparse.vstack(parts, format="csr") for parts in (now, before, direct)), offsets)
+            return parts[0], parts[1], sparse.csr_array((1, inputs.shape[1])), []
+        direct: Any = sparse.vstack(
+            [
+                sparse.hstack(
+                    [forms[v].matrices.get(r, sparse.csr_array((forms[v].size, k))) for r, k in sizes.items()]
+                )
+                for v in exits
+            ],
+            format="csr",
+        )
+        for state in self.states:
+            system: StateSpace = self.graph.op(state.node)["system"]
+            width = prod(self.graph.type(state).shape)  # type: ignore[union-attr]
+            read = sparse.vstack(
+                [forms[v].matrices.get(state, sparse.csr_array((forms[v].size, width))) for v in exits], format="csr"
+            )
+            late = int(system.read_before)
+            parts[late] = parts[late] + system.gain * (read @ block_diagonal(system.C))
+            direct = direct + read @ block_diagonal(system.D) @ inputs
+        offsets = [forms[v].offset if np.any(forms[v].offset) else None for v in exits]
+        return parts[0].tocsr(), parts[1].tocsr(), direct.tocsr(), offsets
 
     def _replace(self, grouped: Grouped, roots: list[Value], exits: list[Value], offsets: list[Any]) -> str:
         graph, builder = self.graph, Builder(self.graph)

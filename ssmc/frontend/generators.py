@@ -7,7 +7,7 @@ are the pole (a real one, or a conjugate pair).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,18 +30,28 @@ class Generator:
 
 
 def row_poles(rows: Array) -> tuple[Array, Array]:
-    """The pole of each row (R, L) of a table, and the row's largest deviation from a mode of it, relative."""
-    now, before, after = rows[:, 1:-1], rows[:, :-2], rows[:, 2:]
-    nn, nb, bb = (now * now).sum(1), (now * before).sum(1), (before * before).sum(1)
-    na, ba = (now * after).sum(1), (before * after).sum(1)
-    scale = np.maximum(np.abs(rows).max(axis=1, initial=0.0), 1e-300)
+    """The pole of each row of a table, and the row's largest deviation from a mode of it, relative.
+
+    `rows` (R, L), or (R, K, L) where each row consists of K signals that share a pole.
+    """
+    rows = rows[:, None] if rows.ndim == 2 else rows
+    now, before, after = rows[..., 1:-1], rows[..., :-2], rows[..., 2:]
+
+    def inner(x: Array, y: Array) -> Array:
+        return np.asarray((x * y).sum(axis=(1, 2)))
+
+    def worst(x: Array) -> Array:
+        return np.abs(x).max(axis=(1, 2), initial=0.0)
+
+    nn, nb, bb, na, ba = inner(now, now), inner(now, before), inner(before, before), inner(now, after), inner(before, after)
+    scale = np.maximum(worst(rows), 1e-300)
     with np.errstate(all="ignore"):
         ratio = np.where(nn > 0, na / nn, 0.0)
-        lone = np.abs(after - ratio[:, None] * now).max(axis=1, initial=0.0) / scale
+        lone = worst(after - ratio[:, None, None] * now) / scale
         determinant = nn * bb - nb**2
         p = (na * bb - ba * nb) / determinant
         q = (nn * ba - nb * na) / determinant
-        paired = np.abs(after - p[:, None] * now - q[:, None] * before).max(axis=1, initial=0.0) / scale
+        paired = worst(after - p[:, None, None] * now - q[:, None, None] * before) / scale
         square = p**2 + 4 * q
         pole = p / 2 + 0.5j * np.sqrt(np.maximum(-square, 0.0))
     usable = np.isfinite(paired) & (square < 0) & (paired < 0.1 * lone)
@@ -100,19 +110,8 @@ def _from_table(table: Array, channels: int) -> Generator | None:
     return None
 
 
-def shared_mode(kernels: Array) -> Array | None:
-    """The pole (channels,) of kernels (channels, width, L) that are each one mode after their first tap, or None."""
-    tail = kernels[:, :, 1:]
-    strongest = np.argmax((tail**2).sum(axis=2), axis=1)
-    rows = tail[np.arange(len(tail)), strongest]
-    poles, deviation = row_poles(rows)
-    return poles if float(deviation.max(initial=0.0)) < 1e-9 else None
-
-
-def distinct(poles: Sequence[complex]) -> Array:
-    """Poles without repetitions, which would make the residues undetermined."""
-    kept: list[complex] = []
-    for pole in poles:
-        if all(abs(pole - other) > 1e-12 for other in kept):
-            kept.append(pole)
-    return np.asarray(kept)
+def shared_mode(kernels: Array) -> Generator | None:
+    """The pole of each of the kernels (channels, width, L), if each is one mode after its first tap."""
+    poles, deviation = row_poles(kernels[:, :, 1:])
+    rounding = float(deviation.max(initial=0.0))
+    return Generator(poles[:, None], rounding) if rounding <= ROUNDING else None

@@ -12,6 +12,8 @@ from scipy.sparse.csgraph import connected_components
 
 from ssmc.statespace import StateSpace
 
+MAX_STATES = 4096  # of a system that is searched for copies of states
+
 Index = NDArray[np.int64]
 
 
@@ -96,3 +98,45 @@ def _components(system: StateSpace, b: Any, c: Any, d: Any) -> list[tuple[Index,
     if count < 2 or len(sizes) != 1 or min(next(iter(sizes))) == 0:
         return None
     return sorted(members, key=lambda m: int(m[1][0]))
+
+
+def without_copies(system: StateSpace, b: Any, c: Any, tolerance: float = 1e-6) -> tuple[StateSpace, Any, Any]:
+    """A diagonal system at rest without states that are multiples of others: equal poles, proportional rows of b.
+
+    Real and imaginary parts read separately, or computed twice, come as such copies. Returns a system of one state
+    a group, and its b and c; unchanged where there are none or the initial state is not zero.
+    """
+    n = b.shape[0]
+    if system.x0 is not None or n > MAX_STATES or n < 2:
+        return system, b, c
+    a = system.A.reshape(-1)
+    sizes = np.asarray(abs(b).max(axis=1).todense()).reshape(-1)
+    kept: list[int] = []
+    sources = np.arange(n)
+    factors = np.ones(n, np.complex128)
+    dense = b.toarray()
+    scale = np.zeros(n, np.complex128)
+    for i in range(n):
+        leading = int(np.argmax(np.abs(dense[i]) >= 0.999 * sizes[i]))
+        scale[i] = dense[i, leading] if sizes[i] > 0 else 1.0
+    unit = dense / scale[:, None]
+    for i in range(n):
+        near = [k for k in kept if abs(a[k] - a[i]) <= tolerance * max(abs(a[i]), 1e-12)]
+        match = next((k for k in near if np.abs(unit[k] - unit[i]).max(initial=0.0) <= tolerance), None)
+        if match is None or sizes[i] == 0:
+            kept.append(i)
+        else:
+            sources[i], factors[i] = match, scale[i] / scale[match]
+    if len(kept) == n:
+        return system, b, c
+    # x_i = factor_i x_source(i): each state is a multiple of one that stays, so the readers' columns add up.
+    place = {k: j for j, k in enumerate(kept)}
+    spread = sparse.csr_array((factors, (np.arange(n), [place[int(s)] for s in sources])), shape=(n, len(kept)))
+    if not np.iscomplexobj(a) and not np.iscomplexobj(dense):
+        spread = spread.real
+    delta = None
+    if system.delta is not None:
+        delta = np.broadcast_to(system.delta, (system.groups, system.states)).reshape(-1, 1)[kept]
+    one = np.ones((len(kept), 1, 1))
+    smaller = replace(system, A=a[kept][:, None], B=one, C=one, D=0 * one, delta=delta)
+    return smaller, b[kept], (c @ spread).tocsr()

@@ -34,7 +34,9 @@ class Kernels:
 
 def to_steps(array: Array, axes: str) -> Array:
     """An ONNX tensor as (batch, time, features in one row)."""
-    order = [i for letter in "bt" for i, a in enumerate(axes) if a == letter] + [i for i, a in enumerate(axes) if a == "f"]
+    order = [i for letter in "bt" for i, a in enumerate(axes) if a == letter] + [
+        i for i, a in enumerate(axes) if a == "f"
+    ]
     moved = array.transpose(order)
     moved = moved if "b" in axes else moved[None]
     return moved.reshape(*moved.shape[:2], -1)
@@ -42,7 +44,9 @@ def to_steps(array: Array, axes: str) -> Array:
 
 def from_steps(steps: Array, axes: str, shape: tuple[int, ...]) -> Array:
     """The inverse of `to_steps`."""
-    order = [i for letter in "bt" for i, a in enumerate(axes) if a == letter] + [i for i, a in enumerate(axes) if a == "f"]
+    order = [i for letter in "bt" for i, a in enumerate(axes) if a == letter] + [
+        i for i, a in enumerate(axes) if a == "f"
+    ]
     return steps.reshape([shape[i] for i in order]).transpose(np.argsort(order))
 
 

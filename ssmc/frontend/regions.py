@@ -23,8 +23,38 @@ from ssmc.ir.op import Array
 
 # Ops that can stand after the last mixing of time; whether they do is seen when they are translated.
 STEPWISE = frozenset(
-    "Add Sub Mul Div Neg Sum MatMul Gemm Einsum Conv Slice Split Gather Concat Reshape Flatten Transpose Squeeze "
-    "Unsqueeze Expand Cast Identity Dropout ReduceSum ReduceMean Exp Log Reciprocal Where FusedMatMul".split()
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Neg",
+        "Sum",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "Conv",
+        "Slice",
+        "Split",
+        "Gather",
+        "Concat",
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Expand",
+        "Cast",
+        "Identity",
+        "Dropout",
+        "ReduceSum",
+        "ReduceMean",
+        "Exp",
+        "Log",
+        "Reciprocal",
+        "Where",
+        "FusedMatMul",
+    ]
 )
 
 
@@ -122,21 +152,11 @@ def _solve(translator: Translator, exits: Sequence[Value], solved: dict[Value, F
 
 def region_of(translator: Translator, value: Value) -> Region | str:
     """The region in front of a value, or why there is none."""
-    calls = _cone(translator, value)
-    operands = dict.fromkeys(v for call in calls for v in call.operands if v is not None)
-    made = {result for call in calls for result in call.results}
-    entries: list[Value] = []
-    known: dict[Value, Any] = {}
-    for operand in operands:
-        if operand in made:
-            continue
-        item = translator.lookup(operand)
-        if isinstance(item, Known):
-            known[operand] = item.array
-        elif isinstance(item, Flow):
-            entries.append(operand)
-        else:
-            return "an operand could not be translated"
+    calls, entries, known = _inside(translator, value, set())
+    if entries is not None and len({_length(translator, v) for v in entries}) > 1:
+        calls, entries, known = _inside(translator, value, _cut_streams(translator, entries))
+    if not entries:
+        return "an operand could not be translated"
     flows = tuple(translator.lookup(v) for v in entries)
 
     def run(arrays: Sequence[Array]) -> Array:
@@ -145,6 +165,52 @@ def region_of(translator: Translator, value: Value) -> Region | str:
 
     shape = run([np.zeros(flow.shape) for flow in flows]).shape  # type: ignore[union-attr]
     return Region(value, tuple(calls), tuple(entries), flows, known, shape, run)  # type: ignore[arg-type]
+
+
+def _inside(
+    translator: Translator, value: Value, opened: set[Value]
+) -> tuple[list[Call], list[Value] | None, dict[Value, Any]]:
+    """Calls of a region, its entries, its constants; values in `opened` are made inside rather than entries."""
+    found: dict[int, Call] = {}
+    entries: dict[Value, None] = {}
+    known: dict[Value, Any] = {}
+    waiting = [value]
+    while waiting:
+        here = waiting.pop()
+        item = translator.lookup(here)
+        if isinstance(item, Known):
+            known[here] = item.array
+        elif isinstance(item, Flow) and here not in opened:
+            entries[here] = None
+        elif isinstance(item, Flow | Raw):
+            call = translator.listing.producer[here]
+            if call.position not in found:
+                found[call.position] = call
+                waiting += [v for v in call.operands if v is not None]
+        else:
+            return [], None, {}
+    return [found[position] for position in sorted(found)], sorted(entries), known
+
+
+def _length(translator: Translator, value: Value) -> int | None:
+    flow = translator.lookup(value)
+    assert isinstance(flow, Flow)
+    return flow.shape[flow.axes.index("t")] if "t" in flow.axes else None
+
+
+def _cut_streams(translator: Translator, entries: Sequence[Value]) -> set[Value]:
+    """Entries that are single steps, or every n-th step, of a longer stream, and what lies between them and it."""
+    longest = max(_length(translator, v) or 0 for v in entries)
+    opened: set[Value] = set()
+    waiting = list(entries)
+    while waiting:
+        value = waiting.pop()
+        call = translator.listing.producer.get(value)
+        if call is None or value in opened or _length(translator, value) == longest:
+            continue
+        opened.add(value)
+        waiting += [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Flow)]
+    return opened
 
 
 def _translate(translator: Translator, late: Sequence[Call], exits: dict[Value, Flow]) -> Call | None:

@@ -183,9 +183,48 @@ def array_of(item: Tracked | None) -> Array | None:
 
 # Ops through which a value may pass that mixes time, until something asks what it is.
 RAW_OPS = frozenset(
-    "Add Sub Mul Div Neg Sum MatMul Gemm Einsum Conv Pad DFT Slice Split Gather GatherElements GatherND Concat Reshape "
-    "Flatten Transpose Squeeze Unsqueeze Expand Tile Cast Identity Dropout ReduceSum ReduceMean CumSum CumProd Where "
-    "ScatterND ScatterElements Exp Log Reciprocal Trilu FusedMatMul".split()
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Neg",
+        "Sum",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "Conv",
+        "Pad",
+        "DFT",
+        "Slice",
+        "Split",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Concat",
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Expand",
+        "Tile",
+        "Cast",
+        "Identity",
+        "Dropout",
+        "ReduceSum",
+        "ReduceMean",
+        "CumSum",
+        "CumProd",
+        "Where",
+        "ScatterND",
+        "ScatterElements",
+        "Exp",
+        "Log",
+        "Reciprocal",
+        "Trilu",
+        "FusedMatMul",
+    ]
 )
 
 REFUSED_OPS = {
