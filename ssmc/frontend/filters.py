@@ -138,7 +138,7 @@ class _Emitter:
         lone = shared_mode(taps)
         if lone is not None:
             fit = _generated(taps, lone)
-            if fit.error <= max(EXACT, 2 * lone.rounding):
+            if fit.error <= max(min(self.tolerance, 1e-6), 2 * lone.rounding):
                 return fit
         for generator in generators(self.translator, self.region, channels, length):
             fit = _generated(taps, generator)

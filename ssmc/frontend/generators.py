@@ -112,6 +112,14 @@ def _from_table(table: Array, channels: int) -> Generator | None:
 
 def shared_mode(kernels: Array) -> Generator | None:
     """The pole of each of the kernels (channels, width, L), if each is one mode after its first tap."""
-    poles, deviation = row_poles(kernels[:, :, 1:])
+    tail = kernels[:, :, 1:]
+    poles, deviation = row_poles(tail)
+    if kernels.shape[1] == 2:  # one complex number, given as two inputs: its powers are geometric, which is sharper
+        z = tail[:, 0] - 1j * tail[:, 1]
+        with np.errstate(all="ignore"):
+            ratio = (z[:, :-1].conj() * z[:, 1:]).sum(axis=1) / (np.abs(z[:, :-1]) ** 2).sum(axis=1)
+            missed = np.abs(z[:, 1:] - ratio[:, None] * z[:, :-1]).max(axis=1, initial=0.0) / np.abs(z).max(axis=1)
+        sharper = missed <= np.maximum(deviation, 1e-9)
+        poles, deviation = np.where(sharper, ratio, poles), np.where(sharper, missed, deviation)
     rounding = float(deviation.max(initial=0.0))
     return Generator(poles[:, None], rounding) if rounding <= ROUNDING else None
