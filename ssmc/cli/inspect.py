@@ -9,6 +9,7 @@ import click
 from ssmc.cli.options import json_option, states
 from ssmc.cli.output import print_json, print_table
 
+SHORT = {"linear time-invariant": "invariant"}
 FOREVER = 1e12  # a time constant beyond this is that of a pole at 1, but for rounding
 
 
@@ -55,14 +56,14 @@ def _show_systems(systems: list[dict[str, Any]]) -> None:
         rows.append(
             (
                 system["name"],
-                system["kind"],
+                SHORT.get(system["kind"], system["kind"]),
                 system["disguise"],
                 f"{system['groups']} x {system['states']}",
                 f"{system['inputs']} -> {system['outputs']}",
                 "complex" if system["complex"] else "real",
                 _range(system["time_constants"]),
                 _number(system["proof_error"]),
-                ", ".join(system["onnx_nodes"][:2]) + (" ..." if len(system["onnx_nodes"]) > 2 else ""),
+                _some(system["onnx_nodes"]),
             )
         )
     columns = [
@@ -93,6 +94,11 @@ def _numbers(values: Any) -> list[float]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}"
+
+
+def _some(names: list[str]) -> str:
+    """The first name, and how many more there are."""
+    return "".join(names[:1]) + (f" +{len(names) - 1}" if len(names) > 1 else "")
 
 
 def _line(item: Any) -> str:

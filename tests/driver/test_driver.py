@@ -68,6 +68,18 @@ def test_batch_and_length_come_with_the_input(toy: str, scan: frontend.Model) ->
         np.testing.assert_allclose(executable.run(given).outputs["logits"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("target", ["cim", "epochcore"])
+def test_a_program_does_not_grow_with_the_sequence(target: str, tmp_path: Path) -> None:
+    sizes = []
+    for length in (64, 16384):
+        executable = compile_model(models.scan_model(tmp_path / "fixed.onnx", length=length), target)
+        executable.save(tmp_path / "p.ssmx")
+        sizes.append((tmp_path / "p.ssmx").stat().st_size)
+        with pytest.raises(UserError, match=rf"takes \(batch, {length}, 2\)"):
+            executable.run(models.sequences())
+    assert abs(sizes[1] - sizes[0]) < 0.01 * sizes[0]
+
+
 def test_one_step_model(toy: str, tmp_path: Path) -> None:
     executable = compile_model(models.step_model(tmp_path / "step.onnx"), toy, ideal=True)
     assert executable.interface.form == "step" and executable.interface.states == {"x": "x_next"}
