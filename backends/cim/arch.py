@@ -68,7 +68,9 @@ class Volatile(Part):
     """State nodes that decay by themselves."""
 
     per_core: Whole = Field(description="Real states of a core (a node is a differential pair of devices).")
-    time_constants: Count = Field(description="Different time constants that a chip is made with.")
+    time_constants: Count = Field(
+        description="Different time constants of one layer's states, set when the chip is made."
+    )
     tau_min: Positive = Field(description="Shortest time constant, s.")
     tau_max: Positive = Field(description="Longest time constant, s.")
     charge_cycles: Count = Field(description="Clock cycles of a charging pulse.")

@@ -23,7 +23,7 @@ def lower(graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
 
     Raises Misfit where the chip is too small, UserError for an op that the chip has no instruction for.
     """
-    state = Lowering(graph, arch, place_in_time(graph))
+    state = Lowering(graph, arch, place_in_time(graph), ideal)
     for node in sorted(graph.nodes(), key=_program_order(graph)):
         rule = RULES.get(node.op.name)
         state.node = node

@@ -33,6 +33,7 @@ class Lowering:
     graph: Graph
     arch: Architecture
     contexts: dict[Value, Context]
+    ideal: bool
     codes: dict[int, CoreCode] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     locs: list[Loc] = field(default_factory=list)
@@ -155,11 +156,20 @@ class Lowering:
         self.emit(Context(0), "load", on=core, dst=slot, data=name)
         return slot
 
-    def send(self, slot: Slot, words: int, source: int, made: Context, target: int, context: Context) -> Slot:
-        """Words from one core and context to another; returns where they arrive."""
+    def send(
+        self,
+        slot: Slot,
+        words: int,
+        source: int,
+        made: Context,
+        target: int,
+        context: Context,
+        into: Slot | None = None,
+    ) -> Slot:
+        """Words from one core and context to another; returns where they arrive (`into`, where given)."""
         channel, self.channels = self.channels, self.channels + 1
         self.emit(made, "send", on=source, src=slot, words=words, channel=channel, core=target)
-        there = self.new(words, target)
+        there = self.new(words, target) if into is None else into
         self.emit(context, "recv", on=target, dst=there, words=words, channel=channel)
         return there
 

@@ -186,10 +186,10 @@ def _remote(
     if filled != [(0, n1 - n0)] and filled != [(n0, n1)]:
         for start, stop in _gaps([(a - n0, b - n0) for a, b in filled], n1 - n0):
             _blank(state, work, partial, start, stop, n1 - n0, vectors, core)
-    back = state.send(partial, vectors * (n1 - n0), core, work, state.core, work)
     fresh = not any(a < n1 and n0 < b for a, b in covered)
+    into = y.at(n0) if fresh else None
+    back = state.send(partial, vectors * (n1 - n0), core, work, state.core, work, into)
     if fresh:
-        state.emit(work, "copy", dst=y.at(n0), src=back, words=vectors * (n1 - n0))
         return _joined([*covered, (n0, n1)])
     for start, stop in _gaps(covered, cols):
         _blank(state, work, y, start, stop, cols, vectors, state.core)

@@ -12,7 +12,7 @@ from backends.cim.contexts import Context
 from backends.cim.lowering import Lowering
 from backends.cim.rules_shape import arrange, positions
 from backends.cim.rules_time import operand_in_order, unreversed
-from ssmc.diagnostics import UserError
+from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Node
 
 
@@ -106,6 +106,8 @@ def _volatile(state: Lowering, node: Node, work: Context, v: Slot, dt: Slot | No
     alone = turning and not np.iscomplexobj(decay)  # negative real poles: the imaginary half stays empty
     words = 2 * half if turning or np.iscomplexobj(decay) else half
     rates = np.concatenate([rates] * (words // half))
+    if not state.ideal:
+        _check_devices(state, rates)
     nodes, before = take_nodes(state, VOLATILE, words), bool(node.op["read_before"])
     turn: dict[str, Any] = {}
     if turning:
@@ -130,6 +132,33 @@ def _volatile(state: Lowering, node: Node, work: Context, v: Slot, dt: Slot | No
             state.emit(work.after, "rot", dst=x, src=last, **turn)
             last = x
         state.bind(last, work.after, 1)
+
+
+def _check_devices(state: Lowering, rates: Any) -> None:
+    """Whether devices can be made that decay so. Raises Misfit."""
+    bank, unit = state.arch.volatile, state.arch.time.step_seconds
+    different = np.unique(np.round(rates, 12)).size
+    if different > bank.time_constants:
+        raise Misfit(
+            "time constants of one layer",
+            different,
+            bank.time_constants,
+            where=state.where,
+            levers="run 'share-decays', or raise volatile.time_constants in the architecture",
+        )
+    for tau, bound, name in (
+        (unit / -rates.min(), bank.tau_min, "tau_min"),
+        (unit / -rates.max(), bank.tau_max, "tau_max"),
+    ):
+        if (tau < bound * (1 - 1e-9)) if name == "tau_min" else (tau > bound * (1 + 1e-9)):
+            raise Misfit(
+                f"{'shortest' if name == 'tau_min' else 'longest'} time constant of a volatile state",
+                tau,
+                bound,
+                unit="s",
+                where=state.where,
+                levers=f"change time.step_seconds or volatile.{name} in the architecture",
+            )
 
 
 def _polar(decay: Any) -> tuple[Any, Any]:

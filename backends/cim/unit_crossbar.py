@@ -30,21 +30,21 @@ class CrossbarArray:
     """One array: what its conductances mean. NaN where nothing was programmed.
 
     `weight` is in model units, `relative` in units of full conductance, `variance` that of a read of `relative`,
-    `scale` the weight that full conductance stands for, a column each.
+    `scale` the weight that full conductance stands for.
     """
 
     weight: Array
     relative: Array
     variance: Array
     scale: Array
-    blocks: dict[Any, Any] = field(default_factory=dict)
+    blocks: dict[tuple[int, int, int, int], Any] = field(default_factory=dict)
 
 
 def blank(arch: Architecture) -> CrossbarArray:
     """An array as it comes from the fab."""
     shape = (arch.crossbar.rows, arch.weight_cols)
-    weight, relative, variance = (np.full(shape, np.nan) for _ in range(3))
-    return CrossbarArray(weight, relative, variance, np.ones(shape[1]))
+    weight, relative, variance, scale = (np.full(shape, np.nan) for _ in range(4))
+    return CrossbarArray(weight, relative, variance, scale)
 
 
 def _program(core: Core, code: Item) -> None:
@@ -57,7 +57,11 @@ def _program(core: Core, code: Item) -> None:
         raise Trap(f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1} are outside of the array")
     array = core.arrays.setdefault(number, blank(core.arch))
     region = slice(row, row + rows), slice(col, col + cols)
-    array.weight[region], array.scale[region[1]] = weights, scale
+    if not np.isnan(array.weight[region]).all():
+        raise Trap(
+            f"array {number} is programmed twice at row {row}, column {col}", hint="give each weight its own cell"
+        )
+    array.weight[region], array.scale[region] = weights, scale
     array.blocks.clear()
     relative = weights / scale
     if core.ideal:
@@ -119,6 +123,12 @@ def _block(core: Core, code: Item) -> _Block:
             f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1}",
             f"let 'core{core.number}.setup' program it first",
         )
+    if (array.scale[part] != array.scale[row, part[1]]).any():
+        raise Trap(
+            f"one product of array {number} reads weights of different scales",
+            f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1} were programmed in several blocks",
+            "let one 'mvm' read each block, and add their results",
+        )
     key = (row, rows, col, cols)
     if key not in array.blocks:
         relative = np.ascontiguousarray(array.relative[part])
@@ -131,7 +141,7 @@ def _block(core: Core, code: Item) -> _Block:
             np.ascontiguousarray(array.weight[part]),
             relative,
             np.ascontiguousarray(array.variance[part]),
-            array.scale[part[1]],
+            array.scale[row, part[1]],
             float(full),
         )
     found: _Block = array.blocks[key]
