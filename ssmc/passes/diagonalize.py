@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from ssmc import statespace
 from ssmc.ir import Graph, Node, Value
 from ssmc.passes.base import Array, Context, Pass
 from ssmc.passes.rewrite import add_constant, recast
+from ssmc.passes.tile_triangular import levels
+from ssmc.statespace import StateSpace
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,9 @@ class Diagonalize(Pass):
     before  %y, %last = ssm(%u, _, %x0) {system = statespace<A (1, 4, 4)>}
     after   %y', %last' = ssm(%u, _, T^-1 %x0) {system = statespace<A (1, 4) complex>};  %last = Re(T %last')
 
-    A group whose eigenvectors are worse conditioned than `max_condition` (a defective A has none) keeps the whole
-    system dense, in real block form; a note tells why. Condition numbers are noted for the others. `tolerance` is what
+    A group whose eigenvectors are worse conditioned than `max_condition` (a defective A has none) becomes triangular by
+    an orthogonal T (Schur), unless it is a cascade as it stands, like a shift register: then `tile` makes it one of
+    states in levels. A note tells why. Condition numbers are noted for the others. `tolerance` is what
     the pass promises; a larger `max_condition` may need a larger one.
     """
 
@@ -36,18 +39,46 @@ class Diagonalize(Pass):
         for node in dense:
             old = node.op["system"]
             system, basis = statespace.diagonalize(old, self.max_condition)
+            reasons = list(dict.fromkeys(reason for reason in basis.reasons if reason))
+            worst = float(basis.condition.max())
+            context.note(
+                self, node.name, f"not diagonal: {'; '.join(reasons)}" if reasons else f"condition of T {worst:.3g}"
+            )
+            into, back = basis.inverse, basis.T
+            if not basis.diagonal:
+                if levels(old.A) is not None or not old.discrete:
+                    continue
+                system, into, back = _triangular(old, self.max_condition)
             operands = out.operands(node.name)
             operands += [None] * (3 - len(operands))
             start = operands[2]
             if start is not None:
-                operands[2] = change_basis(out, node, start, basis.inverse, ".start")
+                operands[2] = change_basis(out, node, start, into, ".start")
             recast(out, node.name, node.op.with_attrs(system=system), operands)
-            _restore_last(out, node, basis.T, old.is_complex or not system.is_complex)
-            worst = float(basis.condition.max())
-            reasons = list(dict.fromkeys(reason for reason in basis.reasons if reason))
-            told = f"stays dense: {'; '.join(reasons)}" if reasons else f"diagonal, condition of T {worst:.3g}"
-            context.note(self, node.name, told)
+            _restore_last(out, node, back, old.is_complex or not system.is_complex)
         return out
+
+
+def _triangular(system: StateSpace, max_condition: float) -> tuple[StateSpace, Array, Array]:
+    """The system in a basis where each group is diagonal or, by Schur, upper triangular; and `T^-1` and `T`."""
+    from scipy.linalg import schur
+
+    forms, bases, inverses = [], [], []
+    for g, a in enumerate(system.A):
+        one = slice(g, g + 1)
+        alone = replace(system, A=a[None], B=system.B[one], C=system.C[one], D=system.D[one], x0=None)
+        diagonal, basis = statespace.diagonalize(alone, max_condition)
+        if basis.diagonal:
+            form, t, inverse = np.diag(diagonal.A[0]), basis.T[0], basis.inverse[0]
+        else:
+            form, t = schur(a, output="complex")
+            form, inverse = np.triu(form), t.conj().T
+        forms.append(form)
+        bases.append(t)
+        inverses.append(inverse)
+    form, back, into = np.stack(forms), np.stack(bases), np.stack(inverses)
+    x0 = None if system.x0 is None else np.einsum("gnm,gm->gn", into, system.x0)
+    return replace(system, A=form, B=into @ system.B, C=system.C @ back, x0=x0), into, back
 
 
 def change_basis(graph: Graph, node: Node, x: Value, matrix: Array, suffix: str) -> Value:

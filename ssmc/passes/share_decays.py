@@ -24,11 +24,11 @@ class ShareDecays(Pass):
     after   ssm {system = A' with 6 of them, C'}
 
     `levels` is the machine's where it is not given. Decays are clustered by log time constant, weighted by what each
-    state contributes; oscillations stay, and so do layers with states that do not decay. The `refit` is in closed form,
-    over the first `length` taps: as many as the calibration data has steps where it is not given, all where there is
-    no such data; of an event-driven layer over the elapsed times of that data. `ridge` keeps C small where states
-    nearly repeat each other; `tolerance` is how much the outputs may change on the data, relative, before it is an
-    error.
+    state contributes; oscillations stay, and so do layers that are dense or have states that do not decay. The `refit`
+    is in closed form, over the first `length` taps: as many as the calibration data has steps where it is not given,
+    all where there is no such data; of an event-driven layer over the elapsed times of that data. `ridge` keeps C
+    small where states nearly repeat each other; `tolerance` is how much the outputs may change on the data, relative,
+    before it is an error.
     """
 
     name = "share-decays"
@@ -48,7 +48,7 @@ class ShareDecays(Pass):
             raise ValueError(f"ridge must not be negative, not {self.ridge}")
 
     def run(self, graph: Graph, context: Context) -> Graph:
-        """Raises UserError where a system is dense or continuous."""
+        """Raises UserError where a system is continuous."""
         levels = self._levels(context)
         if levels is None:
             return graph
@@ -59,8 +59,9 @@ class ShareDecays(Pass):
             before = distinct(system)
             if before <= levels:
                 continue
-            if system.diagonal and not np.isfinite(time_constants(system)).all():
-                context.note(self, node.name, "keeps its decays: it has states that do not decay")
+            obstacle = _obstacle(system)
+            if obstacle:
+                context.note(self, node.name, f"keeps its decays: {obstacle}")
                 continue
             length = self.length or _steps(graph, node, context)
             shared, told = self._share(node, system, levels, length, _gaps(graph, node, context))
@@ -90,7 +91,7 @@ class ShareDecays(Pass):
                 "the decays of the layer cannot be shared",
                 where=f"pass '{self.name}', node '{node.name}'{origin}",
                 why=str(error),
-                hint="run discretize and diagonalize before it",
+                hint="run discretize before it",
             ) from error
         return fitted.system, f"; the response differs by {float(fitted.h2_error.max()):.2g} (H2, relative)"
 
@@ -102,6 +103,15 @@ def distinct(system: StateSpace) -> int:
     with np.errstate(divide="ignore"):
         log_times = np.log(time_constants(system))
     return int(np.unique(np.round(log_times, 9)).size)
+
+
+def _obstacle(system: StateSpace) -> str:
+    """Why a discrete system has no decays to share; empty where it has."""
+    if not (system.discrete or system.asynchronous):
+        return ""
+    if not system.diagonal:
+        return "its A is dense"
+    return "" if np.isfinite(time_constants(system)).all() else "it has states that do not decay"
 
 
 def _steps(graph: Graph, node: Node, context: Context) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -13,27 +13,16 @@ from ssmc.ir import Node, Piece, SequenceType, StreamType, Tensor, Value
 from ssmc.passes.grid import column_grid, row_grid
 from ssmc.passes.pieces import Block, weights_per_array
 from ssmc.passes.rewrite import constant_sources
-from ssmc.passes.tiling import Halves, Tiling
+from ssmc.passes.tile_triangular import cascade, levels
+from ssmc.passes.tiling import Halves, Ports, Tiling
 from ssmc.statespace import StateSpace
 from ssmc.statespace.system import rates
 
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Ports:
-    """The operands of an `ssm` node in the new graph, and what is asked of it."""
-
-    u: Value
-    dt: Value | None
-    x0: Value | None  # (W,)
-    is_complex: bool  # states are halves re|im
-    last_used: bool
-    reverse: bool
-
-
 def tile_ssm(t: Tiling, node: Node, fold_input: bool) -> None:
-    """One system. Raises UserError for a continuous or a dense one."""
+    """One system. Raises UserError for a continuous one, and for a dense one that is not triangular."""
     system: StateSpace = node.op["system"]
     _check(t, node, system)
     ports = _ports(t, node, system)
@@ -41,11 +30,16 @@ def tile_ssm(t: Tiling, node: Node, fold_input: bool) -> None:
     single_input = system.B.shape[2] == 1
     if fold_input and bits is None and single_input and ports.x0 is None and not ports.last_used:
         system = fold_b(system)
-    single = single_input and system.C.shape[1] == 1 and system.real_output
+        ports = replace(ports, is_complex=system.is_complex)
+    single = system.diagonal and single_input and system.C.shape[1] == 1 and system.real_output
     if single and not system.asynchronous and any(bank.fused for bank in t.machine.banks):
         y, last = _fused(t, node, system, ports, bits)
     else:
-        x, last = _states(t, node, system, ports, _drive(t, node, system, ports, bits))
+        if system.diagonal:
+            x, last = _states(t, node, system, ports, _drive(t, node, system, ports, bits))
+        else:
+            matrix, _ = _drive_matrix(system, ports.is_complex)
+            x, last = cascade(t, node, system, column_grid(matrix, bits), ports)
         y = _read(t, node, system, ports, x, bits)
     if system.real_output:
         t.real[Value(node.name)] = y
@@ -62,20 +56,26 @@ def fold_b(system: StateSpace) -> StateSpace:
 
     Only where nobody sees the states and they start from zero.
     """
-    from dataclasses import replace
-
     return replace(system, B=np.ones_like(system.B, np.float64), C=system.C * system.B.swapaxes(1, 2))
 
 
 def _check(t: Tiling, node: Node, system: StateSpace) -> None:
     if not (system.discrete or system.asynchronous):
         raise t.refuse(node, "the system is continuous", hint="run the pass 'discretize' before 'tile'")
-    if not system.diagonal:
+    if system.diagonal:
+        return
+    if system.asynchronous:
         raise t.refuse(
             node,
-            "the system's A is dense, and no bank of the target multiplies its states by a matrix",
-            why="the pass 'diagonalize' did not run, or found no well-conditioned basis of eigenvectors",
+            "the system's A is dense and its decay follows the elapsed time",
+            why="exp(A dt) is another matrix at every step, and no bank of the target computes it",
             hint="run 'diagonalize' before 'tile', or let it accept a worse condition: diagonalize{max_condition=1e8}",
+        )
+    if levels(system.A) is None:
+        raise t.refuse(
+            node,
+            "the system's A is dense: its states feed each other in cycles, and no bank of the target does that",
+            hint="run 'diagonalize' before 'tile'; what has no eigenbasis it makes triangular, which has tiles",
         )
 
 
@@ -134,20 +134,26 @@ def _fused(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | 
 
 def _drive(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | None) -> Value:
     """`B u` for all states, halves re|im where they are complex."""
+    if system.B.shape[2] == 1:
+        return _spread(t, node, system, ports)
+    matrix, blocks = _drive_matrix(system, ports.is_complex)
+    return t.matmul(node, ports.u, column_grid(matrix, bits), ".drive", blocks=None if system.groups == 1 else blocks)
+
+
+def _drive_matrix(system: StateSpace, is_complex: bool) -> tuple[Array, list[Block]]:
+    """B of all groups as one matrix (inputs, states), and its blocks."""
     groups, states, wide = system.B.shape
     count = groups * states
-    if wide == 1:
-        return _spread(t, node, system, ports)
-    matrix = np.zeros((system.inputs, count * (2 if ports.is_complex else 1)))
+    matrix = np.zeros((system.inputs, count * (2 if is_complex else 1)))
     blocks: list[Block] = []
     for g in range(groups):
         rows, cols = slice(g * wide, (g + 1) * wide), slice(g * states, (g + 1) * states)
         matrix[rows, cols] = system.B[g].real.T
         blocks.append((rows.start, rows.stop, cols.start, cols.stop))
-        if ports.is_complex:
+        if is_complex:
             matrix[rows, count + cols.start : count + cols.stop] = system.B[g].imag.T
             blocks.append((rows.start, rows.stop, count + cols.start, count + cols.stop))
-    return t.matmul(node, ports.u, column_grid(matrix, bits), ".drive", blocks=None if groups == 1 else blocks)
+    return matrix, blocks
 
 
 def _spread(t: Tiling, node: Node, system: StateSpace, ports: Ports) -> Value:

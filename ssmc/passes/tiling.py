@@ -141,6 +141,25 @@ class Halves:
         )
 
 
+@dataclass(frozen=True)
+class Ports:
+    """The operands of an `ssm` node in the new graph, and what is asked of it."""
+
+    u: Value
+    dt: Value | None
+    x0: Value | None  # (W,)
+    is_complex: bool  # states are halves re|im
+    last_used: bool
+    reverse: bool
+
+
+def real_form(matrix: Array, is_complex: bool) -> Array:
+    """`M` (inputs, outputs) for row vectors of halves: `[re | im] [[Mr, Mi], [-Mi, Mr]]`."""
+    if not is_complex:
+        return matrix
+    return np.block([[matrix.real, np.imag(matrix)], [-np.imag(matrix), matrix.real]])
+
+
 def copy_op(tiling: Tiling, node: Node, operands: Sequence[Value | None], suffix: str = "") -> Value:
     """The source node's op on other operands."""
     op: Op = node.op

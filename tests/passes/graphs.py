@@ -155,6 +155,39 @@ def dense_groups(m: Model) -> None:
     m.x = m.ssm(system(m.rng, m.h, 3, 1, 1, complex_=bool(m.rng.integers(2)), halved=False, dense=True))
 
 
+def shift_register(m: Model) -> None:
+    """The last inputs, oldest first, as a step model keeps them: A is nilpotent, and has no eigenbasis."""
+    taps = 3
+    a = np.zeros((m.h, taps, taps))
+    a[:, range(taps - 1), range(1, taps)] = 1
+    b = np.zeros((m.h, taps, 1))
+    b[:, -1] = 1
+    before = bool(m.rng.integers(2))
+    value = StateSpace(a, b, m.rng.standard_normal((m.h, 1, taps)), np.zeros((m.h, 1, 1)), read_before=before)
+    tag = m.serial
+    start = m.input(f"x0{tag}", SequenceType((m.h * taps,)), "state")
+    m.x = m.ssm(value, None, start)
+    m.output(Value(m.x.node, 1), f"last{tag}", "state")
+
+
+def defective(m: Model) -> None:
+    """A Jordan block, a pair of complex ones, or a well-behaved A beside one, in some basis."""
+    kind, groups = int(m.rng.integers(3)), 1 + int(m.rng.integers(2)) * (m.h > 1) * (m.h % 2 == 0)
+    block = np.array([[0.5, 1.0], [0.0, 0.5]])
+    turn = 0.8 * np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
+    jordan = np.block([[block, np.zeros((2, 2))], [np.zeros((2, 2)), 0.3 * np.eye(2)]])
+    if kind:
+        jordan = np.block([[turn, np.eye(2)], [np.zeros((2, 2)), turn]])
+    basis = np.linalg.qr(m.rng.standard_normal((4, 4)))[0]
+    value = system(m.rng, groups, 4, m.h // groups, 2, complex_=False, dense=True)
+    a = value.A.copy()
+    a[0] = basis @ jordan @ basis.T
+    start = m.input(f"x0{m.serial}", SequenceType((groups * 4,)), "state") if kind == 2 else None
+    m.x = m.ssm(replace(value, A=a), None, start, reverse=kind == 1)
+    m.h = 2 * groups
+    m.output(Value(m.x.node, 1), f"last{m.serial}", "state")
+
+
 def asynchronous(m: Model) -> None:
     wide = m.width()
     value = system(m.rng, 1, 3, m.h, wide, complex_=bool(m.rng.integers(2)))
@@ -272,6 +305,8 @@ LAYERS: tuple[Callable[[Model], None], ...] = (
     s5_whole,
     dense,
     dense_groups,
+    shift_register,
+    defective,
     asynchronous,
     learned_start,
     stateful,

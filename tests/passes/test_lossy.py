@@ -82,11 +82,15 @@ def test_a_layer_that_does_not_decay_keeps_its_states() -> None:
     assert context.notes[0].node == "ssm" and "do not decay" in context.notes[0].text
 
 
-def test_a_dense_layer_is_named() -> None:
+def test_a_dense_layer_keeps_its_states_and_a_continuous_one_is_named() -> None:
     value = system(np.random.default_rng(0), 1, 2, 1, 1, complex_=False, dense=True)
+    context = Context()
+    graph = model(value)
+    assert PassManager("share-decays{levels=1}").run(graph, context) is graph
+    assert "dense" in context.notes[0].text
     with pytest.raises(UserError, match="cannot be shared") as caught:
-        PassManager("share-decays{levels=1}").run(model(value), Context())
-    assert "ssm_1" in caught.value.where and "diagonalize" in caught.value.why
+        PassManager("share-decays{levels=1}").run(model(s4d_lin(2, 3)), Context())
+    assert "ssm_1" in caught.value.where and "discretize" in str(caught.value)
 
 
 def test_events_are_refitted_at_their_own_gaps() -> None:

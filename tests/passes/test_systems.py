@@ -13,7 +13,7 @@ from ssmc.ir import Graph, SequenceType, Value, interpret
 from ssmc.passes import Context, PassManager
 from ssmc.statespace import StateSpace
 
-from .graphs import MACHINES, Model, dense_groups, paired, system
+from .graphs import MACHINES, Model, dense_groups, paired, shift_register, system
 
 
 def only(graph: Graph) -> StateSpace:
@@ -74,22 +74,41 @@ def test_dense_systems_become_diagonal_and_halved() -> None:
     assert "condition of T" in context.notes[0].text
 
 
-def defective(m: Model) -> StateSpace:
-    a = np.array([[[0.5, 1.0], [0.0, 0.5]]])
-    return StateSpace(a, np.ones((1, 2, m.h)), np.ones((1, 1, 2)), np.zeros((1, 1, m.h)))
-
-
-def test_a_defective_system_stays_dense_and_no_target_takes_it() -> None:
+def test_a_defective_system_becomes_triangular() -> None:
     m = Model(3)
-    m.x = m.ssm(defective(m))
+    rotation = np.array([[0.6, -0.8], [0.8, 0.6]])
+    a = rotation @ np.array([[0.5, 1.0], [0.0, 0.5]]) @ rotation.T
+    m.x = m.ssm(StateSpace(a[None], np.ones((1, 2, m.h)), np.ones((1, 1, 2)), np.zeros((1, 1, m.h))))
     m.output(m.x, "y")
     context = Context(MACHINES["digital"])
     result = PassManager("diagonalize").run(m.graph, context)
-    assert not only(result).diagonal and not only(result).is_complex
-    assert "stays dense: the eigenvectors of A" in context.notes[0].text
-    with pytest.raises(UserError, match="A is dense") as caught:
-        PassManager("diagonalize,tile").run(m.graph, Context(MACHINES["digital"]))
+    assert only(result).A.shape == (1, 2, 2) and only(result).A[0, 1, 0] == 0
+    assert "not diagonal: the eigenvectors of A" in context.notes[0].text
+    tiles = PassManager("tile").run(result, context)
+    assert [node.op["read_before"] for node in tiles.nodes("tile.state")] == [True, True]
+    with pytest.raises(UserError, match="feed each other in cycles") as caught:
+        PassManager("tile").run(m.graph, context)
     assert "node 'ssm' (from ssm_1)" in caught.value.where
+
+
+def test_a_shift_register_stays_what_it_is() -> None:
+    m = Model(3)
+    shift_register(m)
+    m.output(m.x, "y")
+    result = PassManager("diagonalize").run(m.graph, Context())
+    assert not only(result).is_complex and set(only(result).A.ravel()) == {0.0, 1.0}
+    tiles = PassManager("tile").run(result, Context(MACHINES["digital"]))
+    assert [node.op["decay"].shape for node in tiles.nodes("tile.state")] == [(m.h,)] * 3
+
+
+def test_dense_decays_cannot_follow_the_elapsed_time() -> None:
+    m = Model(3)
+    a = np.array([[[-0.5, 1.0], [0.0, -0.5]]])
+    value = StateSpace(a, np.ones((1, 2, m.h)), np.ones((1, 1, 2)), np.zeros((1, 1, m.h)), delta=1.0, asynchronous=True)
+    m.x = m.ssm(value, m.dt())
+    m.output(m.x, "y")
+    with pytest.raises(UserError, match="dense and its decay follows the elapsed time"):
+        PassManager("diagonalize,tile").run(m.graph, Context(MACHINES["digital"]))
 
 
 def test_dense_states_keep_their_meaning_at_the_models_edges() -> None:
