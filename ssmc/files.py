@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ssmc.diagnostics import UserError
 
 
-def write(path: str | Path, content: str | bytes | Callable[[BinaryIO], Any]) -> None:
-    """Write `content` (or what it writes) to `path`; what stood there stays until the new file is complete.
+def write(path: str | Path, content: str | bytes) -> None:
+    """Write `content` to `path`; what stood there stays until the new file is complete.
 
     Raises UserError where the file cannot be written.
     """
@@ -24,10 +25,7 @@ def write(path: str | Path, content: str | bytes | Callable[[BinaryIO], Any]) ->
     try:
         try:
             with open(path if special else temporary, "wb") as file:
-                if callable(content):
-                    content(file)
-                else:
-                    file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content.encode() if isinstance(content, str) else content)
             if not special:
                 os.replace(temporary, path)
         except BaseException:
@@ -39,7 +37,9 @@ def write(path: str | Path, content: str | bytes | Callable[[BinaryIO], Any]) ->
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays as an .npz file. Raises UserError where the file cannot be written."""
-    write(path, lambda file: np.savez(file, **dict(arrays)))
+    buffer = io.BytesIO()  # a zip file is written back and forth, which not every place allows
+    np.savez(buffer, **dict(arrays))
+    write(path, buffer.getvalue())
 
 
 def writable(path: str | Path) -> None:

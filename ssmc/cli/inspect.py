@@ -9,7 +9,7 @@ import click
 from ssmc.cli.options import json_option, states
 from ssmc.cli.output import print_json, print_table
 
-SHORT = {"linear time-invariant": "invariant"}
+SHORT = {"linear time-invariant": "LTI"}
 FOREVER = 1e12  # a time constant beyond this is that of a pole at 1, but for rounding
 
 

@@ -98,16 +98,17 @@ def test_reading(tmp_path: Path) -> None:
         arrays.read(tmp_path / "one.npy")
 
 
-def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "out.json"
     files.write(path, "first")
 
-    def fail(file: Any) -> None:
-        file.write(b"half")
-        raise RuntimeError("in the middle")
+    def fail(source: str, destination: object) -> None:
+        raise OSError(28, "No space left on device")
 
-    with pytest.raises(RuntimeError):
-        files.write(path, fail)
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(UserError, match="No space left"):
+        files.write(path, "second")
+    monkeypatch.undo()
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
     with pytest.raises(UserError, match="cannot be written"):
         files.write(tmp_path / "no" / "out.json", "text")
