@@ -26,6 +26,7 @@ from ssmc.frontend.reference import runner, step_through
 from ssmc.frontend.step import ambiguous, pair_states
 from ssmc.frontend.translator import Findings, Refusal, Samples, Translator
 from ssmc.interface import Port
+from ssmc.frontend.unrolling import roll_up
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 
@@ -144,8 +145,10 @@ class _Source:
         return sample_inputs(self.listing, self.shapes, self.types, seed)
 
     def _translator(self, in_step: bool) -> Translator:
-        samples = Samples(self.listing, [self._point(0), self._point(1)])
-        return Translator(self.listing, Builder(Graph("model")), samples, Findings(), in_step)
+        if not hasattr(self, "_rolled"):
+            self._rolled = roll_up(self.listing, Samples(self.listing, [self._point(0)]))
+        samples = Samples(self._rolled, [self._point(0), self._point(1)])
+        return Translator(self._rolled, Builder(Graph("model")), samples, Findings(), in_step)
 
     # -- sequence models -----------------------------------------------------------------------------------
 
