@@ -11,7 +11,7 @@ from ssmc.cli.options import input_option, json_option, noise_option, quantity, 
 from ssmc.cli.output import json_text, print_json, print_table
 
 if TYPE_CHECKING:
-    from ssmc.target import RunResult
+    from ssmc.target import LayerStats, RunResult
 
 
 @click.command("run")
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @noise_option
 @seed_option
 @click.option("--block", type=click.IntRange(min=1), help="Steps executed at once; 1 is step by step. Same results.")
+@click.option("--layers", is_flag=True, help="Show what every layer costs.")
 @json_option
 def run_command(
     program: str,
@@ -33,6 +34,7 @@ def run_command(
     noise: str | None,
     seed: int,
     block: int | None,
+    layers: bool,
     as_json: bool,
 ) -> None:
     """Run a program on its target's simulator."""
@@ -55,16 +57,23 @@ def run_command(
     if as_json:
         print_json(told)
     else:
-        _tell(result)
+        _tell(result, layers)
 
 
-def _tell(result: RunResult) -> None:
+def _tell(result: RunResult, layers: bool) -> None:
     stats = result.stats
     click.echo(f"{stats.target} ({stats.arch}): {stats.batch} sequences of {stats.steps} steps")
     click.echo(
         f"  {_count(stats.cycles)} cycles, {quantity(stats.seconds, 's')}, {quantity(stats.energy_joules, 'J')}, "
         f"{stats.macs} multiply-accumulates, {stats.instructions} instructions"
     )
+    if layers:
+        _tell_layers(stats.layers)
+    for name, array in result.outputs.items():
+        click.echo(f"  {name}: {array.dtype} {tuple(array.shape)}")
+
+
+def _tell_layers(layers: tuple[LayerStats, ...]) -> None:
     rows = [
         (
             layer.name,
@@ -74,11 +83,9 @@ def _tell(result: RunResult) -> None:
             quantity(layer.energy_joules, "J"),
             "-" if layer.utilization is None else f"{100 * layer.utilization:.1f} %",
         )
-        for layer in stats.layers
+        for layer in layers
     ]
     print_table("", ["layer", "op", "cycles", "time", "energy", "utilization"], rows, numbers=2)
-    for name, array in result.outputs.items():
-        click.echo(f"{name}: {array.dtype} {tuple(array.shape)}")
 
 
 def _count(value: int | None) -> str:

@@ -77,6 +77,8 @@ def test_the_whole_road(ssmc: Ssmc, folder: Path, target: str) -> None:
     assert trace["traceEvents"] and {"ph", "ts", "pid"} <= set(trace["traceEvents"][0])
     again = json.loads(ssmc("run", "p.ssmx", "--input", "x.npz", "--json").out)
     assert again == stats
+    told = ssmc("run", "p.ssmx", "--input", "x.npz", "--layers").out
+    assert "logits: float32 (5, 3)" in told and all(layer["name"] in told for layer in stats["layers"])
 
 
 @pytest.mark.parametrize("target", TARGETS)
