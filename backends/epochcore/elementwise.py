@@ -33,7 +33,9 @@ def _normal_table() -> tuple[Array, Array]:
     from scipy.special import ndtr
 
     x = np.arange(-_EDGE * _CELLS, _EDGE * _CELLS + 1) / _CELLS
-    return ndtr(x), np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi) / 6.0
+    values = ndtr(x)
+    values[0] = 0.0  # and for all x below
+    return values, np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi) / 6.0
 
 
 def normal_into(x: Array, out: Array, scratch: Scratch) -> None:

@@ -104,6 +104,8 @@ class Machine:
     def _items(self, items: tuple[Any, ...]) -> None:
         for item in items:
             if isinstance(item, Do):
+                if item.steps is not None and self.span[item.steps][1] == 0:
+                    continue
                 self.index = item.index
                 item.action(self)
                 if item.index in self.taps:

@@ -83,11 +83,12 @@ class Loop:
 
 @dataclass(frozen=True)
 class Do:
-    """An instruction as an action; `index` is its place in the code."""
+    """An instruction as an action; `index` is its place in the code, `steps` a register that may hold 0."""
 
     index: int
     ins: Instruction
     action: Action
+    steps: str | None
 
 
 Item = Loop | Do
@@ -253,7 +254,8 @@ class Planner:
                 continue
             action = self.rules[ins.mnemonic](self, ins)
             if action is not None:
-                yield Do(index, ins, action)
+                steps = ins.operands.get("steps")
+                yield Do(index, ins, action, str(steps) if steps not in (None, "one", "n0") else None)
             index += 1
 
     def _loop(self, ins: Instruction, index: int, stop: int) -> tuple[Item, ...]:

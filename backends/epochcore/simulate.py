@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def _given(program: Program, inputs: Mapping[str, Array]) -> tuple[dict[int, Arr
         batches[name] = array.shape[0]
         if outer == 2:
             lengths[name] = array.shape[1]
-        arrays[name] = array.reshape(*array.shape[:outer], -1)
+        arrays[name] = array.reshape(*array.shape[:outer], prod(port.shape))
     for what, sizes in (("samples", batches), ("steps", lengths)):
         if len(set(sizes.values())) > 1:
             found = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
@@ -104,7 +105,7 @@ def _given(program: Program, inputs: Mapping[str, Array]) -> tuple[dict[int, Arr
             continue
         if not _binding(port)["optional"]:
             raise UserError(f"the input '{port.name}' is missing", hint=f"give an array of shape {port.shape} a sample")
-        words = int(np.prod(port.shape))
+        words = prod(port.shape)
         arrays[port.name] = np.zeros((batch, steps, words) if _is_stream(program, port) else (batch, words))
     return {_binding(known[name])["stream"]: array for name, array in arrays.items()}, batch, steps
 
@@ -149,7 +150,7 @@ def _taps(plan: Plan) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = {}
     taps: Any = plan.program.meta.get("taps", [])
     for tap in taps:
-        words = int(np.prod(tap["shape"]))
+        words = prod(tap["shape"])
         steps = tap["steps"] if tap["kind"] == "stream" else "one"
         for slot, base in plan.addresses:
             if slot.steps == steps and base == tap["address"] and slot.pitch == words:

@@ -84,9 +84,7 @@ class Builder:
 def pieces(b: Builder, rows: int, cols: int) -> tuple[Piece, ...]:
     """A cover of a matrix, sometimes with holes."""
     k, n = int(b.rng.integers(1, rows + 1)), int(b.rng.integers(1, cols + 1))
-    every = [
-        Piece(i, min(i + k, rows), j, min(j + n, cols)) for i in range(0, rows, k) for j in range(0, cols, n)
-    ]
+    every = [Piece(i, min(i + k, rows), j, min(j + n, cols)) for i in range(0, rows, k) for j in range(0, cols, n)]
     kept = [p for p in every if b.chance(0.8)] if b.chance(0.3) else every
     return tuple(kept or every[:1])
 
@@ -97,7 +95,9 @@ def matmul(b: Builder) -> None:
     if b.chance(0.3):
         x, rows = b.add("reshape", x, shape=(2, 2)), 2
     bias = Tensor(b.rng.standard_normal(out)) if b.chance() else None
-    y = b.add("tile.matmul", x, weight=Tensor(b.rng.standard_normal((rows, out))), bias=bias, pieces=pieces(b, rows, out))
+    y = b.add(
+        "tile.matmul", x, weight=Tensor(b.rng.standard_normal((rows, out))), bias=bias, pieces=pieces(b, rows, out)
+    )
     keep(b, y)
 
 
@@ -149,9 +149,7 @@ def ssm(b: Builder) -> None:
     c = b.rng.standard_normal(shape) + (1j * b.rng.standard_normal(shape) if is_complex else 0)
     drive = b.rng.standard_normal(shape) + (1j * b.rng.standard_normal(shape) if is_complex else 0)
     k, m = int(b.rng.integers(1, WIDTH + 1)), int(b.rng.integers(1, n + 1))
-    cuts = tuple(
-        Piece(i, min(i + k, WIDTH), j, min(j + m, n)) for i in range(0, WIDTH, k) for j in range(0, n, m)
-    )
+    cuts = tuple(Piece(i, min(i + k, WIDTH), j, min(j + m, n)) for i in range(0, WIDTH, k) for j in range(0, n, m))
     numbers = {"decay": decays(b, shape, is_complex), "b": drive, "c": c, "d": b.rng.standard_normal(WIDTH)}
     tensors = {name: Tensor(array) for name, array in numbers.items()}
     y = b.add("tile.ssm", b.stream(), *start(b, WIDTH * n * (1 + is_complex)), **tensors, pieces=cuts, **flags(b))

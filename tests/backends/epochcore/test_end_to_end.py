@@ -22,7 +22,8 @@ def model(seed: int = 0) -> Graph:
     system = {"decay": Tensor(decay), "b": Tensor(np.ones((8, 3), complex)), "c": Tensor(c)}
     system |= {"d": Tensor(rng.standard_normal(8)), "pieces": (Piece(0, 8, 0, 3),)}
     forward = graph.add("tile.ssm", [h], system, name="forward", provenance=["/scan"])
-    backward = graph.add("tile.ssm", [h], {**system, "reverse": True, "read_before": True}, name="backward")
+    other = {**system, "c": Tensor(c[::-1] / 2), "reverse": True, "read_before": True}
+    backward = graph.add("tile.ssm", [h], other, name="backward")
     both = graph.add("binary", [forward, backward], {"fn": "add"})
     active = graph.add("unary", [both], {"fn": "gelu"})
     mean = graph.add("pool", [active], {"kind": "mean"})

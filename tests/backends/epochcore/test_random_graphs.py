@@ -98,5 +98,3 @@ def test_every_op_and_every_instruction_is_reached() -> None:
             instructions |= {ins.mnemonic for section in program.sections for ins in section.code}
     assert ops >= set(LOWERING)
     assert instructions == set(EPOCHCORE.by_mnemonic)
-
-

@@ -1,0 +1,191 @@
+"""Cycles against closed forms; energies and cycles add up; costs know nothing of data or blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.epochcore import BACKEND
+from backends.epochcore.arch import Arch, arch_text, load_arch, parse_arch
+from backends.epochcore.cost import RULES, Context, ceil_div, gemm_cycles
+from backends.epochcore.energy import breakdown
+from backends.epochcore.simulate import CONTROL
+from backends.epochcore.simulate import RULES as SIMULATION
+from backends.epochcore.timing import measure
+from isa import Instruction, Program, instruction
+from isa.epochcore import EPOCHCORE
+from ssmc.ir import Graph, Piece, StreamType, Tensor
+from ssmc.target import RunSettings
+from tests.backends.epochcore.test_end_to_end import model
+
+ARCH = load_arch("epochcore-128")
+
+
+def with_changes(arch: Arch, **changes: object) -> Arch:
+    """The architecture with `part__field=value` changed."""
+    content = arch.model_dump(mode="json")
+    for path, value in changes.items():
+        part, name = path.split("__")
+        content[part][name] = value
+    return Arch.model_validate(content)
+
+
+def ins(mnemonic: str, **operands: object) -> Instruction:
+    return instruction(EPOCHCORE, mnemonic, None, **operands)
+
+
+def preload(mode: str, rows: int, cols: int, is_complex: bool = False) -> Instruction:
+    fields: Mapping[str, object] = {"src": 0, "scale": 0, "bias": 0, "rows": rows, "cols": cols, "complex": is_complex}
+    return ins("preload", mode=mode, **fields)
+
+
+def stream(mnemonic: str, **more: object) -> Instruction:
+    return ins(mnemonic, **{"dst": 0, "dst_pitch": 1, "src": 0, "src_pitch": 1, "steps": "n0", **more})
+
+
+def test_every_instruction_has_a_cost_and_a_meaning() -> None:
+    costed = set(EPOCHCORE.by_mnemonic) - set(CONTROL) - {"rate"}
+    assert set(RULES) == costed
+    assert set(SIMULATION) == costed | {"rate"}
+
+
+@settings(max_examples=200)
+@given(*(st.integers(1, 60) for _ in range(3)), st.integers(5, 40), st.integers(5, 40))
+def test_matrix_products_take_scale_sims_cycles(m: int, k: int, n: int, rows: int, cols: int) -> None:
+    """Preload and pass of every fold, one after the other, are ceil(K/R) ceil(N/C) (2R + M + C - 2) - 1 cycles."""
+    wide = {"array__port_words_in": 40, "array__port_words_out": 40, "array__mac_depth": 1}
+    arch = with_changes(ARCH, array__rows=rows, array__cols=cols, **wide)
+    total = 0
+    for k0 in range(0, k, rows):
+        for n0 in range(0, n, cols):
+            weights = preload("mac", min(rows, k - k0), min(cols, n - n0))
+            at = Context(arch, m, weights, {})
+            total += RULES["preload"](weights, at).cycles + RULES["mac"](stream("mac"), at).cycles
+    # the formula counts from the first cycle to the last one, not past it
+    assert total - 1 == gemm_cycles(m, k, n, rows, cols)
+    assert gemm_cycles(m, k, n, rows, cols) == ceil_div(k, rows) * ceil_div(n, cols) * (2 * rows + m + cols - 2) - 1
+
+
+@given(st.integers(1, 20000), st.integers(1, 128), st.integers(1, 128), st.integers(1, 4))
+def test_states_in_place_take_a_cycle_a_step(steps: int, rows: int, cols: int, depth: int) -> None:
+    """(L - 1) II + R + depth - 1: L + R - 1 cycles at depth 1, whatever is used of the array."""
+    arch = with_changes(ARCH, array__mac_depth=depth)
+    at = Context(arch, steps, preload("fri", rows, cols, True), {})
+    assert RULES["fri"](stream("fri"), at).cycles == steps + arch.array.rows + depth - 2
+
+
+@given(st.integers(2, 500), st.integers(1, 64), st.integers(1, 128))
+def test_narrow_ports_slow_the_array(steps: int, ports: int, cols: int) -> None:
+    arch = with_changes(ARCH, array__port_words_in=ports, array__port_words_out=ports)
+    at = Context(arch, steps, preload("fri", 4, cols), {})
+    cycles = RULES["fri"](stream("fri"), at).cycles
+    assert cycles == (steps - 1) * ceil_div(cols, ports) + arch.array.rows
+    assert cycles >= steps * cols / ports - ceil_div(cols, ports)
+
+
+def test_a_step_at_a_time_pays_fill_and_drain() -> None:
+    """Why states stay in place: a matrix-vector product a step costs R + C - 1 cycles, 255 at 128 x 128."""
+    one = RULES["mac"](stream("mac"), Context(ARCH, 1, preload("mac", 128, 128), {})).cycles
+    assert one == 255
+    at = Context(ARCH, 1024, preload("fri", 64, 128, True), {})
+    assert 1024 * one / RULES["fri"](stream("fri"), at).cycles > 220
+
+
+def program(arch: Arch = ARCH, *, ideal: bool = True) -> Program:
+    return BACKEND.lower(model(), arch, ideal=ideal)
+
+
+@pytest.mark.parametrize("name", BACKEND.architectures())
+def test_layers_add_up(name: str) -> None:
+    arch = load_arch(name)
+    stats, _ = measure(program(arch), arch, 3, 40)
+    assert stats.cycles == sum(layer.cycles or 0 for layer in stats.layers)
+    assert stats.energy_joules == pytest.approx(sum(layer.energy_joules or 0 for layer in stats.layers), rel=1e-12)
+    assert stats.energy_joules == pytest.approx(sum(stats.notes["breakdown_joules"].values()), rel=1e-12)
+    assert stats.seconds == pytest.approx(stats.cycles / arch.clock_hz)
+    assert all(layer.utilization is None or 0 <= layer.utilization <= 1 for layer in stats.layers)
+    by_name = {layer.name: layer for layer in stats.layers}
+    assert by_name["forward"].onnx_nodes == ("/scan",)
+    assert by_name["unary"].utilization is None
+
+
+def test_samples_follow_each_other_evenly() -> None:
+    cycles = [measure(program(), ARCH, batch, 33)[0].cycles or 0 for batch in range(1, 6)]
+    steps = np.diff(cycles)
+    assert len(set(steps[1:].tolist())) == 1
+    # a sample overlaps with the one before
+    assert 0 < steps[0] <= cycles[0]
+
+
+def test_macs_are_those_of_the_model() -> None:
+    stats, _ = measure(program(), ARCH, 2, 10)
+    encoder, system, decoder = 5 * 8, 8 * 3 * 8, 8 * 3
+    assert stats.macs == 2 * (10 * (encoder + 2 * system) + decoder)
+    assert stats.instructions == program().instruction_count
+
+
+def test_time_grows_with_the_sequence_and_the_program_does_not() -> None:
+    small = load_arch("epochcore-small")
+    code = program(small)
+    counts = []
+    for steps in (64, 16384):
+        stats, _ = measure(code, small, 1, steps)
+        counts.append(stats.cycles or 0)
+        assert stats.instructions == code.instruction_count
+    assert counts[1] > 100 * counts[0] / 4
+
+
+def test_costs_do_not_depend_on_data_or_blocks() -> None:
+    code, rng = program(ideal=False), np.random.default_rng(0)
+    runs = [
+        BACKEND.simulate(code, {"x": rng.standard_normal((2, 9, 5))}, RunSettings(block=block)).stats
+        for block in (None, 1, 4)
+    ]
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_trace_covers_the_run() -> None:
+    result = BACKEND.simulate(program(), {"x": np.zeros((1, 9, 5))}, RunSettings(trace=True))
+    end = max(event["ts"] + event["dur"] for event in result.trace)
+    assert end == pytest.approx((result.stats.seconds or 0) * 1e6)
+    by_engine: dict[str, float] = {}
+    for event in result.trace:
+        assert event["ts"] >= by_engine.get(event["tid"], 0.0) - 1e-9
+        by_engine[event["tid"]] = event["ts"] + event["dur"]
+    assert {"load", "store", "compute", "vector", "preload"} == set(by_engine)
+
+
+def test_without_shadow_registers_preloads_take_their_turn() -> None:
+    slow = with_changes(ARCH, array__shadow=False)
+    assert (measure(program(slow), slow, 1, 9)[0].cycles or 0) > (measure(program(), ARCH, 1, 9)[0].cycles or 0)
+
+
+def test_chunks_overlap() -> None:
+    """A chunk is loaded while the one before is computed: less than one after the other, more than either."""
+    arch = with_changes(ARCH, memory__scratchpad_words=2048)
+    graph = Graph()
+    x = graph.add("input", attrs={"name": "x", "type": StreamType((64,))})
+    y = graph.add("tile.matmul", [x], {"weight": Tensor(np.ones((64, 16))), "pieces": (Piece(0, 64, 0, 16),)})
+    graph.add("output", [y], {"name": "y"})
+    code = BACKEND.lower(graph, arch, ideal=True)
+    stats, trace = measure(code, arch, 1, 400, trace=True)
+    busy: dict[str, float] = {}
+    for event in trace:
+        busy[event["tid"]] = busy.get(event["tid"], 0.0) + event["dur"]
+    assert max(busy.values()) < (stats.seconds or 0) * 1e6 < sum(busy.values())
+
+
+def test_energy_is_priced_by_event() -> None:
+    prices = breakdown({"macs": 2, "dram_bytes": 3}, 0.5, ARCH)
+    assert prices["macs"] == 2 * ARCH.energy.mac_joules
+    assert prices["dram_bytes"] == 3 * ARCH.energy.dram_joules_per_byte
+    assert prices["static"] == 0.5 * ARCH.energy.static_watts
+
+
+def test_arch_text_is_what_a_program_carries() -> None:
+    assert parse_arch(arch_text(ARCH)) == ARCH
+    assert parse_arch(program().arch) == ARCH

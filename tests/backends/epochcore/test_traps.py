@@ -1,0 +1,121 @@
+"""The machine traps: every mistake of a program is told with instruction, layer and ONNX node."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backends.epochcore import BACKEND
+from backends.epochcore.arch import arch_text, load_arch
+from isa.assembler import assemble
+from ssmc.diagnostics import UserError
+from ssmc.ir import Graph, StreamType, Tensor
+from ssmc.target import RunSettings
+
+STREAMS = '[{"kind": "input", "register": "n0", "words": 4}, {"kind": "output", "register": "n0", "words": 4}]'
+HEAD = "\n".join(
+    [
+        ".isa epochcore 1.0",
+        ".arch",
+        *(f"| {line}" for line in arch_text(load_arch("epochcore-small")).splitlines()),
+        '.input x stream [4] float64 binding={"optional": false, "stream": 0}',
+        '.output y stream [4] float64 binding={"stream": 1}',
+        ".data @w float64 [4, 4] values=[" + ", ".join(["0.5"] * 16) + "]",
+        ".data @a float64 [4] values=[0.5, 0.5, 0.5, 0.5]",
+        '.meta numbers "ideal"',
+        f".meta streams {STREAMS}",
+        ".section main",
+        '.loc 0 "layer7" op=tile.matmul "/model/MatMul_3"',
+    ]
+)
+FETCH = "fetch param[0], @w\nfetch param[100], @a\nsamples end\n"
+PRELOAD = "preload param[0], param[0], param[0], rows=4, cols=4, mac\n"
+LOOP = "chunks limit=16, end\n"
+LOAD = "load spad[0], stream[0], words=4, n0\n"
+MAC = "mac spad[64], dst_pitch=4, spad[0], src_pitch=4, n0\n"
+STORE = "store stream[1], spad[64], words=4, n0\n"
+END = ".loc none\nend: halt\n"
+
+
+def run(code: str) -> np.ndarray:
+    program = assemble(f"{HEAD}\n{code}")
+    return BACKEND.simulate(program, {"x": np.ones((2, 40, 4))}, RunSettings()).outputs["y"]
+
+
+def test_the_program_runs_when_it_is_right() -> None:
+    np.testing.assert_array_equal(run(FETCH + LOOP + PRELOAD + LOAD + MAC + STORE + END), np.full((2, 40, 4), 2.0))
+
+
+HOLD = "preload param[100], param[0], param[0], rows=1, cols=4, fri.x\n"
+FRI = "fri.x spad[64], dst_pitch=4, spad[0], src_pitch=4, n0\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (FETCH + LOOP + PRELOAD + MAC + STORE + END, "reads 4 words at spad[0] (rows by n0) that nothing has written"),
+        (FETCH + LOOP + PRELOAD + LOAD + STORE + END, "spad[64]"),
+        (FETCH + LOOP + LOAD + MAC + STORE + END, "on an array that holds nothing"),
+        (FETCH + LOOP + HOLD + LOAD + MAC + STORE + END, "array that holds parameters for fri.x"),
+        (FETCH + LOOP + HOLD + LOAD + FRI + STORE + END, "on elements without its states"),
+        ("samples end\n" + LOOP + PRELOAD + LOAD + MAC + STORE + END, "param[0], where no constant was fetched"),
+        (FETCH + LOOP + PRELOAD + "load spad[32760], stream[0], words=4, n0\n" + END, "outside the scratchpad"),
+        ("fetch param[32760], @w\nsamples end\n" + END, "outside the parameter memory"),
+        (FETCH + LOOP + PRELOAD.replace("rows=4", "rows=17") + LOAD + MAC + STORE + END, "needs 17 x 4 elements"),
+        (FETCH + LOOP + PRELOAD.replace("rows=4", "rows=3") + LOAD + MAC + STORE + END, "16 weights for 3 x 4"),
+        (FETCH + LOOP + "load spad[0], stream[9], words=4, n0\n" + END, "stream[9], which has not been given"),
+        (FETCH + LOOP + "chunks limit=2, inner\ninner:\n" + LOAD + END, "within another loop over chunks"),
+        (FETCH + LOOP + LOAD + "rate n2, n1, stride=2\n" + END, "counts by the register n1"),
+        (FETCH + "state.load spad[0], words=4\n" + END, "moves states of an array that holds no parameters"),
+    ],
+)
+def test_traps(code: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        run(code)
+    text = str(caught.value)
+    assert message in text
+    assert "instruction " in text and "layer 'layer7'" in text and "/model/MatMul_3" in text
+
+
+def test_what_the_end_of_a_loop_overwrites_is_missed_at_its_beginning() -> None:
+    """The first round reads what was written before the loop; the second would not find it."""
+    copy = "copy spad[64], dst_pitch=4, spad[200], src_pitch=4, words=4, n0, src_held\n"
+    before, after = "fill spad[200], words=4\n", "load spad[198], stream[0], words=4, n0\n"
+    assert run("samples end\n" + before + LOOP + copy + STORE + END).shape == (2, 40, 4)
+    with pytest.raises(UserError, match=r"instruction 3 \(copy\).*reads 4 words at spad\[200\]"):
+        run("samples end\n" + before + LOOP + copy + STORE + after + END)
+
+
+def test_a_row_outside_a_table() -> None:
+    graph = Graph()
+    token = graph.add("input", attrs={"name": "t", "type": StreamType((), "index")})
+    rows = graph.add("embed", [token], {"table": Tensor(np.eye(3))}, name="words", provenance=["/Gather"])
+    graph.add("output", [rows], {"name": "y"})
+    program = BACKEND.lower(graph, load_arch(None), ideal=True)
+    with pytest.raises(UserError, match=r"layer 'words' \(embed\), ONNX node /Gather: looks up row 7 of a table"):
+        BACKEND.simulate(program, {"t": np.array([[0, 7]])}, RunSettings())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "the input 'x' is missing"),
+        ({"z": np.ones((1, 2, 4))}, "the model has no input 'z'"),
+        ({"x": np.ones((1, 2, 5))}, r"the input 'x' has the shape \(1, 2, 5\)"),
+        ({"x": np.ones((2, 4))}, r"the input 'x' has the shape \(2, 4\)"),
+    ],
+)
+def test_wrong_inputs(inputs: dict[str, np.ndarray], message: str) -> None:
+    program = assemble(f"{HEAD}\n{FETCH + LOOP + PRELOAD + LOAD + MAC + STORE + END}")
+    with pytest.raises(UserError, match=message):
+        BACKEND.simulate(program, inputs, RunSettings())
+
+
+def test_settings() -> None:
+    program = assemble(f"{HEAD}\n{FETCH + LOOP + PRELOAD + LOAD + MAC + STORE + END}")
+    with pytest.raises(UserError, match="no noise preset 'loud'"):
+        BACKEND.simulate(program, {"x": np.ones((1, 2, 4))}, RunSettings(noise="loud"))
+    with pytest.raises(UserError, match="a block of 0 steps"):
+        BACKEND.simulate(program, {"x": np.ones((1, 2, 4))}, RunSettings(block=0))
+    empty = BACKEND.simulate(program, {"x": np.ones((2, 0, 4))}, RunSettings())
+    assert empty.outputs["y"].shape == (2, 0, 4)
