@@ -253,10 +253,10 @@ class _Source:
         graph = attempt.graph
         graph.prune()
         renamed: dict[str, str] = {}
-        for step in (merge_duplicates, recognise_asynchronous, fuse_systems):
+        recognise_activations(graph)
+        for step in (merge_duplicates, recognise_asynchronous, fuse_systems, merge_duplicates, fuse_systems):
             new = step(graph)
             renamed = {old: new.get(name, name) for old, name in renamed.items()} | new
-        recognise_activations(graph)
         graph.prune()
         lifts = [replace(lift, node=renamed.get(lift.node, lift.node)) for lift in attempt.findings.lifts]
         attempt.findings.lifts = list({lift.node: lift for lift in lifts if lift.node in graph}.values())

@@ -69,14 +69,13 @@ def _batch_axes(region: Region, batch: int | None) -> list[int | None]:
     places = [i for i, size in enumerate(region.shape) if size == batch]
     if batch == 1 or not places:
         return list(places)
-    rng = np.random.default_rng(3)
-    first = [rng.standard_normal(f.shape) for f in region.flows]
+    first, other = region.samples[0], region.samples[-1]
     second = [a.copy() for a in first]
-    for array, flow in zip(second, region.flows, strict=True):
+    for array, new, flow in zip(second, other, region.flows, strict=True):
         if "b" in flow.axes:
             chosen = [slice(None)] * array.ndim
             chosen[flow.axes.index("b")] = slice(0, 1)
-            array[tuple(chosen)] = rng.standard_normal(array[tuple(chosen)].shape)
+            array[tuple(chosen)] = new[tuple(chosen)]
     change = np.abs(region.run(second) - region.run(first))
     return [i for i in places if not np.any(np.delete(change, 0, axis=i))]
 
@@ -85,6 +84,8 @@ def probe(region: Region) -> Kernels:
     """The kernels of a region. Raises Unsupported where it is not linear, or not the same at every step."""
     rng = np.random.default_rng(5)
     zero = region.run([np.zeros(f.shape) for f in region.flows])
+    if not np.isfinite(zero).all():
+        raise Unsupported("is not linear in the streams that enter it")
     a, b = ([rng.standard_normal(f.shape) for f in region.flows] for _ in range(2))
     ya, yb = region.run(a) - zero, region.run(b) - zero
     both = region.run([x + y for x, y in zip(a, b, strict=True)]) - zero

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from ssmc.frontend.filters import emit_kernels
-from ssmc.frontend.flow import Flow
+from ssmc.frontend.flow import Flow, Unsupported
 from ssmc.frontend.lti import probe
 from ssmc.frontend.regions import Region
 from ssmc.frontend.translator import Translator
+from ssmc.frontend.varying import explain_varying
 
 IDENTIFICATION = 1e-6  # relative error of a kernel that a system is identified from
 
 
 def explain_region(translator: Translator, region: Region) -> Flow:
     """The target of a region as a flow. Raises Unsupported with the reason where nothing explains it."""
-    return emit_kernels(translator, region, probe(region), IDENTIFICATION)
+    try:
+        kernels = probe(region)
+    except Unsupported as reason:
+        if any("t" not in flow.axes for flow in region.flows):
+            raise
+        found = explain_varying(translator, region)
+        if found is None:
+            raise reason from None
+        return found
+    return emit_kernels(translator, region, kernels, IDENTIFICATION)

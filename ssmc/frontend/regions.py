@@ -69,6 +69,7 @@ class Region:
     known: dict[Value, Array]
     shape: tuple[int, ...]
     run: Callable[[Sequence[Array]], Array]
+    samples: tuple[tuple[Array, ...], ...]  # what the entries are at the sample inputs
 
     @property
     def provenance(self) -> tuple[str, ...]:
@@ -163,8 +164,12 @@ def region_of(translator: Translator, value: Value) -> Region | str:
         given = {**known, **dict(zip(entries, arrays, strict=True))}
         return np.asarray(evaluate(translator.listing, given, [value])[value])
 
-    shape = run([np.zeros(flow.shape) for flow in flows]).shape  # type: ignore[union-attr]
-    return Region(value, tuple(calls), tuple(entries), flows, known, shape, run)  # type: ignore[arg-type]
+    samples = []
+    for point in range(len(translator.samples.points)):
+        arrays = translator.samples.at(point, entries)
+        samples.append(tuple(np.asarray(arrays[v], np.float64) for v in entries))
+    shape = run(samples[0]).shape
+    return Region(value, tuple(calls), tuple(entries), flows, known, shape, run, tuple(samples))  # type: ignore[arg-type]
 
 
 def _inside(
