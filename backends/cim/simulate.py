@@ -15,6 +15,7 @@ from backends.cim.arch import Architecture, Devices
 from backends.cim.core import Array, Channel, Core, Trap, join_steps
 from backends.cim.decode import Item, cores, decode
 from backends.cim.memory import NotWritten, Registers, Steps
+from backends.cim.noise import STEPS
 from isa import Program
 from ssmc.diagnostics import UserError
 from ssmc.target import RunSettings
@@ -25,7 +26,7 @@ UNITS: dict[str, Callable[[Core, Item], None]] = {
     **unit_time.UNITS,
     **unit_crossbar.UNITS,
 }
-BLOCK_WORDS = 1 << 21  # words that a block of steps may take in one register of 64 words, the whole batch counted
+BLOCK_ROWS = 1 << 13  # samples times steps that run at once: registers of a few hundred words stay in the cache
 
 
 @dataclass
@@ -53,7 +54,8 @@ class Run:
             return 1
         if self.settings.block is not None:
             return max(1, self.settings.block)
-        return max(1, min(self.steps, BLOCK_WORDS // (64 * max(self.batch, 1))))
+        block = max(1, min(self.steps, BLOCK_ROWS // max(self.batch, 1)))
+        return block - block % STEPS if block > STEPS else block  # whole tiles of noise
 
 
 def execute(run: Run) -> None:

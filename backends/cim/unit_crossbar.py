@@ -19,7 +19,7 @@ from backends.cim.devices import (
     read_sigma,
     to_levels,
 )
-from backends.cim.noise import batch_normals, key_of, normals
+from backends.cim.noise import device_normals, key_of, normals
 
 PANEL = 64  # rows of one matrix product: a row's rounding must not depend on how many rows there are
 _DEVICES = 2  # of a differential pair
@@ -75,7 +75,7 @@ def _program(core: Core, code: Item) -> None:
 def _device_normals(arch: Architecture, key: int, region: tuple[slice, slice]) -> Array:
     """(2 draws, 2 devices, rows, columns): every device has its own, wherever a block begins."""
     shape = (2 * _DEVICES, arch.crossbar.rows, arch.weight_cols)
-    drawn = normals(key, 0, 0, 1, int(np.prod(shape))).reshape(shape)
+    drawn = device_normals(key, int(np.prod(shape))).reshape(shape)
     return drawn[:, region[0], region[1]].reshape(2, _DEVICES, *(drawn[0, region[0], region[1]].shape))
 
 
@@ -163,7 +163,10 @@ def _mvm(core: Core, code: Item) -> None:
     block = _block(core, code)
     parts = [core.read(code.int("src") + i * source, rows) for i in range(vectors)]
     outer = np.broadcast_shapes(*(part.shape[:2] for part in parts))
-    x = np.stack([np.broadcast_to(part, (*outer, rows)) for part in parts], axis=2)  # batch, steps, vectors, rows
+    if vectors == 1:
+        x = parts[0][:, :, None]  # batch, steps, vectors, rows
+    else:
+        x = np.stack([np.broadcast_to(part, (*outer, rows)) for part in parts], axis=2)
     if not core.ideal and _noisy(core.devices):
         outer = (core.batch, core.count)
         x = np.broadcast_to(x, (*outer, vectors, rows))
@@ -202,7 +205,7 @@ def _converted(core: Core, code: Item, block: _Block, x: Array, outer: tuple[int
     if _noisy(devices):
         key = key_of(core.seed, "read", core.number, code.index)
         words = current.size // (outer[0] * outer[1])
-        drawn = batch_normals(key, outer[0], core.first, outer[1], words)
+        drawn = normals(key, outer[0], core.first, outer[1], words)
         current = current + np.sqrt(sigma2) * drawn.reshape(current.shape)
     if devices.converters:
         full = code.float("output_range") or block.full

@@ -9,7 +9,7 @@ import numpy as np
 
 from backends.cim.core import Array, Core, Trap
 from backends.cim.decode import Item
-from backends.cim.noise import batch_normals, key_of, normals
+from backends.cim.noise import device_normals, key_of, normals
 
 
 def bank(core: Core, kind: str, node: int, words: int) -> Array:
@@ -57,7 +57,7 @@ def _charge(core: Core, code: Item) -> None:
     sigma = 0.0 if core.ideal else core.devices.cycle_sigma
     if sigma:
         key = key_of(core.seed, "cycle", core.number, code.index)
-        exponent = exponent * (1.0 + sigma * batch_normals(key, core.batch, core.first, core.count, words))
+        exponent = exponent * (1.0 + sigma * normals(key, core.batch, core.first, core.count, words))
     drive = core.full(core.read(code.int("src"), words))
     y = advance(x, np.exp(np.minimum(exponent, 0.0)), drive, code.flag("before"))
     if window:
@@ -71,7 +71,7 @@ def _rates(core: Core, code: Item) -> Array:
         rates = core.data[code.text("rates")]
         if not core.ideal and core.devices.decay_sigma:
             first, size = code.int("node"), core.arch.volatile.per_core
-            drawn = normals(key_of(core.seed, "decay", core.number), 0, 0, 1, size)[0]
+            drawn = device_normals(key_of(core.seed, "decay", core.number), size)
             rates = rates / np.maximum(1.0 + core.devices.decay_sigma * drawn[first : first + len(rates)], 1e-3)
         core.cache[code.index] = rates
     found: Array = core.cache[code.index]
@@ -169,7 +169,12 @@ def _rot(core: Core, code: Item) -> None:
     cos, sin = np.cos(phase), np.sin(phase) * (-1.0 if code.flag("backward") else 1.0)
     x = core.read(code.int("src"), words)
     re, im = x[..., :half], x[..., half:]
-    core.write(code.int("dst"), np.concatenate([cos * re - sin * im, sin * re + cos * im], axis=2))
+    y = np.empty((*np.broadcast_shapes(x.shape[:2], cos.shape[:2]), words))
+    np.multiply(cos, re, out=y[..., :half])
+    y[..., :half] -= sin * im
+    np.multiply(sin, re, out=y[..., half:])
+    y[..., half:] += cos * im
+    core.write(code.int("dst"), y)
 
 
 UNITS: dict[str, Callable[[Core, Item], None]] = {

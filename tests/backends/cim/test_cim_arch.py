@@ -85,7 +85,7 @@ def test_several_mistakes_in_one_message(tmp_path: Path) -> None:
 
 
 def test_not_an_architecture(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot read the architecture 'nowhere.yaml'") as caught:
+    with pytest.raises(UserError, match=r"cannot read the architecture 'nowhere\.yaml'") as caught:
         BACKEND.load_arch("nowhere.yaml")
     assert "cim-published" in str(caught.value)
     (tmp_path / "list.yaml").write_text("- 1\n")
