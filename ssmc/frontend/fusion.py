@@ -83,6 +83,7 @@ class _Fusion:
         drive, roots = self._drive()
         forms = self._readout(roots)
         inside = {value.node for value in forms}
+        self.absorbed |= inside - {root.node for root in roots}
         exits = [v for v in forms if any(user not in inside for user, _ in graph.users(v))]
         return self._rebuild(drive, roots, exits, forms)
 
@@ -97,6 +98,7 @@ class _Fusion:
         while True:
             root = next((r for r in form.matrices if r not in blocked), None)
             if root is None:
+                self.absorbed = inside
                 return form, list(form.matrices)
             wider = self._expanded(form, root, inside)
             if wider is None:
@@ -233,7 +235,8 @@ class _Fusion:
 
     def _replace(self, grouped: Grouped, roots: list[Value], exits: list[Value], offsets: list[Any]) -> str:
         graph, builder = self.graph, Builder(self.graph)
-        sources = tuple(dict.fromkeys(p for name in self.names for p in graph.node(name).provenance))
+        order = [*self.names, *(name for name in graph.order() if name in self.absorbed)]
+        sources = tuple(dict.fromkeys(p for name in order for p in graph.node(name).provenance))
         with builder.origin(sources):
             flat = [builder.reshape(r, (prod(builder.features(r)),)) for r in roots]
             u = _taken(builder, builder.concat(flat, -1), grouped.inputs)
