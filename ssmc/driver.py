@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import isa
 from ssmc import arrays, files
 from ssmc.diagnostics import UserError
 from ssmc.interface import Interface, from_json, to_json
-from ssmc.target import Backend, RunResult, RunSettings, backend, backends
+from ssmc.target import Backend, RunResult, RunSettings, backend, target_names
 
 if TYPE_CHECKING:
     from ssmc.frontend import Model
@@ -105,13 +105,13 @@ class Executable:
         """Write the program file, whole or not at all; the same program gives the same bytes. Raises UserError."""
         files.writable(path)
         try:
-            isa.save(self.program, path, _instruction_sets())
+            isa.save(self.program, path, INSTRUCTION_SETS)
         except OSError as error:
             raise UserError("the file cannot be written", where=str(path), why=error.strerror or str(error)) from None
 
     def assembly(self) -> str:
         """The program as canonical assembly text."""
-        return isa.disassemble(self.program, _instruction_sets())
+        return isa.disassemble(self.program, INSTRUCTION_SETS)
 
 
 def load(path: str | Path) -> Model | Executable:
@@ -132,13 +132,13 @@ def load_model(path: str | Path, *, states: Mapping[str, str] | None = None, str
 
 def load_program(path: str | Path) -> Executable:
     """A program from its file. Raises isa.IsaError or UserError where it is missing, damaged or for no target here."""
-    program = isa.load(path, _instruction_sets())
+    program = isa.load(path, INSTRUCTION_SETS)
     return Executable(program, backend(program.target))
 
 
 def assemble(text: str, file: str = "<text>", data: Mapping[str, Array] | None = None) -> Executable:
     """A program from assembly text; `data` holds the constants that the text names. Raises isa.AsmError."""
-    program = isa.assemble(text, file, _instruction_sets(), data)
+    program = isa.assemble(text, file, INSTRUCTION_SETS, data)
     return Executable(program, backend(program.target))
 
 
@@ -204,6 +204,22 @@ def _meta(model: Model, pipeline: str, ideal: bool) -> dict[str, Any]:
     }
 
 
-def _instruction_sets() -> dict[str, isa.InstructionSet]:
-    """The instruction sets of the installed targets, third parties' included."""
-    return {name: found.instruction_set for name, found in backends().items()}
+class _InstructionSets(Mapping[str, isa.InstructionSet]):
+    """The instruction sets of the installed targets, third parties' included; a target is loaded when asked for."""
+
+    def __getitem__(self, name: str) -> isa.InstructionSet:
+        if name not in target_names():
+            raise KeyError(name)
+        return backend(name).instruction_set
+
+    def __contains__(self, name: object) -> bool:
+        return name in target_names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(target_names())
+
+    def __len__(self) -> int:
+        return len(target_names())
+
+
+INSTRUCTION_SETS = _InstructionSets()

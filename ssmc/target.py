@@ -120,17 +120,28 @@ class Backend(Protocol):
         """Run a program; inputs by name in the graph's layout. Raises UserError on a trap."""
 
 
+GROUP = "ssmc.backends"
+
+
+def target_names() -> tuple[str, ...]:
+    """The installed targets; none is loaded."""
+    return tuple(sorted(point.name for point in entry_points(group=GROUP)))
+
+
 @cache
-def backends() -> dict[str, Backend]:
-    """Every installed target by name."""
-    found = {}
-    for point in sorted(entry_points(group="ssmc.backends"), key=lambda point: point.name):
-        found[point.name] = point.load()
+def backend(name: str) -> Backend:
+    """A target by name. Raises UserError where there is none, listing the installed ones, or it cannot be loaded."""
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
+        raise UserError(f"no target is called '{name}'", hint=f"installed targets: {', '.join(sorted(points))}")
+    try:
+        found: Backend = points[name].load()
+    except Exception as error:  # someone else's package may fail in any way
+        where = f"entry point '{name}' of group '{GROUP}'"
+        raise UserError("the target cannot be loaded", where=where, why=str(error), hint="mend or remove it") from error
     return found
 
 
-def backend(name: str) -> Backend:
-    """A target by name. Raises UserError that lists the installed ones."""
-    if name not in backends():
-        raise UserError(f"no target is called '{name}'", hint=f"installed targets: {', '.join(backends())}")
-    return backends()[name]
+def backends() -> dict[str, Backend]:
+    """Every installed target by name. Raises UserError where one cannot be loaded."""
+    return {name: backend(name) for name in target_names()}

@@ -52,12 +52,12 @@ def _rows(chosen: tuple[str, ...], targets: tuple[str, ...]) -> Iterator[Row]:
 
     import samples
     from ssmc import demo
-    from ssmc.target import backend, backends
+    from ssmc.target import backend, target_names
 
     unknown = sorted(set(chosen) - set(samples.names()))
     if unknown:
         raise UserError(f"no sample is called '{unknown[0]}'", hint=f"there are: {', '.join(samples.names())}")
-    on = [backend(name).name for name in targets or backends()]
+    on = [backend(name).name for name in targets or target_names()]
     names = chosen or samples.names()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:

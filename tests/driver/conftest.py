@@ -20,6 +20,6 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         return [*entry_points(group=group), *([point] if group == "ssmc.backends" else [])]
 
     monkeypatch.setattr(target, "entry_points", with_toy)
-    target.backends.cache_clear()
+    target.backend.cache_clear()
     yield "toy"
-    target.backends.cache_clear()
+    target.backend.cache_clear()

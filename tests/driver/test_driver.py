@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import pytest
 
 import isa
 import ssmc
-from ssmc import frontend
+from ssmc import frontend, target
 from ssmc.diagnostics import UserError
 from ssmc.driver import Executable, compile_model, default_pipeline, load
 from tests.driver import models
@@ -128,6 +129,16 @@ def test_noise_presets_are_checked(toy: str, scan: frontend.Model) -> None:
 def test_a_target_that_is_not_there(scan: frontend.Model) -> None:
     with pytest.raises(UserError, match=r"no target is called 'tpu'(.|\n)*cim, epochcore"):
         compile_model(scan, "tpu")
+
+
+def test_a_target_that_is_broken_harms_no_other(monkeypatch: pytest.MonkeyPatch, scan: frontend.Model) -> None:
+    point = EntryPoint("broken", "no_such_package:TARGET", "ssmc.backends")
+    monkeypatch.setattr(target, "entry_points", lambda group: [*entry_points(group=group), point])
+    target.backend.cache_clear()
+    assert compile_model(scan, "epochcore").program.target == "epochcore"
+    with pytest.raises(UserError, match=r"the target cannot be loaded(.|\n)*no_such_package"):
+        compile_model(scan, "broken")
+    target.backend.cache_clear()
 
 
 def test_assembly_without_an_interface_says_so(toy: str, scan: frontend.Model) -> None:
