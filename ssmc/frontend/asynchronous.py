@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.builder import PER_STEP, Builder, Operand
+from ssmc.frontend.builder import PER_STEP, Builder, Operand, features_of, kind_of, size_of
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.interpreter import run_node
 from ssmc.ir.op import Array
@@ -31,9 +31,22 @@ def recognise_asynchronous(graph: Graph) -> dict[str, str]:
         clock = _clock(graph, decay)
         if clock is None:
             continue
-        rates = _rates(graph, clock, decay, prod(node.types[0].shape))  # type: ignore[union-attr]
+        rates = _rates(graph, clock, decay, size_of(graph, Value(node.name)))
         if rates is not None:
             renamed[node.name] = _replace(graph, node.name, clock, rates)
+    graph.prune()
+    return renamed
+
+
+def recognise_invariant(graph: Graph) -> dict[str, str]:
+    """Replace recurrences whose decay is a constant by systems, in place; old name -> new name."""
+    renamed: dict[str, str] = {}
+    for node in list(graph.nodes("recurrence")):
+        decay = graph.operand(node.name, 0)
+        if graph.op(decay.node).name == "constant":
+            shape = features_of(graph, Value(node.name))
+            values = np.broadcast_to(graph.op(decay.node)["value"].array, shape).reshape(-1)
+            renamed[node.name] = _replace(graph, node.name, None, values)
     graph.prune()
     return renamed
 
@@ -56,9 +69,9 @@ def _clock(graph: Graph, decay: Value) -> Value | None:
     cone = _cone(graph, decay)
     for name in cone:
         kind = graph.node(name).types[0]
-        if isinstance(kind, StreamType) and prod(kind.shape) == 1 and kind.element == "real":
-            if _dominates(graph, name, decay):
-                return Value(name)
+        single = isinstance(kind, StreamType) and prod(kind.shape) == 1 and kind.element == "real"
+        if single and _dominates(graph, name, decay):
+            return Value(name)
     return None
 
 
@@ -75,7 +88,7 @@ def _dominates(graph: Graph, name: str, decay: Value) -> bool:
         if op.name not in PER_STEP:
             return False
         waiting += [v.node for v in graph.operands(here) if v is not None]
-    return name != decay.node or True
+    return True
 
 
 def run_cone(graph: Graph, given: Mapping[Value, Array], wanted: Value) -> Array:
@@ -96,7 +109,7 @@ def run_cone(graph: Graph, given: Mapping[Value, Array], wanted: Value) -> Array
 
 def _rates(graph: Graph, clock: Value, decay: Value, states: int) -> Array | None:
     """Lambda (states,), or None where the decay is not exp(Lambda dt)."""
-    shape = graph.type(clock).shape  # type: ignore[union-attr]
+    shape = features_of(graph, clock)
 
     def a(dt: Array) -> Array:  # (K,) -> (K, states)
         found = run_cone(graph, {clock: dt.reshape(1, -1, *shape)}, decay)
@@ -121,17 +134,17 @@ def _rates(graph: Graph, clock: Value, decay: Value, states: int) -> Array | Non
         error = np.abs(a(trials) - expected).max(initial=0.0)
     if not np.isfinite(error) or error > TOLERANCE * max(float(np.abs(expected).max()), 1.0):
         return None
-    return rates if np.iscomplexobj(a(steps[:1])) else rates.real
+    return np.asarray(rates if np.iscomplexobj(a(steps[:1])) else rates.real)
 
 
-def _replace(graph: Graph, name: str, clock: Value, rates: Array) -> str:
+def _replace(graph: Graph, name: str, clock: Value | None, rates: Array) -> str:
     builder, node = Builder(graph), graph.node(name)
-    shape: tuple[int, ...] = node.types[0].shape  # type: ignore[union-attr]
+    shape = features_of(graph, Value(node.name))
     n, op = prod(shape), node.op
     drive = graph.operand(name, 1)
     operands = [*graph.operands(name), None]
     x0: Operand | None = operands[2]
-    is_complex = node.types[0].element == "complex"  # type: ignore[union-attr]
+    is_complex = kind_of(graph, Value(node.name)).element == "complex"
     with builder.origin(node.provenance):
         if is_complex:
             re, im = (builder.reshape(p, (n, 1)) for p in complex_parts(builder, drive))
@@ -139,8 +152,8 @@ def _replace(graph: Graph, name: str, clock: Value, rates: Array) -> str:
         else:
             u = builder.reshape(drive, (n,))
         x0 = None if x0 is None else builder.reshape(x0, (n,))
-        system = unit_system(rates.astype(np.complex128) if is_complex else rates, op["read_before"])
-        dt = builder.reshape(clock, ())
+        system = unit_system(rates.astype(np.complex128) if is_complex else rates, op["read_before"], clock is not None)
+        dt = None if clock is None else builder.reshape(clock, ())
         y = builder.add("ssm", [u, dt, x0], system=system, reverse=op["reverse"])
         last = builder.reshape(Value(y.node, 1), shape)
         if not is_complex:
@@ -162,8 +175,8 @@ def _replace(graph: Graph, name: str, clock: Value, rates: Array) -> str:
     return y.node
 
 
-def unit_system(rates: Array, read_before: bool) -> StateSpace:
-    """x <- exp(rate dt) x + u a state at a time; complex states take and give (re, im) pairs."""
+def unit_system(rates: Array, read_before: bool, asynchronous: bool) -> StateSpace:
+    """x <- exp(rate dt) x + u, or rate x + u, a state at a time; complex states take and give (re, im) pairs."""
     n = len(rates)
     pair = np.iscomplexobj(rates)
     return StateSpace(
@@ -171,8 +184,8 @@ def unit_system(rates: Array, read_before: bool) -> StateSpace:
         B=np.tile([[[1.0, 1.0j]]], (n, 1, 1)) if pair else np.ones((n, 1, 1)),
         C=np.tile([[[1.0], [-1.0j]]], (n, 1, 1)) if pair else np.ones((n, 1, 1)),
         D=np.zeros((n, 2, 2) if pair else (n, 1, 1)),
-        delta=np.ones((1, 1)),
-        asynchronous=True,
+        delta=np.ones((1, 1)) if asynchronous else None,
+        asynchronous=asynchronous,
         read_before=read_before,
     )
 

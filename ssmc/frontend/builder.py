@@ -13,7 +13,7 @@ from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array, Op
 from ssmc.ir.table import spec_of
 from ssmc.ir.tensor import Tensor
-from ssmc.ir.types import ConstantType, FlowType, StreamType
+from ssmc.ir.types import ConstantType, FlowType, StreamType, TensorType
 from ssmc.statespace import StateSpace
 
 Operand: TypeAlias = Value | Array
@@ -44,6 +44,23 @@ PER_STEP = frozenset(
 )
 
 
+def kind_of(graph: Graph, value: Value) -> FlowType:
+    """The type of a value of the new graph."""
+    kind = graph.type(value)
+    assert not isinstance(kind, TensorType)
+    return kind
+
+
+def features_of(graph: Graph, value: Value) -> tuple[int, ...]:
+    """The feature shape of a value of the new graph."""
+    return kind_of(graph, value).shape
+
+
+def size_of(graph: Graph, value: Value) -> int:
+    """How many features a value has."""
+    return prod(features_of(graph, value))
+
+
 class Builder:
     """Adds ops to `graph`. Operands are its values, or arrays, which are constants (features only)."""
 
@@ -62,9 +79,7 @@ class Builder:
 
     def kind(self, operand: Operand) -> FlowType:
         if isinstance(operand, Value):
-            kind = self.graph.type(operand)
-            assert not isinstance(kind, Value)
-            return kind  # type: ignore[return-value]
+            return kind_of(self.graph, operand)
         element = {"c": "complex", "i": "index", "u": "index", "b": "bool"}.get(operand.dtype.kind, "real")
         return ConstantType(tuple(operand.shape), element)  # type: ignore[arg-type]
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.evaluate import body_of, evaluate, scan_form
-from ssmc.frontend.flow import Flow, Known, Refused, TimeMixing, Tracked, Unsupported, is_stream
+from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream
 from ssmc.frontend.listing import Call, Listing
+from ssmc.frontend.loop import concat_from_sequence, translate_loop
 from ssmc.frontend.recurrence import State, lift_states
+from ssmc.frontend.stacking import sequence_of
 from ssmc.frontend.translator import Samples, Translator
 from ssmc.frontend.unrolling import Rolled
 from ssmc.ir.graph import Value
@@ -43,7 +45,7 @@ def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Trac
     last = lift_states(inner, states, "Scan", like)
     found: list[Tracked] = [last[str(k)] for k in range(form.states)]
     for k, item in enumerate(inner.demand(outputs[form.states :])):
-        found.append(_sequence_of(translator, item, like, form.output_axes[k], form.output_reversed[k], length))
+        found.append(sequence_of(translator.builder, item, like, form.output_axes[k], form.output_reversed[k], length))
     return found
 
 
@@ -55,24 +57,6 @@ def _step_of(translator: Translator, item: Flow | Known, axis: int, backward: bo
         raise TimeMixing("it scans an axis that is not time")
     value = translator.builder.reverse(item.value) if backward else item.value
     return Flow(value, item.axes[:axis] + item.axes[axis + 1 :], (*item.shape[:axis], *item.shape[axis + 1 :]))
-
-
-def _sequence_of(translator: Translator, item: Tracked, like: Value, axis: int, backward: bool, length: int) -> Tracked:
-    """What the steps give, stacked along time."""
-    if isinstance(item, Refused):
-        return item
-    if isinstance(item, Known):
-        stacked = np.broadcast_to(np.expand_dims(item.array, axis), _inserted(item.shape, axis, length))
-        return Known(np.array(stacked))
-    value = translator.builder.stream(item.value, like)
-    value = translator.builder.reverse(value) if backward else value
-    place = axis % (len(item.shape) + 1)
-    return Flow(value, item.axes[:place] + "t" + item.axes[place:], _inserted(item.shape, axis, length))
-
-
-def _inserted(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
-    place = axis % (len(shape) + 1)
-    return (*shape[:place], size, *shape[place:])
 
 
 def _scan_points(translator: Translator, call: Call, form: Any, body: Listing) -> list[dict[Value, Any]]:
@@ -157,9 +141,7 @@ def _broadcast(item: Flow | Known, shape: tuple[int, ...]) -> Flow | Known:
     return Known(np.broadcast_to(item.array, shape)) if isinstance(item, Known) else item
 
 
-def _joined(
-    translator: Translator, item: Tracked, like: Value, axis: int, backward: bool, length: int
-) -> Tracked:
+def _joined(translator: Translator, item: Tracked, like: Value, axis: int, backward: bool, length: int) -> Tracked:
     """Pieces of size one along `axis`, joined there."""
     if not isinstance(item, Flow):
         return item
@@ -169,7 +151,7 @@ def _joined(
     axes, shape = item.axes[:place] + item.axes[place + 1 :], (*item.shape[:place], *item.shape[place + 1 :])
     features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
     piece = Flow(translator.builder.reshape(item.value, features), axes, shape)  # type: ignore[arg-type]
-    return _sequence_of(translator, piece, like, place, backward, length)
+    return sequence_of(translator.builder, piece, like, place, backward, length)
 
 
 def _rolled_points(translator: Translator, call: Call, rolled: Rolled) -> list[dict[Value, Any]]:
@@ -186,4 +168,10 @@ def _rolled_points(translator: Translator, call: Call, rolled: Rolled) -> list[d
     return points
 
 
-CONTROL_RULES: dict[str, Callable[[Translator, Call, Sequence[Any]], list[Tracked]]] = {"Scan": _scan, "If": _if, "Steps": _steps}
+CONTROL_RULES: dict[str, Callable[[Translator, Call, Sequence[Any]], list[Tracked]]] = {
+    "Scan": _scan,
+    "If": _if,
+    "Steps": _steps,
+    "Loop": translate_loop,
+    "ConcatFromSequence": concat_from_sequence,
+}

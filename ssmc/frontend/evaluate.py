@@ -31,9 +31,9 @@ def evaluate(listing: Listing, given: Mapping[Value, Array], wanted: Iterable[Va
         arrays = [None if v is None else values[v] if v in values else listing.constants[v] for v in call.operands]
         for value, array in zip(call.results, run_call(call, arrays), strict=False):
             values[value] = array
-        for value in call.operands:
-            if value is not None and last[value] == call.position and value not in keep and value not in given:
-                values.pop(value, None)
+        for operand in call.operands:
+            if operand is not None and last[operand] == call.position and operand not in keep and operand not in given:
+                values.pop(operand, None)
     return {v: values[v] if v in values else listing.constants[v] for v in wanted}
 
 

@@ -8,11 +8,12 @@ from math import prod
 import numpy as np
 
 from ssmc.frontend.builder import Builder, Operand
+from ssmc.frontend.findings import Lift
 from ssmc.frontend.flow import Flow, wrap
 from ssmc.frontend.generators import Generator, generators, shared_mode
 from ssmc.frontend.lti import Kernels
 from ssmc.frontend.regions import Region
-from ssmc.frontend.translator import Lift, Translator
+from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
@@ -173,14 +174,14 @@ def _residues(taps: Array, poles: Array) -> Fit:
     """The system with these poles (channels, modes) closest to taps (channels, width, L): residues in B, C = 1."""
     channels, width, _ = taps.shape
     poles = np.asarray(poles, np.complex128)
-    b = np.zeros((channels, poles.shape[1], width), np.complex128)
+    b: Array = np.zeros((channels, poles.shape[1], width), np.complex128)
     for o in range(channels):
         for j in range(width):
             if np.any(taps[o, j]):
                 fit = least_squares(poles[o].real + 1j * np.abs(poles[o].imag), taps[o, j, 1:])
                 b[o, :, j] = 2 * fit.residues
     a = poles.real + 1j * np.abs(poles.imag)
-    c = np.ones((channels, 1, poles.shape[1]), np.complex128)
+    c: Array = np.ones((channels, 1, poles.shape[1]), np.complex128)
     if not np.any(a.imag):
         a, b, c = a.real, b.real, c.real
     direct = taps[:, None, :, 0] - (c @ b).real

@@ -63,7 +63,25 @@ class Raw:
     reason: str
 
 
-Tracked: TypeAlias = Flow | Known | Raw | Refused
+@dataclass(frozen=True)
+class Tick:
+    """An integer that follows the number k of the step: scale k + offset."""
+
+    scale: int
+    offset: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """An ONNX sequence with one tensor for each of `length` steps: `item` is that of the present step."""
+
+    item: Flow | Known
+    like: Value  # any stream of the model
+    length: int
+
+
+Tracked: TypeAlias = Flow | Known | Raw | Refused | Tick | Pieces
 
 
 class Unsupported(Exception):
@@ -80,7 +98,7 @@ def letter(axis: int, flow: Flow) -> str:
 
 def known_along(array: Array, axis: int) -> Array | None:
     """The array without `axis` if it is the same all along it, else None."""
-    first = np.take(array, 0, axis=axis)
+    first: Array = np.take(array, 0, axis=axis)
     if array.shape[axis] == 1 or bool((array == np.expand_dims(first, axis)).all()):
         return first
     return None

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse.linalg  # noqa: F401 - makes sparse.linalg an attribute
 from scipy import sparse
 
-from ssmc.frontend.builder import Builder, Operand
+from ssmc.frontend.builder import Builder, Operand, kind_of, size_of
 from ssmc.frontend.grouping import Grouped, group_system, without_copies
 from ssmc.frontend.linear_form import Form, Linearity, identity_form, resolve
 from ssmc.ir.graph import Graph, Value
@@ -93,7 +93,7 @@ class _Fusion:
         """The drive as a form over roots: values that are not linear, or that others need too."""
         graph, u = self.graph, self.graph.operand(self.names[0], 0)
         inside = set(self.names)
-        form = identity_form(u, prod(graph.type(u).shape))  # type: ignore[union-attr,arg-type]
+        form = identity_form(u, size_of(graph, u))
         blocked: set[Value] = set()
         while True:
             root = next((r for r in form.matrices if r not in blocked), None)
@@ -118,8 +118,8 @@ class _Fusion:
                 return None
             if graph.op(operand.node).name == "constant":
                 found = resolve(self.linearity, operand, ())
-            elif isinstance(graph.type(operand), StreamType) and graph.type(operand).element == "real":  # type: ignore[union-attr]
-                found = identity_form(operand, prod(graph.type(operand).shape))  # type: ignore[union-attr,arg-type]
+            elif isinstance(graph.type(operand), StreamType) and kind_of(graph, operand).element == "real":
+                found = identity_form(operand, size_of(graph, operand))
             else:
                 found = None
             if found is None:
@@ -140,7 +140,7 @@ class _Fusion:
     def _readout(self, roots: Sequence[Value]) -> dict[Value, Form]:
         """Values that are linear in the states (and the roots of the drive), with their forms."""
         graph = self.graph
-        forms = {v: identity_form(v, prod(graph.type(v).shape)) for v in self.states}  # type: ignore[union-attr,arg-type]
+        forms = {v: identity_form(v, size_of(graph, v)) for v in self.states}
         direct: dict[Value, Form | None] = {}
         waiting = [user for v in self.states for user, _ in graph.users(v)]
         position = {name: i for i, name in enumerate(graph.order())} if waiting else {}
@@ -206,7 +206,7 @@ class _Fusion:
         self, roots: list[Value], exits: list[Value], forms: Mapping[Value, Form], inputs: Any
     ) -> tuple[Any, Any, Any, list[Any]]:
         """Matrices from the states after and before the step, and from the drive's roots, to all exits."""
-        sizes = {r: prod(self.graph.type(r).shape) for r in roots}  # type: ignore[union-attr]
+        sizes = {r: size_of(self.graph, r) for r in roots}
         n = self.system.groups * self.system.states
         total = sum(forms[value].size for value in exits)
         parts = [sparse.csr_array((max(total, 1), n)), sparse.csr_array((max(total, 1), n))]
@@ -223,7 +223,7 @@ class _Fusion:
         )
         for state in self.states:
             system: StateSpace = self.graph.op(state.node)["system"]
-            width = prod(self.graph.type(state).shape)  # type: ignore[union-attr]
+            width = size_of(self.graph, state)
             read = sparse.vstack(
                 [forms[v].matrices.get(state, sparse.csr_array((forms[v].size, width))) for v in exits], format="csr"
             )

@@ -41,9 +41,15 @@ def row_poles(rows: Array) -> tuple[Array, Array]:
         return np.asarray((x * y).sum(axis=(1, 2)))
 
     def worst(x: Array) -> Array:
-        return np.abs(x).max(axis=(1, 2), initial=0.0)
+        return np.asarray(np.abs(x).max(axis=(1, 2), initial=0.0))
 
-    nn, nb, bb, na, ba = inner(now, now), inner(now, before), inner(before, before), inner(now, after), inner(before, after)
+    nn, nb, bb, na, ba = (
+        inner(now, now),
+        inner(now, before),
+        inner(before, before),
+        inner(now, after),
+        inner(before, after),
+    )
     scale = np.maximum(worst(rows), 1e-300)
     with np.errstate(all="ignore"):
         ratio = np.where(nn > 0, na / nn, 0.0)

@@ -327,6 +327,40 @@ def batch_norm_factors(x: Sequence[Any], attrs: Attrs) -> tuple[Array, Array]:
     return scale, x[2] - x[3] * scale
 
 
+def _linear_attention(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """S_k = exp(g_k) S_{k-1} + k_k v_k^T and o_k = scale q_k^T S_k; with the delta rule, k_k (v_k - S^T k_k) beta_k."""
+    query, key, value, past, decay, beta = (*x, None, None, None)[:6]
+    heads, readers = attrs["kv_num_heads"], attrs["q_num_heads"]
+    rule = text(attrs.get("update_rule", b"gated_delta"))
+    batch, steps = query.shape[:2]
+    q = query.reshape(batch, steps, heads, readers // heads, -1)
+    k, v = key.reshape(batch, steps, heads, -1), value.reshape(batch, steps, heads, -1)
+    scale = attrs.get("scale", 0.0) or q.shape[-1] ** -0.5
+    state = np.zeros((batch, heads, k.shape[-1], v.shape[-1])) if past is None else np.array(past)
+    outputs = []
+    for t in range(steps):
+        if "gated" in rule:
+            state = state * np.exp(decay[:, t].reshape(batch, heads, -1))[..., None]
+        update = v[:, t]
+        if "delta" in rule:
+            update = (update - np.einsum("bhkv,bhk->bhv", state, k[:, t])) * beta[:, t][..., None]
+        state = state + k[:, t][..., None] * update[..., None, :]
+        outputs.append(np.einsum("bhrk,bhkv->bhrv", q[:, t], state).reshape(batch, -1))
+    return (scale * np.stack(outputs, axis=1), state)[:results]
+
+
+def _causal_conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    signal, weight, bias, past = (*x, None, None)[:4]
+    taps = weight.shape[2]
+    past = np.zeros((*signal.shape[:2], taps - 1)) if past is None else past
+    whole = np.concatenate([past, signal], axis=2)
+    y = sum(whole[:, :, j : j + signal.shape[2]] * weight[:, 0, j][:, None] for j in range(taps))
+    y = y if bias is None else y + bias[:, None]
+    if text(attrs.get("activation", b"none")) in ("silu", "swish"):
+        y = UNARY["silu"](y)
+    return (y, whole[:, :, whole.shape[2] - taps + 1 :])[:results]
+
+
 UNARY_OPS: dict[str, str] = {
     "Identity": "identity", "Neg": "neg", "Abs": "abs", "Sign": "sign", "Sqrt": "sqrt", "Reciprocal": "reciprocal",
     "Exp": "exp", "Log": "log", "Sin": "sin", "Cos": "cos", "Tanh": "tanh", "Erf": "erf", "Sigmoid": "sigmoid",
@@ -386,6 +420,8 @@ KERNELS: dict[str, Kernel] = {
     "RMSNormalization": _rms_norm,
     "SimplifiedLayerNormalization": _rms_norm,
     "BatchNormalization": _batch_norm,
+    "LinearAttention": _linear_attention,
+    "CausalConvWithState": _causal_conv,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
 }

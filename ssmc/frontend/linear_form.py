@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from ssmc.frontend.builder import features_of, size_of
 from ssmc.ir.graph import Graph, Node, Value
 from ssmc.ir.op import Array
 from ssmc.ir.table import spec_of
@@ -74,7 +75,7 @@ class Linearity:
         op, result = node.op, node.types[0]
         if isinstance(result, StreamType) and result.element == "complex":
             return None
-        shape: tuple[int, ...] = result.shape  # type: ignore[union-attr]
+        shape = features_of(self.graph, Value(node.name))
         match op.name:
             case name if name in MOVES:
                 index = np.arange(operands[0].size).reshape(1, 1, *kinds[0].shape)
@@ -103,7 +104,7 @@ class Linearity:
         if len(constant) != 1:
             return None
         moving = 1 - constant[0]
-        size, outputs = operands[moving].size, prod(node.types[0].shape)  # type: ignore[union-attr,arg-type]
+        size, outputs = operands[moving].size, size_of(self.graph, Value(node.name))
         if size * outputs > MAX_PROBED:
             return None
         arrays: list[Any] = [None, None]
@@ -118,13 +119,13 @@ class Linearity:
         """Multiplications and additions that a linear node costs by itself."""
         if node.op.name == "linear":
             weight = node.op["weight"].array
-            lead = prod(node.types[0].shape[:-1])  # type: ignore[union-attr]
+            lead = prod(features_of(self.graph, Value(node.name))[:-1])
             return int(np.count_nonzero(weight)) * lead
         if node.op.name == "contract" or (node.op.name == "binary" and node.op["fn"] in ("mul", "div")):
-            sizes = [prod(self.graph.type(v).shape) for v in self.graph.operands(node.name) if v]  # type: ignore[union-attr,arg-type]
+            sizes = [size_of(self.graph, v) for v in self.graph.operands(node.name) if v]
             return max(sizes)
         if node.op.name == "binary":
-            return prod(node.types[0].shape)  # type: ignore[union-attr]
+            return size_of(self.graph, Value(node.name))
         return 0
 
 
@@ -176,7 +177,7 @@ def resolve(linearity: Linearity, value: Value, stops: Collection[Value], limit:
     """The form of `value` over the roots in `stops` (and constants); None where it depends on anything else."""
     graph = linearity.graph
     if value in stops:
-        return identity_form(value, prod(graph.type(value).shape))  # type: ignore[union-attr,arg-type]
+        return identity_form(value, size_of(graph, value))
     node = graph.node(value.node)
     if node.op.name == "constant":
         return constant_form(node.op["value"].array)

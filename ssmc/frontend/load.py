@@ -11,8 +11,9 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.activations import recognise_activations
-from ssmc.frontend.asynchronous import recognise_asynchronous
+from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
 from ssmc.frontend.builder import Builder
+from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
 from ssmc.frontend.fusion import fuse_systems
 from ssmc.frontend.importer import import_onnx
@@ -24,13 +25,21 @@ from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, require, run_file, r
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner, step_through
 from ssmc.frontend.step import ambiguous, pair_states
-from ssmc.frontend.translator import Findings, Refusal, Samples, Translator
-from ssmc.interface import Port
+from ssmc.frontend.translator import Samples, Translator
 from ssmc.frontend.unrolling import roll_up
+from ssmc.interface import Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 
 TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "LinearAttention", "CausalConvWithState"])
+SIMPLIFICATIONS = (
+    merge_duplicates,
+    recognise_invariant,
+    recognise_asynchronous,
+    fuse_systems,
+    merge_duplicates,  # fusing makes equal what was not
+    fuse_systems,
+)
 BATCH, LENGTH, STEPS = 3, 11, 6
 
 
@@ -85,7 +94,7 @@ def _require_lifted(attempt: _Attempt, path: str) -> None:
         raise UserError(
             f"{len(lines)} node{'s' if len(lines) > 1 else ''} cannot be translated\n    " + "\n    ".join(shown),
             where=path,
-            why="the targets run linear recurrences and what is computed step by step; other ways to mix time are refused",
+            why="the targets run linear recurrences and what each step computes; nothing else may mix time",
             hint="replace these layers, or export the part of the model before or after them",
         )
     if attempt.failure is not None:
@@ -254,7 +263,7 @@ class _Source:
         graph.prune()
         renamed: dict[str, str] = {}
         recognise_activations(graph)
-        for step in (merge_duplicates, recognise_asynchronous, fuse_systems, merge_duplicates, fuse_systems):
+        for step in SIMPLIFICATIONS:
             new = step(graph)
             renamed = {old: new.get(name, name) for old, name in renamed.items()} | new
         graph.prune()

@@ -19,7 +19,9 @@ MAX_INPUTS = 1024  # features of all entries together, for a region in which the
 
 @dataclass(frozen=True, eq=False)
 class Kernels:
-    """y_o[k] = sum_j sum_l causal[o, j, l] u_i[k - l] + sum_l future[o, j, l] u_i[k + 1 + l] + offset_o, i = inputs[o, j].
+    """y_o[k] = offset_o + sum_j (sum_l causal[o, j, l] u_i[k - l] + sum_l future[o, j, l] u_i[k + 1 + l]).
+
+    Here i = inputs[o, j].
 
     The inputs are the features of all entries, one entry after the other. `axes` are those of the region's target.
     """
@@ -212,7 +214,7 @@ def convolved(kernels: Kernels, u: Array) -> Array:
     product = np.zeros((u.shape[0], spectrum.shape[1], len(taps)), np.complex128)
     for j in range(taps.shape[1]):
         product += spectrum[:, :, kernels.inputs[:, j]] * rfft(taps[:, j], size).T
-    return irfft(product, size, axis=1)[:, before : before + length]
+    return np.asarray(irfft(product, size, axis=1)[:, before : before + length])
 
 
 def flow_inputs(flows: Sequence[Flow]) -> int:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssmc.frontend.translator import Lift, Refusal
+from ssmc.frontend.builder import features_of, kind_of
+from ssmc.frontend.findings import Lift, Refusal
 from ssmc.interface import Interface, Port
-from ssmc.ir.graph import Graph
+from ssmc.ir.graph import Graph, Value
 from ssmc.statespace import StateSpace, frequencies, time_constants
 
 STRUCTURE = frozenset(
@@ -98,7 +99,7 @@ class Model:
 def describe_systems(graph: Graph, lifts: list[Lift]) -> tuple[LiftedSystem, ...]:
     """The systems of a graph, with where they were found."""
     origin = {lift.node: lift for lift in lifts}
-    found = []
+    found: list[LiftedSystem] = []
     for node in graph.nodes(*SYSTEMS):
         lift = origin.get(node.name)
         if lift is None and node.op.name == "fir":
@@ -111,11 +112,11 @@ def describe_systems(graph: Graph, lifts: list[Lift]) -> tuple[LiftedSystem, ...
 
 def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
     node = graph.node(name)
-    shape: tuple[int, ...] = node.types[0].shape  # type: ignore[union-attr]
+    shape = features_of(graph, Value(node.name))
     size = int(np.prod(shape, dtype=np.int64))
     label, reverse = f"system{number}", bool(node.op["reverse"])
     if node.op.name == "recurrence":
-        is_complex = node.types[0].element == "complex"  # type: ignore[union-attr]
+        is_complex = kind_of(graph, Value(node.name)).element == "complex"
         return LiftedSystem(
             label,
             name,

@@ -58,7 +58,7 @@ def run_file(
 
 def _wide(array: Any) -> Array:
     array = np.asarray(array)
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
+    return np.asarray(array, np.float64) if array.dtype.kind == "f" else array
 
 
 def compare(

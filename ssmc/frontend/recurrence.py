@@ -17,15 +17,15 @@ import numpy as np
 
 from ssmc.frontend.builder import Operand
 from ssmc.frontend.evaluate import evaluate
-from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported, align, known_operand, wrap
+from ssmc.frontend.findings import Lift, Refusal
+from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported, known_operand, wrap
 from ssmc.frontend.listing import Call
 from ssmc.frontend.tangent import tangents
 from ssmc.frontend.transition import Transition, find_transition
-from ssmc.frontend.translator import Lift, Translator
+from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
-from ssmc.ir.types import StreamType
 from ssmc.statespace import StateSpace
 
 
@@ -91,7 +91,7 @@ class _Lifting:
         except Unsupported as reason:
             name = calls[0].name if calls else states[0].name
             kind = calls[0].kind if calls else "state"
-            translator.findings.refusals.append(_refusal(name, kind, str(reason)))
+            translator.findings.refusals.append(Refusal(name, kind, str(reason)))
             return self._give_up()
 
     def _give_up(self) -> dict[str, Tracked]:
@@ -103,7 +103,7 @@ class _Lifting:
         """A state that only hands the next value on: what reads it reads the step before."""
         builder, translator = self.translator.builder, self.translator
         translator.env[state.following] = following
-        if not isinstance(following, Flow) or following.value == state.initial:
+        if not isinstance(following, Flow) or following == state.initial:
             translator.env[state.current] = following if isinstance(following, Known) else state.initial
             return {state.name: following}
         shape = following.features
@@ -278,8 +278,8 @@ class _Lifting:
                 else builder.emit("complex", [self._take(x, order[:half]), self._take(x, order[half:])])
                 for x in operands
             ]
-        a, drive = operands[0], builder.stream(operands[1], self.like) if operands[1] is not None else None
-        full = [a, drive, operands[2]]
+        assert operands[1] is not None
+        full = [operands[0], builder.stream(operands[1], self.like), operands[2]]
         y, final = self._recurrent("recurrence", full)
 
         def parts(x: Operand) -> Operand:
@@ -356,12 +356,6 @@ def _every_other(builder: Any, x: Operand, first: int) -> Operand:
     return builder.slice(x, -1, first, None, 2)  # type: ignore[no-any-return]
 
 
-def _refusal(node: str, kind: str, reason: str) -> Any:
-    from ssmc.frontend.translator import Refusal
-
-    return Refusal(node, kind, reason)
-
-
 def _axes_of(item: Tracked, shape: tuple[int, ...]) -> str:
     """The axes of a state: those of its drive; with no drive to tell, the batch is the first one."""
     if isinstance(item, Flow):
@@ -383,10 +377,3 @@ def from_rows(rows: Array, axes: str, shape: tuple[int, ...]) -> Array:
     at = axes.index("b")
     moved = rows.reshape(shape[at], *shape[:at], *shape[at + 1 :])
     return np.moveaxis(moved, 0, at)
-
-
-def is_stream_value(translator: Translator, item: Tracked) -> bool:
-    return isinstance(item, Flow) and isinstance(translator.builder.graph.type(item.value), StreamType)
-
-
-__all__ = ["State", "align", "lift_states"]

@@ -234,7 +234,7 @@ def _translate(translator: Translator, late: Sequence[Call], exits: dict[Value, 
 
 
 def _refuse(translator: Translator, cone: Sequence[Call], reason: str) -> Refused:
-    from ssmc.frontend.translator import Refusal
+    from ssmc.frontend.findings import Refusal
 
     first = next((c for c in cone if any(isinstance(translator.lookup(v), Flow) for v in c.operands if v)), cone[0])
     raw = translator.lookup(first.results[0])

@@ -11,38 +11,13 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.builder import Builder
 from ssmc.frontend.evaluate import evaluate, run_call
-from ssmc.frontend.flow import Known, Raw, Refused, TimeMixing, Tracked, Unsupported
+from ssmc.frontend.findings import Findings, Refusal
+from ssmc.frontend.flow import Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.rules import RULES
+from ssmc.frontend.ticks import apply_tick
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """An ONNX node that could not be translated, and why."""
-
-    node: str
-    op: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Lift:
-    """A linear system found: its node in the new graph, where it came from, how well it was proved."""
-
-    node: str
-    disguise: str
-    where: tuple[str, ...]
-    proof_error: float
-
-
-@dataclass
-class Findings:
-    """What a translation learned, shared by the translators of a model and of its bodies."""
-
-    refusals: list[Refusal] = field(default_factory=list)
-    lifts: list[Lift] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -149,6 +124,8 @@ class Translator:
         if all(item is None or isinstance(item, Known) for item in items):
             arrays = [None if item is None else item.array for item in items]
             return [Known(array) for array in run_call(call, arrays)]
+        if any(isinstance(item, Tick) for item in items):
+            return apply_tick(self, call, items)
         from ssmc.frontend.control import CONTROL_RULES
 
         rule = CONTROL_RULES.get(call.kind) or RULES.get(call.kind)
@@ -237,5 +214,3 @@ REFUSED_OPS = {
     "NonZero": "the shape of its result depends on the data",
     "TopK": "sorting is not supported",
 }
-
-__all__ = ["Findings", "Lift", "Refusal", "Samples", "TimeMixing", "Translator", "Unsupported"]

@@ -154,7 +154,9 @@ class _Rolling:
         if steps is None:
             return None
         self.steps = steps
-        self.place = {r: (t, i, k) for t, calls in enumerate(steps) for i, c in enumerate(calls) for k, r in enumerate(c.results)}
+        self.place = {
+            r: (t, i, k) for t, calls in enumerate(steps) for i, c in enumerate(calls) for k, r in enumerate(c.results)
+        }
         template = self._signature(TEMPLATE)
         if template is None or any(self._signature(t) != template for t in range(TEMPLATE, self.length - 1)):
             return None
@@ -374,9 +376,10 @@ class _Rolling:
             found[value] = last[value]
         for value in self.leaves:
             users = self.listing.users.get(value, [])
-            if any(u.position not in steps and u.position not in joins for u in users) and self._order(
-                self.leaves[value].step
-            ) != self.length - 1:
+            if (
+                any(u.position not in steps and u.position not in joins for u in users)
+                and self._order(self.leaves[value].step) != self.length - 1
+            ):
                 return None
         return found
 

@@ -20,11 +20,12 @@ import numpy as np
 from ssmc.frontend.builder import Builder
 from ssmc.frontend.contraction import einsum
 from ssmc.frontend.filters import disguise_of
-from ssmc.frontend.flow import Flow, Known, Unsupported, wrap
+from ssmc.frontend.findings import Lift
+from ssmc.frontend.flow import Flow, Known, Unsupported
 from ssmc.frontend.lti import target_axes
 from ssmc.frontend.regions import Region
 from ssmc.frontend.rules.elementwise import binary
-from ssmc.frontend.translator import Lift, Translator
+from ssmc.frontend.translator import Translator
 from ssmc.ir.op import Array
 
 TOLERANCE = 1e-8
@@ -86,7 +87,9 @@ def _roles(region: Region, axes: str) -> _Roles | None:
     core = region.run(base)
     if not np.isfinite(core).all() or not np.any(core):
         return None
-    read, written, decay = [], [], []
+    read: list[int] = []
+    written: list[int] = []
+    decay: list[int] = []
     for i, array in enumerate(base):
         if i in added:
             continue
@@ -149,9 +152,9 @@ def _tied(
     change = np.abs(region.run(_with(base, entry, moved)) - core)
     limit = 1e-12 * max(float(np.abs(core).max(initial=0.0)), 1e-300)
     for place, letter in enumerate(result):
-        if axes[place] == "f" and region.shape[place] == flow.shape[axis] > 1:
-            if np.delete(change, 0, axis=place).max(initial=0.0) <= limit:
-                return letter
+        fits = axes[place] == "f" and region.shape[place] == flow.shape[axis] > 1
+        if fits and np.delete(change, 0, axis=place).max(initial=0.0) <= limit:
+            return letter
     return None
 
 
@@ -196,7 +199,7 @@ def _spread(array: Array, term: str, state: str) -> Array:
 
 def _emit(translator: Translator, region: Region, roles: _Roles, form: _Form, axes: str, error: float) -> Flow:
     builder = translator.builder
-    state = Flow_letters(builder, region, roles.written, form)
+    state = _product_written(builder, region, roles.written, form)
     v = state.value
     features = state.features
     if roles.decay:
@@ -227,7 +230,7 @@ def _emit(translator: Translator, region: Region, roles: _Roles, form: _Form, ax
     return Flow(found.value, axes, region.shape)
 
 
-def Flow_letters(builder: Builder, region: Region, written: Sequence[int], form: _Form) -> Flow:
+def _product_written(builder: Builder, region: Region, written: Sequence[int], form: _Form) -> Flow:
     """The product of what is written, its axes those of the state."""
     found: Flow | Known = region.flows[written[0]]
     term = form.terms[written[0]]
@@ -263,6 +266,3 @@ def _plus(translator: Translator, region: Region, roles: _Roles, found: Flow) ->
         total = binary(translator.builder, "add", total, explain_region(translator, single))
     assert isinstance(total, Flow)
     return total
-
-
-__all__ = ["explain_varying", "wrap"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from ssmc.frontend.builder import Builder
+from ssmc.frontend.findings import Findings
 from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported
 from ssmc.frontend.listing import Call
 
@@ -14,6 +15,7 @@ class Context(Protocol):
     """The translator, as its rules see it."""
 
     builder: Builder
+    findings: Findings
     in_step: bool  # streams have no time axis in the ONNX tensors
 
     def dtype(self, call: Call, slot: int) -> str:

@@ -88,7 +88,7 @@ def normalized(
     width = int(np.prod(flow.shape[first:], dtype=np.int64))
     features = flow.features
     outer = features[: len(features) - (rank - first)]
-    names = [None, None]
+    names: list[Tensor | None] = [None, None]
     for i, item in enumerate(parameters[:2]):
         if item is not None:
             array = np.broadcast_to(np.asarray(known_of(item, "scale")), flow.shape[first:]).reshape(-1)

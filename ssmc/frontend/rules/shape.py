@@ -303,9 +303,9 @@ def _pad(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
         parts: list[Any] = [result.value]
         for width, place in ((max(before, 0), 0), (max(after, 0), len(parts))):
             if width:
-                shape = list(result.features)
-                shape[result.from_right(axis)] = width
-                parts.insert(len(parts) if place else 0, np.full(shape, value))
+                filling = list(result.features)
+                filling[result.from_right(axis)] = width
+                parts.insert(len(parts) if place else 0, np.full(filling, value))
         shape = (*result.shape[:axis], result.shape[axis] + max(before, 0) + max(after, 0), *result.shape[axis + 1 :])
         result = wrap(context.builder.concat(parts, result.from_right(axis)), result.axes, shape)
     return [result]
