@@ -20,71 +20,73 @@ def _vector(reads: Mapping[str, str], written: str) -> Access:
     """Operands by the name of their size; `written` is the size of `dst` ("" for none)."""
 
     def access(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-        found = [(item.int(name), item.int(size)) for name, size in reads.items()]
-        return found, [(item.int("dst"), item.int(written))] if written else []
+        found = [(item.integer(name), item.integer(size)) for name, size in reads.items()]
+        return found, [(item.integer("dst"), item.integer(written))] if written else []
 
     return access
 
 
 def _timed(*reads: str) -> Access:
     def access(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-        found = [(item.int(name), item.int("words")) for name in reads]
+        found = [(item.integer(name), item.integer("words")) for name in reads]
         timed = "timed" in item.code.operands and item.flag("timed")
-        return found + ([(item.int("dt"), 1)] if timed else []), [(item.int("dst"), item.int("words"))]
+        return found + ([(item.integer("dt"), 1)] if timed else []), [(item.integer("dst"), item.integer("words"))]
 
     return access
 
 
 def _tick(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    return ([(item.int("dt"), 1)] if item.flag("timed") else []), []
+    return ([(item.integer("dt"), 1)] if item.flag("timed") else []), []
 
 
 def _binary(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    words = item.int("words")
-    reads = [(item.int(name), item.int(f"{name}_words") or words) for name in "ab"]
-    return reads, [(item.int("dst"), words)]
+    words = item.integer("words")
+    reads = [(item.integer(name), item.integer(f"{name}_words") or words) for name in "ab"]
+    return reads, [(item.integer("dst"), words)]
 
 
 def _mvm(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    rows, cols = item.int("rows"), item.int("cols")
-    source, target = item.int("src_step") or rows, item.int("dst_step") or cols
-    reads = [(item.int("src") + i * source, rows) for i in range(item.int("vectors"))]
-    writes = [(item.int("dst") + i * target, cols) for i in range(item.int("vectors"))]
+    rows, cols = item.integer("rows"), item.integer("cols")
+    source, target = item.integer("src_step") or rows, item.integer("dst_step") or cols
+    reads = [(item.integer("src") + i * source, rows) for i in range(item.integer("vectors"))]
+    writes = [(item.integer("dst") + i * target, cols) for i in range(item.integer("vectors"))]
     return reads + (writes if item.flag("accumulate") else []), writes
 
 
 def _gather(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    return [(item.int("src"), item.int("span"))], [(item.int("dst"), data[item.text("index")].size)]
+    return [(item.integer("src"), item.integer("span"))], [(item.integer("dst"), data[item.text("index")].size)]
 
 
 def _embed(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    count, table = item.int("count"), data[item.text("table")]
-    return [(item.int("src"), count)], [(item.int("dst"), count * table[0].size)]
+    count, table = item.integer("count"), data[item.text("table")]
+    return [(item.integer("src"), count)], [(item.integer("dst"), count * table[0].size)]
 
 
 def _load(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    return [], [(item.int("dst"), data[item.text("data")].size)]
+    return [], [(item.integer("dst"), data[item.text("data")].size)]
 
 
 def _rows(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    words = item.int("features") * item.int("vectors")
-    return [(item.int("src"), words)], [(item.int("dst"), words)]
+    words = item.integer("features") * item.integer("vectors")
+    return [(item.integer("src"), words)], [(item.integer("dst"), words)]
 
 
 def _reduce(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    outer, words, inner = (item.int(name) for name in ("outer", "words", "inner"))
-    return [(item.int("src"), outer * words * inner)], [(item.int("dst"), outer * inner)]
+    outer, words, inner = (item.integer(name) for name in ("outer", "words", "inner"))
+    return [(item.integer("src"), outer * words * inner)], [(item.integer("dst"), outer * inner)]
 
 
 def _contract(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    groups, rows, inner, cols = (item.int(name) for name in ("groups", "rows", "inner", "cols"))
-    reads = [(item.int("a"), groups * rows * inner), (item.int("b"), groups * inner * cols)]
-    return reads, [(item.int("dst"), groups * rows * cols)]
+    groups, rows, inner, cols = (item.integer(name) for name in ("groups", "rows", "inner", "cols"))
+    reads = [(item.integer("a"), groups * rows * inner), (item.integer("b"), groups * inner * cols)]
+    return reads, [(item.integer("dst"), groups * rows * cols)]
 
 
 def _line(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    words = item.int("words") * item.int("steps")
-    return ([], [(item.int("dst"), words)]) if item.code.mnemonic == "tail" else ([(item.int("src"), words)], [])
+    words = item.integer("words") * item.integer("steps")
+    return (
+        ([], [(item.integer("dst"), words)]) if item.code.mnemonic == "tail" else ([(item.integer("src"), words)], [])
+    )
 
 
 def _none(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
@@ -125,7 +127,7 @@ class _Scan:
 
     def crosses(self, body: Item) -> bool:
         """Whether a body reads a word that this round has not written, or wrote at other steps than its own."""
-        stride, offset = body.int("stride"), body.int("offset")
+        stride, offset = body.integer("stride"), body.integer("offset")
         own = self.ids.setdefault((stride, offset), len(self.ids) + 1)
         for item in body.body:
             if item.body:

@@ -55,6 +55,7 @@ def arch_text(arch: Architecture) -> str:
     return yaml.safe_dump(arch.model_dump(), sort_keys=False)
 
 
+@cache
 def parse_arch(text: str, file: str) -> Architecture:
     """An architecture from YAML text; `file` is for messages. Raises UserError."""
     try:

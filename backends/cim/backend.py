@@ -122,7 +122,7 @@ def _channel(port: Port) -> int:
 
 
 def _extent(program: Program, inputs: Mapping[str, Array]) -> tuple[int, int]:
-    """Steps and samples, as the inputs say. Raises UserError where they disagree or an input is missing."""
+    """Steps and samples, as the inputs say. Raises UserError where they disagree, or an input is missing or empty."""
     steps: dict[str, int] = {}
     batches: dict[str, int] = {}
     for port in program.inputs:
@@ -146,6 +146,8 @@ def _extent(program: Program, inputs: Mapping[str, Array]) -> tuple[int, int]:
     if len(set(steps.values())) > 1 or len(set(batches.values())) > 1:
         told = ", ".join(f"'{name}' {np.shape(inputs[name])}" for name in batches)
         raise UserError("the inputs differ in batch or time", why=told, hint="give all of them the same two first axes")
+    if 0 in batches.values():
+        raise UserError("the inputs hold no sample", hint="give a batch of one at least")
     if unknown := sorted(set(inputs) - {port.name for port in program.inputs}):
         known = ", ".join(port.name for port in program.inputs)
         raise UserError(f"the program has no input '{unknown[0]}'", hint=f"its inputs are: {known}")

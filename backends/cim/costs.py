@@ -34,7 +34,7 @@ def _vector(item: Item, arch: Architecture, words: int, passes: float, extra: in
 
 
 def _words(passes: float) -> Callable[[Item, Architecture, Data], Cost]:
-    return lambda item, arch, data: _vector(item, arch, item.int("words"), passes)
+    return lambda item, arch, data: _vector(item, arch, item.integer("words"), passes)
 
 
 def _control(item: Item, arch: Architecture, data: Data) -> Cost:
@@ -42,12 +42,12 @@ def _control(item: Item, arch: Architecture, data: Data) -> Cost:
 
 
 def _message(item: Item, arch: Architecture, data: Data) -> Cost:
-    words = item.int("words")
+    words = item.integer("words")
     return Cost(_up(words, arch.mesh.words_per_flit), words * arch.energy.mesh_word_hop)
 
 
 def _table(item: Item, arch: Architecture, data: Data) -> Cost:
-    words = item.int("words")
+    words = item.integer("words")
     return Cost(_up(words, arch.vector.lanes), words * (arch.energy.vector_word + arch.energy.table_word))
 
 
@@ -60,29 +60,29 @@ def _gather(item: Item, arch: Architecture, data: Data) -> Cost:
 
 
 def _embed(item: Item, arch: Architecture, data: Data) -> Cost:
-    words = item.int("count") * int(data[item.text("table")][0].size)
+    words = item.integer("count") * int(data[item.text("table")][0].size)
     return Cost(_up(words, arch.vector.lanes), words * (arch.energy.vector_word + arch.energy.table_word))
 
 
 def _norm(item: Item, arch: Architecture, data: Data) -> Cost:
     """Mean, variance, scale: three passes, and a root and a division for each group."""
-    vectors = item.int("vectors")
+    vectors = item.integer("vectors")
     return _vector(
-        item, arch, item.int("features") * vectors, 3, vectors * item.int("groups") * arch.vector.norm_cycles
+        item, arch, item.integer("features") * vectors, 3, vectors * item.integer("groups") * arch.vector.norm_cycles
     )
 
 
 def _softmax(item: Item, arch: Architecture, data: Data) -> Cost:
-    vectors = item.int("vectors")
-    return _vector(item, arch, item.int("features") * vectors, 3, vectors * arch.vector.norm_cycles)
+    vectors = item.integer("vectors")
+    return _vector(item, arch, item.integer("features") * vectors, 3, vectors * arch.vector.norm_cycles)
 
 
 def _reduce(item: Item, arch: Architecture, data: Data) -> Cost:
-    return _vector(item, arch, item.int("outer") * item.int("words") * item.int("inner"), 1)
+    return _vector(item, arch, item.integer("outer") * item.integer("words") * item.integer("inner"), 1)
 
 
 def _contract(item: Item, arch: Architecture, data: Data) -> Cost:
-    macs = item.int("groups") * item.int("rows") * item.int("inner") * item.int("cols")
+    macs = item.integer("groups") * item.integer("rows") * item.integer("inner") * item.integer("cols")
     return _vector(item, arch, macs, 1, macs=macs)
 
 
@@ -92,7 +92,7 @@ def _fir(item: Item, arch: Architecture, data: Data) -> Cost:
 
 
 def _line(item: Item, arch: Architecture, data: Data) -> Cost:
-    return _vector(item, arch, item.int("words") * item.int("steps"), 1)
+    return _vector(item, arch, item.integer("words") * item.integer("steps"), 1)
 
 
 def _program(item: Item, arch: Architecture, data: Data) -> Cost:
@@ -105,7 +105,7 @@ def _mvm(item: Item, arch: Architecture, data: Data) -> Cost:
 
     A pair's two columns meet before the ADC, so that a weight column takes one conversion (ours).
     """
-    rows, cols, vectors, box = item.int("rows"), item.int("cols"), item.int("vectors"), arch.crossbar
+    rows, cols, vectors, box = item.integer("rows"), item.integer("cols"), item.integer("vectors"), arch.crossbar
     turns = min(cols, max(1, box.cols_per_adc // box.devices_per_weight))
     cycles = arch.timing.dac_cycles + arch.timing.read_cycles + turns * arch.timing.adc_cycles
     cycles += _up(cols, arch.vector.lanes)
@@ -115,20 +115,20 @@ def _mvm(item: Item, arch: Architecture, data: Data) -> Cost:
 
 
 def _charge(item: Item, arch: Architecture, data: Data) -> Cost:
-    words = item.int("words")
+    words = item.integer("words")
     cycles = arch.volatile.charge_cycles + arch.volatile.read_cycles + _up(words, arch.vector.lanes)
     return Cost(cycles, words * (arch.energy.state_charge + arch.energy.state_read), words)
 
 
 def _dstate(item: Item, arch: Architecture, data: Data) -> Cost:
     """A multiply-add a real state, two where complex; an elapsed time's decay is looked up."""
-    words, factor = item.int("words"), 2 if item.flag("complex") else 1
+    words, factor = item.integer("words"), 2 if item.flag("complex") else 1
     passes = factor + (1 if "timed" in item.code.operands and item.flag("timed") else 0)
     return Cost(_up(words, arch.vector.lanes) * passes, words * passes * arch.energy.digital_state, words * factor)
 
 
 def _state_move(item: Item, arch: Architecture, data: Data) -> Cost:
-    words = item.int("words")
+    words = item.integer("words")
     one = arch.energy.state_charge if item.code.mnemonic == "preset" else arch.energy.state_read
     volatile = item.text("bank") == "volatile"
     return Cost(_up(words, arch.vector.lanes), words * (one if volatile else arch.energy.digital_state))

@@ -23,13 +23,13 @@ class Item:
     def loc(self) -> int | None:
         return self.code.loc
 
-    def int(self, name: str) -> int:
+    def integer(self, name: str) -> int:
         """An address, size or index."""
         value = self.code[name]
         assert isinstance(value, int)
         return value
 
-    def float(self, name: str) -> float:
+    def real(self, name: str) -> float:
         value = self.code[name]
         assert isinstance(value, float)
         return value

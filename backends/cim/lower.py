@@ -15,7 +15,7 @@ from backends.cim.rules import RULES
 from isa import FrozenMap, Loc, Program
 from isa.cim import CIM
 from ssmc.diagnostics import Misfit, UserError
-from ssmc.ir import ConstantType, Graph, Node, Value
+from ssmc.ir import Graph, Node, SequenceType, StreamType, Value
 
 
 def lower(graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
@@ -92,15 +92,15 @@ def _most_arrays(state: Lowering, node: Node) -> int | None:
 
 
 def _tap(state: Lowering, node: Node) -> None:
-    value = Value(node.name)
-    if value not in state.home or node.op.name in ("input", "output", "constant"):
+    """Note where the node's first result stands after its last instruction."""
+    value, kind = Value(node.name), node.types[0]
+    if node.op.name in ("input", "output", "constant") or not state.graph.users(value):
         return
     core, context, slot = state.home[value]
-    kind = state.graph.type(value)
-    items = [item for item in state.code(core).stages.get(context.stage, []) if item.context == context]
-    if isinstance(kind, ConstantType) or not items or not state.graph.users(value):
-        return
-    state.code(core).taps.append(Tap(node.name, items[-1], slot, tuple(getattr(kind, "shape", ())), context))
+    items = state.code(core).stages.get(context.stage, [])
+    last = next((item for item in reversed(items) if item.context == context), None)
+    if last is not None and isinstance(kind, StreamType | SequenceType):
+        state.code(core).taps.append(Tap(node.name, last, slot, kind.shape, context))
 
 
 def _program(state: Lowering, ideal: bool) -> Program:

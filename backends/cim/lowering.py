@@ -140,7 +140,7 @@ class Lowering:
             return self.copies[value, core, made]
         if (value, core, context) not in self.copies:
             if context.stage != made.stage and (value, made_on, context) not in self.copies:
-                self.copies[value, made_on, context] = self.resweep(value, context)
+                self.copies[value, made_on, context] = self.resweep(made_on, slot, words, made, context, False)
             if context.stage != made.stage:
                 made, slot = context, self.copies[value, made_on, context]
             if (value, core, context) not in self.copies:
@@ -173,13 +173,9 @@ class Lowering:
         self.emit(context, "recv", on=target, dst=there, words=words, channel=channel)
         return there
 
-    def resweep(self, value: Value, context: Context, *, backward: bool = False) -> Slot:
+    def resweep(self, core: int, slot: Slot, words: int, made: Context, context: Context, backward: bool) -> Slot:
         """Keep a stream and read it again in a later sweep, on the core that made it."""
-        core, made, slot = self.home[value]
-        words = words_of(self.graph.type(value))
-        code = self.code(core)
-        buffer = code.serial("buffer")
+        buffer, there = self.code(core).serial("buffer"), self.new(words, core)
         self.emit(made, "keep", on=core, src=slot, words=words, buffer=buffer)
-        there = self.new(words, core)
         self.emit(context, "fetch", on=core, dst=there, words=words, buffer=buffer, backward=backward)
         return there

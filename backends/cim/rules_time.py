@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
+from backends.cim.code import Slot
 from backends.cim.contexts import Context
 from backends.cim.lowering import Lowering, words_of
 from backends.cim.rules_shape import arrange, positions
 from ssmc.ir import Node, Value
 
 
-def unreversed(state: Lowering, node: Node, work: Context, slot: Any, words: int) -> None:
+def unreversed(state: Lowering, node: Node, work: Context, slot: Slot, words: int) -> None:
     """Bind result 0; where the op runs backwards its stream is turned round in another sweep."""
     if not node.op.get("reverse"):
         state.bind(slot, work)
@@ -21,16 +21,12 @@ def unreversed(state: Lowering, node: Node, work: Context, slot: Any, words: int
     state.bind(turn(state, slot, words, work, work.resweep()), work.resweep())
 
 
-def turn(state: Lowering, slot: Any, words: int, made: Context, context: Context) -> Any:
+def turn(state: Lowering, slot: Slot, words: int, made: Context, context: Context) -> Slot:
     """A stream from its last step to its first, on the node's core."""
-    buffer = state.code().serial("buffer")
-    state.emit(made, "keep", src=slot, words=words, buffer=buffer)
-    there = state.new(words)
-    state.emit(context, "fetch", dst=there, words=words, buffer=buffer, backward=True)
-    return there
+    return state.resweep(state.core, slot, words, made, context, True)
 
 
-def operand_in_order(state: Lowering, node: Node, index: int, work: Context) -> Any:
+def operand_in_order(state: Lowering, node: Node, index: int, work: Context) -> Slot:
     """A stream operand as the op walks it: backwards where it is reversed."""
     value = state.graph.operand(node.name, index)
     made = state.home[value][1]
@@ -92,7 +88,7 @@ def lower_pool(state: Lowering, node: Node, work: Context) -> None:
     state.emit(work.after, "binary", dst=state.result(work.after), a=top, b=bottom, words=words, fn="div")
 
 
-def _fold(state: Lowering, work: Context, src: Any, words: int, kind: str, dst: Any) -> None:
+def _fold(state: Lowering, work: Context, src: Slot, words: int, kind: str, dst: Slot) -> None:
     line = state.code().serial("line")
     state.emit(work, "pool", src=src, words=words, line=line, kind=kind)
     state.emit(work.after, "pooled", dst=dst, words=words, line=line)

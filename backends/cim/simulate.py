@@ -138,7 +138,7 @@ def _items(
             case "every":
                 if now is None:
                     raise _trapped(run, core, item, suffix, Trap("'every' stands outside of a loop"))
-                inner = Steps(item.int("stride"), item.int("offset"), now.k0, now.k1)
+                inner = Steps(item.integer("stride"), item.integer("offset"), now.k0, now.k1)
                 if inner.count:
                     core.now = inner
                     yield from _items(run, core, item.body, inner, block)
@@ -160,7 +160,7 @@ def _at_steps(core: Core, array: Array, stream: bool) -> Array:
 def _loop(run: Run, core: Core, item: Item, block: int) -> Iterator[None]:
     total = {"rT": run.steps, "rB": run.batch}[item.text("count")]
     for k0 in range(0, total, block):
-        now = Steps(item.int("stride"), item.int("offset"), k0, min(k0 + block, total))
+        now = Steps(item.integer("stride"), item.integer("offset"), k0, min(k0 + block, total))
         if now.count:
             core.now = now
             yield from _items(run, core, item.body, now, block)
@@ -171,7 +171,7 @@ def _loop(run: Run, core: Core, item: Item, block: int) -> Iterator[None]:
 
 
 def _recv(run: Run, core: Core, item: Item) -> Iterator[None]:
-    number, words = item.int("channel"), item.int("words")
+    number, words = item.integer("channel"), item.integer("words")
     if number in run.inputs:
         array = run.inputs[number]
         array = array[:, core.first : core.first + core.count]
@@ -184,7 +184,7 @@ def _recv(run: Run, core: Core, item: Item) -> Iterator[None]:
         array = channel.take(core.count)
     if array.shape[2] != words:
         raise _trapped(run, core, item, "", Trap(f"a message of {array.shape[2]} words comes where {words} are read"))
-    core.write(item.int("dst"), array)
+    core.write(item.integer("dst"), array)
 
 
 def _one(run: Run, core: Core, item: Item, suffix: str) -> None:
@@ -202,21 +202,21 @@ def _message(run: Run, core: Core, item: Item) -> None:
     if item.code.mnemonic == "fetch":
         _fetch(core, item)
         return
-    array = core.read(item.int("src"), item.int("words"))
+    array = core.read(item.integer("src"), item.integer("words"))
     array = np.broadcast_to(array, (array.shape[0], core.count, array.shape[2]))
     match item.code.mnemonic:
         case "send":
-            if item.int("core") not in run.cores:
-                raise Trap(f"a message goes to core {item.int('core')}, which runs nothing")
-            run.channels[item.int("channel")].put(array)
+            if item.integer("core") not in run.cores:
+                raise Trap(f"a message goes to core {item.integer('core')}, which runs nothing")
+            run.channels[item.integer("channel")].put(array)
         case "emit":
-            run.outputs[item.int("channel")].append(core.full(array))
+            run.outputs[item.integer("channel")].append(core.full(array))
         case "keep":
-            core.buffers[item.int("buffer")].append(array)
+            core.buffers[item.integer("buffer")].append(array)
 
 
 def _fetch(core: Core, item: Item) -> None:
-    buffer = item.int("buffer")
+    buffer = item.integer("buffer")
     if len(core.buffers[buffer]) > 1:
         core.buffers[buffer] = [join_steps(core.buffers[buffer])]
     if not core.buffers[buffer]:
@@ -227,7 +227,7 @@ def _fetch(core: Core, item: Item) -> None:
     part = kept[:, core.first : core.first + core.count]
     if part.shape[1] != core.count:
         raise Trap(f"stream buffer {buffer} holds {kept.shape[1]} steps, and more are read")
-    core.write(item.int("dst"), np.ascontiguousarray(part))
+    core.write(item.integer("dst"), np.ascontiguousarray(part))
 
 
 def _trapped(run: Run, core: Core, item: Item, suffix: str, trap: Trap | NotWritten) -> UserError:

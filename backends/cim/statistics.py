@@ -49,8 +49,8 @@ def statistics(
             one, often = cost(item, arch, program.data), times * batch
             picojoules = one.picojoules
             if item.code.mnemonic == "send":
-                hops = max(arch.hops(number, item.int("core")) - 1, 0)
-                picojoules += hops * item.int("words") * arch.energy.mesh_word_hop
+                hops = max(arch.hops(number, item.integer("core")) - 1, 0)
+                picojoules += hops * item.integer("words") * arch.energy.mesh_word_hop
             total["picojoules"] += picojoules * often
             total["adc"] += one.conversions * arch.energy.adc * often
             total["instructions"] += often
@@ -121,6 +121,7 @@ def _notes(
         "event_interval_seconds": timing.interval / clock,
         "adc_joules": total["adc"] * 1e-12,
         "idle_joules": idle,
+        "idle_watts": len(cores(program)) * arch.energy.core_idle_watts,
         "programming_joules": _programming(program, arch),
     }
     tau = smallest_tau(program, arch)

@@ -46,7 +46,7 @@ class Schedule:
 
 def rounds(item: Item, steps: int) -> int:
     """How often a loop's or guard's body runs in a sequence of `steps`."""
-    return max(0, -(-(steps - item.int("offset")) // item.int("stride")))
+    return max(0, -(-(steps - item.integer("offset")) // item.integer("stride")))
 
 
 def schedule(program: Program, arch: Architecture, steps: int) -> Schedule:
@@ -54,7 +54,7 @@ def schedule(program: Program, arch: Architecture, steps: int) -> Schedule:
     trees = {number: decode(section) for number, section in cores(program).items()}
     interval = _intervals(trees, arch, program.data)
     sends = (item for tree in trees.values() for item in walk(tree) if item.code.mnemonic == "send")
-    model = _Model(arch, program.data, steps, interval, frozenset(item.int("channel") for item in sends))
+    model = _Model(arch, program.data, steps, interval, frozenset(item.integer("channel") for item in sends))
     running = {number: model.run(number, tree) for number, tree in trees.items()}
     before = -1
     while running and before != len(running) + len(model.first):  # the simulator names a deadlock
@@ -87,7 +87,7 @@ class _Model:
                 yield from self.run(core, item.body)
                 continue
             if name == "recv":
-                channel = item.int("channel")
+                channel = item.integer("channel")
                 while channel in self.internal and channel not in self.sent:
                     yield channel
                 self.now[core] = max(self.now[core], self.sent.get(channel, 0))
@@ -95,9 +95,9 @@ class _Model:
             self.first.append(Busy(core, item.index, name, item.loc, self.now[core], spent))
             self.now[core] += spent
             if name == "send":
-                target = item.int("core")
+                target = item.integer("core")
                 hops = self.arch.hops(core, target) * self.arch.mesh.hop_cycles
-                self.sent.setdefault(item.int("channel"), self.now[core] + hops)
+                self.sent.setdefault(item.integer("channel"), self.now[core] + hops)
 
     def _loop(self, core: int, item: Item) -> Iterator[int]:
         start = self.now[core]
@@ -106,7 +106,7 @@ class _Model:
         yield from self.run(core, item.body)
         self.latency = max(self.latency, self.now[core] - start)
         more = rounds(item, self.steps) - 1
-        self.now[core] += round(more * item.int("stride") * self.interval[core, item.index])
+        self.now[core] += round(more * item.integer("stride") * self.interval[core, item.index])
 
 
 def _intervals(trees: Mapping[int, tuple[Item, ...]], arch: Architecture, data: Data) -> dict[LoopId, float]:
@@ -118,10 +118,10 @@ def _intervals(trees: Mapping[int, tuple[Item, ...]], arch: Architecture, data: 
         for loop in (item for item in tree if item.code.mnemonic == "loop"):
             key = (core, loop.index)
             graph.add_node(key)
-            busy[key] = _per_step(loop, loop.int("stride"), arch, data)
+            busy[key] = _per_step(loop, loop.integer("stride"), arch, data)
             for item in walk(loop.body):
                 if item.code.mnemonic in ("send", "recv"):
-                    ends[item.int("channel")].append(key)
+                    ends[item.integer("channel")].append(key)
     for keys in ends.values():
         graph.add_edges_from(pairwise(keys))
     return {key: max(busy[other] for other in group) for group in nx.connected_components(graph) for key in group}
@@ -132,7 +132,7 @@ def _per_step(body: Item, stride: int, arch: Architecture, data: Data) -> float:
     total = 0.0
     for item in body.body:
         if item.body:
-            total += _per_step(item, item.int("stride"), arch, data)
+            total += _per_step(item, item.integer("stride"), arch, data)
         else:
             total += cost(item, arch, data).cycles / stride
     return total

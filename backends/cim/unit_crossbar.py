@@ -48,7 +48,7 @@ def blank(arch: Architecture) -> CrossbarArray:
 
 
 def _program(core: Core, code: Item) -> None:
-    number, row, col = code.int("array"), code.int("row"), code.int("col")
+    number, row, col = code.integer("array"), code.integer("row"), code.integer("col")
     weights, scale = core.data[code.text("weights")], core.data[code.text("scale")]
     rows, cols = weights.shape
     if number >= core.arch.crossbar.per_core:
@@ -114,7 +114,7 @@ class _Block:
 
 
 def _block(core: Core, code: Item) -> _Block:
-    number, row, rows, col, cols = (code.int(name) for name in ("array", "row", "rows", "col", "cols"))
+    number, row, rows, col, cols = (code.integer(name) for name in ("array", "row", "rows", "col", "cols"))
     array: CrossbarArray | None = core.arrays.get(number)
     part = slice(row, row + rows), slice(col, col + cols)
     if array is None or array.weight[part].shape != (rows, cols) or np.isnan(array.weight[part]).any():
@@ -151,17 +151,19 @@ def _block(core: Core, code: Item) -> _Block:
 def product(x: Array, weights: Array) -> Array:
     """`x` (n, rows) times `weights` (rows, cols), in panels of one height: each row's rounding is its own."""
     count = -(-len(x) // PANEL)
-    padded = np.zeros((count * PANEL, x.shape[1]))
-    padded[: len(x)] = x
+    padded = x
+    if count * PANEL != len(x):
+        padded = np.zeros((count * PANEL, x.shape[1]))
+        padded[: len(x)] = x
     y: Array = np.matmul(padded.reshape(count, PANEL, -1), weights)
     return y.reshape(count * PANEL, -1)[: len(x)]
 
 
 def _mvm(core: Core, code: Item) -> None:
-    rows, cols, vectors = code.int("rows"), code.int("cols"), code.int("vectors")
-    source, target = code.int("src_step") or rows, code.int("dst_step") or cols
+    rows, cols, vectors = code.integer("rows"), code.integer("cols"), code.integer("vectors")
+    source, target = code.integer("src_step") or rows, code.integer("dst_step") or cols
     block = _block(core, code)
-    parts = [core.read(code.int("src") + i * source, rows) for i in range(vectors)]
+    parts = [core.read(code.integer("src") + i * source, rows) for i in range(vectors)]
     outer = np.broadcast_shapes(*(part.shape[:2] for part in parts))
     if vectors == 1:
         x = parts[0][:, :, None]  # batch, steps, vectors, rows
@@ -177,7 +179,7 @@ def _mvm(core: Core, code: Item) -> None:
         y = _converted(core, code, block, flat, outer)
     y = y.reshape(*outer, vectors, cols)
     for i in range(vectors):
-        part, at = y[:, :, i], code.int("dst") + i * target
+        part, at = y[:, :, i], code.integer("dst") + i * target
         if code.flag("accumulate"):
             part = core.read(at, cols) + part
         core.write(at, part)
@@ -190,11 +192,11 @@ def _noisy(devices: Devices) -> bool:
 def _converted(core: Core, code: Item, block: _Block, x: Array, outer: tuple[int, ...]) -> Array:
     """Through the DAC, the array with its read noise, the ADC, and the digital scale behind it. `x` is (n, rows)."""
     box, devices = core.arch.crossbar, core.devices
-    reach = input_range(box.input_scale, code.float("input_range"), x)  # (n, 1)
+    reach = input_range(box.input_scale, code.real("input_range"), x)  # (n, 1)
     driven = x / reach
     if devices.converters:
-        core.tally(code.loc, "inputs clipped by a DAC", int(np.count_nonzero(np.abs(driven) > 1.0 + 1e-12)))
-        driven = convert(driven, 1.0, box.dac_bits)
+        driven, clipped = convert(driven, 1.0, box.dac_bits)
+        core.tally(code.loc, "inputs clipped by a DAC", clipped)
     current = product(driven, block.relative)
     sigma2: Any = 0.0
     if devices.read_noise != "none":
@@ -205,29 +207,38 @@ def _converted(core: Core, code: Item, block: _Block, x: Array, outer: tuple[int
     if _noisy(devices):
         key = key_of(core.seed, "read", core.number, code.index)
         words = current.size // (outer[0] * outer[1])
-        drawn = normals(key, outer[0], core.first, outer[1], words)
-        current = current + np.sqrt(sigma2) * drawn.reshape(current.shape)
+        drawn = normals(key, outer[0], core.first, outer[1], words).reshape(current.shape)
+        drawn *= np.sqrt(sigma2)
+        current += drawn
     if devices.converters:
-        full = code.float("output_range") or block.full
-        core.tally(code.loc, "outputs clipped by an ADC", int(np.count_nonzero(np.abs(current) > full * (1.0 + 1e-12))))
-        current = convert(current, full, box.adc_bits)
-    return current * reach * block.scale
+        current, clipped = convert(current, code.real("output_range") or block.full, box.adc_bits)
+        core.tally(code.loc, "outputs clipped by an ADC", clipped)
+    current *= reach
+    current *= block.scale
+    return current
 
 
 def input_range(policy: str, calibrated: float, x: Array) -> Array:
     """(n, 1) largest input that the DAC takes: calibrated for the array, else each vector's own largest."""
     if policy == "array" and calibrated:
         return np.full((len(x), 1), calibrated)
-    largest = np.abs(x).max(1, keepdims=True)
+    largest = np.maximum(x.max(1, keepdims=True), -x.min(1, keepdims=True))
     return np.where(largest == 0, 1.0, largest)
 
 
-def convert(x: Array, full: float, bits: int) -> Array:
-    """The nearest of 2^bits - 1 values in -full..full, clipped: a converter with a sign bit."""
+def convert(x: Array, full: float, bits: int) -> tuple[Array, int]:
+    """The nearest of 2^bits - 1 values in -full..full, and how many were clipped: a converter with a sign bit."""
     largest = 2 ** (bits - 1) - 1
     if full == 0.0:
-        return np.zeros_like(x)
-    return np.asarray(np.clip(np.rint(x * (largest / full)), -largest, largest) * (full / largest))
+        return np.zeros_like(x), 0
+    word = x * (largest / full)
+    np.rint(word, out=word)
+    clipped = 0
+    if word.max(initial=0.0) > largest or word.min(initial=0.0) < -largest:
+        clipped = int(np.count_nonzero(np.abs(word) > largest))
+        np.clip(word, -largest, largest, out=word)
+    word *= full / largest
+    return word, clipped
 
 
 UNITS: dict[str, Callable[[Core, Item], None]] = {"program": _program, "mvm": _mvm}

@@ -29,7 +29,7 @@ def elapsed(core: Core, code: Item) -> Array:
     """(batch or 1, steps or 1, 1) time since the event before, in steps. Raises Trap where time runs backwards."""
     if not code.flag("timed"):
         return np.ones((1, 1, 1))
-    dt = core.read(code.int("dt"), 1)
+    dt = core.read(code.integer("dt"), 1)
     if not (dt >= 0).all():
         sample, step = (int(i) for i in np.argwhere(~(dt[:, :, 0] >= 0))[0])
         raise Trap(
@@ -41,28 +41,28 @@ def elapsed(core: Core, code: Item) -> Array:
 
 
 def _preset(core: Core, code: Item) -> None:
-    x = core.read(code.int("src"), code.int("words"))
-    bank(core, code.text("bank"), code.int("node"), code.int("words"))[:] = x[:, -1]
+    x = core.read(code.integer("src"), code.integer("words"))
+    bank(core, code.text("bank"), code.integer("node"), code.integer("words"))[:] = x[:, -1]
 
 
 def _read(core: Core, code: Item) -> None:
-    x = bank(core, code.text("bank"), code.int("node"), code.int("words"))
-    core.write(code.int("dst"), x[:, None].copy())
+    x = bank(core, code.text("bank"), code.integer("node"), code.integer("words"))
+    core.write(code.integer("dst"), x[:, None].copy())
 
 
 def _charge(core: Core, code: Item) -> None:
-    words, window = code.int("words"), code.float("window")
-    x = bank(core, "volatile", code.int("node"), words)
+    words, window = code.integer("words"), code.real("window")
+    x = bank(core, "volatile", code.integer("node"), words)
     exponent = _rates(core, code) * elapsed(core, code)
     sigma = 0.0 if core.ideal else core.devices.cycle_sigma
     if sigma:
         key = key_of(core.seed, "cycle", core.number, code.index)
         exponent = exponent * (1.0 + sigma * normals(key, core.batch, core.first, core.count, words))
-    drive = core.full(core.read(code.int("src"), words))
+    drive = core.full(core.read(code.integer("src"), words))
     y = advance(x, np.exp(np.minimum(exponent, 0.0)), drive, code.flag("before"))
     if window:
         core.tally(code.loc, "states outside their window", int(np.count_nonzero(np.abs(y) > window)))
-    core.write(code.int("dst"), y)
+    core.write(code.integer("dst"), y)
 
 
 def _rates(core: Core, code: Item) -> Array:
@@ -70,7 +70,7 @@ def _rates(core: Core, code: Item) -> Array:
     if code.index not in core.cache:
         rates = core.data[code.text("rates")]
         if not core.ideal and core.devices.decay_sigma:
-            first, size = code.int("node"), core.arch.volatile.per_core
+            first, size = code.integer("node"), core.arch.volatile.per_core
             drawn = device_normals(key_of(core.seed, "decay", core.number), size)
             rates = rates / np.maximum(1.0 + core.devices.decay_sigma * drawn[first : first + len(rates)], 1e-3)
         core.cache[code.index] = rates
@@ -113,9 +113,9 @@ def _advance_complex(x: Array, a: tuple[Array, Array], v: Array, before: bool) -
 
 
 def _dstate(core: Core, code: Item) -> None:
-    words, before = code.int("words"), code.flag("before")
-    x = bank(core, "digital", code.int("node"), words)
-    drive = core.full(core.read(code.int("src"), words))
+    words, before = code.integer("words"), code.flag("before")
+    x = bank(core, "digital", code.integer("node"), words)
+    drive = core.full(core.read(code.integer("src"), words))
     decay = core.data[code.text("decay")][None, None]
     half = words // 2
     if code.flag("timed"):
@@ -129,24 +129,24 @@ def _dstate(core: Core, code: Item) -> None:
     else:
         a = (decay[..., :half], decay[..., half:]) if code.flag("complex") else decay
     y = _advance_complex(x, a, drive, before) if code.flag("complex") else advance(x, a, drive, before)
-    core.write(code.int("dst"), y)
+    core.write(code.integer("dst"), y)
 
 
 def _sel(core: Core, code: Item) -> None:
-    words, before = code.int("words"), code.flag("before")
-    x = bank(core, "digital", code.int("node"), words)
-    a, v = (core.full(core.read(code.int(name), words)) for name in ("a", "src"))
+    words, before = code.integer("words"), code.flag("before")
+    x = bank(core, "digital", code.integer("node"), words)
+    a, v = (core.full(core.read(code.integer(name), words)) for name in ("a", "src"))
     half = words // 2
     if code.flag("complex"):
         y = _advance_complex(x, (a[..., :half], a[..., half:]), v, before)
     else:
         y = advance(x, a, v, before)
-    core.write(code.int("dst"), y)
+    core.write(code.integer("dst"), y)
 
 
 def _tick(core: Core, code: Item) -> None:
     """A clock holds the time at each running step and, in front, at the event before."""
-    clock, dt = code.int("clock"), elapsed(core, code)
+    clock, dt = code.integer("clock"), elapsed(core, code)
     start = core.clocks[clock][:, -1:] if clock in core.clocks else np.zeros((1, 1, 1))
     batch = max(len(start), len(dt))
     gaps = np.broadcast_to(dt, (batch, core.count, 1))
@@ -154,7 +154,7 @@ def _tick(core: Core, code: Item) -> None:
 
 
 def _rot(core: Core, code: Item) -> None:
-    words, clock = code.int("words"), code.int("clock")
+    words, clock = code.integer("words"), code.integer("clock")
     half = words // 2
     times = core.clocks.get(clock, np.zeros((1, 1, 1)))
     if core.now is None:
@@ -167,14 +167,14 @@ def _rot(core: Core, code: Item) -> None:
     whole = times * leading
     phase = 2 * np.pi * ((whole - np.rint(whole)) + times * (turns - leading))
     cos, sin = np.cos(phase), np.sin(phase) * (-1.0 if code.flag("backward") else 1.0)
-    x = core.read(code.int("src"), words)
+    x = core.read(code.integer("src"), words)
     re, im = x[..., :half], x[..., half:]
     y = np.empty((*np.broadcast_shapes(x.shape[:2], cos.shape[:2]), words))
     np.multiply(cos, re, out=y[..., :half])
     y[..., :half] -= sin * im
     np.multiply(sin, re, out=y[..., half:])
     y[..., half:] += cos * im
-    core.write(code.int("dst"), y)
+    core.write(code.integer("dst"), y)
 
 
 UNITS: dict[str, Callable[[Core, Item], None]] = {

@@ -14,11 +14,11 @@ from backends.cim.decode import Item
 
 def _past(core: Core, code: Item, steps: int) -> Array:
     """(batch, steps, words) of a line, oldest first; zeros in the beginning."""
-    line = code.int("line")
+    line = code.integer("line")
     if line not in core.lines:
-        core.lines[line] = np.zeros((core.batch, steps, code.int("words")))
+        core.lines[line] = np.zeros((core.batch, steps, code.integer("words")))
     held: Array = core.lines[line]
-    if held.shape[1:] != (steps, code.int("words")):
+    if held.shape[1:] != (steps, code.integer("words")):
         raise Trap(f"line {line} holds {held.shape[1]} steps of {held.shape[2]} words, and other sizes are asked of it")
     return held
 
@@ -27,35 +27,35 @@ def _fir(core: Core, code: Item) -> None:
     kernel = core.data[code.text("kernel")]  # (words, taps)
     taps, steps = kernel.shape[1], core.count
     padded = np.concatenate(
-        [_past(core, code, taps - 1), core.full(core.read(code.int("src"), code.int("words")))],
+        [_past(core, code, taps - 1), core.full(core.read(code.integer("src"), code.integer("words")))],
         axis=1,
     )
     y = padded[:, taps - 1 :] * kernel[:, 0]
     for j in range(1, taps):
         y += padded[:, taps - 1 - j : taps - 1 - j + steps] * kernel[:, j]
-    core.lines[code.int("line")] = padded[:, padded.shape[1] - (taps - 1) :].copy()
-    core.write(code.int("dst"), y)
+    core.lines[code.integer("line")] = padded[:, padded.shape[1] - (taps - 1) :].copy()
+    core.write(code.integer("dst"), y)
 
 
 def _delay(core: Core, code: Item) -> None:
-    steps = code.int("steps")
+    steps = code.integer("steps")
     padded = np.concatenate(
-        [_past(core, code, steps), core.full(core.read(code.int("src"), code.int("words")))],
+        [_past(core, code, steps), core.full(core.read(code.integer("src"), code.integer("words")))],
         axis=1,
     )
-    core.lines[code.int("line")] = padded[:, padded.shape[1] - steps :].copy()
-    core.write(code.int("dst"), padded[:, : core.count])
+    core.lines[code.integer("line")] = padded[:, padded.shape[1] - steps :].copy()
+    core.write(code.integer("dst"), padded[:, : core.count])
 
 
 def _prime(core: Core, code: Item) -> None:
-    words, steps = code.int("words"), code.int("steps")
-    x = np.broadcast_to(core.read(code.int("src"), words * steps), (core.batch, 1, words * steps))
-    core.lines[code.int("line")] = x.reshape(core.batch, words, steps).transpose(0, 2, 1).copy()
+    words, steps = code.integer("words"), code.integer("steps")
+    x = np.broadcast_to(core.read(code.integer("src"), words * steps), (core.batch, 1, words * steps))
+    core.lines[code.integer("line")] = x.reshape(core.batch, words, steps).transpose(0, 2, 1).copy()
 
 
 def _tail(core: Core, code: Item) -> None:
-    held = _past(core, code, code.int("steps"))
-    core.write(code.int("dst"), held.transpose(0, 2, 1).reshape(core.batch, 1, -1))
+    held = _past(core, code, code.integer("steps"))
+    core.write(code.integer("dst"), held.transpose(0, 2, 1).reshape(core.batch, 1, -1))
 
 
 @dataclass
@@ -92,15 +92,15 @@ class _Fold:
 
 
 def _pool(core: Core, code: Item) -> None:
-    fold: _Fold = core.lines.setdefault(code.int("line"), _Fold(code.text("kind")))
-    fold.add(core.full(core.read(code.int("src"), code.int("words"))))
+    fold: _Fold = core.lines.setdefault(code.integer("line"), _Fold(code.text("kind")))
+    fold.add(core.full(core.read(code.integer("src"), code.integer("words"))))
 
 
 def _pooled(core: Core, code: Item) -> None:
-    fold = core.lines.get(code.int("line"))
+    fold = core.lines.get(code.integer("line"))
     if fold is None:
         raise Trap("there is nothing to pool", "the sequence has no step", "give a sequence of one step at least")
-    core.write(code.int("dst"), fold.result()[:, None].copy())
+    core.write(code.integer("dst"), fold.result()[:, None].copy())
 
 
 @dataclass
@@ -112,9 +112,9 @@ class _Window:
 
 
 def _window(core: Core, code: Item) -> None:
-    kind, size = code.text("kind"), code.int("steps")
-    line: Any = core.lines.setdefault(code.int("line"), _Window(_Fold(kind), Channel()))
-    x = core.full(core.read(code.int("src"), code.int("words")))
+    kind, size = code.text("kind"), code.integer("steps")
+    line: Any = core.lines.setdefault(code.integer("line"), _Window(_Fold(kind), Channel()))
+    x = core.full(core.read(code.integer("src"), code.integer("words")))
     at = 0
     while at < x.shape[1]:
         some = min(size - line.fold.steps, x.shape[1] - at)
@@ -126,10 +126,10 @@ def _window(core: Core, code: Item) -> None:
 
 
 def _windowed(core: Core, code: Item) -> None:
-    line: Any = core.lines.get(code.int("line"))
+    line: Any = core.lines.get(code.integer("line"))
     if line is None or line.full.steps < core.count:
         raise Trap("a window is read before it is full")
-    core.write(code.int("dst"), line.full.take(core.count))
+    core.write(code.integer("dst"), line.full.take(core.count))
 
 
 UNITS: dict[str, Callable[[Core, Item], None]] = {

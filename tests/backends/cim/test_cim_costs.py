@@ -29,12 +29,16 @@ def slow_operations(code: Any, arch: Any, steps: int, batch: int) -> dict[str, f
         if item.code.mnemonic == "loop":
             count(core, item)
             for k in range(steps):
-                if k % item.int("stride") == item.int("offset") % item.int("stride") and k >= item.int("offset"):
+                if k % item.integer("stride") == item.integer("offset") % item.integer("stride") and k >= item.integer(
+                    "offset"
+                ):
                     for inner in item.body:
                         execute(core, inner, k)
         elif item.code.mnemonic == "every":
             count(core, item)
-            if step % item.int("stride") == item.int("offset") % item.int("stride") and step >= item.int("offset"):
+            if step % item.integer("stride") == item.integer("offset") % item.integer(
+                "stride"
+            ) and step >= item.integer("offset"):
                 for inner in item.body:
                     execute(core, inner, step)
         else:
@@ -46,8 +50,8 @@ def slow_operations(code: Any, arch: Any, steps: int, batch: int) -> dict[str, f
         total["macs"] += one.macs
         total["picojoules"] += one.picojoules
         if item.code.mnemonic == "send":
-            extra = max(arch.hops(core, item.int("core")) - 1, 0)
-            total["picojoules"] += extra * item.int("words") * arch.energy.mesh_word_hop
+            extra = max(arch.hops(core, item.integer("core")) - 1, 0)
+            total["picojoules"] += extra * item.integer("words") * arch.energy.mesh_word_hop
 
     for _ in range(batch):
         for number, section in cores(code).items():
@@ -106,7 +110,7 @@ def slow_cycles(code: Any, arch: Any, steps: int) -> int:
         for item in tree:
             trace += list(item.body) * steps if item.body else [item]
         traces[number] = trace
-    inside = {i.int("channel") for tree in trees.values() for i in walk(tree) if i.code.mnemonic == "send"}
+    inside = {i.integer("channel") for tree in trees.values() for i in walk(tree) if i.code.mnemonic == "send"}
     arrived: dict[int, deque[int]] = defaultdict(deque)
     now, place = dict.fromkeys(traces, 0), dict.fromkeys(traces, 0)
     moved = True
@@ -115,14 +119,14 @@ def slow_cycles(code: Any, arch: Any, steps: int) -> int:
         for core, trace in traces.items():
             while place[core] < len(trace):
                 item = trace[place[core]]
-                if item.code.mnemonic == "recv" and item.int("channel") in inside:
-                    if not arrived[item.int("channel")]:
+                if item.code.mnemonic == "recv" and item.integer("channel") in inside:
+                    if not arrived[item.integer("channel")]:
                         break
-                    now[core] = max(now[core], arrived[item.int("channel")].popleft())
+                    now[core] = max(now[core], arrived[item.integer("channel")].popleft())
                 now[core] += cost(item, arch, code.data).cycles
                 if item.code.mnemonic == "send":
-                    arrived[item.int("channel")].append(
-                        now[core] + arch.hops(core, item.int("core")) * arch.mesh.hop_cycles
+                    arrived[item.integer("channel")].append(
+                        now[core] + arch.hops(core, item.integer("core")) * arch.mesh.hop_cycles
                     )
                 place[core] += 1
                 moved = True

@@ -59,7 +59,9 @@ def test_levels_and_converters_take_the_nearest_value() -> None:
     assert to_levels(g, 1, 40, 16) == pytest.approx(grid[np.abs(g[:, None] - grid).argmin(1)])
     x = rng.uniform(-4, 4, 500)
     grid = np.linspace(-3, 3, 2**5 - 1)
-    assert convert(x, 3.0, 5) == pytest.approx(grid[np.abs(x[:, None] - grid).argmin(1)])
+    values, clipped = convert(x, 3.0, 5)
+    assert values == pytest.approx(grid[np.abs(x[:, None] - grid).argmin(1)])
+    assert clipped == np.count_nonzero(np.abs(x) > 3.1)  # half a step beyond the end
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:

@@ -236,6 +236,7 @@ def test_wrong_inputs() -> None:
     code = looped("")
     traps(code, "has the shape (2, 4, 3)", u=np.zeros((2, 4, 3)))
     traps(code, "has no input 'v'", v=np.zeros(3))
+    traps(code, "the inputs hold no sample", u=np.zeros((0, 3, 4)))
     with pytest.raises(UserError, match=re.escape("the input 'u' is missing")):
         from backends.cim import BACKEND
         from ssmc.target import RunSettings
