@@ -18,7 +18,9 @@ from ssmc.ir.functions import UNARY
 Array = NDArray[Any]
 Scratch = Callable[[int], Array]
 Into = Callable[[Array, Array, Scratch], None]
-"""(x, out, scratch): `out` does not overlap x; `scratch(i)` for i = 1, 2, 3 is an array like x to work in."""
+"""(x, out, scratch): `out` does not overlap x; `scratch(i)` for i = 1, 2, 3 is an array like x to work in, and
+`scratch(PAIR)` a complex one."""
+PAIR = 4
 
 _CELLS = 512.0  # table cells per unit
 _EDGE = 9.0  # the normal distribution is 0 or 1 beyond, to within 1e-18
@@ -28,14 +30,14 @@ _BITS = np.float64(_MAGIC).view(np.int64) - int(_EDGE * _CELLS)
 
 
 @cache
-def _normal_table() -> tuple[Array, Array]:
-    """The normal distribution and a sixth of its density at k / _CELLS for |k| <= _EDGE _CELLS."""
+def _normal_table() -> Array:
+    """The normal distribution and (as imaginary part, for one look-up) a sixth of its density at the cells."""
     from scipy.special import ndtr
 
     x = np.arange(-_EDGE * _CELLS, _EDGE * _CELLS + 1) / _CELLS
     values = ndtr(x)
     values[0] = 0.0  # and for all x below
-    return values, np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi) / 6.0
+    return np.asarray(values + 1j * np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi) / 6.0)
 
 
 def normal_into(x: Array, out: Array, scratch: Scratch) -> None:
@@ -44,8 +46,7 @@ def normal_into(x: Array, out: Array, scratch: Scratch) -> None:
     Phi(c + h) = Phi(c) + phi(c) h (1 - c h / 2 + (c^2 - 1) h^2 / 6) (Abramowitz & Stegun 26.2.29); with |h| <= 2^-10
     the rest is below 0.55 h^4 / 24 = 3e-14.
     """
-    values, sixths = _normal_table()
-    h, c, index = scratch(1), scratch(2), scratch(3).view(np.int64)
+    h, c, index, pair = scratch(1), scratch(2), scratch(3).view(np.int64), scratch(PAIR)
     np.clip(x, -_EDGE, _EDGE, out=h)
     np.multiply(h, _CELLS, out=c)
     c += _MAGIC
@@ -61,10 +62,9 @@ def normal_into(x: Array, out: Array, scratch: Scratch) -> None:
     out *= h
     out += 6.0
     out *= h
-    np.take(sixths, index, out=c, mode="clip")
-    out *= c
-    np.take(values, index, out=c, mode="clip")
-    out += c
+    np.take(_normal_table(), index, out=pair, mode="clip")
+    out *= pair.imag
+    out += pair.real
 
 
 def _erf(x: Array, out: Array, scratch: Scratch) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.epochcore.elementwise import PAIR
 from backends.epochcore.plan import Access, Do, Loop, Plan, trap
 
 Array = NDArray[Any]
@@ -56,7 +57,7 @@ class Machine:
         rows = [self._shared_rows(s) if s.shared else most.get(s.steps, 1) * self.batch for s in self.plan.slots]
         widest = max((-(-n // PANEL) * PANEL * s.pitch for n, s in zip(rows, self.plan.slots, strict=True)), default=1)
         shapes = tuple((-(-n // PANEL) * PANEL, s.pitch) for n, s in zip(rows, self.plan.slots, strict=True))
-        self.memory = self.plan.borrow(shapes + ((widest,),) * SCRATCH)
+        self.memory = self.plan.borrow((*shapes, *((widest,),) * SCRATCH, (2 * widest,)))
         self.arrays, self._scratch = self.memory[: len(shapes)], self.memory[len(shapes) :]
 
     def _shared_rows(self, slot: Any) -> int:
@@ -83,7 +84,9 @@ class Machine:
         return view if access.whole else view[:, :, access.offset : access.offset + access.words]
 
     def scratch(self, index: int, shape: tuple[int, ...]) -> Array:
-        """One of `SCRATCH` arrays to work in, valid within one instruction."""
+        """One of `SCRATCH` arrays to work in, valid within one instruction; number `PAIR` is complex."""
+        if index == PAIR:
+            return self._scratch[index][: 2 * prod(shape)].view(np.complex128).reshape(shape)
         return self._scratch[index][: prod(shape)].reshape(shape)
 
     def saturated(self, count: int) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 KEPT_WORDS = 1 << 24
+KEPT_SHAPES = 4
 Action = Callable[["Machine"], None]
 Rule = Callable[["Planner", Instruction], Action | None]
 
@@ -118,6 +119,8 @@ class Plan:
     def give_back(self, memory: list[Array]) -> None:
         """Arrays of a run that is over; a few large sets are not kept."""
         if sum(array.size for array in memory) <= KEPT_WORDS:
+            if len(self._memory) > KEPT_SHAPES:
+                self._memory.clear()
             self._memory.setdefault(tuple(array.shape for array in memory), []).append(memory)
 
 

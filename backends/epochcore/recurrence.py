@@ -52,13 +52,13 @@ def run_float_into(
 ) -> Parts:
     """`run_float` over whole blocks (steps, batch, states), every state written to y; the same operations in order."""
     if len(x) == 1:
-        (now,) = x
+        (now,), (drive,), (result,), (a,) = x, v, y, decay.parts
+        rows = list(result)
         for k in steps:
-            (a,) = (decay.at(k) if changes else decay).parts
-            out = y[0][k]
-            np.multiply(a, now, out=out)
-            np.add(out, v[0][k], out=out)
-            now = out
+            if changes:
+                (a,) = decay.at(k).parts
+            now = np.multiply(a, now, out=rows[k])
+            now += drive[k]
         return (now,)
     re, im = x
     for k in steps:

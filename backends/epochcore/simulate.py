@@ -52,16 +52,24 @@ def simulate(program: Program, inputs: Mapping[str, Array], settings: RunSetting
         Machine(plan, len(part), steps, _block(plan, len(part), steps, settings), _samples(given, part), taps)
         for part in _parts(batch, steps)
     ]
-    if len(machines) == 1:
-        machines[0].run()
-    else:
-        with ThreadPoolExecutor(len(machines)) as pool:
-            list(pool.map(Machine.run, machines))
+    _run(machines)
     outputs = {port.name: _output(program, machines, port) for port in program.outputs}
     saturations = sum((Counter(machine.saturations) for machine in machines), Counter[str]())
     stats, trace = measure(program, plan.arch, batch, steps, trace=settings.trace, saturations=saturations)
     tapped = {layer: np.concatenate([m.tapped[layer] for m in machines]) for layer in machines[0].tapped}
     return RunResult(outputs, stats, tapped, trace)
+
+
+def _run(machines: list[Machine]) -> None:
+    """The first machine here, each other one in a thread of its own; numpy computes without the interpreter's lock."""
+    if len(machines) == 1:
+        machines[0].run()
+        return
+    with ThreadPoolExecutor(len(machines) - 1) as pool:
+        others = [pool.submit(machine.run) for machine in machines[1:]]
+        machines[0].run()
+    for other in others:
+        other.result()
 
 
 def _parts(batch: int, steps: int) -> list[range]:

@@ -298,9 +298,7 @@ def _driven(
         drive = [machine.rows(part) for part in src]
         decay = decays(machine, drive)
         if ideal and not before:
-            # equal shapes are faster than broadcasting
-            shape = drive[0].shape[1:]
-            fast = decay if changes else Decay(tuple(np.array(np.broadcast_to(p, shape)) for p in decay.parts))
+            fast = decay if changes else _widened(decay, machine, drive[0].shape[1:])
             outs = [machine.rows(part) for part in dst]
             states = tuple(part[0] for part in machine.states)
             states = run_float_into(fast, changes, states, drive, outs, order(len(drive[0]), reverse))
@@ -322,6 +320,16 @@ def _driven(
             machine.states = following
 
     return run if ideal else narrowed(run, *dst)
+
+
+def _widened(decay: Decay, machine: Machine, shape: tuple[int, ...]) -> Decay:
+    """The same decay for every sample, one array each: arithmetic is faster on equal shapes."""
+    parts = []
+    for index, part in enumerate(decay.parts):
+        wide = machine.scratch(index, shape)
+        wide[...] = part
+        parts.append(wide)
+    return Decay(tuple(parts))
 
 
 def _streamed(a: list[Array], bits: int | None) -> Decay:

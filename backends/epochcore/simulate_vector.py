@@ -97,10 +97,17 @@ def binary(plan: Planner, ins: Instruction) -> Action:
 def gate(plan: Planner, ins: Instruction) -> Action:
     words = int(ins["words"])
     a, b = (_operand(plan, ins, name, words) for name in "ab")
-    y, fn = dst(plan, ins, words), into(str(ins["fn"]))
+    y, fn, sigmoid = dst(plan, ins, words), into(str(ins["fn"])), ins["fn"] == "sigmoid"
 
     def run(machine: Machine) -> None:
         control = b(machine)
+        if sigmoid:
+            divisor = machine.scratch(0, control.shape)
+            np.negative(control, out=divisor)
+            np.exp(divisor, out=divisor)
+            divisor += 1.0
+            np.divide(a(machine), divisor, out=machine.rows(y))
+            return
         gated = machine.scratch(0, control.shape)
         fn(control, gated, lambda index: machine.scratch(index, control.shape))
         np.multiply(a(machine), gated, out=machine.rows(y))

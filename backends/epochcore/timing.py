@@ -25,6 +25,7 @@ from isa.epochcore import EPOCHCORE
 from ssmc.target import LayerStats, Stats
 
 SIMULATED_SAMPLES = 2
+ENGINES = ("load", "preload", "compute", "vector", "store")
 ARRAY = ("mac", "fri", "fri.x", "tri", "sel", "state.load", "state.store")
 
 
@@ -101,8 +102,9 @@ class Timeline:
             source = self.program.source(ins)
             name = source.layer if source else ins.mnemonic
             micro = 1e6 / self.arch.clock_hz
-            event = {"name": name, "cat": ins.mnemonic, "ph": "X", "ts": start * micro, "dur": cost.cycles * micro}
-            self.trace.append({**event, "pid": 0, "tid": engine, "args": {"instruction": ins.mnemonic}})
+            event = {"name": name, "cat": engine, "ph": "X", "ts": start * micro, "dur": cost.cycles * micro}
+            tid = ENGINES.index(engine)
+            self.trace.append({**event, "pid": 0, "tid": tid, "args": {"instruction": ins.mnemonic}})
 
 
 def _places(ins: Instruction) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
@@ -162,7 +164,8 @@ def measure(
     Layers' cycles are what each adds to the length of the run: they sum up to it, as energies do.
     """
     if trace:
-        events: list[dict[str, Any]] = []
+        names = ((tid, {"name": engine}) for tid, engine in enumerate(ENGINES))
+        events = [{"name": "thread_name", "ph": "M", "pid": 0, "tid": tid, "args": name} for tid, name in names]
         timeline = _time(program, arch, batch, steps, events)
     else:
         events, timeline = [], _kept(program, arch, batch, steps)

@@ -22,7 +22,7 @@ ARCH = load_arch("epochcore-small")
 def narrow_states() -> Arch:
     """States of 12 bits: they saturate."""
     text = arch_text(ARCH).replace("state_bits: 24", "state_bits: 12")
-    return parse_arch(text.replace("state_fraction_bits: 14", "state_fraction_bits: 9"))
+    return parse_arch(text.replace("state_fraction_bits: 18", "state_fraction_bits: 9"))
 
 
 def even(value: Fraction) -> int:

@@ -34,7 +34,7 @@ def test_functions_are_those_of_the_ir() -> None:
 def test_fast_functions_agree_with_the_table(name: str) -> None:
     x = np.concatenate([np.linspace(-12, 12, 4001), [-1e30, 1e30, -1e-300, 0.0, np.inf, -np.inf, np.nan]])
     out = np.empty(x.shape)
-    memory = [np.full(x.shape, np.nan) for _ in range(4)]
+    memory = [np.full(x.shape, np.nan) for _ in range(4)] + [np.full(x.shape, np.nan + 0j)]
     with np.errstate(all="ignore"):
         expected = functions.UNARY[name](x)
         into(name)(x, out, lambda index: memory[index])
