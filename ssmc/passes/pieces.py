@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.diagnostics import UserError
@@ -18,13 +19,14 @@ Block = tuple[int, int, int, int]  # k0, k1, n0, n1
 def cut(matrix: Array, machine: Machine, blocks: Iterable[Block] | None = None) -> tuple[Piece, ...]:
     """Pieces of at most one array each that cover the non-zero part of `matrix` (inputs, outputs).
 
-    `blocks` are the rectangles to cut, apart from each other (None: the whole matrix). A weight takes
-    `cells_per_weight` cells of a row, so that an array is `array_cols // cells_per_weight` weights wide. Pieces that
-    hold only zeros are left out.
+    `blocks` are the rectangles to cut, apart from each other (None: the whole matrix); small ones along a diagonal
+    are joined, since an array reads all its rows at once. A weight takes `cells_per_weight` cells of a row, so that
+    an array is `array_cols // cells_per_weight` weights wide. Pieces that hold only zeros are left out.
     """
     rows, cols = weights_per_array(machine)
     whole = [(0, matrix.shape[0], 0, matrix.shape[1])]
-    every = [piece for block in (whole if blocks is None else blocks) for piece in _grid(block, rows, cols)]
+    rectangles = whole if blocks is None else _joined(matrix, blocks, rows, cols)
+    every = [piece for block in rectangles for piece in _grid(block, rows, cols)]
     return tuple(p for p in every if matrix[p.k0 : p.k1, p.n0 : p.n1].any())
 
 
@@ -39,6 +41,25 @@ def weights_per_array(machine: Machine) -> tuple[int, int]:
             hint="make the arrays larger or the weights narrower in the architecture file",
         )
     return machine.array_rows, cols
+
+
+def _joined(matrix: Array, blocks: Iterable[Block], rows: int, cols: int) -> Iterator[Block]:
+    """Blocks that follow each other on a diagonal as one, while that fits an array and adds nothing but zeros."""
+    held: Block | None = None
+    filled = 0
+    for block in blocks:
+        k0, k1, n0, n1 = block
+        count = int(np.count_nonzero(matrix[k0:k1, n0:n1]))
+        if held is not None and (k0, n0) == (held[1], held[3]) and k1 - held[0] <= rows and n1 - held[2] <= cols:
+            wider = (held[0], k1, held[2], n1)
+            if np.count_nonzero(matrix[wider[0] : wider[1], wider[2] : wider[3]]) == filled + count:
+                held, filled = wider, filled + count
+                continue
+        if held is not None:
+            yield held
+        held, filled = block, count
+    if held is not None:
+        yield held
 
 
 def _grid(block: Block, rows: int, cols: int) -> Iterator[Piece]:

@@ -25,6 +25,6 @@ def small() -> Architecture:
     return changed(
         mesh={"cores": 150},
         crossbar={"rows": graphs.ARRAY_ROWS, "cols": graphs.ARRAY_COLS, "per_core": graphs.PER_CORE},
-        volatile={"per_core": 5},
+        volatile={"per_core": 5, "time_constants": 64},  # what share-decays would bring down
         digital={"per_core": 7},
     )
