@@ -1,4 +1,4 @@
-"""What running an ONNX-level graph tells about its values: shapes, what is static, what is equal, what reads one step."""
+"""What running an ONNX-level graph tells about its values: shapes, what is static, equal, or one step of another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, sa
 from ssmc.frontend.kernels import slices_of, split_sizes
 from ssmc.frontend.listing import Call, Listing, list_calls
 from ssmc.ir.graph import Graph, Value
-from ssmc.ir.op import Array
 
 MIN_STEPS = 3  # fewer steps than this are no recurrence that could be told from anything else
 BATCH, LENGTH = 3, 11
@@ -35,7 +34,7 @@ class Access:
     keep: bool
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Survey:
     """A graph run at one or two sample points (two where the batch is dynamic).
 
@@ -64,6 +63,18 @@ class Survey:
 
     def operands(self, call: Call) -> list[Value | None]:
         return [None if v is None else self.canon[v] for v in call.operands]
+
+    def squeezed(self, value: Value, axis: int) -> Value | None:
+        """A static value without an axis, as if a node gave it; None where it is not static."""
+        arrays = [static.get(value) for static in self.static]
+        if any(a is None for a in arrays):
+            return None
+        new = Value(f"{value}.squeezed.{axis}")
+        for static, shapes, array in zip(self.static, self.shapes, arrays, strict=True):
+            static[new] = np.squeeze(np.asarray(array), axis)
+            shapes[new] = static[new].shape
+        self.canon[new] = new
+        return new
 
     def signature(self, call: Call) -> Any:
         """What two nodes share when they do the same to their operands."""
@@ -112,7 +123,9 @@ class Survey:
         for call in self.listing.calls:
             for value in call.results:
                 access = self.accesses.get(self.canon[value])
-                if access is not None and self.shape(access.stream)[access.axis] == length:
+                if access is None or access.stream in found:
+                    continue  # a part of what one step computes is no step
+                if self.shape(access.stream)[access.axis] == length:
                     found[value] = (access.index, access.index)
             if call.results[0] in found or call.results[0] in cut:
                 continue
@@ -130,9 +143,7 @@ def survey(graph: Graph) -> Survey | None:
         return None
     types = input_types(graph)
     batches = [BATCH, BATCH + 1] if is_dynamic(types)[0] else [BATCH]
-    points = [
-        sample_inputs(listing, concrete_shapes(types, batch, LENGTH), types, seed=5 + batch) for batch in batches
-    ]
+    points = [sample_inputs(listing, concrete_shapes(types, batch, LENGTH), types, seed=5 + batch) for batch in batches]
     found = Survey(graph, listing, points)
     for point in points:
         _run(found, point)
@@ -245,12 +256,14 @@ def _access(found: Survey, call: Call, stream: Value, value: Value) -> Access | 
         return Access(stream, axis, start, True)
     if any(v is not None and a is None for v, a in zip(call.operands[1:], arrays[1:], strict=True)):
         return None
-    parts = {a: part for a, part in slices_of(arrays, call.attrs, len(shape))}
+    parts = dict(slices_of(arrays, call.attrs, len(shape)))
     return Access(stream, axis, range(shape[axis])[parts[axis]][0], True) if axis in parts else None
 
 
 def same_colours(found: Survey, values: Sequence[Value | None], reference: Sequence[Value | None], level: int) -> bool:
     """Are two lists of operands computed alike, looking `level` nodes back?"""
     colours = found.colours[level]
-    return all((a is None) == (b is None) and (a is None or b is None or colours[a] == colours[b])
-               for a, b in zip(values, reference, strict=True))
+    return all(
+        (a is None) == (b is None) and (a is None or b is None or colours[a] == colours[b])
+        for a, b in zip(values, reference, strict=True)
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from ssmc.ir.functions import REDUCE
 from ssmc.ir.op import Array, Attribute, Op, OpSpec, align
 from ssmc.ir.tensor import Tensor
-from ssmc.ir.types import ConstantType, SequenceType, StreamType, ValueType, join
+from ssmc.ir.types import ConstantType, SequenceType, StreamType, ValueType, join, outer_axes
 from ssmc.statespace import StateSpace, simulate
 
 
@@ -41,7 +41,8 @@ def _ssm(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ..
     system: StateSpace = op["system"]
     u, dt, x0 = (*arrays, None, None)[:3]
     if x0 is not None:
-        x0 = x0.reshape(-1, system.groups, system.states)
+        outer = x0.shape[: outer_axes(kinds[2])]  # a constant is the same for every sequence
+        x0 = x0.reshape(*outer, system.groups, system.states)
     reverse = bool(op["reverse"])
     if reverse:
         u, dt = u[:, ::-1], None if dt is None else dt[:, ::-1]

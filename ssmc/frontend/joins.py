@@ -1,0 +1,158 @@
+"""Nodes that put per-step values together along one axis: Concat, sequences, chains of scattered writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.evaluate import run_call
+from ssmc.frontend.kernels import axes_of
+from ssmc.frontend.listing import Call
+from ssmc.frontend.survey import MIN_STEPS, Survey
+from ssmc.ir.graph import Value
+from ssmc.ir.op import Array
+
+SCATTERS = ("ScatterElements", "ScatterND")
+
+
+@dataclass(frozen=True)
+class Join:
+    """`value` holds `members` one after another along `axis`.
+
+    With `keep` the members have that axis already, with size one; else they are stacked on it.
+    """
+
+    value: Value
+    axis: int
+    members: tuple[Value, ...]
+    keep: bool
+
+
+def find_joins(survey: Survey) -> list[Join]:
+    """All joins of at least `MIN_STEPS` members, in the order of the graph."""
+    found = []
+    inner = {  # writes that a later write goes on from
+        survey.canon[call.operands[0]]
+        for call in survey.listing.calls
+        if call.kind in (*SCATTERS, "SequenceInsert") and call.operands[0] is not None
+    }
+    for call in survey.listing.calls:
+        value = call.results[0]
+        if survey.is_static(value) or survey.canon[value] != value:
+            continue
+        join = None
+        if call.kind == "Concat":
+            join = _concatenation(survey, call, [v for v in survey.operands(call) if v is not None])
+        elif call.kind == "ConcatFromSequence":
+            join = _sequence(survey, call)
+        elif call.kind in SCATTERS and value not in inner:
+            join = _writes(survey, call)
+        if join is not None and len(join.members) >= MIN_STEPS:
+            found.append(join)
+    return found
+
+
+def _concatenation(survey: Survey, call: Call, operands: Sequence[Value]) -> Join | None:
+    if len(operands) < MIN_STEPS:
+        return None
+    axis = int(call.attrs["axis"]) % len(survey.shape(call.results[0]))
+    return _joined(survey, call.results[0], operands, axis)
+
+
+def _joined(survey: Survey, value: Value, operands: Sequence[Value], axis: int) -> Join | None:
+    """The join of values that have the axis, with size one; where they only just got it, of what was before."""
+    if any(survey.shape(v)[axis] != 1 for v in operands):
+        return None
+    inner = [_unsqueezed(survey, v, axis) for v in operands]
+    if any(v is not None for v in inner):
+        inner = [before or survey.squeezed(v, axis) for v, before in zip(operands, inner, strict=True)]
+    if all(v is not None for v in inner):
+        return Join(value, axis, tuple(v for v in inner if v is not None), keep=False)
+    return Join(value, axis, tuple(operands), keep=True)
+
+
+def _unsqueezed(survey: Survey, value: Value, axis: int) -> Value | None:
+    """What `value` was before it got the axis, if an Unsqueeze gave it."""
+    call = survey.listing.producer.get(value)
+    if call is None or call.kind != "Unsqueeze" or call.operands[0] is None:
+        return None
+    axes = axes_of([None, *(survey.array(v) for v in call.operands[1:])], call.attrs, 1)
+    rank = len(survey.shape(value))
+    return survey.canon[call.operands[0]] if axes is not None and [a % rank for a in axes] == [axis] else None
+
+
+def _sequence(survey: Survey, call: Call) -> Join | None:
+    """ConcatFromSequence of a sequence that was constructed, or filled by inserts at its end."""
+    members: list[Value] = []
+    source = survey.operands(call)[0]
+    while source is not None:
+        maker = survey.listing.producer.get(source)
+        operands = [] if maker is None else survey.operands(maker)
+        if maker is not None and maker.kind == "SequenceInsert" and (len(operands) < 3 or operands[2] is None):
+            members.insert(0, operands[1])  # type: ignore[arg-type]
+            source = operands[0]
+            continue
+        if maker is None or maker.kind not in ("SequenceConstruct", "SequenceEmpty"):
+            return None
+        members = [v for v in operands if v is not None] + members
+        break
+    if len(members) < MIN_STEPS:
+        return None
+    axis = int(call.attrs["axis"]) % len(survey.shape(call.results[0]))
+    if call.attrs.get("new_axis", 0):
+        return Join(call.results[0], axis, tuple(members), keep=False)
+    return _joined(survey, call.results[0], members, axis)
+
+
+def _writes(survey: Survey, call: Call) -> Join | None:
+    """A chain of writes that fills a tensor index by index along one axis."""
+    shape = survey.shape(call.results[0])
+    written: dict[int, tuple[Value, bool]] = {}
+    axis: int | None = None
+    here: Call | None = call
+    while here is not None and here.kind == call.kind:
+        operands = survey.operands(here)
+        region = _region(survey, here, operands, shape)
+        if region is None or axis not in (None, region[0]):
+            return None
+        axis = region[0]
+        assert operands[2] is not None
+        written.setdefault(region[1], (operands[2], region[2]))
+        here = None if operands[0] is None else survey.listing.producer.get(operands[0])
+    if axis is None or sorted(written) != list(range(shape[axis])):
+        return None
+    members = [written[index] for index in range(shape[axis])]
+    if len({keep for _, keep in members}) != 1:
+        return None
+    if members[0][1]:
+        return _joined(survey, call.results[0], [v for v, _ in members], axis)
+    return Join(call.results[0], axis, tuple(v for v, _ in members), keep=False)
+
+
+def _region(
+    survey: Survey, call: Call, operands: Sequence[Value | None], shape: tuple[int, ...]
+) -> tuple[int, int, bool] | None:
+    """(axis, index, keep) if the node writes its updates, in order, to one index of one axis; found by running it."""
+    indices: Any = survey.array(operands[1])
+    update = operands[2]
+    if indices is None or update is None or call.attrs.get("reduction", b"none") not in (b"none", "none"):
+        return None
+    target = survey.shape(update)
+    marks = np.arange(np.prod(target, dtype=np.int64), dtype=np.float64).reshape(target)
+    result: Array = np.asarray(run_call(call, [np.full(shape, -1.0), indices, marks])[0])
+    places = np.argwhere(result >= 0)
+    if len(places) != marks.size or not len(places):
+        return None
+    for axis in range(len(shape)):
+        index = int(places[0, axis])
+        whole = marks.size * shape[axis] == result.size
+        if not whole or shape[axis] < MIN_STEPS or not (places[:, axis] == index).all():
+            continue
+        part = np.take(result, index, axis=axis)
+        kept = (*shape[:axis], 1, *shape[axis + 1 :])
+        if target in (part.shape, kept) and np.array_equal(part, marks.reshape(part.shape)):
+            return axis, index, target == kept
+    return None
