@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.evaluate import body_of, evaluate, scan_form
+from ssmc.frontend.evaluate import body_of, scan_form
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.loop import concat_from_sequence, translate_loop
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.stacking import sequence_of
 from ssmc.frontend.translator import Samples, Translator
-from ssmc.frontend.unrolling import Rolled
 from ssmc.ir.graph import Value
 from ssmc.ir.ops.onnx_op import region
 
@@ -98,80 +97,9 @@ def _if(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracke
     return inner.demand(list(body.outputs.values()))
 
 
-def _steps(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """Rolled-up steps: the template is one step of a recurrence."""
-    rolled: Rolled = call.op["rolled"]
-    known = dict(zip(rolled.operands, items, strict=True))
-    points = _rolled_points(translator, call, rolled)
-    inner = Translator(rolled.body, translator.builder, Samples(rolled.body, points), translator.findings, in_step=True)
-    inner.env.update(known)
-    like: Value | None = None
-    for value, leaf in rolled.leaves.items():
-        source = known[leaf.source]
-        if isinstance(source, Known):
-            raise Unsupported("it steps through a constant")
-        axis = leaf.axis % len(source.shape)
-        step = _step_of(translator, source, axis, rolled.backward)
-        assert isinstance(step, Flow)
-        if leaf.kept:
-            axes, shape = step.axes[:axis] + "f" + step.axes[axis:], (*step.shape[:axis], 1, *step.shape[axis:])
-            features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
-            step = Flow(translator.builder.reshape(step.value, features), axes, shape)  # type: ignore[arg-type]
-        inner.env[value], like = step, step.value
-    assert like is not None
-    states = []
-    for state in rolled.states:
-        shape = np.shape(points[0][state.current])
-        initial = Known(np.zeros(shape)) if state.initial is None else inner.lookup(state.initial)
-        assert isinstance(initial, Flow | Known)
-        states.append(State(str(state.current), state.current, state.following, _broadcast(initial, shape)))
-    lift_states(inner, states, "unrolled steps", like)
-    found: list[Tracked] = []
-    for item, collected in zip(inner.demand([c.piece for c in rolled.collected]), rolled.collected, strict=True):
-        found.append(_joined(translator, item, like, collected.axis, collected.backward, rolled.length))
-    for item in inner.demand(list(rolled.last.values())):
-        if isinstance(item, Flow):
-            stream = translator.builder.stream(item.value, like)
-            item = Flow(translator.builder.add("pool", [stream], kind="last"), item.axes, item.shape)
-        found.append(item)
-    return found
-
-
-def _broadcast(item: Flow | Known, shape: tuple[int, ...]) -> Flow | Known:
-    return Known(np.broadcast_to(item.array, shape)) if isinstance(item, Known) else item
-
-
-def _joined(translator: Translator, item: Tracked, like: Value, axis: int, backward: bool, length: int) -> Tracked:
-    """Pieces of size one along `axis`, joined there."""
-    if not isinstance(item, Flow):
-        return item
-    place = axis % len(item.shape)
-    if item.axes[place] != "f" or item.shape[place] != 1:
-        raise Unsupported("its steps give pieces of more than one entry")
-    axes, shape = item.axes[:place] + item.axes[place + 1 :], (*item.shape[:place], *item.shape[place + 1 :])
-    features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
-    piece = Flow(translator.builder.reshape(item.value, features), axes, shape)  # type: ignore[arg-type]
-    return sequence_of(translator.builder, piece, like, place, backward, length)
-
-
-def _rolled_points(translator: Translator, call: Call, rolled: Rolled) -> list[dict[Value, Any]]:
-    points = []
-    rng = np.random.default_rng(0)
-    for outer in range(len(translator.samples.points)):
-        given = translator.samples.at(outer, rolled.operands)
-        currents = [state.current for state in rolled.states]
-        for inputs in ({v: v for v in rolled.leaves}, rolled.later):
-            seen = evaluate(rolled.original, given, [*inputs.values(), *currents])
-            point = {**given, **{v: seen[w] for v, w in inputs.items()}}
-            point.update({v: rng.standard_normal(np.shape(seen[v])) for v in currents if v not in inputs})
-            points.append(point)
-    return points
-
-
 CONTROL_RULES: dict[str, Callable[[Translator, Call, Sequence[Any]], list[Tracked]]] = {
     "Scan": _scan,
     "If": _if,
-    "Steps": _steps,
     "Loop": translate_loop,
     "ConcatFromSequence": concat_from_sequence,
 }

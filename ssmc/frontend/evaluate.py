@@ -152,11 +152,4 @@ def _if(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     return _run_body(call, chosen, [], captured)
 
 
-def _steps(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
-    """Unrolled steps that were rolled up: run as they stand in the file."""
-    rolled = call.op["rolled"]
-    found = evaluate(rolled.original, dict(zip(rolled.operands, arrays, strict=True)), call.results)
-    return [found[value] for value in call.results]
-
-
-CONTROL = {"Scan": _scan, "Loop": _loop, "If": _if, "Steps": _steps}
+CONTROL = {"Scan": _scan, "Loop": _loop, "If": _if}

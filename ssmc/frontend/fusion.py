@@ -133,6 +133,10 @@ class _Fusion:
         for r, m in through.matrices.items():
             rest[r] = (rest[r] + m).tocsr() if r in rest else m
         wider = Form(rest, form.offset, form.size)
+        near = inside | {r.node for r in form.matrices}
+        for r, m in rest.items():
+            if np.any(abs(m).sum(axis=0) == 0) and any(user not in near for user, _ in graph.users(r)):
+                return None  # a part of a larger value, whose rest is none of this system's business
         return wider if wider.entries <= form.entries + self.linearity.parameters(node) else None
 
     # -- downwards -----------------------------------------------------------------------------------------

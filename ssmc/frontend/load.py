@@ -24,9 +24,10 @@ from ssmc.frontend.model import Model, Proof, count_other_ops, describe_systems
 from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, require, run_file, run_graph
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner, step_through
+from ssmc.frontend.registers import recognise_registers
+from ssmc.frontend.reroll import reroll
 from ssmc.frontend.step import ambiguous, pair_states
 from ssmc.frontend.translator import Samples, Translator
-from ssmc.frontend.unrolling import roll_up
 from ssmc.interface import Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
@@ -39,6 +40,7 @@ SIMPLIFICATIONS = (
     fuse_systems,
     merge_duplicates,  # fusing makes equal what was not
     fuse_systems,
+    recognise_registers,
 )
 BATCH, LENGTH, STEPS = 3, 11, 6
 
@@ -133,6 +135,8 @@ class _Source:
     tolerance: float
 
     def __post_init__(self) -> None:
+        self.file: Listing = list_calls(self.graph)  # as it is, for the proofs
+        self.graph = reroll(self.graph)
         self.listing: Listing = list_calls(self.graph)
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.shapes = concrete_shapes(self.types, BATCH, LENGTH)
@@ -154,10 +158,8 @@ class _Source:
         return sample_inputs(self.listing, self.shapes, self.types, seed)
 
     def _translator(self, in_step: bool) -> Translator:
-        if not hasattr(self, "_rolled"):
-            self._rolled = roll_up(self.listing, Samples(self.listing, [self._point(0)]))
-        samples = Samples(self._rolled, [self._point(0), self._point(1)])
-        return Translator(self._rolled, Builder(Graph("model")), samples, Findings(), in_step)
+        samples = Samples(self.listing, [self._point(0), self._point(1)])
+        return Translator(self.listing, Builder(Graph("model")), samples, Findings(), in_step)
 
     # -- sequence models -----------------------------------------------------------------------------------
 
@@ -261,14 +263,14 @@ class _Source:
     def _simplify(self, attempt: _Attempt) -> None:
         graph = attempt.graph
         graph.prune()
-        renamed: dict[str, str] = {}
         recognise_activations(graph)
         for step in SIMPLIFICATIONS:
-            new = step(graph)
-            renamed = {old: new.get(name, name) for old, name in renamed.items()} | new
+            renamed = step(graph)
+            for k, lift in enumerate(attempt.findings.lifts):
+                attempt.findings.lifts[k] = replace(lift, node=renamed.get(lift.node, lift.node))
         graph.prune()
-        lifts = [replace(lift, node=renamed.get(lift.node, lift.node)) for lift in attempt.findings.lifts]
-        attempt.findings.lifts = list({lift.node: lift for lift in lifts if lift.node in graph}.values())
+        found = {lift.node: lift for lift in attempt.findings.lifts if lift.node in graph}
+        attempt.findings.lifts = list(found.values())
         attempt.inputs = tuple(self._with_role(graph, port) for port in attempt.inputs)
 
     def _with_role(self, graph: Graph, port: Port) -> Port:
@@ -294,7 +296,7 @@ class _Source:
             arrays = self._proof_inputs(attempt, batch, length, seed=7 + number)
             batch, length = _sizes(attempt.inputs, arrays)
             found = run_graph(attempt.graph, attempt.inputs, attempt.outputs, arrays)
-            exact = run_file(self.listing, attempt.inputs, attempt.states, attempt.form, arrays)
+            exact = run_file(self.file, attempt.inputs, attempt.states, attempt.form, arrays)
             exact = {port.name: exact[port.name] for port in attempt.outputs}
             attempt.proofs += compare("the file in float64", found, exact, batch, length, self.tolerance)
             require(attempt.proofs, str(self.path))

@@ -14,6 +14,8 @@ from ssmc.frontend.regions import Region
 from ssmc.ir.op import Array
 
 TOLERANCE = 1e-9
+ROUNDING = 1e-12
+ECHO = 2e-7  # energy from the future, relative to the past: what a spectrum stored in float32 leaves behind
 MAX_INPUTS = 1024  # features of all entries together, for a region in which they may all meet
 
 
@@ -78,8 +80,11 @@ def _batch_axes(region: Region, batch: int | None) -> list[int | None]:
             chosen = [slice(None)] * array.ndim
             chosen[flow.axes.index("b")] = slice(0, 1)
             array[tuple(chosen)] = new[tuple(chosen)]
-    change = np.abs(region.run(second) - region.run(first))
-    return [i for i in places if not np.any(np.delete(change, 0, axis=i))]
+    before = region.run(first)
+    change = np.abs(region.run(second) - before)
+    # A matrix product may round a row otherwise when another row changes.
+    noise = ROUNDING * float(np.abs(before).max(initial=0.0))
+    return [i for i in places if not np.any(np.delete(change, 0, axis=i) > noise)]
 
 
 def probe(region: Region) -> Kernels:
@@ -188,15 +193,17 @@ def _kernels(
     if not np.isfinite(scale):
         return None
     causal[np.abs(causal) <= 1e-13 * scale] = 0.0
-    ahead = future if np.abs(future).max(initial=0.0) > 1e-12 * scale else None
-    return Kernels(axes, inputs, causal, ahead, resting[0, 0], 0.0)
+    echo = float(np.linalg.norm(future)) / max(float(np.linalg.norm(causal)), 1e-300)
+    if echo <= ECHO and not np.any(resting):
+        return Kernels(axes, inputs, causal, None, resting[0, 0], echo)
+    return Kernels(axes, inputs, causal, future, resting[0, 0], 0.0)
 
 
 def _explains(kernels: Kernels, region: Region, arrays: Sequence[Array], answer: Array, scale: float) -> bool:
     """Does convolution with the kernels give the region's answer?"""
     u = np.concatenate([to_steps(x, f.axes) for x, f in zip(arrays, region.flows, strict=True)], axis=2)
     wanted = to_steps(answer, kernels.axes)
-    return bool(np.abs(convolved(kernels, u) - wanted).max(initial=0.0) <= TOLERANCE * scale)
+    return bool(np.abs(convolved(kernels, u) - wanted).max(initial=0.0) <= max(TOLERANCE, 5 * kernels.error) * scale)
 
 
 def convolved(kernels: Kernels, u: Array) -> Array:
