@@ -17,6 +17,7 @@ from backends.epochcore.arch import Arch, parse_arch
 from backends.epochcore.parameters import param_words
 from isa import Instruction, Program
 from ssmc.diagnostics import UserError
+from ssmc.target import Stats
 
 if TYPE_CHECKING:
     from backends.epochcore.machine import Machine
@@ -97,7 +98,8 @@ Item = Loop | Do
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked program. `slots` in order of their numbers; `rates` the `rate` instruction of each register."""
+    """A checked program. `slots` in order of their numbers; `rates` the `rate` instruction of each register; `costs`
+    by batch and steps, as far as they have been asked for."""
 
     program: Program
     arch: Arch
@@ -106,6 +108,7 @@ class Plan:
     slots: tuple[Slot, ...]
     addresses: tuple[tuple[Slot, int], ...]
     rates: Mapping[str, Instruction]
+    costs: dict[tuple[int, int], Stats] = field(default_factory=dict)
     _memory: dict[tuple[tuple[int, ...], ...], list[list[Array]]] = field(default_factory=dict)
 
     def borrow(self, shapes: tuple[tuple[int, ...], ...]) -> list[Array]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from backends.epochcore.arch import Arch
@@ -157,7 +156,6 @@ def measure(
     steps: int,
     *,
     trace: bool = False,
-    saturations: Mapping[str, int] | None = None,
 ) -> tuple[Stats, tuple[Mapping[str, Any], ...]]:
     """Cycles, seconds and energy of a run of `batch` sequences of `steps` steps, and its trace.
 
@@ -168,13 +166,8 @@ def measure(
         events = [{"name": "thread_name", "ph": "M", "pid": 0, "tid": tid, "args": name} for tid, name in names]
         timeline = _time(program, arch, batch, steps, events)
     else:
-        events, timeline = [], _kept(program, arch, batch, steps)
-    return _stats(timeline, batch, saturations or {}), tuple(events)
-
-
-@lru_cache(maxsize=64)
-def _kept(program: Program, arch: Arch, batch: int, steps: int) -> Timeline:
-    return _time(program, arch, batch, steps, None)
+        events, timeline = [], _time(program, arch, batch, steps, None)
+    return _stats(timeline, batch), tuple(events)
 
 
 def _time(program: Program, arch: Arch, batch: int, steps: int, events: list[dict[str, Any]] | None) -> Timeline:
@@ -222,7 +215,7 @@ def _repeat(timeline: Timeline, before: Mapping[int | None, Layer], end: int, is
     timeline.issued += more * (timeline.issued - issued)
 
 
-def _stats(timeline: Timeline, batch: int, saturations: Mapping[str, int]) -> Stats:
+def _stats(timeline: Timeline, batch: int) -> Stats:
     arch, program = timeline.arch, timeline.program
     elements = arch.array.rows * arch.array.cols
     rows = []
@@ -236,8 +229,6 @@ def _stats(timeline: Timeline, batch: int, saturations: Mapping[str, int]) -> St
         name, op, nodes = (source.layer, source.op, source.onnx_nodes) if source else ("setup", "setup", ())
         rows.append(LayerStats(name, nodes, op, layer.cycles, seconds, energy, used))
     notes: dict[str, Any] = {"breakdown_joules": _breakdown(timeline), "instructions_issued": timeline.issued}
-    if program.meta.get("numbers") != "ideal":
-        notes["saturations"] = dict(saturations)
     return Stats(
         target="epochcore",
         arch=arch.name,
