@@ -75,7 +75,7 @@ def readings(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -
             for letter, size in zip(letters, shapes[name], strict=True):
                 if letter in sizes:
                     sizes[letter].add(size)
-        return len(sizes["t"]) == 1 and len(sizes["b"]) <= 1
+        return len(sizes["t"]) == 1 and sizes["t"] != {1} and len(sizes["b"]) <= 1
 
     ranked = sorted(product(*(enumerate(o) for o in options)), key=lambda chosen: sum(i for i, _ in chosen))
     found = (tuple(letters for _, letters in chosen) for chosen in ranked)

@@ -289,6 +289,8 @@ class _Source:
     def _prove(self, attempt: _Attempt) -> None:
         """The lifted graph against the file, in float64 and by onnxruntime, at two sizes where they are dynamic."""
         dynamic_batch, dynamic_length = is_dynamic(self.types)
+        # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
+        allowed = max([self.tolerance, *(10 * lift.proof_error for lift in attempt.findings.lifts)])
         sizes = [(BATCH, LENGTH)]
         if attempt.form == "sequence" and (dynamic_batch or dynamic_length):
             sizes.append((BATCH + 2 if dynamic_batch else BATCH, LENGTH + 6 if dynamic_length else LENGTH))
@@ -298,7 +300,7 @@ class _Source:
             found = run_graph(attempt.graph, attempt.inputs, attempt.outputs, arrays)
             exact = run_file(self.file, attempt.inputs, attempt.states, attempt.form, arrays)
             exact = {port.name: exact[port.name] for port in attempt.outputs}
-            attempt.proofs += compare("the file in float64", found, exact, batch, length, self.tolerance)
+            attempt.proofs += compare("the file in float64", found, exact, batch, length, allowed)
             require(attempt.proofs, str(self.path))
             attempt.proofs += compare(
                 "onnxruntime", found, self._run(attempt, arrays), batch, length, RUNTIME_TOLERANCE
