@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,11 @@ def test_help_is_quick_and_imports_little() -> None:
     for heavy in ("numpy", "onnx", "rich", "lark", "networkx", "pydantic", "scipy"):
         assert f"'{heavy}'" not in out.splitlines()[-1]
     command = [sys.executable, "-m", "ssmc.cli.main", "--help"]
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.5  # the goal is 0.2 s on an idle machine; see benchmarks
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert busy < 0.3  # of the processor's time, so that other work does not count; benchmarks measure the clock
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -74,7 +73,8 @@ def test_the_whole_road(ssmc: Ssmc, folder: Path, target: str) -> None:
     energy = sum(layer["energy_joules"] or 0 for layer in stats["layers"])
     assert energy <= stats["energy_joules"] * (1 + 1e-9)
     trace = json.loads((folder / "t.json").read_text())
-    assert trace["traceEvents"] and {"ph", "ts", "pid"} <= set(trace["traceEvents"][0])
+    slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert slices and all({"name", "ts", "dur", "pid", "tid"} <= set(event) for event in slices)
     again = json.loads(ssmc("run", "p.ssmx", "--input", "x.npz", "--json").out)
     assert again == stats
     told = ssmc("run", "p.ssmx", "--input", "x.npz", "--layers").out

@@ -80,9 +80,10 @@ class Model:
         return self.graph.add(op, operands, attrs, provenance=[f"{op}_{self.serial}"])
 
     def dt(self) -> Value:
+        """The elapsed time at the stream's rate: after an event pooling, that of all the events that became one."""
         if self.elapsed is None:
-            self.elapsed = self.input("dt", StreamType((), rate=self.rate), "dt")
-        return self.elapsed
+            self.elapsed = self.input("dt", StreamType(()), "dt")
+        return self.elapsed if self.rate == 1 else self.add("downsample", self.elapsed, stride=2, kind="sum")
 
     @property
     def rate(self):

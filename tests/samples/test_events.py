@@ -31,7 +31,7 @@ def test_events_rebuild_the_signal_to_within_one_delta(signal: np.ndarray, size:
     jumps = np.zeros_like(signal, dtype=float)
     if len(ids):
         after = np.cumsum(dt.astype(float))
-        first = int(np.flatnonzero((np.abs(signal) >= size).any(axis=1))[0])
+        first = int(np.flatnonzero((np.abs(signal.astype(float)) >= size).any(axis=1))[0])
         samples = first + np.rint(after * rate).astype(int)
         np.add.at(jumps, (samples, ids // 2), np.where(ids % 2 == 0, size, -size))
     assert np.all(np.abs(np.cumsum(jumps, axis=0) - signal) < size * (1 + 1e-5))

@@ -29,6 +29,8 @@ def _ssm_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
         raise ValueError("an asynchronous system, and no other, needs the elapsed time 'dt'")
     if kinds[1] is not None and kinds[1].shape != ():
         raise ValueError(f"'dt' must be one number a step, not features {kinds[1].shape}")
+    if isinstance(kinds[1], StreamType) and kinds[1].rate != u.rate:
+        raise ValueError(f"'dt' has the rate {kinds[1].rate}, 'u' {u.rate}")
     states = (system.groups * system.states,)
     if kinds[2] is not None and kinds[2].shape != states:
         raise ValueError(f"'x0' has the shape {kinds[2].shape}, the system {states} states")
