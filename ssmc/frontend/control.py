@@ -41,7 +41,7 @@ def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Trac
         raise Unsupported("nothing that it scans depends on the input")
     length = next(item.shape[a] for item, a in zip(own[form.states :], form.input_axes, strict=True))
     states = [State(str(k), names[k], outputs[k], own[k]) for k in range(form.states)]
-    last = lift_states(inner, states, "Scan", like)
+    last = lift_states(inner, states, call.op.get("disguise") or "Scan", like)
     found: list[Tracked] = [last[str(k)] for k in range(form.states)]
     for k, item in enumerate(inner.demand(outputs[form.states :])):
         found.append(sequence_of(translator.builder, item, like, form.output_axes[k], form.output_reversed[k], length))

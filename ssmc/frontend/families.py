@@ -136,6 +136,8 @@ class Unrolling:
         if _is_core(values, first, last):
             return Fixed(final)
         survey = self.survey
+        if _runs_backward([self.span(v) for v in values[: max(last // 2 + 1, 2)] if v is not None]):
+            return self._read_foreign(values)
         if final in survey.accesses:
             stream = self._read_stream(values, last)
             if stream is not None:
@@ -147,6 +149,15 @@ class Unrolling:
             if found is not None:
                 return found
         return self._read_nodes(values, last)
+
+    def _read_foreign(self, values: Tuple) -> Reading | None:
+        """What runs in the other direction, as a stream that it gives."""
+        source: Reading | None = self.read_elsewhere(self, values)
+        if source is None:
+            return None
+        family = ForeignFamily(self.length, source)
+        self.families.append(family)
+        return Reading(family)
 
     def _read_stream(self, values: Tuple, last: int) -> Reference | None:
         accesses = self.survey.accesses
@@ -215,24 +226,11 @@ class Unrolling:
 
         def alike(v: Value) -> bool:
             other = survey.listing.producer.get(v)
-            return (
-                other is not None
-                and v.index == index
-                and survey.signature(other) == signature
-                and not survey.is_static(v)
-            )
+            return other is not None and v.index == index and survey.signature(other) == signature
 
         first = _common_from(values, last, alike)
         if not _is_core(values, first, last):
             return None
-        spans = [self.span(values[k]) for k in range(first, last + 1) if values[k] is not None]
-        if _runs_backward(spans):
-            source: Reading | None = self.read_elsewhere(self, values)
-            if source is None:
-                return None
-            foreign = ForeignFamily(self.length, source)
-            self.families.append(foreign)
-            return Reading(foreign)
         delay = self._delay(values, first, last)
         nodes: list[Call | None] = [None] * self.length
         claims: dict[tuple[int, int], Value] = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,69 +13,83 @@ from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.listing import list_calls
 from ssmc.ir.op import Array
 
-MAX_UNKNOWNS = 1024
+if TYPE_CHECKING:
+    from ssmc.frontend.reroll import Attempt
+    from ssmc.frontend.scans import Plan
+
+MAX_UNKNOWNS = 512
 TOLERANCE = 1e-6  # as in `reroll`
 
+Key = tuple[int, int]
+Shape = tuple[int, ...]
 
-def solve_initial(plan: Any, attempt: Any, survey: Any) -> dict[tuple[int, int], Array] | None:
+
+def solve_initial(plan: Plan, attempt: Attempt) -> dict[Key, Array] | None:
     """Constant initial values with which a plan gives what the unrolled nodes give; None where there are none.
 
-    The outputs are affine in the initial values of a linear recurrence, so that a probe of each value tells all.
+    The outputs are affine in the initial values of a linear recurrence, so that a probe of each value tells all. Values
+    that are the same for every sample of the batch are tried first.
     """
-    made_up: dict[tuple[int, int], Any] = attempt.made_up[plan]
+    made_up = attempt.made_up[plan]
     if not made_up:
         return None
-    listing = list_calls(attempt.graph)
+    survey, listing = plan.survey, list_calls(attempt.graph)
     pairs = [(old, new) for old, new, owner in attempt.replaced if owner is plan]
     point = survey.points[0]
     old = evaluate(survey.listing, point, [a for a, _ in pairs])
     expected = _flat([old[a] for a, _ in pairs])
-    shapes = {key: _one_sample(plan.state_shapes(plan.histories[key[0]])) for key in made_up}
-    sizes = {key: int(np.prod(shape)) for key, shape in shapes.items()}
-    count = sum(sizes.values())
+    operands = [v for v in attempt.graph.operands(attempt.scans[plan].node) if v is not None]
+    whole = {key: plan.state_shapes(plan.histories[key[0]]) for key in made_up}
+    try:
+        given = evaluate(listing, point, [v for v in operands if v not in made_up.values()])
+
+        def respond(parts: Mapping[Key, Array]) -> Array:
+            feed = dict(given)
+            feed.update((made_up[key], np.broadcast_to(part, whole[key][0])) for key, part in parts.items())
+            found = evaluate(listing, feed, [b for _, b in pairs])
+            return _flat([found[b] for _, b in pairs])
+
+        for tied in (True, False):
+            found = _solve(respond, expected, {key: _one_sample(shapes, tied) for key, shapes in whole.items()})
+            if found is not None:
+                return found
+    except UserError:
+        return None
+    return None
+
+
+def _solve(
+    respond: Callable[[Mapping[Key, Array]], Array], expected: Array, shapes: Mapping[Key, Shape]
+) -> dict[Key, Array] | None:
+    count = sum(map(prod, shapes.values()))
     if count > MAX_UNKNOWNS:
         return None
-    operands = [v for v in attempt.graph.operands(attempt.scans[plan].node) if v not in made_up.values()]
-    try:
-        given = evaluate(listing, point, operands)
-    except UserError:
-        return None
-    full = {key: plan.state_shapes(plan.histories[key[0]])[0] for key in made_up}
 
-    def split(x: Array) -> dict[tuple[int, int], Array]:
+    def split(x: Array) -> dict[Key, Array]:
         parts, start = {}, 0
-        for key, size in sizes.items():
-            parts[key] = x[start : start + size].reshape(shapes[key])
-            start += size
+        for key, shape in shapes.items():
+            parts[key] = x[start : start + prod(shape)].reshape(shape)
+            start += prod(shape)
         return parts
 
-    def respond(x: Array) -> Array:
-        feed = dict(given)
-        feed.update((made_up[key], np.broadcast_to(part, full[key])) for key, part in split(x).items())
-        found = evaluate(listing, feed, [b for _, b in pairs])
-        return _flat([found[b] for _, b in pairs])
-
-    try:
-        x = _solve(respond, expected, count)
-    except UserError:
-        return None
-    return None if x is None else split(x)
-
-
-def _solve(respond: Callable[[Array], Array], expected: Array, count: int) -> Array | None:
-    base = respond(np.zeros(count))
+    base = respond(split(np.zeros(count)))
     if base.shape != expected.shape or not np.isfinite(base).all():
         return None
-    matrix = np.stack([respond(unit) - base for unit in np.eye(count)], axis=1)
+    matrix = np.stack([respond(split(unit)) - base for unit in np.eye(count)], axis=1)
+    if not np.isfinite(matrix).all():
+        return None
     x: Array = np.linalg.lstsq(matrix, expected - base, rcond=None)[0]
-    error = float(np.abs(respond(x) - expected).max(initial=0.0))
-    return x if error <= TOLERANCE * max(float(np.abs(expected).max(initial=0.0)), 1e-12) else None
+    error = float(np.abs(respond(split(x)) - expected).max(initial=0.0))
+    return split(x) if error <= TOLERANCE * max(float(np.abs(expected).max(initial=0.0)), 1e-12) else None
 
 
 def _flat(arrays: list[Any]) -> Array:
     return np.concatenate([np.asarray(a, np.float64).reshape(-1) for a in arrays])
 
 
-def _one_sample(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape of a state, with size one where it follows the batch."""
-    return tuple(d if all(other[i] == d for other in shapes) else 1 for i, d in enumerate(shapes[0]))
+def _one_sample(shapes: list[Shape], tied: bool) -> Shape:
+    """The shape of a state, with size one where it follows the batch (or may be the batch: the first axis)."""
+    return tuple(
+        1 if (tied and i == 0 and len(shapes[0]) > 1) or any(other[i] != d for other in shapes) else d
+        for i, d in enumerate(shapes[0])
+    )

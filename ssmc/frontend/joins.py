@@ -22,13 +22,15 @@ SCATTERS = ("ScatterElements", "ScatterND")
 class Join:
     """`value` holds `members` one after another along `axis`.
 
-    With `keep` the members have that axis already, with size one; else they are stacked on it.
+    With `keep` the members have that axis already, with size one; else they are stacked on it. With `added` it holds
+    their sum.
     """
 
     value: Value
     axis: int
     members: tuple[Value, ...]
     keep: bool
+    added: bool = False
 
 
 def find_joins(survey: Survey) -> list[Join]:
@@ -46,6 +48,8 @@ def find_joins(survey: Survey) -> list[Join]:
         join = None
         if call.kind == "Concat":
             join = _concatenation(survey, call, [v for v in survey.operands(call) if v is not None])
+        elif call.kind == "Sum":
+            join = _sum(survey, call, [v for v in survey.operands(call) if v is not None])
         elif call.kind == "ConcatFromSequence":
             join = _sequence(survey, call)
         elif call.kind in SCATTERS and value not in inner:
@@ -60,6 +64,13 @@ def _concatenation(survey: Survey, call: Call, operands: Sequence[Value]) -> Joi
         return None
     axis = int(call.attrs["axis"]) % len(survey.shape(call.results[0]))
     return _joined(survey, call.results[0], operands, axis)
+
+
+def _sum(survey: Survey, call: Call, operands: Sequence[Value]) -> Join | None:
+    shape = survey.shape(call.results[0])
+    if any(survey.shape(v) != shape for v in operands):
+        return None
+    return Join(call.results[0], 0, tuple(operands), keep=False, added=True)
 
 
 def _joined(survey: Survey, value: Value, operands: Sequence[Value], axis: int) -> Join | None:

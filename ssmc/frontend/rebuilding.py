@@ -52,6 +52,12 @@ class Rebuilder:
             return self.node(kind, [value], axes=[axis])
         return self.node(kind, [value, self.constant(np.array([axis]))])
 
+    def summed(self, value: Value) -> Value:
+        """The sum over the first axis, which goes."""
+        if self.opset < 13:
+            return self.node("ReduceSum", [value], axes=[0], keepdims=0)
+        return self.node("ReduceSum", [value, self.constant(np.array([0]))], keepdims=0)
+
     def taken(self, stream: Value, axis: int, start: int, stride: int, steps: int, size: int) -> Value:
         """The steps of a stream that are read, in the stream's own order."""
         last = start + stride * (steps - 1)

@@ -20,6 +20,7 @@ from ssmc.frontend.families import Family, ForeignFamily, NodeFamily, Reading, U
 from ssmc.frontend.initial import solve_initial
 from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.rebuilding import Rebuilder
+from ssmc.frontend.retiming import retime
 from ssmc.frontend.scans import Output, Plan
 from ssmc.frontend.seeds import Search, Seed
 from ssmc.frontend.survey import Survey, survey
@@ -75,17 +76,19 @@ class _Rolling:
                 self.seeds[seed.join.value] = seed
 
     def _add_plan(self, unrolling: Unrolling, families: Sequence[Any]) -> None:
-        plan = Plan(unrolling, list(families))
-        joined = [
-            seed.reading
-            for seed in self.search.seeds
-            if seed.unrolling is unrolling and seed.reading.family in plan.linked
-        ]
-        inner = [operand for family in plan.linked for operand in family.operands]
-        if not any(isinstance(reading, Reading) and reading.delay for reading in (*inner, *joined)):
+        own = set(families)
+        wanted = [seed.reading for seed in self.search.seeds if seed.unrolling is unrolling]
+        for other in self.search.unrollings.values():
+            wanted += [f.source for f in other.families if isinstance(f, ForeignFamily) and f.source is not None]
+        wanted = [reading for reading in wanted if reading.family in own]
+        inner = [operand for family in families for operand in family.operands]
+        if not any(isinstance(reading, Reading) and reading.delay for reading in (*inner, *wanted)):
             return  # no step looks back: not a loop
+        linked = list(families)
+        retime(linked, wanted)
+        plan = Plan(unrolling, linked)
         self.plans.append(plan)
-        self.plan_of.update((family, plan) for family in plan.linked)
+        self.plan_of.update((family, plan) for family in linked)
 
     def _discard(self, plan: Plan) -> None:
         """Give a plan up, and those that read what it gives."""
@@ -176,7 +179,7 @@ class _Rolling:
                 attempt.graph.prune()
                 return attempt.graph
             for plan in wrong:
-                solved = None if plan.start else solve_initial(plan, attempt, self.survey)
+                solved = None if plan.start else solve_initial(plan, attempt)
                 if solved is None:
                     self._discard(plan)
                 else:
@@ -205,7 +208,8 @@ class _Rolling:
                 self._discard(plan)
                 return None
         for value, plan, number in replaced:
-            attempt.replace(make, self.survey, value, plan, number)
+            seed = self.seeds.get(self.survey.canon[value])
+            attempt.replace(make, self.survey, value, plan, number, seed is not None and seed.join.added)
         try:
             graph.order()
         except ValueError:
@@ -257,7 +261,9 @@ class Attempt:
     def output(self, plan: Plan, number: int) -> Value:
         return Value(self.scans[plan].node, len(plan.states) + number)
 
-    def replace(self, make: Rebuilder, survey: Survey, value: Value, plan: Plan, number: int | None) -> None:
+    def replace(
+        self, make: Rebuilder, survey: Survey, value: Value, plan: Plan, number: int | None, added: bool
+    ) -> None:
         """Let the users of a value read what the plan gives for it."""
         unrolling, own = plan.unrolling, survey.canon[value]
         members = [item for item in unrolling.members(own) if item[0] in plan.linked]
@@ -272,6 +278,7 @@ class Attempt:
             new = make.node("Gather", [self.output(plan, number), make.constant(np.array(at))], axis=0)
         else:
             new = self.output(plan, number)
+            new = make.summed(new) if added else new
         self.graph.replace_uses(value, new)
         self.replaced.append((value, new, plan))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import networkx as nx
@@ -88,6 +88,13 @@ class Plan:
         return len(self.outputs) - 1
 
     def history(self, reading: Reading) -> History:
+        """The history that a delayed reading is of; what the steps themselves compute is no initial value."""
+        inside = set(self.linked)
+        known = tuple(
+            None if v is not None and any(f in inside for f, _, _ in self.unrolling.members(v)) else v
+            for v in reading.initial
+        )
+        reading = replace(reading, initial=known)
         for history in self.histories:
             same = history.family is reading.family and history.index == reading.index
             if same and history.accept(reading):
@@ -253,6 +260,7 @@ class Plan:
             "opset": max(make.opset, 9),
             "regions": {"body": self.body},
             "captured": len(outer),
+            "disguise": "unrolled steps",
         }
         provenance: dict[str, None] = {}
         for family in self.families:

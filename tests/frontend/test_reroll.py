@@ -104,7 +104,9 @@ def test_first_steps(tmp_path: Path, start: str, output: str) -> None:
         states = [w.nodes[[n.output[0] for n in w.nodes].index(states[0]) - 1].input[1], *states]
     values = [first, *states[:-1]] if output == "before" else states
     y = joined(w, values, 1, "concat", [BATCH, STATES])
-    path = w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": projected(w, y, rng, (STATES, 2))}, {"y": 3})
+    path = w.save(
+        tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": projected(w, y, rng, (STATES, 2))}, {"y": 3}
+    )
     assert scans(path) == 1
     assert len(lifted(path).systems) == 1
 

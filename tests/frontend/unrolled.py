@@ -62,9 +62,7 @@ def steps_of(w: Writer, x: str, length: int, axis: int, how: str) -> list[str]:
     if how == "gather":
         return [w.op("Gather", x, w.const(t), axis=axis) for t in range(length)]
     if how == "slice":
-        parts = [
-            w.op("Slice", x, w.const([t]), w.const([t + 1]), w.const([axis]), w.const([1])) for t in range(length)
-        ]
+        parts = [w.op("Slice", x, w.const([t]), w.const([t + 1]), w.const([axis]), w.const([1])) for t in range(length)]
     elif how == "split":
         parts = w.ops("Split", x, w.const([1] * length), results=length, axis=axis)
     else:

@@ -59,6 +59,7 @@ SPEC = OpSpec(
             {},
         ),
         Attribute("captured", int, "how many trailing operands the subgraphs capture", 0),
+        Attribute("disguise", str, "how the file says it, where the node was made from others", ""),
     ),
     _given,
     _evaluate,
