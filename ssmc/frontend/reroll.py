@@ -85,7 +85,7 @@ class _Rolling:
         if not any(isinstance(reading, Reading) and reading.delay for reading in (*inner, *wanted)):
             return  # no step looks back: not a loop
         linked = list(families)
-        retime(linked, wanted)
+        retime(linked, wanted, self.survey)
         plan = Plan(unrolling, linked)
         self.plans.append(plan)
         self.plan_of.update((family, plan) for family in linked)

@@ -1,19 +1,22 @@
 """Fewer states: what can be computed anew from other earlier values is not carried from step to step.
 
-A step that reads both a state and, say, a part of that state from the step before needs the state alone.
+A step that reads both a state and, say, a part of that state from the step before needs the state alone; one that
+reads several multiples of the last input needs that input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
-from ssmc.frontend.families import Fixed, NodeFamily, Reading, Reference
+from ssmc.frontend.families import Fixed, NodeFamily, Reading, Reference, StreamFamily
+from ssmc.frontend.survey import Survey
 
 Earlier = tuple[NodeFamily, int]  # a family, so many steps before
 
 
-def retime(families: list[NodeFamily], wanted: Sequence[Reading]) -> None:
+def retime(families: list[NodeFamily], wanted: Sequence[Reading], survey: Survey) -> None:
     """Replace delayed readings by families of their own, where what these need is carried anyway.
 
     Changes the operands of `families`, and adds the new ones. `wanted` are readings from outside, which stay.
@@ -27,7 +30,7 @@ def retime(families: list[NodeFamily], wanted: Sequence[Reading]) -> None:
         if depth == 0 or (family, depth) in fixed:
             continue
         rest = {item for item in carried if item[0] is not family}
-        if all(_computable(family, k, rest) for k in range(1, depth + 1)):
+        if _follows_stream(family, survey) or all(_computable(family, k, rest) for k in range(1, depth + 1)):
             _replace(families, family, made)
 
 
@@ -43,6 +46,17 @@ def _computable(family: NodeFamily, delay: int, carried: set[tuple[object, int]]
         operand is None or isinstance(operand, Fixed) or (operand.family, operand.delay + delay) in carried
         for operand in family.operands
     )
+
+
+def _follows_stream(family: NodeFamily, survey: Survey) -> bool:
+    """Is it a function of one stream, which is no larger?"""
+    streams = {operand.family for operand in family.operands if isinstance(operand, Reading)}
+    stream = next(iter(streams), None)
+    if len(streams) != 1 or not isinstance(stream, StreamFamily):
+        return False
+    shape = survey.shape(stream.stream)
+    own = sum(prod(survey.shape(value)) for value in family.sample.results)
+    return prod(shape) // shape[stream.axis] <= own
 
 
 def _replace(families: list[NodeFamily], family: NodeFamily, made: dict[Earlier, NodeFamily]) -> None:

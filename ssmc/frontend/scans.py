@@ -90,8 +90,9 @@ class Plan:
     def history(self, reading: Reading) -> History:
         """The history that a delayed reading is of; what the steps themselves compute is no initial value."""
         inside = set(self.linked)
+        claims = {value for family in self.linked for value in family.claims.values()}
         known = tuple(
-            None if v is not None and any(f in inside for f, _, _ in self.unrolling.members(v)) else v
+            None if v in claims or (v and any(f in inside for f, _, _ in self.unrolling.members(v))) else v
             for v in reading.initial
         )
         reading = replace(reading, initial=known)
