@@ -23,10 +23,14 @@ ROUNDING = 3e-5  # of tables that were computed in float32, where the phase of t
 
 @dataclass(frozen=True, eq=False)
 class Generator:
-    """Poles (channels, modes), imaginary part >= 0, and how far the table's rows are from powers of them."""
+    """Poles (channels, modes), imaginary part >= 0, and how far the table's rows are from powers of them.
+
+    `rows` (channels, modes, L) is the table itself: where its modes add up to the kernel, each tells its residue.
+    """
 
     poles: Array
     rounding: float
+    rows: Array | None = None
 
 
 def row_poles(rows: Array) -> tuple[Array, Array]:
@@ -62,6 +66,35 @@ def row_poles(rows: Array) -> tuple[Array, Array]:
         pole = p / 2 + 0.5j * np.sqrt(np.maximum(-square, 0.0))
     usable = np.isfinite(paired) & (square < 0) & (paired < 0.1 * lone)
     return np.where(usable, pole, ratio), np.where(usable, paired, lone)
+
+
+def polished(rows: Array, poles: Array) -> tuple[Array, Array]:
+    """Each row's pole and amplitude in `x[l] = Re(c a^l)`, by Gauss-Newton over the whole row: (poles, amplitudes).
+
+    `rows` (R, L), `poles` (R,) a start within a fraction of a turn over the row. Real poles stay real, and a pole
+    inside the unit circle stays there. At most 512 points of a row are used.
+    """
+    at = np.unique(np.linspace(0, rows.shape[-1] - 1, min(rows.shape[-1], 512)).round().astype(int))
+    x = rows[:, at].astype(np.float64)
+    z = np.where(poles == 0, 1e-300, poles).astype(np.complex128)
+    turning = (z.imag != 0)[:, None]
+    best, least = z.copy(), np.full(len(z), np.inf)
+    amplitude: Array = np.zeros(len(z), np.complex128)
+    for _ in range(6):
+        wave = np.exp(np.log(z)[:, None] * at)
+        basis = np.stack([wave.real, np.where(turning, -wave.imag, 0.0)], axis=-1)
+        c = (np.linalg.pinv(basis) @ x[..., None])[..., 0] @ np.array([1, 1j])
+        fitted = c[:, None] * wave
+        missed = x - fitted.real
+        size = np.abs(missed).max(axis=1, initial=0.0)
+        better = size < least
+        best, amplitude, least = (np.where(better, new, old) for new, old in ((z, best), (c, amplitude), (size, least)))
+        slopes = np.stack([at * fitted.real, np.where(turning, -at * fitted.imag, 0.0)], axis=-1)
+        scale = np.maximum(np.abs(slopes).max(axis=1, keepdims=True), 1e-300)
+        step = (np.linalg.pinv(np.concatenate([basis, slopes / scale], axis=-1)) @ missed[..., None])[..., 0]
+        z = z * np.exp((step[:, 2:] / scale[:, 0]) @ np.array([1, 1j]))
+        z = np.where((np.abs(z) > 1) & (np.abs(poles) <= 1), z / np.abs(z), z)
+    return best, amplitude
 
 
 def generators(translator: Translator, region: Region, channels: int, length: int) -> Iterator[Generator]:
@@ -112,7 +145,8 @@ def _from_table(table: Array, channels: int) -> Generator | None:
     shape = table.shape[:-1]
     for axis in range(len(shape)):
         if shape[axis] == channels:
-            return Generator(np.moveaxis(poles.reshape(shape), axis, 0).reshape(channels, -1), rounding)
+            ordered = np.moveaxis(rows.reshape(table.shape), axis, 0).reshape(channels, -1, table.shape[-1])
+            return Generator(np.moveaxis(poles.reshape(shape), axis, 0).reshape(channels, -1), rounding, ordered)
     return None
 
 
