@@ -201,6 +201,11 @@ def _runner(path: str, written: int, size: int) -> Run:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        # The file as it is, soon ready: its optimizer folds kernels of gigabytes, its search for buffers to use again
+        # is quadratic in the nodes, and packing holds each weight twice.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.enable_mem_reuse = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         return _reference_runner(path, error)

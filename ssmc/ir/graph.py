@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 
@@ -13,12 +13,11 @@ from ssmc.ir.op import Op, OpSpec
 from ssmc.ir.types import ValueType
 
 
-@dataclass(frozen=True, order=True)
-class Value:
+class Value(NamedTuple):
     """Result `index` of node `node`."""
 
     node: str
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index: a tuple for the speed of its hash
 
     def __str__(self) -> str:
         return f"%{self.node}" if self.index == 0 else f"%{self.node}:{self.index}"
