@@ -7,14 +7,12 @@ parameter here and every packaged file says beside a number where it comes from.
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.resources import files
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ssmc.diagnostics import UserError
+from ssmc import architecture
+from ssmc.architecture import Part
 
 DEFAULT = "epochcore-128"
 # Integers stay exact in the float64 arithmetic of the simulator up to this many bits.
@@ -25,11 +23,7 @@ Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Array(_Part):
+class Array(Part):
     """The processing elements."""
 
     rows: Count = Field(description="rows of processing elements: inputs of a matrix, states of a channel")
@@ -47,7 +41,7 @@ class Array(_Part):
     shadow: bool = Field(description="whether parameters can be shifted in while the array computes")
 
 
-class Numbers(_Part):
+class Numbers(Part):
     """Formats of the realistic (not ideal) machine; vectors in the scratchpad are float32."""
 
     weight_bits: Annotated[int, Field(ge=2, le=16)] = Field(description="integer weights with a scale per column")
@@ -72,7 +66,7 @@ class Numbers(_Part):
         return self
 
 
-class Memory(_Part):
+class Memory(Part):
     """On-chip memories."""
 
     word_bits: Literal[16, 32] = Field(description="bits of a scratchpad word, for traffic and energy")
@@ -82,14 +76,14 @@ class Memory(_Part):
     parameter_words: Annotated[int, Field(ge=1, le=2**26)] = Field(description="words for the array's parameters")
 
 
-class Dram(_Part):
+class Dram(Part):
     """Memory outside, reached by DMA."""
 
     bytes_per_second: Annotated[float, Field(gt=0)] = Field(description="bandwidth, reads and writes together")
     latency_cycles: Annotated[int, Field(ge=0)] = Field(description="clock cycles before the first word of a transfer")
 
 
-class Vector(_Part):
+class Vector(Part):
     """The vector unit at the array's edge."""
 
     width: Count = Field(description="words in a cycle")
@@ -97,7 +91,7 @@ class Vector(_Part):
     function_passes: Count = Field(description="passes of a look-up function (exp, GELU, division) over a vector")
 
 
-class Energy(_Part):
+class Energy(Part):
     """Energies per event, at `technology_nm`."""
 
     mac_joules: Amount = Field(description="a multiply-accumulate of weight and activation")
@@ -109,7 +103,7 @@ class Energy(_Part):
     static_watts: Amount = Field(description="clock tree and leakage, all the time")
 
 
-class Arch(_Part):
+class Arch(Part):
     """A systolic array with states in place, or without (modes: [mac])."""
 
     name: str = Field(description="what the file describes")
@@ -140,95 +134,20 @@ class Arch(_Part):
 
 def architectures() -> tuple[str, ...]:
     """Packaged architectures that this target can read."""
-    folder = files("samples").joinpath("arch")
-    names = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    return tuple(n for n in names if n.startswith(("epochcore", "tpu")))
+    return architecture.packaged("epochcore-", "tpu-")
 
 
 def load_arch(source: str | None) -> Arch:
-    """A packaged architecture by name, or a YAML file by path. Raises UserError with file and line."""
-    name = source or DEFAULT
-    if name in architectures():
-        return parse_arch(files("samples").joinpath("arch", f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml")
-    path = Path(name)
-    if not path.is_file():
-        raise UserError(
-            f"no architecture is called '{name}' and there is no such file",
-            hint=f"packaged for epochcore: {', '.join(architectures())}; or the path of a YAML file",
-        )
-    try:
-        return parse_arch(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise UserError("the architecture file is not text", where=str(path), why=str(error)) from None
+    """A packaged architecture by name, or a YAML file by path. Raises UserError with file, line and column."""
+    return parse_arch(*architecture.read(source or DEFAULT, architectures()))
 
 
 @lru_cache(maxsize=32)
 def parse_arch(text: str, file: str = "<program>") -> Arch:
-    """An architecture from YAML text. Raises UserError that lists every mistake as file:line."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        problem = getattr(error, "problem", None) or "bad YAML"
-        raise UserError("the architecture file is not YAML", where=where, why=str(problem)) from None
-    if not isinstance(content, dict):
-        raise UserError("the architecture file holds no parameters", where=file, hint="start from a packaged one")
-    try:
-        return Arch.model_validate(_numbers(content))
-    except ValidationError as error:
-        mistakes = [_mistake(node, item, file) for item in error.errors()]
-        where, what = mistakes[0]
-        more = "\n       ".join(f"{w}: {m}" for w, m in mistakes[1:])
-        raise UserError(what, where=where, why=more, hint="ssmc targets lists the packaged architectures") from None
+    """An architecture from YAML text. Raises UserError that lists every mistake with its place."""
+    return architecture.parse(Arch, text, file)
 
 
 def arch_text(arch: Arch) -> str:
     """The canonical YAML that a program carries."""
-    return yaml.safe_dump(arch.model_dump(mode="json"), sort_keys=False, width=120)
-
-
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads `1e-12` as text; a reader of architecture files means a number."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _mistake(node: Any, item: Any, file: str) -> tuple[str, str]:
-    """(file:line, message) of one pydantic error."""
-    path = [str(key) for key in item["loc"]]
-    line = _line(node, path)
-    name = ".".join(path) or "the file"
-    if item["type"] == "extra_forbidden":
-        return f"{file}:{line}", f"unknown key '{name}'; known here: {', '.join(_known(path[:-1]))}"
-    if item["type"] == "missing":
-        return f"{file}:{line}", f"'{name}' is missing"
-    return f"{file}:{line}", f"'{name}': {item['msg']}, not {item['input']!r}"
-
-
-def _line(node: Any, path: list[str]) -> int:
-    line = int(node.start_mark.line) + 1
-    for key in path:
-        found = None
-        if isinstance(node, yaml.MappingNode):
-            found = next((pair for pair in node.value if pair[0].value == key), None)
-        if found is None:
-            return line
-        line, node = int(found[0].start_mark.line) + 1, found[1]
-    return line
-
-
-def _known(path: list[str]) -> list[str]:
-    model: Any = Arch
-    for key in path:
-        model = model.model_fields[key].annotation
-    return list(model.model_fields)
+    return architecture.text_of(arch)

@@ -53,11 +53,17 @@ def broken(change: tuple[str, str], tmp_path: Path) -> UserError:
 @pytest.mark.parametrize(
     ("change", "key", "message"),
     [
-        (("  rows: 16", "  rows: -16"), "rows:", "'array.rows': Input should be greater than or equal to 1"),
-        (("  width:", "  wdith:"), "vector:", "'vector.width' is missing"),
-        (("  shadow:", "  extra: 1\n  shadow:"), "extra:", "unknown key 'array.extra'; known here: rows, cols"),
+        (("  rows: 16", "  rows: -16"), "rows:", "'array.rows': input should be greater than or equal to 1; given -16"),
+        (("  width:", "  wdith:"), "wdith:", "did you mean 'width'?"),
+        (("  width:", "  wdith:"), "wdith:", "the key 'vector.width' is missing"),
+        (("clock_hz:", "# clock_hz:"), "name:", "the key 'clock_hz' is missing"),
+        (
+            ("  shadow:", "  extra: 1\n  shadow:"),
+            "extra:",
+            "unknown key 'array.extra'\n  do:  the keys here are: rows, cols",
+        ),
         (("complex: ganged", "complex: sideways"), "complex:", "'array.complex'"),
-        (("state_bits: 24", "state_bits: 40"), "numbers:", "must not exceed 52"),
+        (("state_bits: 24", "state_bits: 40"), "weight_bits:", "must not exceed 52"),
         (("clock_hz: 700.0e+6", "clock_hz: .nan"), "clock_hz:", "'clock_hz'"),
         (("modes: [mac", "modes: [macaroni"), "modes:", "'array.modes.0'"),
     ],

@@ -1,0 +1,173 @@
+"""Architecture files of any target: YAML read against the target's own schema, every mistake with its place."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from ssmc.diagnostics import UserError
+
+
+class Part(BaseModel):
+    """A mapping of an architecture file: immutable; unknown keys, NaN, infinity and `true` for a number are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        if cls.model_fields[str(info.field_name)].annotation not in (int, float):
+            return value
+        if isinstance(value, bool):
+            raise ValueError("input should be a number")
+        if isinstance(value, str):  # YAML 1.1 reads `1e-12` as text; who writes an architecture file means a number
+            try:
+                return float(value)
+            except ValueError:
+                return value
+        return value
+
+
+Schema = TypeVar("Schema", bound=Part)
+
+
+def packaged(*prefixes: str) -> tuple[str, ...]:
+    """Names of the packaged architecture files that start with one of `prefixes`."""
+    entries = resources.files("samples").joinpath("arch").iterdir()
+    names = (entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
+    return tuple(sorted(name for name in names if name.startswith(prefixes)))
+
+
+def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
+    """The text of a packaged architecture (one of `names`) or of a file, and what messages call it.
+
+    Raises UserError where it is neither or cannot be read.
+    """
+    if source in names:
+        file = f"{source}.yaml"
+        return resources.files("samples").joinpath("arch", file).read_text(encoding="utf-8"), file
+    try:
+        return Path(source).read_text(encoding="utf-8"), source
+    except FileNotFoundError:
+        near = difflib.get_close_matches(source, names, n=1)
+        guess = f"did you mean '{near[0]}'? " if near else ""
+        what = f"no architecture is called '{source}' and there is no such file"
+        raise UserError(what, hint=f"{guess}packaged: {', '.join(names)}; or the path of a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise UserError("the architecture file is not text", where=source, why=str(error)) from None
+    except OSError as error:
+        raise UserError("the architecture file cannot be read", where=source, why=error.strerror or "") from None
+
+
+def parse(schema: type[Schema], text: str, file: str) -> Schema:
+    """An architecture from YAML text; `file` is for messages.
+
+    Raises UserError with file:line:column for text that is not YAML, and for every key that is unknown, missing, given
+    twice or out of range.
+    """
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        twice = list(_given_twice(tree, ()))
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        why = str(getattr(error, "problem", None) or getattr(error, "context", None) or error)
+        raise UserError("the architecture file is not YAML", where=where, why=why) from None
+    if not isinstance(value, Mapping):
+        hint = "start from a packaged one: `ssmc targets NAME` prints it"
+        raise UserError("an architecture file is a mapping of sections", where=f"{file}:1:1", hint=hint)
+    problems = [
+        UserError(f"the key '{'.'.join(path)}' is given twice", where=_place(file, again), hint=f"first: line {line}")
+        for path, again, line in twice
+    ]
+    try:
+        found = schema.model_validate(value)
+    except ValidationError as error:
+        errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] == "missing")
+        problems += [_problem(schema, e, tree, file) for e in errors]
+    if problems:
+        first = problems[0]
+        if len(problems) > 1:
+            first.why = "\n       ".join(str(p).splitlines()[0] for p in problems[1:])
+        raise first
+    return found
+
+
+def text_of(arch: Part) -> str:
+    """Canonical YAML of an architecture."""
+    return yaml.safe_dump(arch.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def _given_twice(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, int]]:
+    """Keys that stand twice in one mapping: path, the second place, the first's line."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        name = str(key.value)
+        if name in lines:
+            yield (*path, name), key, lines[name]
+        lines.setdefault(name, key.start_mark.line + 1)
+        yield from _given_twice(value, (*path, name))
+
+
+def _place(file: str, node: Any) -> str:
+    return f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+
+
+def _problem(schema: type[Part], error: Any, tree: Any, file: str) -> UserError:
+    path = tuple(error["loc"])
+    node = tree
+    for depth, key in enumerate(path):
+        found = _child(node, key, at_key=depth == len(path) - 1 and error["type"] == "extra_forbidden")
+        if found is None:
+            break
+        node = found
+    key = ".".join(map(str, path)) or "the architecture"
+    match error["type"]:
+        case "extra_forbidden":
+            inside = _model(schema, path[:-1])
+            known = [] if inside is None else list(inside.model_fields)
+            near = difflib.get_close_matches(str(path[-1]), known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the keys here are: {', '.join(known)}"
+            return UserError(f"unknown key '{key}'", where=_place(file, node), hint=hint)
+        case "missing":
+            return UserError(f"the key '{key}' is missing", where=_place(file, node), hint=_meaning(schema, path))
+    given = f"; given {error['input']!r}" if not isinstance(error["input"], Mapping) else ""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    what = f"'{key}': {message[:1].lower()}{message[1:]}{given}"
+    return UserError(what, where=_place(file, node), hint=_meaning(schema, path))
+
+
+def _child(node: Any, key: Any, *, at_key: bool) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if name.value == str(key):
+                return name if at_key else value
+    return None
+
+
+def _model(schema: type[Part], path: tuple[Any, ...]) -> type[BaseModel] | None:
+    model: Any = schema
+    for key in path:
+        field = model.model_fields.get(key)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return None
+        model = field.annotation
+    found: type[BaseModel] = model
+    return found
+
+
+def _meaning(schema: type[Part], path: tuple[Any, ...]) -> str:
+    """What a key means, for the hint of an error; a key within a list has its list's meaning."""
+    names = [key for key in path if isinstance(key, str)]
+    model = _model(schema, tuple(names[:-1])) if names else None
+    field = model.model_fields.get(names[-1]) if model else None
+    return f"{names[-1]}: {field.description}" if field is not None and field.description else ""
