@@ -21,6 +21,9 @@ from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
+SHORT = 16  # taps of a filter that nothing better is looked for
+CONTRACTIONS = frozenset(["MatMul", "Gemm", "Einsum", "Conv", "ReduceSum", "ReduceMean", "FusedMatMul"])
+
 # Ops that can stand after the last mixing of time; whether they do is seen when they are translated.
 STEPWISE = frozenset(
     [
@@ -79,15 +82,53 @@ class Region:
 def explain(translator: Translator, value: Value) -> Tracked:
     """The flow that a raw value is; Refused, with the reason in the findings, where nothing explains it."""
     cone = _cone(translator, value)
-    barred: set[int] = set()
     solved: dict[Value, Flow | str] = {}
+    sums = _sums(translator, _late(cone, value, set()))
+    filters, known = _long_filters(translator), translator.env.copy()
+    found = _explained(translator, value, cone, set(), solved)
+    if sums and (isinstance(found, str) or _long_filters(translator) != filters):
+        # The terms of a sum may be no systems while the sum is one, as in the last stage of a parallel scan.
+        filters, first = _long_filters(translator), translator.env
+        translator.env = known
+        whole = _explained(translator, value, cone, sums, solved)
+        if isinstance(whole, Flow) and _long_filters(translator) == filters:
+            return whole
+        translator.env = first
+    if isinstance(found, str):
+        return _refuse(translator, cone, found)
+    return found
+
+
+def _long_filters(translator: Translator) -> frozenset[str]:
+    graph = translator.builder.graph
+    return frozenset(n.name for n in graph.nodes("fir") if n.op["kernel"].array.shape[-1] > SHORT)
+
+
+def _sums(translator: Translator, late: Sequence[Call]) -> set[int]:
+    """Late calls that add values which mix time, before any of them is contracted over its features."""
+    found: set[int] = set()
+    contracted: set[Value] = set()
+    for call in late:
+        raw = [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Raw)]
+        if call.kind in CONTRACTIONS or any(v in contracted for v in raw):
+            contracted.update(call.results)
+        elif call.kind in ("Add", "Sub", "Sum") and len(raw) > 1:
+            found.add(call.position)
+    return found
+
+
+def _explained(
+    translator: Translator, value: Value, cone: Sequence[Call], barred: set[int], solved: dict[Value, Flow | str]
+) -> Flow | Known | str:
+    """The value by a cut of its cone that is as late as can be, before the calls in `barred`; or why there is none."""
+    barred = set(barred)
     while True:
         late = _late(cone, value, barred)
         exits = _exits(cone, late, value)
         wrong = _solve(translator, exits, solved)
         if wrong is not None:
             if wrong == value:
-                return _refuse(translator, cone, str(solved[wrong]))
+                return str(solved[wrong])
             barred.update(call.position for call in cone if wrong in call.operands)
             continue
         stuck = _translate(translator, late, {v: f for v in exits if isinstance(f := solved[v], Flow)})

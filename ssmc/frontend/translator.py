@@ -97,6 +97,9 @@ class Translator:
         if any(isinstance(item, Refused) for item in items):
             return [Refused()] * len(call.results)
         if any(isinstance(item, Raw) for item in items):
+            if call.kind in ("Shape", "Size"):  # known without knowing what the value is
+                found = self.samples.at(0, [v for v in call.operands if v is not None])
+                return [Known(array) for array in run_call(call, [np.asarray(a) for a in found.values()])]
             if call.kind in RAW_OPS:
                 return [Raw(next(item.reason for item in items if isinstance(item, Raw)))] * len(call.results)
             items = [None if v is None else self.settled(v) for v in call.operands]
@@ -129,6 +132,8 @@ class Translator:
         from ssmc.frontend.control import CONTROL_RULES
 
         rule = CONTROL_RULES.get(call.kind) or RULES.get(call.kind)
+        if rule is None and call.kind in RAW_OPS:
+            raise TimeMixing("it brings several steps together")
         if rule is None:
             raise Unsupported(REFUSED_OPS.get(call.kind, "there is no rule for this op"))
         return rule(self, call, items)
