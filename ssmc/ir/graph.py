@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import networkx as nx
 
 from ssmc.ir.op import Op, OpSpec
 from ssmc.ir.types import ValueType
+
+_Adjacency: TypeAlias = dict[str, dict[str, dict[int, dict[str, Any]]]]  # node -> neighbour -> slot -> edge
 
 
 class Value(NamedTuple):
@@ -56,6 +58,7 @@ class Graph:
     attributes: dict[str, Any] = field(default_factory=dict)
     net: nx.MultiDiGraph[str] = field(default_factory=nx.MultiDiGraph)
     _serial: int = 0
+    _order: list[str] | None = field(default=None, repr=False)  # the topological order, while it is known
 
     # -- building ----------------------------------------------------------------------------------------
 
@@ -85,6 +88,8 @@ class Graph:
         label = self._free_name(name or op.name.rpartition(".")[2])
         self.net.add_node(label, data=Node(label, op, types, tuple(provenance)), serial=self._serial)
         self._serial += 1
+        if self._order is not None:
+            self._order.append(label)
         for slot, value in enumerate(operands):
             if value is not None:
                 self._connect(label, slot, value)
@@ -113,6 +118,16 @@ class Graph:
             raise ValueError(f"node '{value.node}' has no result {value.index}")
         self.net.add_edge(value.node, node, key=slot, index=value.index)
 
+    # The adjacency itself: networkx's views of it take longer than all else that is done with them.
+
+    @property
+    def _before(self) -> _Adjacency:
+        return self.net._pred  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def _after(self) -> _Adjacency:
+        return self.net._succ  # type: ignore[attr-defined, no-any-return]
+
     # -- reading -----------------------------------------------------------------------------------------
 
     def __contains__(self, node: str) -> bool:
@@ -133,7 +148,8 @@ class Graph:
 
     def operands(self, name: str) -> list[Value | None]:
         """Operand values by slot, None where an optional one is absent (trailing ones are left out)."""
-        found = {slot: Value(u, data["index"]) for u, _, slot, data in self.net.in_edges(name, keys=True, data=True)}
+        edges = self._before[name].items()
+        found = {slot: Value(u, data["index"]) for u, slots in edges for slot, data in slots.items()}
         return [found.get(slot) for slot in range(max(found, default=-1) + 1)]
 
     def operand(self, name: str, slot: int) -> Value:
@@ -149,13 +165,19 @@ class Graph:
 
     def users(self, value: Value) -> list[tuple[str, int]]:
         """(node, slot) of every use of a value, in the order in which the users were added."""
-        edges = self.net.out_edges(value.node, keys=True, data=True)
-        uses = [(v, slot) for _, v, slot, data in edges if data["index"] == value.index]
+        edges = self._after[value.node].items()
+        uses = [(v, slot) for v, slots in edges for slot, data in slots.items() if data["index"] == value.index]
         return sorted(uses, key=lambda use: (self.net.nodes[use[0]]["serial"], use[1]))
 
     def order(self) -> list[str]:
         """Topological order; among ready nodes the one added first comes first. Raises ValueError on a cycle."""
-        waiting: dict[str, int] = dict(self.net.in_degree())
+        if self._order is None:
+            self._order = self._sorted()
+        return list(self._order)
+
+    def _sorted(self) -> list[str]:
+        after = self._after
+        waiting = {name: sum(map(len, edges.values())) for name, edges in self._before.items()}
         serial = {name: data["serial"] for name, data in self.net.nodes(data=True)}
         ready = [(serial[name], name) for name, degree in waiting.items() if degree == 0]
         heapq.heapify(ready)
@@ -163,8 +185,8 @@ class Graph:
         while ready:
             _, name = heapq.heappop(ready)
             sequence.append(name)
-            for _, user in self.net.out_edges(name):
-                waiting[user] -= 1
+            for user, edges in after[name].items():
+                waiting[user] -= len(edges)
                 if waiting[user] == 0:
                     heapq.heappush(ready, (serial[user], user))
         if len(sequence) != len(self):
@@ -179,7 +201,9 @@ class Graph:
                 yield self.node(name)
 
     def inputs(self) -> list[Node]:
-        return list(self.nodes("input"))
+        """The input nodes, in the order in which they were added (which is also their topological order)."""
+        found = [entry for _, entry in self.net.nodes(data=True) if entry["data"].op.name == "input"]
+        return [entry["data"] for entry in sorted(found, key=lambda entry: entry["serial"])]
 
     def outputs(self) -> list[Node]:
         return list(self.nodes("output"))
@@ -205,6 +229,7 @@ class Graph:
 
     def connect(self, node: str, slot: int, value: Value | None) -> None:
         """Put `value` (or nothing) into an operand slot of a node."""
+        self._order = None
         for u, _, key in list(self.net.in_edges(node, keys=True)):
             if key == slot:
                 self.net.remove_edge(u, node, key)
@@ -220,6 +245,7 @@ class Graph:
         """Remove a node that nothing uses. Raises ValueError where something does."""
         if self.net.out_degree(name):
             raise ValueError(f"node '{name}' is still used")
+        self._order = None
         self.net.remove_node(name)
 
     def prune(self) -> list[str]:
@@ -232,9 +258,11 @@ class Graph:
                     needed.add(before)
                     frontier.append(before)
         dead = [n for n in self.order() if n not in needed and self.op(n).name != "input"]
-        self.net.remove_nodes_from(dead)
+        if dead:
+            self._order = None
+            self.net.remove_nodes_from(dead)
         return dead
 
     def copy(self) -> Graph:
         """A graph of its own over the same frozen nodes."""
-        return Graph(self.name, dict(self.attributes), self.net.copy(), self._serial)
+        return Graph(self.name, dict(self.attributes), self.net.copy(), self._serial, self._order and list(self._order))
