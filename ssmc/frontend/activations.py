@@ -12,7 +12,10 @@ from ssmc.ir.graph import Graph, Node, Value
 from ssmc.ir.op import Array
 from ssmc.ir.types import ConstantType
 
-GRID = np.concatenate([np.linspace(-8.0, 8.0, 321) + 0.0123, [1e-3, -1e-3, 0.3, -0.7]])
+NEAR = np.concatenate([np.linspace(-8.0, 8.0, 321) + 0.0123, [1e-3, -1e-3, 0.3, -0.7]])
+FAR = np.array([30.0, 150.0, 300.0, 1e5, 1e10])  # where a limit shows; a spelled-out exp may overflow there
+GRID = np.concatenate([NEAR, FAR, -FAR])
+ROOTS = 6  # values that a value is looked at as a function of, the nearest
 TOLERANCE = 2e-7  # exporters write sqrt(2) and its like in float32
 NAMED = (
     "silu",
@@ -41,73 +44,69 @@ class _Curve:
 
 def recognise_activations(graph: Graph) -> None:
     """Replace spelled-out activations by their names, and products with a gated value by `gate`, in place."""
-    curves: dict[Value, _Curve] = {}
+    curves: dict[Value, dict[Value, _Curve]] = {}
     with np.errstate(all="ignore"):
         for node in list(graph.nodes("unary", "binary", "select")):
-            curve = _curve(graph, node, curves)
-            if curve is not None:
-                curves[Value(node.name)] = curve
-    for value, curve in reversed(list(curves.items())):
-        if curve.nodes < 2 or value.node not in graph or not graph.users(value):
+            curves[Value(node.name)] = _curves(graph, node, curves)
+    for value, found in reversed(list(curves.items())):
+        if value.node not in graph or not graph.users(value):
             continue
-        name = _name(curve.values)
-        if name is not None:
-            builder = Builder(graph)
-            with builder.origin(_sources(graph, value, curve.root)):
-                new = builder.add("unary", [curve.root], fn=name)
-            graph.replace_uses(value, new)
-            graph.prune()
+        for curve in sorted(found.values(), key=lambda curve: -curve.nodes):
+            name = _name(curve.values) if curve.nodes > 1 else None
+            if name is not None:
+                builder = Builder(graph)
+                with builder.origin(_sources(graph, value, curve.root)):
+                    new = builder.add("unary", [curve.root], fn=name)
+                graph.replace_uses(value, new)
+                graph.prune()
+                break
     _gates(graph)
     graph.prune()
 
 
-def _curve(graph: Graph, node: Node, curves: dict[Value, _Curve]) -> _Curve | None:
-    found: list[_Curve | Array] = []
-    for value in graph.operands(node.name):
+def _curves(graph: Graph, node: Node, curves: dict[Value, dict[Value, _Curve]]) -> dict[Value, _Curve]:
+    """The node's result as a function of each value, at most ROOTS of them, that alone determines it."""
+    constants: dict[int, Array] = {}
+    moving: dict[int, dict[Value, _Curve]] = {}
+    for slot, value in enumerate(graph.operands(node.name)):
         assert value is not None
-        kind = graph.type(value)
-        if isinstance(kind, ConstantType):
-            constant = graph.op(value.node)["value"].array if graph.op(value.node).name == "constant" else None
-            if constant is None or constant.size == 0 or np.ptp(constant) != 0:
-                return None
-            found.append(np.full(GRID.shape, constant.reshape(-1)[0], np.float64))
+        if isinstance(graph.type(value), ConstantType):
+            held = graph.op(value.node)["value"].array if graph.op(value.node).name == "constant" else np.zeros(0)
+            if held.size == 0 or np.ptp(held) != 0:
+                return {}
+            constants[slot] = np.full(GRID.shape, held.reshape(-1)[0], np.float64)
         else:
-            found.append(curves.get(value) or _Curve(value, GRID, 0))
-    own = [item for item in found if isinstance(item, _Curve)]
-    roots = {item.root for item in own}
-    if len(roots) > 1:  # one operand may be the root of the other
-        for root in roots:
-            if all(item.root == root or graph_value(item) == root for item in own):
-                own = [item if item.root == root else _Curve(root, GRID, 0) for item in own]
-                break
-        else:
-            return None
-    if not own or graph.type(own[0].root) != node.types[0]:
-        return None
-    arrays = []
-    rest = iter(own)
-    for item in found:
-        arrays.append(next(rest).values if isinstance(item, _Curve) else item)
+            moving[slot] = {**curves.get(value, {}), value: _Curve(value, GRID, 0)}
+    if not moving:
+        return {}
+    common = [root for root in next(iter(moving.values())) if all(root in found for found in moving.values())]
+    results = {}
+    for root in [r for r in common if graph.type(r) == node.types[0]][-ROOTS:]:
+        arrays = [
+            constants[k] if k in constants else moving[k][root].values for k in range(len(constants) + len(moving))
+        ]
+        count = 1 + sum(found[root].nodes for found in moving.values())
+        results[root] = _Curve(root, np.asarray(_applied(node, arrays)), count)
+    return results
+
+
+def _applied(node: Node, arrays: list[Array]) -> Array:
     match node.op.name:
         case "unary":
-            values = UNARY[node.op["fn"]](arrays[0])
+            return UNARY[node.op["fn"]](arrays[0])
         case "binary":
-            values = BINARY[node.op["fn"]](arrays[0], arrays[1])
-        case _:
-            values = np.where(arrays[0] != 0, arrays[1], arrays[2])
-    return _Curve(own[0].root, np.asarray(values), 1 + max(item.nodes for item in own))
-
-
-def graph_value(curve: _Curve) -> Value | None:
-    return curve.root if curve.nodes == 0 else None
+            return BINARY[node.op["fn"]](arrays[0], arrays[1])
+    return np.where(arrays[0] != 0, arrays[1], arrays[2])
 
 
 def _name(values: Array) -> str | None:
-    if not np.isfinite(values).all():
+    seen = np.isfinite(values)
+    if not seen[: len(NEAR)].all():
         return None
     for name in NAMED:
-        expected = UNARY[name](GRID)
-        if np.abs(values - expected).max() <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        with np.errstate(all="ignore"):
+            expected = UNARY[name](GRID)
+        if (np.abs(values - expected)[seen] <= TOLERANCE * np.maximum(1.0, np.abs(expected[seen]))).all():
             return name
     return None
 

@@ -17,7 +17,6 @@ from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.rules import RULES
 from ssmc.frontend.ticks import apply_tick
 from ssmc.ir.graph import Value
-from ssmc.ir.op import Array
 
 
 @dataclass(eq=False)
@@ -152,15 +151,10 @@ class Translator:
         )
 
     def dtype(self, call: Call, slot: int) -> str:
+        """'f', 'i', 'u' or 'b': what an operand holds in the file."""
         value = call.operands[slot]
-        source = None if value is None else self.listing.producer.get(value)
-        if source is None or value is None:
-            return "?"
-        return source.dtypes[value.index]
-
-
-def array_of(item: Tracked | None) -> Array | None:
-    return np.asarray(item.array) if isinstance(item, Known) else None
+        assert value is not None
+        return str(np.asarray(self.samples.at(0, [value])[value]).dtype.kind)
 
 
 # Ops through which a value may pass that mixes time, until something asks what it is.

@@ -20,6 +20,7 @@ LAYOUTS = ("last", "pair", "halves")
 
 def matrices(system: StateSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A (S,), B (S, I), C (O, S), D (O, I) of all groups together, gain included."""
+
     def block(parts: np.ndarray) -> np.ndarray:
         groups, rows, columns = parts.shape
         whole = np.zeros((groups, rows, groups, columns), parts.dtype)

@@ -49,7 +49,9 @@ class Net:
         self.nodes.append(helper.make_node(kind, list(operands), names, domain=domain, **attrs))
         return names[0] if outputs == 1 else names
 
-    def subgraph(self, outputs: Sequence[tuple[str, Dims | None]], dtypes: dict[str, int] | None = None) -> onnx.GraphProto:
+    def subgraph(
+        self, outputs: Sequence[tuple[str, Dims | None]], dtypes: dict[str, int] | None = None
+    ) -> onnx.GraphProto:
         infos = [
             helper.make_tensor_value_info(n, (dtypes or {}).get(n, TensorProto.FLOAT), None if d is None else list(d))
             for n, d in outputs

@@ -19,7 +19,7 @@ class Context(Protocol):
     in_step: bool  # streams have no time axis in the ONNX tensors
 
     def dtype(self, call: Call, slot: int) -> str:
-        """The ONNX element type of an operand, as numpy names it; '?' where the file does not say."""
+        """'f', 'i', 'u' or 'b': what an operand holds in the file."""
 
 
 # (context, node, its tracked operands; None where absent) -> its tracked results.

@@ -72,8 +72,7 @@ def _cast(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     if target.kind == "b":
         zero = binary(context.builder, "equal", flow, scalar(0))
         return [binary(context.builder, "sub", scalar(1), zero)]
-    source = context.dtype(call, 0)
-    if target.kind in "iu" and (source.startswith("float") or source == "double"):
+    if target.kind in "iu" and context.dtype(call, 0) == "f":
         down = binary(context.builder, "mul", _sign(context.builder, flow), _magnitude(context.builder, flow))
         return [down]  # towards zero
     return [flow]

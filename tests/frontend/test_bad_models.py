@@ -1,0 +1,202 @@
+"""What is no model, or none that can be lifted, is refused in one clear message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend import load_model, reference
+from tests.frontend import disguise
+from tests.frontend.net import Net, save
+from tests.frontend.test_disguises import random_system
+
+SYSTEM = random_system(1, 1, 3, 2, 2, True)
+
+
+def refused(path: Path, *parts: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_model(path)
+    message = str(caught.value)
+    for part in parts:
+        assert part in message, message
+    assert "Traceback" not in message and "\n    File" not in message
+    return message
+
+
+def stepwise(net: Net, x: str, y: str, features: int) -> onnx.ModelProto:
+    return net.model([(y, ["b", "t", features])])
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    refused(tmp_path / "none.onnx", "no file")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello, this is text\n" * 20, bytes(range(256)), b"\x89PNG\r\n\x1a\n" + b"\0" * 64]
+)
+def test_not_onnx(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    refused(path, "not an ONNX file", str(path))
+
+
+@pytest.mark.parametrize("part", [0.3, 0.7, 0.97])
+def test_truncated(tmp_path: Path, part: float) -> None:
+    path = save(disguise.as_scan(SYSTEM), tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+    refused(path, "truncated or damaged")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
+    model = disguise.as_scan(SYSTEM)
+    body = next(node for node in model.graph.node if node.op_type == "Scan").attribute
+    weights = next(a.g for a in body if a.name == "body").initializer
+    array = numpy_helper.to_array(weights[-1]).copy()
+    array.flat[0] = value
+    weights[-1].CopyFrom(numpy_helper.from_array(array, weights[-1].name))
+    refused(save(model, tmp_path), "not finite", weights[-1].name)
+
+
+def test_unknown_ops_are_listed_together(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input(["b", "t", 2])
+    y = net.op("Fancy", net.op("Fancy", x, domain="ai.acme"), domain="ai.acme")
+    y = net.op("Odd", y, domain="ai.acme")
+    model = stepwise(net, x, y, 2)
+    model.opset_import.append(helper.make_opsetid("ai.acme", 1))
+    refused(
+        save(model, tmp_path),
+        "3 nodes of unknown ops",
+        "ai.acme::Fancy (2)",
+        "ai.acme::Odd (1)",
+        "model-local function",
+    )
+
+
+def test_untranslatable_nodes_are_listed_together(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input([1, 6, 4])
+    weights = [net.const(np.ones((1, 16, 4))), net.const(np.ones((1, 16, 4)))]
+    y = net.op("Squeeze", net.op("LSTM", net.op("Transpose", x, perm=[1, 0, 2]), *weights, hidden_size=4), net.ints(1))
+    scores = net.op("Softmax", net.op("MatMul", x, net.op("Transpose", x, perm=[0, 2, 1])), axis=-1)
+    y = net.op("Add", net.op("Transpose", y, perm=[1, 0, 2]), net.op("MatMul", scores, x))
+    refused(save(net.model([(y, [1, 6, 4])]), tmp_path), "LSTM", "not linear in its state", "(attention)", "2 nodes")
+
+
+def test_a_nonlinear_recurrence_is_refused_by_its_nodes(tmp_path: Path) -> None:
+    net = Net()
+    u, s = net.input(["b", 3]), net.input(["b", 3])
+    following = net.op("Tanh", net.op("Add", net.op("MatMul", s, net.const(np.eye(3) * 0.5)), u))
+    path = save(net.model([(net.op("Exp", following), ["b", 3]), (following, ["b", 3])]), tmp_path)
+    with pytest.raises(UserError, match="not a linear function of the state"):
+        load_model(path, states={net.inputs[1].name: following})
+
+
+def test_no_system_in_the_model(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input(["b", "t", 3])
+    y = net.op("Relu", net.op("MatMul", x, net.const(np.ones((3, 5)))))
+    refused(save(stepwise(net, x, y, 5), tmp_path), "no state-space system")
+
+
+def test_a_dangling_value_and_a_cycle(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input(["b", "t", 3])
+    y = net.op("Add", x, "nowhere")
+    refused(save(stepwise(net, x, y, 3), tmp_path), "nothing produces", "'nowhere'")
+    net = Net()
+    x = net.input(["b", "t", 3])
+    net.nodes.append(helper.make_node("Add", [x, "second"], ["first"]))
+    net.nodes.append(helper.make_node("Neg", ["first"], ["second"]))
+    refused(save(stepwise(net, x, "second", 3), tmp_path), "cycle")
+
+
+def test_impossible_dimensions(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input(["b", "t", 3])
+    huge = TensorProto(name="huge", data_type=TensorProto.FLOAT, dims=[1 << 31, 1 << 31])
+    net.weights.append(huge)
+    refused(save(stepwise(net, x, net.op("Add", x, "huge"), 3), tmp_path), "'huge'", "impossible dimensions")
+
+
+@pytest.mark.parametrize("location", ["../outside.bin", "/etc/hostname"])
+def test_external_weights_stay_in_the_folder(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "outside.bin").write_bytes(b"\0" * 64)
+    refused(_external(folder, location), "outside the model's folder", location)
+
+
+def test_external_weights_are_read(tmp_path: Path) -> None:
+    path = _external(tmp_path, "weights.bin")
+    refused(path, "'weights.bin' is missing")
+    (tmp_path / "weights.bin").write_bytes(np.ones(3, np.float32).tobytes())
+    assert not load_model(path, strict=False).unsupported
+
+
+def _external(folder: Path, location: str) -> Path:
+    net = Net()
+    x = net.input(["b", "t", 3])
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value=location)
+    weight.external_data.add(key="length", value="12")
+    net.weights.append(weight)
+    return save(stepwise(net, x, net.op("Mul", x, "w"), 3), folder)
+
+
+def test_a_file_that_is_right_at_its_traced_length_only(tmp_path: Path) -> None:
+    """Length declared dynamic, but a table of 11 positions added: it cannot run at another."""
+    model = disguise.as_scan(SYSTEM)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 11, 2), np.float32), "table"))
+    scan = next(node for node in model.graph.node if node.op_type == "Transpose")
+    scan.input[0], old = "shifted", scan.input[0]
+    model.graph.node.insert(0, helper.make_node("Add", [old, "table"], ["shifted"]))
+    refused(save(model, tmp_path), "cannot run")
+
+
+def test_wrong_inputs_of_a_good_model(tmp_path: Path) -> None:
+    model = load_model(save(disguise.as_scan(SYSTEM), tmp_path))
+    name = model.inputs[0].name
+    x = np.zeros((2, 5, 2), np.float32)
+    for inputs, part in (
+        ({"other": x}, f"its inputs are: {name}"),
+        ({}, f"the input '{name}' is missing"),
+        ({name: x[0]}, "(batch, time, 2)"),
+        ({name: np.zeros((2, 5, 3))}, "has the shape (2, 5, 3)"),
+        ({name: x.astype(complex)}, "complex"),
+    ):
+        with pytest.raises(UserError) as caught:
+            reference(model, inputs)
+        assert part in str(caught.value)
+
+
+def test_wrong_names_of_states(tmp_path: Path) -> None:
+    path = save(disguise.as_step(SYSTEM), tmp_path)
+    with pytest.raises(UserError, match="no input 'nothing'"):
+        load_model(path, states={"nothing": "y"})
+
+
+def test_deeply_nested_subgraphs_end_in_a_message(tmp_path: Path) -> None:
+    inner: onnx.GraphProto | None = None
+    for _ in range(20):
+        net = Net()
+        condition = net.const(np.asarray(True))
+        if inner is None:
+            y = net.op("Identity", net.const(np.ones(3)))
+        else:
+            y = net.op("If", condition, then_branch=inner, else_branch=inner)
+        inner = net.subgraph([(y, [3])])
+        if inner.ByteSize() > 1 << 22:
+            break
+    net = Net()
+    x = net.input(["b", "t", 3])
+    y = net.op("Add", x, net.op("If", net.const(np.asarray(True)), then_branch=inner, else_branch=inner))
+    with pytest.raises(UserError):
+        load_model(save(stepwise(net, x, y, 3), tmp_path))
