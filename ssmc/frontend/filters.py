@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -24,15 +25,20 @@ from ssmc.statespace.residues import least_squares, refine
 SHORT = 16  # taps of a filter that is not worth a system
 EXACT = 1e-9
 SMALL_CHANGES = 1e-2  # ours: restraint on the correction of residues that a table tells
+INFLATION = 3.0  # ours: how much larger the residues may be that fit the taps better than the table does
 ADDS_UP = 1e-6  # ours: relative to the largest tap, between the sum of a table's rows and the kernel (float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A system of one group per channel, and max|h - h'| / max|h| of the worst."""
+    """A system of one group per channel; `error` is max|h - h'| / max|h| of the worst.
+
+    `output_error` is ||h - h'||_2 / ||h||_2 of the worst: what white noise as input makes of it at the output.
+    """
 
     system: StateSpace
     error: float
+    output_error: float
 
 
 def emit_kernels(translator: Translator, region: Region, kernels: Kernels, tolerance: float) -> Flow:
@@ -94,7 +100,7 @@ class _Emitter:
             return self._fir(taps[:, 0, :last], reverse) if taps.shape[1] == 1 else self._firs(taps, reverse)
         index = self.kernels.inputs.reshape(-1)
         y, final = self.builder.recurrent("ssm", [self._taken(index)], system=fit.system, reverse=reverse)
-        self._note(final, fit.error)
+        self._note(final, max(fit.error, fit.output_error))
         return y
 
     def _note(self, value: Value, error: float) -> None:
@@ -153,7 +159,7 @@ class _Emitter:
         found = identify(taps[:, 0], self.tolerance)
         if found.system is None or found.system.states > length // 2:
             return None
-        return Fit(found.system, float(found.residual.max()))
+        return _measured(found.system, taps)
 
 
 def _generated(taps: Array, generator: Generator) -> Fit:
@@ -163,7 +169,7 @@ def _generated(taps: Array, generator: Generator) -> Fit:
     if fit.error > EXACT and taps.shape[1] == 1:
         finer = _residues(taps, _refined(taps, generator.poles))
         fit = finer if finer.error < fit.error else fit
-    return fit if told is None or (fit.error <= told.error and _size(fit) <= 1.1 * _size(told)) else told
+    return fit if told is None or (fit.error <= told.error and _size(fit) <= INFLATION * _size(told)) else told
 
 
 def _size(fit: Fit) -> float:
@@ -236,9 +242,22 @@ def _system(taps: Array, poles: Array, b: Array) -> Fit:
         first = np.where(np.abs(first) > 1e-9, first, 1.0)
         b, c = b / first, c * first.swapaxes(1, 2)
     system = StateSpace(A=a, B=b, C=c, D=direct)
-    missed = np.abs(kernel(system, taps.shape[2])[:, 0] - taps).max(axis=(1, 2))
-    scale = np.abs(taps).max(axis=(1, 2))
-    return Fit(system, float((missed / np.where(scale > 0, scale, 1.0)).max(initial=0.0)))
+    return _measured(system, taps)
+
+
+def _measured(system: StateSpace, taps: Array) -> Fit:
+    """A system held against the taps (channels, width, L) that it is to have."""
+    missed = kernel(system, taps.shape[2])[:, 0] - taps
+
+    def worst(size: Callable[[Array], Array]) -> float:
+        whole = size(taps)
+        return float((size(missed) / np.where(whole > 0, whole, 1.0)).max(initial=0.0))
+
+    return Fit(
+        system,
+        worst(lambda h: np.asarray(np.abs(h).max(axis=(1, 2)))),
+        worst(lambda h: np.asarray(np.linalg.norm(h, axis=(1, 2)))),
+    )
 
 
 def disguise_of(region: Region) -> str:

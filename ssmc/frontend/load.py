@@ -136,7 +136,7 @@ class _Source:
 
     def __post_init__(self) -> None:
         self.file: Listing = list_calls(self.graph)  # as it is, for the proofs
-        self.graph = reroll(self.graph)
+        self.graph = reroll(self.graph, self.file)
         self.listing: Listing = list_calls(self.graph)
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.shapes = concrete_shapes(self.types, BATCH, LENGTH)
@@ -290,7 +290,7 @@ class _Source:
         """The lifted graph against the file, in float64 and by onnxruntime, at two sizes where they are dynamic."""
         dynamic_batch, dynamic_length = is_dynamic(self.types)
         # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
-        allowed = max([self.tolerance, *(10 * lift.proof_error for lift in attempt.findings.lifts)])
+        allowed = max([self.tolerance, *(30 * lift.proof_error for lift in attempt.findings.lifts)])
         sizes = [(BATCH, LENGTH)]
         if attempt.form == "sequence" and (dynamic_batch or dynamic_length):
             sizes.append((BATCH + 2 if dynamic_batch else BATCH, LENGTH + 6 if dynamic_length else LENGTH))
