@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ssmc.frontend.listing import Call
-from ssmc.frontend.survey import COLOUR_DEPTH, COMMUTATIVE, Interval, Survey, same_colours
+from ssmc.frontend.survey import COLOUR_DEPTH, COMMUTATIVE, Interval, Survey
 from ssmc.ir.graph import Value
 
 Tuple: TypeAlias = tuple[Value | None, ...]  # one value a step, None where there is none to be seen
@@ -296,13 +296,16 @@ class Unrolling:
         if family.sample.kind not in COMMUTATIVE or len(family.sample.operands) != 2:
             return rows
         reference = survey.operands(family.sample)
+        levels = [survey.colours[level] for level in reversed(range(COLOUR_DEPTH + 1))]
+        wanted = [tuple(colours.get(v, -1) if v else -1 for v in reference) for colours in levels]
         for k, row in enumerate(rows):
             if row is None:
                 continue
-            for level in reversed(range(COLOUR_DEPTH + 1)):
-                if same_colours(survey, row, reference, level):
+            for colours, (first, second) in zip(levels, wanted, strict=True):
+                found = tuple(colours.get(v, -1) if v else -1 for v in row)
+                if found == (first, second):
                     break
-                if same_colours(survey, row[::-1], reference, level):
+                if found == (second, first):
                     rows[k] = row[::-1]
                     break
         return rows

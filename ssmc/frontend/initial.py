@@ -10,7 +10,6 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import evaluate
-from ssmc.frontend.listing import list_calls
 from ssmc.ir.op import Array
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def solve_initial(plan: Plan, attempt: Attempt) -> dict[Key, Array] | None:
     made_up = attempt.made_up[plan]
     if not made_up:
         return None
-    survey, listing = plan.survey, list_calls(attempt.graph)
+    survey, listing = plan.survey, attempt.listing
     pairs = [(old, new) for old, new, owner in attempt.replaced if owner is plan]
     point = survey.points[0]
     old = evaluate(survey.listing, point, [a for a, _ in pairs])

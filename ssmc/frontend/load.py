@@ -19,6 +19,7 @@ from ssmc.frontend.fusion import fuse_systems
 from ssmc.frontend.importer import import_onnx
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs
 from ssmc.frontend.listing import Listing, list_calls
+from ssmc.frontend.merged import is_plain
 from ssmc.frontend.merging import merge_duplicates
 from ssmc.frontend.model import Model, Proof, count_other_ops, describe_systems
 from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, require, run_file, run_graph
@@ -241,6 +242,10 @@ class _Source:
                 attempt.findings.refusals.append(Refusal(name, "output", "it does not depend on the input"))
                 return
             assert isinstance(item, Flow)
+            if not is_plain(item):
+                reason = "batch and time are one axis of it; give it as (batch, time, ...)"
+                attempt.findings.refusals.append(Refusal(name, "output", reason))
+                return
             state = name in pairs.values()
             value = item.value
             if attempt.form == "step" and not state and like is not None:

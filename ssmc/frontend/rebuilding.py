@@ -71,21 +71,15 @@ class Rebuilder:
 
     # -- what follows the batch ----------------------------------------------------------------------------
 
-    def _following(self, arrays: Sequence[Array]) -> Value | None:
+    def _following(self, arrays: Sequence[Array]) -> Value:
         """Integers that grow evenly with the batch, computed from the shape of a model input."""
         first, second = (np.asarray(a, np.int64) for a in arrays)
-        where = next(
-            (
-                (value, axis)
-                for value in self.survey.listing.inputs.values()
-                for axis, (a, b) in enumerate(zip(*(shapes[value] for shapes in self.survey.shapes), strict=True))
-                if a != b
-            ),
-            None,
+        source, axis = next(
+            (value, axis)
+            for value in self.survey.listing.inputs.values()
+            for axis, (a, b) in enumerate(zip(*(shapes[value] for shapes in self.survey.shapes), strict=True))
+            if a != b
         )
-        if where is None:
-            return None
-        source, axis = where
         size = self.survey.shapes[0][source][axis]
         slope = second - first
         batch = self.node("Gather", [self.node("Shape", [source]), self.constant(np.array([axis]))], axis=0)
@@ -98,26 +92,40 @@ class Rebuilder:
         if all(shape == shapes[0] for shape in shapes):
             return self.constant(np.broadcast_to(array, shapes[0]))
         target = self._following([np.array(shape) for shape in shapes])
-        if target is None:
-            raise ValueError("the size of a state follows no input")
         return self.node("Expand", [self.constant(array), target])
 
     def outer(self, value: Value) -> Value:
         """A value of the surveyed graph; static ones are made anew, so that they need no unrolled node."""
+        if not renewable(self.survey, value):
+            return value
         if value not in self._outer:
-            self._outer[value] = self._renewed(value) or value
+            self._outer[value] = self._renewed([static[value] for static in self.survey.static])
         return self._outer[value]
 
-    def _renewed(self, value: Value) -> Value | None:
-        arrays: list[Any] = [static.get(value) for static in self.survey.static]
-        if any(a is None or isinstance(a, list) for a in arrays) or value in self.survey.listing.constants:
-            return None
-        shapes = [np.shape(a) for a in arrays]
+    def _renewed(self, arrays: list[Any]) -> Value:
         first = np.asarray(arrays[0])
-        if all(np.shape(a) == shapes[0] and np.array_equal(a, first, equal_nan=True) for a in arrays):
+        if _all_equal(arrays):
             return self.constant(first)
-        if first.dtype.kind in "iu" and shapes[0] == shapes[1] and first.size <= MAX_SHAPE:
+        if first.dtype.kind in "iu":
             return self._following(arrays)
-        if first.dtype.kind in "fb" and first.size and all(bool((a == first.flat[0]).all()) for a in arrays):
-            return self.filled(shapes, np.full((), first.flat[0]), first.dtype)
-        return None
+        return self.filled([np.shape(a) for a in arrays], np.full((), first.flat[0]), first.dtype)
+
+
+def renewable(survey: Survey, value: Value) -> bool:
+    """Can a value be made anew: it is static, and the same for every batch, or a shape, or filled with one number?"""
+    arrays: list[Any] = [static.get(value) for static in survey.static]
+    if any(a is None or isinstance(a, list) for a in arrays) or value in survey.listing.constants:
+        return False
+    first = np.asarray(arrays[0])
+    if _all_equal(arrays):
+        return True
+    if first.dtype.kind in "iu":
+        return all(np.shape(a) == first.shape for a in arrays) and first.size <= MAX_SHAPE
+    return first.size > 0 and all(bool((a == first.flat[0]).all()) for a in arrays)
+
+
+def _all_equal(arrays: Sequence[Any]) -> bool:
+    first = np.asarray(arrays[0])
+    return all(
+        np.shape(a) == first.shape and np.array_equal(a, first, equal_nan=first.dtype.kind == "f") for a in arrays
+    )

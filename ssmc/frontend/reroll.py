@@ -19,7 +19,7 @@ from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.families import Family, ForeignFamily, NodeFamily, Reading, Unrolling, close_failures
 from ssmc.frontend.initial import solve_initial
 from ssmc.frontend.listing import Listing, list_calls
-from ssmc.frontend.rebuilding import Rebuilder
+from ssmc.frontend.rebuilding import Rebuilder, renewable
 from ssmc.frontend.retiming import retime
 from ssmc.frontend.scans import Output, Plan
 from ssmc.frontend.seeds import Search, Seed
@@ -30,10 +30,13 @@ from ssmc.ir.op import Array
 TOLERANCE = 1e-6  # what exporters fold of the first steps is rounded to float32
 
 
-def reroll(graph: Graph) -> Graph:
-    """A graph of `onnx.*` ops with its unrolled loops as Scan nodes; the graph itself where there are none."""
+def reroll(graph: Graph, listing: Listing) -> Graph:
+    """A graph of `onnx.*` ops with its unrolled loops as Scan nodes; the graph itself where there are none.
+
+    `listing` is the flat view of `graph`.
+    """
     try:
-        found = survey(graph)
+        found = survey(graph, listing)
     except UserError:
         return graph  # it does not run at the sizes it declares: what comes next says so
     if found is None:
@@ -103,10 +106,11 @@ class _Rolling:
 
     # -- what is wanted of them ----------------------------------------------------------------------------
 
-    def _demand(self) -> list[tuple[Value, Plan, int | None]]:
+    def _demand(self) -> tuple[list[tuple[Value, Plan, int | None]], set[Value]]:
         """Values of the surveyed graph that a plan is to replace: (value, plan, output), or its last state for None.
 
-        Walks backwards from the outputs of the model, through the loops.
+        Walks backwards from the outputs of the model, through the loops. Also returns the values met on the way, all
+        that the new graph needs of the old one.
         """
         survey, replaced = self.survey, []
         for plan in self.plans:
@@ -128,13 +132,13 @@ class _Rolling:
             replaced.append((value, *found))
             waiting += self._enter(found[0], entered)
         self.plans = [plan for plan in self.plans if plan in entered]
-        return replaced
+        return replaced, seen
 
     def _enter(self, plan: Plan, entered: set[Plan]) -> list[Value]:
         """What a plan, and those that it depends on, read of the surveyed graph."""
         entered.add(plan)
         plan.prepare()
-        reads = [v for v in self._reads(plan) if not self.survey.is_static(v)]
+        reads = [v for v in self._reads(plan) if not renewable(self.survey, v)]
         for family in _foreign(plan):
             assert family.source is not None
             source = self.plan_of[family.source.family]
@@ -176,7 +180,6 @@ class _Rolling:
                 continue
             wrong = self._wrong(attempt)
             if not wrong:
-                attempt.graph.prune()
                 return attempt.graph
             for plan in wrong:
                 solved = None if plan.start else solve_initial(plan, attempt)
@@ -188,7 +191,7 @@ class _Rolling:
 
     def _assemble(self) -> Attempt | None:
         """The graph with all plans as Scans; None where a plan had to be given up on the way."""
-        replaced = self._demand()
+        replaced, alive = self._demand()
         order: nx.DiGraph[Plan] = nx.DiGraph()
         order.add_nodes_from(self.plans)
         for plan in self.plans:
@@ -196,7 +199,7 @@ class _Rolling:
         if not nx.is_directed_acyclic_graph(order):
             self._discard(next(iter(nx.find_cycle(order)))[0])
             return None
-        graph = self.survey.graph.copy()
+        graph = self._part(alive)
         make = Rebuilder(graph, self.survey)
         attempt = Attempt(graph)
         for plan in nx.topological_sort(order):
@@ -211,11 +214,19 @@ class _Rolling:
             seed = self.seeds.get(self.survey.canon[value])
             attempt.replace(make, self.survey, value, plan, number, seed is not None and seed.join.added)
         try:
-            graph.order()
-        except ValueError:
+            graph.prune()
+            attempt.listing = list_calls(graph)
+        except ValueError:  # a loop that needs its own result
             self._discard(self.plans[-1])
             return None
         return attempt
+
+    def _part(self, alive: set[Value]) -> Graph:
+        """A graph of the nodes that are still needed."""
+        whole = self.survey.graph
+        names = {value.node for value in alive}
+        names |= {name for name, node in whole.net.nodes(data="data") if node.op.name in ("input", "output")}
+        return Graph(whole.name, dict(whole.attributes), whole.net.subgraph(names).copy(), whole._serial)
 
     def _foreign_stream(self, attempt: Attempt, family: ForeignFamily) -> Value:
         assert family.source is not None
@@ -225,28 +236,28 @@ class _Rolling:
 
     def _wrong(self, attempt: Attempt) -> list[Plan]:
         """Plans whose values differ from those of the unrolled nodes."""
-        listing = list_calls(attempt.graph)
         wrong: dict[Plan, None] = {}
         for point in self.survey.points:
             old = evaluate(self.survey.listing, point, [value for value, _, _ in attempt.replaced])
             try:
-                new = evaluate(listing, point, [value for _, value, _ in attempt.replaced])
+                new = evaluate(attempt.listing, point, [value for _, value, _ in attempt.replaced])
             except UserError:
-                return self._broken(listing, attempt, point)
+                return self._broken(attempt, point)
             for before, after, plan in attempt.replaced:
                 if not _close(new[after], old[before]):
                     wrong[plan] = None
-        # a loop that reads what a wrong one gives may be right: only the first ones are certain
-        return [plan for plan in attempt.scans if plan in wrong][:1] if wrong else []
+        # a loop that reads what a wrong one gives may be right: only the first one is certain
+        return sorted(wrong, key=_place)[:1]
 
-    def _broken(self, listing: Listing, attempt: Attempt, point: Any) -> list[Plan]:
+    def _broken(self, attempt: Attempt, point: Any) -> list[Plan]:
         """The first plan whose Scan does not run."""
-        for plan, scan in attempt.scans.items():
+        ordered = sorted(attempt.scans, key=_place)
+        for plan in ordered:
             try:
-                evaluate(listing, point, [scan])
+                evaluate(attempt.listing, point, [attempt.scans[plan]])
             except UserError:
                 return [plan]
-        return list(attempt.scans)[:1]
+        return ordered[:1]
 
 
 @dataclass(eq=False, repr=False)
@@ -254,6 +265,7 @@ class Attempt:
     """A graph with Scans in it, whose values are still to be compared: (old value, new value, plan)."""
 
     graph: Graph
+    listing: Listing = field(default_factory=Listing)
     scans: dict[Plan, Value] = field(default_factory=dict)
     made_up: dict[Plan, dict[tuple[int, int], Value]] = field(default_factory=dict)
     replaced: list[tuple[Value, Value, Plan]] = field(default_factory=list)
@@ -285,6 +297,11 @@ class Attempt:
 
 def _foreign(plan: Plan) -> list[ForeignFamily]:
     return [family for family in plan.streams if isinstance(family, ForeignFamily)]
+
+
+def _place(plan: Plan) -> int:
+    """Where in the file a loop begins."""
+    return min(family.sample.position for family in plan.families)
 
 
 def _last_state(plan: Plan, family: Family, index: int) -> int | None:

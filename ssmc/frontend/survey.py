@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from ssmc.frontend.evaluate import run_call
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, sample_inputs
 from ssmc.frontend.kernels import slices_of, split_sizes
-from ssmc.frontend.listing import Call, Listing, list_calls
+from ssmc.frontend.listing import Call, Listing
 from ssmc.ir.graph import Graph, Value
 
 MIN_STEPS = 3  # fewer steps than this are no recurrence that could be told from anything else
@@ -93,27 +93,28 @@ class Survey:
         return found
 
     @cached_property
-    def colours(self) -> list[dict[Value, Any]]:
+    def colours(self) -> list[dict[Value, int]]:
         """Hashes of how a value is computed, looking 0, 1, ... nodes back; accesses differ in their stream only."""
-        first: dict[Value, Any] = {}
+        table: dict[Any, int] = {}
+        first: dict[Value, int] = {}
+        inner: list[tuple[Value, list[Value | None], bool]] = []  # values that look further back
         for value, own in self.canon.items():
             call = self.listing.producer.get(own)
-            if own in self.accesses:
-                access = self.accesses[own]
-                first[value] = ("access", access.stream, access.axis, access.keep)
-            elif call is None or self.is_static(own):
-                first[value] = own
+            access = self.accesses.get(own)
+            if access is not None:
+                key: Any = ("access", access.stream, access.axis, access.keep)
+            elif call is None or own in self.static[0]:
+                key = own
             else:
-                first[value] = (self.signature(call), own.index)
+                key = (self.signature(call), own.index)
+                inner.append((value, self.operands(call), call.kind in COMMUTATIVE))
+            first[value] = table.setdefault(key, len(table))
         levels = [first]
         for _ in range(COLOUR_DEPTH):
             before, level = levels[-1], dict(first)
-            for call in self.listing.calls:
-                parts = [None if v is None else before[v] for v in call.operands]
-                keys = tuple(sorted(map(hash, parts)) if call.kind in COMMUTATIVE else map(hash, parts))
-                for value in call.results:
-                    if self.canon[value] not in self.accesses and not self.is_static(value):
-                        level[value] = hash((first[value], keys))
+            for value, operands, commutes in inner:
+                parts = [-1 if v is None else before[v] for v in operands]
+                level[value] = hash((first[value], *(sorted(parts) if commutes else parts)))
             levels.append(level)
         return levels
 
@@ -136,9 +137,8 @@ class Survey:
         return found
 
 
-def survey(graph: Graph) -> Survey | None:
+def survey(graph: Graph, listing: Listing) -> Survey | None:
     """Run the graph and look at it; None where nothing in it looks like steps. Raises UserError where it cannot run."""
-    listing = list_calls(graph)
     if not _may_be_unrolled(listing):
         return None
     types = input_types(graph)
@@ -258,12 +258,3 @@ def _access(found: Survey, call: Call, stream: Value, value: Value) -> Access | 
         return None
     parts = dict(slices_of(arrays, call.attrs, len(shape)))
     return Access(stream, axis, range(shape[axis])[parts[axis]][0], True) if axis in parts else None
-
-
-def same_colours(found: Survey, values: Sequence[Value | None], reference: Sequence[Value | None], level: int) -> bool:
-    """Are two lists of operands computed alike, looking `level` nodes back?"""
-    colours = found.colours[level]
-    return all(
-        (a is None) == (b is None) and (a is None or b is None or colours[a] == colours[b])
-        for a, b in zip(values, reference, strict=True)
-    )
