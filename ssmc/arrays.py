@@ -28,11 +28,15 @@ def read(path: str | Path) -> dict[str, Array]:
             return {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise UserError("there is no such file", where=str(path)) from None
+    except IsADirectoryError:
+        raise UserError("this is a folder, not an .npz file", where=str(path)) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        # numpy takes what it does not know for a pickle, and tells how to load one: bad advice for a stranger's file
+        why = "it holds Python objects, or is no .npz file at all" if "pickle" in str(error) else str(error)
         raise UserError(
             "not a readable .npz file",
             where=str(path),
-            why=str(error),
+            why=why,
             hint="make one with numpy.savez(path, name=array, ...), the names being those of the model's inputs",
         ) from None
 
@@ -80,12 +84,11 @@ def fit(arrays: Mapping[str, Any], interface: Interface, *, where: str = "") -> 
 
 
 def unfit(outputs: Mapping[str, Array], interface: Interface) -> dict[str, Array]:
-    """Outputs of the graph in the user's own axes and element types."""
-    ports = {port.name: port for port in interface.outputs}
+    """Outputs of the graph in the user's own axes and element types, in the model's order."""
     return {
-        name: from_graph(array, ports[name].axes).astype(_element_type(ports[name]), copy=False)
-        for name, array in outputs.items()
-        if name in ports
+        port.name: from_graph(outputs[port.name], port.axes).astype(_element_type(port), copy=False)
+        for port in interface.outputs
+        if port.name in outputs
     }
 
 
@@ -112,6 +115,9 @@ def _mistake(array: Array, port: Port) -> str:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         return f"is {array[place]} at {place}, not a number that a model can take"
+    element = np.dtype(_element_type(port))
+    if element.kind == "f" and array.dtype.kind == "f" and np.abs(array).max() > np.finfo(element).max:
+        return f"holds {np.abs(array).max():.3g}, and {element} ends at {np.finfo(element).max:.3g}"
     return ""
 
 

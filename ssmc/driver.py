@@ -95,9 +95,10 @@ class Executable:
         """Simulate on arrays in the graph's layout; outputs stay in it. Raises UserError."""
         presets = self.backend.noise_presets()
         if settings.noise is not None and settings.noise not in presets:
+            there = f"it has: {', '.join(presets)}" if presets else "its arithmetic is digital: leave --noise out"
             raise UserError(
                 f"target '{self.backend.name}' has no noise preset '{settings.noise}'",
-                hint=arrays.near(settings.noise, presets) or f"it has: {', '.join(presets)}",
+                hint=arrays.near(settings.noise, presets) or there,
             )
         return self.backend.simulate(self.program, inputs, settings)
 

@@ -149,7 +149,8 @@ def _programming(program: Program, arch: Architecture) -> float:
 def trace(program: Program, arch: Architecture, timing: Schedule) -> tuple[Mapping[str, Any], ...]:
     """Chrome trace events of one sequence up to its first step: a row a core, microseconds."""
     scale = 1e6 / arch.vector.clock_hertz
-    events = []
+    names = ((core, {"name": f"core{core}"}) for core in sorted({busy.core for busy in timing.first}))
+    events = [{"name": "thread_name", "ph": "M", "pid": 0, "tid": core, "args": name} for core, name in names]
     for busy in timing.first:
         source = program.locs[busy.loc].layer if busy.loc is not None else ""
         events.append(
@@ -159,8 +160,8 @@ def trace(program: Program, arch: Architecture, timing: Schedule) -> tuple[Mappi
                 "ph": "X",
                 "ts": busy.start * scale,
                 "dur": busy.cycles * scale,
-                "pid": program.target,
-                "tid": f"core{busy.core}",
+                "pid": 0,
+                "tid": busy.core,
                 "args": {"layer": source, "instruction": busy.index},
             }
         )

@@ -44,7 +44,7 @@ def compile_command(
 
     kinds = _kinds(emit)
     path = Path(output) if output else Path(Path(model).stem + SUFFIX)
-    if path.suffix != SUFFIX:
+    if output and path.suffix != SUFFIX:
         raise UserError(f"a program file ends in {SUFFIX}", where=str(path), hint=f"-o {path.stem}{SUFFIX}")
     files.writable(path)
     executable = compile_model(

@@ -118,7 +118,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, IsaError | UserError | StateSpaceError):
         return f"error: {error}"
     if isinstance(error, OSError):
-        return f"error: {error.filename or ''}: {error.strerror or error}"
+        return f"error: {error.filename or 'the output cannot be written'}: {error.strerror or error}"
     return f"error: ssmc failed: {type(error).__name__}: {error}\n  do:  this is a defect; --debug shows where it is"
 
 

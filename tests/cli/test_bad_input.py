@@ -160,11 +160,15 @@ def test_programs(ssmc: Ssmc, folder: Path, damage: str) -> None:
         (("compile", "step.onnx", "--target", "cim", "--state", "q=x_next"), ["'q'"]),
         (("compile", "scan.onnx", "--target", "cim", "--print-ir-after", "fold"), ["no pass 'fold'"]),
         (("passes", "quantise"), ["no pass 'quantise'", "did you mean 'quantize'"]),
+        (("compile", ".", "--target", "cim"), [r"error: \.: |'\.'"]),
+        (("run", "p.ssmx", "--input", "x.npz", "--noise", "pink"), ["no noise preset 'pink'", "leave --noise out"]),
         (("isa", "z80"), ["no target is called 'z80'"]),
         (("demo", "--sample", "mnist"), ["no sample is called 'mnist'"]),
     ],
 )
 def test_usage(ssmc: Ssmc, folder: Path, arguments: tuple[str, ...], says: list[str]) -> None:
+    if arguments[0] == "run":
+        assert ssmc("compile", "scan.onnx", "--target", "epochcore", "-o", "p.ssmx").status == 0
     before = set(folder.iterdir())
     refused(ssmc(*arguments), folder, before, *says)
 

@@ -75,6 +75,9 @@ def test_the_whole_road(ssmc: Ssmc, folder: Path, target: str) -> None:
     trace = json.loads((folder / "t.json").read_text())
     slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     assert slices and all({"name", "ts", "dur", "pid", "tid"} <= set(event) for event in slices)
+    rows = {(event["pid"], event["tid"]) for event in trace["traceEvents"] if event["name"] == "thread_name"}
+    assert {(event["pid"], event["tid"]) for event in slices} <= rows  # numbered rows, each with a name
+    assert all(type(number) is int for row in rows for number in row)
     again = json.loads(ssmc("run", "p.ssmx", "--input", "x.npz", "--json").out)
     assert again == stats
     told = ssmc("run", "p.ssmx", "--input", "x.npz", "--layers").out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,29 @@ def test_fit_moves_axes_and_types() -> None:
 def test_outputs_come_back_in_the_models_types() -> None:
     back = arrays.unfit({"logits": np.zeros((3, 9)), "inner": np.zeros(2)}, MODEL)
     assert list(back) == ["logits"] and back["logits"].dtype == np.float32
+
+
+def test_outputs_come_back_in_the_models_order() -> None:
+    first, last = replace(LOGITS, name="first"), replace(LOGITS, name="last")
+    values = {name: np.zeros((3, 9)) for name in ("last", "first")}
+    assert list(arrays.unfit(values, Interface("sequence", (FEATURES,), (first, last)))) == ["first", "last"]
+
+
+def test_what_the_element_type_cannot_hold_is_refused() -> None:
+    said = refused({"features": np.full((1, 2, 12), 1e308)})
+    assert "'features' holds 1e+308, and float32 ends at 3.4e+38" in said
+    assert arrays.fit({"features": np.full((1, 2, 12), 3e38)}, MODEL)
+
+
+def test_no_file_is_to_be_unpickled(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(b"no zip file")
+    np.savez(tmp_path / "o.npz", x=np.array([{}], dtype=object))
+    for name in ("x.npz", "o.npz"):
+        with pytest.raises(UserError, match=r"not a readable \.npz file") as caught:
+            arrays.read(tmp_path / name)
+        assert "allow_pickle" not in str(caught.value) and "Python objects" in str(caught.value)
+    with pytest.raises(UserError, match="this is a folder"):
+        arrays.read(tmp_path)
 
 
 def test_every_mistake_is_told_at_once() -> None:

@@ -191,8 +191,9 @@ done:
 def test_trace_shows_the_first_event() -> None:
     code = pipeline_of_two(8)
     trace = run(code, trace=True).trace
-    assert {event["tid"] for event in trace} == {"core0", "core5"}
+    names = {event["tid"]: event["args"]["name"] for event in trace if event["ph"] == "M"}
+    assert names == {0: "core0", 5: "core5"} == {event["tid"]: names[event["tid"]] for event in trace}
     sent = next(e for e in trace if e["name"] == "send")
-    received = next(e for e in trace if e["name"] == "recv" and e["tid"] == "core5")
+    received = next(e for e in trace if e["name"] == "recv" and e["tid"] == 5)
     assert received["ts"] >= sent["ts"] + sent["dur"]
     assert not run(code).trace
