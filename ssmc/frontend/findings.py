@@ -26,7 +26,11 @@ class Lift:
 
 @dataclass
 class Findings:
-    """Shared by the translators of a model and of its bodies."""
+    """Shared by the translators of a model and of its bodies.
 
+    `tolerance` is the error allowed to a system that is fitted to a kernel, relative to the largest tap.
+    """
+
+    tolerance: float = 1e-6
     refusals: list[Refusal] = field(default_factory=list)
     lifts: list[Lift] = field(default_factory=list)

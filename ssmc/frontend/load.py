@@ -66,7 +66,8 @@ def load_model(
 ) -> Model:
     """Lift the model in `path`.
 
-    `tolerance` bounds the error of the lifted model against the file, relative to the largest output, in float64.
+    `tolerance` bounds the error of a system that is fitted to a kernel, relative to the kernel's largest tap, and that
+    of the lifted model against the file, relative to the largest output, both in float64.
     `states` names the state inputs of a one-step model and the outputs that are their next values, where that is not
     to be found out. With `strict` false, what cannot be lifted is listed in `Model.unsupported` instead of raised.
 
@@ -160,7 +161,7 @@ class _Source:
 
     def _translator(self, in_step: bool) -> Translator:
         samples = Samples(self.listing, [self._point(0), self._point(1)])
-        return Translator(self.listing, Builder(Graph("model")), samples, Findings(), in_step)
+        return Translator(self.listing, Builder(Graph("model")), samples, Findings(self.tolerance), in_step)
 
     # -- sequence models -----------------------------------------------------------------------------------
 

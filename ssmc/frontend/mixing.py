@@ -9,8 +9,6 @@ from ssmc.frontend.regions import Region
 from ssmc.frontend.translator import Translator
 from ssmc.frontend.varying import explain_varying
 
-IDENTIFICATION = 1e-6  # relative error of a kernel that a system is identified from
-
 
 def explain_region(translator: Translator, region: Region) -> Flow:
     """The target of a region as a flow. Raises Unsupported with the reason where nothing explains it."""
@@ -23,4 +21,4 @@ def explain_region(translator: Translator, region: Region) -> Flow:
         if found is None:
             raise reason from None
         return found
-    return emit_kernels(translator, region, kernels, IDENTIFICATION)
+    return emit_kernels(translator, region, kernels, translator.findings.tolerance)

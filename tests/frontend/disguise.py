@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from ssmc.statespace import StateSpace, kernel
 from tests.frontend.net import Net
@@ -126,7 +126,10 @@ def as_scan(system: StateSpace, layout: str = "last", backward: bool = False, ti
 
 
 def as_loop(system: StateSpace, layout: str = "last", collect: str = "scan") -> onnx.ModelProto:
-    """`Loop` whose body picks its step from the captured sequence; outputs by "scan" outputs or a "sequence"."""
+    """`Loop` whose body picks its step from the captured sequence.
+
+    Its outputs are collected by "scan" outputs, in a "sequence", or in a "buffer" into which every trip writes.
+    """
     net, body = Net(), Net()
     x = net.input(["b", "t", system.inputs])
     trips = net.op("Squeeze", net.op("Shape", x, start=1, end=2))
@@ -135,27 +138,28 @@ def as_loop(system: StateSpace, layout: str = "last", collect: str = "scan") -> 
     step = body.input([], TensorProto.INT64)
     going = body.input([], TensorProto.BOOL)
     states = [body.input(None) for _ in shapes]
-    pieces = body.fresh() if collect == "sequence" else None
-    if pieces:
-        kind = onnx.helper.make_sequence_type_proto(onnx.helper.make_tensor_type_proto(TensorProto.FLOAT, None))
-        body.inputs.append(onnx.helper.make_value_info(pieces, kind))
+    held = body.fresh() if collect == "sequence" else body.input(None) if collect == "buffer" else ""
+    sequence = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    if collect == "sequence":
+        body.inputs.append(helper.make_value_info(held, sequence))
     u = body.op("Gather", x, step, axis=1)
     following, y = one_step(body, system, layout, u, states)
     on = body.op("Identity", going)
-    outputs: list[tuple[str, None]] = [(on, None), *((name, None) for name in following)]
-    carried = len(following)
-    if pieces:
-        outputs.append((body.op("SequenceInsert", pieces, y), None))
-        carried += 1
-    else:
-        outputs.append((y, None))
-    graph = body.subgraph(outputs, {on: TensorProto.BOOL})
-    if pieces:
-        graph.output[-1].CopyFrom(onnx.helper.make_value_info(outputs[-1][0], kind))
+    if collect == "sequence":
         starts.append(net.op("SequenceEmpty"))
-    found = net.op("Loop", trips, net.const(np.asarray(True)), *starts, outputs=carried + (not pieces), body=graph)
-    found = found if isinstance(found, list) else [found]
-    if pieces:
+        y = body.op("SequenceInsert", held, y)
+    elif collect == "buffer":
+        size = net.op(
+            "Concat", net.op("Shape", x, start=1, end=2), net.op("Shape", x, end=1), net.ints(system.outputs), axis=0
+        )
+        starts.append(net.op("ConstantOfShape", size))
+        place = body.op("Reshape", step, body.ints(1, 1))
+        y = body.op("ScatterND", held, place, body.op("Unsqueeze", y, body.ints(0)))
+    graph = body.subgraph([(on, None), *((name, None) for name in following), (y, None)], {on: TensorProto.BOOL})
+    if collect == "sequence":
+        graph.output[-1].CopyFrom(helper.make_value_info(y, sequence))
+    found = net.op("Loop", trips, net.const(np.asarray(True)), *starts, outputs=len(following) + 1, body=graph)
+    if collect == "sequence":
         y = net.op("ConcatFromSequence", found[-1], axis=1, new_axis=1)
     else:
         y = net.op("Transpose", found[-1], perm=[1, 0, 2])

@@ -110,7 +110,7 @@ def test_scan(system: StateSpace, layout: str, backward: bool, time_axis: int) -
 
 
 @few
-@given(systems, layouts, st.sampled_from(["scan", "sequence"]))
+@given(systems, layouts, st.sampled_from(["scan", "sequence", "buffer"]))
 def test_loop(system: StateSpace, layout: str, collect: str) -> None:
     model = lifted(disguise.as_loop(system, layout, collect))
     assert model.systems[0].disguise == "Loop"
@@ -181,3 +181,12 @@ def test_reading_before_the_update_is_seen() -> None:
     model = lifted(disguise.as_scan(early))
     assert model.graph.op(model.systems[0].node)["system"].read_before
     check_system(model, early)
+
+
+def test_the_tolerance_decides_between_system_and_filter() -> None:
+    """A kernel alone, stored in float32, is a system within 1e-4; asked for 1e-12 it stays the filter that it is."""
+    system = random_system(5, 2, 2, 1, 1, True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = save(disguise.as_conv(system, 48), Path(folder))
+        assert [s.kind for s in load_model(path, tolerance=1e-4).systems] == ["linear time-invariant"]
+        assert [s.kind for s in load_model(path, tolerance=1e-12).systems] == ["fir"]
