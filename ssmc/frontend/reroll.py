@@ -225,7 +225,7 @@ class _Rolling:
         """A graph of the nodes that are still needed."""
         whole = self.survey.graph
         names = {value.node for value in alive}
-        names |= {name for name, node in whole.net.nodes(data="data") if node.op.name in ("input", "output")}
+        names |= {name for name in whole.net if whole.op(name).name in ("input", "output")}
         return Graph(whole.name, dict(whole.attributes), whole.net.subgraph(names).copy(), whole._serial)
 
     def _foreign_stream(self, attempt: Attempt, family: ForeignFamily) -> Value:

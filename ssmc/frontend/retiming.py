@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from ssmc.frontend.families import Fixed, NodeFamily, Reading, Reference, StreamFamily
+from ssmc.frontend.families import Family, Fixed, NodeFamily, Reading, Reference, StreamFamily
 from ssmc.frontend.survey import Survey
 
 Earlier = tuple[NodeFamily, int]  # a family, so many steps before
+Carried = set[tuple[Family, int]]
 
 
 def retime(families: list[NodeFamily], wanted: Sequence[Reading], survey: Survey) -> None:
@@ -22,30 +23,68 @@ def retime(families: list[NodeFamily], wanted: Sequence[Reading], survey: Survey
     Changes the operands of `families`, and adds the new ones. `wanted` are readings from outside, which stay.
     """
     made: dict[Earlier, NodeFamily] = {}
-    later = sorted(families, key=lambda family: -family.sample.position)
     fixed = {(r.family, k) for r in wanted for k in range(1, r.delay + 1)}
-    for family in later:
+    for family in sorted(families, key=lambda family: -family.sample.position):
         carried = _carried(families) | fixed
         depth = max((k for other, k in carried if other is family), default=0)
         if depth == 0 or (family, depth) in fixed:
             continue
         rest = {item for item in carried if item[0] is not family}
-        if _follows_stream(family, survey) or all(_computable(family, k, rest) for k in range(1, depth + 1)):
-            _replace(families, family, made)
+        if _follows_stream(family, survey) or all(_computable(family, k, rest, {}) for k in range(1, depth + 1)):
+            _replace(families, family, rest, made)
 
 
-def _carried(families: Sequence[NodeFamily]) -> set[tuple[object, int]]:
+def _carried(families: Sequence[NodeFamily]) -> Carried:
     """All earlier values that the families read."""
     readings = [r for family in families for r in family.operands if isinstance(r, Reading)]
     return {(r.family, k) for r in readings for k in range(1, r.delay + 1)}
 
 
-def _computable(family: NodeFamily, delay: int, carried: set[tuple[object, int]]) -> bool:
-    """Are the operands of a family, so many steps before, carried?"""
-    return bool(family.operands) and all(
-        operand is None or isinstance(operand, Fixed) or (operand.family, operand.delay + delay) in carried
-        for operand in family.operands
-    )
+def _computable(family: NodeFamily, delay: int, carried: Carried, known: dict[Family, bool]) -> bool:
+    """Can a family's value so many steps before be computed from what is carried?"""
+    if family not in known:
+        known[family] = False
+        known[family] = bool(family.operands) and all(
+            operand is None
+            or isinstance(operand, Fixed)
+            or (operand.family, operand.delay + delay) in carried
+            or (
+                operand.delay == 0
+                and isinstance(operand.family, NodeFamily)
+                and _computable(operand.family, delay, carried, known)
+            )
+            for operand in family.operands
+        )
+    return known[family]
+
+
+def _replace(families: list[NodeFamily], family: NodeFamily, carried: Carried, made: dict[Earlier, NodeFamily]) -> None:
+    """Let all that read `family` at an earlier step read a copy that computes it from earlier operands."""
+    for user in list(families):
+        for slot, operand in enumerate(user.operands):
+            if isinstance(operand, Reading) and operand.family is family and operand.delay:
+                user.operands[slot] = Reading(_earlier(families, family, operand.delay, carried, made), operand.index)
+
+
+def _earlier(
+    families: list[NodeFamily], family: NodeFamily, delay: int, carried: Carried, made: dict[Earlier, NodeFamily]
+) -> NodeFamily:
+    """The copy of a family that works on the operands of `delay` steps before."""
+    if (family, delay) in made:
+        return made[family, delay]
+    operands: list[Reference | None] = []
+    for operand in family.operands:
+        if not isinstance(operand, Reading):
+            operands.append(operand)
+        elif (operand.family, operand.delay + delay) in carried or not isinstance(operand.family, NodeFamily):
+            initial = (*((None,) * delay), *operand.initial)
+            operands.append(replace(operand, delay=operand.delay + delay, initial=initial))
+        else:
+            operands.append(Reading(_earlier(families, operand.family, delay, carried, made), operand.index))
+    nodes = (*((None,) * delay), *family.nodes[: len(family.nodes) - delay])
+    made[family, delay] = NodeFamily(family.steps, nodes, operands)
+    families.append(made[family, delay])
+    return made[family, delay]
 
 
 def _follows_stream(family: NodeFamily, survey: Survey) -> bool:
@@ -57,26 +96,3 @@ def _follows_stream(family: NodeFamily, survey: Survey) -> bool:
     shape = survey.shape(stream.stream)
     own = sum(prod(survey.shape(value)) for value in family.sample.results)
     return prod(shape) // shape[stream.axis] <= own
-
-
-def _replace(families: list[NodeFamily], family: NodeFamily, made: dict[Earlier, NodeFamily]) -> None:
-    """Let all that read `family` at an earlier step read a copy that computes it from earlier operands."""
-    for user in list(families):
-        for slot, operand in enumerate(user.operands):
-            if isinstance(operand, Reading) and operand.family is family and operand.delay:
-                copy = made.get((family, operand.delay)) or _earlier(family, operand.delay)
-                if (family, operand.delay) not in made:
-                    made[family, operand.delay] = copy
-                    families.append(copy)
-                user.operands[slot] = Reading(copy, operand.index)
-
-
-def _earlier(family: NodeFamily, delay: int) -> NodeFamily:
-    nodes = (*(None for _ in range(delay)), *family.nodes[: len(family.nodes) - delay])
-    operands: list[Reference | None] = [
-        replace(operand, delay=operand.delay + delay, initial=(*((None,) * delay), *operand.initial))
-        if isinstance(operand, Reading)
-        else operand
-        for operand in family.operands
-    ]
-    return NodeFamily(family.steps, nodes, operands)
