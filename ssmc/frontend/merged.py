@@ -1,0 +1,77 @@
+"""Batch and time as one axis, and time as windows: what a reshape makes of them, and which ops may meet them.
+
+Layers for (samples, features) are applied to sequences as (batch * time, features): the letter `m` (batch outside)
+or `n` (time outside) stands for such an axis, which every op that treats samples alike treats as its batch. A time
+axis split into (steps, window) keeps `t` for the steps and has `w` for the window; it ends in an event pooling.
+The new graph's value is the same stream all the while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.flow import Flow, TimeMixing, Tracked
+from ssmc.frontend.kernels import axes_of
+from ssmc.frontend.listing import Call
+from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, known_of
+
+POOLINGS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max"}
+
+
+def is_plain(item: Any) -> bool:
+    """Are batch and time axes of their own?"""
+    return not isinstance(item, Flow) or not set(item.axes) - set("btf")
+
+
+def apply_merged(context: Context, call: Call, items: Sequence[Any], rule: Rule) -> list[Tracked]:
+    """One op with an operand that is not plain. Raises TimeMixing, Unsupported."""
+    if call.kind in ("Reshape", "Flatten", "Shape", "Size", "Identity", "Cast"):
+        return rule(context, call, items)
+    flows = [item for item in items if isinstance(item, Flow)]
+    letters = set("".join(flow.axes for flow in flows)) - {"f"}
+    if "w" in letters:
+        return [_windows(context, call, items)]
+    if len(letters) != 1:
+        raise TimeMixing("batch and time are one axis for one operand and two for another")
+    (letter,) = letters
+    as_batch = [_renamed(item, letter, "b") for item in items]
+    return [_renamed(item, "b", letter) for item in rule(context, call, as_batch)]
+
+
+def _renamed(item: Any, old: str, new: str) -> Any:
+    return replace(item, axes=item.axes.replace(old, new)) if isinstance(item, Flow) else item
+
+
+def _windows(context: Context, call: Call, items: Sequence[Any]) -> Tracked:
+    """A window of steps becomes one step: their mean, sum or maximum, or one of them."""
+    flow = items[0]
+    if not isinstance(flow, Flow) or any(isinstance(item, Flow) for item in items[1:]):
+        raise TimeMixing("it meets a time axis in windows")
+    at, rank = flow.axes.index("w"), len(flow.axes)
+    keep = False
+    if call.kind in POOLINGS:
+        axes = axes_of(arrays_or_flows(items), call.attrs, 1) or []
+        keep = bool(call.attrs.get("keepdims", 1))
+        attrs: dict[str, Any] = {"kind": POOLINGS[call.kind]}
+        if [a % rank for a in axes] != [at]:
+            raise TimeMixing("it takes more than the windows together")
+    elif call.kind == "Gather":
+        index = np.asarray(known_of(items[1], "index"))
+        if int(call.attrs.get("axis", 0)) % rank != at or index.ndim:
+            raise TimeMixing("it takes parts of windows of steps")
+        attrs = {"kind": "take", "offset": int(index) % flow.shape[at]}
+    else:
+        raise TimeMixing("it splits the time axis")
+    value = context.builder.add("downsample", [flow.value], stride=flow.shape[at], **attrs)
+    if not keep:
+        return Flow(value, flow.axes[:at] + flow.axes[at + 1 :], (*flow.shape[:at], *flow.shape[at + 1 :]))
+    shape = (*flow.shape[:at], 1, *flow.shape[at + 1 :])
+    axes_now = flow.axes[:at] + "f" + flow.axes[at + 1 :]
+    features = tuple(d for d, a in zip(shape, axes_now, strict=True) if a == "f")
+    reshaped = context.builder.reshape(value, features)
+    assert not isinstance(reshaped, np.ndarray)
+    return Flow(reshaped, axes_now, shape)
