@@ -18,12 +18,6 @@ def sole_user(graph: Graph, value: Value) -> tuple[str, int] | None:
     return users[0] if len(users) == 1 else None
 
 
-def only_used_by(graph: Graph, value: Value, node: str) -> bool:
-    """Whether `node` uses the value, once, and nobody else does."""
-    user = sole_user(graph, value)
-    return user is not None and user[0] == node
-
-
 def constant_of(graph: Graph, value: Value | None) -> Array | None:
     """The array of a value that is a constant node."""
     if value is None or graph.op(value.node).name != "constant":
