@@ -102,4 +102,7 @@ def _rates(graph: Graph, node: Node, operands: list[Value], rates: dict[Value, R
     before = next(rates[value] for value in operands if value in rates)
     if node.op.name != "downsample":
         return before
-    return (*before, (node.op["stride"], node.op["offset"], node.op["kind"] != "take"))
+    stride, offset = node.op["stride"], node.op["offset"]
+    # A window's last step is there when the whole window is: both are one rate, so that they can be added.
+    windows = node.op["kind"] != "take" or offset == stride - 1
+    return (*before, (stride, 0 if windows else offset, windows))

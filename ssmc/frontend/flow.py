@@ -92,6 +92,10 @@ class TimeMixing(Unsupported):
     """This node brings different time steps together, in a way that only its surroundings can explain."""
 
 
+# (letters of the axes that a reshape takes together, number of axes that they become) -> letters of those (`merged`).
+REGROUPED = {("bt", 1): "m", ("tb", 1): "n", ("m", 2): "bt", ("n", 2): "tb", ("t", 2): "tw"}
+
+
 def letter(axis: int, flow: Flow) -> str:
     return flow.axes[axis % len(flow.axes)]
 

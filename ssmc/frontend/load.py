@@ -21,12 +21,13 @@ from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, re
 from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.merging import merge_duplicates
-from ssmc.frontend.model import Model, Proof, count_other_ops, describe_systems
+from ssmc.frontend.model import SYSTEMS, Model, Proof, count_other_ops, describe_systems
 from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, require, run_file, run_graph
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner, step_through
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll
+from ssmc.frontend.statics import fold_statics
 from ssmc.frontend.step import ambiguous, pair_states
 from ssmc.frontend.translator import Samples, Translator
 from ssmc.interface import Port
@@ -44,6 +45,7 @@ SIMPLIFICATIONS = (
     recognise_registers,
 )
 BATCH, LENGTH, STEPS = 3, 11, 6
+LONGEST = 1 << 14
 
 
 @dataclass(eq=False)
@@ -103,7 +105,7 @@ def _require_lifted(attempt: _Attempt, path: str) -> None:
         )
     if attempt.failure is not None:
         raise attempt.failure
-    if not any(True for _ in attempt.graph.nodes("ssm", "recurrence", "fir")):
+    if not any(True for _ in attempt.graph.nodes(*SYSTEMS)):
         raise UserError(
             "no state-space system was found in the model",
             where=path,
@@ -138,10 +140,21 @@ class _Source:
 
     def __post_init__(self) -> None:
         self.file: Listing = list_calls(self.graph)  # as it is, for the proofs
-        self.graph = reroll(self.graph, self.file)
-        self.listing: Listing = list_calls(self.graph)
+        before, self.graph = self.graph, reroll(self.graph, self.file)
+        self.listing: Listing = self.file if self.graph is before else list_calls(self.graph)
+        fold_statics(self.listing)
+        if self.file is not self.listing:
+            fold_statics(self.file)
         self.types: dict[str, TensorType] = input_types(self.graph)
-        self.shapes = concrete_shapes(self.types, BATCH, LENGTH)
+        self.length = self._studied_length()
+        self.shapes = concrete_shapes(self.types, BATCH, self.length)
+
+    def _studied_length(self) -> int:
+        """Steps to study a dynamic length at: more than the taps of any filter in the file, so that its end is seen."""
+        weights = [self.listing.constants.get(c.operands[1]) for c in self.listing.calls if c.kind == "Conv"]  # type: ignore[arg-type]
+        taps = [int(w.shape[2]) for w in weights if w is not None and np.ndim(w) == 3]
+        longest = max(taps, default=0)
+        return LENGTH if longest < LENGTH - 2 else min(longest + 8, LONGEST)
 
     def attempts(self, states: Mapping[str, str] | None) -> Any:
         """Readings of the file, the likeliest first: as a sequence model, or as one step."""
@@ -297,9 +310,9 @@ class _Source:
         dynamic_batch, dynamic_length = is_dynamic(self.types)
         # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
         allowed = max([self.tolerance, *(30 * lift.proof_error for lift in attempt.findings.lifts)])
-        sizes = [(BATCH, LENGTH)]
+        sizes = [(BATCH, self.length)]
         if attempt.form == "sequence" and (dynamic_batch or dynamic_length):
-            sizes.append((BATCH + 2 if dynamic_batch else BATCH, LENGTH + 6 if dynamic_length else LENGTH))
+            sizes.append((BATCH + 2 if dynamic_batch else BATCH, self.length + 6 if dynamic_length else self.length))
         for number, (batch, length) in enumerate(sizes):
             arrays = self._proof_inputs(attempt, batch, length, seed=7 + number)
             batch, length = _sizes(attempt.inputs, arrays)
@@ -308,9 +321,12 @@ class _Source:
             exact = {port.name: exact[port.name] for port in attempt.outputs}
             attempt.proofs += compare("the file in float64", found, exact, batch, length, allowed)
             require(attempt.proofs, str(self.path))
-            attempt.proofs += compare(
-                "onnxruntime", found, self._run(attempt, arrays), batch, length, RUNTIME_TOLERANCE
-            )
+            given = self._run(attempt, arrays)
+            broken = [name for name, array in given.items() if not np.isfinite(array).all()]
+            if broken:  # exp(-cumsum) and the like overflow in float32 where the recurrence does not
+                attempt.notes += (f"onnxruntime gives no finite numbers for {', '.join(broken)} at length {length}",)
+            given = {name: array for name, array in given.items() if name not in broken}
+            attempt.proofs += compare("onnxruntime", found, given, batch, length, RUNTIME_TOLERANCE)
             require(attempt.proofs, str(self.path))
 
     def _run(self, attempt: _Attempt, arrays: Mapping[str, Any]) -> dict[str, Any]:

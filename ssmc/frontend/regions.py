@@ -17,10 +17,12 @@ import numpy as np
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
 from ssmc.frontend.listing import Call
+from ssmc.frontend.merged import is_plain
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
+PRODUCTS = 8  # of streams inside a region that are tried as places to cut it
 SHORT = 16  # taps of a filter that nothing better is looked for
 CONTRACTIONS = frozenset(["MatMul", "Gemm", "Einsum", "Conv", "ReduceSum", "ReduceMean", "FusedMatMul"])
 
@@ -82,20 +84,54 @@ class Region:
 def explain(translator: Translator, value: Value) -> Tracked:
     """The flow that a raw value is; Refused, with the reason in the findings, where nothing explains it."""
     cone = _cone(translator, value)
+    found = _explained(translator, value, cone)
+    tried: set[int] = set()
+    while isinstance(found, str) and _product_settled(translator, cone, tried):
+        cone = _cone(translator, value)
+        found = _explained(translator, value, cone)
+    return _refuse(translator, cone, found) if isinstance(found, str) else found
+
+
+def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[int]) -> bool:
+    """Explain the factors of a product of streams inside the cone, as of the gate between two convolutions (H3)."""
+    for call in cone[:-1]:
+        items = [None if v is None else translator.lookup(v) for v in call.operands]
+        raw = [v for v, item in zip(call.operands, items, strict=True) if v is not None and isinstance(item, Raw)]
+        streams = all(isinstance(item, Raw | Flow) for item in items)
+        if call.kind not in ("Mul", "Div") or not raw or not streams or call.position in tried:
+            continue
+        tried.add(call.position)
+        if len(tried) > PRODUCTS:
+            return False
+        factors = [_explained(translator, v, _cone(translator, v)) for v in raw]
+        if any(isinstance(factor, str) for factor in factors):
+            continue
+        known = dict(zip(raw, factors, strict=True))
+        try:
+            with translator.builder.origin(call.provenance):
+                results = translator.apply(call, [known.get(v) or translator.lookup(v) for v in call.operands if v])
+        except (Unsupported, ValueError):
+            continue
+        translator.env.update({v: f for v, f in known.items() if not isinstance(f, str)})
+        translator.env.update(zip(call.results, results, strict=False))
+        return True
+    return False
+
+
+def _explained(translator: Translator, value: Value, cone: Sequence[Call]) -> Flow | Known | str:
+    """The value by the cut of its cone that needs no long filters, or why there is none."""
     solved: dict[Value, Flow | str] = {}
     sums = _sums(translator, _late(cone, value, set()))
     filters, known = _long_filters(translator), translator.env.copy()
-    found = _explained(translator, value, cone, set(), solved)
+    found = _cut_before(translator, value, cone, set(), solved)
     if sums and (isinstance(found, str) or _long_filters(translator) != filters):
         # The terms of a sum may be no systems while the sum is one, as in the last stage of a parallel scan.
         filters, first = _long_filters(translator), translator.env
         translator.env = known
-        whole = _explained(translator, value, cone, sums, solved)
+        whole = _cut_before(translator, value, cone, sums, solved)
         if isinstance(whole, Flow) and _long_filters(translator) == filters:
             return whole
         translator.env = first
-    if isinstance(found, str):
-        return _refuse(translator, cone, found)
     return found
 
 
@@ -117,7 +153,7 @@ def _sums(translator: Translator, late: Sequence[Call]) -> set[int]:
     return found
 
 
-def _explained(
+def _cut_before(
     translator: Translator, value: Value, cone: Sequence[Call], barred: set[int], solved: dict[Value, Flow | str]
 ) -> Flow | Known | str:
     """The value by a cut of its cone that is as late as can be, before the calls in `barred`; or why there is none."""
@@ -226,7 +262,7 @@ def _inside(
         item = translator.lookup(here)
         if isinstance(item, Known):
             known[here] = item.array
-        elif isinstance(item, Flow) and here not in opened:
+        elif isinstance(item, Flow) and here not in opened and is_plain(item):
             entries[here] = None
         elif isinstance(item, Flow | Raw):
             call = translator.listing.producer[here]

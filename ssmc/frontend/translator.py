@@ -14,6 +14,7 @@ from ssmc.frontend.evaluate import evaluate, run_call
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.listing import Call, Listing
+from ssmc.frontend.merged import apply_merged, is_plain
 from ssmc.frontend.rules import RULES
 from ssmc.frontend.ticks import apply_tick
 from ssmc.ir.graph import Value
@@ -135,6 +136,8 @@ class Translator:
             raise TimeMixing("it brings several steps together")
         if rule is None:
             raise Unsupported(REFUSED_OPS.get(call.kind, "there is no rule for this op"))
+        if not all(is_plain(item) for item in items):
+            return apply_merged(self, call, items, rule)
         return rule(self, call, items)
 
     def refuse(self, call: Call, reason: str) -> list[Tracked]:

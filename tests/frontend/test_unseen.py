@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssmc.diagnostics import UserError
+from ssmc.driver import compile_model
 from ssmc.frontend import Model, load_model, reference
 from ssmc.frontend.proof import run_graph
 from ssmc.frontend.reference import user_shape
@@ -119,3 +121,134 @@ def test_cumulative_sum_against_growing_weights(tmp_path: Path) -> None:
     x = net.op("Mul", net.op("Exp", exponent), net.op("CumSum", grown, net.const(np.int64(1))))
     y = net.op("MatMul", x, net.const(RNG.standard_normal((4, 2))))
     assert kinds(lift(net, y, ["n", length, 2], tmp_path)) == ["linear time-invariant"]
+
+
+def scanned(net: Net, v: str, decay: np.ndarray) -> str:
+    """x_k = decay x_{k-1} + v_k for v (batch, time, *decay.shape), by a Scan."""
+    rank = decay.ndim + 2
+    swap = [1, 0, *range(2, rank)]
+    body = Net()
+    names = [f"{chr(97 + i)}" for i in range(decay.ndim)]
+    x, u = body.input(["n", *names]), body.input(["n", *names])
+    new = body.op("Add", body.op("Mul", x, body.const(decay)), u)
+    out = body.op("Identity", new)
+    first = net.op("Gather", v, net.const(np.int64(0)), axis=1)
+    zeros = net.op("Mul", first, net.const(np.zeros(())))
+    graph = body.subgraph([(new, ["n", *names]), (out, ["n", *names])])
+    _, y = net.op("Scan", zeros, net.op("Transpose", v, perm=swap), outputs=2, body=graph, num_scan_inputs=1)
+    return net.op("Transpose", y, perm=swap)
+
+
+def shape_like(net: Net, x: str, *dims: int) -> str:
+    """(batch, time, *dims), as exporters compute it."""
+    return net.op("Concat", net.op("Shape", x, start=0, end=2), net.ints(*dims), axis=0)
+
+
+@pytest.mark.parametrize("batch", ["n", 1])
+def test_group_norm_over_batch_and_time_as_one_axis(tmp_path: Path, batch: int | str) -> None:
+    net = Net()
+    x = net.input([batch, "t" if batch == "n" else 12, 4])
+    y = scanned(net, x, RNG.uniform(0.5, 0.9, 4))
+    flat = net.op("Reshape", y, net.ints(-1, 2, 2))
+    normal = net.op("InstanceNormalization", flat, net.const(np.ones(2)), net.const(np.zeros(2)))
+    y = net.op("Reshape", net.op("Reshape", normal, net.ints(-1, 4)), shape_like(net, x, 4))
+    sizes = [(2, 24), (3, 13)] if batch == "n" else [(1, 12)]
+    model = lift(net, y, [batch, "t", 4], tmp_path, *sizes)
+    assert kinds(model) == ["linear time-invariant"]
+
+
+def test_an_output_with_batch_and_time_as_one_axis_is_refused(tmp_path: Path) -> None:
+    net = Net()
+    y = scanned(net, net.input(["n", "t", 4]), RNG.uniform(0.5, 0.9, 4))
+    with pytest.raises(UserError, match="batch and time are one axis"):
+        load_model(save(net.model([(net.op("Reshape", y, net.ints(-1, 4)), ["m", 4])]), tmp_path))
+
+
+def test_image_valued_streams_through_convolutions(tmp_path: Path) -> None:
+    """ConvS5: B and C are convolutions of images, applied to (batch * time, channels, height, width)."""
+    net = Net()
+    x = net.input(["n", "t", 2, 4, 4])
+    b = net.const(RNG.standard_normal((3, 2, 3, 3)))
+    c = net.const(RNG.standard_normal((2, 3, 3, 3)))
+    v = net.op("Conv", net.op("Reshape", x, net.ints(-1, 2, 4, 4)), b, pads=[1, 1, 1, 1])
+    v = net.op("Reshape", v, shape_like(net, x, 3, 4, 4))
+    y = scanned(net, v, RNG.uniform(0.5, 0.9, (3, 1, 1)) * np.ones((3, 4, 4)))
+    y = net.op("Conv", net.op("Reshape", y, net.ints(-1, 3, 4, 4)), c, net.const(np.ones(2)), pads=[1, 1, 1, 1])
+    y = net.op("Reshape", y, shape_like(net, x, 2, 4, 4))
+    assert kinds(lift(net, y, ["n", "t", 2, 4, 4], tmp_path, (2, 9), (3, 6))) == ["linear time-invariant"]
+
+
+@pytest.mark.parametrize("pooling", ["reshape", "pick", "average", "maximum"])
+def test_event_pooling(tmp_path: Path, pooling: str) -> None:
+    """The last state of every window of four, and the skip connection pooled in each way."""
+    net = Net()
+    x = net.input(["n", 16, 3])
+    state = scanned(net, x, RNG.uniform(0.5, 0.9, 3))
+    taken = net.op("Slice", state, net.ints(3), net.ints(16), net.ints(1), net.ints(4))
+    if pooling in ("reshape", "pick"):
+        windows = net.op("Reshape", x, net.ints(-1, 4, 4, 3))
+        if pooling == "reshape":
+            skip = net.op("ReduceMean", windows, net.ints(2), keepdims=0)
+        else:
+            skip = net.op("Gather", windows, net.const(np.int64(2)), axis=2)
+    else:
+        kind = "AveragePool" if pooling == "average" else "MaxPool"
+        turned = net.op("Transpose", x, perm=[0, 2, 1])
+        pooled = net.op(kind, turned, kernel_shape=[4], strides=[4], pads=[0, 0], auto_pad="NOTSET")
+        skip = net.op("Transpose", pooled, perm=[0, 2, 1])
+    y = net.op("Add", net.op("MatMul", taken, net.const(RNG.standard_normal((3, 3)))), skip)
+    lift(net, y, ["n", 4, 3], tmp_path, (2, 16))
+    if pooling == "pick":
+        return  # rates that differ where the length is no whole number of windows
+    x16 = RNG.standard_normal((2, 16, 3)).astype(np.float32)
+    (name,) = (i.name for i in net.inputs)
+    expected = reference(load_model(tmp_path / "model.onnx"), {name: x16})
+    for target in ("cim", "epochcore"):
+        found = compile_model(load_model(tmp_path / "model.onnx"), target, ideal=True).run({name: x16}).outputs
+        for key, array in expected.items():
+            assert np.abs(found[key] - array).max() <= 1e-4 * np.abs(array).max()
+
+
+def test_a_filter_longer_than_the_usual_sample_of_a_dynamic_length(tmp_path: Path) -> None:
+    net = Net()
+    x = net.op("Transpose", net.input(["n", "t", 3]), perm=[0, 2, 1])
+    taps = net.const(modes(3, 2, 24)[:, None, ::-1])
+    y = net.op("Conv", net.op("Pad", x, net.ints(0, 0, 23, 0, 0, 0)), taps, group=3)
+    model = lift(net, net.op("Transpose", y, perm=[0, 2, 1]), ["n", "t", 3], tmp_path, (2, 60), (3, 13))
+    assert kinds(model) == ["fir"]  # it ends after 24 taps, at any length
+
+
+def test_a_gate_between_two_filters(tmp_path: Path) -> None:
+    """H3: a filter, a product with another stream, another filter."""
+    length, net = 24, Net()
+    u = net.input(["n", length, 3])
+    k, v, q = (net.op("MatMul", u, net.const(RNG.standard_normal((3, 3)))) for _ in range(3))
+
+    def filtered(x: str) -> str:
+        taps = net.const(modes(3, 1, length)[:, None, ::-1])
+        turned = net.op("Pad", net.op("Transpose", x, perm=[0, 2, 1]), net.ints(0, 0, length - 1, 0, 0, 0))
+        return net.op("Transpose", net.op("Conv", turned, taps, group=3), perm=[0, 2, 1])
+
+    y = net.op("Mul", q, filtered(net.op("Mul", filtered(k), v)))
+    assert kinds(lift(net, y, ["n", length, 3], tmp_path)) == ["linear time-invariant"] * 2
+
+
+def test_attention_is_named(tmp_path: Path) -> None:
+    net = Net()
+    u = scanned(net, net.input(["n", 12, 4]), RNG.uniform(0.5, 0.9, 4))
+    q, k, v = (net.op("MatMul", u, net.const(RNG.standard_normal((4, 3)))) for _ in range(3))
+    weights = net.op("Softmax", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 1])), axis=-1)
+    with pytest.raises(UserError, match="attention"):
+        load_model(save(net.model([(net.op("MatMul", weights, v), ["n", 12, 3])]), tmp_path))
+
+
+def test_a_file_that_overflows_is_lifted_with_a_note(tmp_path: Path) -> None:
+    """exp(-k log a) leaves float32 at once; the recurrence that it stands for does not."""
+    net = Net()
+    v = net.op("MatMul", net.input(["n", 24, 3]), net.const(RNG.standard_normal((3, 2))))
+    exponent = net.const(np.arange(24)[:, None] * np.array([-6.0, -5.0]))
+    total = net.op("CumSum", net.op("Mul", v, net.op("Exp", net.op("Neg", exponent))), net.const(np.int64(1)))
+    y = net.op("Mul", net.op("Exp", exponent), total)
+    model = load_model(save(net.model([(y, ["n", 24, 2])]), tmp_path))
+    assert "no finite numbers" in model.notes[0]
+    assert kinds(model) == ["linear time-invariant"]

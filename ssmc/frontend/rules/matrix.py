@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ssmc.frontend.contraction import einsum
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, letter
+from ssmc.frontend.evaluate import run_call
+from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, letter, wrap
 from ssmc.frontend.kernels import conv_padding, text
 from ssmc.frontend.listing import Call
 from ssmc.frontend.rules.context import Context, Rule, flow_of
 from ssmc.frontend.rules.elementwise import binary, scalar
 
+LARGEST_IMAGE = 1 << 12  # values; beyond, the matrix is too large
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -131,9 +134,9 @@ def _dense_groups(matrix: Any, groups: int) -> Any:
 
 
 def _within_features(context: Context, call: Call, x: Flow, weight: Any) -> Flow | Known:
-    """Convolution along one feature axis, written as the matrix that it is (one spatial dimension)."""
+    """Convolution along feature axes, written as the matrix that it is."""
     if len(x.shape) != 3:
-        raise Unsupported("a convolution over feature axes of more than one dimension")
+        return _image_convolution(context, call, x, weight)
     groups, length = int(call.attrs.get("group", 1)), x.shape[2]
     channels, outputs, taps = x.shape[1], weight.shape[0], weight.shape[2]
     stride, dilation = call.attrs.get("strides", [1])[0], call.attrs.get("dilations", [1])[0]
@@ -151,6 +154,19 @@ def _within_features(context: Context, call: Call, x: Flow, weight: Any) -> Flow
         own = matrix[np.arange(outputs), :, np.arange(channels)]  # c s l
         return einsum(context.builder, ["bcl", "csl"], "bcs", [x, Known(own)])
     return einsum(context.builder, ["bcl", "oscl"], "bos", [x, Known(matrix)])
+
+
+def _image_convolution(context: Context, call: Call, x: Flow, weight: Any) -> Flow | Known:
+    """A convolution over an image: its answers to single pixels are the rows of the matrix."""
+    size = int(np.prod(x.shape[1:], dtype=np.int64))
+    if size > LARGEST_IMAGE:
+        raise Unsupported(f"a convolution over an image of {size} values (at most {LARGEST_IMAGE})")
+    pixels = np.eye(size).reshape(size, *x.shape[1:])
+    answers = np.asarray(run_call(replace(call, operands=call.operands[:2]), [pixels, weight])[0])
+    flat = context.builder.reshape(x.value, (size,))
+    y = context.builder.linear(flat, answers.reshape(size, -1))
+    shape = (x.shape[0], *answers.shape[1:])
+    return wrap(context.builder.reshape(y, shape[1:]), x.axes, shape)
 
 
 RULES: dict[str, Rule] = {

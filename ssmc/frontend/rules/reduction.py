@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
-from ssmc.frontend.kernels import axes_of, batch_norm_factors
+from ssmc.frontend.kernels import axes_of, batch_norm_factors, text
 from ssmc.frontend.listing import Call
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, unary_any
@@ -60,6 +60,25 @@ def _global_average(context: Context, call: Call, items: Sequence[Any]) -> list[
     flow = flow_of(items[0])
     function = "mean" if call.kind == "GlobalAveragePool" else "max"
     return [reduced(context, flow, function, range(2, len(flow.shape)), True)]
+
+
+def _windowed(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """AveragePool and MaxPool over time, windows side by side: event pooling."""
+    flow, attrs = flow_of(items[0]), call.attrs
+    window = list(attrs["kernel_shape"])
+    padded = any(attrs.get("pads", [0])) or text(attrs.get("auto_pad", "NOTSET")) not in ("NOTSET", "VALID")
+    plain = not padded and not attrs.get("ceil_mode", 0) and all(d == 1 for d in attrs.get("dilations", [1]))
+    time = [i for i, axis in enumerate(flow.axes[2:]) if axis == "t"]
+    if not time or flow.axes[1] != "f":
+        raise Unsupported("it pools over features")
+    others = [w for i, w in enumerate(window) if i not in time]
+    if not plain or list(attrs.get("strides", [1] * len(window))) != window or any(w != 1 for w in others):
+        raise TimeMixing("its windows overlap or are padded")
+    axis, stride = time[0] + 2, window[time[0]]
+    value = context.builder.add(
+        "downsample", [flow.value], stride=stride, kind="mean" if call.kind == "AveragePool" else "max"
+    )
+    return [Flow(value, flow.axes, (*flow.shape[:axis], flow.shape[axis] // stride, *flow.shape[axis + 1 :]))]
 
 
 def _mean_of(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -172,6 +191,8 @@ RULES: dict[str, Rule] = {
     "ReduceL1": _reduce_rule("sum", before="abs"),
     "ReduceL2": _reduce_rule("sum", before="square", after="sqrt"),
     "Mean": _mean_of,
+    "AveragePool": _windowed,
+    "MaxPool": _windowed,
     "GlobalAveragePool": _global_average,
     "GlobalMaxPool": _global_average,
     "LayerNormalization": _norm,

@@ -7,12 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream, known_operand, letter, wrap
+from ssmc.frontend.flow import (
+    REGROUPED,
+    Flow,
+    Known,
+    TimeMixing,
+    Tracked,
+    Unsupported,
+    is_stream,
+    known_operand,
+    letter,
+    wrap,
+)
 from ssmc.frontend.kernels import axes_of, pad_widths, reshape_target, slices_of, split_sizes, text
 from ssmc.frontend.listing import Call
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import ConstantType
+
+ALONE = {"m": "bt", "n": "tb"}  # where one of the two has size one
 
 
 def _transpose(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -38,13 +51,21 @@ def reshaped(context: Context, flow: Flow, target: tuple[int, ...]) -> Tracked:
 
 
 def regrouped(axes: str, shape: tuple[int, ...], target: tuple[int, ...]) -> str:
-    """The axes after a reshape; batch and time must come through whole, and in the order of the features.
+    """The axes after a reshape; batch and time must come through whole, or as REGROUPED says.
 
-    Raises TimeMixing where they are merged with others or split.
+    Raises TimeMixing where they are merged with features or split into more.
     """
     found = ["f"] * len(target)
     i = j = 0
     while i < len(shape) or j < len(target):
+        if (
+            i < len(shape)
+            and axes[i] in ALONE
+            and target[j : j + 2] == ((1, shape[i]) if axes[i] == "m" else (shape[i], 1))
+        ):
+            found[j : j + 2] = ALONE[axes[i]]
+            i, j = i + 1, j + 2
+            continue
         if i < len(shape) and j < len(target) and shape[i] == target[j]:
             found[j] = axes[i]
             i, j = i + 1, j + 1
@@ -66,10 +87,14 @@ def regrouped(axes: str, shape: tuple[int, ...], target: tuple[int, ...]) -> str
                 want, j = want * target[j], j + 1
             else:
                 raise Unsupported(f"shape {shape} cannot become {target}")
-        special = [axes[k] for k in range(left, i) if axes[k] != "f"]
-        if special:
-            raise TimeMixing(f"it merges or splits the {'time' if 't' in special else 'batch'} axis")
-        del right
+        together = "".join(axes[k] for k in range(left, i) if shape[k] != 1 or axes[k] != "f")
+        if together.strip("f"):
+            places = [k for k in range(right, j) if target[k] != 1]
+            letters = REGROUPED.get((together, len(places)))
+            if letters is None:
+                raise TimeMixing(f"it merges or splits the {'time' if 't' in together else 'batch'} axis")
+            for place, label in zip(places, letters, strict=True):
+                found[place] = label
     return "".join(found)
 
 
