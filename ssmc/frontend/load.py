@@ -21,13 +21,12 @@ from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, re
 from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.merging import merge_duplicates
-from ssmc.frontend.model import SYSTEMS, Model, Proof, count_other_ops, describe_systems
+from ssmc.frontend.model import Model, Proof, count_other_ops, describe_systems
 from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, require, run_file, run_graph
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner, step_through
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll
-from ssmc.frontend.statics import fold_statics
 from ssmc.frontend.step import ambiguous, pair_states
 from ssmc.frontend.translator import Samples, Translator
 from ssmc.interface import Port
@@ -105,7 +104,7 @@ def _require_lifted(attempt: _Attempt, path: str) -> None:
         )
     if attempt.failure is not None:
         raise attempt.failure
-    if not any(True for _ in attempt.graph.nodes(*SYSTEMS)):
+    if not any(True for _ in attempt.graph.nodes("ssm", "recurrence", "fir")):
         raise UserError(
             "no state-space system was found in the model",
             where=path,
@@ -142,9 +141,6 @@ class _Source:
         self.file: Listing = list_calls(self.graph)  # as it is, for the proofs
         before, self.graph = self.graph, reroll(self.graph, self.file)
         self.listing: Listing = self.file if self.graph is before else list_calls(self.graph)
-        fold_statics(self.listing)
-        if self.file is not self.listing:
-            fold_statics(self.file)
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.length = self._studied_length()
         self.shapes = concrete_shapes(self.types, BATCH, self.length)

@@ -32,7 +32,7 @@ def _places(system: StateSpace) -> Array | None:
         return None
     if system.B.shape[2] != 1 or system.C.shape[1] != 1:
         return None
-    if np.any(system.A != system.A[:1]) or np.any(system.B != system.B[:1]):
+    if np.any(system.A[:1] != system.A) or np.any(system.B[:1] != system.B):
         return None
     held, places = system.B[0, :, 0], []
     for _ in range(system.states):
