@@ -31,7 +31,7 @@ STRUCTURE = frozenset(
         "imag",
     ]
 )
-SYSTEMS = ("ssm", "recurrence", "fir")
+SYSTEMS = ("ssm", "recurrence", "fir", "spike")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,9 @@ class LiftedSystem:
     """One linear system of the model.
 
     `kind` says what it became: 'linear time-invariant', 'asynchronous', 'selective' (its decay is computed from the
-    data) or 'fir'. `states` counts those of one group as they are stored. Time constants and frequencies are
-    those of the poles, in steps and cycles per step (or per unit of dt), and None where there are no fixed poles.
+    data), 'fir' or 'integrate and fire'. `states` counts those of one group as they are stored. Time constants and
+    frequencies are those of the poles, in steps and cycles per step (or per unit of dt), and None where there are no
+    fixed poles.
     """
 
     name: str
@@ -151,7 +152,27 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
             lift.where,
             lift.proof_error,
         )
-    system: StateSpace = node.op["system"]
+    if node.op.name == "spike":
+        leak = node.op["decay"].array.reshape(-1, 1)
+        one = np.ones((size, 1, 1))
+        system = StateSpace(A=leak, B=one, C=one, D=0 * one)
+        return LiftedSystem(
+            label,
+            name,
+            lift.disguise,
+            "integrate and fire",
+            size,
+            1,
+            size,
+            size,
+            False,
+            reverse,
+            time_constants(system),
+            None,
+            lift.where,
+            lift.proof_error,
+        )
+    system = node.op["system"]
     return LiftedSystem(
         label,
         name,

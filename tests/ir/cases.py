@@ -52,6 +52,12 @@ def single(name: str, **attrs: Any) -> Callable[[Graph, Value, Draw], Value]:
     return lambda g, x, draw: g.add(name, [x], attrs)
 
 
+def _spike(g: Graph, x: Value, draw: Draw) -> Value:
+    rows = ("decay", "threshold", "fired_decay", "fired_gain", "fired_offset")
+    attrs = {name: Tensor(numbers(draw, F)) for name in rows}
+    return g.add("spike", [x], {**attrs, "or_equal": draw(st.booleans()), "reverse": draw(st.booleans())})
+
+
 def _constant(g: Graph, x: Value, draw: Draw) -> Value:
     value = draw(st.sampled_from([numbers(draw, F), np.arange(F), np.ones(F, bool), numbers(draw, 9, F)[0]]))
     return g.add("binary", [x, g.add("constant", [], {"value": Tensor(np.asarray(value, float))})], {"fn": "add"})
@@ -138,6 +144,7 @@ SSM: dict[str, Callable[[Graph, Value, Draw], Value]] = {
     "embed": _embed,
     "ssm": _ssm,
     "recurrence": _recurrence,
+    "spike": _spike,
     "fir": lambda g, x, draw: g.add("fir", [x], {"kernel": tensor(draw, F, 3), "reverse": draw(st.booleans())}),
     "pool": _pool,
     "downsample": _downsample,

@@ -179,6 +179,7 @@ def _spread(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array,
 
 
 REVERSE = Attribute("reverse", bool, "runs from the last step to the first", False)
+READ_BEFORE = Attribute("read_before", bool, "x_k is the state before step k", False)
 
 SPECS = (
     OpSpec(
@@ -200,7 +201,7 @@ SPECS = (
         "ssm",
         ("a", "v", "x0?"),
         ("x", "last"),
-        (REVERSE, Attribute("read_before", bool, "x_k is the state before step k", False)),
+        (REVERSE, READ_BEFORE),
         _recurrence_type,
         _recurrence,
         "x_k = a_k x_{k-1} + v_k, elementwise, with a decay that is computed: selective, liquid and gated systems.",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.ir.op import Array, Attribute, Op, OpSpec, align
-from ssmc.ir.ops.temporal import REVERSE
+from ssmc.ir.ops.temporal import READ_BEFORE, REVERSE
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import SequenceType, StreamType, ValueType, with_shape
 
@@ -166,7 +166,6 @@ def _recurrence(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Ar
 
 
 PIECES = Attribute("pieces", tuple, "placed `Piece`s")
-READ_BEFORE = Attribute("read_before", bool, "x_k is the state before step k", False)
 BANK = Attribute("bank", str, "what holds the states: a kind of the target's, empty while unassigned", "")
 
 SPECS = (
