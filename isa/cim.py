@@ -229,6 +229,21 @@ _STATES = (
         "Digital bank with a streamed decay: x <- a x + src, then read it.",
     ),
     InstructionSpec(
+        "spike",
+        0x2F,
+        (
+            _DST,
+            _SRC,
+            _WORDS,
+            _NODE,
+            _data("rows", "(5, words) a, theta, and after firing: the decay, what `src` counts, what is added."),
+            _flag("or_equal", "A potential equal to theta fires."),
+            _BEFORE,
+        ),
+        "state",
+        "Digital bank, neurons: x <- a x + src, or the fired form of it where x was above theta, then read it.",
+    ),
+    InstructionSpec(
         "tick",
         0x2D,
         (_CLOCK, _DT, _TIMED),

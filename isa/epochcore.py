@@ -504,6 +504,23 @@ TIME = (
         "Every `stride` steps become one; carried is the window that the chunk's end has cut.",
     ),
     InstructionSpec(
+        "spike",
+        0x58,
+        (
+            DST,
+            SRC,
+            STATE,
+            _spad("rows", "First word of five rows: a, theta, and after firing the decay, the gain of v, the offset."),
+            _words("Neurons."),
+            STEPS,
+            _flag("or_equal", "A potential equal to theta fires."),
+            REVERSE,
+            BEFORE,
+        ),
+        "vector",
+        "Neurons: x <- a x + v, or the fired form of it where x was above theta, a step after the other.",
+    ),
+    InstructionSpec(
         "fill",
         0x57,
         (DST, _words("Words."), Field("value", Kind.FLOAT, 32, "The number.", default=0.0)),

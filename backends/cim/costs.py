@@ -127,6 +127,12 @@ def _dstate(item: Item, arch: Architecture, data: Data) -> Cost:
     return Cost(_up(words, arch.vector.lanes) * passes, words * passes * arch.energy.digital_state, words * factor)
 
 
+def _spike(item: Item, arch: Architecture, data: Data) -> Cost:
+    """A comparison and a multiply-add a neuron."""
+    words = item.integer("words")
+    return Cost(_up(words, arch.vector.lanes) * 2, words * 2 * arch.energy.digital_state, words)
+
+
 def _state_move(item: Item, arch: Architecture, data: Data) -> Cost:
     words = item.integer("words")
     one = arch.energy.state_charge if item.code.mnemonic == "preset" else arch.energy.state_read
@@ -141,6 +147,7 @@ COSTS: dict[str, Callable[[Item, Architecture, Data], Cost]] = {
     **dict.fromkeys(("prime", "tail"), _line),
     **dict.fromkeys(("dstate", "sel"), _dstate),
     **dict.fromkeys(("preset", "read"), _state_move),
+    "spike": _spike,
     "select": _words(1),
     "gate": _words(2),
     "rot": _words(2),

@@ -13,6 +13,7 @@ RULES: dict[str, Rule] = {
     "tile.state": rules_state.lower_state,
     "tile.recurrence": rules_state.lower_recurrence,
     "tile.ssm": rules_state.lower_ssm,
+    "spike": rules_state.lower_spike,
     "unary": rules_vector.lower_unary,
     "binary": rules_vector.lower_binary,
     "gate": rules_vector.lower_gate,

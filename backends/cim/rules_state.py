@@ -14,6 +14,7 @@ from backends.cim.rules_shape import arrange, positions
 from backends.cim.rules_time import operand_in_order, unreversed
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Node
+from ssmc.ir.ops.spiking import ROWS
 
 
 def lower_state(state: Lowering, node: Node, work: Context) -> None:
@@ -178,7 +179,7 @@ def _padded(state: Lowering, context: Context, slot: Slot, words: int, total: in
 
 def _preset(state: Lowering, node: Node, work: Context, nodes: Nodes, given: int) -> None:
     """Initial states, where the op has them; `given` words, zeros in further nodes."""
-    slot = {"tile.state": 2, "tile.recurrence": 2, "tile.ssm": 1}[node.op.name]
+    slot = {"tile.state": 2, "tile.recurrence": 2, "tile.ssm": 1, "spike": 1}[node.op.name]
     if not state.has(slot):
         return
     before = Context(work.stage - 1)
@@ -264,6 +265,35 @@ def lower_recurrence(state: Lowering, node: Node, work: Context) -> None:
             before=bool(node.op["read_before"]),
             complex=is_complex,
             **parts,
+        )
+        if not whole:
+            nodes.back(state, work, part, share, x)
+    unreversed(state, node, work, x, words)
+    _last(state, work, nodes, words)
+
+
+def lower_spike(state: Lowering, node: Node, work: Context) -> None:
+    rows = np.stack([node.op[name].array.reshape(-1) for name in ROWS])
+    words = rows.shape[1]
+    v = operand_in_order(state, node, 0, work)
+    nodes = take_nodes(state, DIGITAL, words)
+    _preset(state, node, work, nodes, words)
+    x = state.new(words)
+    for share in nodes.shares:
+        whole = nodes.whole(share)
+        src = nodes.there(state, work, v, share)
+        part = x if whole else state.new(nodes.words(share), share.core)
+        state.emit(
+            work,
+            "spike",
+            on=share.core,
+            dst=part,
+            src=src,
+            words=nodes.words(share),
+            node=share.first,
+            rows=state.table("rows", rows[:, share.start : share.stop]),
+            or_equal=bool(node.op["or_equal"]),
+            before=bool(node.op["read_before"]),
         )
         if not whole:
             nodes.back(state, work, part, share, x)

@@ -144,6 +144,22 @@ def _sel(core: Core, code: Item) -> None:
     core.write(code.integer("dst"), y)
 
 
+def _spike(core: Core, code: Item) -> None:
+    words, before, or_equal = code.integer("words"), code.flag("before"), code.flag("or_equal")
+    x = bank(core, "digital", code.integer("node"), words)
+    v = core.full(core.read(code.integer("src"), words))
+    a, threshold, fired_a, gain, offset = core.data[code.text("rows")]
+    y, held = np.empty(v.shape), x.copy()
+    for k in range(v.shape[1]):
+        drive = v[:, k]
+        fired = held >= threshold if or_equal else held > threshold
+        following = np.where(fired, fired_a * held + gain * drive + offset, a * held + drive)
+        y[:, k] = held if before else following
+        held = following
+    x[:] = held
+    core.write(code.integer("dst"), y)
+
+
 def _tick(core: Core, code: Item) -> None:
     """A clock holds the time at each running step and, in front, at the event before."""
     clock, dt = code.integer("clock"), elapsed(core, code)
@@ -183,6 +199,7 @@ UNITS: dict[str, Callable[[Core, Item], None]] = {
     "charge": _charge,
     "dstate": _dstate,
     "sel": _sel,
+    "spike": _spike,
     "tick": _tick,
     "rot": _rot,
 }

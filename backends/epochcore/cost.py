@@ -190,6 +190,14 @@ def _scan(ins: Instruction, at: Context) -> Cost:
     return Cost("vector", cycles, at.steps * macs, events)
 
 
+def _spike(ins: Instruction, at: Context) -> Cost:
+    """A comparison and a multiply-add a neuron; a step waits for the one before."""
+    words, vector = _words(ins), at.arch.vector
+    cycles = at.steps * (ceil_div(2 * words, vector.width) + vector.latency_cycles)
+    events = Counter(vector_words=2 * at.steps * words, scratchpad_words=2 * at.steps * words + 5 * words)
+    return Cost("vector", cycles, at.steps * words, events)
+
+
 def _fir(ins: Instruction, at: Context) -> Cost:
     work = int(ins["channels"]) * int(ins["length"])
     return _vector(at, work, 2 * int(ins["channels"]), macs=work)
@@ -234,6 +242,7 @@ RULES: dict[str, Rule] = {
     "contract": _contract,
     "lookup": _lookup,
     "scan": _scan,
+    "spike": _spike,
     "decay": lambda i, at: _vector(at, _words(i), _words(i) + 1, 1 + at.arch.vector.function_passes),
     "pool": lambda i, at: _vector(at, _words(i), _words(i)),
     "average": lambda i, at: _once(i, at, at.arch.vector.function_passes),

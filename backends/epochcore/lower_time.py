@@ -9,6 +9,7 @@ from backends.epochcore.flow import is_backward
 from backends.epochcore.lower_features import copy, given, pattern, spread_out
 from backends.epochcore.lowering import Lowering, Operand
 from ssmc.ir import Node, Value
+from ssmc.ir.ops.spiking import ROWS
 
 
 def carried(low: Lowering, node: Node, words: int, start: Operand | None = None, value: float = 0.0) -> Buffer:
@@ -91,6 +92,28 @@ def fir(low: Lowering, node: Node) -> None:
     low.buffers[Value(node.name, 1)] = state
 
 
+def spike(low: Lowering, node: Node) -> None:
+    words = low.words(Value(node.name))
+    values = (*low.operands(node, low.stage(node)), None)[:2]
+    v, x0 = values
+    assert v is not None
+    state = carried(low, node, words, x0)
+    low.emit(
+        node,
+        "spike",
+        dst=low.new(node).at(),
+        src=v.ref,
+        state=state.at(),
+        rows=low.constant_row(f"{node.name}.rows", np.concatenate([node.op[name].array.ravel() for name in ROWS])),
+        words=words,
+        steps=low.steps(node),
+        or_equal=node.op["or_equal"],
+        reverse=node.op["reverse"],
+        before=node.op["read_before"],
+    )
+    low.buffers[Value(node.name, 1)] = state
+
+
 def delay(low: Lowering, node: Node) -> None:
     (x,) = given(low, node, 1)
     lag = node.op["steps"]
@@ -127,6 +150,7 @@ def spread(low: Lowering, node: Node) -> None:
 RULES = {
     "pool": pool,
     "fir": fir,
+    "spike": spike,
     "delay": delay,
     "downsample": downsample,
     "spread": spread,

@@ -167,6 +167,29 @@ def scan(plan: Planner, ins: Instruction) -> Action:
     return run
 
 
+def spike(plan: Planner, ins: Instruction) -> Action:
+    words, or_equal = int(ins["words"]), bool(ins["or_equal"])
+    v, rows = src(plan, ins, words), plan.read(int(ins["rows"]), 5 * words)
+    state = plan.read(int(ins["state"]), words)
+    y = dst(plan, ins, words)
+    plan.write(int(ins["state"]), words)
+    reverse, before = bool(ins["reverse"]), bool(ins["before"])
+
+    def run(machine: Machine) -> None:
+        a, threshold, fired_a, gain, offset = machine.rows(rows)[0, 0].reshape(5, words)
+        drive, out, row = machine.rows(v), machine.rows(y), machine.rows(state)[0]
+        x = row.copy()
+        for k in order(len(drive), reverse):
+            fired = x >= threshold if or_equal else x > threshold
+            following = np.where(fired, fired_a * x + gain * drive[k] + offset, a * x + drive[k])
+            following = following if plan.ideal else narrow(following)
+            out[k] = x if before else following
+            x = following
+        row[...] = x
+
+    return run
+
+
 def decay(plan: Planner, ins: Instruction) -> Action:
     words, parts = int(ins["words"]), 2 if ins["complex"] else 1
     dt, rates, half = src(plan, ins, 1), plan.read(int(ins["rate"]), words), words // parts
@@ -264,6 +287,7 @@ RULES: dict[str, Rule] = {
     "pool": pool,
     "average": average,
     "scan": scan,
+    "spike": spike,
     "decay": decay,
     "fir": fir,
     "delay": delay,

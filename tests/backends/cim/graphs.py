@@ -253,6 +253,17 @@ def _fir(t: Tiles) -> None:
         t.sequences.append(Value(y.node, 1))
 
 
+def _spike(t: Tiles) -> None:
+    v = _pick(t)
+    rows = ("decay", "threshold", "fired_decay", "fired_gain", "fired_offset")
+    attrs = {name: Tensor(t.rng.uniform(-0.9, 0.9, size=t.shape(v))) for name in rows}
+    start = t.input(f"x{len(t.inputs)}", SequenceType(t.shape(v)), "state") if t.rng.random() < 0.4 else None
+    choices = {name: bool(t.rng.random() < 0.3) for name in ("reverse", "read_before", "or_equal")}
+    y = t.add("spike", v, start, **attrs, **choices)
+    t.streams.append(y)
+    t.sequences.append(Value(y.node, 1))
+
+
 def _delay(t: Tiles) -> None:
     t.streams.append(t.add("delay", _pick(t), steps=int(t.rng.integers(1, 4))))
 
@@ -295,7 +306,7 @@ def _downsample(t: Tiles) -> None:
 
 STEPS: tuple[Callable[[Tiles], None], ...] = (
     *(_matmul, _matmul, _state, _state, _recurrence, _ssm, _unary, _binary, _gate, _select, _norm, _softmax),
-    *(_shape_op, _shape_op, _contract, _fir, _delay, _reverse, _pool, _spread, _head, _downsample),
+    *(_shape_op, _shape_op, _contract, _fir, _spike, _delay, _reverse, _pool, _spread, _head, _downsample),
 )
 
 

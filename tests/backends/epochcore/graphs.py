@@ -184,6 +184,12 @@ def fir(b: Builder) -> None:
         b.sequences.append(Value(y.node, 1))
 
 
+def spike(b: Builder) -> None:
+    rows = ("decay", "threshold", "fired_decay", "fired_gain", "fired_offset")
+    attrs = {name: Tensor(b.rng.uniform(-0.9, 0.9, WIDTH)) for name in rows}
+    last(b, b.add("spike", b.vector(b.stream()), *start(b, WIDTH), **attrs, or_equal=b.chance(), **flags(b)))
+
+
 def unary(b: Builder) -> None:
     fn = ("gelu", "sigmoid", "tanh", "silu", "relu", "softplus", "erf", "identity", "abs", "sin")[b.rng.integers(10)]
     keep(b, b.add("unary", b.stream() if b.chance(0.8) else b.pick(b.sequences), fn=fn))
@@ -323,7 +329,23 @@ def spread(b: Builder) -> None:
 OPS: dict[str, Callable[[Builder], None]] = {
     f.__name__: f
     for f in (
-        *(matmul, state, ssm, recurrence, fir, unary, binary, outer, gate, select, norm, softmax, reduce, concat),
+        *(
+            matmul,
+            state,
+            ssm,
+            recurrence,
+            fir,
+            spike,
+            unary,
+            binary,
+            outer,
+            gate,
+            select,
+            norm,
+            softmax,
+            reduce,
+            concat,
+        ),
         *(rearrange, contract, embed, pool, downsample, reverse, delay, spread),
     )
 }
