@@ -24,6 +24,7 @@ from ssmc.statespace.residues import least_squares, refine
 
 SHORT = 16  # taps of a filter that is not worth a system
 EXACT = 1e-9
+ANALYTIC = 1e-5  # ours: between i and the ratio of two gains that are the parts of one complex input (float32)
 SMALL_CHANGES = 1e-2  # ours: restraint on the correction of residues that a table tells
 INFLATION = 3.0  # ours: how much larger the residues may be that fit the taps better than the table does
 ADDS_UP = 1e-6  # ours: relative to the largest tap, between the sum of a table's rows and the kernel (float32)
@@ -238,11 +239,21 @@ def _system(taps: Array, poles: Array, b: Array) -> Fit:
     if width == 1:  # the usual form: B = 1, the residues in C
         b, c = np.ones((channels, poles.shape[1], 1)), b.swapaxes(1, 2)
     else:  # the first input a state hears it hears with gain 1
+        b = _analytic(b) if width == 2 else b
         first = np.take_along_axis(b, np.argmax(np.abs(b) > 1e-9, axis=2)[:, :, None], axis=2)
         first = np.where(np.abs(first) > 1e-9, first, 1.0)
         b, c = b / first, c * first.swapaxes(1, 2)
     system = StateSpace(A=a, B=b, C=c, D=direct)
     return _measured(system, taps)
+
+
+def _analytic(b: Array) -> Array:
+    """Gains (channels, modes, 2) of the real and the imaginary part of one complex input, which are exactly i apart."""
+    for turn in (1j, -1j):
+        mean = (b[..., 0] + b[..., 1] / turn) / 2
+        pair = np.stack([mean, turn * mean], axis=-1)
+        b = np.where((np.abs(pair - b) <= ANALYTIC * np.abs(mean)[..., None]).all(axis=-1, keepdims=True), pair, b)
+    return b
 
 
 def _measured(system: StateSpace, taps: Array) -> Fit:

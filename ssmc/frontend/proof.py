@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.findings import Lift
 from ssmc.frontend.listing import Listing
 from ssmc.frontend.model import Proof
 from ssmc.interface import Port
@@ -67,6 +69,30 @@ def compare(
     return [
         Proof(against, batch, length, name, relative_error(found[name], expected[name]), tolerance) for name in expected
     ]
+
+
+def effect_of_fits(
+    graph: Graph,
+    lifts: Sequence[Lift],
+    inputs: tuple[Port, ...],
+    outputs: tuple[Port, ...],
+    arrays: Mapping[str, Any],
+    found: Mapping[str, Array],
+) -> float:
+    """What the systems' own errors do to the outputs: the relative error where each `ssm` is off by its proof error.
+
+    Every gain to the states is off by that much, up or down at random. A sum of large terms that nearly cancel, or a
+    nonlinearity where it is steep, makes more of it than it was.
+    """
+    shaken, rng = graph.copy(), np.random.default_rng(23)
+    for lift in lifts:
+        op = shaken.op(lift.node)
+        if op.name == "ssm" and lift.proof_error:
+            system = op["system"]
+            sign = rng.choice([-1.0, 1.0], system.B.shape)
+            shaken.set_op(lift.node, op.with_attrs(system=replace(system, B=system.B * (1 + lift.proof_error * sign))))
+    moved = run_graph(shaken, inputs, outputs, arrays)
+    return max((relative_error(moved[name], array) for name, array in found.items()), default=0.0)
 
 
 def require(proofs: list[Proof], path: str) -> None:

@@ -18,7 +18,7 @@ from ssmc.ir.tensor import Tensor
 
 TOLERANCE = 1e-9
 FAR = 1024.0  # a potential that is beyond any threshold
-BISECTIONS = 80  # from 2 FAR down to neighbouring numbers
+BISECTIONS = 80  # from FAR down to neighbouring numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def find_neurons(maps: Sequence[Map], batch: int, n: int) -> Neurons | None:
     or_equal = bool(_single(above[0]).all() and not _single(below[0]).all())
     threshold = above[0] if or_equal else below[0]
     found = Neurons(_round(decay), threshold, _round(fired_decay), _round(gain), _round(offset), or_equal)
-    if (threshold < 0).any() or (or_equal and (threshold <= 0).any()):
+    if or_equal and (threshold <= 0).any():
         return None
     return found if neurons_error(found, maps, batch, n) <= TOLERANCE else None
 
@@ -124,13 +124,13 @@ def _affine(drive: Array, fired: Array) -> tuple[Array, Array]:
 
 
 def _edge(f: Map, lines: tuple[tuple[Array, Array], tuple[Array, Array]], batch: int, n: int) -> tuple[Array, Array]:
-    """The last potential that does not fire and the first that does, (batch, n) each."""
+    """The last potential, from zero on, that does not fire and the first that does, (batch, n) each."""
     (a, b), (c, d) = lines
-    below, above = np.full((batch, n), -FAR), np.full((batch, n), FAR)
+    below, above = np.zeros((batch, n)), np.full((batch, n), FAR)
     for _ in range(BISECTIONS):
         middle = below + (above - below) / 2
         value = f(middle)
-        fires = np.abs(value - (c * middle + d)) < np.abs(value - (a * middle + b))
+        fires = np.abs(value - (c * middle + d)) < np.abs(value - (a * middle + b)) - TOLERANCE
         above, below = np.where(fires, middle, above), np.where(fires, below, middle)
     return below, np.nextafter(below, np.inf)
 
