@@ -1,8 +1,8 @@
 """What an instruction costs: engine, cycles, events. Functions of the instruction and of run-time registers alone.
 
 Array passes follow the closed forms for systolic arrays: with parameters in place, R x C elements and an interval
-of II cycles between steps, L steps take (L - 1) II + R + C - 2 + depth cycles for `mac` (the rest of SCALE-Sim's
-ceil(K/R) ceil(N/C) (2R + L + C - 2) - 1 is the R cycles of the preload), and (L - 1) II + R + depth - 1 where states
+of II cycles between steps, L steps take (L - 1) II + R + C - 2 + depth cycles for `mac` (the rest of a fold in
+`gemm.weight_stationary` is the R cycles of the preload), and (L - 1) II + R + depth - 1 where states
 stay in place and columns are independent: one step a cycle down a column of R elements. II is 1, more where the
 ports are narrower than what a step moves or complex numbers are ganged.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.epochcore.arch import Arch
+from backends.epochcore.gemm import ceil_div
 from isa import Instruction
 
 FUNCTIONS_OF_ONE_PASS = frozenset(
@@ -46,15 +47,6 @@ class Context:
 
 
 Rule = Callable[[Instruction, Context], Cost]
-
-
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def gemm_cycles(m: int, k: int, n: int, rows: int, cols: int) -> int:
-    """Weight-stationary M x K by K x N on an R x C array, weights loaded before each fold (SCALE-Sim 3.0)."""
-    return ceil_div(k, rows) * ceil_div(n, cols) * (2 * rows + m + cols - 2) - 1
 
 
 # -- transfers -------------------------------------------------------------------------------------------------
