@@ -104,7 +104,7 @@ def _environment(folder: Path) -> str:
 def main() -> int:
     """Print the comparison; 0 where every number is equal."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--python", help=f"interpreter that has {PACKAGE} and {NUMPY}; an environment is made without it")
+    parser.add_argument("--python", help=f"interpreter that has {PACKAGE} and {NUMPY}; one is made without")
     given = parser.parse_args()
     equal = True
     with tempfile.TemporaryDirectory() as name:
