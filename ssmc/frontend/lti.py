@@ -203,7 +203,8 @@ def _explains(kernels: Kernels, region: Region, arrays: Sequence[Array], answer:
     """Does convolution with the kernels give the region's answer?"""
     u = np.concatenate([to_steps(x, f.axes) for x, f in zip(arrays, region.flows, strict=True)], axis=2)
     wanted = to_steps(answer, kernels.axes)
-    return bool(np.abs(convolved(kernels, u) - wanted).max(initial=0.0) <= max(TOLERANCE, 5 * kernels.error) * scale)
+    allowed = max(TOLERANCE, 5 * kernels.error, 5 * region.rounding)
+    return bool(np.abs(convolved(kernels, u) - wanted).max(initial=0.0) <= allowed * scale)
 
 
 def convolved(kernels: Kernels, u: Array) -> Array:

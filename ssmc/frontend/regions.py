@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.evaluate import evaluate
-from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
+from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tracked, Unsupported, known_along
 from ssmc.frontend.listing import Call
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.translator import Translator
@@ -75,6 +75,7 @@ class Region:
     shape: tuple[int, ...]
     run: Callable[[Sequence[Array]], Array]
     samples: tuple[tuple[Array, ...], ...]  # what the entries are at the sample inputs
+    rounding: float = 0.0  # of weights inside that change with time, which the file may store in float32
 
     @property
     def provenance(self) -> tuple[str, ...]:
@@ -119,16 +120,32 @@ def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[in
 
 
 def _explained(translator: Translator, value: Value, cone: Sequence[Call]) -> Flow | Known | str:
-    """The value by the cut of its cone that needs no long filters, or why there is none."""
+    """The value by the cut of its cone that needs no long filters, or why there is none.
+
+    Weights that change with time belong to the region at first: a cumulative sum in the log domain is a system only
+    with the weights before and behind it.
+    """
+    weighted: set[Value] = set()
+    known = translator.env.copy()
+    found = _best_cut(translator, value, cone, weighted)
+    if isinstance(found, str) and weighted:
+        translator.env = known
+        found = _best_cut(translator, value, cone, None)
+    return found
+
+
+def _best_cut(
+    translator: Translator, value: Value, cone: Sequence[Call], weighted: set[Value] | None
+) -> Flow | Known | str:
     solved: dict[Value, Flow | str] = {}
     sums = _sums(translator, _late(cone, value, set()))
     filters, known = _long_filters(translator), translator.env.copy()
-    found = _cut_before(translator, value, cone, set(), solved)
+    found = _cut_before(translator, value, cone, set(), solved, weighted)
     if sums and (isinstance(found, str) or _long_filters(translator) != filters):
         # The terms of a sum may be no systems while the sum is one, as in the last stage of a parallel scan.
         filters, first = _long_filters(translator), translator.env
         translator.env = known
-        whole = _cut_before(translator, value, cone, sums, solved)
+        whole = _cut_before(translator, value, cone, sums, solved, weighted)
         if isinstance(whole, Flow) and _long_filters(translator) == filters:
             return whole
         translator.env = first
@@ -154,14 +171,19 @@ def _sums(translator: Translator, late: Sequence[Call]) -> set[int]:
 
 
 def _cut_before(
-    translator: Translator, value: Value, cone: Sequence[Call], barred: set[int], solved: dict[Value, Flow | str]
+    translator: Translator,
+    value: Value,
+    cone: Sequence[Call],
+    barred: set[int],
+    solved: dict[Value, Flow | str],
+    weighted: set[Value] | None,
 ) -> Flow | Known | str:
     """The value by a cut of its cone that is as late as can be, before the calls in `barred`; or why there is none."""
     barred = set(barred)
     while True:
         late = _late(cone, value, barred)
         exits = _exits(cone, late, value)
-        wrong = _solve(translator, exits, solved)
+        wrong = _solve(translator, exits, solved, weighted)
         if wrong is not None:
             if wrong == value:
                 return str(solved[wrong])
@@ -208,13 +230,15 @@ def _exits(cone: Sequence[Call], late: Sequence[Call], value: Value) -> list[Val
     return [v for v in dict.fromkeys(read) if v in early]
 
 
-def _solve(translator: Translator, exits: Sequence[Value], solved: dict[Value, Flow | str]) -> Value | None:
+def _solve(
+    translator: Translator, exits: Sequence[Value], solved: dict[Value, Flow | str], weighted: set[Value] | None
+) -> Value | None:
     """Explain the exits; the first that cannot be."""
     from ssmc.frontend.mixing import explain_region
 
     for value in exits:
         if value not in solved:
-            region = region_of(translator, value)
+            region = region_of(translator, value, weighted)
             if isinstance(region, str):
                 solved[value] = region
             else:
@@ -228,9 +252,19 @@ def _solve(translator: Translator, exits: Sequence[Value], solved: dict[Value, F
     return None
 
 
-def region_of(translator: Translator, value: Value) -> Region | str:
-    """The region in front of a value, or why there is none."""
+def region_of(translator: Translator, value: Value, weighted: set[Value] | None = None) -> Region | str:
+    """The region in front of a value, or why there is none.
+
+    With `weighted`, streams times weights that change with time are no entries but made inside; they are added to it.
+    """
     calls, entries, known = _inside(translator, value, set())
+    rounding = 0.0
+    if entries and weighted is not None:
+        found = {v for v in entries if _is_weighted(translator, v)}
+        weighted |= found
+        if found:
+            calls, entries, known = _inside(translator, value, found)
+            rounding = float(np.finfo(np.float32).eps)
     if entries is not None and len({_length(translator, v) for v in entries}) > 1:
         calls, entries, known = _inside(translator, value, _cut_streams(translator, entries))
     if not entries:
@@ -246,7 +280,7 @@ def region_of(translator: Translator, value: Value) -> Region | str:
         arrays = translator.samples.at(point, entries)
         samples.append(tuple(np.asarray(arrays[v], np.float64) for v in entries))
     shape = run(samples[0]).shape
-    return Region(value, tuple(calls), tuple(entries), flows, known, shape, run, tuple(samples))  # type: ignore[arg-type]
+    return Region(value, tuple(calls), tuple(entries), flows, known, shape, run, tuple(samples), rounding)  # type: ignore[arg-type]
 
 
 def _inside(
@@ -272,6 +306,16 @@ def _inside(
         else:
             return [], None, {}
     return [found[position] for position in sorted(found)], sorted(entries), known
+
+
+def _is_weighted(translator: Translator, value: Value) -> bool:
+    """Is this a stream times constants that change with time?"""
+    call, flow = translator.listing.producer.get(value), translator.lookup(value)
+    if call is None or call.kind not in ("Mul", "Div") or not isinstance(flow, Flow) or "t" not in flow.axes:
+        return False
+    behind = len(flow.axes) - flow.axes.index("t")  # the time axis, counted from the right
+    arrays = [np.asarray(i.array) for v in call.operands if v and isinstance(i := translator.lookup(v), Known)]
+    return any(a.ndim >= behind and known_along(a, a.ndim - behind) is None for a in arrays)
 
 
 def _length(translator: Translator, value: Value) -> int | None:

@@ -108,19 +108,31 @@ def test_doubling_scan_with_zeros_shaped_like_a_slice(tmp_path: Path, inputs: in
     assert model.systems[0].states in (count, 2 * count)
 
 
-def test_cumulative_sum_against_growing_weights(tmp_path: Path) -> None:
-    """x_k = exp(k log a) sum_j exp(-j log a) v_j, the exponents from the shape."""
-    length, net = 24, Net()
+@pytest.mark.parametrize("length", [24, "t"])
+@pytest.mark.parametrize("folded", [True, False])
+def test_cumulative_sum_against_growing_weights(tmp_path: Path, length: int | str, folded: bool) -> None:
+    """x_k = exp(k log a) sum_j exp(-j log a) v_j, the weights stored or from the shape; never an integrator."""
+    if folded and length == "t":
+        return
+    net = Net()
     u = net.input(["n", length, 3])
     v = net.op("MatMul", u, net.const(RNG.standard_normal((3, 4))))
-    logs = net.const(np.log(RNG.uniform(0.6, 0.9, 4)))
-    size = net.op("Gather", net.op("Shape", u), net.const(np.int64(1)), axis=0)
-    steps = net.op("Range", net.const(np.int64(0)), size, net.const(np.int64(1)))
-    exponent = net.op("Mul", net.op("Unsqueeze", net.op("Cast", steps, to=1), net.ints(1)), logs)
-    grown = net.op("Mul", v, net.op("Exp", net.op("Neg", exponent)))
-    x = net.op("Mul", net.op("Exp", exponent), net.op("CumSum", grown, net.const(np.int64(1))))
+    logs = np.log(RNG.uniform(0.6, 0.9, 4))
+    if folded:
+        table = np.arange(24)[:, None] * logs
+        before, behind = net.const(np.exp(-table)), net.const(np.exp(table))
+    else:
+        size = net.op("Gather", net.op("Shape", u), net.const(np.int64(1)), axis=0)
+        steps = net.op("Range", net.const(np.int64(0)), size, net.const(np.int64(1)))
+        exponent = net.op("Mul", net.op("Unsqueeze", net.op("Cast", steps, to=1), net.ints(1)), net.const(logs))
+        before, behind = net.op("Exp", net.op("Neg", exponent)), net.op("Exp", exponent)
+    x = net.op("Mul", behind, net.op("CumSum", net.op("Mul", v, before), net.const(np.int64(1))))
     y = net.op("MatMul", x, net.const(RNG.standard_normal((4, 2))))
-    assert kinds(lift(net, y, ["n", length, 2], tmp_path)) == ["linear time-invariant"]
+    model = lift(net, y, ["n", length, 2], tmp_path, *([(2, 24)] if length == 24 else [(2, 24), (3, 60)]))
+    assert kinds(model) == ["linear time-invariant"]
+    assert not list(model.graph.nodes("embed"))
+    constants = model.systems[0].time_constants
+    assert constants is not None and np.allclose(np.sort(constants.reshape(-1)), np.sort(-1 / logs), rtol=1e-4)
 
 
 def scanned(net: Net, v: str, decay: np.ndarray) -> str:
@@ -243,12 +255,12 @@ def test_attention_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_overflows_is_lifted_with_a_note(tmp_path: Path) -> None:
-    """exp(-k log a) leaves float32 at once; the recurrence that it stands for does not."""
+    """exp(-k log a) leaves float32 after a hundred steps; the recurrence that it stands for does not."""
     net = Net()
-    v = net.op("MatMul", net.input(["n", 24, 3]), net.const(RNG.standard_normal((3, 2))))
-    exponent = net.const(np.arange(24)[:, None] * np.array([-6.0, -5.0]))
+    v = net.op("MatMul", net.input(["n", 120, 3]), net.const(RNG.standard_normal((3, 2))))
+    exponent = net.const(np.arange(120)[:, None] * np.array([-0.9, -0.8]))
     total = net.op("CumSum", net.op("Mul", v, net.op("Exp", net.op("Neg", exponent))), net.const(np.int64(1)))
     y = net.op("Mul", net.op("Exp", exponent), total)
-    model = load_model(save(net.model([(y, ["n", 24, 2])]), tmp_path))
+    model = load_model(save(net.model([(y, ["n", 120, 2])]), tmp_path))
     assert "no finite numbers" in model.notes[0]
     assert kinds(model) == ["linear time-invariant"]
