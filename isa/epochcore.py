@@ -17,7 +17,7 @@ UNARY = (
 BINARY = ("add", "sub", "mul", "div", "max", "min", "pow", "greater", "greater_or_equal", "equal")
 REDUCE = ("sum", "mean", "max", "min", "prod")
 PATTERNS = ("each", "one", "tile", "repeat")
-MODES = ("mac", "fri", "fri.x", "tri", "sel")
+MODES = ("mac", "fri", "fri.x", "tri", "tri.x", "sel")
 
 REGISTERS = (
     Term("one", "Always 1: the steps of a value that is given once a sequence."),
@@ -215,11 +215,27 @@ ARRAY = (
     ),
     InstructionSpec(
         "tri",
+        0x38,
+        (
+            DST,
+            DST_PITCH,
+            SRC,
+            SRC_PITCH,
+            STEPS,
+            _flag("accumulate", "Add to the result that is there."),
+            REVERSE,
+            BEFORE,
+        ),
+        "compute",
+        "Liquid-S4: x <- (a + b u) x + b u, otherwise as `fri`.",
+        "The TRI-MAC of the paper as we read it.",
+    ),
+    InstructionSpec(
+        "tri.x",
         0x36,
         (DST, DST_PITCH, SRC, SRC_PITCH, STEPS, REVERSE, BEFORE),
         "compute",
-        "Liquid-S4: x <- (a + v) x + v, otherwise as `fri.x`.",
-        "The TRI-MAC of the paper as we read it.",
+        "Liquid-S4 with a drive of its own: x <- (a + v) x + v, otherwise as `fri.x`.",
     ),
     InstructionSpec(
         "sel",

@@ -18,7 +18,7 @@ DEFAULT = "epochcore-128"
 # Integers stay exact in the float64 arithmetic of the simulator up to this many bits.
 EXACT_BITS = 52
 
-Mode = Literal["mac", "fri", "fri.x", "tri", "sel"]
+Mode = Literal["mac", "fri", "fri.x", "tri", "tri.x", "sel"]
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
 
@@ -30,7 +30,7 @@ class Array(Part):
     cols: Count = Field(description="columns: outputs of a matrix, channels of an SSM")
     modes: tuple[Mode, ...] = Field(
         description="what an element can do: mac (weight stationary), fri (x <- a x + b u, c x summed down a column), "
-        "fri.x (x <- a x + v, x read out), tri (x <- (a + v) x + v), sel (a streamed too)"
+        "fri.x (x <- a x + v, x read out), tri and tri.x (the same with (a + v) x + v), sel (a streamed too)"
     )
     complex: Literal["native", "ganged"] = Field(
         description="native: an element holds and steps a complex state; ganged: four real elements do, in two cycles"

@@ -49,6 +49,8 @@ class EpochCore:
         banks = []
         if "fri" in modes:
             banks.append(StateBank("fri", fused=True, native_complex=native))
+        if "tri" in modes:
+            banks.append(StateBank("tri", fused=True, liquid=True, native_complex=native))
         if "fri.x" in modes:
             banks.append(StateBank("fri.x", native_complex=native))
         if "sel" in modes:

@@ -90,7 +90,7 @@ def _preload(ins: Instruction, at: Context) -> Cost:
         return Cost("preload", 1, 0, {})
     weights = int(ins["rows"]) * int(ins["cols"])
     each = 1 if ins["mode"] == "mac" else 2 if ins["complex"] else 1
-    each *= 3 if ins["mode"] == "fri" else 1
+    each *= 3 if ins["mode"] in ("fri", "tri") else 1
     wide = ceil_div(each * at.arch.array.cols, at.arch.array.port_words_in)
     return Cost("preload", at.arch.array.rows * max(1, wide), 0, Counter(parameter_words=weights * each))
 
@@ -216,7 +216,8 @@ RULES: dict[str, Rule] = {
     "mac": _mac,
     "fri": _fri,
     "fri.x": _driven,
-    "tri": _driven,
+    "tri": _fri,
+    "tri.x": _driven,
     "sel": _driven,
     "unary": lambda i, at: _vector(at, _words(i), 2 * _words(i), _function(i["fn"], at)),
     "binary": lambda i, at: _vector(

@@ -173,7 +173,8 @@ def ssm(low: Lowering, node: Node) -> None:
     operands = low.operands(node, low.stage(node))
     u, x0 = operands[0], operands[1] if len(operands) > 1 else None
     assert u is not None
-    if "fri" not in low.arch.array.modes:
+    mode = "tri" if op["liquid"] else "fri"
+    if mode not in low.arch.array.modes:
         _ssm_on_vectors(low, node, u, x0)
         return
     decay, (b, c) = op["decay"].array, _common(node)
@@ -195,12 +196,12 @@ def ssm(low: Lowering, node: Node) -> None:
         at = np.s_[p.k0 : p.k1, p.n0 : p.n1]
         d = op["d"].array[p.k0 : p.k1] * first
         packed = low.draft.constant(f"{node.name}.p{number}", pack_element(decay[at], b[at], c[at], d, _numbers(low)))
-        fields = {"rows": p.n1 - p.n0, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": "fri"}
+        fields = {"rows": p.n1 - p.n0, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": mode}
         low.emit(node, "preload", src=Param(packed), scale=0, bias=0, **fields)
         low_words = (p.n1 - p.n0) * (p.k1 - p.k0) * parts
         src = Ref(u.ref.buffer, u.ref.offset + p.k0)
         streams = {"dst": dst.at(p.k0), "dst_pitch": channels, "src": src, "src_pitch": channels}
-        _pass(low, node, bank.row.at(offset), low_words, "fri", **streams, accumulate=not first)
+        _pass(low, node, bank.row.at(offset), low_words, mode, **streams, accumulate=not first)
     _last(low, node, bank)
 
 
@@ -237,10 +238,10 @@ def recurrence(low: Lowering, node: Node) -> None:
     assert values[0] is not None and values[1] is not None
     v, x0 = low.operand(values[1], stage), None if values[2] is None else low.operand(values[2], stage)
     liquid = liquid_decay(low, node)
-    if liquid is not None and "tri" in low.arch.array.modes:
+    if liquid is not None and "tri.x" in low.arch.array.modes:
         half = liquid.size // parts
         decay = liquid if parts == 1 else liquid[:half] + 1j * liquid[half:]
-        _stationary(low, node, "tri", decay, v, x0, parts)
+        _stationary(low, node, "tri.x", decay, v, x0, parts)
         return
     _selective(low, node, low.operand(values[0], stage), v, x0, parts)
 
@@ -331,7 +332,13 @@ def _ssm_on_vectors(low: Lowering, node: Node, u: Operand, x0: Operand | None) -
     times(drive, wide.at(), np.concatenate([b.real.ravel(), b.imag.ravel()][:parts]), "b")
     bank = carried(low, node, size * parts, x0)
     a = np.concatenate([op["decay"].array.real.ravel(), op["decay"].array.imag.ravel()][:parts])
-    _emit_scan(low, node, x, Operand(low.constant_row(f"{node.name}.a", a), a.size, True), drive.at(), bank, parts)
+    decay = Operand(low.constant_row(f"{node.name}.a", a), a.size, True)
+    if op["liquid"]:
+        liquid = Buffer(a.size, stage)
+        fields = {"fn": "add", "words": a.size, "steps": steps, "b_held": True}
+        low.emit(node, "binary", dst=liquid.at(), a=drive.at(), b=decay.ref, **fields)
+        decay = Operand(liquid.at(), a.size, False)
+    _emit_scan(low, node, x, decay, drive.at(), bank, parts)
     times(product, x.at(), np.concatenate([c.real.ravel(), -c.imag.ravel()][:parts]), "c")
     # Re(c x) = sum over the halves and the states: (halves, channels, states) -> (channels, halves, states)
     order = np.arange(size * parts).reshape(parts, channels, states).transpose(1, 0, 2)

@@ -197,9 +197,9 @@ class Lowering:
         self.draft.loc = len(self.draft.locs) - 1
 
     def absorbed(self, node: Node) -> bool:
-        """Whether a node is computed by the `tri` mode of its only user (c + v in x <- (c + v) x + v)."""
+        """Whether a node is computed by the `tri.x` mode of its only user (c + v in x <- (c + v) x + v)."""
         users = self.graph.users(Value(node.name))
-        if len(users) != 1 or "tri" not in self.arch.array.modes or users[0][1] != 0:
+        if len(users) != 1 or "tri.x" not in self.arch.array.modes or users[0][1] != 0:
             return False
         user = self.graph.node(users[0][0])
         return user.op.name == "tile.recurrence" and liquid_decay(self, user) is not None

@@ -43,7 +43,7 @@ def halves(values: Array) -> Array:
 
 
 def pack_element(decay: Array, b: Array, c: Array, d: Array, numbers: Numbers | None) -> Array:
-    """Parameters of a `fri` pass: decay, b, c (cols, rows), all complex or all real; d (cols,)."""
+    """Parameters of a `fri` or `tri` pass: decay, b, c (cols, rows), all complex or all real; d (cols,)."""
     if numbers is None:
         return np.concatenate([halves(decay).ravel(), halves(b).ravel(), halves(c).ravel(), d])
     bits, g = numbers.parameter_bits, gain(decay)
@@ -55,7 +55,7 @@ def pack_element(decay: Array, b: Array, c: Array, d: Array, numbers: Numbers | 
 
 
 def pack_decay(decay: Array, numbers: Numbers | None) -> Array:
-    """Parameters of a `fri.x` or `tri` pass: decay (cols,)."""
+    """Parameters of a `fri.x` or `tri.x` pass: decay (cols,)."""
     if numbers is None:
         return halves(decay).ravel()
     a_int, a_unit = mantissas(halves(1 - decay), numbers.parameter_bits, 0)
@@ -68,7 +68,7 @@ def _integers(values: list[Array], units: list[Array]) -> Array:
 
 
 def unpack(packed: Array, rows: int, cols: int, is_complex: bool, full: bool, ideal: bool) -> Element:
-    """The inverse: `full` for `fri`, else decay alone. Raises ValueError where the size does not fit."""
+    """The inverse: `full` for `fri` and `tri`, else decay alone. Raises ValueError where the size does not fit."""
     parts, at = 2 if is_complex else 1, 0
     packed = np.asarray(packed, np.float64).ravel()
 

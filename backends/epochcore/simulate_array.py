@@ -17,6 +17,7 @@ from backends.epochcore.parameters import Element, unpack
 from backends.epochcore.plan import Access, Action, Planner, Preload, Rule
 from backends.epochcore.recurrence import Decay, order, run_fixed, run_float, run_float_into
 from backends.epochcore.rounding import narrowed
+from backends.epochcore.simulate_liquid import liquid_fixed, liquid_float
 from isa import Instruction
 
 Array = NDArray[Any]
@@ -126,7 +127,7 @@ def _element(plan: Planner, held: Preload) -> Element:
     assert held.source is not None
     parts, cols, rows = held.shape
     try:
-        return unpack(held.source, rows, cols, parts == 2, held.ins["mode"] == "fri", plan.ideal)
+        return unpack(held.source, rows, cols, parts == 2, held.ins["mode"] in ("fri", "tri"), plan.ideal)
     except ValueError as error:
         raise plan.trap("preloads parameters of the wrong size", str(error)) from None
 
@@ -162,13 +163,18 @@ def state_store(plan: Planner, ins: Instruction) -> Action:
 
 
 def fri(plan: Planner, ins: Instruction) -> Action:
-    held = plan.programmed("fri")
+    """`fri` and `tri`."""
+    held = plan.programmed(ins.mnemonic)
     cols, steps = int(held.ins["cols"]), str(ins["steps"])
     u = plan.read(int(ins["src"]), cols, steps=steps, pitch=int(ins["src_pitch"]))
     if ins["accumulate"]:
         plan.read(int(ins["dst"]), cols, steps=steps, pitch=int(ins["dst_pitch"]))
     y = plan.write(int(ins["dst"]), cols, steps=steps, pitch=int(ins["dst_pitch"]))
     element = _element(plan, held)
+    if ins.mnemonic == "tri":
+        if plan.ideal:
+            return liquid_float(ins, element, u, y)
+        return narrowed(liquid_fixed(plan, ins, element, u, y), y)
     return _fri_float(ins, element, u, y) if plan.ideal else narrowed(_fri_fixed(plan, ins, element, u, y), y)
 
 
@@ -230,13 +236,13 @@ def _fri_fixed(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access
 
 
 def stationary(plan: Planner, ins: Instruction) -> Action:
-    """`fri.x` and `tri`."""
+    """`fri.x` and `tri.x`."""
     held = plan.programmed(ins.mnemonic)
     parts, cols, _ = held.shape
     src = _halves_in(plan, ins, "src", int(ins["src_pitch"]), cols, parts)
     dst = _halves_out(plan, ins, int(ins["dst_pitch"]), cols, parts)
     element = _element(plan, held)
-    return _driven(plan, ins, src, dst, element, None, ins.mnemonic == "tri")
+    return _driven(plan, ins, src, dst, element, None, ins.mnemonic == "tri.x")
 
 
 def sel(plan: Planner, ins: Instruction) -> Action:
@@ -348,6 +354,7 @@ RULES: dict[str, Rule] = {
     "mac": mac,
     "fri": fri,
     "fri.x": stationary,
-    "tri": stationary,
+    "tri": fri,
+    "tri.x": stationary,
     "sel": sel,
 }

@@ -25,7 +25,8 @@ from ssmc.target import LayerStats, Stats
 
 SIMULATED_SAMPLES = 2
 ENGINES = ("load", "preload", "compute", "vector", "store")
-ARRAY = ("mac", "fri", "fri.x", "tri", "sel", "state.load", "state.store")
+PASSES = ("mac", "fri", "fri.x", "tri", "tri.x", "sel")
+ARRAY = (*PASSES, "state.load", "state.store")
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Timeline:
         """Place one instruction on the time axis."""
         if ins.mnemonic == "preload":
             self.shadow = ins
-        elif ins.mnemonic in ("mac", "fri", "fri.x", "tri", "sel") and self.shadow is not None:
+        elif ins.mnemonic in PASSES and self.shadow is not None:
             self.active, self.shadow = self.shadow, None
         steps = spans[str(ins["steps"])][1] if "steps" in ins.operands else 1
         held = (self.shadow or self.active) if ins.mnemonic == "state.load" else self.active
@@ -68,7 +69,7 @@ class Timeline:
         engine = "compute" if cost.engine == "preload" and not self.arch.array.shadow else cost.engine
         reads, writes = _places(ins)
         start = self.engines[engine]
-        if ins.mnemonic in ("mac", "fri", "fri.x", "tri", "sel"):
+        if ins.mnemonic in PASSES:
             start = max(start, self.written["shadow", 0])
         if engine == "preload":
             # the registers are taken over when the array starts with them

@@ -24,6 +24,7 @@ class Demand:
     poles: Array | None  # None: the decay is computed at run time
     asynchronous: bool
     fused: bool
+    liquid: bool = False
 
     def size(self, bank: StateBank) -> int:
         """Real state nodes that the states take in a bank."""
@@ -45,7 +46,8 @@ def demand(node: Node) -> Demand:
     decay = op["decay"]
     asynchronous = op.name == "tile.state" and op["asynchronous"]
     poles = np.exp(decay.array) if asynchronous else decay.array
-    return Demand(decay.array.size, decay.is_complex, poles.ravel(), asynchronous, op.name == "tile.ssm")
+    fused = op.name == "tile.ssm"
+    return Demand(decay.array.size, decay.is_complex, poles.ravel(), asynchronous, fused, fused and op["liquid"])
 
 
 def objection(bank: StateBank, want: Demand, machine: Machine) -> str:
@@ -56,6 +58,8 @@ def objection(bank: StateBank, want: Demand, machine: Machine) -> str:
     """
     if want.fused and not bank.fused:
         return "it does not hold whole single-input systems"
+    if want.fused and bank.liquid != want.liquid:
+        return f"it holds {'liquid' if bank.liquid else 'linear'} systems"
     if want.poles is None:
         return "" if bank.computed_decay else "it takes no computed decay"
     if want.asynchronous and not bank.decay_only:

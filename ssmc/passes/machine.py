@@ -11,7 +11,8 @@ class StateBank:
 
     `count` is how many real states the machine holds in it (None: no limit, they are reloaded).
     `decay_only`: the state can only shrink, 0 < |Abar| < 1 (volatile devices). `computed_decay`: takes a decay
-    that is streamed (`tile.recurrence`). `fused`: holds B, C and D of single-input systems too (`tile.ssm`).
+    that is streamed (`tile.recurrence`). `fused`: holds B, C and D of single-input systems too (`tile.ssm`);
+    `liquid`: those whose drive adds to their decay, and no others.
     `native_complex`: one place holds a complex state.
     """
 
@@ -20,6 +21,7 @@ class StateBank:
     decay_only: bool = False
     computed_decay: bool = False
     fused: bool = False
+    liquid: bool = False
     native_complex: bool = False
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ssmc.ir import ConstantType, Graph, Node, SequenceType, StreamType, Value
 from ssmc.passes.base import Context, Pass
 from ssmc.passes.tile_complex import COMPLEX_RULES, tile_linear
+from ssmc.passes.tile_liquid import tile_liquid
 from ssmc.passes.tile_systems import tile_recurrence, tile_ssm
 from ssmc.passes.tiling import Halves, Tiling, copy_op, even
 
@@ -129,6 +130,7 @@ RULES: dict[str, Callable[[Tiling, Node], None]] = {
     "constant": _constant,
     "linear": tile_linear,
     "recurrence": tile_recurrence,
+    "liquid_ssm": tile_liquid,
     "complex": _complex,
     "real": _real,
     "imag": _imag,

@@ -32,15 +32,15 @@ def tile_ssm(t: Tiling, node: Node, fold_input: bool) -> None:
         system = fold_b(system)
         ports = replace(ports, is_complex=system.is_complex)
     single = system.diagonal and single_input and system.C.shape[1] == 1 and system.real_output
-    if single and not system.asynchronous and any(bank.fused for bank in t.machine.banks):
-        y, last = _fused(t, node, system, ports, bits)
+    if single and not system.asynchronous and any(bank.fused and not bank.liquid for bank in t.machine.banks):
+        y, last = fused(t, node, system, ports, bits)
     else:
         if system.diagonal:
             x, last = _states(t, node, system, ports, _drive(t, node, system, ports, bits))
         else:
             matrix, _ = _drive_matrix(system, ports.is_complex)
             x, last = cascade(t, node, system, column_grid(matrix, bits), ports)
-        y = _read(t, node, system, ports, x, bits)
+        y = read(t, node, system, ports, x, bits)
     if system.real_output:
         t.real[Value(node.name)] = y
     else:
@@ -98,7 +98,9 @@ def halves(array: Array, is_complex: bool) -> Array:
     return np.concatenate([array.real, array.imag], -1) if is_complex else array
 
 
-def _fused(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | None) -> tuple[Value, Value]:
+def fused(
+    t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | None, liquid: bool = False
+) -> tuple[Value, Value]:
     """`tile.ssm`: one channel a group; pieces are channels x states, as many as an array has columns and rows."""
     channels, states = system.groups, system.states
     kind = np.complex128 if ports.is_complex else np.float64
@@ -110,7 +112,7 @@ def _fused(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | 
     if not ports.is_complex:
         c = c.real
     rows, cols = weights_per_array(t.machine)
-    native = any(bank.fused and bank.native_complex for bank in t.machine.banks)
+    native = any(bank.fused and bank.liquid == liquid and bank.native_complex for bank in t.machine.banks)
     rows = max(1, rows // 2) if ports.is_complex and not native else rows
     pieces = tuple(
         Piece(k, min(k + cols, channels), n, min(n + rows, states))
@@ -125,6 +127,7 @@ def _fused(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | 
         b=row_grid(b, bits),
         c=row_grid(c, bits),
         d=Tensor(system.D[:, 0, 0]),
+        liquid=liquid,
         pieces=pieces,
         read_before=system.read_before,
         reverse=ports.reverse,
@@ -135,7 +138,7 @@ def _fused(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | 
 def _drive(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | None) -> Value:
     """`B u` for all states, halves re|im where they are complex."""
     if system.B.shape[2] == 1:
-        return _spread(t, node, system, ports)
+        return spread(t, node, system, ports)
     matrix, blocks = _drive_matrix(system, ports.is_complex)
     return t.matmul(node, ports.u, column_grid(matrix, bits), ".drive", blocks=None if system.groups == 1 else blocks)
 
@@ -156,7 +159,7 @@ def _drive_matrix(system: StateSpace, is_complex: bool) -> tuple[Array, list[Blo
     return matrix, blocks
 
 
-def _spread(t: Tiling, node: Node, system: StateSpace, ports: Ports) -> Value:
+def spread(t: Tiling, node: Node, system: StateSpace, ports: Ports) -> Value:
     """A single input reaches all states of its group."""
     groups, states, _ = system.B.shape
     b = system.B.reshape(-1)
@@ -233,7 +236,7 @@ def _computed(t: Tiling, node: Node, system: StateSpace, ports: Ports, a: Array,
     return x, Value(x.node, 1)
 
 
-def _read(t: Tiling, node: Node, system: StateSpace, ports: Ports, x: Value, bits: int | None) -> Value:
+def read(t: Tiling, node: Node, system: StateSpace, ports: Ports, x: Value, bits: int | None) -> Value:
     """`y = gain Re(C x) + D u`, or all of `C x + D u` as halves where the output is complex."""
     groups, high, states = system.C.shape
     count, outputs = groups * states, system.outputs

@@ -71,6 +71,12 @@ def _ssm(g: Graph, x: Value, draw: Draw) -> Value:
     return g.add("ssm", [x, dt], {"system": system(draw, asynchronous=True)})
 
 
+def _liquid_ssm(g: Graph, x: Value, draw: Draw) -> Value:
+    decay, b, c = (np.exp(1j * numbers(draw, F, 2)) * 0.5, *(numbers(draw, F, 2) + 1j for _ in range(2)))
+    system = StateSpace(A=decay, B=b[:, :, None], C=c[:, None], D=numbers(draw, F, 1, 1), halved=draw(st.booleans()))
+    return g.add("liquid_ssm", [x], {"system": system, "reverse": draw(st.booleans())})
+
+
 def _recurrence(g: Graph, x: Value, draw: Draw) -> Value:
     a = g.add("unary", [x], {"fn": "sigmoid"})
     first = g.add("pool", [x], {"kind": "first"})
@@ -143,6 +149,7 @@ SSM: dict[str, Callable[[Graph, Value, Draw], Value]] = {
     "contract": _contract,
     "embed": _embed,
     "ssm": _ssm,
+    "liquid_ssm": _liquid_ssm,
     "recurrence": _recurrence,
     "spike": _spike,
     "fir": lambda g, x, draw: g.add("fir", [x], {"kernel": tensor(draw, F, 3), "reverse": draw(st.booleans())}),
@@ -163,6 +170,7 @@ def _tile_state(g: Graph, x: Value, draw: Draw) -> Value:
 def _tile_ssm(g: Graph, x: Value, draw: Draw) -> Value:
     arrays = {name: tensor(draw, F, 2) for name in ("b", "c")}
     attrs = {"decay": Tensor(np.full((F, 2), 0.5)), "d": tensor(draw, F), "pieces": (Piece(0, F, 0, 2, 0),)}
+    attrs["liquid"] = draw(st.booleans())
     return g.add("tile.ssm", [x], {**arrays, **attrs})
 
 

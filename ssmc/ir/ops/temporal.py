@@ -52,6 +52,31 @@ def _ssm(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ..
     return (y[:, ::-1] if reverse else y, last.reshape(len(last), -1))
 
 
+def _liquid_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
+    system: StateSpace = op["system"]
+    single = system.B.shape[2] == 1 and system.C.shape[1] == 1 and system.real_output
+    if not (single and system.diagonal and system.discrete):
+        raise ValueError("a liquid system is discrete and diagonal, with one input and one real output a group")
+    return _ssm_type(op, [kinds[0], None, None])
+
+
+def _liquid(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
+    system: StateSpace = op["system"]
+    u = arrays[0][:, ::-1] if op["reverse"] else arrays[0]
+    b, c = system.B[:, :, 0], system.gain * system.C[:, 0]
+    x = np.zeros((len(u), *system.A.shape), np.result_type(system.A, b))
+    if system.x0 is not None:
+        x = x + system.x0
+    y = np.empty(u.shape)
+    for k in range(u.shape[1]):
+        v = b * u[:, k, :, None]
+        following = (system.A + v) * x + v
+        y[:, k] = np.real((c * (x if system.read_before else following)).sum(-1))
+        x = following
+    y = y + u * system.D[:, 0, 0]
+    return (np.ascontiguousarray(y[:, ::-1]) if op["reverse"] else y, x.reshape(len(x), -1))
+
+
 def _recurrence_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
     a, v, x0 = kinds
     v = _stream(v, "v")
@@ -195,6 +220,16 @@ SPECS = (
         _ssm_type,
         _ssm,
         "A linear state-space system; `last` and `x0` are its states (groups * states) after and before the sequence.",
+    ),
+    OpSpec(
+        "liquid_ssm",
+        "ssm",
+        ("u",),
+        ("y", "last"),
+        (Attribute("system", StateSpace, "the linear system: discrete, diagonal, a channel a group"), REVERSE),
+        _liquid_type,
+        _liquid,
+        "Liquid-S4 (arXiv 2209.12951, equation 4): x_k = (Abar + Bbar u_k) x_{k-1} + Bbar u_k, otherwise as `ssm`.",
     ),
     OpSpec(
         "recurrence",

@@ -138,7 +138,8 @@ def _ssm(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ..
     start = None
     if x0 is not None:
         start = join_halves(np.broadcast_to(x0, (len(u), x0.shape[-1])), op["decay"].is_complex).reshape(-1, *a.shape)
-    states, last = _recur(a[None, None], drive, start, op["read_before"])
+    decay = a + drive if op["liquid"] else a[None, None]
+    states, last = _recur(decay, drive, start, op["read_before"])
     y = np.real(np.einsum("btgn,gn->btg", states, c)) + u * op["d"].array
     y = y[:, ::-1] if op["reverse"] else y
     return (np.ascontiguousarray(y), split_halves(last.reshape(len(last), -1), op["decay"].is_complex))
@@ -210,6 +211,7 @@ SPECS = (
             Attribute("b", Tensor, "(channels, states)"),
             Attribute("c", Tensor, "(channels, states); y = Re(sum c x) + d u, a factor 2 of halving included"),
             Attribute("d", Tensor, "(channels,)"),
+            Attribute("liquid", bool, "the drive adds to the decay: x_k = (Abar + b u_k) x_{k-1} + b u_k", False),
             PIECES,
             READ_BEFORE,
             REVERSE,

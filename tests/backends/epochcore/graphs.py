@@ -152,7 +152,11 @@ def ssm(b: Builder) -> None:
     cuts = tuple(Piece(i, min(i + k, WIDTH), j, min(j + m, n)) for i in range(0, WIDTH, k) for j in range(0, n, m))
     numbers = {"decay": decays(b, shape, is_complex), "b": drive, "c": c, "d": b.rng.standard_normal(WIDTH)}
     tensors = {name: Tensor(array) for name, array in numbers.items()}
-    y = b.add("tile.ssm", b.stream(), *start(b, WIDTH * n * (1 + is_complex)), **tensors, pieces=cuts, **flags(b))
+    u, liquid = b.stream(), b.chance(0.4)
+    if liquid:
+        u = b.add("binary", b.add("unary", u, fn="tanh"), b.add("constant", value=Tensor(np.array(0.1))), fn="mul")
+    x0 = start(b, WIDTH * n * (1 + is_complex))
+    y = b.add("tile.ssm", u, *x0, **tensors, liquid=liquid, pieces=cuts, **flags(b))
     last(b, y)
 
 
