@@ -166,6 +166,8 @@ class _Emitter:
 def _generated(taps: Array, generator: Generator) -> Fit:
     """Residues for the generator's poles, which are refined where the table was rounded."""
     told = _told(taps, generator)
+    if told is not None and told.error <= EXACT:
+        return told
     fit = _residues(taps, generator.poles)
     if fit.error > EXACT and taps.shape[1] == 1:
         finer = _residues(taps, _refined(taps, generator.poles))
@@ -196,18 +198,19 @@ def _told(taps: Array, generator: Generator) -> Fit | None:
     Solving for all residues at once is as ill-conditioned as the poles are close: many modes of huge amplitudes and
     opposite signs give the same taps. A row knows its own.
     """
-    rows = generator.rows
-    if rows is None or taps.shape[1] > 1:
+    rows, at = generator.rows, generator.at
+    if rows is None or at is None or taps.shape[1] > 1:
         return None
     scale = np.abs(taps).max(axis=(1, 2))
-    missed = np.abs(rows.sum(axis=1) - taps[:, 0])[:, 1:].max(axis=1, initial=0.0)
+    missed = np.abs(rows.sum(axis=1) - taps[:, 0, at])[:, 1:].max(axis=1, initial=0.0)
     if (missed > ADDS_UP * scale).any():
         return None
     poles, residues = (
-        a.reshape(generator.poles.shape)
-        for a in polished(rows.reshape(-1, rows.shape[-1]), generator.poles.reshape(-1))
+        a.reshape(generator.poles.shape) for a in polished(rows.reshape(-1, len(at)), at, generator.poles.reshape(-1))
     )
     fit = _system(taps, poles, residues[:, :, None])
+    if fit.error <= EXACT:
+        return fit
     missed = taps[:, 0] - kernel(fit.system, taps.shape[2])[:, 0, 0]
     for o, row in enumerate(missed):  # what float32 left in the table, as small changes of all residues
         residues[o] += 2 * least_squares(poles[o], row[1:], None, SMALL_CHANGES).residues

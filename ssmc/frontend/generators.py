@@ -7,17 +7,23 @@ are the pole (a real one, or a conjugate pair).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from ssmc.frontend.flow import Known, Raw
+from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.flow import Known
 from ssmc.frontend.regions import Region
+from ssmc.frontend.statics import Index, Table
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
+LARGE = 1 << 22  # entries of a table that is not looked at whole
+EXACT = 1e-9
+GROWTH = 20.0  # nepers over the whole table, of poles that rounding has put outside the unit circle
 ROUNDING = 3e-5  # of tables that were computed in float32, where the phase of the last step has lost that much
 
 
@@ -25,12 +31,14 @@ ROUNDING = 3e-5  # of tables that were computed in float32, where the phase of t
 class Generator:
     """Poles (channels, modes), imaginary part >= 0, and how far the table's rows are from powers of them.
 
-    `rows` (channels, modes, L) is the table itself: where its modes add up to the kernel, each tells its residue.
+    `rows` (channels, modes, K) is the table itself at the steps `at` (K,), some or all of them: where its modes add up
+    to the kernel, each tells its residue.
     """
 
     poles: Array
     rounding: float
     rows: Array | None = None
+    at: Array | None = None
 
 
 def row_poles(rows: Array) -> tuple[Array, Array]:
@@ -68,16 +76,32 @@ def row_poles(rows: Array) -> tuple[Array, Array]:
     return np.where(usable, pole, ratio), np.where(usable, paired, lone)
 
 
-def polished(rows: Array, poles: Array) -> tuple[Array, Array]:
+def polished(rows: Array, steps: Array, poles: Array) -> tuple[Array, Array]:
     """Each row's pole and amplitude in `x[l] = Re(c a^l)`, by Gauss-Newton over the whole row: (poles, amplitudes).
 
-    `rows` (R, L), `poles` (R,) a start within a fraction of a turn over the row. Real poles stay real, and a pole
-    inside the unit circle stays there. At most 512 points of a row are used.
+    `rows` (R, K) at `steps` (K,), `poles` (R,) a start within a fraction of a turn over the row. Real poles stay real,
+    and a pole inside the unit circle stays there. At most 512 points of a row are used.
     """
-    at = np.unique(np.linspace(0, rows.shape[-1] - 1, min(rows.shape[-1], 512)).round().astype(int))
-    x = rows[:, at].astype(np.float64)
+    chosen = _spread(rows.shape[-1], 512)
+    at, x = steps[chosen], rows[:, chosen].astype(np.float64)
+    best, amplitude, missed = _fitted(x, at, poles)
+    height = np.maximum(np.abs(x).max(axis=1), 1e-300)
+    off = (missed > EXACT * height) & (poles.imag == 0) & (poles != 0)
+    if off.any():  # a pair of poles next to the real axis passes for one on it
+        decay = np.maximum(-np.log(np.abs(poles[off])), 1.0 / max(int(at[-1]), 1))
+        turned = poles[off] * np.exp(1j * decay * np.sqrt(2 * np.minimum(missed[off] / height[off], 1.0)))
+        again = _fitted(x[off], at, turned)
+        better = again[2] < missed[off]
+        for old, new in zip((best, amplitude), again, strict=False):
+            old[off] = np.where(better, new, old[off])
+    return best, amplitude
+
+
+def _fitted(x: Array, at: Array, poles: Array) -> tuple[Array, Array, Array]:
+    """Poles, amplitudes and what they miss of rows `x` (R, K) at the steps `at`."""
     z = np.where(poles == 0, 1e-300, poles).astype(np.complex128)
     turning = (z.imag != 0)[:, None]
+    bound = np.maximum(np.abs(z), 1.0)
     best, least = z.copy(), np.full(len(z), np.inf)
     amplitude: Array = np.zeros(len(z), np.complex128)
     for _ in range(6):
@@ -92,62 +116,91 @@ def polished(rows: Array, poles: Array) -> tuple[Array, Array]:
         slopes = np.stack([at * fitted.real, np.where(turning, -at * fitted.imag, 0.0)], axis=-1)
         scale = np.maximum(np.abs(slopes).max(axis=1, keepdims=True), 1e-300)
         step = (np.linalg.pinv(np.concatenate([basis, slopes / scale], axis=-1)) @ missed[..., None])[..., 0]
-        z = z * np.exp((step[:, 2:] / scale[:, 0]) @ np.array([1, 1j]))
-        z = np.where((np.abs(z) > 1) & (np.abs(poles) <= 1), z / np.abs(z), z)
-    return best, amplitude
+        z = z * np.exp(np.clip(step[:, 2:] / scale[:, 0], -1, 1) @ np.array([1, 1j]))
+        z = z * np.minimum(bound / np.abs(z), 1.0)
+    return best, amplitude, least
 
 
 def generators(translator: Translator, region: Region, channels: int, length: int) -> Iterator[Generator]:
     """Poles for each of a region's channels that tables in the file speak of, the tables nearest the kernel first."""
     seen: set[Value] = set()
-    for value, array in _tables(translator, region):
-        if value in seen or array.dtype.kind != "f" or array.size < length or array.size > 1 << 27:
+    for value, table in _tables(translator, region):
+        if value in seen or table.size < length:
             continue
         seen.add(value)
-        for axis in range(array.ndim):
-            if array.shape[axis] == length:
-                found = _from_table(np.moveaxis(array, axis, -1), channels)
+        for axis in range(len(table.shape)):
+            if table.shape[axis] == length:
+                found = _from_table(table, axis, channels)
                 if found is not None:
                     yield found
 
 
-def _tables(translator: Translator, region: Region) -> Iterator[tuple[Value, Array]]:
+def _tables(translator: Translator, region: Region) -> Iterator[tuple[Value, Array | Table]]:
     """Constant arrays that a region is made of, the nearest first."""
-    waiting = [v for call in reversed(region.calls) for v in call.operands if v is not None]
+    waiting = deque(v for call in reversed(region.calls) for v in call.operands if v is not None)
+    listing = translator.listing
     seen = set()
     while waiting:
-        value = waiting.pop(0)
+        value = waiting.popleft()
         if value in seen:
             continue
         seen.add(value)
-        item = translator.lookup(value)
-        if isinstance(item, Raw) or not isinstance(item, Known):
-            continue
-        if isinstance(item.array, np.ndarray):
-            yield value, item.array
-        call = translator.listing.producer.get(value)
+        if value in listing.tables:
+            yield value, listing.tables[value]
+        else:
+            item = translator.lookup(value)
+            if item is None and value in listing.folded:
+                item = Known(evaluate(listing, {}, [value])[value])
+            if not isinstance(item, Known):
+                continue
+            if isinstance(item.array, np.ndarray) and item.array.dtype.kind == "f":
+                yield value, item.array
+        call = listing.producer.get(value)
         if call is not None:
             waiting += [v for v in call.operands if v is not None]
 
 
-def _from_table(table: Array, channels: int) -> Generator | None:
-    """A table (..., L) as poles (channels, modes): one of its axes is the channels', the rest are modes."""
-    rows = table.reshape(-1, table.shape[-1]).astype(np.float64)
-    if len(rows) < channels or len(rows) % channels or not np.isfinite(rows).all():
+def _spread(count: int, most: int) -> Array:
+    """At most so many of `count` places, first and last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def _from_table(table: Array | Table, axis: int, channels: int) -> Generator | None:
+    """A table with time along `axis` as poles (channels, modes): another axis is the channels', the rest are modes.
+
+    Of a large one the first steps give the poles, and some of all steps go with the answer.
+    """
+    length, count = table.shape[axis], table.size // table.shape[axis]
+    if count < channels or count % channels:
+        return None
+    whole = table.size <= LARGE
+    first = length if whole else min(length, max(512, LARGE // count))
+    near = _steps(table, axis, slice(0, first))
+    rows = near.reshape(count, first)
+    if not np.isfinite(rows).all():
         return None
     live = np.abs(rows).max(axis=1) > 0
     if not live.any():
         return None
     poles, deviation = row_poles(rows)
     rounding = float(deviation[live].max())
-    if rounding > ROUNDING or np.abs(poles).max() > 1.0 + 1e-3:
+    growth = float(np.abs(poles).max())
+    if rounding > ROUNDING or growth > 1.0 + 1e-3 or length * np.log(max(growth, 1.0)) > GROWTH:
         return None
-    shape = table.shape[:-1]
-    for axis in range(len(shape)):
-        if shape[axis] == channels:
-            ordered = np.moveaxis(rows.reshape(table.shape), axis, 0).reshape(channels, -1, table.shape[-1])
-            return Generator(np.moveaxis(poles.reshape(shape), axis, 0).reshape(channels, -1), rounding, ordered)
+    at = np.arange(length) if whole else _spread(length, 512)
+    seen = near if whole else _steps(table, axis, at)
+    shape = near.shape[:-1]
+    for k in range(len(shape)):
+        if shape[k] == channels:
+            ordered = np.moveaxis(seen, k, 0).reshape(channels, -1, len(at))
+            return Generator(np.moveaxis(poles.reshape(shape), k, 0).reshape(channels, -1), rounding, ordered, at)
     return None
+
+
+def _steps(table: Array | Table, axis: int, index: Index) -> Array:
+    """Some steps of a table in float64, time as the last axis."""
+    part = table.part(axis, index) if isinstance(table, Table) else table[(slice(None),) * axis + (index,)]
+    return np.moveaxis(part, axis, -1).astype(np.float64)
 
 
 def shared_mode(kernels: Array) -> Generator | None:

@@ -120,12 +120,19 @@ def without_copies(system: StateSpace, b: Any, c: Any, tolerance: float = 1e-6) 
         leading = int(np.argmax(np.abs(dense[i]) >= 0.999 * sizes[i]))
         scale[i] = dense[i, leading] if sizes[i] > 0 else 1.0
     unit = dense / scale[:, None]
-    for i in range(n):
-        near = [k for k in kept if abs(a[k] - a[i]) <= tolerance * max(abs(a[i]), 1e-12)]
-        match = next((k for k in near if np.abs(unit[k] - unit[i]).max(initial=0.0) <= tolerance), None)
-        if match is None or sizes[i] == 0:
+    cell = 2 * tolerance * max(float(np.abs(a).max()), 1e-12)
+    places = np.stack([np.floor(a.real / cell), np.floor(a.imag / cell)], axis=1).astype(np.int64)
+    cells: dict[tuple[int, int], list[int]] = {}  # of the states that are kept, by their poles
+    for i, (x, y) in enumerate(places.tolist()):
+        around = [k for dx in (-1, 0, 1) for dy in (-1, 0, 1) for k in cells.get((x + dx, y + dy), ())]
+        near = np.array(sorted(around), np.int64)
+        near = near[np.abs(a[near] - a[i]) <= tolerance * max(abs(a[i]), 1e-12)]
+        alike = near[np.abs(unit[near] - unit[i]).max(axis=1, initial=0.0) <= tolerance]
+        if not len(alike) or sizes[i] == 0:
             kept.append(i)
+            cells.setdefault((x, y), []).append(i)
         else:
+            match = int(alike[0])
             sources[i], factors[i] = match, scale[i] / scale[match]
     if len(kept) == n:
         return system, b, c

@@ -361,6 +361,41 @@ def _causal_conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (y, whole[:, :, whole.shape[2] - taps + 1 :])[:results]
 
 
+def _dft(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """Parts in the last axis; a spectrum of real numbers comes from `rfft`, which is half the work of `fft`."""
+    if "axis" in attrs:
+        axis = int(attrs["axis"])
+    elif len(x) > 2 and x[2] is not None:
+        axis = int(np.reshape(x[2], -1)[0])
+    else:
+        raise NotImplementedError  # the default depends on the opset
+    axis, inverse, onesided = axis % x[0].ndim, bool(attrs.get("inverse", 0)), bool(attrs.get("onesided", 0))
+    signal = x[0][..., 0] if x[0].shape[-1] == 1 else x[0][..., 0] + 1j * x[0][..., 1]
+    size = signal.shape[axis]
+    if len(x) > 1 and x[1] is not None:
+        size = int(np.reshape(x[1], -1)[0])
+    elif inverse and onesided:
+        size = 2 * (size - 1)
+    if inverse and onesided:
+        return (np.fft.irfft(signal, size, axis)[..., None],)
+    if onesided and signal.dtype.kind == "f":
+        found = np.fft.rfft(signal, size, axis)
+    else:
+        found = (np.fft.ifft if inverse else np.fft.fft)(signal, size, axis)
+        if onesided:
+            found = np.take(found, np.arange(size // 2 + 1), axis)
+    return (np.ascontiguousarray(found)[..., None].view(np.float64),)
+
+
+def _cumsum(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """The axis may be a number or, as some exporters write it, a list of one."""
+    axis = int(np.reshape(x[1], -1)[0])
+    array = np.flip(x[0], axis) if attrs.get("reverse", 0) else x[0]
+    total = np.cumsum(array, axis)
+    total = total - array if attrs.get("exclusive", 0) else total
+    return (np.flip(total, axis) if attrs.get("reverse", 0) else total,)
+
+
 UNARY_OPS: dict[str, str] = {
     "Identity": "identity", "Neg": "neg", "Abs": "abs", "Sign": "sign", "Sqrt": "sqrt", "Reciprocal": "reciprocal",
     "Exp": "exp", "Log": "log", "Sin": "sin", "Cos": "cos", "Tanh": "tanh", "Erf": "erf", "Sigmoid": "sigmoid",
@@ -420,6 +455,8 @@ KERNELS: dict[str, Kernel] = {
     "RMSNormalization": _rms_norm,
     "SimplifiedLayerNormalization": _rms_norm,
     "BatchNormalization": _batch_norm,
+    "CumSum": _cumsum,
+    "DFT": _dft,
     "LinearAttention": _linear_attention,
     "CausalConvWithState": _causal_conv,
     "QuantizeLinear": _quantize,

@@ -44,14 +44,17 @@ class Listing:
     inputs: dict[str, Value] = field(default_factory=dict)
     outputs: dict[str, Value] = field(default_factory=dict)
     producer: dict[Value, Call] = field(default_factory=dict)
+    tables: dict[Value, Any] = field(default_factory=dict)  # large arrays of constants alone, to be had in parts
+    folded: set[Value] = field(default_factory=set)  # other large ones, which were needed for a constant only
 
     def needed(self, wanted: Iterable[Value], given: Collection[Value]) -> list[Call]:
         """Calls that `wanted` depends on, in order, not looking behind the values in `given`."""
         found: dict[int, Call] = {}
         waiting = [value for value in wanted if value not in given]
         while waiting:
-            call = self.producer.get(waiting.pop())
-            if call is None or call.position in found:
+            value = waiting.pop()
+            call = self.producer.get(value)
+            if call is None or call.position in found or value in self.constants:
                 continue
             found[call.position] = call
             waiting.extend(v for v in call.operands if v is not None and v not in given)

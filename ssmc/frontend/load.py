@@ -27,6 +27,7 @@ from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner, step_through
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll
+from ssmc.frontend.statics import fold_statics
 from ssmc.frontend.step import ambiguous, pair_states
 from ssmc.frontend.translator import Samples, Translator
 from ssmc.interface import Port
@@ -142,6 +143,9 @@ class _Source:
         self.file: Listing = list_calls(self.graph)  # as it is, for the proofs
         before, self.graph = self.graph, reroll(self.graph, self.file)
         self.listing: Listing = self.file if self.graph is before else list_calls(self.graph)
+        fold_statics(self.listing)
+        if self.file is not self.listing:
+            fold_statics(self.file)
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.length = self._studied_length()
         self.shapes = concrete_shapes(self.types, BATCH, self.length)

@@ -60,6 +60,8 @@ def target_axes(region: Region) -> Iterator[str]:
     if any(f.axes.count("t") != 1 for f in region.flows):
         raise Unsupported("meets values that have no time axis")
     length = flow.shape[flow.axes.index("t")]
+    if length not in region.shape:
+        return  # a spectrum, say: told without running anything
     batch = flow.shape[flow.axes.index("b")] if "b" in flow.axes else None
     for b in _batch_axes(region, batch):
         for t, size in enumerate(region.shape):
@@ -89,6 +91,9 @@ def _batch_axes(region: Region, batch: int | None) -> list[int | None]:
 
 def probe(region: Region) -> Kernels:
     """The kernels of a region. Raises Unsupported where it is not linear, or not the same at every step."""
+    lengths = {f.shape[f.axes.index("t")] for f in region.flows if "t" in f.axes}
+    if not lengths & set(region.shape):
+        raise Unsupported("does not treat all time steps alike")
     rng = np.random.default_rng(5)
     zero = region.run([np.zeros(f.shape) for f in region.flows])
     if not np.isfinite(zero).all():
