@@ -225,7 +225,7 @@ class Unrolling:
         signature, index = survey.signature(call), final.index
 
         def alike(v: Value) -> bool:
-            other = survey.listing.producer.get(v)
+            other = None if survey.is_static(v) else survey.listing.producer.get(v)
             return other is not None and v.index == index and survey.signature(other) == signature
 
         first = _common_from(values, last, alike)

@@ -128,7 +128,7 @@ class Survey:
                     continue  # a part of what one step computes is no step
                 if self.shape(access.stream)[access.axis] == length:
                     found[value] = (access.index, access.index)
-            if call.results[0] in found or call.results[0] in cut:
+            if call.results[0] in found or call.results[0] in cut or self.is_static(call.results[0]):
                 continue
             seen = [found[v] for v in call.operands if v is not None and v in found]
             if seen:
@@ -175,6 +175,7 @@ def _run(found: Survey, point: Mapping[Value, Any]) -> None:
         arrays = [None if v is None else values[v] for v in call.operands]
         results = run_call(call, arrays)
         fixed = call.kind in ("Shape", "Size") or all(v is None or v in static for v in call.operands)
+        fixed = fixed or (call.kind == "Mul" and any(v in static and not np.any(static[v]) for v in call.operands))
         for value, array in zip(call.results, results, strict=False):
             values[value] = array
             shapes[value] = () if isinstance(array, list) else np.shape(array)

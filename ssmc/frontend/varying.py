@@ -1,19 +1,21 @@
 """Regions whose decay depends on the data: parallel scans, cumulative sums, chunked products of Mamba-2.
 
 They are all one recurrence with a product on either side (SSD, arXiv 2405.21060, section 3; linear attention with
-gates)::
+gates; retention, arXiv 2307.08621, equation 5, whose decay is a constant)::
 
-    h_k = a_k h_{k-1} + product of what is written        y_k = sum over inner axes of h_k times what is read
+    h_k = a_k h_{k-1} + product of what is written        y_k = gain * sum over inner axes of h_k times what is read
 
 What enters the region is told apart by perturbing it: what changes only its own step is read, what changes later
 steps in proportion is written, the rest is the decay (itself, or its logarithm). Which axis of an entry is which
-axis of the result is found in the same way.
+axis of the result is found in the same way. Where no entry is the decay, it is the ratio of the first two answers to
+what is written at the first step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -29,6 +31,8 @@ from ssmc.frontend.translator import Translator
 from ssmc.ir.op import Array
 
 TOLERANCE = 1e-8
+FADED = 0.2
+MAX_INNER = 256  # indices of inner axes that are probed one by one for a constant decay
 LETTERS = "cdefghijklmnopqrsuvwxyz"  # b and t are batch and time
 
 
@@ -52,6 +56,14 @@ class _Form:
     log: bool
 
 
+@dataclass(frozen=True, eq=False)
+class _Constants:
+    """`decay` in the shape of h without batch and time; `gain` in that of the result, sizes of one allowed."""
+
+    decay: Array
+    gain: Array
+
+
 def explain_varying(translator: Translator, region: Region) -> Flow | None:
     """The target of a region as a recurrence with computed decays, or None where it is none."""
     lengths = {f.shape[f.axes.index("t")] for f in region.flows}
@@ -64,9 +76,10 @@ def explain_varying(translator: Translator, region: Region) -> Flow | None:
                 continue
             for log in (True, False) if roles.decay else (False,):
                 form = _letters(region, roles, axes, log)
-                error = _error(region, roles, form)
-                if error <= TOLERANCE:
-                    return _emit(translator, region, roles, form, axes, error)
+                for constants in _constants(region, roles, form):
+                    error = _error(region, roles, form, constants)
+                    if error <= (TOLERANCE if roles.decay else max(TOLERANCE, translator.findings.tolerance)):
+                        return _emit(translator, region, roles, form, axes, constants, error)
     return None
 
 
@@ -158,13 +171,94 @@ def _tied(
     return None
 
 
-def _error(region: Region, roles: _Roles, form: _Form) -> float:
+def _sizes(form: _Form, arrays: Sequence[Array]) -> dict[str, int]:
+    return {
+        c: d for term, array in zip(form.terms, arrays, strict=True) for c, d in zip(term, array.shape, strict=True)
+    }
+
+
+def _constants(region: Region, roles: _Roles, form: _Form) -> Iterator[_Constants]:
+    """What the region multiplies by, the simplest first: a constant decay, and a gain."""
+    base = [np.zeros_like(a) if i in roles.added else a for i, a in enumerate(region.samples[0])]
+    sizes = _sizes(form, base)
+    features = [sizes[c] for c in form.state[2:]]
+    if any(c not in form.state + "".join(form.terms[i] for i in roles.read) for c in form.result):
+        return
+    inner = [c for c in form.state if c not in form.result]
+    decays = iter([np.ones(features)])
+    if not roles.decay and sizes["t"] > 1:
+        decays = (_decay(region, roles, form, base, chosen) for chosen in ([], inner) if _small(sizes, chosen))
+    for decay in decays:
+        found = _reference(roles, form, _Constants(decay, np.ones(())), base)
+        first = form.result.index("t")
+        wanted, found = (np.take(y, [0], axis=first) for y in (region.run(base), found))
+        kept = tuple(i for i, c in enumerate(form.result) if c in "bt")
+        top, bottom = ((y * found).sum(axis=kept, keepdims=True) for y in (wanted, found))
+        gain = np.divide(top, bottom, out=np.ones_like(top), where=bottom != 0)
+        if np.abs(gain - 1).max() <= TOLERANCE:
+            gain = np.ones(())
+        yield _Constants(np.asarray(np.broadcast_to(decay, features)), gain)
+
+
+def _small(sizes: dict[str, int], letters: Sequence[str]) -> bool:
+    return prod(sizes[c] for c in letters) <= MAX_INNER
+
+
+def _decay(region: Region, roles: _Roles, form: _Form, base: Sequence[Array], inner: Sequence[str]) -> Array:
+    """The decay for each element of h, which may differ along the axes of the result and those in `inner`.
+
+    What is written at the first step is read, the same at every step, by one index of the inner axes at a time.
+    """
+    arrays = list(base)
+    for i in roles.written:
+        rest = (slice(None),) * form.terms[i].index("t") + (slice(1, None),)
+        arrays[i] = base[i].copy()
+        arrays[i][rest] = 0.0
+    for i in roles.read:
+        arrays[i] = np.broadcast_to(np.take(base[i], [0], axis=form.terms[i].index("t")), base[i].shape)
+    sizes = _sizes(form, base)
+    outer = [c for c in form.state if c in form.result and c not in "bt"]
+    found = np.ones([sizes[c] if c in (*outer, *inner) else 1 for c in form.state[2:]])
+    for index in np.ndindex(*(sizes[c] for c in inner)):
+        seen = list(arrays)
+        for i in roles.read if inner else ():
+            mask = [np.arange(sizes[c]) == k for c, k in zip(inner, index, strict=True) if c in form.terms[i]]
+            letters = "".join(c for c in inner if c in form.terms[i])
+            for c, chosen in zip(letters, mask, strict=True):
+                seen[i] = seen[i] * chosen.reshape([-1 if d == c else 1 for d in form.terms[i]])
+        answer = region.run(seen)
+        start = np.take(answer, [0], axis=form.result.index("t"))
+        kept = [c for c in form.result if c in outer or c == "t"]
+        summed = tuple(i for i, c in enumerate(form.result) if c not in kept)
+        top, bottom = (answer * start).sum(axis=summed), (start * start).sum(axis=summed)
+        response = np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0)
+        ratio = _geometric(response.transpose([kept.index(c) for c in ("t", *outer)]))
+        place = dict(zip(inner, index, strict=True))
+        found[tuple(place[c] if c in place else slice(None) for c in form.state[2:])] = ratio.reshape(
+            [sizes[c] if c in outer else 1 for c in form.state[2:] if c not in place]
+        )
+    return found
+
+
+def _geometric(powers: Array) -> Array:
+    """The ratio of sequences a^k along the first axis, from the latest power that has not faded much.
+
+    A table rounded to float32 would tell a slow decay badly by its first power.
+    """
+    faded = np.abs(powers) < FADED
+    last = np.where(faded.any(axis=0), faded.argmax(axis=0), len(powers)) - 1
+    last = np.maximum(last, 1)
+    reached = np.take_along_axis(np.abs(powers), last[None], axis=0)[0]
+    return np.asarray(np.sign(powers[1]) * reached ** (1 / last))
+
+
+def _error(region: Region, roles: _Roles, form: _Form, constants: _Constants) -> float:
     """Largest error of the recurrence against the region, over the sample inputs, relative."""
     worst = 0.0
     for arrays in region.samples:
         base = [np.zeros_like(a) if i in roles.added else a for i, a in enumerate(arrays)]
         expected = region.run(base)
-        found = _reference(roles, form, base)
+        found = _reference(roles, form, constants, base)
         if found.shape != expected.shape or not np.isfinite(found).all():
             return float("inf")
         scale = max(float(np.abs(expected).max(initial=0.0)), 1e-300)
@@ -172,22 +266,21 @@ def _error(region: Region, roles: _Roles, form: _Form) -> float:
     return worst
 
 
-def _reference(roles: _Roles, form: _Form, arrays: Sequence[Array]) -> Array:
+def _reference(roles: _Roles, form: _Form, constants: _Constants, arrays: Sequence[Array]) -> Array:
     """The recurrence, step by step."""
-    sizes = {c: d for i, term in enumerate(form.terms) for c, d in zip(term, arrays[i].shape, strict=True)}
+    sizes = _sizes(form, arrays)
     shape = tuple(sizes[c] for c in form.state)
     h = np.ones(shape)
     for i in roles.written:
         h = h * _spread(arrays[i], form.terms[i], form.state)
-    a = np.ones(shape)
+    a = np.ones(shape) * constants.decay
     for i in roles.decay:
         a = a * _spread(np.exp(arrays[i]) if form.log else arrays[i], form.terms[i], form.state)
     for k in range(1, shape[1]):
         h[:, k] += a[:, k] * h[:, k - 1]
     terms = [form.state, *(form.terms[i] for i in roles.read)]
-    if any(c not in "".join(terms) for c in form.result):
-        return np.zeros(())
-    return np.asarray(np.einsum(f"{','.join(terms)}->{form.result}", h, *(arrays[i] for i in roles.read)))
+    found = np.einsum(f"{','.join(terms)}->{form.result}", h, *(arrays[i] for i in roles.read))
+    return np.asarray(found * constants.gain)
 
 
 def _spread(array: Array, term: str, state: str) -> Array:
@@ -197,7 +290,15 @@ def _spread(array: Array, term: str, state: str) -> Array:
     return moved.reshape([moved.shape[inside.index(c)] if c in inside else 1 for c in state])
 
 
-def _emit(translator: Translator, region: Region, roles: _Roles, form: _Form, axes: str, error: float) -> Flow:
+def _emit(
+    translator: Translator,
+    region: Region,
+    roles: _Roles,
+    form: _Form,
+    axes: str,
+    constants: _Constants,
+    error: float,
+) -> Flow:
     builder = translator.builder
     state = _product_written(builder, region, roles.written, form)
     v = state.value
@@ -213,7 +314,7 @@ def _emit(translator: Translator, region: Region, roles: _Roles, form: _Form, ax
         sizes = dict(zip(inside, turned.shape, strict=True))
         a = builder.reshape(turned.value, tuple(sizes.get(c, 1) for c in form.state[2:]))
     else:
-        a = np.ones(features)
+        a = np.array(np.broadcast_to(constants.decay, features))
     y, last = builder.recurrent("recurrence", [a, v])
     translator.findings.lifts.append(Lift(last.node, disguise_of(region), region.provenance, error))
     found: Flow | Known = Flow(y, state.axes, state.shape)
@@ -224,6 +325,8 @@ def _emit(translator: Translator, region: Region, roles: _Roles, form: _Form, ax
         found = einsum(builder, [term, form.terms[i]], wanted, [found, region.flows[i]])
         term = wanted
     found = einsum(builder, [term], form.result, [found])
+    if constants.gain.ndim:
+        found = binary(builder, "mul", found, Known(constants.gain))
     assert isinstance(found, Flow)
     if roles.added:
         found = _plus(translator, region, roles, found)

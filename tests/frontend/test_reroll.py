@@ -87,16 +87,19 @@ def test_every_way_to_read_and_to_join(tmp_path: Path, reading: str, joining: st
     assert [system.disguise for system in model.systems] == ["unrolled steps"]
 
 
-@pytest.mark.parametrize("start", ["zeros", "folded", "constant", "folded constant"])
+@pytest.mark.parametrize("start", ["zeros", "a step times zero", "folded", "constant", "folded constant"])
 @pytest.mark.parametrize("output", ["after", "before"])
 def test_first_steps(tmp_path: Path, start: str, output: str) -> None:
-    """Zeros given or folded away; a learned initial state given or folded into a constant."""
+    """Zeros given, shaped like a step or folded away; a learned initial state given or folded into a constant."""
     rng, w = np.random.default_rng(1), Writer()
     a, x0 = decays(rng), rng.standard_normal((1, STATES))
     u = steps_of(w, projected(w, "x", rng, (WIDTH, STATES)), LENGTH, 1, "gather")
     step = diagonal_step(w, w.const(a))
     if start == "zeros":
         first = w.const(np.zeros((BATCH, STATES)))
+        states = run_steps(step, u, first)
+    elif start == "a step times zero":
+        first = w.op("Mul", u[0], w.const(np.zeros(())))
         states = run_steps(step, u, first)
     elif start == "folded":
         first = w.const(np.zeros((BATCH, STATES)))

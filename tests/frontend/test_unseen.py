@@ -245,6 +245,55 @@ def test_a_gate_between_two_filters(tmp_path: Path) -> None:
     assert kinds(lift(net, y, ["n", length, 3], tmp_path)) == ["linear time-invariant"] * 2
 
 
+@pytest.mark.parametrize("form", ["parallel", "chunked"])
+def test_retention(tmp_path: Path, form: str) -> None:
+    """y = (q k^T * D) v, D a table of powers of each head's decay, whole or by chunks (RetNet, equations 5 and 7)."""
+    length, heads, width, net = 24, 2, 3, Net()
+    decay, scale = np.array([0.7, 0.99]), 0.3
+
+    def powers(size: int) -> np.ndarray:
+        lags = np.arange(size)[:, None] - np.arange(size)
+        return np.where(lags >= 0, decay[:, None, None] ** np.maximum(lags, 0), 0.0)
+
+    u = net.input(["n", length, 5])
+    shape = net.ints(0, 0, heads, width)
+    q, k, v = (
+        net.op(
+            "Transpose",
+            net.op("Reshape", net.op("MatMul", u, net.const(RNG.standard_normal((5, heads * width)))), shape),
+            perm=[0, 2, 1, 3],
+        )
+        for _ in range(3)
+    )
+
+    def inner(q: str, k: str, v: str, size: int) -> str:
+        scores = net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2]))
+        return net.op("MatMul", net.op("Mul", scores, net.const(scale * powers(size))), v)
+
+    if form == "parallel":
+        y = inner(q, k, v, length)
+    else:
+        chunk, state, found = 8, "", []
+        for start in range(0, length, chunk):
+            parts = [net.op("Slice", x, net.ints(start), net.ints(start + chunk), net.ints(2)) for x in (q, k, v)]
+            y = inner(*parts, chunk)
+            lags = np.arange(chunk)
+            if state:
+                cross = net.op("MatMul", parts[0], state)
+                y = net.op(
+                    "Add", y, net.op("Mul", cross, net.const(scale * decay[:, None, None] ** (lags[:, None] + 1)))
+                )
+            weighted = net.op("Mul", parts[2], net.const(decay[:, None, None] ** (chunk - 1 - lags[:, None])))
+            new = net.op("MatMul", net.op("Transpose", parts[1], perm=[0, 1, 3, 2]), weighted)
+            kept = net.op("Mul", state, net.const(decay[:, None, None] ** chunk)) if state else ""
+            state = net.op("Add", new, kept) if state else new
+            found.append(y)
+        y = net.op("Concat", *found, axis=2)
+    model = lift(net, net.op("Transpose", y, perm=[0, 2, 1, 3]), ["n", length, heads, width], tmp_path)
+    assert kinds(model) == ["linear time-invariant"]
+    assert model.systems[0].groups * model.systems[0].states == heads * width * width
+
+
 def test_attention_is_named(tmp_path: Path) -> None:
     net = Net()
     u = scanned(net, net.input(["n", 12, 4]), RNG.uniform(0.5, 0.9, 4))
