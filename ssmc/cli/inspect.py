@@ -34,7 +34,7 @@ def inspect_command(model: str, state: tuple[str, ...], as_json: bool) -> None:
     if unsupported:
         click.echo(f"\nwould not compile, {len(unsupported)} node{'s' * (len(unsupported) != 1)}:")
         for item in unsupported:
-            click.echo(f"  {_line(item)}")
+            click.echo(f"  {item['op']} '{item['node']}': {item['reason']}")
     else:
         click.echo("everything compiles")
 
@@ -99,9 +99,3 @@ def _number(value: float | None) -> str:
 def _some(names: list[str]) -> str:
     """The first name, and how many more there are."""
     return "".join(names[:1]) + (f" +{len(names) - 1}" if len(names) > 1 else "")
-
-
-def _line(item: Any) -> str:
-    if isinstance(item, dict):
-        return "; ".join(f"{key}: {value}" for key, value in item.items() if value)
-    return str(item)

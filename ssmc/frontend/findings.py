@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import NoReturn
+
+from ssmc.diagnostics import UserError
+
+SHOWN = 20  # lines of a diagnostic, and nodes of a line
 
 
 @dataclass(frozen=True)
@@ -34,3 +41,23 @@ class Findings:
     tolerance: float = 1e-6
     refusals: list[Refusal] = field(default_factory=list)
     lifts: list[Lift] = field(default_factory=list)
+
+
+def refuse(refusals: Iterable[Refusal], path: str) -> NoReturn:
+    """Raise one UserError that lists all nodes that cannot be translated; those refused alike in one line."""
+    distinct = sorted(dict.fromkeys(refusals), key=lambda r: (r.op, r.reason))
+    lines = []
+    for (op, reason), group in groupby(distinct, key=lambda r: (r.op, r.reason)):
+        names = [f"'{r.node}'" for r in group]
+        lines.append(f"{op} {_limited(names, ', ')}: {reason}")
+    raise UserError(
+        f"{len(distinct)} node{'s' * (len(distinct) > 1)} cannot be translated\n    " + _limited(lines, "\n    "),
+        where=path,
+        why="the targets run linear recurrences and what each step computes; nothing else may mix time",
+        hint="replace these layers, or export the part of the model before or after them",
+    )
+
+
+def _limited(items: list[str], separator: str) -> str:
+    more = [f"... and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
+    return separator.join(items[:SHOWN] + more)

@@ -14,6 +14,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from ssmc.diagnostics import UserError
 from ssmc.frontend.kernels import KERNELS
 from ssmc.frontend.proto import read_model, tensor_array
+from ssmc.frontend.unknown import unknown_nodes
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import TensorType
@@ -24,18 +25,18 @@ MAX_DEPTH = 16  # of subgraphs within subgraphs
 
 
 def import_onnx(path: str | Path) -> Graph:
-    """The file as a Graph of `onnx.*` ops. Attributes: `path`, `opset`, `producer`.
+    """The file as a Graph of `onnx.*` ops. Attributes: `path`, `opset`, `producer`, `unknown` (see `unknown_nodes`).
 
     Initializers are `constant` nodes; bodies of Scan, Loop and If are Graphs in the attribute `regions`, the values
     that they capture trailing operands of the node and trailing inputs of the body. Raises UserError for a file
-    that cannot be read, lists all its unknown ops at once, and names values that nothing produces.
+    that cannot be read, and names values that nothing produces.
     """
     model = read_model(path)
     opsets = {entry.domain if entry.domain != "ai.onnx" else "": int(entry.version) for entry in model.opset_import}
     importer = _Importer(opsets, str(path))
-    importer.check_ops(model.graph)
     graph = importer.graph(model.graph, captured={}, depth=0)
     graph.attributes.update(path=str(path), opset=opsets.get("", 1), producer=model.producer_name)
+    graph.attributes["unknown"] = unknown_nodes(graph, importer.knows)
     return graph
 
 
@@ -53,32 +54,10 @@ class _Importer:
     opsets: dict[str, int]
     path: str
 
-    # -- checks ------------------------------------------------------------------------------------------
+    # -- ops ---------------------------------------------------------------------------------------------
 
-    def check_ops(self, graph: onnx.GraphProto) -> None:
-        """Refuse ops that nobody gives a meaning to, all of them in one message."""
-        unknown: dict[str, list[str]] = {}
-        waiting = [graph]
-        while waiting:
-            here = waiting.pop()
-            for node in here.node:
-                waiting.extend(a.g for a in node.attribute if a.type == AttributeProto.GRAPH)
-                if not self._known(node):
-                    kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-                    unknown.setdefault(kind, []).append(name_of(node))
-        if unknown:
-            lines = [
-                f"{kind} ({len(names)}): {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-                for kind, names in sorted(unknown.items())
-            ]
-            raise UserError(
-                f"the model has {sum(map(len, unknown.values()))} nodes of unknown ops\n    " + "\n    ".join(lines),
-                where=self.path,
-                why="neither the ONNX standard nor this compiler gives these ops a meaning",
-                hint="export the model with standard ops (or with the op's body as a model-local function)",
-            )
-
-    def _known(self, node: onnx.NodeProto) -> bool:
+    def knows(self, node: onnx.NodeProto) -> bool:
+        """Does the ONNX standard or this compiler give the node's op a meaning?"""
         if node.op_type in KERNELS or (node.domain in ("", "ai.onnx") and node.op_type in (*CONTROL, "Constant")):
             return True
         from onnx.reference.ops import load_op

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.activations import recognise_activations
 from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
 from ssmc.frontend.builder import Builder
-from ssmc.frontend.findings import Findings, Refusal
+from ssmc.frontend.findings import Findings, Refusal, refuse
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
 from ssmc.frontend.fusion import fuse_systems
 from ssmc.frontend.importer import import_onnx
@@ -30,6 +31,7 @@ from ssmc.frontend.reroll import reroll
 from ssmc.frontend.statics import fold_statics
 from ssmc.frontend.step import ambiguous, pair_states
 from ssmc.frontend.translator import Samples, Translator
+from ssmc.frontend.unknown import known_part
 from ssmc.interface import Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
@@ -77,7 +79,18 @@ def load_model(
     Raises UserError for a file that is not a model, that holds no state-space system, or that has nodes which cannot
     be translated (all of them in one message).
     """
-    source = _Source(Path(path), import_onnx(path), tolerance)
+    graph = import_onnx(path)
+    if graph.attributes["unknown"]:
+        return _with_unknown(Path(path), graph, tolerance, strict)
+    source = _Source(Path(path), graph, tolerance)
+    best = _best(source, states)
+    if strict:
+        _require_lifted(best, str(path))
+    return _as_model(best, source.path)
+
+
+def _best(source: _Source, states: Mapping[str, str] | None) -> _Attempt:
+    """The first reading of the file that holds; the likeliest one where none does."""
     best: _Attempt | None = None
     for attempt in source.attempts(states):
         best = best or attempt  # the likeliest reading is the one to report
@@ -86,24 +99,32 @@ def load_model(
             break
     if best is None:
         raise UserError(
-            "no axis of the inputs can be time", where=str(path), hint="export with inputs (batch, time, ...)"
+            "no axis of the inputs can be time", where=str(source.path), hint="export with inputs (batch, time, ...)"
         )
+    return best
+
+
+def _with_unknown(path: Path, graph: Graph, tolerance: float, strict: bool) -> Model:
+    """A model with unknown ops: these, and what would not compile before them, in one list."""
+    unknown: dict[str, tuple[Refusal, ...]] = graph.attributes["unknown"]
+    part = known_part(graph, unknown)
+    attempt = _Attempt("sequence", Graph("model"))
+    if part is not None:
+        source = _Source(path, part, tolerance)
+        # The part stands for no file that can be run: nothing of it is proved, only what it refuses is of use.
+        with suppress(UserError):
+            attempt = _best(source, None)
+    others = [r for r in attempt.findings.refusals if r.op != "output"]  # the part's outputs are not the file's
+    refusals = [*(r for told in unknown.values() for r in told), *others]
     if strict:
-        _require_lifted(best, str(path))
-    return _finished(best, source)
+        refuse(refusals, str(path))
+    attempt.findings.refusals = refusals
+    return _as_model(attempt, path)
 
 
 def _require_lifted(attempt: _Attempt, path: str) -> None:
-    refusals = attempt.findings.refusals
-    if refusals:
-        lines = [f"{r.op} '{r.node}': {r.reason}" for r in dict.fromkeys(refusals)]
-        shown = lines[:20] + ([f"... and {len(lines) - 20} more"] if len(lines) > 20 else [])
-        raise UserError(
-            f"{len(lines)} node{'s' if len(lines) > 1 else ''} cannot be translated\n    " + "\n    ".join(shown),
-            where=path,
-            why="the targets run linear recurrences and what each step computes; nothing else may mix time",
-            hint="replace these layers, or export the part of the model before or after them",
-        )
+    if attempt.findings.refusals:
+        refuse(attempt.findings.refusals, path)
     if attempt.failure is not None:
         raise attempt.failure
     if not any(True for _ in attempt.graph.nodes(*SYSTEMS)):
@@ -115,19 +136,24 @@ def _require_lifted(attempt: _Attempt, path: str) -> None:
         )
 
 
-def _finished(attempt: _Attempt, source: _Source) -> Model:
-    graph = attempt.graph
+def _as_model(attempt: _Attempt, path: Path) -> Model:
+    graph, refusals = attempt.graph, attempt.findings.refusals
     graph.attributes.update(form=attempt.form, states=dict(attempt.states))
+    if not refusals:
+        try:
+            _require_lifted(attempt, str(path))
+        except UserError as error:
+            refusals = [Refusal(path.name, "model", f"{error.what}: {error.why}" if error.why else error.what)]
     return Model(
         graph,
-        source.path,
+        path,
         attempt.form,
         attempt.inputs,
         attempt.outputs,
         attempt.states,
         describe_systems(graph, attempt.findings.lifts),
         count_other_ops(graph),
-        tuple(dict.fromkeys(attempt.findings.refusals)),
+        tuple(dict.fromkeys(refusals)),
         tuple(attempt.proofs),
         attempt.notes,
     )

@@ -95,6 +95,8 @@ class Translator:
         """The results of one node; Refused (and a line in the findings) where it has no translation."""
         items = [None if v is None else self.lookup(v) or Refused() for v in call.operands]
         if any(isinstance(item, Refused) for item in items):
+            if call.kind in REFUSED_OPS:  # whatever it is given: told along with the rest
+                return self.refuse(call, REFUSED_OPS[call.kind])
             return [Refused()] * len(call.results)
         if any(isinstance(item, Raw) for item in items):
             if call.kind in ("Shape", "Size"):  # known without knowing what the value is
@@ -102,9 +104,10 @@ class Translator:
                 return [Known(array) for array in run_call(call, [np.asarray(a) for a in found.values()])]
             if call.kind in RAW_OPS:
                 return [Raw(next(item.reason for item in items if isinstance(item, Raw)))] * len(call.results)
+            mixed = next(item.reason for item in items if isinstance(item, Raw))
             items = [None if v is None else self.settled(v) for v in call.operands]
             if any(isinstance(item, Refused) for item in items):
-                return [Refused()] * len(call.results)
+                return self.refuse(call, f"not linear in what it is given, where {mixed}")
         try:
             with self.builder.origin(call.provenance):
                 return self.apply(call, items)

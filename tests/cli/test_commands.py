@@ -165,6 +165,11 @@ def test_inspect_tells_what_would_not_compile(ssmc: Ssmc, folder: Path) -> None:
     assert people.status == 0 and "would not compile" in people.out and "Softmax_over_time" in people.out
 
 
+def test_inspect_tells_that_there_is_no_system(ssmc: Ssmc, folder: Path) -> None:
+    people = ssmc("inspect", "no_ssm.onnx")
+    assert people.status == 0 and "would not compile" in people.out and "no state-space system" in people.out
+
+
 def test_states_can_be_named(ssmc: Ssmc, folder: Path) -> None:
     arguments = ("compile", "step.onnx", "--target", "epochcore", "-o", "p.ssmx", "--state", "x=x_next")
     assert ssmc(*arguments).status == 0
