@@ -238,6 +238,7 @@ _STATES = (
             _NODE,
             _data("rows", "(5, words) a, theta, and after firing: the decay, what `src` counts, what is added."),
             _flag("or_equal", "A potential equal to theta fires."),
+            _flag("immediate", "A potential that is reached is reset in the same step, after it was read."),
             _BEFORE,
         ),
         "state",

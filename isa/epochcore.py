@@ -530,6 +530,7 @@ TIME = (
             _words("Neurons."),
             STEPS,
             _flag("or_equal", "A potential equal to theta fires."),
+            _flag("immediate", "A potential that is reached is reset in the same step, after it was read."),
             REVERSE,
             BEFORE,
         ),

@@ -293,6 +293,7 @@ def lower_spike(state: Lowering, node: Node, work: Context) -> None:
             node=share.first,
             rows=state.table("rows", rows[:, share.start : share.stop]),
             or_equal=bool(node.op["or_equal"]),
+            immediate=bool(node.op["immediate"]),
             before=bool(node.op["read_before"]),
         )
         if not whole:

@@ -10,6 +10,7 @@ import numpy as np
 from backends.cim.core import Array, Core, Trap
 from backends.cim.decode import Item
 from backends.cim.noise import device_normals, key_of, normals
+from ssmc.ir.ops.spiking import neuron_step
 
 
 def bank(core: Core, kind: str, node: int, words: int) -> Array:
@@ -145,16 +146,15 @@ def _sel(core: Core, code: Item) -> None:
 
 
 def _spike(core: Core, code: Item) -> None:
-    words, before, or_equal = code.integer("words"), code.flag("before"), code.flag("or_equal")
+    words, before = code.integer("words"), code.flag("before")
+    or_equal, immediate = code.flag("or_equal"), code.flag("immediate")
     x = bank(core, "digital", code.integer("node"), words)
     v = core.full(core.read(code.integer("src"), words))
-    a, threshold, fired_a, gain, offset = core.data[code.text("rows")]
+    rows = core.data[code.text("rows")]
     y, held = np.empty(v.shape), x.copy()
     for k in range(v.shape[1]):
-        drive = v[:, k]
-        fired = held >= threshold if or_equal else held > threshold
-        following = np.where(fired, fired_a * held + gain * drive + offset, a * held + drive)
-        y[:, k] = held if before else following
+        reached, following = neuron_step(list(rows), or_equal, immediate, held, v[:, k])
+        y[:, k] = held if before else reached
         held = following
     x[:] = held
     core.write(code.integer("dst"), y)

@@ -108,6 +108,7 @@ def spike(low: Lowering, node: Node) -> None:
         words=words,
         steps=low.steps(node),
         or_equal=node.op["or_equal"],
+        immediate=node.op["immediate"],
         reverse=node.op["reverse"],
         before=node.op["read_before"],
     )

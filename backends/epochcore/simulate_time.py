@@ -16,6 +16,7 @@ from backends.epochcore.recurrence import Decay, order, run_float
 from backends.epochcore.rounding import finished, narrow
 from backends.epochcore.simulate_vector import dst, src
 from isa import Instruction
+from ssmc.ir.ops.spiking import neuron_step
 
 Array = NDArray[Any]
 
@@ -168,7 +169,7 @@ def scan(plan: Planner, ins: Instruction) -> Action:
 
 
 def spike(plan: Planner, ins: Instruction) -> Action:
-    words, or_equal = int(ins["words"]), bool(ins["or_equal"])
+    words, or_equal, immediate = int(ins["words"]), bool(ins["or_equal"]), bool(ins["immediate"])
     v, rows = src(plan, ins, words), plan.read(int(ins["rows"]), 5 * words)
     state = plan.read(int(ins["state"]), words)
     y = dst(plan, ins, words)
@@ -176,14 +177,14 @@ def spike(plan: Planner, ins: Instruction) -> Action:
     reverse, before = bool(ins["reverse"]), bool(ins["before"])
 
     def run(machine: Machine) -> None:
-        a, threshold, fired_a, gain, offset = machine.rows(rows)[0, 0].reshape(5, words)
+        neurons = machine.rows(rows)[0, 0].reshape(5, words)
         drive, out, row = machine.rows(v), machine.rows(y), machine.rows(state)[0]
         x = row.copy()
         for k in order(len(drive), reverse):
-            fired = x >= threshold if or_equal else x > threshold
-            following = np.where(fired, fired_a * x + gain * drive[k] + offset, a * x + drive[k])
-            following = following if plan.ideal else narrow(following)
-            out[k] = x if before else following
+            reached, following = neuron_step(neurons, or_equal, immediate, x, drive[k])
+            if not plan.ideal:
+                reached, following = narrow(reached), narrow(following)
+            out[k] = x if before else reached
             x = following
         row[...] = x
 

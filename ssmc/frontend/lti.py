@@ -59,6 +59,8 @@ def target_axes(region: Region) -> Iterator[str]:
     flow = region.flows[0]
     if any(f.axes.count("t") != 1 for f in region.flows):
         raise Unsupported("meets values that have no time axis")
+    if len({"b" in f.axes for f in region.flows}) > 1:
+        raise Unsupported("meets values that have no batch axis")
     length = flow.shape[flow.axes.index("t")]
     if length not in region.shape:
         return  # a spectrum, say: told without running anything

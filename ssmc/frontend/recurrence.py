@@ -8,7 +8,7 @@ one that changes with the data a `recurrence`, whose decay is the derivative of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,7 +20,6 @@ from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.findings import Lift, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported, known_operand, wrap
 from ssmc.frontend.listing import Call
-from ssmc.frontend.spiking import find_neurons, neurons_error
 from ssmc.frontend.tangent import tangents
 from ssmc.frontend.transition import Transition, find_transition
 from ssmc.frontend.translator import Translator
@@ -29,7 +28,7 @@ from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
 from ssmc.statespace import StateSpace
 
-FAR, FAR_TOLERANCE = 1000.0, 1e-6  # states so large show what a threshold hides from small ones
+FAR, FAR_TOLERANCE = (1e3, 1e6), 1e-6  # states so large show what a threshold hides from small ones
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ def lift_states(translator: Translator, states: Sequence[State], disguise: str, 
     `like` is any stream of the model. Returns the last state of each, as sequence values. States that are not
     linear become Refused, with a line in the findings.
     """
+    states = [replace(state, following=_renamed_from(translator, state)) for state in states]
     influenced = [translator.listing.influenced({state.current}) for state in states]
     links: nx.DiGraph[int] = nx.DiGraph()
     links.add_nodes_from(range(len(states)))
@@ -57,13 +57,24 @@ def lift_states(translator: Translator, states: Sequence[State], disguise: str, 
     last: dict[str, Tracked] = {}
     for group in nx.topological_sort(groups):
         members = sorted(groups.nodes[group]["members"])
-        lifting = _Lifting(translator, [states[i] for i in members], disguise, like)
+        lifting = Lifting(translator, [states[i] for i in members], disguise, like)
         last.update(lifting.run(set().union(*(influenced[i] for i in members))))
     return last
 
 
+def _renamed_from(translator: Translator, state: State) -> Value:
+    """The next value of a state before it was only given another name: what reads it may read it there."""
+    value = state.following
+    while (call := translator.listing.producer.get(value)) is not None and call.kind == "Identity":
+        source = call.operands[0]
+        if source is None or source == state.current or translator.lookup(source) is not None:
+            break
+        value = source
+    return value
+
+
 @dataclass(eq=False)
-class _Lifting:
+class Lifting:
     """States that depend on each other, lifted together."""
 
     translator: Translator
@@ -118,7 +129,7 @@ class _Lifting:
             if isinstance(start, Known) and not np.any(start.array):
                 return Flow(builder.add("delay", [stream], steps=1), following.axes, following.shape)
             self.axes, self.shapes, self.features = [following.axes], [following.shape], [shape]
-            x0 = self._vector([start])
+            x0 = self.vector([start])
             x0 = x0 if isinstance(x0, Value) else builder.constant(x0)
             one = np.ones((n, 1, 1))
             system = StateSpace(A=np.zeros((n, 1)), B=one, C=one, D=0 * one, read_before=True)
@@ -145,28 +156,16 @@ class _Lifting:
         self.where = where
         transitions = self._transitions(outside)
         if not transitions:
-            if not self._fire(drives, outside):
-                raise Unsupported("the next state is not a linear function of the state")
+            from ssmc.frontend.firing import lift_neurons
+
+            lift_neurons(self, driven, drives, outside)
         elif all(t.index.shape == transitions[0].index.shape and t.invariant(transitions[0]) for t in transitions):
             self._system(transitions[0], drives)
         else:
             self._recurrence(_widest(transitions), driven, calls, drives)
-        return self._last
+        return self.last
 
-    def _fire(self, drives: Sequence[Tracked], outside: Sequence[Value]) -> bool:
-        """States that are potentials of integrate-and-fire neurons, as a `spike`."""
-        maps = [self._map(point, outside) for point in range(len(self.translator.samples.points))]
-        if len(self.states) > 1 or (found := find_neurons(maps, self._batch, prod(self.features[0]))) is None:
-            return False
-        builder = self.translator.builder
-        drive = builder.stream(self._vector(drives), self.like)
-        self.error = neurons_error(found, maps, self._batch, prod(self.features[0]))
-        operands, attrs = [drive, self._initial()], found.attributes((prod(self.features[0]),))
-        self._publish(*self._recurrent("spike", operands, **attrs))
-        self._later(lambda: self._recurrent("spike", operands, read_before=True, **attrs)[0])
-        return True
-
-    def _recurrent(self, name: str, operands: Sequence[Operand | None], **attrs: Any) -> tuple[Value, Value]:
+    def recurrent(self, name: str, operands: Sequence[Operand | None], **attrs: Any) -> tuple[Value, Value]:
         """A system, noted as found."""
         y, last = self.translator.builder.recurrent(name, operands, **attrs)
         self.translator.findings.lifts.append(Lift(last.node, self.disguise, self.where, self.error))
@@ -198,7 +197,7 @@ class _Lifting:
         return f
 
     @property
-    def _batch(self) -> int:
+    def batch(self) -> int:
         axes, shape = self.axes[0], self.shapes[0]
         return shape[axes.index("b")] if "b" in axes else 1
 
@@ -207,12 +206,12 @@ class _Lifting:
         found = []
         for point in range(len(self.translator.samples.points)):
             rng = np.random.default_rng(point)
-            transition = find_transition(self._map(point, outside), self._batch, self.features, rng)
+            transition = find_transition(self._map(point, outside), self.batch, self.features, rng)
             if transition is None:
                 return []
             found.append(transition)
         self.error = self._check(found, outside)
-        return found if self._check(found, outside, FAR) <= FAR_TOLERANCE else []
+        return found if all(self._check(found, outside, far) <= FAR_TOLERANCE for far in FAR) else []
 
     def _check(self, transitions: Sequence[Transition], outside: Sequence[Value], scale: float = 1.0) -> float:
         """Largest error of A s + v at fresh states of some size, relative to the largest next state."""
@@ -226,7 +225,7 @@ class _Lifting:
 
     # -- building ------------------------------------------------------------------------------------------
 
-    def _vector(self, items: Sequence[Tracked]) -> Operand:
+    def vector(self, items: Sequence[Tracked]) -> Operand:
         """Tensors of the states' shapes as one vector of all n states."""
         builder = self.translator.builder
         parts: list[Operand] = []
@@ -246,24 +245,24 @@ class _Lifting:
             return x
         return self.translator.builder.emit("take", [x], axis=-1, index=Tensor(np.asarray(index, np.int64)))
 
-    def _initial(self) -> Operand | None:
-        initial = self._vector([state.initial for state in self.states])
+    def initial(self) -> Operand | None:
+        initial = self.vector([state.initial for state in self.states])
         return None if not isinstance(initial, Value) and not np.any(initial) else initial
 
     def _system(self, transition: Transition, drives: Sequence[Tracked]) -> None:
         """An `ssm` with one group per block; B and C are identities, which later fusion fills."""
         builder, pairs = self.translator.builder, transition.complex_pairs
         order = transition.index.reshape(-1)
-        u = builder.stream(self._take(self._vector(drives), order), self.like)
+        u = builder.stream(self._take(self.vector(drives), order), self.like)
         system = _block_system(transition, pairs)
-        initial = self._initial()
+        initial = self.initial()
         x0: Operand | None = None
         if initial is not None:
             x0 = self._take(initial, order)
             if pairs is not None:
                 x0 = builder.emit("complex", [_every_other(builder, x0, 0), _every_other(builder, x0, 1)])
             x0 = x0 if isinstance(x0, Value) else builder.constant(x0)
-        y, final = self._recurrent("ssm", [u, None, x0], system=system)
+        y, final = self.recurrent("ssm", [u, None, x0], system=system)
         last: Operand = final
         back = np.argsort(order)
         if pairs is not None:
@@ -271,13 +270,13 @@ class _Lifting:
             last = self._take(last, np.argsort(transition.index.T.reshape(-1)))
         else:
             last = self._take(last, back)
-        self._publish(self._take(y, back), last)
+        self.publish(self._take(y, back), last)
 
         def before() -> Operand:
-            early, _ = self._recurrent("ssm", [u, None, x0], system=_reads_before(system))
+            early, _ = self.recurrent("ssm", [u, None, x0], system=_reads_before(system))
             return self._take(early, back)
 
-        self._later(before)
+        self.later(before)
 
     def _recurrence(
         self, transition: Transition, driven: Translator, calls: Sequence[Call], drives: Sequence[Tracked]
@@ -286,13 +285,13 @@ class _Lifting:
         builder, pairs = self.translator.builder, transition.complex_pairs
         if transition.width > 1 and pairs is None:
             raise Unsupported("the states are mixed by a matrix that depends on the data")
-        v, initial = self._vector(drives), self._initial()
+        v, initial = self.vector(drives), self.initial()
         order = transition.index.T.reshape(-1)  # all first parts, then all second parts
         back = np.argsort(order)
         half = len(order) // 2
         seeds = np.ones(len(order)) if pairs is None else np.isin(np.arange(len(order)), transition.index[:, 0])
         slopes = tangents(driven, calls, self._seeds(seeds.astype(np.float64)), [s.following for s in self.states])
-        a = self._vector(slopes)
+        a = self.vector(slopes)
         operands: list[Operand | None] = [a, v, initial]
         if pairs is not None:
             operands = [
@@ -303,26 +302,26 @@ class _Lifting:
             ]
         assert operands[1] is not None
         full = [operands[0], builder.stream(operands[1], self.like), operands[2]]
-        y, final = self._recurrent("recurrence", full)
+        y, final = self.recurrent("recurrence", full)
 
         def parts(x: Operand) -> Operand:
             if pairs is None:
                 return x
             return self._take(builder.concat([builder.emit("real", [x]), builder.emit("imag", [x])], -1), back)
 
-        self._publish(parts(y), parts(final))
-        self._later(lambda: parts(self._recurrent("recurrence", full, read_before=True)[0]))
+        self.publish(parts(y), parts(final))
+        self.later(lambda: parts(self.recurrent("recurrence", full, read_before=True)[0]))
 
     def _seeds(self, direction: Array) -> dict[Value, Tracked]:
         seeds: dict[Value, Tracked] = {}
         start = 0
         for state, shape, axes, features in zip(self.states, self.shapes, self.axes, self.features, strict=True):
-            rows = np.broadcast_to(direction[start : start + prod(features)], (self._batch, prod(features)))
+            rows = np.broadcast_to(direction[start : start + prod(features)], (self.batch, prod(features)))
             seeds[state.current] = Known(from_rows(rows, axes, shape))
             start += prod(features)
         return seeds
 
-    def _pieces(self, vector: Operand) -> list[Tracked]:
+    def pieces(self, vector: Operand) -> list[Tracked]:
         """The vector of all n states as tensors of the states' shapes."""
         found: list[Tracked] = []
         start = 0
@@ -332,18 +331,18 @@ class _Lifting:
             start += prod(features)
         return found
 
-    def _publish(self, x: Operand, last: Operand) -> None:
-        for state, item in zip(self.states, self._pieces(x), strict=True):
+    def publish(self, x: Operand, last: Operand) -> None:
+        for state, item in zip(self.states, self.pieces(x), strict=True):
             self.translator.env[state.following] = item
-        self._last = {state.name: item for state, item in zip(self.states, self._pieces(last), strict=True)}
+        self.last = {state.name: item for state, item in zip(self.states, self.pieces(last), strict=True)}
 
-    def _later(self, before: Any) -> None:
+    def later(self, before: Any) -> None:
         """The states before each step, made when something other than the recurrence reads them."""
         made: list[Tracked] = []
 
         def piece(i: int) -> Tracked:
             if not made:
-                made.extend(self._pieces(before()))
+                made.extend(self.pieces(before()))
             return made[i]
 
         for i, state in enumerate(self.states):
@@ -370,8 +369,6 @@ def _block_system(transition: Transition, pairs: Array | None) -> StateSpace:
 
 
 def _reads_before(system: StateSpace) -> StateSpace:
-    from dataclasses import replace
-
     return replace(system, read_before=True)
 
 

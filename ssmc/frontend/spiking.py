@@ -7,13 +7,14 @@ from one to the other. That place is found by bisection, to the last bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.frontend.transition import Map
 from ssmc.ir.op import Array
+from ssmc.ir.ops.spiking import ROWS, neuron_step
 from ssmc.ir.tensor import Tensor
 
 TOLERANCE = 1e-9
@@ -31,21 +32,16 @@ class Neurons:
     fired_gain: Array
     fired_offset: Array
     or_equal: bool
+    immediate: bool = False
 
     def apply(self, x: Array, drive: Array) -> Array:
-        """The potentials after `x` (batch, n), for a drive of the same shape."""
-        fired = x >= self.threshold if self.or_equal else x > self.threshold
-        return np.where(
-            fired,
-            self.fired_decay * x + self.fired_gain * drive + self.fired_offset,
-            self.decay * x + drive,
-        )
+        """The potentials kept after `x` (batch, n), for a drive of the same shape."""
+        return neuron_step([getattr(self, name) for name in ROWS], self.or_equal, self.immediate, x, drive)[1]
 
     def attributes(self, shape: tuple[int, ...]) -> dict[str, Tensor | bool]:
         """Attributes of the op, for neurons that stand in an array of `shape`."""
-        rows = ("decay", "threshold", "fired_decay", "fired_gain", "fired_offset")
-        found: dict[str, Tensor | bool] = {name: Tensor(getattr(self, name).reshape(shape)) for name in rows}
-        return {**found, "or_equal": self.or_equal}
+        found: dict[str, Tensor | bool] = {name: Tensor(getattr(self, name).reshape(shape)) for name in ROWS}
+        return {**found, "or_equal": self.or_equal, "immediate": self.immediate}
 
 
 def find_neurons(maps: Sequence[Map], batch: int, n: int) -> Neurons | None:
@@ -75,17 +71,56 @@ def find_neurons(maps: Sequence[Map], batch: int, n: int) -> Neurons | None:
     return found if neurons_error(found, maps, batch, n) <= TOLERANCE else None
 
 
-def neurons_error(found: Neurons, maps: Sequence[Map], batch: int, n: int) -> float:
-    """Largest error of the neurons at fresh potentials around their thresholds, relative to the largest potential."""
+def find_resetting(leaks: Sequence[Map], resets: Sequence[Map], batch: int, n: int) -> Neurons | None:
+    """Neurons that are reset in the step in which they fire: s -> a s + v by `leaks`, then reset by `resets`."""
+    found, zero = find_neurons(resets, batch, n), np.zeros((batch, n))
+    if found is None or np.any(found.decay != 1.0) or any(np.any(reset(zero)) for reset in resets):
+        return None
+    lines = [_line(leak, FAR, batch, n) for leak in leaks]
+    decay, rng = _same([slope for slope, _ in lines]), np.random.default_rng(11)
+    if decay is None:
+        return None
+    for leak, (_, drive) in zip(leaks, lines, strict=True):
+        for scale in (1.0, FAR):
+            x = scale * rng.standard_normal((batch, n))
+            if np.abs(leak(x) - decay * x - drive).max(initial=0.0) > TOLERANCE * scale:
+                return None
+    none = np.zeros(n)
+    return replace(found, decay=_round(decay), fired_gain=none, immediate=True)
+
+
+def neurons_error(found: Neurons, maps: Sequence[Map], batch: int, n: int, leaks: Sequence[Map] | None = None) -> float:
+    """Largest error of the neurons at fresh potentials around their thresholds, relative to the largest potential.
+
+    `leaks` give the drive, where it is not what the maps make of zero.
+    """
     rng, worst = np.random.default_rng(17), 0.0
-    for f in maps:
-        drive = f(np.zeros((batch, n)))
+    for f, leak in zip(maps, leaks or maps, strict=True):
+        drive = leak(np.zeros((batch, n)))
         for scale in (0.1, 1.0, 10.0):
             x = found.threshold + scale * rng.standard_normal((batch, n))
             expected = f(x)
             error = float(np.abs(found.apply(x, drive) - expected).max(initial=0.0))
             worst = max(worst, error / max(float(np.abs(expected).max(initial=0.0)), 1e-300))
     return worst
+
+
+def refusal(maps: Sequence[Map], batch: int, n: int) -> str:
+    """Why a potential is no neuron's."""
+    f, rng = maps[0], np.random.default_rng(5)
+    x, small = 3 * rng.standard_normal((batch, n)), 1e-2
+    bends = np.abs(f(x + small) - 2 * f(x) + f(x - small)) > TOLERANCE
+    if bends.mean() > 0.5:
+        return "the next state is not a linear function of the state"
+    if not _apart(f, batch, n):
+        return "its neurons have thresholds and feed each other within a layer; only neurons that do not are supported"
+    lines = [[_line(f, far, batch, n) for f in maps] for far in (-FAR, FAR)]
+    if any(_same([slope for slope, _ in line]) is None for line in lines):
+        return "its state has a threshold, and what multiplies it depends on the data"
+    return (
+        "its state has a threshold, but is no integrate-and-fire neuron with one fixed threshold (from zero on) and a "
+        "reset that is linear in it"
+    )
 
 
 def _apart(f: Map, batch: int, n: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ssmc.ir.op import Array
 from ssmc.ir.types import TensorType
 
 AFFINE_TOLERANCE = 1e-8
+NEAR = 1e-3  # a move that few elements cross a threshold by
 
 
 def pair_states(
@@ -22,8 +23,9 @@ def pair_states(
     """State inputs and the outputs that are their next values; empty where the model is no single step.
 
     `point` are sample arrays of all inputs. An output can be the next value of an input if it has the same shape and
-    is affine in it; of all ways to pair them the one with the most elementwise dependence is taken, then the one that
-    keeps the order of the file. `given` overrides. Raises UserError where a given name does not exist.
+    is affine in it, or if it is so near by and elementwise (neurons); of all ways to pair them the one with the most
+    elementwise dependence is taken, then the one that keeps the order of the file. `given` overrides. Raises UserError
+    where a given name does not exist.
     """
     if given is not None:
         return _checked(listing, given)
@@ -82,10 +84,27 @@ def _weight(
     a, b, both = moved(first), moved(second), moved(first + second)
     scale = max(float(np.abs(both).max(initial=0.0)), float(np.abs(a).max(initial=0.0)), 1e-12)
     if not np.isfinite(both).all() or np.abs(both - a - b).max(initial=0.0) > AFFINE_TOLERANCE * max(scale, 1.0):
-        return 0.0
+        return 1.5 if _bends(moved, shape) else 0.0
+    if not np.any(a):
+        return 0.5
     ratio = a / first
     elementwise = bool(np.abs(b - ratio * second).max(initial=0.0) <= AFFINE_TOLERANCE * max(scale, 1.0))
-    return 3.0 if elementwise and np.any(a) else 2.0
+    return 3.0 if elementwise else 2.0
+
+
+def _bends(moved: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
+    """Is every element linear in its own one near by, if not far away, as a potential with a threshold is?"""
+    small = NEAR * np.random.default_rng(2).uniform(1.0, 2.0, shape)
+    with np.errstate(all="ignore"):
+        near, double, lone = (
+            moved(small),
+            moved(2 * small),
+            moved(np.where(np.indices(shape).sum(axis=0) % 2, small, 0)),
+        )
+        slope = near / small
+    straight = np.abs(double - 2 * near) <= AFFINE_TOLERANCE * NEAR
+    apart = np.abs(lone) <= AFFINE_TOLERANCE * NEAR + np.abs(np.where(np.indices(shape).sum(axis=0) % 2, near, 0))
+    return bool(straight.mean() > 0.5 and apart.mean() > 0.5 and np.any(slope))
 
 
 def _order_bonus(weights: Array) -> Array:

@@ -55,7 +55,8 @@ def single(name: str, **attrs: Any) -> Callable[[Graph, Value, Draw], Value]:
 def _spike(g: Graph, x: Value, draw: Draw) -> Value:
     rows = ("decay", "threshold", "fired_decay", "fired_gain", "fired_offset")
     attrs = {name: Tensor(numbers(draw, F)) for name in rows}
-    return g.add("spike", [x], {**attrs, "or_equal": draw(st.booleans()), "reverse": draw(st.booleans())})
+    flags = {name: draw(st.booleans()) for name in ("or_equal", "immediate", "reverse")}
+    return g.add("spike", [x], {**attrs, **flags})
 
 
 def _constant(g: Graph, x: Value, draw: Draw) -> Value:

@@ -27,25 +27,27 @@ def _spike_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
     return (v, SequenceType(v.shape))
 
 
-def fires(op: Op, x: Array) -> Array:
-    """Which potentials are above their threshold."""
-    threshold = op["threshold"].array
-    return np.asarray(x >= threshold if op["or_equal"] else x > threshold)
+def neuron_step(rows: Sequence[Array], or_equal: bool, immediate: bool, x: Array, v: Array) -> tuple[Array, Array]:
+    """(potentials reached, potentials kept) in a step of neurons with `rows` as in ROWS, from `x` and the drive `v`."""
+    decay, threshold, fired_decay, fired_gain, fired_offset = rows
+    leaked = decay * x + v
+    if immediate:
+        fired = leaked >= threshold if or_equal else leaked > threshold
+        return leaked, np.where(fired, fired_decay * leaked + fired_offset, leaked)
+    fired = x >= threshold if or_equal else x > threshold
+    following = np.where(fired, fired_decay * x + fired_gain * v + fired_offset, leaked)
+    return following, following
 
 
 def _spike(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
     v, x0 = (*arrays, None)[:2]
-    decay, _, fired_decay, fired_gain, fired_offset = (op[name].array for name in ROWS)
+    rows = [op[name].array for name in ROWS]
     v = v[:, ::-1] if op["reverse"] else v
     x = np.broadcast_to(0.0 if x0 is None else np.asarray(x0, np.float64), (len(v), *v.shape[2:]))
     y = np.empty(v.shape)
     for k in range(v.shape[1]):
-        following = np.where(
-            fires(op, x),
-            fired_decay * x + fired_gain * v[:, k] + fired_offset,
-            decay * x + v[:, k],
-        )
-        y[:, k] = x if op["read_before"] else following
+        reached, following = neuron_step(rows, op["or_equal"], op["immediate"], x, v[:, k])
+        y[:, k] = x if op["read_before"] else reached
         x = following
     return (np.ascontiguousarray(y[:, ::-1]) if op["reverse"] else y, np.array(x))
 
@@ -63,12 +65,14 @@ SPECS = (
             Attribute("fired_gain", Tensor, "what the drive counts after firing: 1, or 0 where the reset swallows it"),
             Attribute("fired_offset", Tensor, "added after firing: minus the threshold, or the value reset to"),
             Attribute("or_equal", bool, "a potential equal to the threshold fires", False),
+            Attribute("immediate", bool, "a potential that is reached is reset in the same step", False),
             REVERSE,
             READ_BEFORE,
         ),
         _spike_type,
         _spike,
         "Leaky integrate-and-fire: x_k = a x_{k-1} + v_k, and after firing (x_{k-1} > theta) "
-        "x_k = fired_decay x_{k-1} + fired_gain v_k + fired_offset. Its spikes are x_k > theta.",
+        "x_k = fired_decay x_{k-1} + fired_gain v_k + fired_offset. Where `immediate`, x_k = a s_{k-1} + v_k, and what "
+        "is kept is s_k = x_k, or fired_decay x_k + fired_offset where x_k > theta. The spikes are x_k > theta.",
     ),
 )

@@ -258,7 +258,7 @@ def _spike(t: Tiles) -> None:
     rows = ("decay", "threshold", "fired_decay", "fired_gain", "fired_offset")
     attrs = {name: Tensor(t.rng.uniform(-0.9, 0.9, size=t.shape(v))) for name in rows}
     start = t.input(f"x{len(t.inputs)}", SequenceType(t.shape(v)), "state") if t.rng.random() < 0.4 else None
-    choices = {name: bool(t.rng.random() < 0.3) for name in ("reverse", "read_before", "or_equal")}
+    choices = {name: bool(t.rng.random() < 0.3) for name in ("reverse", "read_before", "or_equal", "immediate")}
     y = t.add("spike", v, start, **attrs, **choices)
     t.streams.append(y)
     t.sequences.append(Value(y.node, 1))

@@ -191,7 +191,8 @@ def fir(b: Builder) -> None:
 def spike(b: Builder) -> None:
     rows = ("decay", "threshold", "fired_decay", "fired_gain", "fired_offset")
     attrs = {name: Tensor(b.rng.uniform(-0.9, 0.9, WIDTH)) for name in rows}
-    last(b, b.add("spike", b.vector(b.stream()), *start(b, WIDTH), **attrs, or_equal=b.chance(), **flags(b)))
+    kinds = {"or_equal": b.chance(), "immediate": b.chance()}
+    last(b, b.add("spike", b.vector(b.stream()), *start(b, WIDTH), **attrs, **kinds, **flags(b)))
 
 
 def unary(b: Builder) -> None:

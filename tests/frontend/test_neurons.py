@@ -1,0 +1,243 @@
+"""Neurons as spiking libraries write them: resets within the step, carried spikes, synaptic currents; and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper, save_model
+
+from ssmc.diagnostics import UserError
+from ssmc.driver import compile_model
+from ssmc.frontend import load_model, reference
+
+BATCH, LENGTH, WIDTH, NEURONS = 2, 14, 3, 4
+
+
+class Step:
+    """Nodes and weights of one step; `states` are (current, following) pairs, `output` what the step gives."""
+
+    def __init__(self, seed: int = 3) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+        self.rng = np.random.default_rng(seed)
+        self.states: list[tuple[str, str]] = []
+        self.output = ""
+
+    def const(self, array: Any) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
+        return name
+
+    def op(self, kind: str, *operands: str, **attributes: Any) -> str:
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, operands, [name], **attributes))
+        return name
+
+    def drive(self, gain: float = 1.5) -> str:
+        return self.op("MatMul", "u", self.const(gain * self.rng.standard_normal((WIDTH, NEURONS))))
+
+    def row(self, low: float, high: float) -> str:
+        return self.const(self.rng.uniform(low, high, NEURONS))
+
+    def fired(self, x: str, theta: str) -> str:
+        return self.op("Cast", self.op("Greater", self.op("Sub", x, theta), self.const(0.0)), to=TensorProto.FLOAT)
+
+    def silent(self, fired: str) -> str:
+        return self.op("Sub", self.const(1.0), fired)
+
+
+def integrate(s: Step, reset: str) -> None:
+    """The potential is reset in the step in which it fires."""
+    theta = s.row(0.4, 1.2)
+    charged = s.op("Add", "x0", s.op("Mul", s.op("Sub", s.drive(), "x0"), s.const(1 / 2.5)))
+    spikes = s.fired(charged, theta)
+    if reset == "subtract":
+        kept = s.op("Sub", charged, s.op("Mul", spikes, theta))
+    elif reset == "where":
+        kept = s.op("Where", s.op("Greater", charged, theta), s.const(0.125), charged)
+    else:
+        value = s.op("Mul", spikes, s.const(0.0 if reset == "zero" else -0.25))
+        kept = s.op("Add", s.op("Mul", s.silent(spikes), charged), value)
+    s.states, s.output = [("x0", kept)], spikes
+
+
+def carried_spikes(s: Step) -> None:
+    """mem = a mem (1 - spike) + u; spike = mem > theta: both are carried."""
+    leak = s.op("Mul", s.op("Mul", "x0", s.row(0.6, 0.9)), s.silent("x1"))
+    potential = s.op("Add", leak, s.drive())
+    spikes = s.fired(potential, s.row(0.4, 1.2))
+    s.states, s.output = [("x0", potential), ("x1", spikes)], spikes
+
+
+def synaptic(s: Step) -> None:
+    """A current that decays feeds the membrane."""
+    current = s.op("Add", s.op("Mul", "x0", s.row(0.5, 0.8)), s.drive(0.8))
+    theta = s.const(1.0)
+    leak = s.op("Add", s.op("Mul", "x1", s.row(0.6, 0.9)), current)
+    potential = s.op("Sub", leak, s.op("Mul", s.fired("x1", theta), theta))
+    s.states, s.output = [("x0", current), ("x1", potential)], s.fired(potential, theta)
+
+
+def current_and_reset(s: Step) -> None:
+    """The membrane takes the current of the step before, and is reset in the step (Norse's order)."""
+    charged = s.op("Add", "x1", s.op("Mul", s.const(0.3), s.op("Sub", "x0", "x1")))
+    spikes = s.fired(charged, s.const(0.5))
+    potential = s.op("Mul", s.silent(spikes), charged)
+    current = s.op("Add", s.op("Mul", "x0", s.const(0.7)), s.drive())
+    s.states, s.output = [("x0", current), ("x1", potential)], spikes
+
+
+def after_a_system(s: Step) -> None:
+    """A threshold behind a linear system that nothing resets."""
+    state = s.op("Add", s.op("Mul", "x0", s.row(0.6, 0.9)), s.drive())
+    s.states, s.output = [("x0", state)], s.fired(state, s.row(0.4, 1.2))
+
+
+def two_layers(s: Step) -> None:
+    integrate(s, "subtract")
+    (state,), inner = s.states, s.output
+    theta = s.const(0.75)
+    charged = s.op("Add", s.op("Mul", "x1", s.const(0.875)), s.op("MatMul", inner, s.const(np.eye(NEURONS))))
+    spikes = s.fired(charged, theta)
+    s.states, s.output = [state, ("x1", s.op("Sub", charged, s.op("Mul", spikes, theta)))], spikes
+
+
+NEURON = "integrate and fire"
+KINDS: dict[str, tuple[Callable[[Step], None], list[str]]] = {
+    **{
+        f"reset at once: {reset}": (lambda s, reset=reset: integrate(s, reset), [NEURON])
+        for reset in ("subtract", "zero", "value", "where")
+    },
+    "carried spikes": (carried_spikes, [NEURON]),
+    "synaptic": (synaptic, ["linear time-invariant", NEURON]),
+    "current and reset": (current_and_reset, ["linear time-invariant", NEURON]),
+    "after a system": (after_a_system, ["linear time-invariant"]),
+    "two layers": (two_layers, [NEURON, NEURON]),
+}
+
+
+def info(name: str, shape: list[Any]) -> Any:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def as_scan(s: Step, path: Path) -> Path:
+    body = helper.make_graph(
+        [*s.nodes, helper.make_node("Identity", [s.output], ["spikes"])],
+        "step",
+        [*(info(now, ["n", NEURONS]) for now, _ in s.states), info("u", ["n", WIDTH])],
+        [*(info(after, ["n", NEURONS]) for _, after in s.states), info("spikes", ["n", NEURONS])],
+    )
+    zero = numpy_helper.from_array(np.zeros((BATCH, NEURONS), np.float32), "zero")
+    scan = helper.make_node(
+        "Scan",
+        [*(["zero"] * len(s.states)), "u"],
+        [*(f"last{k}" for k in range(len(s.states))), "y"],
+        body=body,
+        num_scan_inputs=1,
+        scan_input_axes=[1],
+        scan_output_axes=[1],
+    )
+    outputs = [info("y", [BATCH, LENGTH, NEURONS]), *(info(f"last{k}", [BATCH, NEURONS]) for k in range(len(s.states)))]
+    graph = helper.make_graph([scan], "g", [info("u", [BATCH, LENGTH, WIDTH])], outputs, [*s.weights, zero])
+    return written(graph, path)
+
+
+def as_step(s: Step, path: Path) -> Path:
+    names = {after: f"next{k}" for k, (_, after) in enumerate(s.states)}
+    nodes = [*s.nodes, *(helper.make_node("Identity", [after], [name]) for after, name in names.items())]
+    nodes.append(helper.make_node("Identity", [s.output], ["y"]))
+    inputs = [info("u", ["n", WIDTH]), *(info(now, ["n", NEURONS]) for now, _ in s.states)]
+    outputs = [info("y", ["n", NEURONS]), *(info(name, ["n", NEURONS]) for name in names.values())]
+    return written(helper.make_graph(nodes, "g", inputs, outputs, s.weights), path)
+
+
+def written(graph: Any, path: Path) -> Path:
+    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_a_scan(tmp_path: Path, kind: str) -> None:
+    build, kinds = KINDS[kind]
+    s = Step()
+    build(s)
+    path = as_scan(s, tmp_path / "m.onnx")
+    model = load_model(path)
+    assert sorted(system.kind for system in model.systems) == sorted(kinds)
+    u = s.rng.standard_normal((BATCH, LENGTH, WIDTH)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    expected = dict(zip(names, session.run(names, {"u": u}), strict=True))
+    assert expected["y"].any() and not expected["y"].all()
+    for target in ("cim", "epochcore"):
+        found = compile_model(model, target, ideal=True).run({"u": u}).outputs
+        np.testing.assert_array_equal(found["y"], expected["y"])
+        for name in names[1:]:
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "carried spikes"])
+def test_as_one_step(tmp_path: Path, kind: str) -> None:
+    """States in and out, from any potentials, also such as have fired."""
+    build, kinds = KINDS[kind]
+    s = Step()
+    build(s)
+    model = load_model(as_step(s, tmp_path / "m.onnx"))
+    assert model.form == "step" and len(model.states) == len(s.states)
+    assert sorted(system.kind for system in model.systems) == sorted(kinds)
+    given = {"u": s.rng.standard_normal((BATCH, LENGTH, WIDTH)).astype(np.float32)}
+    given |= {now: (3 * s.rng.standard_normal((BATCH, NEURONS))).astype(np.float32) for now, _ in s.states}
+    expected = reference(model, given)
+    for target in ("cim", "epochcore"):
+        found = compile_model(model, target, ideal=True).run(given).outputs
+        for name, array in expected.items():
+            np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5)
+
+
+def recurrent(s: Step) -> None:
+    """The spikes of the step before come back through weights."""
+    back = s.op("MatMul", "x1", s.const(s.rng.standard_normal((NEURONS, NEURONS))))
+    potential = s.op("Add", s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.drive()), back)
+    spikes = s.fired(potential, s.const(0.5))
+    s.states, s.output = [("x0", potential), ("x1", spikes)], spikes
+
+
+def adaptive(s: Step) -> None:
+    """The threshold rises with each spike."""
+    spikes = s.fired("x0", "x1")
+    potential = s.op("Sub", s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.drive()), s.op("Mul", spikes, "x1"))
+    theta = s.op("Add", s.op("Mul", "x1", s.const(0.9)), s.op("Add", s.const(0.1), spikes))
+    s.states, s.output = [("x0", potential), ("x1", theta)], spikes
+
+
+def moved_threshold(s: Step) -> None:
+    """Fires where the potential is above what the input says."""
+    spikes = s.fired("x0", s.op("Sigmoid", s.drive()))
+    leak = s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.drive())
+    s.states, s.output = [("x0", s.op("Sub", leak, spikes))], spikes
+
+
+def nonlinear(s: Step) -> None:
+    s.states = [("x0", s.op("Tanh", s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.drive())))]
+    s.output = s.states[0][1] + ""
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (recurrent, "feed each other"),
+        (adaptive, "depend on each other"),
+        (moved_threshold, "has a threshold, but is no"),
+        (nonlinear, "not a linear function"),
+    ],
+)
+def test_refused_with_the_reason(tmp_path: Path, build: Callable[[Step], None], reason: str) -> None:
+    s = Step()
+    build(s)
+    with pytest.raises(UserError, match=reason):
+        load_model(as_scan(s, tmp_path / "m.onnx"))
