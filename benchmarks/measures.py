@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,23 @@ def simulation_ratio() -> Result:
     what = f"simulating {sample.name}'s test set on epochcore, ideal, over onnxruntime running the file"
     measured = f"{ratio:.2f} ({1000 * min(ours):.0f} ms over {1000 * min(theirs):.0f} ms)"
     return Result(what, "at most 1", measured, ratio <= 1)
+
+
+def product_rates() -> list[Result]:
+    """512 x 512 products on 128 x 128 arrays with 8-bit converters, without and with read noise; one thread."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    results = []
+    for what, settings, goal in (
+        ("8-bit converters", "", 75_000),
+        ("8-bit converters and read noise", "read_noise='proportional', read_sigma=0.02", 25_000),
+    ):
+        code = f"from benchmarks.products import rate; print(rate({settings}))"
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **threads})
+        found = float(run.stdout)
+        told = f"512 x 512 products on 128 x 128 arrays of cim, {what}"
+        results.append(Result(told, f"at least {goal} a second", f"{found:,.0f}".replace(",", " "), found >= goal))
+    return results
 
 
 def program_sizes() -> list[Result]:

@@ -45,11 +45,22 @@ def _binary(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
     return reads, [(item.integer("dst"), words)]
 
 
-def _mvm(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+def vector_ranges(item: Item) -> tuple[Ranges, Ranges]:
+    """The vectors that a product drives its rows with, and those that it writes (or adds to)."""
     rows, cols = item.integer("rows"), item.integer("cols")
     source, target = item.integer("src_step") or rows, item.integer("dst_step") or cols
     reads = [(item.integer("src") + i * source, rows) for i in range(item.integer("vectors"))]
     writes = [(item.integer("dst") + i * target, cols) for i in range(item.integer("vectors"))]
+    return reads, writes
+
+
+def overlap(these: Ranges, those: Ranges) -> bool:
+    """Whether any range has a word of another."""
+    return any(a < b + n and b < a + m for a, m in these for b, n in those)
+
+
+def _mvm(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
+    reads, writes = vector_ranges(item)
     return reads + (writes if item.flag("accumulate") else []), writes
 
 

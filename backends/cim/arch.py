@@ -17,6 +17,7 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Mesh(Part):
@@ -33,21 +34,35 @@ class Crossbar(Part):
     per_core: Count = Field(description="Arrays of a core.")
     rows: Count = Field(description="Rows, each with a DAC.")
     cols: Count = Field(description="Columns of devices.")
+    encoding: Literal["pair", "offset"] = Field(
+        default="pair",
+        description="How a device pair or a device stands for a signed weight: the difference of two devices, or one "
+        "device whose middle is zero, the middle subtracted digitally.",
+    )
+    slices: int = Field(
+        default=1, ge=1, le=8, description="Digits of a weight, each in devices of their own, added digitally."
+    )
     devices_per_weight: Literal[1, 2] = Field(
-        description="2: a differential pair, side by side in a row; 1: a pair stacked in one cell, counted once."
+        description="Of a slice in pairs: 2: side by side in a row; 1: stacked in one cell, counted once."
     )
     levels: int = Field(ge=2, description="Conductance levels of a device, both ends included.")
     g_min: NotNegative = Field(description="Smallest conductance, uS.")
     g_max: Positive = Field(description="Largest conductance, uS.")
     dac_bits: int = Field(ge=2, le=16, description="Bits of a DAC, the sign included.")
+    input: Literal["analog", "bit-serial"] = Field(
+        default="analog",
+        description="A DAC's levels at once, or one bit of the magnitude after the other, added up digitally.",
+    )
     adc_bits: int = Field(ge=2, le=16, description="Bits of an ADC, the sign included.")
     cols_per_adc: Count = Field(description="Device columns that share an ADC.")
     input_scale: Literal["vector", "array"] = Field(
         description="What the DAC's range follows: each vector's largest input, or a calibrated range of the array."
     )
-    adc_range: Literal["maximum", "norm"] = Field(
-        description="ADC range without calibration: the largest possible sum (never clips), or `adc_norms` times the "
-        "2-norm of the column with the largest one (clips rarely; clips are counted)."
+    adc_range: Literal["maximum", "norm", "granular", "calibrated"] = Field(
+        description="maximum: the largest possible sum (never clips). granular: a step is the smallest difference of "
+        "two sums, doubled until the maximum fits. calibrated: what the program carries (encoded as single pairs, with "
+        "analog inputs). norm: the same where it carries one, else `adc_norms` times the 2-norm of the column with the "
+        "largest one (clips rarely; clips are counted)."
     )
     adc_norms: Positive = Field(default=2.0, description="Range of the policy 'norm', in column norms.")
 
@@ -55,9 +70,21 @@ class Crossbar(Part):
     def _window(self) -> Crossbar:
         if self.g_max <= self.g_min:
             raise ValueError(f"g_max ({self.g_max:g} uS) must lie above g_min ({self.g_min:g} uS)")
-        if self.cols < self.devices_per_weight:
-            raise ValueError(f"{self.cols} columns hold no weight of {self.devices_per_weight} devices")
+        if self.cols < self.cells_per_weight:
+            raise ValueError(f"{self.cols} columns hold no weight of {self.cells_per_weight} devices")
+        if self.encoding == "offset" and self.levels**self.slices < 3:
+            raise ValueError("an offset weight takes three levels at least")
         return self
+
+    @property
+    def cells_per_weight(self) -> int:
+        """Columns of the array that a weight takes."""
+        return self.slices * (self.devices_per_weight if self.encoding == "pair" else 1)
+
+    @property
+    def planes(self) -> int:
+        """Reads of the array that a product takes."""
+        return self.dac_bits - 1 if self.input == "bit-serial" else 1
 
 
 class Volatile(Part):
@@ -141,7 +168,13 @@ class Devices(Part):
         default="none", description="Law of the programming error."
     )
     programming_scale: NotNegative = Field(default=1.0, description="Factor on the programming error.")
+    stuck_low: Share = Field(default=0.0, description="Part of the devices that stay at g_min.")
+    stuck_high: Share = Field(default=0.0, description="Part of the devices that stay at g_max.")
     drift: Literal["none", "pcm"] = Field(default="none", description="Law of the conductance drift.")
+    drift_scale: NotNegative = Field(default=1.0, description="Factor on the drift exponent.")
+    drift_compensation: bool = Field(
+        default=False, description="Every array's outputs are scaled by how much its conductances shrank in all."
+    )
     age_seconds: NotNegative = Field(default=20.0, description="Time since programming, s.")
     read_noise: Literal["none", "pcm", "independent", "proportional"] = Field(
         default="none", description="Law of the noise of every read, referred to the column's output."
@@ -154,11 +187,24 @@ class Devices(Part):
     product_bits: NotNegative = Field(
         default=0.0, description="Effective bits of a whole product, everything in it together; 0: off."
     )
+    dac_offset: NotNegative = Field(
+        default=0.0, description="Spread of the DACs' constant offsets, row by row, of a step."
+    )
+    adc_offset: NotNegative = Field(
+        default=0.0, description="Spread of the ADCs' constant offsets, ADC by ADC, of a step."
+    )
+    wire_ohms: NotNegative = Field(
+        default=0.0, description="Resistance of a wire between neighbouring cells, Ohm, to first order."
+    )
     decay_sigma: NotNegative = Field(
         default=0.0, description="Spread of the time constants from device to device, of the mean."
     )
     cycle_sigma: NotNegative = Field(
         default=0.0, description="Spread of a decay's exponent from event to event, of the exponent."
+    )
+    write_saturation: Share = Field(
+        default=0.0,
+        description="How much less a state node takes the fuller it is: 1 is the published law, 0 a linear write.",
     )
 
 
@@ -184,7 +230,7 @@ class Architecture(Part):
     @property
     def weight_cols(self) -> int:
         """Weights of an array's row."""
-        return self.crossbar.cols // self.crossbar.devices_per_weight
+        return self.crossbar.cols // self.crossbar.cells_per_weight
 
     @property
     def mesh_width(self) -> int:

@@ -13,6 +13,7 @@ from backends.cim import arch_file
 from backends.cim.arch import Architecture, Devices
 from backends.cim.core import Array
 from backends.cim.devices import PRESETS, preset
+from backends.cim.encoding import encoding_of
 from backends.cim.lower import lower
 from backends.cim.simulate import Run, execute, output_arrays, program_taps
 from backends.cim.statistics import statistics, trace
@@ -58,7 +59,7 @@ class CimBackend:
             array_rows=arch.crossbar.rows,
             array_cols=arch.crossbar.cols,
             arrays=arch.arrays,
-            cells_per_weight=arch.crossbar.devices_per_weight,
+            cells_per_weight=arch.crossbar.cells_per_weight,
             banks=(
                 StateBank("volatile", arch.mesh.cores * arch.volatile.per_core, decay_only=True),
                 StateBank("digital", arch.mesh.cores * arch.digital.per_core, computed_decay=True),
@@ -106,8 +107,8 @@ class CimBackend:
 
 
 def weight_bits(arch: Architecture) -> int:
-    """Bits of a signed weight that the devices' levels hold without a second rounding."""
-    return arch.crossbar.levels.bit_length() - (0 if arch.crossbar.levels & (arch.crossbar.levels - 1) else 1) + 1
+    """Bits of a signed weight that the devices' levels hold (in powers of two, without a second rounding)."""
+    return (encoding_of(arch.crossbar).end + 1).bit_length()
 
 
 def _binding(port: Port) -> dict[str, Any]:

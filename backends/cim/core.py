@@ -11,16 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.cim.arch import Architecture, Devices
+from backends.cim.decode import Item
 from backends.cim.memory import Registers, Steps
 
 Array = NDArray[Any]
 
 
 class Trap(Exception):
-    """The machine stops; the engine adds the instruction and its source."""
+    """The machine stops; the engine adds the instruction and its source. `item` is which one of several it was."""
 
     def __init__(self, what: str, why: str = "", hint: str = "") -> None:
         self.what, self.why, self.hint = what, why, hint
+        self.item: Item | None = None
         super().__init__(what)
 
 
@@ -51,6 +53,8 @@ class Channel:
 
 def join_steps(parts: list[Array]) -> Array:
     """Blocks of steps one after another; a batch of one stands for any."""
+    if len(parts) == 1:
+        return parts[0]
     batch = max(part.shape[0] for part in parts)
     return np.concatenate([np.broadcast_to(part, (batch, *part.shape[1:])) for part in parts], axis=1)
 
@@ -59,7 +63,7 @@ def join_steps(parts: list[Array]) -> Array:
 class Core:
     """Registers, state banks, arrays, lines, clocks and buffers of one core.
 
-    `now` are the steps of the block that is running, None outside of a sweep.
+    `now` are the steps of the block that is running, None outside of a sweep; `total` is how many the sweep has.
     """
 
     number: int
@@ -72,6 +76,7 @@ class Core:
     registers: Registers
     arrays: dict[int, Any]
     now: Steps | None = None
+    total: int = 0
     banks: dict[str, Array] = field(default_factory=dict)
     lines: dict[int, Any] = field(default_factory=dict)
     clocks: dict[int, Any] = field(default_factory=dict)

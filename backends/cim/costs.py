@@ -96,22 +96,30 @@ def _line(item: Item, arch: Architecture, data: Data) -> Cost:
 
 
 def _program(item: Item, arch: Architecture, data: Data) -> Cost:
-    devices = 2 * int(data[item.text("weights")].size)
+    devices = _devices(arch) * int(data[item.text("weights")].size)
     return Cost(1, devices * arch.energy.program_device)
+
+
+def _devices(arch: Architecture) -> int:
+    """Devices of a weight."""
+    return arch.crossbar.slices * (2 if arch.crossbar.encoding == "pair" else 1)
 
 
 def _mvm(item: Item, arch: Architecture, data: Data) -> Cost:
     """DACs settle, the array is read, each ADC takes its columns in turn; the sums are scaled digitally.
 
-    A pair's two columns meet before the ADC, so that a weight column takes one conversion (ours).
+    A pair's two columns meet before the ADC, so that a slice of a weight column takes one conversion (ours). Bits of
+    an input that come one after the other take a read each.
     """
     rows, cols, vectors, box = item.integer("rows"), item.integer("cols"), item.integer("vectors"), arch.crossbar
-    turns = min(cols, max(1, box.cols_per_adc // box.devices_per_weight))
-    cycles = arch.timing.dac_cycles + arch.timing.read_cycles + turns * arch.timing.adc_cycles
-    cycles += _up(cols, arch.vector.lanes)
-    energy = rows * arch.energy.dac + 2 * rows * cols * arch.energy.device_read
-    energy += cols * (arch.energy.adc + arch.energy.vector_word)
-    return Cost(vectors * cycles, vectors * energy, vectors * rows * cols, vectors * cols)
+    words = cols * box.slices
+    shared = box.devices_per_weight if box.encoding == "pair" else 1
+    turns = min(words, max(1, box.cols_per_adc // shared))
+    read = arch.timing.dac_cycles + arch.timing.read_cycles + turns * arch.timing.adc_cycles
+    cycles = box.planes * (read + _up(words, arch.vector.lanes))
+    energy = rows * arch.energy.dac + _devices(arch) * rows * cols * arch.energy.device_read
+    energy += words * (arch.energy.adc + arch.energy.vector_word)
+    return Cost(vectors * cycles, vectors * box.planes * energy, vectors * rows * cols, vectors * box.planes * words)
 
 
 def _charge(item: Item, arch: Architecture, data: Data) -> Cost:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.cim.decode import Item
+
 Array = NDArray[Any]
 
 
@@ -42,7 +44,9 @@ class Steps:
 
 
 class NotWritten(Exception):
-    """A read of words that nothing has written."""
+    """A read of words that nothing has written; `item` is which instruction of several it was."""
+
+    item: Item | None = None
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _products(
             array=piece.unit % state.arch.crossbar.per_core,
             row=piece.row,
             rows=piece.k1 - piece.k0,
-            col=piece.col // state.arch.crossbar.devices_per_weight,
+            col=piece.col // state.arch.crossbar.cells_per_weight,
             cols=piece.n1 - piece.n0,
             accumulate=accumulate or columns in written,
             **({} if vectors == 1 else {"vectors": vectors, "src_step": rows, "dst_step": cols}),
@@ -128,11 +128,11 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
     """Weights into the array, as conductances relative to the column's full scale."""
     box, weight = state.arch.crossbar, state.node.op["weight"]
     rows, cols = piece.k1 - piece.k0, piece.n1 - piece.n0
-    col = piece.col // box.devices_per_weight
+    col = piece.col // box.cells_per_weight
     if piece.row + rows > box.rows or col + cols > state.arch.weight_cols:
         raise Misfit(
             f"rows and columns of array {piece.unit}",
-            max(piece.row + rows, (col + cols) * box.devices_per_weight),
+            max(piece.row + rows, (col + cols) * box.cells_per_weight),
             min(box.rows, box.cols),
             unit="cells",
             where=state.where,

@@ -15,7 +15,8 @@ from backends.cim.arch import Architecture, Devices
 from backends.cim.core import Array, Channel, Core, Trap, join_steps
 from backends.cim.decode import Item, cores, decode
 from backends.cim.memory import NotWritten, Registers, Steps
-from backends.cim.noise import STEPS
+from backends.cim.plan import together
+from backends.cim.programming import program
 from isa import Program
 from ssmc.diagnostics import UserError
 from ssmc.target import RunSettings
@@ -24,9 +25,9 @@ UNITS: dict[str, Callable[[Core, Item], None]] = {
     **unit_vector.UNITS,
     **unit_state.UNITS,
     **unit_time.UNITS,
-    **unit_crossbar.UNITS,
+    "program": program,
 }
-BLOCK_ROWS = 1 << 13  # samples times steps that run at once: registers of a few hundred words stay in the cache
+BLOCK_ROWS = 1 << 12  # samples times steps that run at once: registers of a few hundred words stay in the cache
 
 
 @dataclass
@@ -47,6 +48,15 @@ class Run:
     taps: dict[tuple[int, int], list[Any]] = field(default_factory=lambda: defaultdict(list))
     waiting: dict[int, int] = field(default_factory=dict)
     cores: dict[int, Core] = field(default_factory=dict)
+    groups: dict[int, tuple[Any, Any]] = field(default_factory=dict)  # a body and its groups, by its identity
+
+    def grouped(self, items: tuple[Item, ...]) -> tuple[tuple[Item, ...], ...]:
+        """A body's instructions, with products that run together in one group."""
+        found = self.groups.get(id(items))
+        if found is None:
+            found = self.groups[id(items)] = (items, tuple(together(items)))
+        grouped: tuple[tuple[Item, ...], ...] = found[1]
+        return grouped
 
     def block(self, carried: bool) -> int:
         """Steps that are executed at once."""
@@ -54,8 +64,7 @@ class Run:
             return 1
         if self.settings.block is not None:
             return max(1, self.settings.block)
-        block = max(1, min(self.steps, BLOCK_ROWS // max(self.batch, 1)))
-        return block - block % STEPS if block > STEPS else block  # whole tiles of noise
+        return max(1, min(self.steps, BLOCK_ROWS // max(self.batch, 1)))
 
 
 def execute(run: Run) -> None:
@@ -129,8 +138,11 @@ def _items(
     run: Run, core: Core, items: tuple[Item, ...], now: Steps | None, block: int, suffix: str = ""
 ) -> Iterator[None]:
     """Execute items; yields where the core must wait, and after each block of steps."""
-    for item in items:
+    for group in run.grouped(items):
+        item = group[-1]
         match item.code.mnemonic:
+            case "mvm":
+                _one(run, core, group, suffix)
             case "halt":
                 return
             case "loop":
@@ -146,7 +158,7 @@ def _items(
             case "recv":
                 yield from _recv(run, core, item)
             case _:
-                _one(run, core, item, suffix)
+                _one(run, core, group, suffix)
         for tap in run.taps.get((core.number, item.index), ()) if not suffix else ():
             words = int(np.prod(tap["shape"], dtype=int))
             run.tapped[tap["layer"]].append(_at_steps(core, core.read(tap["address"], words), tap["stream"]))
@@ -158,7 +170,7 @@ def _at_steps(core: Core, array: Array, stream: bool) -> Array:
 
 
 def _loop(run: Run, core: Core, item: Item, block: int) -> Iterator[None]:
-    total = {"rT": run.steps, "rB": run.batch}[item.text("count")]
+    total = core.total = {"rT": run.steps, "rB": run.batch}[item.text("count")]
     for k0 in range(0, total, block):
         now = Steps(item.integer("stride"), item.integer("offset"), k0, min(k0 + block, total))
         if now.count:
@@ -187,15 +199,19 @@ def _recv(run: Run, core: Core, item: Item) -> Iterator[None]:
     core.write(item.integer("dst"), array)
 
 
-def _one(run: Run, core: Core, item: Item, suffix: str) -> None:
+def _one(run: Run, core: Core, group: tuple[Item, ...], suffix: str) -> None:
+    """An instruction, or products that run together."""
+    item = group[0]
     try:
         with np.errstate(all="ignore"):
-            if item.code.mnemonic in UNITS:
+            if item.code.mnemonic == "mvm":
+                unit_crossbar.products(core, group)
+            elif item.code.mnemonic in UNITS:
                 UNITS[item.code.mnemonic](core, item)
             else:
                 _message(run, core, item)
     except (Trap, NotWritten) as trap:
-        raise _trapped(run, core, item, suffix, trap) from None
+        raise _trapped(run, core, trap.item or item, suffix, trap) from None
 
 
 def _message(run: Run, core: Core, item: Item) -> None:
@@ -210,9 +226,20 @@ def _message(run: Run, core: Core, item: Item) -> None:
                 raise Trap(f"a message goes to core {item.integer('core')}, which runs nothing")
             run.channels[item.integer("channel")].put(array)
         case "emit":
-            run.outputs[item.integer("channel")].append(core.full(array))
+            _emit(run, core, item.integer("channel"), array)
         case "keep":
             core.buffers[item.integer("buffer")].append(array)
+
+
+def _emit(run: Run, core: Core, channel: int, array: Array) -> None:
+    """Words for the host: a stream's into one array of all its steps."""
+    if core.now is None:
+        run.outputs[channel].append(core.full(array))
+        return
+    if not core.first:
+        steps = Steps(core.now.stride, core.now.offset, 0, core.total).count
+        run.outputs[channel].append(np.empty((core.batch, steps, array.shape[2])))
+    run.outputs[channel][-1][:, core.first : core.first + core.count] = array
 
 
 def _fetch(core: Core, item: Item) -> None:

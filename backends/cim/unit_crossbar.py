@@ -1,244 +1,205 @@
-"""Crossbars: conductances programmed from weights, and products through DAC, array and ADC."""
+"""Products in crossbars: DAC, array, ADC, and the digital scale behind them.
+
+Products that follow each other in a program and belong to one layer run together: those with the same input share its
+conversion and one matrix product. The work is done in panels of samples and steps that stay in the cache.
+
+Inputs are words of the DAC, whole numbers. Where the conductances are whole numbers too (of the devices' levels), sums
+are exact, whatever their order, in float32 up to 2^24. Elsewhere matrix products have a fixed number of rows, so that a
+row's rounding does not depend on how many rows there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
-from backends.cim.arch import Architecture, Devices
-from backends.cim.core import Array, Core, Trap
+from backends.cim.arch import Devices
+from backends.cim.converters import bit_planes, clip, input_range, largest_word
+from backends.cim.core import Array, Core
 from backends.cim.decode import Item
-from backends.cim.devices import (
-    drift_exponent,
-    drifted,
-    product_sigma,
-    programming_sigma,
-    read_sigma,
-    to_levels,
-)
-from backends.cim.noise import device_normals, key_of, normals
+from backends.cim.devices import product_sigma
+from backends.cim.memory import NotWritten
+from backends.cim.noise import SAMPLES, key_of, normals
+from backends.cim.plan import Drive, Plan, Target, input_of, plan_of, versions_of
 
-PANEL = 64  # rows of one matrix product: a row's rounding must not depend on how many rows there are
-_DEVICES = 2  # of a differential pair
+PANEL = 64  # rows of one matrix product whose sums are rounded
+PANEL_ROWS = 256  # samples times steps that stay in the cache while they are converted, multiplied and converted
 
 
-@dataclass
-class CrossbarArray:
-    """One array: what its conductances mean. NaN where nothing was programmed.
-
-    `weight` is in model units, `relative` in units of full conductance, `variance` that of a read of `relative`,
-    `scale` the weight that full conductance stands for.
-    """
-
-    weight: Array
-    relative: Array
-    variance: Array
-    scale: Array
-    blocks: dict[tuple[int, int, int, int], Any] = field(default_factory=dict)
-
-
-def blank(arch: Architecture) -> CrossbarArray:
-    """An array as it comes from the fab."""
-    shape = (arch.crossbar.rows, arch.weight_cols)
-    weight, relative, variance, scale = (np.full(shape, np.nan) for _ in range(4))
-    return CrossbarArray(weight, relative, variance, scale)
-
-
-def _program(core: Core, code: Item) -> None:
-    number, row, col = code.integer("array"), code.integer("row"), code.integer("col")
-    weights, scale = core.data[code.text("weights")], core.data[code.text("scale")]
-    rows, cols = weights.shape
-    if number >= core.arch.crossbar.per_core:
-        raise Trap(f"array {number} is outside of the core's {core.arch.crossbar.per_core}")
-    if row + rows > core.arch.crossbar.rows or col + cols > core.arch.weight_cols:
-        raise Trap(f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1} are outside of the array")
-    array = core.arrays.setdefault(number, blank(core.arch))
-    region = slice(row, row + rows), slice(col, col + cols)
-    if not np.isnan(array.weight[region]).all():
-        raise Trap(
-            f"array {number} is programmed twice at row {row}, column {col}", hint="give each weight its own cell"
-        )
-    array.weight[region], array.scale[region] = weights, scale
-    array.blocks.clear()
-    relative = weights / scale
-    if core.ideal:
-        array.relative[region], array.variance[region] = relative, 0.0
-        return
-    key = key_of(core.seed, "program", core.number, number)
-    means, spreads = written(relative, core.arch, core.devices, _device_normals(core.arch, key, region))
-    array.relative[region], array.variance[region] = means, spreads
-
-
-def _device_normals(arch: Architecture, key: int, region: tuple[slice, slice]) -> Array:
-    """(2 draws, 2 devices, rows, columns): every device has its own, wherever a block begins."""
-    shape = (2 * _DEVICES, arch.crossbar.rows, arch.weight_cols)
-    drawn = device_normals(key, int(np.prod(shape))).reshape(shape)
-    return drawn[:, region[0], region[1]].reshape(2, _DEVICES, *(drawn[0, region[0], region[1]].shape))
-
-
-def written(relative: Array, arch: Architecture, devices: Devices, drawn: Array) -> tuple[Array, Array]:
-    """What a differential pair holds of `relative` in -1..1, and the variance of a read of it, both relative.
-
-    Each device takes g_min + |w| (g_max - g_min) if it is its sign's, else g_min; then the nearest level, the
-    programming error, drift.
-    """
-    box = arch.crossbar
-    window = box.g_max - box.g_min
-    pair = []
-    for device, sign in enumerate((1.0, -1.0)):
-        g = box.g_min + np.clip(sign * relative, 0.0, 1.0) * window
-        if devices.levels:
-            g = to_levels(g, box.g_min, box.g_max, box.levels)
-        sigma = devices.programming_scale * programming_sigma(devices.programming, g, box.g_max, devices.age_seconds)
-        if devices.programming != "none":
-            g = np.maximum(g + sigma * drawn[0, device], 0.0)
-        if devices.drift == "pcm":
-            g = drifted(g, drift_exponent(g, box.g_max, drawn[1, device]), devices.age_seconds)
-        pair.append((g, read_sigma(devices, g, box.g_max)))
-    (plus, noise_plus), (minus, noise_minus) = pair
-    return (plus - minus) / window, (noise_plus**2 + noise_minus**2) / window**2
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A part of an array that one instruction reads."""
-
-    weight: Array
-    relative: Array
-    variance: Array
-    scale: Array
-    full: float  # the ADC's range for inputs in -1..1
-
-
-def _block(core: Core, code: Item) -> _Block:
-    number, row, rows, col, cols = (code.integer(name) for name in ("array", "row", "rows", "col", "cols"))
-    array: CrossbarArray | None = core.arrays.get(number)
-    part = slice(row, row + rows), slice(col, col + cols)
-    if array is None or array.weight[part].shape != (rows, cols) or np.isnan(array.weight[part]).any():
-        raise Trap(
-            f"array {number} is read where it has not been programmed",
-            f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1}",
-            f"let 'core{core.number}.setup' program it first",
-        )
-    if (array.scale[part] != array.scale[row, part[1]]).any():
-        raise Trap(
-            f"one product of array {number} reads weights of different scales",
-            f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1} were programmed in several blocks",
-            "let one 'mvm' read each block, and add their results",
-        )
-    key = (row, rows, col, cols)
-    if key not in array.blocks:
-        relative = np.ascontiguousarray(array.relative[part])
-        box = core.arch.crossbar
-        if box.adc_range == "maximum":
-            full = np.abs(relative).sum(0).max()
-        else:  # no wider than the largest sum there can be
-            full = min(np.abs(relative).sum(0).max(), box.adc_norms * np.sqrt((relative**2).sum(0)).max())
-        array.blocks[key] = _Block(
-            np.ascontiguousarray(array.weight[part]),
-            relative,
-            np.ascontiguousarray(array.variance[part]),
-            array.scale[row, part[1]],
-            float(full),
-        )
-    found: _Block = array.blocks[key]
-    return found
-
-
-def product(x: Array, weights: Array) -> Array:
+def product(x: Array, weights: Array, out: Array | None = None) -> Array:
     """`x` (n, rows) times `weights` (rows, cols), in panels of one height: each row's rounding is its own."""
-    count = -(-len(x) // PANEL)
-    padded = x
-    if count * PANEL != len(x):
-        padded = np.zeros((count * PANEL, x.shape[1]))
-        padded[: len(x)] = x
-    y: Array = np.matmul(padded.reshape(count, PANEL, -1), weights)
-    return y.reshape(count * PANEL, -1)[: len(x)]
+    n, cols = len(x), weights.shape[1]
+    if out is None:
+        out = np.empty((n, cols), x.dtype)
+    whole = n - n % PANEL
+    if whole:
+        np.matmul(x[:whole].reshape(-1, PANEL, x.shape[1]), weights, out=out[:whole].reshape(-1, PANEL, cols))
+    if whole < n:
+        padded = np.zeros((PANEL, x.shape[1]), x.dtype)
+        padded[: n - whole] = x[whole:]
+        out[whole:] = (padded @ weights)[: n - whole]
+    return out
 
 
-def _mvm(core: Core, code: Item) -> None:
-    rows, cols, vectors = code.integer("rows"), code.integer("cols"), code.integer("vectors")
-    source, target = code.integer("src_step") or rows, code.integer("dst_step") or cols
-    block = _block(core, code)
-    parts = [core.read(code.integer("src") + i * source, rows) for i in range(vectors)]
-    outer = np.broadcast_shapes(*(part.shape[:2] for part in parts))
-    if vectors == 1:
-        x = parts[0][:, :, None]  # batch, steps, vectors, rows
-    else:
-        x = np.stack([np.broadcast_to(part, (*outer, rows)) for part in parts], axis=2)
-    if not core.ideal and _noisy(core.devices):
-        outer = (core.batch, core.count)
-        x = np.broadcast_to(x, (*outer, vectors, rows))
-    flat = np.ascontiguousarray(x).reshape(-1, rows)
-    if core.ideal:
-        y = product(flat, block.weight)
-    else:
-        y = _converted(core, code, block, flat, outer)
-    y = y.reshape(*outer, vectors, cols)
-    for i in range(vectors):
-        part, at = y[:, :, i], code.integer("dst") + i * target
-        if code.flag("accumulate"):
-            part = core.read(at, cols) + part
-        core.write(at, part)
+def products(core: Core, items: tuple[Item, ...]) -> None:
+    """Run products that `together` grouped. A Trap or NotWritten says in `item` which one it was."""
+    plan: Plan | None = core.cache.get(items[0].index)
+    if plan is None or plan.versions != versions_of(core, items):
+        plan = core.cache[items[0].index] = plan_of(core, items)
+    vectors, step = items[0].integer("vectors"), items[0].integer("dst_step") or items[0].integer("cols")
+    inputs = []
+    for drive in plan.drives:
+        at, rows, _, between = drive.source
+        try:
+            inputs.append([core.read(at + i * between, rows) for i in range(vectors)])
+        except NotWritten as error:
+            error.item = next(item for item in items if input_of(item) == drive.source)
+            raise
+    outer = (core.batch, core.count)
+    if core.ideal or not _noisy(core.devices):
+        outer = np.broadcast_shapes(*(part.shape[:2] for parts in inputs for part in parts))
+    held = [(at - plan.first, cols, [core.read(at + i * step, cols) for i in range(vectors)]) for at, cols in plan.kept]
+    outer = np.broadcast_shapes(outer, *(part.shape[:2] for _, _, parts in held for part in parts))
+    whole = [[np.broadcast_to(part, (*outer, part.shape[2])) for part in parts] for parts in inputs]
+    out = np.empty((*outer, vectors, plan.words))
+    for panel in _panels(*outer, vectors):
+        target = out[panel]
+        total = plan.room("total", target.size // plan.words, plan.words, plan.dtype)
+        total[:] = 0.0
+        for at, cols, parts in held:
+            for i, part in enumerate(parts):
+                part = np.broadcast_to(part, (*outer, cols))[panel]
+                total.reshape(target.shape)[:, :, i, at : at + cols] = part
+        for drive, parts in zip(plan.drives, whole, strict=True):
+            _run(core, plan, drive, items[0].loc, [part[panel] for part in parts], panel, total)
+        target[:] = total.reshape(target.shape)
+    for at, cols in plan.written:
+        for i in range(vectors):
+            core.write(at + i * step, out[:, :, i, at - plan.first : at - plan.first + cols])
 
 
 def _noisy(devices: Devices) -> bool:
     return devices.read_noise != "none" or devices.product_bits > 0
 
 
-def _converted(core: Core, code: Item, block: _Block, x: Array, outer: tuple[int, ...]) -> Array:
-    """Through the DAC, the array with its read noise, the ADC, and the digital scale behind it. `x` is (n, rows)."""
+def _panels(batch: int, steps: int, vectors: int) -> Iterator[tuple[slice, slice]]:
+    """Samples and steps that run at once: whole groups of samples that share a stream of noise."""
+    group = SAMPLES * max(1, min(steps, PANEL_ROWS // SAMPLES) * vectors)  # vectors of a group of samples
+    many = min(batch, SAMPLES * max(1, PANEL_ROWS // group))
+    long = max(1, PANEL_ROWS // (many * vectors))
+    for b in range(0, batch, many):
+        for t in range(0, steps, long):
+            yield slice(b, min(b + many, batch)), slice(t, min(t + long, steps))
+
+
+def _run(
+    core: Core,
+    plan: Plan,
+    drive: Drive,
+    loc: int | None,
+    parts: list[Array],
+    panel: tuple[slice, slice],
+    target: Array,
+) -> None:
+    """A panel of one input through its columns, added to `target` (n, words), n counting samples, steps and vectors."""
+    samples, steps, vectors = *parts[0].shape[:2], len(parts)
+    x = plan.room("x", samples * steps * vectors, drive.source[1], drive.weights.dtype)
+    whole = x.reshape(samples, steps, vectors, -1)
+    for i, part in enumerate(parts):
+        whole[:, :, i] = part
+    if core.ideal:
+        _add(target, product(x, drive.weights), drive.joined)
+        return
+    drawn = None
+    if _noisy(core.devices):
+        key = key_of(core.seed, "read", core.number, drive.index)
+        words = vectors * core.arch.crossbar.planes * drive.weights.shape[1]
+        drawn = normals(key, samples, core.first + panel[1].start, steps, words, sample=panel[0].start)
+    _through(core, plan, drive, loc, x, None if drawn is None else drawn.reshape(len(x), -1), target)
+
+
+def _add(target: Array, y: Array, places: tuple[Target, ...]) -> None:
+    """Add columns to the words that they belong to."""
+    for place in places:
+        target[:, place.at : place.at + place.cols] += y[:, place.start : place.start + place.cols]
+
+
+def _through(
+    core: Core, plan: Plan, drive: Drive, loc: int | None, x: Array, drawn: Array | None, target: Array
+) -> None:
+    """A panel through the DAC, the array with its read noise, the ADC, and the digital scale behind it.
+
+    `x` (n, rows) is changed; `drawn` (n, planes times columns) are standard normals.
+    """
     box, devices = core.arch.crossbar, core.devices
-    reach = input_range(box.input_scale, code.real("input_range"), x)  # (n, 1)
-    driven = x / reach
+    reach = input_range(box.input_scale, drive.input_range, x)  # (n or 1, 1)
+    x /= reach
+    bits = [x]
     if devices.converters:
-        driven, clipped = convert(driven, 1.0, box.dac_bits)
-        core.tally(code.loc, "inputs clipped by a DAC", clipped)
-    current = product(driven, block.relative)
-    sigma2: Any = 0.0
-    if devices.read_noise != "none":
-        # Fresh conductances at every read, referred to the column: variance sum_i sigma_ij^2 x_i^2.
-        sigma2 = product(driven**2, block.variance)
+        x *= largest_word(box.dac_bits)
+        np.rint(x, out=x)
+        core.tally(loc, "inputs clipped by a DAC", clip(x, largest_word(box.dac_bits)))
+        if box.planes > 1:
+            bits = bit_planes(x, box.dac_bits)
+    y = plan.room("sums", len(x), drive.weights.shape[1], x.dtype)
+    for plane, driven in enumerate(bits):
+        sums = y if plane == 0 else plan.room("plane", len(x), y.shape[1], x.dtype)
+        noise = None if drawn is None else drawn[:, plane * y.shape[1] : (plane + 1) * y.shape[1]]
+        _read(core, plan, drive, loc, driven, noise, sums)
+        if plane:
+            sums *= 2.0**plane
+            y += sums
+    y *= drive.gain
+    if box.slices > 1:
+        y = _slices_added(y, drive.targets, box.slices)
+    if drive.middle is not None:
+        y -= x.sum(1, keepdims=True) * drive.middle
+    y *= reach
+    _add(target, y, drive.joined)
+
+
+def _read(
+    core: Core, plan: Plan, drive: Drive, loc: int | None, driven: Array, noise: Array | None, sums: Array
+) -> None:
+    """One read of the array: `driven` (n, rows) through its columns and the ADCs, into `sums`."""
+    if drive.input_offset is not None:
+        driven = driven + drive.input_offset
+    if drive.exact:
+        np.matmul(driven, drive.weights, out=sums)
+    else:
+        product(driven, drive.weights, out=sums)
+    if noise is not None:
+        _disturb(plan, drive, core.devices, driven, sums, noise, core.arch.crossbar.slices)
+    if core.devices.converters:
+        sums *= drive.to_word
+        if drive.offset is not None:
+            sums += drive.offset
+        np.rint(sums, out=sums)
+        core.tally(loc, "outputs clipped by an ADC", clip(sums, largest_word(core.arch.crossbar.adc_bits)))
+
+
+def _slices_added(y: Array, places: tuple[Target, ...], slices: int) -> Array:
+    """(n, columns of weights): each product's slices, which lie one after the other, added up."""
+    parts = [y[:, p.start : p.start + p.cols * slices].reshape(len(y), slices, p.cols).sum(1) for p in places]
+    return np.concatenate(parts, axis=1)
+
+
+def _disturb(plan: Plan, drive: Drive, devices: Devices, driven: Array, sums: Array, drawn: Array, slices: int) -> None:
+    """Add the noise of a read: fresh conductances at every read, referred to the column, have the variance
+    sum_i sigma_ij^2 x_i^2; a whole product's lumped error goes with its largest output."""
+    noise = plan.room("noise", sums.shape[0], sums.shape[1], sums.dtype)
+    if drive.variance is None:
+        noise[:] = 0.0
+    else:
+        square = plan.room("square", driven.shape[0], driven.shape[1], driven.dtype)
+        np.multiply(driven, driven, out=square)
+        product(square, drive.variance, out=noise)
     if devices.product_bits:
-        sigma2 = sigma2 + product_sigma(np.abs(current).max(1, keepdims=True), devices.product_bits) ** 2
-    if _noisy(devices):
-        key = key_of(core.seed, "read", core.number, code.index)
-        words = current.size // (outer[0] * outer[1])
-        drawn = normals(key, outer[0], core.first, outer[1], words).reshape(current.shape)
-        drawn *= np.sqrt(sigma2)
-        current += drawn
-    if devices.converters:
-        current, clipped = convert(current, code.real("output_range") or block.full, box.adc_bits)
-        core.tally(code.loc, "outputs clipped by an ADC", clipped)
-    current *= reach
-    current *= block.scale
-    return current
-
-
-def input_range(policy: str, calibrated: float, x: Array) -> Array:
-    """(n, 1) largest input that the DAC takes: calibrated for the array, else each vector's own largest."""
-    if policy == "array" and calibrated:
-        return np.full((len(x), 1), calibrated)
-    largest = np.maximum(x.max(1, keepdims=True), -x.min(1, keepdims=True))
-    return np.where(largest == 0, 1.0, largest)
-
-
-def convert(x: Array, full: float, bits: int) -> tuple[Array, int]:
-    """The nearest of 2^bits - 1 values in -full..full, and how many were clipped: a converter with a sign bit."""
-    largest = 2 ** (bits - 1) - 1
-    if full == 0.0:
-        return np.zeros_like(x), 0
-    word = x * (largest / full)
-    np.rint(word, out=word)
-    clipped = 0
-    if word.max(initial=0.0) > largest or word.min(initial=0.0) < -largest:
-        clipped = int(np.count_nonzero(np.abs(word) > largest))
-        np.clip(word, -largest, largest, out=word)
-    word *= full / largest
-    return word, clipped
-
-
-UNITS: dict[str, Callable[[Core, Item], None]] = {"program": _program, "mvm": _mvm}
+        for place in drive.targets:
+            part = slice(place.start, place.start + place.cols * slices)
+            largest = np.abs(sums[:, part]).max(1, keepdims=True)
+            noise[:, part] += np.asarray(product_sigma(largest, devices.product_bits) ** 2, noise.dtype)
+    np.sqrt(noise, out=noise)
+    noise *= drawn
+    sums += noise

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from backends.cim.arch import Devices
+from backends.cim.converters import convert
 from backends.cim.devices import (
     PRESETS,
     drift_exponent,
@@ -21,7 +22,8 @@ from backends.cim.devices import (
     read_sigma,
     to_levels,
 )
-from backends.cim.unit_crossbar import convert, product, written
+from backends.cim.programming import written
+from backends.cim.unit_crossbar import product
 from ssmc.target import RunSettings
 
 from .chips import changed
@@ -65,7 +67,7 @@ def test_levels_and_converters_take_the_nearest_value() -> None:
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    return rng.normal(size=(2, 2, *shape))
+    return rng.normal(size=(2, 1, *shape))
 
 
 @pytest.mark.parametrize("law", ["pcm", "rram-wan"])
@@ -75,7 +77,8 @@ def test_programmed_pairs_have_the_law_s_spread(law: str) -> None:
     devices = Devices(levels=False, programming=law)  # type: ignore[arg-type]
     for weight in (0.7, -0.4):
         relative = np.full((n, 1), weight)
-        means, _ = written(relative, arch, devices, drawn(np.random.default_rng(1), relative.shape))
+        plus, minus = written(relative, box, devices, drawn(np.random.default_rng(1), relative.shape))[:, 0]
+        means = (plus - minus) / (box.g_max - box.g_min)
         g = box.g_min + abs(weight) * (box.g_max - box.g_min)
         sigmas = programming_sigma(law, np.array([g, box.g_min]), box.g_max)
         # the idle device is clipped at zero where its error is as large as itself
@@ -142,7 +145,10 @@ def test_lumped_error_has_the_bits_it_says() -> None:
 
 
 def test_converters_against_a_scalar_model() -> None:
-    """DAC at each vector's largest input, nearest level, ADC at the largest sum there can be: one number at a time."""
+    """DAC at each vector's largest input, nearest level, ADC at the largest sum there can be: one number at a time.
+
+    Digital words behind an 8-bit ADC are float32; a wrong code would show as a whole step.
+    """
     rng = np.random.default_rng(5)
     weights, u = rng.normal(size=(16, 4)), rng.normal(size=(2, 6, 16))
     code, arch = crossbar(weights, {"converters": True, "levels": True}, adc_range="maximum")
@@ -157,7 +163,7 @@ def test_converters_against_a_scalar_model() -> None:
         for j in range(4):
             current = float(sum(driven[i] * relative[i, j] for i in range(16)))
             code_word = max(-127, min(127, round(current / full * 127)))
-            assert y[b, k, j] == pytest.approx(code_word * full / 127 * reach * scale[j], abs=full / 127 * 1e-6)
+            assert y[b, k, j] == pytest.approx(code_word * full / 127 * reach * scale[j], abs=full / 127 * 1e-4)
 
 
 def test_clipping_is_counted() -> None:
@@ -195,11 +201,12 @@ done:
     assert np.array_equal(tau, again) and abs(np.corrcoef(tau, other)[0, 1]) < 5 / np.sqrt(n)
 
 
-def test_panels_do_not_see_each_other() -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_panels_do_not_see_each_other(dtype: Any) -> None:
     rng = np.random.default_rng(6)
-    x, w = rng.normal(size=(200, 37)), rng.normal(size=(37, 11))
+    x, w = rng.normal(size=(200, 37)).astype(dtype), rng.normal(size=(37, 11)).astype(dtype)
     whole = product(x, w)
-    assert np.allclose(whole, x @ w, rtol=1e-13)
+    assert np.allclose(whole, x @ w, rtol=1e-5 if dtype == np.float32 else 1e-12)
     for start, stop in ((0, 1), (5, 70), (63, 65), (199, 200)):
         assert np.array_equal(product(x[start:stop], w), whole[start:stop])
 

@@ -1,0 +1,131 @@
+"""Weights written into an array: what its devices hold, and what their columns then mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backends.cim.arch import Architecture, Crossbar, Devices
+from backends.cim.core import Array, Core, Trap
+from backends.cim.decode import Item
+from backends.cim.devices import drift_exponent, drifted, programming_sigma, read_sigma
+from backends.cim.encoding import encode, encoding_of
+from backends.cim.noise import device_normals, device_uniforms, key_of
+from backends.cim.wires import attenuation
+
+
+@dataclass
+class CrossbarArray:
+    """One array. `weight` in model units and `scale`, the weight that full conductance stands for, are (rows, columns
+    of weights); NaN where nothing was programmed. The rest is None with perfect devices, else by device:
+    `g` and `fresh` are conductances now and before drift, `sigma` that of a read, all uS, (devices, slices, rows,
+    columns). `version` counts the writes.
+    """
+
+    weight: Array
+    scale: Array
+    g: Array | None = None
+    fresh: Array | None = None
+    sigma: Array | None = None
+    version: int = 0
+    blocks: dict[tuple[int, int, int, int], Any] = field(default_factory=dict)
+
+
+def blank(arch: Architecture, *, ideal: bool) -> CrossbarArray:
+    """An array as it comes from the fab: no device conducts yet."""
+    shape = (arch.crossbar.rows, arch.weight_cols)
+    weight, scale = (np.full(shape, np.nan) for _ in range(2))
+    if ideal:
+        return CrossbarArray(weight, scale)
+    code = encoding_of(arch.crossbar)
+    g, fresh, sigma = (np.zeros((code.devices, code.slices, *shape)) for _ in range(3))
+    return CrossbarArray(weight, scale, g, fresh, sigma)
+
+
+def program(core: Core, code: Item) -> None:
+    number, row, col = code.integer("array"), code.integer("row"), code.integer("col")
+    weights, scale = core.data[code.text("weights")], core.data[code.text("scale")]
+    rows, cols = weights.shape
+    if number >= core.arch.crossbar.per_core:
+        raise Trap(f"array {number} is outside of the core's {core.arch.crossbar.per_core}")
+    if row + rows > core.arch.crossbar.rows or col + cols > core.arch.weight_cols:
+        raise Trap(f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1} are outside of the array")
+    if number not in core.arrays:
+        core.arrays[number] = blank(core.arch, ideal=core.ideal)
+    array: CrossbarArray = core.arrays[number]
+    region = slice(row, row + rows), slice(col, col + cols)
+    if not np.isnan(array.weight[region]).all():
+        raise Trap(
+            f"array {number} is programmed twice at row {row}, column {col}", hint="give each weight its own cell"
+        )
+    array.weight[region], array.scale[region] = weights, scale
+    array.version += 1
+    array.blocks.clear()
+    if array.g is None or array.fresh is None or array.sigma is None:
+        return
+    shape, box, devices = array.g.shape, core.arch.crossbar, core.devices
+    part = (slice(None), slice(None), *region)
+
+    def drawn(what: str) -> Array:
+        """Every device has its own numbers, wherever a block begins."""
+        numbers = device_uniforms if what == "stuck" else device_normals
+        every = numbers(key_of(core.seed, what, core.number, number), int(np.prod(shape)))
+        return np.asarray(every.reshape(shape)[part])
+
+    g = written(weights / scale, box, devices, drawn("program") if devices.programming != "none" else None)
+    if devices.stuck_low or devices.stuck_high:
+        g = stuck(g, box, devices, drawn("stuck"))
+    array.fresh[part] = g
+    if devices.drift != "none":
+        g = drifted(g, devices.drift_scale * drift_exponent(g, box.g_max, drawn("drift")), devices.age_seconds)
+    array.g[part], array.sigma[part] = g, read_sigma(devices, g, box.g_max)
+
+
+def written(relative: Array, box: Crossbar, devices: Devices, drawn: Array | None) -> Array:
+    """Conductances (devices, slices, rows, columns), uS, that weights in -1..1 are written as, with their error.
+
+    `drawn` are standard normals of that shape; not needed where there is no error.
+    """
+    g = box.g_min + encode(relative, encoding_of(box), rounded=devices.levels) * (box.g_max - box.g_min)
+    if drawn is None:
+        return np.asarray(g)
+    sigma = devices.programming_scale * programming_sigma(devices.programming, g, box.g_max, devices.age_seconds)
+    return np.asarray(np.maximum(g + sigma * drawn, 0.0))
+
+
+def stuck(g: Array, box: Crossbar, devices: Devices, drawn: Array) -> Array:
+    """Some devices stay at an end of their window whatever is written; `drawn` are numbers in 0..1."""
+    g = np.where(drawn < devices.stuck_low, box.g_min, g)
+    return np.asarray(np.where(drawn >= 1.0 - devices.stuck_high, box.g_max, g))
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a part of an array does to inputs in -1..1: `relative` conductances (slices, rows, columns), in units of a
+    device's window, as the ADC sees them (a pair's difference), and the variance of a read of them. `gain` (slices,)
+    and `middle` give the weight: sum_s gain_s relative_s - middle.
+    """
+
+    relative: Array
+    variance: Array
+    gain: Array
+    middle: float
+
+
+def meaning(array: CrossbarArray, arch: Architecture, devices: Devices, part: tuple[slice, slice]) -> Meaning:
+    """The part of an array that one product reads, wires and compensation included."""
+    assert array.g is not None and array.fresh is not None and array.sigma is not None
+    box, code = arch.crossbar, encoding_of(arch.crossbar)
+    window = box.g_max - box.g_min
+    factor = attenuation(array.g, devices.wire_ohms) if devices.wire_ohms else 1.0
+    g, sigma = array.g * factor, array.sigma * factor
+    gain = code.gains
+    if devices.drift_compensation:
+        gain = gain * (array.fresh.sum() / max(array.g.sum(), 1e-300))
+    g, variance = g[:, :, *part] / window, (sigma[:, :, *part] / window) ** 2
+    if code.pair:
+        return Meaning(g[0] - g[1], variance.sum(0), gain, 0.0)
+    # A digital sum of the inputs is subtracted for the middle and for the smallest conductance.
+    return Meaning(g[0], variance[0], gain, 1.0 + code.gains.sum() * box.g_min / window)
