@@ -67,6 +67,7 @@ class Builder:
     def __init__(self, graph: Graph | None = None) -> None:
         self.graph = graph or Graph()
         self.provenance: tuple[str, ...] = ()
+        self.tables: dict[str, tuple[Array, str]] = {}  # of `positional`: node -> the constant and its axes
 
     @contextmanager
     def origin(self, provenance: tuple[str, ...]) -> Iterator[None]:
@@ -226,14 +227,18 @@ class Builder:
             return x
         return self.add("spread", [x, like])
 
-    def positional(self, table: Array, like: Value) -> Value:
-        """A stream that follows the rows of `table` (steps, *features): a counter looks them up."""
+    def positional(self, table: Array, like: Value, source: tuple[Array, str]) -> Value:
+        """A stream that follows the rows of `table` (steps, *features): a counter looks them up.
+
+        `source` is the constant that the table was made of, with its axes.
+        """
         one = self.stream(np.ones(1), like)
         counter = StateSpace(
             A=np.ones((1, 1)), B=np.ones((1, 1, 1)), C=np.ones((1, 1, 1)), D=-np.ones((1, 1, 1))
         )  # x counts the steps, y = x - 1
         step = self.reshape(self.add("ssm", [one], system=counter), ())
         flat = self.add("embed", [step], table=Tensor(table.reshape(len(table), -1)))
+        self.tables[flat.node] = source
         result = self.reshape(flat, tuple(table.shape[1:]))
         assert isinstance(result, Value)
         return result

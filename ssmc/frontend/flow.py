@@ -162,6 +162,19 @@ def _aligned_flow(builder: Builder, flow: Flow, labels: str) -> Operand:
 
 def known_operand(builder: Builder, array: Array, labels: str, like: Value | None = None) -> Operand:
     """A constant as an operand: its batch axis dropped, its time axis too or made a stream of its own."""
+    table, changing = reduced_table(array, labels)
+    if not changing:
+        return table
+    if like is None:
+        raise Unsupported("a constant changes with time where no stream is")
+    return builder.positional(table, like, (array, labels))
+
+
+def reduced_table(array: Array, labels: str) -> tuple[Array, bool]:
+    """A constant without its batch axis, its time axis in front if it changes along it; and whether it does.
+
+    Raises Unsupported where it differs from sample to sample.
+    """
     table = array
     for axis in reversed(range(array.ndim)):
         if labels[axis] == "f":
@@ -176,13 +189,11 @@ def known_operand(builder: Builder, array: Array, labels: str, like: Value | Non
             table = np.moveaxis(table, axis, 0)
             if any(labels[i] == "b" and array.shape[i] > 1 for i in remaining):
                 raise Unsupported("a constant differs from sample to sample of the batch")
-            if like is None:
-                raise Unsupported("a constant changes with time where no stream is")
             for i in reversed(range(axis)):
                 if labels[i] == "b":
                     table = np.take(table, 0, axis=i + 1)
-            return builder.positional(table, like)
-    return table
+            return table, True
+    return table, False
 
 
 def placed(array: Array, axes: str, shape: tuple[int, ...]) -> Array:

@@ -23,6 +23,8 @@ from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.merging import merge_duplicates
 from ssmc.frontend.model import SYSTEMS, Model, Proof, count_other_ops, describe_systems
+from ssmc.frontend.positions import LONGEST as LONGEST_TABLE
+from ssmc.frontend.positions import extend_tables
 from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, effect_of_fits, require, run_file, run_graph
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner, step_through
@@ -210,8 +212,16 @@ class _Source:
         ports = tuple(self._input(translator, name, axes[name], axes[name]) for name in self.types)
         attempt = _Attempt("sequence", translator.builder.graph, ports, findings=translator.findings)
         found = translator.demand(list(self.listing.outputs.values()))
+        if translator.builder.tables and is_dynamic(self.types)[1]:
+            self._extend_tables(attempt, translator)
         self._outputs(attempt, translator, dict(zip(self.listing.outputs, found, strict=True)), {}, ports)
         return attempt
+
+    def _extend_tables(self, attempt: _Attempt, translator: Translator) -> None:
+        shapes = concrete_shapes(self.types, 1, LONGEST_TABLE)
+        rows = extend_tables(translator, sample_inputs(self.listing, shapes, self.types, 0))
+        if rows is not None:
+            attempt.notes += (f"positions are known for {rows} steps; longer sequences are refused",)
 
     def _input(self, translator: Translator, name: str, axes: str, user_axes: str, role: str = "data") -> Port:
         """An input node and the flow that stands for it."""
@@ -339,7 +349,7 @@ class _Source:
         allowed = max([self.tolerance, *(ROOM * lift.proof_error for lift in attempt.findings.lifts)])
         sizes = [(BATCH, self.length)]
         if attempt.form == "sequence" and (dynamic_batch or dynamic_length):
-            sizes.append((BATCH + 2 if dynamic_batch else BATCH, self.length + 6 if dynamic_length else self.length))
+            sizes.append((1 if dynamic_batch else BATCH, self.length + 6 if dynamic_length else self.length))
         for number, (batch, length) in enumerate(sizes):
             arrays = self._proof_inputs(attempt, batch, length, seed=7 + number)
             batch, length = _sizes(attempt.inputs, arrays)

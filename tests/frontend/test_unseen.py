@@ -313,3 +313,32 @@ def test_a_file_that_overflows_is_lifted_with_a_note(tmp_path: Path) -> None:
     model = load_model(save(net.model([(y, ["n", 120, 2])]), tmp_path))
     assert "no finite numbers" in model.notes[0]
     assert kinds(model) == ["linear time-invariant"]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_positions_at_a_dynamic_length(tmp_path: Path, stored: bool) -> None:
+    """A table that is sliced to the length, or ramps made of it: known beyond the sample length."""
+    net = Net()
+    x = net.input(["n", "t", 3])
+    size = net.op("Shape", x, start=1, end=2)
+    if stored:
+        rows = net.op("Slice", net.const(RNG.standard_normal((40, 3))), net.ints(0), size, net.ints(0))
+    else:
+        steps = net.op("Range", net.const(np.int64(0)), net.op("Squeeze", size), net.const(np.int64(1)))
+        rows = net.op(
+            "Sin", net.op("Mul", net.op("Unsqueeze", net.op("Cast", steps, to=1), net.ints(1)), net.const(0.1))
+        )
+    y = scanned(net, net.op("Add", x, rows), RNG.uniform(0.5, 0.9, 3))
+    model = lift(net, y, ["n", "t", 3], tmp_path, (2, 40), (3, 13))
+    assert f"positions are known for {40 if stored else 2048} steps" in model.notes[0]
+    long = {model.inputs[0].name: np.zeros((1, 41 if stored else 2049, 3), np.float32)}
+    for target in ("cim", "epochcore"):
+        with pytest.raises(UserError):
+            compile_model(model, target, ideal=True).run(long)
+
+
+def test_the_axis_of_a_sum_as_a_list(tmp_path: Path) -> None:
+    net = Net()
+    x = net.op("Mul", net.input(["n", 12, 3]), net.const(np.ones(3)))
+    model = lift(net, net.op("CumSum", x, net.ints(1)), ["n", 12, 3], tmp_path, (2, 12))
+    assert kinds(model) == ["linear time-invariant"]
