@@ -26,6 +26,7 @@ from ssmc.target import RunResult, RunSettings
 
 _EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates"
 _PLACED = "tile,map-weights,schedule"
+SEARCHED = 2  # so few decays that it pays to look for the best
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class CimBackend:
     def pipeline(self, arch: Architecture, *, ideal: bool) -> str:
         if ideal:
             return f"{_EXACT},{_PLACED}"
-        shared = f"share-decays{{levels={arch.volatile.time_constants}}}"
+        levels = arch.volatile.time_constants
+        shared = f"share-decays{{levels={levels}{',search=true' if levels <= SEARCHED else ''}}}"
         return f"{_EXACT},{shared},quantize{{weights={weight_bits(arch)}}},{_PLACED}"
 
     def lower(self, graph: Graph, arch: Architecture, *, ideal: bool) -> Program:

@@ -14,7 +14,7 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     schedule                  nodes find their times
 """
 
-from ssmc.passes.base import Context, LayerLoss, LossReport, Note, Pass
+from ssmc.passes.base import Context, DecayLoss, LayerLoss, LossReport, Note, Pass
 from ssmc.passes.machine import Machine, StateBank
 from ssmc.passes.manager import Observer, PassManager, Step, print_after
 from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline
@@ -22,6 +22,7 @@ from ssmc.passes.registry import PassInfo, available, register
 
 __all__ = [
     "Context",
+    "DecayLoss",
     "LayerLoss",
     "LossReport",
     "Machine",

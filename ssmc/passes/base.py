@@ -64,6 +64,20 @@ class LossReport:
 
 
 @dataclass(frozen=True)
+class DecayLoss:
+    """What sharing decays did to one layer: `h2` is `||h - h'||_2 / ||h||_2` over the steps that count; `measured`
+    that of the outputs on the calibration data; `bound` as in `LayerLoss`, over those steps, of event-driven layers
+    for events that come no denser than the data's. None is what is not known."""
+
+    node: str
+    before: int
+    after: int
+    h2: float
+    measured: float | None
+    bound: float | None
+
+
+@dataclass(frozen=True)
 class Note:
     """Something a pass found worth telling, about one node or (empty) about the graph."""
 
@@ -85,6 +99,7 @@ class Context:
     seed: int = 0
     ideal: bool = False
     losses: list[LossReport] = field(default_factory=list)
+    decays: list[DecayLoss] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
     def note(self, pass_: Pass, node: str, text: str) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.ir import Graph, Node, StreamType, Value
-from ssmc.passes.base import Array, Context, Pass
+from ssmc.ir import Graph, Node, StreamType, Value, interpret
+from ssmc.passes.base import Array, Context, DecayLoss, Pass
+from ssmc.passes.decay_fit import FitOptions, Fitted, LayerData, fit
+from ssmc.passes.probe import excerpt
 from ssmc.passes.rewrite import recast
-from ssmc.statespace import StateSpace, StateSpaceError, cluster_decays, refit_output, time_constants
+from ssmc.passes.validation import has_meaning
+from ssmc.statespace import StateSpace, StateSpaceError, time_constants
 
-GAPS = 256  # elapsed times that the refit averages over
+DATA_STEPS = 4096  # of the calibration data that C is fitted to
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,18 @@ class ShareDecays(Pass):
 
     `levels` is the machine's where it is not given. Decays are clustered by log time constant, weighted by what each
     state contributes; oscillations stay, and so do layers that are dense or have states that do not decay. The `refit`
-    is in closed form, over the first `length` taps: as many as the calibration data has steps where it is not given,
-    all where there is no such data; of an event-driven layer over the elapsed times of that data. `ridge` keeps C
-    small where states nearly repeat each other; `tolerance` is how much the outputs may change on the data, relative,
-    before it is an error.
+    of B and C to the layer's own kernel is in closed form, over the first `length` taps: as many as the calibration
+    data has steps where it is not given, all where there is no such data; of an event-driven layer over the elapsed
+    times of that data. With calibration data, C is then fitted to what the layer gave there. `search` moves the decays
+    while that helps. `ridge` keeps C small where states nearly repeat each other; `tolerance` is how much the outputs
+    may change on the data, relative, before it is an error.
     """
 
     name = "share-decays"
     lossy = True
     levels: int | None = None
     refit: bool = True
+    search: bool = False
     ridge: float = 1e-6
     length: int | None = None
     tolerance: float = math.inf
@@ -53,6 +59,7 @@ class ShareDecays(Pass):
         if levels is None:
             return graph
         out = graph.copy()
+        original: Mapping[str, Array] | None = None
         changed = False
         for node in graph.nodes("ssm"):
             system: StateSpace = node.op["system"]
@@ -64,9 +71,18 @@ class ShareDecays(Pass):
                 context.note(self, node.name, f"keeps its decays: {obstacle}")
                 continue
             length = self.length or _steps(graph, node, context)
-            shared, told = self._share(node, system, levels, length, _gaps(graph, node, context))
-            recast(out, node.name, node.op.with_attrs(system=shared), out.operands(node.name))
-            context.note(self, node.name, f"{before} decays became {distinct(shared)}{told}")
+            data = None
+            if self.refit and context.calibration and has_meaning(graph):
+                inputs = excerpt(graph, context.calibration, DATA_STEPS)
+                original = interpret(graph, inputs, keep=True) if original is None else original
+                # The layers before have changed already: what they miss, this one may make good.
+                data = _data(out, node, interpret(out, inputs, keep=True) if changed else original, original)
+            options = FitOptions(levels, self.refit, self.search, length, self.ridge)
+            fitted = self._fitted(node, system, options, data)
+            recast(out, node.name, node.op.with_attrs(system=fitted.system), out.operands(node.name))
+            loss = DecayLoss(node.name, before, distinct(fitted.system), fitted.h2, fitted.measured, fitted.bound)
+            context.decays.append(loss)
+            context.note(self, node.name, f"{before} decays became {loss.after}{_told(loss)}")
             changed = True
         return out if changed else graph
 
@@ -75,17 +91,10 @@ class ShareDecays(Pass):
             return self.levels
         return context.machine.decay_levels
 
-    def _share(
-        self, node: Node, system: StateSpace, levels: int, length: int | None, gaps: Array
-    ) -> tuple[StateSpace, str]:
+    def _fitted(self, node: Node, system: StateSpace, options: FitOptions, data: LayerData | None) -> Fitted:
         origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
         try:
-            shared, _ = cluster_decays(system, levels)
-            if not self.refit:
-                return shared, ""
-            # Gaps matter to an event-driven system only.
-            elapsed = gaps if system.asynchronous else np.ones(1)
-            fitted = refit_output(system, shared, length=length, gaps=elapsed, ridge=self.ridge)
+            return fit(system, options, data)
         except StateSpaceError as error:
             raise UserError(
                 "the decays of the layer cannot be shared",
@@ -93,7 +102,13 @@ class ShareDecays(Pass):
                 why=str(error),
                 hint="run discretize before it",
             ) from error
-        return fitted.system, f"; the response differs by {float(fitted.h2_error.max()):.2g} (H2, relative)"
+
+
+def _told(fitted: DecayLoss) -> str:
+    text = f"; the response differs by {fitted.h2:.2g} (H2, relative)"
+    if fitted.measured is not None:
+        text += f", the output by {fitted.measured:.2g} on the data"
+    return text + ("" if fitted.bound is None else f", at most {fitted.bound:.3g} max|u|")
 
 
 def distinct(system: StateSpace) -> int:
@@ -125,12 +140,19 @@ def _steps(graph: Graph, node: Node, context: Context) -> int | None:
     return steps if steps > 1 else None
 
 
-def _gaps(graph: Graph, node: Node, context: Context) -> Array:
-    """Elapsed times that the node's events have in the calibration data; the unit step where they are not known."""
-    operands = graph.operands(node.name)
-    value: Value | None = operands[1] if len(operands) > 1 else None
-    source = None if value is None else graph.op(value.node)
-    if source is None or source.name != "input" or not context.calibration or source["name"] not in context.calibration:
-        return np.ones(1)
-    every = np.asarray(context.calibration[source["name"]], np.float64).ravel()
-    return np.asarray(every[np.linspace(0, every.size - 1, min(GAPS, every.size)).astype(int)])
+def _data(out: Graph, node: Node, now: Mapping[str, Array], original: Mapping[str, Array]) -> LayerData | None:
+    """What the layer sees now, and what it gave in the original model; in the order of its own time."""
+    operands = [*out.operands(node.name), None, None]
+    u, dt, x0 = (None if value is None else now[str(value)] for value in operands[:3])
+    target = original[str(Value(node.name))]
+    if u is None or np.iscomplexobj(u) or u.shape[0] != target.shape[0]:
+        return None
+    system: StateSpace = node.op["system"]
+    if node.op["reverse"]:
+        u, target = u[:, ::-1], target[:, ::-1]
+        if dt is not None:
+            return None
+    u = u.reshape(*u.shape[:2], -1)
+    elapsed = None if dt is None else dt.reshape(dt.shape[:2])
+    start = None if x0 is None else x0.reshape(len(x0), system.groups, system.states)
+    return LayerData(u, target.reshape(*target.shape[:2], -1), elapsed, start)

@@ -1,17 +1,19 @@
 """The mathematics of one linear state-space system: no graph, no file format, numpy and scipy.linalg only."""
 
+from ssmc.statespace.arrivals import arrival_spans, event_l1_distance
 from ssmc.statespace.conjugates import Halving, halve, to_real, unhalve
 from ssmc.statespace.discretization import Method, at_step, discretize
 from ssmc.statespace.gramians import controllability_gramian, h2_norm, observability_gramian
 from ssmc.statespace.identification import Identification, identify
 from ssmc.statespace.modes import ChangeOfBasis, diagonalize
-from ssmc.statespace.norms import hinf_norm, l1_distance, l1_norm
+from ssmc.statespace.norms import difference, hinf_norm, l1_distance, l1_norm
 from ssmc.statespace.recurrence import simulate
 from ssmc.statespace.reduction import Reduction, balanced_truncation
-from ssmc.statespace.refit import Refit, refit_output
+from ssmc.statespace.refit import Refit, refit_input, refit_output
+from ssmc.statespace.regression import regress_output
 from ssmc.statespace.residues import fit_residues
 from ssmc.statespace.response import frequencies, frequency_response, kernel, poles, time_constants
-from ssmc.statespace.sharing import SharedDecays, cluster_decays, modal_energy
+from ssmc.statespace.sharing import SharedDecays, cluster_decays, modal_energy, with_decays
 from ssmc.statespace.system import StateSpace, StateSpaceError
 
 __all__ = [
@@ -24,12 +26,15 @@ __all__ = [
     "SharedDecays",
     "StateSpace",
     "StateSpaceError",
+    "arrival_spans",
     "at_step",
     "balanced_truncation",
     "cluster_decays",
     "controllability_gramian",
     "diagonalize",
+    "difference",
     "discretize",
+    "event_l1_distance",
     "fit_residues",
     "frequencies",
     "frequency_response",
@@ -43,9 +48,12 @@ __all__ = [
     "modal_energy",
     "observability_gramian",
     "poles",
+    "refit_input",
     "refit_output",
+    "regress_output",
     "simulate",
     "time_constants",
     "to_real",
     "unhalve",
+    "with_decays",
 ]

@@ -21,7 +21,7 @@ class Refit:
 
     system: StateSpace
     h2_error: Real  # (G,) ||h - h'||_2 / ||h||_2, in the weighting asked for
-    l1_bound: Real  # (G, O) max |y - y'| <= l1_bound max |u|; events at the mean gap
+    l1_bound: Real | None  # (G, O) max |y - y'| <= l1_bound max |u|; events at the mean gap
 
 
 def refit_output(
@@ -33,6 +33,7 @@ def refit_output(
     gaps: ArrayLike = 1.0,
     ridge: float = 0.0,
     refit_direct: bool = False,
+    bound: bool = True,
 ) -> Refit:
     """The C' of `shared` (its A', B' kept) whose response comes closest to that of `original`.
 
@@ -43,7 +44,8 @@ def refit_output(
     over independent gaps: `X_nm = (B B'*)_nm / (1 - mean(exp((z_n + conj(z'_m)) dt)))`.
 
     `ridge` adds that share of each state's own energy, which keeps C' small where states nearly repeat each
-    other; `refit_direct` lets D' absorb the first tap. Raises StateSpaceError if the two do not fit together, or
+    other; `refit_direct` lets D' absorb the first tap; without `bound` the l1 bound, which takes longer than all
+    the rest, is not computed. Raises StateSpaceError if the two do not fit together, or
     are not stable where the sum is infinite.
     """
     _check(original, shared, length, spectrum, refit_direct)
@@ -69,8 +71,31 @@ def refit_output(
     return Refit(
         fitted,
         np.sqrt(np.maximum(missed, 0) / np.where(whole > 0, whole, 1)),
-        l1_distance(at_step(original, mean), at_step(fitted, mean), length=length),
+        l1_distance(at_step(original, mean), at_step(fitted, mean), length=length) if bound else None,
     )
+
+
+def refit_input(
+    original: StateSpace,
+    shared: StateSpace,
+    *,
+    length: int | None = None,
+    gaps: ArrayLike = 1.0,
+    ridge: float = 0.0,
+) -> Refit:
+    """The B' of `shared` (its A', C' kept) whose response comes closest: `refit_output` of the transposed systems,
+    whose kernel is the transposed kernel. A learned initial state stays. Raises StateSpaceError as that does."""
+    fitted = refit_output(
+        _transposed(original), _transposed(shared), length=length, gaps=gaps, ridge=ridge, bound=False
+    )
+    return replace(fitted, system=replace(shared, B=fitted.system.C.swapaxes(1, 2)))
+
+
+def _transposed(system: StateSpace) -> StateSpace:
+    """`h_k^T = B^T A^T^k C^T`; of a real output from complex states too, `2 Re` being the same from both sides."""
+    a = system.A if system.diagonal else system.A.swapaxes(1, 2)
+    b, c, d = (m.swapaxes(1, 2) for m in (system.C, system.B, system.D))
+    return replace(system, A=a, B=b, C=c, D=d, x0=None)
 
 
 def _check(
@@ -122,9 +147,10 @@ def _mean_ratio(left: StateSpace, right: StateSpace, gaps: Real) -> Array:
     """`mean(exp((z_n + conj(z'_m)) dt))` over the gaps (G, N, N')."""
     exponent = rates(left)[:, :, None] + rates(right)[:, None, :].conj()
     ratio: Array = np.zeros_like(exponent)
-    for dt in gaps:
-        ratio = ratio + np.exp(exponent * dt)
-    return ratio / len(gaps)
+    times, counts = np.unique(gaps, return_counts=True)
+    for dt, share in zip(times, counts / len(gaps), strict=True):
+        ratio = ratio + share * np.exp(exponent * dt)
+    return ratio
 
 
 def _over_spectrum(left: StateSpace, right: StateSpace, spectrum: Real) -> Array:

@@ -51,7 +51,7 @@ def cluster_decays(system: StateSpace, levels: int, weight: ArrayLike | None = N
     centres = _centres(log_tau.ravel(), share, levels)[::-1]
     assignment = np.abs(log_tau[:, :, None] - centres).argmin(axis=2)
     shared = np.exp(-centres)
-    return _with_decays(system, shared[assignment]), SharedDecays(shared, assignment, centres[assignment] - log_tau)
+    return with_decays(system, shared[assignment]), SharedDecays(shared, assignment, centres[assignment] - log_tau)
 
 
 def modal_energy(system: StateSpace) -> Real:
@@ -66,7 +66,8 @@ def modal_energy(system: StateSpace) -> Real:
     return np.asarray(strength * driven / (-2 * log_decays(system)))
 
 
-def _with_decays(system: StateSpace, decay: Real) -> StateSpace:
+def with_decays(system: StateSpace, decay: Real) -> StateSpace:
+    """`system` with other decays `-ln |Abar|` (G, N), or `-Re(delta A)` of one with a step, which then becomes 1."""
     if system.discrete:
         if np.iscomplexobj(system.A):
             return replace(system, A=np.exp(-decay + 1j * np.angle(system.A)))

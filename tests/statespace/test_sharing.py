@@ -11,18 +11,22 @@ from hypothesis import strategies as st
 from ssmc.statespace import (
     StateSpace,
     StateSpaceError,
+    arrival_spans,
     cluster_decays,
+    difference,
     discretize,
+    event_l1_distance,
     frequencies,
     frequency_response,
     h2_norm,
     kernel,
     modal_energy,
+    refit_input,
     refit_output,
+    regress_output,
     simulate,
     time_constants,
 )
-from ssmc.statespace.norms import difference
 
 from .strategies import random_system, seeds, systems
 from .test_norms import slow_system
@@ -117,6 +121,7 @@ def test_refit_is_the_least_squares_answer(
         / ((h - first[..., None] * (np.arange(horizon) == 0)) ** 2).sum(axis=(1, 2, 3))
     )
     np.testing.assert_allclose(relative, error, atol=2e-6)
+    assert fit.l1_bound is not None
     assert (np.abs(new - h).sum(axis=(2, 3)) <= fit.l1_bound * (1 + 1e-6) + 1e-6).all()
 
 
@@ -201,3 +206,61 @@ def test_refusals() -> None:
         refit_output(drawn(0), drawn(0), length=4, spectrum=np.ones(5))
     with pytest.raises(StateSpaceError, match="not stable"):
         refit_output(still, still)
+
+
+def test_refit_of_the_input_is_the_least_squares_answer() -> None:
+    """Against numpy's least squares on the taps: each state's drive, its own response given."""
+    original = drawn(11)
+    shared, _ = cluster_decays(original, 2)
+    length = 30
+    fit = refit_input(original, shared, length=length)
+    h, new = kernel(original, length), kernel(fit.system, length)
+    powers = shared.A[:, :, None] ** np.arange(length)
+    for g in range(2):
+        read = shared.C[g][:, :, None] * powers[g][None]  # o n k
+        both = shared.gain * np.concatenate([read.real, -read.imag], axis=1)
+        design = both.transpose(0, 2, 1).reshape(-1, both.shape[1])
+        taps = h[g].copy()
+        taps[:, :, 0] -= original.D[g]
+        want = taps.transpose(0, 2, 1).reshape(len(design), -1)
+        _, missed, *_ = np.linalg.lstsq(design, want, rcond=1e-12)
+        np.testing.assert_allclose(((h - new)[g] ** 2).sum(), missed.sum(), rtol=1e-6)
+
+
+@given(seeds, st.booleans(), st.booleans(), st.sampled_from(["discrete", "asynchronous"]))
+@settings(max_examples=20, deadline=None)
+def test_regression_finds_the_c_that_made_the_data(seed: int, complex_: bool, before: bool, form: str) -> None:
+    rng = np.random.default_rng(seed)
+    true = replace(drawn(seed, complex_=complex_, form=form), read_before=before)
+    wrong = replace(true, C=true.C + rng.standard_normal(true.C.shape))
+    u, dt = rng.standard_normal((3, 200, 4)), rng.exponential(1.0, (3, 200)) if form == "asynchronous" else None
+    x0 = rng.standard_normal((3, 2, 5))
+    y, _ = simulate(true, u, x0, dt)
+    found = regress_output(wrong, u, y, dt=dt, x0=x0, ridge=1e-9)
+    np.testing.assert_allclose(simulate(found, u, x0, dt)[0], y, atol=1e-4 * np.abs(y).max())
+    held = regress_output(wrong, u, y, dt=dt, x0=x0, ridge=1e9)
+    np.testing.assert_allclose(held.C, wrong.C, atol=1e-6)
+    nothing = regress_output(wrong, 0 * u, 0 * y, dt=dt, ridge=1e-3)
+    np.testing.assert_array_equal(nothing.C, wrong.C)
+
+
+def test_the_bound_for_events_holds_for_events_no_denser() -> None:
+    rng = np.random.default_rng(3)
+    original = drawn(5, form="asynchronous")
+    shared, _ = cluster_decays(original, 1)
+    dt = rng.exponential(0.5, (4, 60)) * (rng.random((4, 60)) < 0.7)
+    spans = arrival_spans(dt)
+    assert spans[0] == 0 and (np.diff(spans) >= 0).all() and len(spans) == 60
+    times = np.cumsum(dt, 1)
+    assert spans[2] == min((t[2:] - t[:-2]).min() for t in times)
+    bound = event_l1_distance(original, shared, spans).ravel()
+    worst = np.zeros(4)
+    for draw in range(20):
+        u = np.sign(np.random.default_rng(draw).standard_normal((4, 60, 4)))
+        gap = simulate(original, u, dt=dt)[0] - simulate(shared, u, dt=dt)[0]
+        worst = np.maximum(worst, np.abs(gap).max(axis=(0, 1)))
+    assert (worst <= bound).all()
+    assert (worst > bound / 50).all()  # it says something
+    assert event_l1_distance(original, original, spans).max() < 0.1 * bound.max()
+    with pytest.raises(StateSpaceError, match="asynchronous"):
+        event_l1_distance(drawn(0), drawn(0), spans)
