@@ -21,11 +21,11 @@ from isa import InstructionSet, Port, Program
 from isa.cim import CIM
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
-from ssmc.passes.machine import Machine, StateBank
+from ssmc.passes.machine import Converters, Machine, StateBank
 from ssmc.target import RunResult, RunSettings
 
 _EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates"
-_PLACED = "tile,map-weights,schedule"
+_PLACED = "tile,map-weights,calibrate,schedule"
 SEARCHED = 2  # so few decays that it pays to look for the best
 
 
@@ -67,6 +67,7 @@ class CimBackend:
             ),
             weight_bits=None if ideal else weight_bits(arch),
             decay_levels=None if ideal else arch.volatile.time_constants,
+            converters=None if ideal else converters(arch),
         )
 
     def pipeline(self, arch: Architecture, *, ideal: bool) -> str:
@@ -106,6 +107,11 @@ class CimBackend:
         if settings.noise is None:
             return bool(program.meta.get("ideal")), arch.devices
         return settings.noise == "ideal", preset(settings.noise)
+
+
+def converters(arch: Architecture) -> Converters:
+    box = arch.crossbar
+    return Converters(box.dac_bits, box.adc_bits, each_vector=box.input_scale == "vector")
 
 
 def weight_bits(arch: Architecture) -> int:

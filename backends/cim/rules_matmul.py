@@ -6,13 +6,12 @@ from itertools import groupby, pairwise
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from backends.cim.code import Slot, Virtual
 from backends.cim.contexts import Context
 from backends.cim.lowering import Lowering
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Node, Piece
+from ssmc.passes.grid import full_scale
 
 
 def lower_matmul(state: Lowering, node: Node, work: Context) -> None:
@@ -111,17 +110,20 @@ def _products(
             cols=piece.n1 - piece.n0,
             accumulate=accumulate or columns in written,
             **({} if vectors == 1 else {"vectors": vectors, "src_step": rows, "dst_step": cols}),
-            **_ranges(state),
+            **_ranges(state, piece),
         )
         written.add(columns)
         _program(state, piece, core)
     return [(0, cols)] if accumulate else _columns(pieces)
 
 
-def _ranges(state: Lowering) -> dict[str, Any]:
-    """Calibrated converter ranges of the node, where the graph carries them."""
-    found = state.graph.attributes.get("converter_ranges", {}).get(state.node.name, {})
-    return {name: float(found[name]) for name in ("input_range", "output_range") if name in found}
+def _ranges(state: Lowering, piece: Piece) -> dict[str, Any]:
+    """Calibrated converter ranges of the piece's array, where the graph carries them."""
+    found = state.graph.attributes.get("converter_ranges", {}).get(state.node.name)
+    if found is None:
+        return {}
+    pair = found[state.node.op["pieces"].index(piece)]
+    return {name: float(full) for name, full in zip(("input_range", "output_range"), pair, strict=True) if full}
 
 
 def _program(state: Lowering, piece: Piece, core: int) -> None:
@@ -154,16 +156,6 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
             state.loc,
         )
     )
-
-
-def full_scale(weight: Any, piece: Piece) -> Any:
-    """(columns,) the weight that full conductance stands for: the grid's end where quantised, else the largest."""
-    grid = weight.quantization
-    if grid is not None and len(grid.scale) == weight.shape[1]:
-        scale = np.asarray(grid.scale)[piece.n0 : piece.n1] * (2 ** (grid.bits - 1) - 1)
-    else:
-        scale = np.abs(weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]).max(0)
-    return np.where(scale == 0, 1.0, scale)
 
 
 def _remote(

@@ -11,17 +11,19 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     quantize{weights=8}       (if the target rounds) on the numbers that `tile` will store
     tile                      from systems to pieces of the target's size
     map-weights               pieces and states find their places
+    calibrate                 (if the target has converters) on the pieces as they lie
     schedule                  nodes find their times
 """
 
 from ssmc.passes.base import Context, DecayLoss, LayerLoss, LossReport, Note, Pass
-from ssmc.passes.machine import Machine, StateBank
+from ssmc.passes.machine import Converters, Machine, StateBank
 from ssmc.passes.manager import Observer, PassManager, Step, print_after
 from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline
 from ssmc.passes.registry import PassInfo, available, register
 
 __all__ = [
     "Context",
+    "Converters",
     "DecayLoss",
     "LayerLoss",
     "LossReport",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.ir import Quantization, Tensor
+from ssmc.ir import Piece, Quantization, Tensor
 
 Array = NDArray[Any]
 
@@ -31,6 +31,16 @@ def _on_grid(array: Array, bits: int, axis: int) -> Tensor:
     scale = magnitude(array).max(axis=1 - axis, keepdims=True, initial=0.0) / largest
     rounded = np.rint(array / np.where(scale == 0, 1, scale)) * scale
     return Tensor(rounded, Quantization(bits, tuple(scale.ravel().tolist()), axis - 2))
+
+
+def full_scale(weight: Tensor, piece: Piece) -> Array:
+    """(columns,) the weight that full conductance stands for: the grid's end where quantised, else the largest."""
+    grid = weight.quantization
+    if grid is not None and len(grid.scale) == weight.shape[1]:
+        scale = np.asarray(grid.scale)[piece.n0 : piece.n1] * largest_integer(grid.bits)
+    else:
+        scale = np.abs(weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]).max(0)
+    return np.asarray(np.where(scale == 0, 1.0, scale))
 
 
 def largest_integer(bits: int) -> int:

@@ -26,11 +26,21 @@ class StateBank:
 
 
 @dataclass(frozen=True)
+class Converters:
+    """Bits of a weight array's DACs and ADCs, signs included; `each_vector`: a DAC's range follows the vector."""
+
+    dac_bits: int
+    adc_bits: int
+    each_vector: bool
+
+
+@dataclass(frozen=True)
 class Machine:
     """Array geometry and state banks of a target, and the number formats it stores.
 
     `arrays` is how many weight arrays are resident (None: reloaded at will). `banks` stand in order of
-    preference. Bits are None where numbers are not rounded.
+    preference. Bits are None where numbers are not rounded, `converters` where
+    there are none.
     """
 
     target: str
@@ -42,3 +52,4 @@ class Machine:
     weight_bits: int | None = None
     state_parameter_bits: int | None = None
     decay_levels: int | None = None
+    converters: Converters | None = None

@@ -27,6 +27,7 @@ BUILTIN = (
     "quantize:Quantize",
     "tile:Tile",
     "map_weights:MapWeights",
+    "calibrate:Calibrate",
     "schedule:Schedule",
 )
 

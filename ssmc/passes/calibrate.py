@@ -1,0 +1,153 @@
+"""Converter ranges and state windows, from typical inputs; without them from norms, where they say anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssmc.ir import Graph, Node, Piece, Value, interpret
+from ssmc.passes.base import Array, Context, Pass
+from ssmc.passes.bounds import largest_values
+from ssmc.passes.clipping import best_range
+from ssmc.passes.grid import full_scale
+from ssmc.passes.machine import Converters
+from ssmc.passes.probe import excerpt
+
+VECTORS = 4096  # that a converter's range is chosen on
+
+
+@dataclass(frozen=True)
+class Calibrate(Pass):
+    """Choose the ranges of DACs and ADCs, array by array, and the window of each layer's decaying states.
+
+    before  tile.matmul(%u) {pieces = (piece<0:64, 0:32 @3[0, 0]>,)}
+    after   the same, and the graph's attributes converter_ranges {"node": ((input range, output range), ...)} and
+            state_windows {"node": window}
+
+    With calibration data, the first `steps` of it: a range is the one that changes the layer's outputs least, what is
+    clipped against what is rounded; a window is the largest level that a device of a state's pair reaches there, times
+    `headroom`. A signed state lives in two devices that both only decay: their common mode counts, which grows with
+    rate times time constant even where the state stays small. Without data: DAC ranges and windows that no input can
+    leave, where norms, tables and bounded functions tell; elsewhere the target's own policy. What a program computes
+    is not changed.
+    """
+
+    name = "calibrate"
+    steps: int = 4096
+    headroom: float = 1.25
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.headroom < 1:
+            raise ValueError("steps must be at least 1 and headroom no less than 1")
+
+    def run(self, graph: Graph, context: Context) -> Graph:
+        machine = context.machine
+        if context.ideal or machine is None or machine.converters is None:
+            return graph
+        out = graph.copy()
+        if context.calibration:
+            values = interpret(graph, excerpt(graph, context.calibration, self.steps), keep=True)
+            ranges = _measured_ranges(graph, values, machine.converters)
+            windows = _measured_windows(graph, values, self.headroom)
+            told = "the calibration data"
+        else:
+            ranges, windows = _safe(graph, machine.converters)
+            told = "norms"
+        out.attributes["converter_ranges"] = ranges
+        out.attributes["state_windows"] = windows
+        if ranges or windows:
+            arrays = sum(any(pair) for pairs in ranges.values() for pair in pairs)
+            context.note(self, "", f"from {told}: ranges of {arrays} arrays, windows of {len(windows)} layers' states")
+        return out
+
+
+Ranges = dict[str, tuple[tuple[float, float], ...]]
+
+
+def _measured_ranges(graph: Graph, values: Mapping[str, Array], converters: Converters) -> Ranges:
+    """(input range, output range) of each piece of each matrix; 0 leaves it to the target."""
+    found: Ranges = {}
+    for node in graph.nodes("tile.matmul"):
+        x = values[str(graph.operand(node.name, 0))]
+        flat = x.reshape(-1, node.op["weight"].shape[0])
+        flat = flat[np.linspace(0, len(flat) - 1, min(VECTORS, len(flat))).astype(int)]
+        found[node.name] = tuple(_piece_ranges(node, piece, flat, converters) for piece in node.op["pieces"])
+    return found
+
+
+def _piece_ranges(node: Node, piece: Piece, x: Array, converters: Converters) -> tuple[float, float]:
+    weight = node.op["weight"]
+    block = weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]
+    scale = full_scale(weight, piece)
+    driven = x[:, piece.k0 : piece.k1]
+    if converters.each_vector:
+        input_range = 0.0
+        reach = np.abs(driven).max(1, keepdims=True)
+        reach = np.where(reach == 0, 1.0, reach)
+    else:  # an input's error reaches the outputs through its row
+        input_range = best_range(driven, converters.dac_bits, np.square(block).sum(1))
+        reach = np.full((len(driven), 1), input_range or 1.0)
+        driven = np.clip(driven, -reach, reach)
+    relative = block / scale
+    sums = (driven / reach) @ relative
+    most = float(np.abs(relative).sum(0).max(initial=0.0))
+    return input_range, best_range(sums, converters.adc_bits, np.square(reach * scale), most)
+
+
+def _measured_windows(graph: Graph, values: Mapping[str, Array], headroom: float) -> dict[str, float]:
+    windows = {}
+    for node in graph.nodes("tile.state"):
+        if node.op["bank"] != "volatile":
+            continue
+        drive, dt, _ = (*graph.operands(node.name), None, None)[:3]
+        assert drive is not None
+        v = values[str(drive)]
+        elapsed = None if dt is None or not node.op["asynchronous"] else values[str(dt)].reshape(*v.shape[:2])
+        if node.op["reverse"]:
+            v = v[:, ::-1]
+        windows[node.name] = headroom * pair_level(node.op["decay"].array, v, elapsed)
+    return windows
+
+
+def pair_level(decay: Array, drive: Array, dt: Array | None) -> float:
+    """The largest level that a device of a state's pair reaches: `p <- |a| p + max(v, 0)`, `m <- |a| m + max(-v, 0)`.
+
+    `decay` (S,) Abar, or its logarithm in one unit of time where `dt` (batch, time) is given; `drive` (batch, time, S
+    or 2 S) in halves where the states are complex. What turns is driven in its rotating frame, `exp(-i w t) v`.
+    """
+    rate = decay.real if dt is not None else np.log(np.maximum(np.abs(decay), 1e-300))
+    turn = np.imag(decay) if dt is not None else np.angle(decay)
+    steps = drive.shape[1]
+    gaps = np.ones((1, steps)) if dt is None else dt
+    half = len(decay)
+    v = drive[..., :half] + 1j * drive[..., half:] if drive.shape[2] == 2 * half else drive
+    if np.any(turn):
+        v = v * np.exp(-1j * turn * np.cumsum(gaps, axis=1)[:, :, None])
+    parts = np.stack([v.real, v.imag]) if np.iscomplexobj(v) else v[None]
+    plus, minus = np.maximum(parts, 0), np.maximum(-parts, 0)
+    level_plus, level_minus, most = np.zeros_like(plus[:, :, 0]), np.zeros_like(minus[:, :, 0]), 0.0
+    for k in range(steps):
+        a = np.exp(rate * gaps[:, k, None])
+        level_plus = a * level_plus + plus[:, :, k]
+        level_minus = a * level_minus + minus[:, :, k]
+        most = max(most, float(level_plus.max(initial=0.0)), float(level_minus.max(initial=0.0)))
+    return most
+
+
+def _safe(graph: Graph, converters: Converters) -> tuple[Ranges, dict[str, float]]:
+    """What no input can leave: |x| by norms, and `|drive| / (1 - |Abar|)` for each device of a pair."""
+    largest = largest_values(graph)
+    ranges: Ranges = {}
+    for node in graph.nodes("tile.matmul"):
+        reach = largest[graph.operand(node.name, 0)]
+        if not converters.each_vector and np.isfinite(reach) and reach > 0:
+            ranges[node.name] = ((reach, 0.0),) * len(node.op["pieces"])
+    windows = {}
+    for node in graph.nodes("tile.state"):
+        level: Any = largest[Value(node.name)]
+        if node.op["bank"] == "volatile" and np.isfinite(level) and level > 0:
+            windows[node.name] = float(level)
+    return ranges, windows
