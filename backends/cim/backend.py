@@ -68,6 +68,8 @@ class CimBackend:
             weight_bits=None if ideal else weight_bits(arch),
             decay_levels=None if ideal else arch.volatile.time_constants,
             converters=None if ideal else converters(arch),
+            arrays_per_core=arch.crossbar.per_core,
+            mesh_width=arch.mesh_width,
         )
 
     def pipeline(self, arch: Architecture, *, ideal: bool) -> str:

@@ -40,7 +40,7 @@ class Machine:
 
     `arrays` is how many weight arrays are resident (None: reloaded at will). `banks` stand in order of
     preference. Bits are None where numbers are not rounded, `converters` where
-    there are none.
+    there are none. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row by row (None: one core).
     """
 
     target: str
@@ -53,3 +53,5 @@ class Machine:
     state_parameter_bits: int | None = None
     decay_levels: int | None = None
     converters: Converters | None = None
+    arrays_per_core: int | None = None
+    mesh_width: int | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from ssmc.ir import Graph, Node, Piece
 from ssmc.passes.banks import Demand, demand, objection
 from ssmc.passes.base import Context, Pass
 from ssmc.passes.machine import Machine
+from ssmc.passes.packing import pack
 from ssmc.passes.pieces import weights_per_array
+from ssmc.passes.placement import homes_of, place, traffic
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,10 @@ class MapWeights(Pass):
     before  tile.matmul(%u) {pieces = (piece<0:64, 0:32>,)}    tile.state(%v) {bank = ""}
     after   tile.matmul(%u) {pieces = (piece<0:64, 0:32 @3[0, 0]>,)}    tile.state(%v) {bank = "volatile"}
 
-    Small pieces share an array where they share neither rows nor columns, so that no current of one meets the
-    other. Where arrays are reloaded at will (`machine.arrays` is None) every piece is its own unit, in order. States
-    go to the first bank that can hold them, in the machine's order of preference; a state piece's unit is the
-    bank's index, its row the first state node there.
+    Pieces share arrays in disjoint rectangles (see `packing`), and the arrays of layers that talk much lie on cores
+    that stand close together (see `placement`). Where arrays are reloaded at will (`machine.arrays` is None) every
+    piece is its own unit, in order. States go to the first bank that can hold them, in the machine's order of
+    preference; a state piece's unit is the bank's index, its row the first state node there.
     """
 
     name = "map-weights"
@@ -34,64 +36,65 @@ class MapWeights(Pass):
         """Raises Misfit where arrays or state nodes do not suffice, UserError for states that no bank can hold."""
         machine = context.require_machine(self)
         out = graph.copy()
-        _place_weights(out, machine)
+        _place_weights(out, machine, context, self)
         _place_states(out, machine, context, self)
         return out
 
 
-@dataclass
-class _Shelf:
-    """An array being filled along its diagonal: what is taken of its rows and columns."""
-
-    rows: int = 0
-    cols: int = 0
-
-
-@dataclass
-class _Arrays:
-    """Arrays of `rows` x `cols` weights; a piece goes to the first one where it fits (first fit decreasing)."""
-
-    rows: int
-    cols: int
-    shelves: list[_Shelf] = field(default_factory=list)
-
-    def add(self, height: int, width: int) -> tuple[int, int, int]:
-        """(array, first row, first column), in weights."""
-        fits = (i for i, s in enumerate(self.shelves) if s.rows + height <= self.rows and s.cols + width <= self.cols)
-        unit = next(fits, len(self.shelves))
-        if unit == len(self.shelves):
-            self.shelves.append(_Shelf())
-        shelf = self.shelves[unit]
-        row, col = shelf.rows, shelf.cols
-        shelf.rows, shelf.cols = row + height, col + width
-        return unit, row, col
-
-
-def _place_weights(graph: Graph, machine: Machine) -> None:
-    rows, cols = weights_per_array(machine)
-    every = [(node, i) for node in graph.nodes("tile.matmul", "tile.ssm") for i in range(len(node.op["pieces"]))]
-    placed: dict[str, list[Piece]] = {node.name: list(node.op["pieces"]) for node, _ in every}
+def _place_weights(graph: Graph, machine: Machine, context: Context, pass_: Pass) -> None:
+    placed: dict[str, list[Piece]] = {n.name: list(n.op["pieces"]) for n in graph.nodes("tile.matmul", "tile.ssm")}
     if machine.arrays is None:
-        for unit, (node, i) in enumerate(every):
-            placed[node.name][i] = replace(placed[node.name][i], unit=unit, row=0, col=0)
+        _in_order(placed, placed)
     else:
-        arrays = _Arrays(rows, cols)
-        weights = [(node, i) for node, i in every if node.op.name == "tile.matmul"]
-        for node, i in sorted(weights, key=lambda entry: _fill(entry[0].op["pieces"][entry[1]], rows, cols)):
-            piece = placed[node.name][i]
-            unit, row, col = arrays.add(piece.k1 - piece.k0, piece.n1 - piece.n0)
-            placed[node.name][i] = replace(piece, unit=unit, row=row, col=col * machine.cells_per_weight)
-        if len(arrays.shelves) > machine.arrays:
-            raise _too_many_arrays(graph, machine, len(arrays.shelves), (node for node, _ in weights))
-        for unit, (node, i) in enumerate((node, i) for node, i in every if node.op.name == "tile.ssm"):
-            placed[node.name][i] = replace(placed[node.name][i], unit=unit, row=0, col=0)
+        matrices = {node.name: placed[node.name] for node in graph.nodes("tile.matmul")}
+        _pack(graph, machine, matrices, context, pass_)
+        _in_order(placed, [node.name for node in graph.nodes("tile.ssm")])
     for name, pieces in placed.items():
         graph.set_op(name, graph.op(name).with_attrs(pieces=tuple(pieces)))
 
 
-def _fill(piece: Piece, rows: int, cols: int) -> float:
-    """How much of an array a piece takes, in its tighter dimension; negative, so that the large come first."""
-    return -max((piece.k1 - piece.k0) / rows, (piece.n1 - piece.n0) / cols)
+def _in_order(placed: dict[str, list[Piece]], names: Iterable[str]) -> None:
+    """Every piece is its own unit."""
+    every = [(name, i) for name in names for i in range(len(placed[name]))]
+    for unit, (name, i) in enumerate(every):
+        placed[name][i] = replace(placed[name][i], unit=unit, row=0, col=0)
+
+
+def _pack(graph: Graph, machine: Machine, matrices: dict[str, list[Piece]], context: Context, pass_: Pass) -> None:
+    """Layer after layer, so that a layer's arrays are neighbours; where those do not suffice, large pieces first."""
+    rows, cols = weights_per_array(machine)
+    sizes = {name: [(p.k1 - p.k0, p.n1 - p.n0) for p in pieces] for name, pieces in matrices.items()}
+    places, needed = pack(sizes.values(), rows, cols)
+    assert machine.arrays is not None
+    if needed > machine.arrays:
+        every = [(name, i) for name in matrices for i in range(len(matrices[name]))]
+        (flat,), needed = pack([[sizes[name][i] for name, i in every]], rows, cols)
+        found = dict(zip(every, flat, strict=True))
+        places = [[found[name, i] for i in range(len(matrices[name]))] for name in matrices]
+    if needed > machine.arrays:
+        raise _too_many_arrays(graph, machine, needed, graph.nodes("tile.matmul"))
+    units = {name: [unit for unit, _, _ in group] for name, group in zip(matrices, places, strict=True)}
+    where = _on_mesh(graph, machine, units)
+    for name, group in zip(matrices, places, strict=True):
+        for i, (unit, row, col) in enumerate(group):
+            cells = col * machine.cells_per_weight
+            matrices[name][i] = replace(matrices[name][i], unit=where(unit), row=row, col=cells)
+    weights = sum(h * w for group in sizes.values() for h, w in group)
+    if matrices:
+        least = -(-weights // (rows * cols))
+        context.note(pass_, "", f"{weights} weights in {needed} arrays, no fewer than {least}")
+
+
+def _on_mesh(graph: Graph, machine: Machine, units: dict[str, list[int]]) -> Callable[[int], int]:
+    """From arrays as they were filled to those of the cores that they are given."""
+    per_core = machine.arrays_per_core
+    if per_core is None or machine.mesh_width is None or machine.arrays is None:
+        return lambda unit: unit
+    homes = homes_of(graph, units, per_core)
+    count = 1 + max((unit // per_core for group in units.values() for unit in group), default=0)
+    words = traffic(graph, homes, units, per_core)
+    at = place(count, machine.arrays // per_core, machine.mesh_width, words)
+    return lambda unit: at[unit // per_core] * per_core + unit % per_core
 
 
 def _too_many_arrays(graph: Graph, machine: Machine, needed: int, nodes: Iterable[Node]) -> Misfit:
