@@ -80,6 +80,7 @@ class Executable:
         block: int | None = None,
         taps: bool = False,
         trace: bool = False,
+        strict: bool = False,
     ) -> RunResult:
         """Simulate the program on arrays named as the model's inputs, batch first.
 
@@ -87,14 +88,14 @@ class Executable:
         one-step model takes `(batch, time, ...)` and may leave out its states. The settings are those of
         `ssmc.target.RunSettings`. Raises UserError where inputs do not fit, or the machine traps.
         """
-        settings = RunSettings(seed=seed, noise=noise, block=block, taps=taps, trace=trace)
+        settings = RunSettings(seed=seed, noise=noise, block=block, taps=taps, trace=trace, strict=strict)
         result = self.simulate(arrays.fit(inputs, self.interface), settings)
         return replace(result, outputs=arrays.unfit(result.outputs, self.interface))
 
     def simulate(self, inputs: Mapping[str, Array], settings: RunSettings) -> RunResult:
         """Simulate on arrays in the graph's layout; outputs stay in it. Raises UserError."""
         presets = self.backend.noise_presets()
-        if settings.noise is not None and settings.noise not in presets:
+        if settings.noise is not None and settings.noise.partition("{")[0] not in presets:
             there = f"it has: {', '.join(presets)}" if presets else "its arithmetic is digital: leave --noise out"
             raise UserError(
                 f"target '{self.backend.name}' has no noise preset '{settings.noise}'",

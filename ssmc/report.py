@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from ssmc.interface import to_json
@@ -14,14 +14,30 @@ from ssmc.target import LayerStats, Stats
 if TYPE_CHECKING:
     from ssmc.driver import Executable
     from ssmc.frontend import Model
+    from ssmc.trials import Trials
     from ssmc.verification import Error, Verification
 
 
 def stats_json(stats: Stats) -> dict[str, Any]:
-    """The costs of a run, whole batch and all steps; null is what the target cannot know."""
+    """The costs of a run, whole batch and all steps; null is what the target cannot know.
+
+    `notes` are the target's own words and numbers.
+    """
     told = {f.name: getattr(stats, f.name) for f in fields(Stats) if f.name not in ("layers", "notes")}
     layers = [{f.name: getattr(layer, f.name) for f in fields(LayerStats)} for layer in stats.layers]
-    return {**plain(told), "layers": plain(layers)}
+    return {**plain(told), "layers": plain(layers), "notes": plain(stats.notes)}
+
+
+def trials_json(trials: Trials) -> dict[str, Any]:
+    """Mean, spread and worst of every output's error and of the accuracy (null without labels)."""
+    told = {
+        "count": trials.count,
+        "seed": trials.seed,
+        "errors": {name: asdict(error) for name, error in trials.errors.items()},
+        "accuracy": None if trials.accuracy is None else asdict(trials.accuracy),
+        "perfect_accuracy": trials.perfect_accuracy,
+    }
+    return dict(plain(told))
 
 
 def verification_json(verification: Verification) -> dict[str, Any]:

@@ -55,8 +55,9 @@ class Stats:
 class RunSettings:
     """How to run a program. Equal settings, program and inputs give equal results, whatever the blocking.
 
-    `noise` names a device preset (None: what the program was compiled with). `block` is how many time steps
-    are executed at once (None: the simulator's choice, 1: step by step). `taps` keeps every layer's value.
+    `noise` names a device preset (None: what the program was compiled with), with changes as in `pcm{read_scale=0}`.
+    `strict` makes an error of what is otherwise counted: states outside of their devices' window. `block` is how many
+    time steps are executed at once (None: the simulator's choice, 1: step by step). `taps` keeps every layer's value.
     """
 
     seed: int = 0
@@ -64,6 +65,7 @@ class RunSettings:
     block: int | None = None
     taps: bool = False
     trace: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True)

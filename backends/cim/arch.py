@@ -36,8 +36,8 @@ class Crossbar(Part):
     cols: Count = Field(description="Columns of devices.")
     encoding: Literal["pair", "offset"] = Field(
         default="pair",
-        description="How a device pair or a device stands for a signed weight: the difference of two devices, or one "
-        "device whose middle is zero, the middle subtracted digitally.",
+        description="How a signed weight is held: as the difference of two devices, or in one device whose middle is "
+        "zero, the middle subtracted digitally.",
     )
     slices: int = Field(
         default=1, ge=1, le=8, description="Digits of a weight, each in devices of their own, added digitally."

@@ -45,7 +45,7 @@ class CimBackend:
         return arch_file.architectures()
 
     def noise_presets(self) -> tuple[str, ...]:
-        return tuple(PRESETS)
+        return (*PRESETS, "arch")
 
     def load_arch(self, source: str | None) -> Architecture:
         return arch_file.load_arch(source)
@@ -108,7 +108,7 @@ class CimBackend:
         """Whether devices are perfect, and what they are like."""
         if settings.noise is None:
             return bool(program.meta.get("ideal")), arch.devices
-        return settings.noise == "ideal", preset(settings.noise)
+        return settings.noise == "ideal", preset(settings.noise, arch.devices)
 
 
 def converters(arch: Architecture) -> Converters:

@@ -64,6 +64,7 @@ class Core:
     """Registers, state banks, arrays, lines, clocks and buffers of one core.
 
     `now` are the steps of the block that is running, None outside of a sweep; `total` is how many the sweep has.
+    `strict`: what would be counted as lost is an error.
     """
 
     number: int
@@ -75,6 +76,7 @@ class Core:
     ideal: bool
     registers: Registers
     arrays: dict[int, Any]
+    strict: bool = False
     now: Steps | None = None
     total: int = 0
     banks: dict[str, Array] = field(default_factory=dict)

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from backends.cim.arch import Devices
 from ssmc.diagnostics import UserError
@@ -106,15 +108,39 @@ PRESETS: dict[str, Devices] = {
     "rram-wan": Devices(levels=False, programming="rram-wan", age_seconds=1.0),
     # HfO2 RRAM (Milo 2021); its window is 50 to 225 uS
     "rram-milo": Devices(levels=False, programming="rram-milo"),
-    # volatile WOx: spread of the time constants. 5 % and 2 % are ours, the published spread is not known to us
+    # volatile WOx: spread of the time constants. 5 % and 2 % are ours, the published spread is not known to us. The
+    # saturating write (RN-Net, arXiv 2303.10770) is an option, `wox-stm{write_saturation=1}`: it is not linear
     "wox-stm": Devices(decay_sigma=0.05, cycle_sigma=0.02),
     # the published chip's figure for a whole product (second-hand)
     "lumped-4.6-bit": Devices(product_bits=4.6),
 }
 
 
-def preset(name: str) -> Devices:
-    """A preset by name. Raises UserError that lists them."""
-    if name not in PRESETS:
-        raise UserError(f"there is no noise preset '{name}'", hint=f"the presets are: {', '.join(PRESETS)}")
-    return PRESETS[name]
+_CHANGED = re.compile(r"(?P<name>[^{}]+)(?:\{(?P<changes>[^{}]*)\})?")
+
+
+def preset(text: str, own: Devices) -> Devices:
+    """A preset by name, or `arch` for `own`, with changes as in `pcm{read_scale=0.5,stuck_low=0.01}`.
+
+    Raises UserError that lists what there is.
+    """
+    known = {**PRESETS, "arch": own}
+    found = _CHANGED.fullmatch(text.strip())
+    if found is None or found["name"].strip() not in known:
+        raise UserError(f"there is no noise preset '{text}'", hint=f"the presets are: {', '.join(known)}")
+    values = known[found["name"].strip()].model_dump()
+    for change in filter(None, (part.strip() for part in (found["changes"] or "").split(","))):
+        name, equal, value = (part.strip() for part in change.partition("="))
+        if not equal or name not in values:
+            raise UserError(
+                f"'{change}' changes nothing that devices have",
+                where=f"noise '{text}'",
+                hint=f"give NAME=VALUE; the names are: {', '.join(values)}",
+            )
+        values[name] = value
+    try:
+        return Devices(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"'{where}' cannot be {first['input']!r}", where=f"noise '{text}'", why=first["msg"]) from None

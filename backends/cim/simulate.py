@@ -83,6 +83,7 @@ def execute(run: Run) -> None:
             run.ideal,
             Registers(latched=carried),
             {},
+            run.settings.strict,
         )
     _set_up(run)
     if run.settings.taps:

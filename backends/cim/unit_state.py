@@ -12,10 +12,12 @@ from backends.cim.decode import Item
 from backends.cim.noise import device_normals, key_of, normals
 from ssmc.ir.ops.spiking import neuron_step
 
+MINUS = "minus"  # the second device of each volatile node: a state is the difference of two
+
 
 def bank(core: Core, kind: str, node: int, words: int) -> Array:
     """(batch, words) of a bank, as a view. Raises Trap beyond the bank's end."""
-    size = core.arch.volatile.per_core if kind == "volatile" else core.arch.digital.per_core
+    size = core.arch.digital.per_core if kind == "digital" else core.arch.volatile.per_core
     if node + words > size:
         raise Trap(f"state nodes {node}..{node + words - 1} are outside of the {kind} bank of {size}")
     if kind not in core.banks or core.banks[kind].shape[1] < node + words:
@@ -43,7 +45,10 @@ def elapsed(core: Core, code: Item) -> Array:
 
 def _preset(core: Core, code: Item) -> None:
     x = core.read(code.integer("src"), code.integer("words"))
-    bank(core, code.text("bank"), code.integer("node"), code.integer("words"))[:] = x[:, -1]
+    kind, node, words = code.text("bank"), code.integer("node"), code.integer("words")
+    bank(core, kind, node, words)[:] = x[:, -1]
+    if kind == "volatile":
+        bank(core, MINUS, node, words)[:] = np.maximum(-x[:, -1], 0.0)
 
 
 def _read(core: Core, code: Item) -> None:
@@ -60,10 +65,33 @@ def _charge(core: Core, code: Item) -> None:
         key = key_of(core.seed, "cycle", core.number, code.index)
         exponent = exponent * (1.0 + sigma * normals(key, core.batch, core.first, core.count, words))
     drive = core.full(core.read(code.integer("src"), words))
-    y = advance(x, np.exp(np.minimum(exponent, 0.0)), drive, code.flag("before"))
+    decay = np.exp(np.minimum(exponent, 0.0))
+    saturation = 0.0 if core.ideal else core.devices.write_saturation
+    if saturation:
+        minus = bank(core, MINUS, code.integer("node"), words)
+        y = _advance_saturating(x, minus, decay, drive, _known(window), saturation, code.flag("before"))
+    else:
+        y = advance(x, decay, drive, code.flag("before"))
     if window:
-        core.tally(code.loc, "states outside their window", int(np.count_nonzero(np.abs(y) > window)))
+        outside = int(np.count_nonzero(np.abs(y) > window))
+        if outside and core.strict:
+            raise Trap(
+                f"{outside} states left their devices' window",
+                f"the largest is {np.abs(y).max():.4g}, the window {window:.4g}",
+                "calibrate on inputs like these, or run without --strict: they are counted then",
+            )
+        core.tally(code.loc, "states outside their window", outside)
     core.write(code.integer("dst"), y)
+
+
+def _known(window: float) -> float:
+    if window:
+        return window
+    raise Trap(
+        "the window of the state devices is not known",
+        "a write that saturates depends on it",
+        "compile with --calibrate X.npz, or run with write_saturation=0",
+    )
 
 
 def _rates(core: Core, code: Item) -> Array:
@@ -93,6 +121,30 @@ def advance(x: Array, a: Array, v: Array, before: bool) -> Array:
         y[:, k] = held if before else following
         held = following
     x[:] = held
+    return y
+
+
+def _advance_saturating(
+    x: Array, minus: Array, a: Array, v: Array, window: float, saturation: float, before: bool
+) -> Array:
+    """`advance` of differential pairs that take the less the fuller they are.
+
+    Each device: g <- a g, then g <- g + P (g_max - g) with P = |v| / g_max, on the device of v's sign (RN-Net, arXiv
+    2303.10770; the signed pair is ours). `saturation` 1 is that law, less scales what is missing; g_max is `window`.
+    """
+    y = np.empty(v.shape)
+    held, low = x.copy(), minus.copy()
+    high = held + low
+    shared = a.shape[1] == 1
+    for k in range(v.shape[1]):
+        decay = a[:, 0] if shared else a[:, k]
+        high, low = decay * high, decay * low
+        high = np.minimum(high + np.maximum(v[:, k], 0.0) * (1.0 - saturation * high / window), window)
+        low = np.minimum(low + np.maximum(-v[:, k], 0.0) * (1.0 - saturation * low / window), window)
+        following = high - low
+        y[:, k] = held if before else following
+        held = following
+    x[:], minus[:] = held, low
     return y
 
 

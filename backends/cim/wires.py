@@ -12,7 +12,8 @@ by the driven row, a device contributes G_ij (1 - e_ij) to its row's and column'
     e_ij = r (sum_k min(j, k) G_ik  +  sum_l (n - max(i, l) + 1) G_lj).
 
 We take G_ij / (1 + e_ij): the same to first order, and positive at any r. Derived by us; CrossSim iterates the same
-network to a fixed point. Below e = 0.1 it is within 0.4 % of the solved network (a test).
+network to a fixed point. Of 64 x 64 devices between 1 and 40 uS, wires of 1 Ohm take up to 7.2 % of a column's current,
+and the model is within 0.04 % of the solved network; 14 % and 0.14 % at 2 Ohm, 33 % and 0.64 % at 5 Ohm.
 """
 
 from __future__ import annotations

@@ -20,7 +20,11 @@ seed_option = click.option("--seed", type=int, default=0, show_default=True, hel
 input_option = click.option(
     "--input", "input_path", required=True, metavar="X.npz", help="Arrays named as the model's inputs, batch first."
 )
-noise_option = click.option("--noise", metavar="PRESET", help="Devices' noise (see `ssmc targets`).")
+noise_option = click.option(
+    "--noise",
+    metavar="PRESET",
+    help="Devices' noise (see `ssmc targets`), with changes as in 'pcm{read_scale=0,stuck_low=0.01}'.",
+)
 
 
 def compiling(command: F) -> F:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ssmc.cli.options import input_option, json_option, noise_option, quantity, seed_option
 from ssmc.cli.output import json_text, print_json, print_table
+from ssmc.diagnostics import UserError
 
 if TYPE_CHECKING:
     from ssmc.target import LayerStats, RunResult
+    from ssmc.trials import Trials
 
 
 @click.command("run")
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 @noise_option
 @seed_option
 @click.option("--block", type=click.IntRange(min=1), help="Steps executed at once; 1 is step by step. Same results.")
+@click.option("--strict", is_flag=True, help="States that leave their devices' window are an error, not counted.")
+@click.option("--trials", type=click.IntRange(min=1), help="Repeat with devices of other seeds; tell the errors.")
+@click.option("--labels", metavar="L.npz", help="With --trials: class numbers (batch,), for the accuracy.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes that share the trials. Same results.")
 @click.option("--layers", is_flag=True, help="Show what every layer costs.")
 @json_option
 def run_command(
@@ -34,20 +41,43 @@ def run_command(
     noise: str | None,
     seed: int,
     block: int | None,
+    strict: bool,
+    trials: int | None,
+    labels: str | None,
+    workers: int,
     layers: bool,
     as_json: bool,
 ) -> None:
     """Run a program on its target's simulator."""
     from ssmc import arrays, files
     from ssmc.driver import load_program
-    from ssmc.report import plain, stats_json
+    from ssmc.report import plain, stats_json, trials_json
+    from ssmc.trials import run_trials
 
+    if trials is None and (labels or workers > 1):
+        raise UserError("--labels and --workers are for trials", hint="add --trials N")
     for path in (output, stats, trace):
         if path:
             files.writable(path)
     executable = load_program(program)
-    result = executable.run(arrays.read(input_path), seed=seed, noise=noise, block=block, trace=trace is not None)
+    inputs = arrays.read(input_path)
+    result = executable.run(inputs, seed=seed, noise=noise, block=block, trace=trace is not None, strict=strict)
     told = stats_json(result.stats)
+    repeated = None
+    if trials is not None:
+        given = None if labels is None else _labels(arrays.read(labels), labels)
+        repeated = run_trials(
+            executable,
+            inputs,
+            trials,
+            seed=seed,
+            noise=noise,
+            block=block,
+            strict=strict,
+            labels=given,
+            workers=workers,
+        )
+        told["trials"] = trials_json(repeated)
     if output:
         files.write_arrays(output, result.outputs)
     if stats:
@@ -58,6 +88,26 @@ def run_command(
         print_json(told)
     else:
         _tell(result, layers)
+        if repeated is not None:
+            _tell_trials(repeated)
+
+
+def _labels(stored: dict[str, Any], where: str) -> Any:
+    if len(stored) != 1:
+        raise UserError("labels are one array", where=where, why=f"it holds {', '.join(sorted(stored)) or 'none'}")
+    return next(iter(stored.values()))
+
+
+def _tell_trials(trials: Trials) -> None:
+    rows = [
+        (f"error of {name}", f"{error.mean:.4g}", f"{error.spread:.2g}", f"{error.worst:.4g}")
+        for name, error in trials.errors.items()
+    ]
+    if trials.accuracy is not None and trials.perfect_accuracy is not None:
+        of = trials.accuracy
+        rows.append(("accuracy", f"{100 * of.mean:.2f} %", f"{100 * of.spread:.2f} %", f"{100 * of.worst:.2f} %"))
+        click.echo(f"  accuracy with perfect devices: {100 * trials.perfect_accuracy:.2f} %")
+    print_table(f"{trials.count} trials", ["against perfect devices", "mean", "spread", "worst"], rows, numbers=1)
 
 
 def _tell(result: RunResult, layers: bool) -> None:
@@ -67,6 +117,11 @@ def _tell(result: RunResult, layers: bool) -> None:
         f"  {_count(stats.cycles)} cycles, {quantity(stats.seconds, 's')}, {quantity(stats.energy_joules, 'J')}, "
         f"{stats.macs} multiply-accumulates, {stats.instructions} instructions"
     )
+    if "warning" in stats.notes:
+        click.echo(f"  {stats.notes['warning']}")
+    for what, counts in stats.notes.items():
+        if isinstance(counts, Mapping):
+            click.echo(f"  {what}: {', '.join(f'{layer} {count}' for layer, count in counts.items())}")
     if layers:
         _tell_layers(stats.layers)
     for name, array in result.outputs.items():

@@ -62,7 +62,19 @@ def test_the_whole_road(ssmc: Ssmc, folder: Path, target: str) -> None:
     stats = json.loads((folder / "s.json").read_text())
     keys(
         stats,
-        *("target", "arch", "cycles", "seconds", "energy_joules", "instructions", "macs", "batch", "steps", "layers"),
+        *(
+            "target",
+            "arch",
+            "cycles",
+            "seconds",
+            "energy_joules",
+            "instructions",
+            "macs",
+            "batch",
+            "steps",
+            "layers",
+            "notes",
+        ),
     )
     assert (stats["target"], stats["batch"], stats["steps"]) == (target, 5, 12)
     assert stats["cycles"] > 0 and stats["seconds"] > 0 and stats["energy_joules"] > 0 and stats["macs"] > 0

@@ -32,7 +32,19 @@ def test_statistics_have_the_agreed_keys() -> None:
     layer = LayerStats("ssm", ("Scan_1",), "tile.ssm", 10, 1e-6, None, 0.5)
     told = stats_json(Stats("cim", "default", None, 1e-6, 1e-9, 7, 8, 2, 3, (layer,), {"inner": 1}))
     assert list(told) == [
-        *("target", "arch", "cycles", "seconds", "energy_joules", "instructions", "macs", "batch", "steps", "layers")
+        *(
+            "target",
+            "arch",
+            "cycles",
+            "seconds",
+            "energy_joules",
+            "instructions",
+            "macs",
+            "batch",
+            "steps",
+            "layers",
+            "notes",
+        )
     ]
     assert list(told["layers"][0]) == [
         *("name", "onnx_nodes", "op", "cycles", "seconds", "energy_joules", "utilization")

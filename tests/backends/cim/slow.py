@@ -1,0 +1,130 @@
+"""The chip's analog part again, slowly: one device, one sample, one event after another, in plain Python.
+
+Nothing of the fast simulator is used. Numbers that both must draw alike are given to it. Conductances are fractions, so
+that a sum that lies between two steps of an ADC is known to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from backends.cim.arch import Crossbar
+
+F = np.float32  # what ADC thresholds and the words behind them are held in
+
+
+def digits(word: int, base: int, slices: int) -> list[int]:
+    """A whole number's digits, lowest first."""
+    found = []
+    for _ in range(slices):
+        word, digit = divmod(word, base)
+        found.append(digit)
+    assert word == 0
+    return found
+
+
+@dataclass
+class Weight:
+    """The devices of one weight, uS: by sign (plus, minus; plus alone for an offset), then by slice."""
+
+    devices: list[list[Fraction]]
+
+
+def write(weight: float, box: Crossbar) -> Weight:
+    """A weight in -1..1 at the nearest levels."""
+    top = box.levels**box.slices - 1
+    end = top if box.encoding == "pair" else top // 2
+    if box.encoding == "pair":
+        words = [round(max(weight, 0.0) * end), round(max(-weight, 0.0) * end)]
+    else:
+        words = [round((weight + 1.0) * end)]
+    low = Fraction(box.g_min)
+    step = (Fraction(box.g_max) - low) / (box.levels - 1)
+    return Weight([[low + digit * step for digit in digits(word, box.levels, box.slices)] for word in words])
+
+
+def dac(x: list[float], bits: int) -> tuple[list[int], F]:
+    """Words of a vector at its own largest input, and that input."""
+    reach = max(abs(F(value)) for value in x)
+    reach = F(1) if reach == 0 else reach
+    return [round(float(F(F(F(value) / reach) * F(2 ** (bits - 1) - 1)))) for value in x], reach
+
+
+def bits_of(word: int, bits: int) -> list[int]:
+    """Signed bits of a word's magnitude, lowest first."""
+    return [(abs(word) >> b & 1) * (1 if word > 0 else -1) for b in range(bits - 1)]
+
+
+def product(
+    x: list[float],
+    weights: list[list[Weight]],
+    scale: list[float],
+    box: Crossbar,
+    full: Any,
+    fresh: Callable[[Any], Any] = lambda g: g,
+    adc: bool = True,
+) -> list[float]:
+    """One vector through rows of weights. `fresh` is what a device conducts at a read; `full` is the ADC's range for
+    inputs in -1..1, in full conductances."""
+    window = Fraction(box.g_max) - Fraction(box.g_min)
+    words, reach = dac(x, box.dac_bits) if adc else ([*x], 1.0)
+    largest_in, largest_out = 2 ** (box.dac_bits - 1) - 1, 2 ** (box.adc_bits - 1) - 1
+    serial = box.input == "bit-serial" and adc
+    planes = (
+        [list(plane) for plane in zip(*(bits_of(w, box.dac_bits) for w in words), strict=True)] if serial else [words]
+    )
+    unit = 1 if serial or not adc else largest_in
+    top = box.levels**box.slices - 1
+    end = top if box.encoding == "pair" else top // 2
+    result = []
+    for j in range(len(scale)):
+        total = 0.0
+        for p, plane in enumerate(planes):
+            for s in range(box.slices):
+                current: Any = 0
+                for i, drive in enumerate(plane):
+                    for sign, devices in zip((1, -1), weights[i][j].devices, strict=False):
+                        current += sign * drive * fresh(devices[s])
+                current /= window if isinstance(current, Fraction) else float(window)
+                if adc:
+                    step = full * unit / largest_out
+                    code = max(-largest_out, min(largest_out, round(current / step)))
+                    current = float(code * step)
+                total += float(current) * 2.0**p * box.levels**s * (box.levels - 1) / end
+        total /= largest_in if adc else 1
+        if box.encoding == "offset":
+            inputs = sum(words) / (largest_in if adc else 1)
+            leak = sum(box.levels**s * (box.levels - 1) / end for s in range(box.slices)) * box.g_min / float(window)
+            total -= inputs * (1 + leak)
+        result.append(float(total * float(reach) * scale[j]))
+    return result
+
+
+def states(
+    u: list[list[float]],
+    dt: list[float],
+    rates: list[float],
+    spread: Callable[[int, int], float],
+    write_law: float,
+    window: float,
+) -> list[list[float]]:
+    """Volatile pairs, event by event: (events, nodes). `spread` (event, node) multiplies a decay's exponent."""
+    nodes = [[0.0, 0.0] for _ in rates]
+    out = []
+    for k, (event, gap) in enumerate(zip(u, dt, strict=True)):
+        row = []
+        for n, pair in enumerate(nodes):
+            kept = math.exp(min(rates[n] * gap * spread(k, n), 0.0))
+            for side, sign in enumerate((1, -1)):
+                g = pair[side] * kept
+                g += max(sign * event[n], 0.0) * (1 - write_law * g / window if write_law else 1.0)
+                pair[side] = min(g, window) if write_law else g
+            row.append(pair[0] - pair[1])
+        out.append(row)
+    return out
