@@ -116,7 +116,8 @@ def _mistake(array: Array, port: Port) -> str:
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         return f"is {array[place]} at {place}, not a number that a model can take"
     element = np.dtype(_element_type(port))
-    if element.kind == "f" and array.dtype.kind == "f" and np.abs(array).max() > np.finfo(element).max:
+    narrowing = element.kind == array.dtype.kind == "f" and array.dtype.itemsize > element.itemsize
+    if narrowing and np.abs(array).max() > np.finfo(element).max:
         return f"holds {np.abs(array).max():.3g}, and {element} ends at {np.finfo(element).max:.3g}"
     return ""
 

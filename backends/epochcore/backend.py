@@ -69,8 +69,10 @@ class EpochCore:
 
     def pipeline(self, arch: Arch, *, ideal: bool) -> str:
         exact = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates"
-        rounding = "" if ideal else f",quantize{{weights={arch.numbers.weight_bits}}}"
-        return f"{exact}{rounding},tile,map-weights,schedule"
+        if ideal:
+            return f"{exact},tile{{fold_output=true}},map-weights,schedule"
+        # integer weights are those of the matrices as trained
+        return f"{exact},quantize{{weights={arch.numbers.weight_bits}}},tile,map-weights,schedule"
 
     def lower(self, graph: Graph, arch: Arch, *, ideal: bool) -> Program:
         from backends.epochcore.lower import lower

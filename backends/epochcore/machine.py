@@ -55,9 +55,10 @@ class Machine:
             self.total[register] = lower_rate(ins, self.total[source])
             most[register] = most[source] // int(ins["stride"]) + 1
         rows = [self._shared_rows(s) if s.shared else most.get(s.steps, 1) * self.batch for s in self.plan.slots]
-        widest = max((-(-n // PANEL) * PANEL * s.pitch for n, s in zip(rows, self.plan.slots, strict=True)), default=1)
-        shapes = tuple((-(-n // PANEL) * PANEL, s.pitch) for n, s in zip(rows, self.plan.slots, strict=True))
-        self.memory = self.plan.borrow((*shapes, *((widest,),) * SCRATCH, (2 * widest,)))
+        shapes = tuple(((-(-n // PANEL) * PANEL, s.pitch), s.dtype) for n, s in zip(rows, self.plan.slots, strict=True))
+        widest = max((height * pitch for (height, pitch), _ in shapes), default=1)
+        scratch = (*((widest,),) * SCRATCH, (2 * widest,))
+        self.memory = self.plan.borrow((*shapes, *((shape, np.float64) for shape in scratch)))
         self.arrays, self._scratch = self.memory[: len(shapes)], self.memory[len(shapes) :]
 
     def _shared_rows(self, slot: Any) -> int:
@@ -83,11 +84,11 @@ class Machine:
         view = array[: count * height].reshape(count, height, slot.pitch)
         return view if access.whole else view[:, :, access.offset : access.offset + access.words]
 
-    def scratch(self, index: int, shape: tuple[int, ...]) -> Array:
+    def scratch(self, index: int, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
         """One of `SCRATCH` arrays to work in, valid within one instruction; number `PAIR` is complex."""
         if index == PAIR:
             return self._scratch[index][: 2 * prod(shape)].view(np.complex128).reshape(shape)
-        return self._scratch[index][: prod(shape)].reshape(shape)
+        return self._scratch[index].view(dtype)[: prod(shape)].reshape(shape)
 
     def saturated(self, count: int) -> None:
         """Count numbers that were cut off to their range, by layer."""

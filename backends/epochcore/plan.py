@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch, parse_arch
 from backends.epochcore.parameters import param_words
+from backends.epochcore.precision import narrow_makers
 from isa import Instruction, Program
 from ssmc.diagnostics import UserError
 from ssmc.target import Stats
@@ -25,18 +26,25 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 KEPT_WORDS = 1 << 24
 KEPT_SHAPES = 4
+Shape = tuple[tuple[int, ...], type[np.floating[Any]]]
 Action = Callable[["Machine"], None]
 Rule = Callable[["Planner", Instruction], Action | None]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A buffer of the scratchpad: `steps` is the register with its rows (`one` for a row), `shared` by all samples."""
+    """A buffer of the scratchpad: `steps` is the register with its rows (`one` for a row), `shared` by all samples.
+    It holds float64 where it is `wide`, else float32 (see `precision`)."""
 
     number: int
     pitch: int
     steps: str
     shared: bool = False
+    wide: bool = True
+
+    @property
+    def dtype(self) -> type[np.floating[Any]]:
+        return np.float64 if self.wide else np.float32
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,16 @@ class _Buffer:
     end: int
     slot: Slot
     written: list[tuple[int, int]]
+    maker: int  # the instruction that made it
+
+
+@dataclass(frozen=True)
+class Use:
+    """An instruction reads or writes a buffer, known by the instruction that made it."""
+
+    index: int
+    maker: int
+    writes: bool
 
 
 @dataclass(frozen=True)
@@ -109,22 +127,22 @@ class Plan:
     addresses: tuple[tuple[Slot, int], ...]
     rates: Mapping[str, Instruction]
     costs: dict[tuple[int, int], Stats] = field(default_factory=dict)
-    _memory: dict[tuple[tuple[int, ...], ...], list[list[Array]]] = field(default_factory=dict)
+    _memory: dict[tuple[Shape, ...], list[list[Array]]] = field(default_factory=dict)
 
-    def borrow(self, shapes: tuple[tuple[int, ...], ...]) -> list[Array]:
+    def borrow(self, shapes: tuple[Shape, ...]) -> list[Array]:
         """Arrays to run in, kept between runs: fresh memory costs more than the arithmetic on it."""
         free = self._memory.setdefault(shapes, [])
         try:
             return free.pop()
         except IndexError:
-            return [np.zeros(shape) for shape in shapes]
+            return [np.zeros(shape, dtype) for shape, dtype in shapes]
 
     def give_back(self, memory: list[Array]) -> None:
         """Arrays of a run that is over; a few large sets are not kept."""
         if sum(array.size for array in memory) <= KEPT_WORDS:
             if len(self._memory) > KEPT_SHAPES:
                 self._memory.clear()
-            self._memory.setdefault(tuple(array.shape for array in memory), []).append(memory)
+            self._memory.setdefault(tuple((array.shape, array.dtype.type) for array in memory), []).append(memory)
 
 
 @dataclass
@@ -135,9 +153,10 @@ class Planner:
     arch: Arch
     ideal: bool
     rules: Mapping[str, Rule]
+    narrow: frozenset[int] = frozenset()  # makers of buffers of float32
     index: int = 0
     limit: int = 0
-    slots: dict[tuple[int, int, str, bool], Slot] = field(default_factory=dict)
+    slots: dict[tuple[int, int, str, bool, bool], Slot] = field(default_factory=dict)
     buffers: list[_Buffer] = field(default_factory=list)
     params: list[tuple[int, int, str]] = field(default_factory=list)
     rates: dict[str, Instruction] = field(default_factory=dict)
@@ -145,6 +164,7 @@ class Planner:
     active: Preload | None = None
     states: tuple[int, int, int] | None = None
     used: dict[int, Preload] = field(default_factory=dict)
+    uses: dict[Use, None] = field(default_factory=dict)
 
     # -- errors ----------------------------------------------------------------------------------------------
 
@@ -159,6 +179,7 @@ class Planner:
             if buffer.base <= address < buffer.end and self._reads(buffer, address, steps, pitch):
                 offset = address - buffer.base
                 if offset + words <= buffer.slot.pitch and _covers(buffer.written, offset, offset + words):
+                    self.uses[Use(self.index, buffer.maker, writes=False)] = None
                     return Access(buffer.slot, offset, words)
         rows = "a row" if steps == "one" else f"rows by {steps}"
         raise self.trap(
@@ -169,6 +190,13 @@ class Planner:
     def _reads(self, buffer: _Buffer, address: int, steps: str, pitch: int | None) -> bool:
         return buffer.slot.steps == steps and (steps == "one" or pitch in (None, buffer.slot.pitch))
 
+    def update(self, address: int, words: int, *, steps: str, pitch: int) -> Access:
+        """Words that an instruction adds to. Raises UserError where nothing has written them."""
+        access = self.read(address, words, steps=steps, pitch=pitch)
+        maker = next(b.maker for b in self.buffers if b.base <= address < b.end and b.slot is access.slot)
+        self.uses[Use(self.index, maker, writes=True)] = None
+        return access
+
     def write(
         self, address: int, words: int, *, steps: str = "one", pitch: int | None = None, shared: bool = False
     ) -> Access:
@@ -178,13 +206,16 @@ class Planner:
         for buffer in self.buffers:
             inside = buffer.base <= address and address - buffer.base + words <= buffer.slot.pitch
             same = steps == "one" or (buffer.slot.pitch == pitch and buffer.end - buffer.base == size)
-            if inside and same and buffer.slot.steps == steps and buffer.slot.shared == shared:
+            # whole rows a step are a new value, which may have another format
+            renewed = steps != "one" and words == pitch
+            if inside and same and not renewed and buffer.slot.steps == steps and buffer.slot.shared == shared:
                 offset = address - buffer.base
                 part = (offset, offset + words)
                 if words == buffer.slot.pitch:
                     buffer.written = [part]
                 elif part not in buffer.written:
                     buffer.written.append(part)
+                self.uses[Use(self.index, buffer.maker, writes=True)] = None
                 return Access(buffer.slot, offset, words)
         if words > pitch:
             raise self.trap(f"writes {words} words into rows of {pitch}")
@@ -197,9 +228,11 @@ class Planner:
                 "a larger memory.scratchpad_words, or a smaller chunk limit",
             )
         self.buffers = [b for b in self.buffers if b.end <= address or b.base >= end]
-        key = (address, pitch, steps, shared)
-        slot = self.slots.setdefault(key, Slot(len(self.slots), pitch, steps, shared))
-        self.buffers.append(_Buffer(address, end, slot, [(0, words)]))
+        wide = steps == "one" or self.index not in self.narrow
+        key = (address, pitch, steps, shared, wide)
+        slot = self.slots.setdefault(key, Slot(len(self.slots), pitch, steps, shared, wide))
+        self.buffers.append(_Buffer(address, end, slot, [(0, words)], self.index))
+        self.uses[Use(self.index, self.index, writes=True)] = None
         return Access(slot, 0, words)
 
     # -- the array -------------------------------------------------------------------------------------------
@@ -300,8 +333,13 @@ def make_plan(program: Program, rules: Mapping[str, Rule]) -> Plan:
     if len(program.sections) != 1:
         raise UserError("an epochcore program has one section", hint=f"this one has {len(program.sections)}")
     arch, ideal = parse_arch(program.arch), program.meta.get("numbers") == "ideal"
+    end = len(program.sections[0].code)
     planner = Planner(program, arch, ideal, rules)
-    items = tuple(planner.walk(0, len(program.sections[0].code)))
+    items = tuple(planner.walk(0, end))
+    narrow = narrow_makers(program, planner.uses) if ideal else frozenset()
+    if narrow:
+        planner = Planner(program, arch, ideal, rules, narrow)
+        items = tuple(planner.walk(0, end))
     addresses = tuple((slot, address) for (address, *_), slot in planner.slots.items())
     return Plan(program, arch, ideal, items, tuple(planner.slots.values()), addresses, planner.rates)
 

@@ -50,26 +50,31 @@ def run_float(decay: Decay, x: Parts, v: Parts) -> Parts:
 def run_float_into(
     decay: Decay, changes: bool, x: Parts, v: Sequence[Array], y: Sequence[Array], steps: range
 ) -> Parts:
-    """`run_float` over whole blocks (steps, batch, states), every state written to y; the same operations in order."""
+    """`run_float` over whole blocks (steps, batch, states), every state written to y; the same operations in order.
+
+    States are float64; where y is float32, what is written is rounded, what goes on is not.
+    """
     if len(x) == 1:
         (now,), (drive,), (result,), (a,) = x, v, y, decay.parts
-        rows = list(result)
+        rows, wide = list(result), result.dtype == np.float64
+        own = now if wide else now.copy()
         for k in steps:
             if changes:
                 (a,) = decay.at(k).parts
-            now = np.multiply(a, now, out=rows[k])
-            now += drive[k]
-        return (now,)
+            own = np.multiply(a, own, out=rows[k] if wide else own)
+            own += drive[k]
+            if not wide:
+                rows[k][...] = own
+        return (own,)
     re, im = x
     for k in steps:
         a_re, a_im = (decay.at(k) if changes else decay).parts
-        next_re, next_im = y[0][k], y[1][k]
-        np.multiply(a_re, re, out=next_re)
-        np.multiply(a_re, im, out=next_im)
+        next_re, next_im = a_re * re, a_re * im
         next_re -= a_im * im
         next_im += a_im * re
         next_re += v[0][k]
         next_im += v[1][k]
+        y[0][k], y[1][k] = next_re, next_im
         re, im = next_re, next_im
     return re, im
 

@@ -25,8 +25,8 @@ from ssmc.target import RunResult, RunSettings, Stats
 Array = NDArray[Any]
 RULES: dict[str, Rule] = {**simulate_array.RULES, **simulate_vector.RULES, **simulate_time.RULES}
 CONTROL = ("halt", "samples", "chunks")
-# Rows times words of one instruction that stay in a core's cache: faster than whole sequences at once.
-BLOCK_WORDS = 1 << 16
+# Bytes of one buffer, so that those at work stay in a core's cache: faster than whole sequences at once.
+BLOCK_BYTES = 1 << 20
 # Fewer steps than this are not worth a thread.
 STEPS_PER_THREAD = 2048
 
@@ -162,8 +162,9 @@ def _block(plan: Plan, batch: int, steps: int, settings: RunSettings) -> int:
         if settings.block < 1:
             raise UserError(f"a block of {settings.block} steps is empty")
         return max(1, min(settings.block, steps))
-    widest = max((slot.pitch for slot in plan.slots if slot.steps != "one"), default=1)
-    return max(1, min(steps, BLOCK_WORDS // (widest * batch) if widest * batch else 1))
+    many = [slot.pitch * np.dtype(slot.dtype).itemsize for slot in plan.slots if slot.steps != "one"]
+    row = max(many, default=1) * batch
+    return max(1, min(steps, BLOCK_BYTES // row if row else 1))
 
 
 def _output(program: Program, machines: list[Machine], port: Port) -> Array:

@@ -1,6 +1,7 @@
 """What the array's instructions do: matrices, and states in the processing elements.
 
-Ideal programs compute in float64. Realistic ones compute with integers, held in float64 where they are exact
+Ideal programs hold their states in float64; matrices are multiplied in float32 between values of float32 (see
+`precision`), else in float64. Realistic ones compute with integers, held in float64 where they are exact
 (see `formats`); what leaves the array is float32.
 """
 
@@ -52,9 +53,7 @@ def mac(plan: Planner, ins: Instruction) -> Action:
     steps = str(ins["steps"])
     x = plan.read(int(ins["src"]), rows, steps=steps, pitch=int(ins["src_pitch"]))
     accumulate = bool(ins["accumulate"])
-    if accumulate:
-        plan.read(int(ins["dst"]), cols, steps=steps, pitch=int(ins["dst_pitch"]))
-    y = plan.write(int(ins["dst"]), cols, steps=steps, pitch=int(ins["dst_pitch"]))
+    y = _result(plan, ins, cols)
     assert held.source is not None
     if held.source.size != rows * cols:
         raise plan.trap(f"has {held.source.size} weights for {rows} x {cols} elements")
@@ -66,21 +65,33 @@ def mac(plan: Planner, ins: Instruction) -> Action:
     return narrowed(_mac_integer(plan, x, y, weight, scale, bias, accumulate), y)
 
 
+def _result(plan: Planner, ins: Instruction, cols: int) -> Access:
+    place = plan.update if ins["accumulate"] else plan.write
+    return place(int(ins["dst"]), cols, steps=str(ins["steps"]), pitch=int(ins["dst_pitch"]))
+
+
 def _mac_float(x: Access, y: Access, weight: Array, bias: Array | None, accumulate: bool) -> Action:
     # panels of about the same work, so that one is neither all overhead nor mostly padding
     height = PANEL
     while height > 32 and height * weight.size > PANEL_WORK:
         height //= 2
-    starts = None if bias is None else np.tile(bias, (height, 1))
+    dtype = np.float64 if x.slot.wide or y.slot.wide else np.float32
+    weight = weight.astype(dtype)
+    starts = None if bias is None else np.tile(bias.astype(dtype), (height, 1))
 
     def run(machine: Machine) -> None:
-        out = machine.panels(y, height)
-        if accumulate:
-            out += np.matmul(machine.panels(x, height), weight)
-        else:
-            np.matmul(machine.panels(x, height), weight, out=out)
+        value, out = machine.panels(x, height), machine.panels(y, height)
+        if value.dtype != dtype:
+            value = value.astype(dtype)
+        direct = out.dtype == dtype and not accumulate
+        product = out if direct else machine.scratch(0, out.shape, dtype)
+        np.matmul(value, weight, out=product)
         if starts is not None:
-            out += starts
+            product += starts
+        if accumulate:
+            out += product
+        elif not direct:
+            out[...] = product
 
     return run
 
@@ -150,14 +161,17 @@ def state_load(plan: Planner, ins: Instruction) -> Action:
 
 
 def state_store(plan: Planner, ins: Instruction) -> Action:
-    if plan.states != _state_access(plan, ins):
+    parts, cols, rows = shape = _state_access(plan, ins)
+    if plan.states != shape:
         raise plan.trap("takes states out of elements that do not hold them", hint="state.load first")
     target = plan.write(int(ins["dst"]), int(ins["words"]))
     worth = _gain(plan, plan.coming()) * state_unit(plan.arch.numbers)
 
     def run(machine: Machine) -> None:
-        value = np.stack(machine.states).transpose(2, 0, 3, 1)
-        machine.rows(target)[0] = (value if plan.ideal else value * worth).reshape(machine.batch, -1)
+        row = machine.rows(target)[0].reshape(machine.batch, parts, cols, rows)
+        for part, states in enumerate(machine.states):
+            value = states.transpose(1, 2, 0)
+            row[:, part] = value if plan.ideal else value * worth
 
     return run
 
@@ -167,9 +181,7 @@ def fri(plan: Planner, ins: Instruction) -> Action:
     held = plan.programmed(ins.mnemonic)
     cols, steps = int(held.ins["cols"]), str(ins["steps"])
     u = plan.read(int(ins["src"]), cols, steps=steps, pitch=int(ins["src_pitch"]))
-    if ins["accumulate"]:
-        plan.read(int(ins["dst"]), cols, steps=steps, pitch=int(ins["dst_pitch"]))
-    y = plan.write(int(ins["dst"]), cols, steps=steps, pitch=int(ins["dst_pitch"]))
+    y = _result(plan, ins, cols)
     element = _element(plan, held)
     if ins.mnemonic == "tri":
         if plan.ideal:
@@ -188,7 +200,7 @@ def _fri_float(ins: Instruction, e: Element, u: Access, y: Access) -> Action:
     reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
 
     def run(machine: Machine) -> None:
-        drive, out = machine.rows(u), machine.rows(y)
+        drive, out = machine.rows(u).astype(np.float64, copy=False), machine.rows(y)
         total = np.empty(drive.shape)
         for k in order(len(drive), reverse):
             states = machine.states
@@ -281,6 +293,8 @@ def _driven(
     numbers, ideal = plan.arch.numbers, plan.ideal
     reverse, before = bool(ins["reverse"]), bool(ins["before"])
     own = None if e is None else tuple(half.T for half in e.decay)
+    if ideal and own is not None and len(own) == 1 and (own[0] == own[0][:1, :1]).all():
+        own = (own[0][0, 0],)
     unit = None if e is None or ideal else e.decay_unit[0].T
     worth = np.ones(1) if e is None or ideal else e.gain.T
     count = state_unit(numbers) * worth
@@ -329,9 +343,12 @@ def _driven(
 
 
 def _widened(decay: Decay, machine: Machine, shape: tuple[int, ...]) -> Decay:
-    """The same decay for every sample, one array each: arithmetic is faster on equal shapes."""
+    """The same decay for every sample, one array each: arithmetic is faster on equal shapes, or with one number."""
     parts = []
     for index, part in enumerate(decay.parts):
+        if not part.ndim:
+            parts.append(part)
+            continue
         wide = machine.scratch(index, shape)
         wide[...] = part
         parts.append(wide)

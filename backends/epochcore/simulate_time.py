@@ -108,6 +108,10 @@ def pool(plan: Planner, ins: Instruction) -> Action:
             return
         match fn:
             case "sum":
+                if value.dtype != row.dtype:
+                    wide = machine.scratch(0, value.shape)
+                    wide[...] = value
+                    value = wide
                 for k in order(len(value), machine.backward):
                     row[0] += value[k]
                     if not plan.ideal:

@@ -29,6 +29,12 @@ def dst(plan: Planner, ins: Instruction, words: int) -> Access:
     return plan.write(int(ins["dst"]), words, steps=str(ins["steps"]))
 
 
+def common(*accesses: Access) -> type[np.floating[Any]]:
+    """The format to compute in: float32 where all buffers with a row a step are; single rows do not matter."""
+    many = [access.slot.wide for access in accesses if access.slot.steps != "one"]
+    return np.float32 if many and not any(many) else np.float64
+
+
 def const(plan: Planner, ins: Instruction) -> Action:
     values = np.asarray(plan.program.data[str(ins["src"])], np.float64).ravel()
     if values.size != int(ins["words"]):
@@ -45,14 +51,17 @@ def unary(plan: Planner, ins: Instruction) -> Action:
     words = int(ins["words"])
     x, fn = src(plan, ins, words), into(str(ins["fn"]))
     y = dst(plan, ins, words)
-    in_place = x.slot == y.slot
+    in_place, dtype = x.slot == y.slot, common(x, y)
 
     def run(machine: Machine) -> None:
         value, out = machine.rows(x), machine.rows(y)
-        if in_place:
-            value = machine.scratch(0, value.shape)
-            value[...] = out
-        fn(value, out, lambda index: machine.scratch(index, value.shape))
+        if in_place or value.dtype != dtype:
+            value = machine.scratch(0, value.shape, dtype)
+            value[...] = machine.rows(x)
+        result = out if out.dtype == dtype else np.empty(out.shape)
+        fn(value, result, lambda index: machine.scratch(index, value.shape, dtype))
+        if result is not out:
+            out[...] = result
 
     return finished(plan, run, y)
 
@@ -65,23 +74,36 @@ def _period(plan: Planner, ins: Instruction, name: str, words: int) -> int:
     return {"each": words, "one": 1, "tile": inner, "repeat": words // inner}[str(pattern)]
 
 
-def _operand(plan: Planner, ins: Instruction, name: str, words: int) -> Any:
-    """A function that gives the operand in a shape that broadcasts against (steps, batch, words)."""
-    access = src(plan, ins, _period(plan, ins, name, words), name)
-    pattern, inner = str(ins[f"{name}_pattern"]), int(ins["inner"])
-    if pattern in ("each", "one"):
-        return lambda machine: machine.rows(access)
-    if pattern == "tile":
-        if words % inner:
-            raise plan.trap(f"tiles {inner} words into {words}")
-        return lambda machine: np.tile(machine.rows(access), words // inner)
-    return lambda machine: np.repeat(machine.rows(access), inner, axis=-1)
+def _operands(plan: Planner, ins: Instruction, words: int) -> tuple[list[Any], Access, type[np.floating[Any]]]:
+    """For a and b, a function that gives the operand in a shape that broadcasts against (steps, batch, words); the
+    result; the format to compute in, which the operands have."""
+    accesses = [src(plan, ins, _period(plan, ins, name, words), name) for name in "ab"]
+    inner = int(ins["inner"])
+    if words % inner and "tile" in (ins["a_pattern"], ins["b_pattern"]):
+        raise plan.trap(f"tiles {inner} words into {words}")
+    y = dst(plan, ins, words)
+    dtype = common(*accesses, y)
+
+    def reader(access: Access, pattern: str) -> Any:
+        def read(machine: Machine) -> Array:
+            value = machine.rows(access).astype(dtype, copy=False)
+            match pattern:
+                case "tile":
+                    return np.tile(value, words // inner)
+                case "repeat":
+                    return np.repeat(value, inner, axis=-1)
+            return value
+
+        return read
+
+    readers = [reader(access, str(ins[f"{name}_pattern"])) for name, access in zip("ab", accesses, strict=True)]
+    return readers, y, dtype
 
 
 def binary(plan: Planner, ins: Instruction) -> Action:
     words = int(ins["words"])
-    a, b = (_operand(plan, ins, name, words) for name in "ab")
-    y, fn = dst(plan, ins, words), BINARY[str(ins["fn"])]
+    (a, b), y, _ = _operands(plan, ins, words)
+    fn = BINARY[str(ins["fn"])]
 
     ufunc: Any = fn
 
@@ -96,20 +118,20 @@ def binary(plan: Planner, ins: Instruction) -> Action:
 
 def gate(plan: Planner, ins: Instruction) -> Action:
     words = int(ins["words"])
-    a, b = (_operand(plan, ins, name, words) for name in "ab")
-    y, fn, sigmoid = dst(plan, ins, words), into(str(ins["fn"])), ins["fn"] == "sigmoid"
+    (a, b), y, dtype = _operands(plan, ins, words)
+    fn, sigmoid = into(str(ins["fn"])), ins["fn"] == "sigmoid"
 
     def run(machine: Machine) -> None:
         control = b(machine)
         if sigmoid:
-            divisor = machine.scratch(0, control.shape)
+            divisor = machine.scratch(0, control.shape, dtype)
             np.negative(control, out=divisor)
             np.exp(divisor, out=divisor)
             divisor += 1.0
             np.divide(a(machine), divisor, out=machine.rows(y))
             return
-        gated = machine.scratch(0, control.shape)
-        fn(control, gated, lambda index: machine.scratch(index, control.shape))
+        gated = machine.scratch(0, control.shape, dtype)
+        fn(control, gated, lambda index: machine.scratch(index, control.shape, dtype))
         np.multiply(a(machine), gated, out=machine.rows(y))
 
     return finished(plan, run, y)
@@ -134,9 +156,11 @@ def norm(plan: Planner, ins: Instruction) -> Action:
     x = src(plan, ins, words)
     par = plan.read(int(ins["par"]), 1 + 2 * size * affine)
     y = dst(plan, ins, words)
+    dtype = common(x, y)
 
     def run(machine: Machine) -> None:
-        value, p = machine.rows(x), machine.rows(par)[0, 0]
+        value, p = (machine.rows(access).astype(dtype, copy=False) for access in (x, par))
+        p = p[0, 0]
         grouped = value.reshape(*value.shape[:2], vectors, groups, size // groups)
         if layer:
             grouped = grouped - grouped.mean(-1, keepdims=True)

@@ -27,11 +27,13 @@ class Tile(Pass):
 
     A decay that follows the elapsed time stays in `tile.state` where a bank decays by itself; elsewhere it is
     computed, `exp(A delta dt)`, and drives `tile.recurrence`. `B` is folded into `C` for single-input systems whose
-    states nobody sees; `fold_input=false` keeps them apart.
+    states nobody sees; `fold_input=false` keeps them apart. `fold_output` folds `C` into `B` likewise, where the states
+    of a system all decay alike: one matrix then does for two.
     """
 
     name = "tile"
     fold_input: bool = True
+    fold_output: bool = False
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """Raises UserError for a continuous or dense system, and for complex values no real form is known for."""
@@ -45,7 +47,7 @@ class Tile(Pass):
 
     def _convert(self, t: Tiling, node: Node) -> None:
         if node.op.name == "ssm":
-            tile_ssm(t, node, self.fold_input)
+            tile_ssm(t, node, self.fold_input, self.fold_output)
         elif node.op.name in RULES:
             RULES[node.op.name](t, node)
         elif any(t.is_complex(v) for v in t.source.operands(node.name) if v is not None):

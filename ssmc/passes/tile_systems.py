@@ -19,14 +19,17 @@ from ssmc.statespace import StateSpace
 from ssmc.statespace.system import rates
 
 Array = NDArray[Any]
+ONE_DECAY = 1e-12  # relative to the kernel
 
 
-def tile_ssm(t: Tiling, node: Node, fold_input: bool) -> None:
+def tile_ssm(t: Tiling, node: Node, fold_input: bool, fold_output: bool) -> None:
     """One system. Raises UserError for a continuous one, and for a dense one that is not triangular."""
     system: StateSpace = node.op["system"]
     _check(t, node, system)
     ports = _ports(t, node, system)
     bits = node.op["weight_bits"]
+    if fold_output and bits is None and ports.x0 is None and not ports.last_used and _has_one_decay(system):
+        system = fold_c(system)
     single_input = system.B.shape[2] == 1
     if fold_input and bits is None and single_input and ports.x0 is None and not ports.last_used:
         system = fold_b(system)
@@ -57,6 +60,34 @@ def fold_b(system: StateSpace) -> StateSpace:
     Only where nobody sees the states and they start from zero.
     """
     return replace(system, B=np.ones_like(system.B, np.float64), C=system.C * system.B.swapaxes(1, 2))
+
+
+def fold_c(system: StateSpace) -> StateSpace:
+    """The same input-output behaviour with C = I: where all states of a group decay alike, C commutes with the decay.
+
+    `C x_k = a C x_{k-1} + C B u_k`: the outputs are states themselves, driven by `C B u`. Only where nobody sees the
+    states and they start from zero.
+    """
+    groups, high, _ = system.C.shape
+    same = np.repeat(system.A[:, :1], high, 1)
+    delta = system.delta if system.delta is None else system.delta[:, :1]
+    identity = np.broadcast_to(np.eye(high), (groups, high, high))
+    return replace(system, A=same, B=system.C @ system.B, C=identity, delta=delta)
+
+
+def _has_one_decay(system: StateSpace) -> bool:
+    """Real states, at least as many as outputs, with the same decay all over a group.
+
+    Decays may differ in their last digits, as long as that is nothing beside the kernel: a difference e moves a kernel
+    c a^k b by at most |c| |b| e / (1 - |a|) of its sum.
+    """
+    if system.is_complex or np.iscomplexobj(system.C) or not system.diagonal or system.C.shape[1] > system.states:
+        return False
+    decay = rates(system) if system.asynchronous else system.A
+    room = np.abs(decay[:, 0]) if system.asynchronous else np.abs(1.0 - np.abs(decay[:, 0]))
+    spread = np.abs(decay - decay[:, :1]).max(1)
+    moved = (np.abs(system.C) @ np.abs(system.B)).max((1, 2)) * spread
+    return bool((moved <= ONE_DECAY * room * np.abs(system.C @ system.B).max((1, 2))).all())
 
 
 def _check(t: Tiling, node: Node, system: StateSpace) -> None:
@@ -255,9 +286,10 @@ def read(t: Tiling, node: Node, system: StateSpace, ports: Ports, x: Value, bits
             blocks.append(block)
     blocks_or_whole = None if groups == 1 else blocks
     through = _through(t, node, system, ports, bits)
+    plain = np.array_equal(matrix, np.eye(count))
     if through is None:
-        return t.matmul(node, x, column_grid(matrix, bits), blocks=blocks_or_whole)
-    seen = t.matmul(node, x, column_grid(matrix, bits), ".read", blocks=blocks_or_whole)
+        return x if plain else t.matmul(node, x, column_grid(matrix, bits), blocks=blocks_or_whole)
+    seen = x if plain else t.matmul(node, x, column_grid(matrix, bits), ".read", blocks=blocks_or_whole)
     return t.binary(node, "add", seen, through)
 
 
