@@ -550,7 +550,9 @@ EPOCHCORE = InstructionSet(
     name="epochcore",
     version="1.0",
     doc="Load, compute, vector and store engines; one instruction covers a tile over a stretch of time. "
-    "The paper (arXiv 2507.21394) does not publish an instruction set: this one is ours.",
+    "The paper (arXiv 2507.21394) does not publish an instruction set: this one is ours. In an ideal program words are "
+    "float32 where the model's are, and float64 around states; in a realistic one words are float32, and the array "
+    "computes in the integers of its architecture file.",
     registers=REGISTERS,
     spaces=(
         Term("spad", "Scratchpad: streams, sequence values and constants, in words."),

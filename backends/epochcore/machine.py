@@ -88,7 +88,8 @@ class Machine:
         """One of `SCRATCH` arrays to work in, valid within one instruction; number `PAIR` is complex."""
         if index == PAIR:
             return self._scratch[index][: 2 * prod(shape)].view(np.complex128).reshape(shape)
-        return self._scratch[index].view(dtype)[: prod(shape)].reshape(shape)
+        words: Array = self._scratch[index].view(dtype)
+        return words[: prod(shape)].reshape(shape)
 
     def saturated(self, count: int) -> None:
         """Count numbers that were cut off to their range, by layer."""

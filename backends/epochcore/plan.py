@@ -116,15 +116,16 @@ Item = Loop | Do
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked program. `slots` in order of their numbers; `rates` the `rate` instruction of each register; `costs`
-    by batch and steps, as far as they have been asked for."""
+    """A checked program. `slots` in order of their numbers; `results` the buffers that an instruction writes, with
+    their addresses; `rates` the `rate` instruction of each register; `costs` by batch and steps, as far as they have
+    been asked for."""
 
     program: Program
     arch: Arch
     ideal: bool
     items: tuple[Item, ...]
     slots: tuple[Slot, ...]
-    addresses: tuple[tuple[Slot, int], ...]
+    results: Mapping[int, dict[int, Slot]]  # by instruction and address
     rates: Mapping[str, Instruction]
     costs: dict[tuple[int, int], Stats] = field(default_factory=dict)
     _memory: dict[tuple[Shape, ...], list[list[Array]]] = field(default_factory=dict)
@@ -165,6 +166,7 @@ class Planner:
     states: tuple[int, int, int] | None = None
     used: dict[int, Preload] = field(default_factory=dict)
     uses: dict[Use, None] = field(default_factory=dict)
+    results: dict[int, dict[int, Slot]] = field(default_factory=dict)
 
     # -- errors ----------------------------------------------------------------------------------------------
 
@@ -193,9 +195,12 @@ class Planner:
     def update(self, address: int, words: int, *, steps: str, pitch: int) -> Access:
         """Words that an instruction adds to. Raises UserError where nothing has written them."""
         access = self.read(address, words, steps=steps, pitch=pitch)
-        maker = next(b.maker for b in self.buffers if b.base <= address < b.end and b.slot is access.slot)
-        self.uses[Use(self.index, maker, writes=True)] = None
+        self._writes(next(b for b in self.buffers if b.base <= address < b.end and b.slot is access.slot))
         return access
+
+    def _writes(self, buffer: _Buffer) -> None:
+        self.uses[Use(self.index, buffer.maker, writes=True)] = None
+        self.results.setdefault(self.index, {})[buffer.base] = buffer.slot
 
     def write(
         self, address: int, words: int, *, steps: str = "one", pitch: int | None = None, shared: bool = False
@@ -215,7 +220,7 @@ class Planner:
                     buffer.written = [part]
                 elif part not in buffer.written:
                     buffer.written.append(part)
-                self.uses[Use(self.index, buffer.maker, writes=True)] = None
+                self._writes(buffer)
                 return Access(buffer.slot, offset, words)
         if words > pitch:
             raise self.trap(f"writes {words} words into rows of {pitch}")
@@ -232,7 +237,7 @@ class Planner:
         key = (address, pitch, steps, shared, wide)
         slot = self.slots.setdefault(key, Slot(len(self.slots), pitch, steps, shared, wide))
         self.buffers.append(_Buffer(address, end, slot, [(0, words)], self.index))
-        self.uses[Use(self.index, self.index, writes=True)] = None
+        self._writes(self.buffers[-1])
         return Access(slot, 0, words)
 
     # -- the array -------------------------------------------------------------------------------------------
@@ -340,8 +345,7 @@ def make_plan(program: Program, rules: Mapping[str, Rule]) -> Plan:
     if narrow:
         planner = Planner(program, arch, ideal, rules, narrow)
         items = tuple(planner.walk(0, end))
-    addresses = tuple((slot, address) for (address, *_), slot in planner.slots.items())
-    return Plan(program, arch, ideal, items, tuple(planner.slots.values()), addresses, planner.rates)
+    return Plan(program, arch, ideal, items, tuple(planner.slots.values()), planner.results, planner.rates)
 
 
 __all__ = ["Access", "Do", "Item", "Loop", "Plan", "Planner", "Preload", "Slot", "make_plan", "trap"]

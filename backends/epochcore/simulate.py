@@ -189,9 +189,7 @@ def _taps(plan: Plan) -> dict[int, list[Any]]:
     for tap in taps:
         words = prod(tap["shape"])
         steps = tap["steps"] if tap["kind"] == "stream" else "one"
-        for slot, base in plan.addresses:
-            if slot.steps == steps and base == tap["address"] and slot.pitch == words:
-                found.setdefault(tap["at"], []).append(
-                    (tap["layer"], Access(slot, 0, words), tap["shape"], tap["kind"])
-                )
+        slot = plan.results.get(tap["at"], {}).get(tap["address"])
+        if slot is not None and slot.steps == steps and slot.pitch == words:
+            found.setdefault(tap["at"], []).append((tap["layer"], Access(slot, 0, words), tap["shape"], tap["kind"]))
     return found

@@ -111,6 +111,43 @@ def test_states_that_somebody_sees_keep_their_b() -> None:
         assert [op for op in ops(result) if op != "output"] == ["take", "binary", "tile.state", "tile.matmul"]
 
 
+def one_decay(rng: np.random.Generator, outputs: int) -> StateSpace:
+    value = system(rng, 2, 3, 4, outputs, complex_=False)
+    return replace(value, A=np.repeat(value.A[:, :1], 3, 1))
+
+
+def test_states_of_one_decay_need_one_matrix() -> None:
+    for outputs, delta in ((1, None), (3, None), (2, 0.5)):
+        m = model(8)
+        value = one_decay(m.rng, outputs)
+        if delta is not None:
+            value = replace(value, A=-np.abs(value.A), delta=delta, asynchronous=True)
+        m.x = m.ssm(value, *([] if delta is None else [m.dt()]))
+        m.output(m.x, "y")
+        result = tiled(m, MACHINES["crossbar"], "tile{fold_output=true}")  # compared with the model
+        (state,) = result.nodes("tile.state")
+        assert state.op["decay"].array.size == 2 * outputs
+        drives = [n for n in result.nodes("tile.matmul") if not n.name.endswith(".through")]
+        assert len(drives) == 1
+
+
+def test_c_stays_where_decays_differ_or_somebody_sees_the_states() -> None:
+    def read(value: StateSpace, see: bool, text: str = "tile{fold_output=true}") -> bool:
+        m = model(8)
+        m.x = m.ssm(value)
+        if see:
+            m.output(Value(m.x.node, 1), "last", "state")
+        m.output(m.x, "y")
+        (state,) = tiled(m, MACHINES["crossbar"], text).nodes("tile.state")
+        return bool(state.op["decay"].array.size == value.A.size)
+
+    same, other = one_decay(model().rng, 2), system(model().rng, 2, 3, 4, 2, complex_=False)
+    assert not read(same, False)
+    assert read(same, True) and read(other, False) and read(same, False, "tile")
+    nearly = replace(same, A=same.A * [[1.0, 1 + 1e-9, 1.0]])
+    assert read(nearly, False) and not read(replace(same, A=same.A * [[1.0, 1 + 2.0**-52, 1.0]]), False)
+
+
 def test_elapsed_time_decays_in_volatile_banks_and_is_computed_elsewhere() -> None:
     for name, state in (("crossbar", "tile.state"), ("digital", "tile.recurrence"), ("systolic", "tile.recurrence")):
         result = PassManager("tile").run(build(2, [asynchronous]), Context(MACHINES[name]))
