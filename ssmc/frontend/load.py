@@ -25,9 +25,8 @@ from ssmc.frontend.merging import merge_duplicates
 from ssmc.frontend.model import SYSTEMS, Model, Proof, count_other_ops, describe_systems
 from ssmc.frontend.positions import LONGEST as LONGEST_TABLE
 from ssmc.frontend.positions import extend_tables
-from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, effect_of_fits, require, run_file, run_graph
+from ssmc.frontend.proving import Case, prove
 from ssmc.frontend.recurrence import State, lift_states
-from ssmc.frontend.reference import runner, step_through
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll
 from ssmc.frontend.statics import fold_statics
@@ -48,9 +47,8 @@ SIMPLIFICATIONS = (
     fuse_systems,
     recognise_registers,
 )
-BATCH, LENGTH, STEPS = 3, 11, 6
+BATCH, LENGTH = 3, 11
 LONGEST = 1 << 14
-ROOM = 30.0  # ours: how much more than the errors of its systems a model may be off
 
 
 @dataclass(eq=False)
@@ -312,7 +310,8 @@ class _Source:
         attempt.outputs = tuple(outputs)
         self._simplify(attempt)
         try:
-            self._prove(attempt)
+            attempt.proofs, notes = prove(self._case(attempt), BATCH, self.length)
+            attempt.notes += notes
         except UserError as error:
             attempt.failure = error
 
@@ -342,78 +341,16 @@ class _Source:
                 return replace(port, role="dt")
         return port
 
-    def _prove(self, attempt: _Attempt) -> None:
-        """The lifted graph against the file, in float64 and by onnxruntime, at two sizes where they are dynamic."""
-        dynamic_batch, dynamic_length = is_dynamic(self.types)
-        # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
-        allowed = max([self.tolerance, *(ROOM * lift.proof_error for lift in attempt.findings.lifts)])
-        sizes = [(BATCH, self.length)]
-        if attempt.form == "sequence" and (dynamic_batch or dynamic_length):
-            sizes.append((1 if dynamic_batch else BATCH, self.length + 6 if dynamic_length else self.length))
-        for number, (batch, length) in enumerate(sizes):
-            arrays = self._proof_inputs(attempt, batch, length, seed=7 + number)
-            batch, length = _sizes(attempt.inputs, arrays)
-            found = run_graph(attempt.graph, attempt.inputs, attempt.outputs, arrays)
-            exact = run_file(self.file, attempt.inputs, attempt.states, attempt.form, arrays)
-            exact = {port.name: exact[port.name] for port in attempt.outputs}
-            proofs = compare("the file in float64", found, exact, batch, length, allowed)
-            if not all(proof.passed for proof in proofs):
-                ports = attempt.inputs, attempt.outputs
-                effect = effect_of_fits(attempt.graph, attempt.findings.lifts, *ports, arrays, found)
-                proofs = compare("the file in float64", found, exact, batch, length, max(allowed, ROOM * effect))
-            attempt.proofs += proofs
-            require(attempt.proofs, str(self.path))
-            given = self._run(attempt, arrays)
-            broken = [name for name, array in given.items() if not np.isfinite(array).all()]
-            if broken:  # exp(-cumsum) and the like overflow in float32 where the recurrence does not
-                attempt.notes += (f"onnxruntime gives no finite numbers for {', '.join(broken)} at length {length}",)
-            given = {name: array for name, array in given.items() if name not in broken}
-            attempt.proofs += compare("onnxruntime", found, given, batch, length, RUNTIME_TOLERANCE)
-            require(attempt.proofs, str(self.path))
-
-    def _run(self, attempt: _Attempt, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        run = runner(str(self.path))
-        typed = {
-            port.name: arrays[port.name].astype(port.dtype if port.dtype not in ("?", "bfloat16") else np.float32)
-            for port in attempt.inputs
-            if port.name in arrays
-        }
-        try:
-            found = (
-                run(typed) if attempt.form == "sequence" else step_through(run, attempt.inputs, attempt.states, typed)
-            )
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                "onnxruntime cannot run the file at this size",
-                where=str(self.path),
-                why=str(error).splitlines()[0],
-                hint="the file declares dynamic axes that it does not support; export it at a fixed size",
-            ) from error
-        return {port.name: found[port.name] for port in attempt.outputs}
-
-    def _proof_inputs(self, attempt: _Attempt, batch: int, length: int, seed: int) -> dict[str, Any]:
-        shapes = concrete_shapes(self.types, batch, length)
-        point = sample_inputs(self.listing, shapes, self.types, seed)
-        arrays = {name: np.asarray(point[value]) for name, value in self.listing.inputs.items()}
-        if attempt.form == "sequence":
-            return arrays
-        rows = [sample_inputs(self.listing, shapes, self.types, seed + 31 * k) for k in range(STEPS)]
-        for port in attempt.inputs:
-            if port.name in attempt.states:
-                if len(port.axes) > len(port.shape):
-                    arrays[port.name] = arrays[port.name][None]
-                continue
-            steps = np.stack([np.asarray(row[self.listing.inputs[port.name]]) for row in rows])
-            arrays[port.name] = steps[None] if len(port.shape) < len(port.axes) - 1 else np.moveaxis(steps, 0, 1)
-        return arrays
-
-
-def _sizes(ports: tuple[Port, ...], arrays: Mapping[str, Any]) -> tuple[int, int]:
-    found = {"b": 1, "t": 1}
-    for port in ports:
-        for letter, size in zip(port.axes, np.shape(arrays[port.name]), strict=True):
-            if letter in found:
-                found[letter] = size
-    return found["b"], found["t"]
+    def _case(self, attempt: _Attempt) -> Case:
+        return Case(
+            self.path,
+            self.file,
+            self.types,
+            self.tolerance,
+            attempt.graph,
+            attempt.form,
+            attempt.inputs,
+            attempt.outputs,
+            attempt.states,
+            tuple(attempt.findings.lifts),
+        )

@@ -10,6 +10,7 @@ from onnx import external_data_helper, numpy_helper
 
 from ssmc.diagnostics import UserError
 
+MAX_BODIES = 1 << 11  # of Scan, Loop and If in a file (ours)
 MAX_ELEMENTS = 1 << 31  # protobuf itself ends at 2 GB; what claims more is damaged or hostile
 
 
@@ -24,6 +25,8 @@ def read_model(path: str | Path) -> onnx.ModelProto:
         raise UserError(f"there is no file '{file}'", hint="give the path of an .onnx file")
     data = file.read_bytes()
     model = _parse(data, file)
+    if len(_graphs(model.graph)) > MAX_BODIES:
+        raise UserError("there are too many subgraphs", where=str(file), hint=f"at most {MAX_BODIES}")
     _load_external(model, file)
     if model.functions:
         from onnx.inliner import inline_local_functions
@@ -131,3 +134,38 @@ def tensor_array(tensor: onnx.TensorProto, where: str = "") -> np.ndarray:
             why=str(error),
             hint="the file is damaged; export the model again",
         ) from None
+
+
+def holds(model: onnx.ModelProto, dtype: int) -> bool:
+    """Does the model store or compute anything of the element type?"""
+    for graph in _graphs(model.graph):
+        infos = (*graph.input, *graph.output, *graph.value_info)
+        if any(info.type.tensor_type.elem_type == dtype for info in infos):
+            return True
+        if any(tensor.data_type == dtype for tensor in graph.initializer):
+            return True
+        if any(a.t.data_type == dtype or _is_type(a, dtype) for node in graph.node for a in node.attribute):
+            return True
+    return False
+
+
+def widened(model: onnx.ModelProto, dtype: int) -> onnx.ModelProto:
+    """The model, changed in place, with float32 wherever it has the element type `dtype`."""
+    wide = onnx.TensorProto.FLOAT
+    for graph in _graphs(model.graph):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            if info.type.tensor_type.elem_type == dtype:
+                info.type.tensor_type.elem_type = wide
+        attributes = [a for node in graph.node for a in node.attribute]
+        for tensor in (*graph.initializer, *(a.t for a in attributes if a.type == onnx.AttributeProto.TENSOR)):
+            if tensor.data_type == dtype:
+                tensor.CopyFrom(numpy_helper.from_array(tensor_array(tensor).astype(np.float32), tensor.name))
+        for attribute in attributes:
+            if _is_type(attribute, dtype):
+                attribute.i = wide
+    return model
+
+
+def _is_type(attribute: onnx.AttributeProto, dtype: int) -> bool:
+    """Does the attribute name the element type?"""
+    return attribute.name in ("to", "dtype", "stash_type", "output_dtype") and attribute.i == dtype

@@ -218,5 +218,5 @@ def test_deeply_nested_subgraphs_end_in_a_message(tmp_path: Path) -> None:
     net = Net()
     x = net.input(["b", "t", 3])
     y = net.op("Add", x, net.op("If", net.const(np.asarray(True)), then_branch=inner, else_branch=inner))
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="too many subgraphs"):
         load_model(save(stepwise(net, x, y, 3), tmp_path))

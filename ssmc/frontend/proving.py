@@ -1,0 +1,161 @@
+"""The proof of a lift: the new graph against the file, in float64 and by onnxruntime, at every kind of size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.findings import Lift
+from ssmc.frontend.interface import concrete_shapes, is_dynamic, sample_inputs
+from ssmc.frontend.listing import Listing
+from ssmc.frontend.model import Proof
+from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, effect_of_fits, require, run_file, run_graph
+from ssmc.frontend.reference import runner, step_through
+from ssmc.interface import Port
+from ssmc.ir.graph import Graph
+from ssmc.ir.types import TensorType
+
+STEPS = 6  # of a one-step model
+MORE = 6  # steps more at the second length
+ROOM = 30.0  # ours: how much more than the errors of its systems a model may be off
+# What onnxruntime may be off, where a file computes in formats of less precision (ours: some tens of their epsilon).
+COARSE = {"float16": 3e-2, "bfloat16": 2e-1}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What is to be proved: `graph` is the model of `file`, whose inputs are of `types`."""
+
+    path: Path
+    file: Listing
+    types: Mapping[str, TensorType]
+    tolerance: float
+    graph: Graph
+    form: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    states: Mapping[str, str]
+    lifts: tuple[Lift, ...]
+
+
+def prove(case: Case, batch: int, length: int) -> tuple[list[Proof], tuple[str, ...]]:
+    """Proofs at `batch` and `length`, and at others where they are dynamic; and notes.
+
+    Raises UserError where the graph is not the model, or is it at the first size only.
+    """
+    dynamic_batch, dynamic_length = is_dynamic(case.types)
+    proofs, notes = _at(case, batch, length, 7)
+    require(proofs, str(case.path))
+    if case.form != "sequence" or not (dynamic_batch or dynamic_length):
+        return proofs, notes
+    other = (1 if dynamic_batch else batch, length + MORE if dynamic_length else length)
+    more, others = _at(case, *other, 8)
+    if not all(proof.passed for proof in more):
+        raise _right_at_one_size(case, more, (batch, length), other)
+    return proofs + more, tuple(dict.fromkeys(notes + others))
+
+
+def _right_at_one_size(case: Case, bad: list[Proof], first: tuple[int, int], other: tuple[int, int]) -> UserError:
+    """The error for a model that is the file's at the first size and not at the other: which of the two it is."""
+    what, here, there = "length", first[1], other[1]
+    if first[1] == other[1] or (first[0] != other[0] and _passes(case, first[0], other[1])):
+        what, here, there = "batch", first[0], other[0]
+    worst = max(bad, key=lambda proof: proof.error)
+    return UserError(
+        f"the file is another model at {what} {there} than at {what} {here}",
+        where=str(case.path),
+        why=f"lifted and proved at {what} {here}, its output '{worst.output}' is off by {worst.error:.1e} at {there}, "
+        f"compared with {worst.against}",
+        hint=f"the exporter has written the traced {what} into the file, though it declares it dynamic: export it with "
+        f"that {what} fixed, or so that nothing depends on it",
+    )
+
+
+def _passes(case: Case, batch: int, length: int) -> bool:
+    try:
+        return all(proof.passed for proof in _at(case, batch, length, 9)[0])
+    except UserError:
+        return False
+
+
+def _at(case: Case, batch: int, length: int, seed: int) -> tuple[list[Proof], tuple[str, ...]]:
+    """Proofs at one size, and notes."""
+    # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
+    allowed = max([case.tolerance, *(ROOM * lift.proof_error for lift in case.lifts)])
+    arrays = _proof_inputs(case, batch, length, seed)
+    batch, length = _sizes(case.inputs, arrays)
+    found = run_graph(case.graph, case.inputs, case.outputs, arrays)
+    exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
+    exact = {port.name: exact[port.name] for port in case.outputs}
+    proofs = compare("the file in float64", found, exact, batch, length, allowed)
+    if not all(proof.passed for proof in proofs):
+        effect = effect_of_fits(case.graph, case.lifts, case.inputs, case.outputs, arrays, found)
+        proofs = compare("the file in float64", found, exact, batch, length, max(allowed, ROOM * effect))
+    if not all(proof.passed for proof in proofs):
+        return proofs, ()
+    given = _run(case, arrays)
+    broken = [name for name, array in given.items() if not np.isfinite(array).all()]
+    notes: tuple[str, ...] = ()
+    if broken:  # exp(-cumsum) and the like overflow in float32 where the recurrence does not
+        notes = (f"onnxruntime gives no finite numbers for {', '.join(broken)} at length {length}",)
+    given = {name: array for name, array in given.items() if name not in broken}
+    return proofs + compare("onnxruntime", found, given, batch, length, _runtime_tolerance(case)), notes
+
+
+def _runtime_tolerance(case: Case) -> float:
+    """What onnxruntime may be off, by the coarsest format that the file computes in."""
+    used = {dtype for call in case.file.calls if call.kind != "Constant" for dtype in call.dtypes}
+    used |= {kind.dtype for kind in case.types.values()} | {port.dtype for port in case.outputs}
+    return max([RUNTIME_TOLERANCE, *(COARSE[dtype] for dtype in used & COARSE.keys())])
+
+
+def _run(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    run = runner(str(case.path))
+    typed = {
+        port.name: arrays[port.name].astype(port.dtype if port.dtype not in ("?", "bfloat16") else np.float32)
+        for port in case.inputs
+        if port.name in arrays
+    }
+    try:
+        found = run(typed) if case.form == "sequence" else step_through(run, case.inputs, case.states, typed)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            "onnxruntime cannot run the file at this size",
+            where=str(case.path),
+            why=str(error).splitlines()[0],
+            hint="the file declares dynamic axes that it does not support; export it at a fixed size",
+        ) from error
+    return {port.name: found[port.name] for port in case.outputs}
+
+
+def _proof_inputs(case: Case, batch: int, length: int, seed: int) -> dict[str, Any]:
+    shapes = concrete_shapes(case.types, batch, length)
+    point = sample_inputs(case.file, shapes, case.types, seed)
+    arrays = {name: np.asarray(point[value]) for name, value in case.file.inputs.items()}
+    if case.form == "sequence":
+        return arrays
+    rows = [sample_inputs(case.file, shapes, case.types, seed + 31 * k) for k in range(STEPS)]
+    for port in case.inputs:
+        if port.name in case.states:
+            if len(port.axes) > len(port.shape):
+                arrays[port.name] = arrays[port.name][None]
+            continue
+        steps = np.stack([np.asarray(row[case.file.inputs[port.name]]) for row in rows])
+        arrays[port.name] = steps[None] if len(port.shape) < len(port.axes) - 1 else np.moveaxis(steps, 0, 1)
+    return arrays
+
+
+def _sizes(ports: tuple[Port, ...], arrays: Mapping[str, Any]) -> tuple[int, int]:
+    found = {"b": 1, "t": 1}
+    for port in ports:
+        for letter, size in zip(port.axes, np.shape(arrays[port.name]), strict=True):
+            if letter in found:
+                found[letter] = size
+    return found["b"], found["t"]
