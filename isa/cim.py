@@ -147,9 +147,10 @@ _CROSSBAR = (
             _index("col", "First column of weights."),
             _data("weights", "(rows, columns) of what the conductances shall mean."),
             _data("scale", "(columns,) weight that full conductance stands for."),
+            _flag("erase", "Cells that hold something are written again."),
         ),
         "programming",
-        "Write weights into an array, each as a differential pair of devices.",
+        "Write weights into an array, each as a differential pair of devices; once, or again before a sweep.",
     ),
     InstructionSpec(
         "mvm",

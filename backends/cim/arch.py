@@ -64,6 +64,11 @@ class Crossbar(Part):
         "analog inputs). norm: the same where it carries one, else `adc_norms` times the 2-norm of the column with the "
         "largest one (clips rarely; clips are counted)."
     )
+    reloads: bool = Field(
+        default=False,
+        description="Where a model takes more arrays or states than the chip has, they are written again between "
+        "sweeps over the whole sequence; else such a model does not fit.",
+    )
     adc_norms: Positive = Field(default=2.0, description="Range of the policy 'norm', in column norms.")
 
     @model_validator(mode="after")
@@ -136,6 +141,9 @@ class Timing(Part):
     dac_cycles: Whole = Field(description="Settling of the DACs.")
     read_cycles: Count = Field(description="Read pulse of an array.")
     adc_cycles: Count = Field(description="One conversion of an ADC.")
+    program_cycles: Count = Field(
+        default=1000, description="Writing and verifying the devices of one row of an array (ours: ten pulses of 1 us)."
+    )
     latency_share: Positive = Field(
         description="Part of the smallest time constant that an event's latency may take before a run says so."
     )

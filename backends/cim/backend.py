@@ -62,14 +62,15 @@ class CimBackend:
             arrays=arch.arrays,
             cells_per_weight=arch.crossbar.cells_per_weight,
             banks=(
-                StateBank("volatile", arch.mesh.cores * arch.volatile.per_core, decay_only=True),
-                StateBank("digital", arch.mesh.cores * arch.digital.per_core, computed_decay=True),
+                volatile_bank(arch, ideal=ideal),
+                StateBank("digital", arch.mesh.cores * arch.digital.per_core, computed_decay=True, timed_decay=True),
             ),
             weight_bits=None if ideal else weight_bits(arch),
             decay_levels=None if ideal else arch.volatile.time_constants,
             converters=None if ideal else converters(arch),
             arrays_per_core=arch.crossbar.per_core,
             mesh_width=arch.mesh_width,
+            reloads=arch.crossbar.reloads,
         )
 
     def pipeline(self, arch: Architecture, *, ideal: bool) -> str:
@@ -109,6 +110,14 @@ class CimBackend:
         if settings.noise is None:
             return bool(program.meta.get("ideal")), arch.devices
         return settings.noise == "ideal", preset(settings.noise, arch.devices)
+
+
+def volatile_bank(arch: Architecture, *, ideal: bool) -> StateBank:
+    count, unit = arch.mesh.cores * arch.volatile.per_core, arch.time.step_seconds
+    if ideal:
+        return StateBank("volatile", count, decay_only=True)
+    fastest, slowest = unit / arch.volatile.tau_min, unit / arch.volatile.tau_max
+    return StateBank("volatile", count, decay_only=True, fastest=fastest, slowest=slowest)
 
 
 def converters(arch: Architecture) -> Converters:

@@ -67,20 +67,20 @@ class Nodes:
 
 
 def take_nodes(state: Lowering, bank: str, states: int, *, pairs: bool = False) -> Nodes:
-    """Nodes for so many states. Raises Misfit where the whole chip has too few left."""
-    arch, home = state.arch, state.core
+    """Nodes for so many states; each load has the whole bank. Raises Misfit where the whole chip has too few left."""
+    arch, home, kind = state.arch, state.core, f"{bank} {state.load}"
     bound = arch.volatile.per_core if bank == VOLATILE else arch.digital.per_core
     each, start, shares = 2 if pairs else 1, 0, []
     for core in sorted(range(arch.mesh.cores), key=lambda core: (arch.hops(home, core), core)):
-        left = bound - (state.codes[core].counters.get(bank, 0) if core in state.codes else 0)
+        left = bound - (state.codes[core].counters.get(kind, 0) if core in state.codes else 0)
         count = min(states - start, left // each)
         if count > 0:
-            first = state.code(core).serial(bank, count * each)
+            first = state.code(core).serial(kind, count * each)
             shares.append(Share(core, first, start, start + count))
             start += count
         if start == states:
             return Nodes(bank, home, tuple(shares), states if pairs else 0)
-    used = sum(code.counters.get(bank, 0) for code in state.codes.values())
+    used = sum(code.counters.get(kind, 0) for code in state.codes.values())
     raise Misfit(
         f"{bank} state nodes",
         used + (states - start) * each,

@@ -7,7 +7,7 @@ kept whole and read backwards in another sweep, two stages later; so is a stream
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ssmc.diagnostics import UserError
@@ -39,17 +39,19 @@ class Context:
 def place_in_time(graph: Graph) -> dict[Value, Context]:
     """The context of every value of a tile graph. Raises UserError for a rate that is no 1/n."""
     found: dict[Value, Context] = {}
+    loads: Mapping[str, int] = graph.attributes.get("loads", {})
     for node in graph.nodes():
         operands = [None if value is None else found[value] for value in graph.operands(node.name)]
-        for index, context in enumerate(_results(node, operands)):
+        for index, context in enumerate(_results(node, operands, loads.get(node.name, 0))):
             found[Value(node.name, index)] = context
     return found
 
 
-def work_context(node: Node, operands: Sequence[Context | None]) -> Context:
-    """Where a node does its work: as its latest operand, streams in a sweep."""
+def work_context(node: Node, operands: Sequence[Context | None], load: int = 0) -> Context:
+    """Where a node does its work: as its latest operand, streams in a sweep; when its load is there."""
     present = [context for context in operands if context is not None]
     stage = max((context.stage for context in present), default=0)
+    stage = max(stage, 2 * load)
     streams = [context for context in present if context.streams]
     if not streams:
         return Context(stage)
@@ -60,7 +62,7 @@ def work_context(node: Node, operands: Sequence[Context | None]) -> Context:
     return Context(stage, streams[0].stride, max(context.offset for context in streams))
 
 
-def _results(node: Node, operands: Sequence[Context | None]) -> tuple[Context, ...]:
+def _results(node: Node, operands: Sequence[Context | None], load: int) -> tuple[Context, ...]:
     op = node.op
     match op.name:
         case "input":
@@ -80,7 +82,7 @@ def _results(node: Node, operands: Sequence[Context | None]) -> tuple[Context, .
             value, like = operands[0], operands[1]
             assert value is not None and like is not None
             return (Context(max(value.stage + 1, like.stage), like.stride, like.offset),)
-    work = work_context(node, operands)
+    work = work_context(node, operands, load)
     y = work.resweep() if op.get("reverse") else work
     return (y, work.after)[: len(node.types)]
 

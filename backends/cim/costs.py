@@ -96,8 +96,10 @@ def _line(item: Item, arch: Architecture, data: Data) -> Cost:
 
 
 def _program(item: Item, arch: Architecture, data: Data) -> Cost:
-    devices = _devices(arch) * int(data[item.text("weights")].size)
-    return Cost(1, devices * arch.energy.program_device)
+    """Row after row: the devices of a row are written and verified together."""
+    weights = data[item.text("weights")]
+    energy = _devices(arch) * int(weights.size) * arch.energy.program_device
+    return Cost(int(weights.shape[0]) * arch.timing.program_cycles, energy)
 
 
 def _devices(arch: Architecture) -> int:

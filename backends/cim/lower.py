@@ -37,7 +37,7 @@ def lower(graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
         state.loc = len(state.locs)
         state.locs.append(Loc(node.name, node.op.name, node.provenance))
         operands = [None if v is None else state.contexts[v] for v in graph.operands(node.name)]
-        rule(state, node, work_context(node, operands))
+        rule(state, node, work_context(node, operands, state.load))
         _tap(state, node)
     return _program(state, ideal)
 

@@ -94,6 +94,16 @@ class Lowering:
         return any(node.place is not None and node.place.unit > 0 for node in self.graph.nodes())
 
     @property
+    def reloaded(self) -> bool:
+        """Whether arrays are written again between sweeps."""
+        return any(self.graph.attributes.get("loads", {}).values())
+
+    @property
+    def load(self) -> int:
+        """Which load of weights and states the node belongs to."""
+        return int(self.graph.attributes.get("loads", {}).get(self.node.name, 0))
+
+    @property
     def where(self) -> str:
         origin = f" (from {', '.join(self.node.provenance[:3])})" if self.node.provenance else ""
         return f"node '{self.node.name}'{origin}"

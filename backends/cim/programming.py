@@ -56,9 +56,11 @@ def program(core: Core, code: Item) -> None:
         core.arrays[number] = blank(core.arch, ideal=core.ideal)
     array: CrossbarArray = core.arrays[number]
     region = slice(row, row + rows), slice(col, col + cols)
-    if not np.isnan(array.weight[region]).all():
+    again = code.flag("erase")
+    if not again and not np.isnan(array.weight[region]).all():
         raise Trap(
-            f"array {number} is programmed twice at row {row}, column {col}", hint="give each weight its own cell"
+            f"array {number} is programmed twice at row {row}, column {col}",
+            hint="give each weight its own cell, or set 'erase'",
         )
     array.weight[region], array.scale[region] = weights, scale
     array.version += 1
@@ -71,7 +73,8 @@ def program(core: Core, code: Item) -> None:
     def drawn(what: str) -> Array:
         """Every device has its own numbers, wherever a block begins."""
         numbers = device_uniforms if what == "stuck" else device_normals
-        every = numbers(key_of(core.seed, what, core.number, number), int(np.prod(shape)))
+        write = (code.index,) if again and what != "stuck" else ()  # each write errs anew
+        every = numbers(key_of(core.seed, what, core.number, number, *write), int(np.prod(shape)))
         return np.asarray(every.reshape(shape)[part])
 
     g = written(weights / scale, box, devices, drawn("program") if devices.programming != "none" else None)

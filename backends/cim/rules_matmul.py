@@ -96,6 +96,7 @@ def _products(
     if accumulate:
         state.emit(work, "fill", on=core, dst=y, words=vectors * cols)
     for piece in pieces:
+        _program(state, piece, core)
         columns = (piece.n0, piece.n1)
         state.emit(
             work,
@@ -113,7 +114,6 @@ def _products(
             **_ranges(state, piece),
         )
         written.add(columns)
-        _program(state, piece, core)
     return [(0, cols)] if accumulate else _columns(pieces)
 
 
@@ -142,20 +142,17 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
         )
     block = weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]
     label = f"r{piece.k0}c{piece.n0}"
-    state.code(core).setup.append(
-        Virtual(
-            "program",
-            Context(0),
-            {
-                "array": piece.unit % box.per_core,
-                "row": piece.row,
-                "col": col,
-                "weights": state.constant(f"weights.{label}", block),
-                "scale": state.constant(f"scale.{label}", full_scale(weight, piece)),
-            },
-            state.loc,
-        )
-    )
+    operands: dict[str, Any] = {
+        "array": piece.unit % box.per_core,
+        "row": piece.row,
+        "col": col,
+        "weights": state.constant(f"weights.{label}", block),
+        "scale": state.constant(f"scale.{label}", full_scale(weight, piece)),
+    }
+    if state.reloaded:
+        state.emit(Context(2 * state.load), "program", on=core, erase=True, **operands)
+    else:
+        state.code(core).setup.append(Virtual("program", Context(0), operands, state.loc))
 
 
 def _remote(

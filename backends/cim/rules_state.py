@@ -180,14 +180,25 @@ def _padded(state: Lowering, context: Context, slot: Slot, words: int, total: in
 def _preset(state: Lowering, node: Node, work: Context, nodes: Nodes, given: int) -> None:
     """Initial states, where the op has them; `given` words, zeros in further nodes."""
     slot = {"tile.state": 2, "tile.recurrence": 2, "tile.ssm": 1, "spike": 1}[node.op.name]
-    if not state.has(slot):
-        return
     before = Context(work.stage - 1)
+    if not state.has(slot):
+        if state.load:
+            _emptied(state, before, nodes)
+        return
     x0 = _padded(state, before, state.read(slot, before), given, sum(nodes.words(share) for share in nodes.shares))
     for share in nodes.shares:
         part = nodes.there(state, before, x0, share)
         words = nodes.words(share)
         state.emit(before, "preset", on=share.core, src=part, words=words, node=share.first, bank=nodes.bank)
+
+
+def _emptied(state: Lowering, context: Context, nodes: Nodes) -> None:
+    """Nodes that the states of an earlier sweep have left begin at zero."""
+    for share in nodes.shares:
+        words = nodes.words(share)
+        zeros = state.new(words, share.core)
+        state.emit(context, "fill", on=share.core, dst=zeros, words=words)
+        state.emit(context, "preset", on=share.core, src=zeros, words=words, node=share.first, bank=nodes.bank)
 
 
 def _standing(state: Lowering, context: Context, nodes: Nodes, words: int) -> Slot:

@@ -13,6 +13,7 @@ import numpy as np
 from backends.cim.arch import Architecture
 from backends.cim.costs import cost
 from backends.cim.decode import Item, cores, decode
+from backends.cim.reloading import reloading
 from backends.cim.timing import Schedule, rounds, schedule
 from isa import Program
 from ssmc.target import LayerStats, Stats
@@ -124,6 +125,7 @@ def _notes(
         "idle_watts": len(cores(program)) * arch.energy.core_idle_watts,
         "programming_joules": _programming(program, arch),
     }
+    notes |= reloading(program, arch)
     tau = smallest_tau(program, arch)
     if tau is not None:
         notes["smallest_tau_seconds"] = tau

@@ -62,7 +62,7 @@ def objection(bank: StateBank, want: Demand, machine: Machine) -> str:
         return f"it holds {'liquid' if bank.liquid else 'linear'} systems"
     if want.poles is None:
         return "" if bank.computed_decay else "it takes no computed decay"
-    if want.asynchronous and not bank.decay_only:
+    if want.asynchronous and not (bank.decay_only or bank.timed_decay):
         return "it does not decay with the elapsed time"
     if not bank.decay_only:
         return ""
@@ -73,6 +73,12 @@ def objection(bank: StateBank, want: Demand, machine: Machine) -> str:
         return f"it can only decay, and {(size >= 1).sum()} of {size.size} states do not: Abar = {told}"
     if (size == 0).any():
         return f"it cannot forget at once, and {(size == 0).sum()} of {size.size} states do (Abar = 0)"
+    rates = -np.log(size)
+    if rates.max(initial=0.0) > bank.fastest * (1 + 1e-9) or rates.min(initial=np.inf) < bank.slowest * (1 - 1e-9):
+        return (
+            f"its time constants lie between {1 / bank.fastest:.4g} and {1 / bank.slowest:.4g} steps, and the layer's "
+            f"between {1 / rates.max():.4g} and {1 / rates.min():.4g}"
+        )
     levels = np.unique(np.round(np.log(size), 12)).size
     if machine.decay_levels is not None and levels > machine.decay_levels:
         return f"it has {machine.decay_levels} decays, and the layer {levels}; share-decays brings them down"

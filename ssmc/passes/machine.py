@@ -13,7 +13,8 @@ class StateBank:
     `decay_only`: the state can only shrink, 0 < |Abar| < 1 (volatile devices). `computed_decay`: takes a decay
     that is streamed (`tile.recurrence`). `fused`: holds B, C and D of single-input systems too (`tile.ssm`);
     `liquid`: those whose drive adds to their decay, and no others.
-    `native_complex`: one place holds a complex state.
+    `native_complex`: one place holds a complex state. `timed_decay`: a digital bank that computes the decay of an
+    elapsed time. `fastest` and `slowest` bound `-ln |Abar|` of a step that it can be made for.
     """
 
     kind: str
@@ -23,6 +24,9 @@ class StateBank:
     fused: bool = False
     liquid: bool = False
     native_complex: bool = False
+    timed_decay: bool = False
+    fastest: float = float("inf")
+    slowest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Machine:
     `arrays` is how many weight arrays are resident (None: reloaded at will). `banks` stand in order of
     preference. Bits are None where numbers are not rounded, `converters` where
     there are none. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row by row (None: one core).
+    `reloads`: where a model takes more than there is, arrays may be written again between sweeps over the sequence.
     """
 
     target: str
@@ -55,3 +60,4 @@ class Machine:
     converters: Converters | None = None
     arrays_per_core: int | None = None
     mesh_width: int | None = None
+    reloads: bool = False

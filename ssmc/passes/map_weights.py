@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +11,12 @@ from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, Piece
 from ssmc.passes.banks import Demand, demand, objection
 from ssmc.passes.base import Context, Pass
+from ssmc.passes.loads import fill_loads, needs_loads, sweeps_forward, told
 from ssmc.passes.machine import Machine
 from ssmc.passes.packing import pack
 from ssmc.passes.pieces import weights_per_array
 from ssmc.passes.placement import homes_of, place, traffic
+from ssmc.passes.split_states import split_states
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,10 @@ class MapWeights(Pass):
 
     Pieces share arrays in disjoint rectangles (see `packing`), and the arrays of layers that talk much lie on cores
     that stand close together (see `placement`). Where arrays are reloaded at will (`machine.arrays` is None) every
-    piece is its own unit, in order. States go to the first bank that can hold them, in the machine's order of
+    piece is its own unit, in order. Where a machine that reloads has too few for the whole model, what does not fit
+    waits for the next sweep over the sequence (see `loads`; graph attribute loads {"node": load}).
+
+    States go to the first bank that can hold them, in the machine's order of
     preference; a state piece's unit is the bank's index, its row the first state node there.
     """
 
@@ -36,9 +41,27 @@ class MapWeights(Pass):
         """Raises Misfit where arrays or state nodes do not suffice, UserError for states that no bank can hold."""
         machine = context.require_machine(self)
         out = graph.copy()
-        _place_weights(out, machine, context, self)
-        _place_states(out, machine, context, self)
+        loads: Mapping[str, int] = {}
+        if machine.reloads and _too_large(out, machine) and sweeps_forward(out):
+            split_states(out, machine)
+            loads = fill_loads(out, machine)
+            out.attributes["loads"] = dict(loads)
+            context.note(self, "", told(loads, _weights(out)))
+        else:
+            _place_weights(out, machine, context, self)
+        _place_states(out, machine, context, self, loads)
         return out
+
+
+def _too_large(graph: Graph, machine: Machine) -> bool:
+    """Whether the arrays or the state nodes do not suffice for the whole model at once."""
+    sizes = [(p.k1 - p.k0, p.n1 - p.n0) for node in graph.nodes("tile.matmul") for p in node.op["pieces"]]
+    _, needed = pack([sizes], *weights_per_array(machine))
+    return needed > (machine.arrays or 0) or needs_loads(graph, machine)
+
+
+def _weights(graph: Graph) -> int:
+    return sum((p.k1 - p.k0) * (p.n1 - p.n0) for node in graph.nodes("tile.matmul") for p in node.op["pieces"])
 
 
 def _place_weights(graph: Graph, machine: Machine, context: Context, pass_: Pass) -> None:
@@ -111,10 +134,11 @@ def _too_many_arrays(graph: Graph, machine: Machine, needed: int, nodes: Iterabl
     )
 
 
-def _place_states(graph: Graph, machine: Machine, context: Context, pass_: Pass) -> None:
-    """Node by node, each to the first bank that can hold all its states and has room for them."""
-    used = [0] * len(machine.banks)
+def _place_states(graph: Graph, machine: Machine, context: Context, pass_: Pass, loads: Mapping[str, int]) -> None:
+    """Node by node, each to the first bank that can hold all its states and has room for them in the node's load."""
+    every: dict[int, list[int]] = {}
     for node in graph.nodes("tile.state", "tile.recurrence", "tile.ssm"):
+        used = every.setdefault(loads.get(node.name, 0), [0] * len(machine.banks))
         want = demand(node)
         index = _bank(machine, used, node, want)
         bank = machine.banks[index]

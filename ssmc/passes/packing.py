@@ -51,13 +51,16 @@ class Packing:
     cols: int
     shelves: list[_Shelf] = field(default_factory=list)
 
-    def add(self, height: int, width: int) -> tuple[int, int, int]:
-        """(array, first row, first column): in the youngest array that has room, for its neighbours' sake."""
+    def add(self, height: int, width: int, most: int | None = None) -> tuple[int, int, int] | None:
+        """(array, first row, first column): in the youngest array that has room, for its neighbours' sake; None where
+        that would take more than `most` arrays."""
         for unit in range(len(self.shelves) - 1, -1, -1):
             found = self.shelves[unit].best(height, width)
             if found is not None:
                 break
         else:
+            if most is not None and len(self.shelves) >= most:
+                return None
             unit, found = len(self.shelves), (0, 0, 0)
             self.shelves.append(_Shelf([(0, 0, self.rows, self.cols)]))
         _, row, col = found
@@ -72,6 +75,8 @@ def pack(groups: Iterable[list[tuple[int, int]]], rows: int, cols: int) -> tuple
     for group in groups:
         found: dict[int, tuple[int, int, int]] = {}
         for i in sorted(range(len(group)), key=lambda i: (-group[i][0] * group[i][1], -max(group[i]))):
-            found[i] = packing.add(*group[i])
+            place = packing.add(*group[i])
+            assert place is not None
+            found[i] = place
         places.append([found[i] for i in range(len(group))])
     return places, len(packing.shelves)

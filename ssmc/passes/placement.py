@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -15,7 +15,7 @@ ROUNDS = 20
 
 def traffic(graph: Graph, homes: Mapping[str, int], units: Mapping[str, list[int]], per_core: int) -> Traffic:
     """Words that cores send each other in a step: along the graph's edges, and to matrices on several cores."""
-    found: Counter[tuple[int, int]] = Counter()
+    found: dict[tuple[int, int], float] = defaultdict(float)
 
     def add(a: int, b: int, words: float) -> None:
         if a != b:
