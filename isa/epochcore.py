@@ -170,14 +170,14 @@ ARRAY = (
     InstructionSpec(
         "state.load",
         0x31,
-        (SRC, _words("Words of the states: columns times rows, by columns; twice that where complex.")),
+        (SRC, _words("Words of the states: columns times rows, by columns; twice that where complex.", bits=22)),
         "compute",
         "Put states into the processing elements.",
     ),
     InstructionSpec(
         "state.store",
         0x32,
-        (DST, _words("Words of the states, as in `state.load`.")),
+        (DST, _words("Words of the states, as in `state.load`.", bits=22)),
         "compute",
         "Take the states out of the processing elements.",
     ),
@@ -540,7 +540,7 @@ TIME = (
     InstructionSpec(
         "fill",
         0x57,
-        (DST, _words("Words."), Field("value", Kind.FLOAT, 32, "The number.", default=0.0)),
+        (DST, _words("Words.", bits=22), Field("value", Kind.FLOAT, 32, "The number.", default=0.0)),
         "vector",
         "Set one row to a number.",
     ),

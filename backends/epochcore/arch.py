@@ -39,6 +39,11 @@ class Array(Part):
     port_words_in: Count = Field(description="words that enter the array's edges in a cycle")
     port_words_out: Count = Field(description="words that leave the array's edge in a cycle")
     shadow: bool = Field(description="whether parameters can be shifted in while the array computes")
+    handover_steps: Annotated[int, Field(ge=0, le=4096)] = Field(
+        default=0,
+        description="steps after which an engine's result can be read while the rest of it is under way; passes of the "
+        "array then follow each other without draining (0: an instruction waits for whole ones)",
+    )
 
 
 class Numbers(Part):
@@ -74,6 +79,10 @@ class Memory(Part):
         description="words for streams, states and constants"
     )
     parameter_words: Annotated[int, Field(ge=1, le=2**26)] = Field(description="words for the array's parameters")
+    stream_words: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="words in which streams between two loops over time stay on the chip; the rest is in DRAM",
+    )
 
 
 class Dram(Part):
@@ -86,7 +95,8 @@ class Dram(Part):
 class Vector(Part):
     """The vector unit at the array's edge."""
 
-    width: Count = Field(description="words in a cycle")
+    width: Count = Field(description="words in a cycle, of one instruction")
+    pipes: Count = Field(default=1, description="instructions under way at once, where engines hand over step by step")
     latency_cycles: Annotated[int, Field(ge=0)] = Field(description="clock cycles from first word in to first word out")
     function_passes: Count = Field(description="passes of a look-up function (exp, GELU, division) over a vector")
 

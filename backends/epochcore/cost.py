@@ -28,22 +28,28 @@ DRIVEN_MACS = {False: 1, True: 4}
 
 @dataclass(frozen=True)
 class Cost:
-    """`engine` is busy for `cycles`; `events` counts what energy is charged for (see `energy`), `macs` useful ones."""
+    """`engine` is busy for `cycles`; `events` counts what energy is charged for (see `energy`), `macs` useful ones.
+
+    `latency` is what of the cycles is filling and draining: a next instruction could overlap it (see `handover`).
+    """
 
     engine: str
     cycles: int
     macs: int
     events: Mapping[str, int]
+    latency: int = 0
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the cost of an instruction depends on besides itself: its steps, the array's preload, constant sizes."""
+    """What the cost of an instruction depends on besides itself: its steps, the array's preload, constant sizes,
+    and of a stream's steps those that stay on the chip."""
 
     arch: Arch
     steps: int
     preload: Instruction | None
     bytes_of: Mapping[str, int]
+    on_chip: int = 0
 
 
 Rule = Callable[[Instruction, Context], Cost]
@@ -56,12 +62,17 @@ def _dma(engine: str, size: int, words: int, arch: Arch) -> Cost:
     if not size:
         return Cost(engine, 0, 0, {})
     cycles = arch.dram.latency_cycles + int(-(-size // arch.dram_bytes_per_cycle))
-    return Cost(engine, cycles, 0, Counter(dram_bytes=size, scratchpad_words=words))
+    return Cost(engine, cycles, 0, Counter(dram_bytes=size, scratchpad_words=words), arch.dram.latency_cycles)
 
 
 def _stream(ins: Instruction, at: Context) -> Cost:
-    words = int(ins["words"]) * at.steps
-    return _dma(ins.mnemonic, words * at.arch.memory.word_bits // 8, words, at.arch)
+    near, far = int(ins["words"]) * at.on_chip, int(ins["words"]) * (at.steps - at.on_chip)
+    cost = _dma(ins.mnemonic, far * at.arch.memory.word_bits // 8, far, at.arch)
+    if not near:
+        return cost
+    cycles = cost.cycles + ceil_div(near, at.arch.vector.width)
+    events = Counter(cost.events) + Counter(scratchpad_words=2 * near)
+    return Cost(ins.mnemonic, cycles, 0, events, cost.latency)
 
 
 def _const(ins: Instruction, at: Context) -> Cost:
@@ -73,7 +84,7 @@ def _fetch(ins: Instruction, at: Context) -> Cost:
     size = at.bytes_of[str(ins["src"])]
     cost = _dma("load", size, 0, at.arch)
     words = ceil_div(size * 8, at.arch.memory.word_bits)
-    return Cost("load", cost.cycles, 0, Counter(dram_bytes=size, parameter_words=words))
+    return Cost("load", cost.cycles, 0, Counter(dram_bytes=size, parameter_words=words), cost.latency)
 
 
 # -- array -----------------------------------------------------------------------------------------------------
@@ -92,7 +103,9 @@ def _preload(ins: Instruction, at: Context) -> Cost:
     each = 1 if ins["mode"] == "mac" else 2 if ins["complex"] else 1
     each *= 3 if ins["mode"] in ("fri", "tri") else 1
     wide = ceil_div(each * at.arch.array.cols, at.arch.array.port_words_in)
-    return Cost("preload", at.arch.array.rows * max(1, wide), 0, Counter(parameter_words=weights * each))
+    # states lie in the rows next to the edge: no more rows than are in use are shifted in
+    rows = at.arch.array.rows if ins["mode"] == "mac" else int(ins["rows"]) * (at.arch.gang if ins["complex"] else 1)
+    return Cost("preload", rows * max(1, wide), 0, Counter(parameter_words=weights * each))
 
 
 def _state_move(ins: Instruction, at: Context) -> Cost:
@@ -113,10 +126,11 @@ def _mac(ins: Instruction, at: Context) -> Cost:
     array, steps = at.arch.array, at.steps
     if not steps:
         return Cost("compute", 0, 0, {})
-    cycles = (steps - 1) * _interval(at, rows, cols, False) + array.rows + array.cols - 2 + array.mac_depth
+    interval = _interval(at, rows, cols, False)
+    cycles = (steps - 1) * interval + array.rows + array.cols - 2 + array.mac_depth
     moved = steps * (rows + cols * (2 if ins["accumulate"] else 1))
     macs = steps * rows * cols
-    return Cost("compute", cycles, macs, Counter(macs=macs, scratchpad_words=moved))
+    return Cost("compute", cycles, macs, Counter(macs=macs, scratchpad_words=moved), cycles - steps * interval)
 
 
 def _fri(ins: Instruction, at: Context) -> Cost:
@@ -138,8 +152,12 @@ def _in_place(at: Context, words_in: int, words_out: int, is_complex: bool, macs
     array = at.arch.array
     if not at.steps:
         return Cost("compute", 0, 0, {})
-    cycles = (at.steps - 1) * _interval(at, words_in, words_out, is_complex) + array.rows + array.mac_depth - 1
-    return Cost("compute", cycles, macs, Counter(state_macs=macs, scratchpad_words=moved))
+    interval = _interval(at, words_in, words_out, is_complex)
+    # passes that follow each other without a gap all go along the diagonal
+    skew = array.cols - 1 if array.handover_steps else 0
+    cycles = (at.steps - 1) * interval + array.rows + skew + array.mac_depth - 1
+    events = Counter(state_macs=macs, scratchpad_words=moved)
+    return Cost("compute", cycles, macs, events, cycles - at.steps * interval)
 
 
 # -- vector unit -----------------------------------------------------------------------------------------------
@@ -151,7 +169,8 @@ def _vector(at: Context, words: int, moved: int, passes: int = 1, macs: int = 0)
     if not work:
         return Cost("vector", 0, 0, {})
     cycles = ceil_div(work, at.arch.vector.width) + at.arch.vector.latency_cycles
-    return Cost("vector", cycles, macs * at.steps, Counter(vector_words=work, scratchpad_words=at.steps * moved))
+    events = Counter(vector_words=work, scratchpad_words=at.steps * moved)
+    return Cost("vector", cycles, macs * at.steps, events, at.arch.vector.latency_cycles)
 
 
 def _function(name: Any, at: Context) -> int:

@@ -13,6 +13,7 @@ from backends.epochcore.arch import Arch, arch_text
 from backends.epochcore.draft import Draft, place
 from backends.epochcore.flow import is_loop, plan_flow
 from backends.epochcore.lowering import Lowering, Stream
+from backends.epochcore.residence import on_chip_steps
 from isa import Port, Program
 from isa.epochcore import EPOCHCORE
 from ssmc.diagnostics import UserError
@@ -44,6 +45,7 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool) -> Program:
             RULES[node.op.name](low, node)
             low.finish(node)
     placed = place(low.draft, _rates(low))
+    on_chip = on_chip_steps(low.draft, low.streams)
     section = placed.builder.build()
     used = sorted({ins.loc for ins in section.code if ins.loc is not None})
     number = {old: new for new, old in enumerate(used)}
@@ -59,7 +61,15 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool) -> Program:
         outputs=tuple(outputs),
         meta={
             "numbers": "ideal" if ideal else "integer",
-            "streams": [{"kind": s.kind, "words": s.words, "register": s.register} for s in low.streams],
+            "streams": [
+                {
+                    "kind": s.kind,
+                    "words": s.words,
+                    "register": s.register,
+                    "on_chip": on_chip if s.kind == "spill" else 0,
+                }
+                for s in low.streams
+            ],
             "rates": [list(map(list, rates)) for rates in low.registers],
             "taps": [
                 {**tap, "at": placed.position[id(step)], "address": buffer.address} for step, buffer, tap in low.taps

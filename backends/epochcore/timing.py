@@ -18,14 +18,14 @@ from typing import Any
 from backends.epochcore.arch import Arch
 from backends.epochcore.cost import RULES, Context, Cost
 from backends.epochcore.energy import breakdown, joules
+from backends.epochcore.handover import PASSES, Handover, conflicts
 from backends.epochcore.machine import lower_rate
 from isa import Instruction, Kind, Program
 from isa.epochcore import EPOCHCORE
 from ssmc.target import LayerStats, Stats
 
 SIMULATED_SAMPLES = 2
-ENGINES = ("load", "preload", "compute", "vector", "store")
-PASSES = ("mac", "fri", "fri.x", "tri", "tri.x", "sel")
+ENGINES = ("load", "preload", "compute", "vector", "store", "drain")
 ARRAY = (*PASSES, "state.load", "state.store")
 
 
@@ -56,6 +56,13 @@ class Timeline:
     active: Instruction | None = None
     end: int = 0
     issued: int = 0
+    handover: Handover | None = None
+    index: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.arch.array.handover_steps:
+            self.handover = Handover(self.arch, conflicts(self.program, self.steps))
+            self.index = {id(ins): n for n, ins in enumerate(self.program.sections[0].code)}
 
     def issue(self, ins: Instruction, spans: Mapping[str, tuple[int, int]]) -> None:
         """Place one instruction on the time axis."""
@@ -65,7 +72,11 @@ class Timeline:
             self.active, self.shadow = self.shadow, None
         steps = spans[str(ins["steps"])][1] if "steps" in ins.operands else 1
         held = (self.shadow or self.active) if ins.mnemonic == "state.load" else self.active
-        cost = RULES[ins.mnemonic](ins, Context(self.arch, steps, held, self.bytes_of))
+        cost = RULES[ins.mnemonic](ins, Context(self.arch, steps, held, self.bytes_of, self._on_chip(ins, spans)))
+        if self.handover is not None:
+            engine, start, finish = self.handover.place(self.index[id(ins)], ins, cost, steps)
+            self._account(ins, cost, start, finish, engine)
+            return
         engine = "compute" if cost.engine == "preload" and not self.arch.array.shadow else cost.engine
         reads, writes = _places(ins)
         start = self.engines[engine]
@@ -89,6 +100,17 @@ class Timeline:
         elif ins.mnemonic in ARRAY:
             self.read["shadow", 0] = max(self.read["shadow", 0], start)
         self._account(ins, cost, start, finish, engine)
+
+    def _on_chip(self, ins: Instruction, spans: Mapping[str, tuple[int, int]]) -> int:
+        """Steps of a transfer that do not leave the chip: the first ones of a stream between two loops."""
+        if ins.mnemonic not in ("load", "store"):
+            return 0
+        streams: Any = self.program.meta.get("streams", ())
+        number = int(ins["src" if ins.mnemonic == "load" else "dst"])
+        if number >= len(streams) or ins["steps"] == "one":
+            return 0
+        first, count = spans[str(ins["steps"])]
+        return max(0, min(count, int(streams[number].get("on_chip", 0)) - first))
 
     def _account(self, ins: Instruction, cost: Cost, start: int, finish: int, engine: str) -> None:
         layer = self.layers.setdefault(ins.loc, Layer())

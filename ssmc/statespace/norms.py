@@ -17,12 +17,12 @@ from ssmc.statespace.system import Array, Real, StateSpace, StateSpaceError, den
 _BUDGET = 1 << 28  # multiplications spent on taps before the rest is bounded
 
 
-def l1_norm(system: StateSpace, tolerance: float = 1e-6, length: int | None = None) -> Real:
+def l1_norm(system: StateSpace, tolerance: float = 1e-6, length: int | None = None, budget: int = _BUDGET) -> Real:
     """`sum_i sum_k |h_k|` (G, O), from above: each output stays below it times the largest input.
 
     The first taps are summed; the tail is bounded (see `_tail`) and added. Taps are taken until the tail is below
-    `tolerance` relative, or the work gets too large; the result is an upper bound either way, up to rounding.
-    With `length`, exactly the first taps, no tail. Raises StateSpaceError unless discrete and, without
+    `tolerance` relative, or `budget` multiplications are spent; the result is an upper bound either way, up to
+    rounding. With `length`, exactly the first taps, no tail. Raises StateSpaceError unless discrete and, without
     `length`, stable.
     """
     require_discrete(system, "l1_norm")
@@ -31,7 +31,7 @@ def l1_norm(system: StateSpace, tolerance: float = 1e-6, length: int | None = No
     require_stable(system, "l1_norm")
     plain = unhalve(system)
     work = plain.A.size * plain.D.shape[1] * plain.D.shape[2]
-    most = max(64, min(1 << 20, _BUDGET // max(1, work)))
+    most = max(64, min(1 << 20, budget // max(1, work)))
     taps = min(most, _taps_for(plain, tolerance * 1e-2))
     while True:
         head = np.abs(kernel(system, taps)).sum(axis=(2, 3))
@@ -41,9 +41,11 @@ def l1_norm(system: StateSpace, tolerance: float = 1e-6, length: int | None = No
         taps = min(most, 2 * taps)
 
 
-def l1_distance(one: StateSpace, other: StateSpace, tolerance: float = 1e-6, length: int | None = None) -> Real:
+def l1_distance(
+    one: StateSpace, other: StateSpace, tolerance: float = 1e-6, length: int | None = None, budget: int = _BUDGET
+) -> Real:
     """`||h - h'||_1` (G, O), from above: `max |y - y'| <= ||h - h'||_1 max |u|` for every input."""
-    return l1_norm(difference(one, other), tolerance, length)
+    return l1_norm(difference(one, other), tolerance, length, budget)
 
 
 def difference(one: StateSpace, other: StateSpace) -> StateSpace:
