@@ -186,7 +186,7 @@ def defective(m: Model) -> None:
     start = m.input(f"x0{m.serial}", SequenceType((groups * 4,)), "state") if kind == 2 else None
     m.x = m.ssm(replace(value, A=a), None, start, reverse=kind == 1)
     m.h = 2 * groups
-    m.output(Value(m.x.node, 1), f"last{m.serial}", "state")
+    m.output(Value(m.x.node, 1), f"fired{m.serial}", "state")
 
 
 def asynchronous(m: Model) -> None:
