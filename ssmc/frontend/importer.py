@@ -14,6 +14,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from ssmc.diagnostics import UserError
 from ssmc.frontend.kernels import KERNELS
 from ssmc.frontend.proto import read_model, tensor_array
+from ssmc.frontend.unfusing import unfused
 from ssmc.frontend.unknown import unknown_nodes
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.tensor import Tensor
@@ -112,13 +113,13 @@ class _Importer:
 
     def _ordered(self, proto: onnx.GraphProto, scope: _Scope) -> list[onnx.NodeProto]:
         """The nodes so that values come before their uses. Raises UserError for a cycle or a missing value."""
-        known = set(scope.values)
-        if _in_order(proto.node, known):
-            return list(proto.node)
-        made = {name for node in proto.node for name in node.output if name}
+        known, nodes = set(scope.values), unfused(proto.node)
+        if _in_order(nodes, known):
+            return nodes
+        made = {name for node in nodes for name in node.output if name}
         missing = [
             f"'{name}' (read by {name_of(node)})"
-            for node in proto.node
+            for node in nodes
             for name in reads(node)
             if name not in made and name not in known
         ]
@@ -130,7 +131,7 @@ class _Importer:
                 hint="the file is damaged; check it with onnx.checker and export it again",
             )
         ordered: list[onnx.NodeProto] = []
-        waiting = list(proto.node)
+        waiting = nodes
         while waiting:
             later = []
             for node in waiting:

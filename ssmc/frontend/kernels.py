@@ -160,6 +160,13 @@ def _gemm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (y + attrs.get("beta", 1.0) * x[2] if len(x) > 2 and x[2] is not None else y,)
 
 
+def _fused_matmul(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """com.microsoft: alpha op(A) op(B)."""
+    a = np.swapaxes(x[0], -1, -2) if attrs.get("transA") else x[0]
+    b = np.swapaxes(x[1], -1, -2) if attrs.get("transB") else x[1]
+    return (attrs.get("alpha", 1.0) * (a @ b),)
+
+
 def _reduce(function: Callable[..., Any]) -> Kernel:
     def run(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
         axes = axes_of(x, attrs, 1)
@@ -444,6 +451,7 @@ KERNELS: dict[str, Kernel] = {
     "Pad": _pad,
     "MatMul": _elementwise(np.matmul),
     "Gemm": _gemm,
+    "FusedMatMul": _fused_matmul,
     "Einsum": lambda x, attrs, results: (np.einsum(text(attrs["equation"]), *x, optimize=True),),
     "Conv": _conv,
     "ReduceSum": _reduce(np.sum),

@@ -161,8 +161,8 @@ def _hard_sigmoid(context: Context, call: Call, items: Sequence[Any]) -> list[Tr
 
 
 def _swish(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """x sigmoid(alpha x): Swish of the standard, QuickGelu of com.microsoft."""
-    alpha = float(call.attrs.get("alpha", 1.702 if call.kind == "QuickGelu" else 1.0))
+    """x sigmoid(alpha x)."""
+    alpha = float(call.attrs.get("alpha", 1.0))
     flow, builder = flow_of(items[0]), context.builder
     if alpha == 1.0:
         return [unary(builder, "silu", flow)]
@@ -214,9 +214,7 @@ RULES: dict[str, Rule] = {
     "Where": _where,
     "Clip": _clip,
     "Gelu": _gelu,
-    "FastGelu": lambda context, call, items: [unary(context.builder, "gelu_tanh", flow_of(items[0]))],
     "Swish": _swish,
-    "QuickGelu": _swish,
     "LeakyRelu": _leaky(lambda call, items: scalar(call.attrs.get("alpha", 0.01))),
     "PRelu": _leaky(lambda call, items: items[1]),
     "Elu": _elu,

@@ -56,6 +56,8 @@ def _scaled(context: Context, item: Flow | Known, factor: float) -> Flow | Known
 
 def _fused_matmul(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """com.microsoft FusedMatMul: alpha op(A) op(B)."""
+    if call.attrs.get("transBatchA") or call.attrs.get("transBatchB"):
+        raise Unsupported("it transposes batch axes")
     y = product(
         context,
         _swapped(context, items[0]) if call.attrs.get("transA") else items[0],

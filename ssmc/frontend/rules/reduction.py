@@ -117,19 +117,6 @@ def normalized(
     return wrap(builder.reshape(y, features), flow.axes, flow.shape)
 
 
-def _skip_norm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """com.microsoft SkipLayerNormalization and SkipSimplifiedLayerNormalization: the norm of a sum."""
-    total = binary(context.builder, "add", items[0], items[1])
-    simplified = "Simplified" in call.kind
-    bias = items[3 if simplified else 4] if len(items) > (3 if simplified else 4) else None
-    if bias is not None:
-        total = binary(context.builder, "add", total, bias)
-    parameters = items[2:3] if simplified else items[2:4]
-    assert isinstance(total, Flow)
-    y = normalized(context, total, "rms" if simplified else "layer", -1, call.attrs.get("epsilon", 1e-5), parameters)
-    return [y, *([Known(np.zeros(()))] * max(len(call.results) - 2, 0)), total][: max(len(call.results), 1)]
-
-
 def _batch_norm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow = flow_of(items[0])
     if flow.axes[1] != "f":
@@ -198,8 +185,6 @@ RULES: dict[str, Rule] = {
     "LayerNormalization": _norm,
     "RMSNormalization": _norm,
     "SimplifiedLayerNormalization": _norm,
-    "SkipLayerNormalization": _skip_norm,
-    "SkipSimplifiedLayerNormalization": _skip_norm,
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _group_norm,
     "GroupNormalization": _group_norm,
