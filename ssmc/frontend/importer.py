@@ -22,7 +22,6 @@ from ssmc.ir.types import TensorType
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 CONTROL = ("Scan", "Loop", "If")
-MAX_DEPTH = 16  # of subgraphs within subgraphs
 
 
 def import_onnx(path: str | Path) -> Graph:
@@ -35,7 +34,7 @@ def import_onnx(path: str | Path) -> Graph:
     model = read_model(path)
     opsets = {entry.domain if entry.domain != "ai.onnx" else "": int(entry.version) for entry in model.opset_import}
     importer = _Importer(opsets, str(path))
-    graph = importer.graph(model.graph, captured={}, depth=0)
+    graph = importer.graph(model.graph, captured={})
     graph.attributes.update(path=str(path), opset=opsets.get("", 1), producer=model.producer_name)
     graph.attributes["unknown"] = unknown_nodes(graph, importer.knows)
     return graph
@@ -77,10 +76,8 @@ class _Importer:
 
     # -- building ----------------------------------------------------------------------------------------
 
-    def graph(self, proto: onnx.GraphProto, captured: dict[str, TensorType], depth: int) -> Graph:
+    def graph(self, proto: onnx.GraphProto, captured: dict[str, TensorType]) -> Graph:
         """A (sub)graph; `captured` are the names it takes from outside, appended to its inputs in this order."""
-        if depth > MAX_DEPTH:
-            raise UserError("subgraphs are nested too deeply", where=self.path, hint=f"at most {MAX_DEPTH} levels")
         scope = _Scope(Graph(proto.name or "graph"))
         scope.shapes = {info.name: _tensor_type(info) for info in (*proto.value_info, *proto.output)}
         weights = {tensor.name for tensor in proto.initializer}
@@ -94,7 +91,7 @@ class _Importer:
         for sparse in proto.sparse_initializer:
             self._constant(scope, sparse.values.name, _dense(sparse))
         for node in self._ordered(proto, scope):
-            self._node(scope, node, depth)
+            self._node(scope, node)
         for info in proto.output:
             if info.name not in scope.values:
                 raise UserError(f"nothing produces the output '{info.name}'", where=self.path)
@@ -147,7 +144,7 @@ class _Importer:
             waiting = later
         return ordered
 
-    def _node(self, scope: _Scope, node: onnx.NodeProto, depth: int) -> None:
+    def _node(self, scope: _Scope, node: onnx.NodeProto) -> None:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             self._constant(scope, node.output[0], _constant_value(node, self.path), (name_of(node),))
             return
@@ -161,7 +158,7 @@ class _Importer:
                     raise UserError(f"nothing produces '{name}'", where=f"{self.path}: {name_of(node)}")
                 outer[name] = scope.graph.type(scope.values[name])  # type: ignore[assignment]
         for attribute in bodies:
-            regions[attribute.name] = self.graph(attribute.g, outer, depth + 1)
+            regions[attribute.name] = self.graph(attribute.g, outer)
         operands += [scope.values[name] for name in outer]
         outputs = list(node.output)
         while outputs and not outputs[-1]:

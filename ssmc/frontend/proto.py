@@ -10,7 +10,8 @@ from onnx import external_data_helper, numpy_helper
 
 from ssmc.diagnostics import UserError
 
-MAX_BODIES = 1 << 11  # of Scan, Loop and If in a file (ours)
+MAX_DEPTH = 16  # of subgraphs within subgraphs
+MAX_SUBGRAPHS = 4096
 MAX_ELEMENTS = 1 << 31  # protobuf itself ends at 2 GB; what claims more is damaged or hostile
 
 
@@ -25,13 +26,13 @@ def read_model(path: str | Path) -> onnx.ModelProto:
         raise UserError(f"there is no file '{file}'", hint="give the path of an .onnx file")
     data = file.read_bytes()
     model = _parse(data, file)
-    if len(_graphs(model.graph)) > MAX_BODIES:
-        raise UserError("there are too many subgraphs", where=str(file), hint=f"at most {MAX_BODIES}")
+    _check_nesting(model.graph, file)
     _load_external(model, file)
     if model.functions:
         from onnx.inliner import inline_local_functions
 
         model = inline_local_functions(model)
+        _check_nesting(model.graph, file)
     _check_weights(model.graph, file)
     return model
 
@@ -68,6 +69,24 @@ def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
                     waiting.append(attribute.g)
                 waiting.extend(attribute.graphs)
     return found
+
+
+def _check_nesting(graph: onnx.GraphProto, file: Path) -> None:
+    """Refuse what would take time and memory without end: bodies within bodies, each copied many times."""
+    count, waiting = 0, [(graph, 0)]
+    while waiting:
+        here, depth = waiting.pop()
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_SUBGRAPHS:
+            raise UserError(
+                "subgraphs are nested too deeply" if depth > MAX_DEPTH else "the model has too many subgraphs",
+                where=str(file),
+                hint=f"at most {MAX_DEPTH} levels, and {MAX_SUBGRAPHS} subgraphs",
+            )
+        for node in here.node:
+            for attribute in node.attribute:
+                inner = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
+                waiting += [(g, depth + 1) for g in inner]
 
 
 def _load_external(model: onnx.ModelProto, file: Path) -> None:
