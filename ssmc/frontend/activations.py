@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -103,12 +104,16 @@ def _name(values: Array) -> str | None:
     seen = np.isfinite(values)
     if not seen[: len(NEAR)].all():
         return None
-    for name in NAMED:
-        with np.errstate(all="ignore"):
-            expected = UNARY[name](GRID)
+    for name, expected in _expected().items():
         if (np.abs(values - expected)[seen] <= TOLERANCE * np.maximum(1.0, np.abs(expected[seen]))).all():
             return name
     return None
+
+
+@cache
+def _expected() -> dict[str, Array]:
+    with np.errstate(all="ignore"):
+        return {name: UNARY[name](GRID) for name in NAMED}
 
 
 def _sources(graph: Graph, value: Value, root: Value) -> tuple[str, ...]:

@@ -38,7 +38,19 @@ def evaluate(listing: Listing, given: Mapping[Value, Array], wanted: Iterable[Va
 
 
 def run_call(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
-    """Results of one ONNX node. Raises UserError that names it where it cannot run."""
+    """Results of one ONNX node. Raises UserError that names it where it cannot run, or gives too much."""
+    results = _results(call, arrays)
+    size = max((np.size(array) for array in results if isinstance(array, np.ndarray)), default=0)
+    if size > MAX_RESULT:
+        raise UserError(
+            f"'{call.kind}' gives {size} numbers (at most {MAX_RESULT})",
+            where=f"node '{call.name}'",
+            hint="export the model at a shorter length",
+        )
+    return results
+
+
+def _results(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     try:
         with np.errstate(all="ignore"):
             control = CONTROL.get(call.kind)
@@ -58,6 +70,9 @@ def run_call(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
         raise UserError(
             f"'{call.kind}' cannot run on operands {shapes}", where=f"node '{call.name}'", why=str(error)
         ) from error
+
+
+MAX_RESULT = 1 << 29  # numbers that one value of a graph may hold, 4 GB
 
 
 @cache

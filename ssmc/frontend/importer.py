@@ -21,7 +21,7 @@ from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import TensorType
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-CONTROL = ("Scan", "Loop", "If")
+BODIES = {"Scan": ("body",), "Loop": ("body",), "If": ("then_branch", "else_branch")}
 
 
 def import_onnx(path: str | Path) -> Graph:
@@ -58,7 +58,7 @@ class _Importer:
 
     def knows(self, node: onnx.NodeProto) -> bool:
         """Does the ONNX standard or this compiler give the node's op a meaning?"""
-        if node.op_type in KERNELS or (node.domain in ("", "ai.onnx") and node.op_type in (*CONTROL, "Constant")):
+        if node.op_type in KERNELS or (node.domain in ("", "ai.onnx") and node.op_type in (*BODIES, "Constant")):
             return True
         from onnx.reference.ops import load_op
 
@@ -159,6 +159,9 @@ class _Importer:
                 outer[name] = scope.graph.type(scope.values[name])  # type: ignore[assignment]
         for attribute in bodies:
             regions[attribute.name] = self.graph(attribute.g, outer)
+        missing = [name for name in BODIES.get(node.op_type, ()) if name not in regions]
+        if missing and node.domain in ("", "ai.onnx"):
+            raise UserError(f"a {node.op_type} without '{missing[0]}'", where=f"{self.path}: {name_of(node)}")
         operands += [scope.values[name] for name in outer]
         outputs = list(node.output)
         while outputs and not outputs[-1]:

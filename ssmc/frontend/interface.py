@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array
 from ssmc.ir.types import TensorType
 
+MAX_INPUT = 1 << 27  # numbers in an input, of one sample and step where those axes are dynamic
 MAX_READINGS = 24  # ways to read the inputs' axes that are tried before giving up
 
 
 def input_types(graph: Graph) -> dict[str, TensorType]:
-    """Declared types of the model's inputs. Raises UserError where a rank is not declared."""
+    """Declared types of the model's inputs. Raises UserError for one of no declared rank, or none."""
     found = {}
     for node in graph.inputs():
         kind = node.op["type"]
@@ -27,7 +29,17 @@ def input_types(graph: Graph) -> dict[str, TensorType]:
                 f"the input '{node.op['name']}' has no declared shape",
                 hint="export the model with its input shapes (dynamic axes may be named)",
             )
+        if kind.dtype.startswith(("str", "object", "complex", "?")):
+            raise UserError(f"the input '{node.op['name']}' holds no real numbers ({kind.dtype})")
+        size = prod(d for d in kind.shape if isinstance(d, int) and d > 0)
+        if size > MAX_INPUT:
+            raise UserError(
+                f"the input '{node.op['name']}' is too large: {size} numbers",
+                hint=f"at most {MAX_INPUT}; export the model with a dynamic or a shorter length",
+            )
         found[node.op["name"]] = kind
+    if not found:
+        raise UserError("the model has no inputs", hint="export it with the data as its inputs, not as weights")
     return found
 
 

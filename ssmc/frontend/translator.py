@@ -121,6 +121,10 @@ class Translator:
             return self.refuse(call, str(reason))
         except ValueError as error:
             return self.refuse(call, f"its operands do not fit: {error}")
+        except KeyError as error:
+            if not isinstance(error.args[0], str) or error.args[0] in call.attrs:
+                raise
+            return self.refuse(call, f"it lacks the attribute {error}")
 
     def apply(self, call: Call, items: Sequence[Any]) -> list[Tracked]:
         """One node on tracked operands: constants fold, the rest goes by the table.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +218,100 @@ def test_nested_subgraphs_end_in_a_message(tmp_path: Path, branches: int, levels
     x = net.input(["b", "t", 3])
     y = net.op("Add", x, net.op("If", net.const(np.asarray(True)), then_branch=inner, else_branch=plain))
     refused(save(stepwise(net, x, y, 3), tmp_path), said)
+
+
+def hostile(build: Callable[[Net, str], str], dims: Sequence[int | str] = ("b", "t", 3)) -> onnx.ModelProto:
+    net = Net()
+    return net.model([(build(net, net.input(dims)), ["b", "t", 3])])
+
+
+def with_functions(*bodies: tuple[str, list[str]]) -> onnx.ModelProto:
+    """A model that calls the first of these functions, each of which calls others one after the other."""
+    model = hostile(lambda net, x: net.op(bodies[0][0], x, domain="local"))
+    opsets = [helper.make_opsetid("local", 1), helper.make_opsetid("", 20)]
+    for name, called in bodies:
+        values = ["x", *(f"v{k}" for k in range(len(called) - 1)), "y"]
+        nodes = [helper.make_node(c, [values[k]], [values[k + 1]], domain="local") for k, c in enumerate(called)]
+        nodes = nodes or [helper.make_node("Neg", ["x"], ["y"])]
+        model.functions.append(helper.make_function("local", name, ["x"], ["y"], nodes, opsets))
+    model.opset_import.append(opsets[0])
+    return model
+
+
+def scan_without(attribute: str) -> onnx.ModelProto:
+    model = disguise.as_scan(SYSTEM)
+    node = next(n for n in model.graph.node if n.op_type == "Scan")
+    kept = [a for a in node.attribute if a.name != attribute]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    return model
+
+
+HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
+    "an input of 2^31 steps": (lambda: hostile(lambda n, x: n.op("Relu", x), (1, 2**31 - 1, 3)), "is too large"),
+    "an input of 2^31 features": (lambda: hostile(lambda n, x: n.op("Relu", x), ("b", "t", 2**31)), "is too large"),
+    "a weight expanded": (
+        lambda: hostile(
+            lambda n, x: n.op(
+                "Add", x, n.op("ReduceSum", n.op("Expand", n.const(np.ones((1, 1))), n.ints(2**17, 2**17)))
+            )
+        ),
+        "gives 17179869184 numbers",
+    ),
+    "a constant of 2^60 numbers": (
+        lambda: hostile(lambda n, x: n.op("Add", x, n.op("ConstantOfShape", n.ints(2**30, 2**30)))),
+        "cannot run",
+    ),
+    "data padded": (lambda: hostile(lambda n, x: n.op("Pad", x, n.ints(0, 0, 0, 0, 2**40, 0))), "cannot run"),
+    "a shape that does not fit": (lambda: hostile(lambda n, x: n.op("Reshape", x, n.ints(7, 11))), "cannot run"),
+    "axes that are not there": (lambda: hostile(lambda n, x: n.op("Transpose", x, perm=[0, 0, 5])), "cannot run"),
+    "no operands": (lambda: hostile(lambda n, x: n.op("Relu")), "cannot run"),
+    "channels that do not divide": (
+        lambda: hostile(lambda n, x: n.op("Conv", x, n.const(np.ones((4, 7, 3))), group=3)),
+        "cannot run",
+    ),
+    "integers added to floats": (lambda: hostile(lambda n, x: n.op("Add", x, n.ints(1, 2, 3))), "int64"),
+    "a function that calls itself": (lambda: with_functions(("F", ["F"])), "calls itself"),
+    "functions that double thirty times": (
+        lambda: with_functions(*((f"F{k}", [f"F{k + 1}"] * 2 if k < 30 else []) for k in range(31))),
+        "stand for 1073741824 nodes",
+    ),
+    "a scan without a body": (lambda: scan_without("body"), "without 'body'"),
+    "an unknown number of scanned inputs": (lambda: scan_without("num_scan_inputs"), "num_scan_inputs"),
+    "no inputs": (lambda: (n := Net()).model([(n.op("Relu", n.const(np.ones((2, 3)))), [2, 3])]), "no inputs"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_models(name: str, tmp_path: Path) -> None:
+    build, said = HOSTILE[name]
+    before = time.process_time()
+    refused(save(build(), tmp_path), said)
+    assert time.process_time() - before < 10
+
+
+def test_an_input_of_strings(tmp_path: Path) -> None:
+    model = hostile(lambda net, x: net.op("Relu", x))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
+    refused(save(model, tmp_path), "holds no real numbers")
+
+
+def test_nodes_in_any_order(tmp_path: Path) -> None:
+    model = disguise.as_unrolled(SYSTEM, 8)
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    assert len(load_model(save(model, tmp_path)).systems) == 1
+
+
+def test_a_link_to_weights_outside_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "outside.bin").write_bytes(b"\0" * 64)
+    (folder / "weights.bin").symlink_to(tmp_path / "outside.bin")
+    refused(_external(folder, "weights.bin"), "outside the model's folder")
+
+
+def test_weights_beyond_the_end_of_their_file(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"\0" * 4)
+    refused(_external(tmp_path, "weights.bin"), "cannot be read")
