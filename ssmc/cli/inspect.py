@@ -35,8 +35,10 @@ def inspect_command(model: str, state: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"\nwould not compile, {len(unsupported)} node{'s' * (len(unsupported) != 1)}:")
         for item in unsupported:
             click.echo(f"  {item['op']} '{item['node']}': {item['reason']}")
-    else:
+    elif told["systems"]:
         click.echo("everything compiles")
+    else:
+        click.echo("would not compile: no state-space system was found")
 
 
 def _show_interface(interface: dict[str, Any]) -> None:

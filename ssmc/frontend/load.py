@@ -139,11 +139,8 @@ def _require_lifted(attempt: _Attempt, path: str) -> None:
 def _as_model(attempt: _Attempt, path: Path) -> Model:
     graph, refusals = attempt.graph, attempt.findings.refusals
     graph.attributes.update(form=attempt.form, states=dict(attempt.states))
-    if not refusals:
-        try:
-            _require_lifted(attempt, str(path))
-        except UserError as error:
-            refusals = [Refusal(path.name, "model", f"{error.what}: {error.why}" if error.why else error.what)]
+    if not refusals and (error := attempt.failure) is not None:
+        refusals = [Refusal(path.name, "model", f"{error.what}: {error.why}" if error.why else error.what)]
     return Model(
         graph,
         path,
