@@ -67,31 +67,25 @@ def _charge(core: Core, code: Item) -> None:
     drive = core.full(core.read(code.integer("src"), words))
     decay = np.exp(np.minimum(exponent, 0.0))
     saturation = 0.0 if core.ideal else core.devices.write_saturation
-    if saturation:
-        minus = bank(core, MINUS, code.integer("node"), words)
-        y = _advance_saturating(x, minus, decay, drive, _known(window), saturation, code.flag("before"))
-    else:
-        y = advance(x, decay, drive, code.flag("before"))
-    if window:
-        outside = int(np.count_nonzero(np.abs(y) > window))
-        if outside and core.strict:
-            raise Trap(
-                f"{outside} states left their devices' window",
-                f"the largest is {np.abs(y).max():.4g}, the window {window:.4g}",
-                "calibrate on inputs like these, or run without --strict: they are counted then",
-            )
-        core.tally(code.loc, "states outside their window", outside)
+    if core.ideal or not (window or saturation):
+        core.write(code.integer("dst"), advance(x, decay, drive, code.flag("before")))
+        return
+    minus = bank(core, MINUS, code.integer("node"), words)
+    if saturation and not window:
+        raise Trap(
+            "the window of the state devices is not known",
+            "a write that saturates depends on it",
+            "compile with --calibrate X.npz, or run with write_saturation=0",
+        )
+    y, outside, most = _advance_pairs(x, minus, decay, drive, window, saturation, code.flag("before"))
+    if outside and core.strict:
+        raise Trap(
+            f"state devices left their window {outside} times",
+            f"the largest level is {most:.4g}, the window {window:.4g}",
+            "calibrate on inputs like these, or run without --strict: they are counted then",
+        )
+    core.tally(code.loc, "states outside their window", outside)
     core.write(code.integer("dst"), y)
-
-
-def _known(window: float) -> float:
-    if window:
-        return window
-    raise Trap(
-        "the window of the state devices is not known",
-        "a write that saturates depends on it",
-        "compile with --calibrate X.npz, or run with write_saturation=0",
-    )
 
 
 def _rates(core: Core, code: Item) -> Array:
@@ -124,28 +118,40 @@ def advance(x: Array, a: Array, v: Array, before: bool) -> Array:
     return y
 
 
-def _advance_saturating(
+def _advance_pairs(
     x: Array, minus: Array, a: Array, v: Array, window: float, saturation: float, before: bool
-) -> Array:
-    """`advance` of differential pairs that take the less the fuller they are.
+) -> tuple[Array, int, float]:
+    """`advance` of differential pairs: each device decays, and the one of v's sign takes v.
 
-    Each device: g <- a g, then g <- g + P (g_max - g) with P = |v| / g_max, on the device of v's sign (RN-Net, arXiv
-    2303.10770; the signed pair is ours). `saturation` 1 is that law, less scales what is missing; g_max is `window`.
+    With `saturation` it takes the less the fuller it is: g <- g + P (g_max - g), P = |v| / g_max, g_max the `window`
+    (RN-Net, arXiv 2303.10770; the signed pair is ours); 1 is that law, less scales what is missing. Also how often a
+    pair had a device beyond the window, and the largest level.
     """
     y = np.empty(v.shape)
     held, low = x.copy(), minus.copy()
     high = held + low
-    shared = a.shape[1] == 1
+    shared, outside, most = a.shape[1] == 1, 0, 0.0
     for k in range(v.shape[1]):
         decay = a[:, 0] if shared else a[:, k]
         high, low = decay * high, decay * low
-        high = np.minimum(high + np.maximum(v[:, k], 0.0) * (1.0 - saturation * high / window), window)
-        low = np.minimum(low + np.maximum(-v[:, k], 0.0) * (1.0 - saturation * low / window), window)
-        following = high - low
-        y[:, k] = held if before else following
-        held = following
+        up, down = np.maximum(v[:, k], 0.0), np.maximum(-v[:, k], 0.0)
+        if saturation:
+            up *= 1.0 - saturation * high / window
+            down *= 1.0 - saturation * low / window
+        high += up
+        low += down
+        level = np.maximum(high, low)
+        peak = float(level.max(initial=0.0))
+        if peak > window:
+            outside += int(np.count_nonzero(level > window))
+            if saturation:
+                np.minimum(high, window, out=high)
+                np.minimum(low, window, out=low)
+        most = max(most, peak)
+        y[:, k] = held if before else high - low
+        held = high - low
     x[:], minus[:] = held, low
-    return y
+    return y, outside, most
 
 
 def _advance_complex(x: Array, a: tuple[Array, Array], v: Array, before: bool) -> Array:

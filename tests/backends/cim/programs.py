@@ -30,7 +30,9 @@ def program(text: str, arch: Architecture | None = None, inputs: str = "", outpu
 def run(code: Program, steps: int = 4, batch: int = 2, **given: Any) -> RunResult:
     """Run with random numbers for inputs that are not given; settings by name."""
     rng = np.random.default_rng(0)
-    settings = {name: given.pop(name) for name in ("seed", "noise", "block", "taps", "trace") if name in given}
+    settings = {
+        name: given.pop(name) for name in ("seed", "noise", "block", "taps", "trace", "strict") if name in given
+    }
     for port in code.inputs:
         outer = (batch, steps) if port.kind == "stream" else (batch,)
         given.setdefault(port.name, rng.normal(size=(*outer, *port.shape)))

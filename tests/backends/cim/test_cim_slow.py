@@ -14,6 +14,7 @@ import pytest
 
 from backends.cim.devices import read_sigma
 from backends.cim.encoding import decode, encode, encoding_of
+from ssmc.diagnostics import UserError
 
 from . import slow
 from .chips import changed
@@ -199,3 +200,29 @@ def test_decays_that_vary_from_event_to_event() -> None:
     assert (np.abs(got.mean(0) - again.mean(0)) < 5 * error).all()
     kurtosis = ((again - again.mean(0)) ** 4).mean(0) / again.var(0) ** 2
     assert (np.abs(got.var(0) / again.var(0) - 1) < 5 * np.sqrt((kurtosis - 1) * (1 / n + 1 / len(again)))).all()
+
+
+def test_the_common_mode_leaves_the_window_first() -> None:
+    """Inputs of both signs in turn: the state stays small while both devices of its pair fill up."""
+    code, rates = state_program()
+    u = np.ones((1, 40, 5))
+    u[:, 1::2, :4] = -1.0
+    result = run(code, u=u)
+    assert np.abs(result.outputs["x"]).max() < 3.0
+    level, count = np.zeros((2, 4)), 0
+    for k in range(40):
+        level = level * np.exp(rates)
+        level[k % 2] += 1.0
+        count += int((level.max(0) > 3.0).sum())
+    assert result.stats.notes["states outside their window"] == {"?": count} and count > 0
+    with pytest.raises(UserError, match="left their window") as caught:
+        run(code, u=u, strict=True)
+    assert "(charge)" in str(caught.value) and "--strict" in str(caught.value)
+    run(code, u=u[:, :4], strict=True)
+
+
+def test_a_saturating_write_needs_a_window() -> None:
+    arch = chip({"converters": False, "write_saturation": 1.0})
+    code = program(STATES.replace(", window=3.0", ""), arch, "u:stream:5:0", "x:stream:4:1", r=-np.ones(4))
+    with pytest.raises(UserError, match="window of the state devices is not known"):
+        run(code, u=np.ones((1, 2, 5)))
