@@ -92,14 +92,15 @@ def _most_arrays(state: Lowering, node: Node) -> int | None:
 
 
 def _tap(state: Lowering, node: Node) -> None:
-    """Note where the node's first result stands after its last instruction."""
+    """Note where the node's first result stands after its last instruction; one that is a part of another's words has
+    none, and those may be taken for other words by then."""
     value, kind = Value(node.name), node.types[0]
     if node.op.name in ("input", "output", "constant") or not state.graph.users(value):
         return
     core, context, slot = state.home[value]
     items = state.code(core).stages.get(context.stage, [])
     last = next((item for item in reversed(items) if item.context == context), None)
-    if last is not None and isinstance(kind, StreamType | SequenceType):
+    if last is not None and last.loc == state.loc and isinstance(kind, StreamType | SequenceType):
         state.code(core).taps.append(Tap(node.name, last, slot, kind.shape, context))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backends.cim import BACKEND
@@ -28,6 +28,7 @@ def agree(got: np.ndarray, want: np.ndarray, what: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example(seed=3029, layers=5, batch=1)  # a slice whose words are taken for others by the time it would be read
 @given(seed=SEEDS, layers=LAYERS, batch=st.integers(1, 3))
 def test_ideal_simulation_is_the_interpreter(seed: int, layers: int, batch: int) -> None:
     t = random_graph(seed, layers)
