@@ -77,6 +77,7 @@ def inspection_json(model: Model) -> dict[str, Any]:
                 "frequencies": plain(system.frequencies),
                 "onnx_nodes": list(system.where),
                 "proof_error": plain(system.proof_error),
+                "kernel": plain(system.replacement),
             }
         )
     return {
@@ -84,6 +85,8 @@ def inspection_json(model: Model) -> dict[str, Any]:
         "interface": to_json(model.interface),
         "systems": systems,
         "other_ops": plain(model.other_ops),
+        "proofs": plain(model.proofs),
+        "notes": plain(model.notes),
         "unsupported": plain(model.unsupported),
     }
 

@@ -10,6 +10,7 @@ from ssmc.cli.options import json_option, states
 from ssmc.cli.output import print_json, print_table
 
 SHORT = {"linear time-invariant": "LTI"}
+NOTHING = 1e-9  # a frequency below this is none, but for rounding
 FOREVER = 1e12  # a time constant beyond this is that of a pole at 1, but for rounding
 
 
@@ -30,6 +31,9 @@ def inspect_command(model: str, state: tuple[str, ...], as_json: bool) -> None:
     _show_systems(told["systems"])
     ops = ", ".join(f"{name} x{count}" for name, count in told["other_ops"].items())
     click.echo(f"other ops: {ops or 'none'}")
+    _show_proofs(told["proofs"])
+    for note in told["notes"]:
+        click.echo(f"note: {note}")
     unsupported = told["unsupported"]
     if unsupported:
         click.echo(f"\nwould not compile, {len(unsupported)} node{'s' * (len(unsupported) != 1)}:")
@@ -55,15 +59,19 @@ def _show_interface(interface: dict[str, Any]) -> None:
 def _show_systems(systems: list[dict[str, Any]]) -> None:
     rows = []
     for system in systems:
+        fir = system["kind"] == "fir"
+        size = (
+            f"{system['groups']} x {system['states'] + 1} taps" if fir else f"{system['groups']} x {system['states']}"
+        )
         rows.append(
             (
                 system["name"],
-                SHORT.get(system["kind"], system["kind"]),
+                _kind(system),
                 system["disguise"],
-                f"{system['groups']} x {system['states']}",
+                size,
                 f"{system['inputs']} -> {system['outputs']}",
-                "complex" if system["complex"] else "real",
                 _range(system["time_constants"]),
+                _range(system["frequencies"]),
                 _number(system["proof_error"]),
                 _some(system["onnx_nodes"]),
             )
@@ -74,18 +82,57 @@ def _show_systems(systems: list[dict[str, Any]]) -> None:
         "written as",
         "groups x states",
         "in -> out",
-        "",
         "time constants",
-        "proof",
+        "frequencies",
+        "error",
         "ONNX nodes",
     ]
     print_table(f"state-space systems: {len(systems)}", columns, rows)
+    if any(system["time_constants"] for system in systems):
+        clock = " (of the elapsed time)" if any(system["kind"] == "asynchronous" for system in systems) else ""
+        click.echo(f"time constants in steps, frequencies in cycles a step{clock}")
+    for system in systems:
+        if system["kernel"]:
+            click.echo(f"{system['name']}: {_kernel(system['kernel'])}")
+
+
+def _kernel(told: dict[str, Any]) -> str:
+    """What became of kernels, and how near it is."""
+    text = f"{told['kernels']} kernels of {told['taps']} taps {told['how']}"
+    if not told["residual"]:
+        return text
+    off = f"at most {told['residual']:.1e} of the largest tap off"
+    return f"{text}; {off}, |y - y'| <= {told['l1']:.1e} max|u| for every u"
+
+
+def _show_proofs(proofs: list[dict[str, Any]]) -> None:
+    """The worst error of the whole model against each of what it was compared with, and at which sizes."""
+    worst: dict[str, float] = {}
+    for proof in proofs:
+        worst[proof["against"]] = max(worst.get(proof["against"], 0.0), proof["error"])
+    if worst:
+        sizes = dict.fromkeys(f"{proof['batch']} x {proof['length']}" for proof in proofs)
+        told = ", ".join(f"{error:.1e} from {against}" for against, error in worst.items())
+        click.echo(f"the whole is off by {told} (batch x steps: {', '.join(sizes)})")
+
+
+def _kind(system: dict[str, Any]) -> str:
+    kind = SHORT.get(system["kind"], system["kind"])
+    if system["kind"] in ("fir", "integrate and fire"):
+        return str(kind)
+    return f"{kind} {'complex' if system['complex'] else 'real'}"
 
 
 def _range(values: Any) -> str:
-    """Smallest and largest of some time constants, in steps (of the elapsed time where that is an input)."""
-    ends = [f"{value:.3g}" if value < FOREVER else "forever" for value in sorted(_numbers(values))]
+    """Smallest and largest of some time constants or frequencies."""
+    ends = [_size(value) for value in sorted(_numbers(values))]
     return "-" if not ends else ends[0] if ends[0] == ends[-1] else f"{ends[0]} to {ends[-1]}"
+
+
+def _size(value: float) -> str:
+    if abs(value) >= FOREVER:
+        return "forever"
+    return "0" if abs(value) < NOTHING else f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _numbers(values: Any) -> list[float]:

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from ssmc.frontend.builder import Builder, Operand
-from ssmc.frontend.findings import Lift
+from ssmc.frontend.findings import Lift, Replacement
 from ssmc.frontend.flow import Flow, wrap
 from ssmc.frontend.generators import Generator, generators, polished, shared_mode
 from ssmc.frontend.lti import Kernels
@@ -34,12 +34,14 @@ ADDS_UP = 1e-6  # ours: relative to the largest tap, between the sum of a table'
 class Fit:
     """A system of one group per channel; `error` is max|h - h'| / max|h| of the worst.
 
-    `output_error` is ||h - h'||_2 / ||h||_2 of the worst: what white noise as input makes of it at the output.
+    `output_error` is ||h - h'||_2 / ||h||_2 of the worst: what white noise as input makes of it at the output. `l1` is
+    ||h - h'||_1 of the worst output, over all its inputs.
     """
 
     system: StateSpace
     error: float
     output_error: float
+    l1: float
 
 
 def emit_kernels(translator: Translator, region: Region, kernels: Kernels, tolerance: float) -> Flow:
@@ -96,16 +98,19 @@ class _Emitter:
         last = int(used[-1]) + 1
         if last <= max(SHORT, 2) and last <= taps.shape[2] // 2:
             return self._lags(taps, used, reverse) if taps.shape[1] > 1 else self._fir(taps[:, 0, :last], reverse)
-        fit = self._fit(taps)
+        fit, how = self._fit(taps)
         if fit is None:
             return self._fir(taps[:, 0, :last], reverse) if taps.shape[1] == 1 else self._firs(taps, reverse)
         index = self.kernels.inputs.reshape(-1)
         y, final = self.builder.recurrent("ssm", [self._taken(index)], system=fit.system, reverse=reverse)
-        self._note(final, max(fit.error, fit.output_error))
+        size = taps.shape[0] * taps.shape[1], taps.shape[2]
+        replacement = Replacement(f"became systems, {how}", *size, fit.error, fit.l1)
+        self._note(final, max(fit.error, fit.output_error), replacement)
         return y
 
-    def _note(self, value: Value, error: float) -> None:
-        self.translator.findings.lifts.append(Lift(value.node, disguise_of(self.region), self.region.provenance, error))
+    def _note(self, value: Value, error: float, replacement: Replacement) -> None:
+        lift = Lift(value.node, disguise_of(self.region), self.region.provenance, error, replacement)
+        self.translator.findings.lifts.append(lift)
 
     def _lags(self, taps: Array, used: Array, reverse: bool) -> Operand | None:
         """A few lags: delays and matrices (diagonal where every output has an input of its own)."""
@@ -131,7 +136,8 @@ class _Emitter:
     def _fir(self, taps: Array, reverse: bool, j: int = 0) -> Operand:
         y, final = self.builder.recurrent("fir", [self.inputs(j)], kernel=Tensor(taps), reverse=reverse)
         if taps.shape[1] > SHORT:
-            self._note(final, 0.0)
+            how = f"stay FIR filters: no system with fewer states is within {self.tolerance:.0e} of them"
+            self._note(final, 0.0, Replacement(how, *taps.shape))
         return y
 
     def _firs(self, taps: Array, reverse: bool) -> Operand:
@@ -142,25 +148,25 @@ class _Emitter:
 
     # -- systems -------------------------------------------------------------------------------------------
 
-    def _fit(self, taps: Array) -> Fit | None:
-        """A system for every channel: one mode each, modes that the file tells, or identified."""
+    def _fit(self, taps: Array) -> tuple[Fit | None, str]:
+        """A system for every channel, and how it was found: one mode each, modes that the file tells, or identified."""
         channels, width, length = taps.shape
         lone = shared_mode(taps)
         if lone is not None:
             fit = _generated(taps, lone)
             if fit.error <= max(min(self.tolerance, 1e-6), 2 * lone.rounding):
-                return fit
+                return fit, "one mode each"
         for generator in generators(self.translator, self.region, channels, length):
             fit = _generated(taps, generator)
             # Where the table itself is rounded, the kernel cannot be closer to powers than the table is.
             if fit.error <= max(EXACT, min(self.tolerance, 1e-6), 2 * generator.rounding):
-                return fit
+                return fit, "whose poles stand in the file"
         if width > 1 or length < 8:
-            return None
+            return None, ""
         found = identify(taps[:, 0], self.tolerance)
         if found.system is None or found.system.states > length // 2:
-            return None
-        return _measured(found.system, taps)
+            return None, ""
+        return _measured(found.system, taps), "identified from the taps"
 
 
 def _generated(taps: Array, generator: Generator) -> Fit:
@@ -271,6 +277,7 @@ def _measured(system: StateSpace, taps: Array) -> Fit:
         system,
         worst(lambda h: np.asarray(np.abs(h).max(axis=(1, 2)))),
         worst(lambda h: np.asarray(np.linalg.norm(h, axis=(1, 2)))),
+        float(np.abs(missed).sum(axis=(1, 2)).max(initial=0.0)),
     )
 
 

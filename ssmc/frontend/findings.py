@@ -22,13 +22,34 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Replacement:
+    """What `kernels` (their number) of `taps` each became, and how near it is: `how` in words, for the user.
+
+    `residual` is max|h - h'| relative to the largest tap of a kernel, of the worst kernel; `l1` is ||h - h'||_1 of the
+    worst output, so that max|y - y'| <= l1 max|u| for every input u to the kernels, over as many steps as they have
+    taps.
+    Both are 0 for taps that stay taps.
+    """
+
+    how: str
+    kernels: int
+    taps: int
+    residual: float = 0.0
+    l1: float = 0.0
+
+
+@dataclass(frozen=True)
 class Lift:
-    """A linear system found: its node in the new graph, where it came from, how well it was proved."""
+    """A linear system found: its node in the new graph, where it came from, how well it was proved.
+
+    `replacement` is told where the file has a kernel.
+    """
 
     node: str
     disguise: str
     where: tuple[str, ...]
     proof_error: float
+    replacement: Replacement | None = None
 
 
 @dataclass

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ssmc.frontend.builder import features_of, kind_of
-from ssmc.frontend.findings import Lift, Refusal
+from ssmc.frontend.findings import Lift, Refusal, Replacement
 from ssmc.interface import Interface, Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.statespace import StateSpace, frequencies, time_constants
@@ -41,7 +41,7 @@ class LiftedSystem:
     `kind` says what it became: 'linear time-invariant', 'asynchronous', 'selective' (its decay is computed from the
     data), 'fir' or 'integrate and fire'. `states` counts those of one group as they are stored. Time constants and
     frequencies are those of the poles, in steps and cycles per step (or per unit of dt), and None where there are no
-    fixed poles.
+    fixed poles. `replacement` tells what became of a kernel that the file has.
     """
 
     name: str
@@ -58,6 +58,7 @@ class LiftedSystem:
     frequencies: np.ndarray | None
     where: tuple[str, ...]
     proof_error: float
+    replacement: Replacement | None = None
 
 
 @dataclass(frozen=True)
@@ -115,79 +116,44 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
     node = graph.node(name)
     shape = features_of(graph, Value(node.name))
     size = int(np.prod(shape, dtype=np.int64))
-    label, reverse = f"system{number}", bool(node.op["reverse"])
-    if node.op.name == "recurrence":
-        is_complex = kind_of(graph, Value(node.name)).element == "complex"
-        return LiftedSystem(
-            label,
-            name,
-            lift.disguise,
-            "selective",
-            size,
-            1,
-            size,
-            size,
-            is_complex,
-            reverse,
-            None,
-            None,
-            lift.where,
-            lift.proof_error,
-        )
-    if node.op.name == "fir":
-        taps = node.op["kernel"].shape[1]
-        return LiftedSystem(
-            label,
-            name,
-            lift.disguise,
-            "fir",
-            shape[0],
-            taps - 1,
-            shape[0],
-            shape[0],
-            False,
-            reverse,
-            None,
-            None,
-            lift.where,
-            lift.proof_error,
-        )
-    if node.op.name == "spike":
-        leak = node.op["decay"].array.reshape(-1, 1)
-        one = np.ones((size, 1, 1))
-        system = StateSpace(A=leak, B=one, C=one, D=0 * one)
-        return LiftedSystem(
-            label,
-            name,
-            lift.disguise,
-            "integrate and fire",
-            size,
-            1,
-            size,
-            size,
-            False,
-            reverse,
-            time_constants(system),
-            None,
-            lift.where,
-            lift.proof_error,
-        )
-    system = node.op["system"]
-    return LiftedSystem(
-        label,
-        name,
-        lift.disguise,
-        "asynchronous" if system.asynchronous else "linear time-invariant",
-        system.groups,
-        system.states,
-        system.inputs,
-        system.outputs,
-        system.is_complex,
-        reverse,
-        time_constants(system),
-        frequencies(system),
-        lift.where,
-        lift.proof_error,
+    plain = LiftedSystem(
+        name=f"system{number}",
+        node=name,
+        disguise=lift.disguise,
+        kind="selective",
+        groups=size,
+        states=1,
+        inputs=size,
+        outputs=size,
+        is_complex=kind_of(graph, Value(node.name)).element == "complex",
+        reverse=bool(node.op["reverse"]),
+        time_constants=None,
+        frequencies=None,
+        where=lift.where,
+        proof_error=lift.proof_error,
+        replacement=lift.replacement,
+    )
+    match node.op.name:
+        case "recurrence":
+            return plain
+        case "fir":
+            taps = node.op["kernel"].shape[1]
+            return replace(plain, kind="fir", states=taps - 1)
+        case "spike":
+            one = np.ones((size, 1, 1))
+            leak = StateSpace(A=node.op["decay"].array.reshape(-1, 1), B=one, C=one, D=0 * one)
+            return replace(plain, kind="integrate and fire", time_constants=time_constants(leak))
+    system: StateSpace = node.op["system"]
+    return replace(
+        plain,
+        kind="asynchronous" if system.asynchronous else "linear time-invariant",
+        groups=system.groups,
+        states=system.states,
+        inputs=system.inputs,
+        outputs=system.outputs,
+        is_complex=system.is_complex,
+        time_constants=time_constants(system),
+        frequencies=frequencies(system),
     )
 
 

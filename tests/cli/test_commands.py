@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from ssmc.cli.main import COMMANDS
 from tests.cli.conftest import Ssmc
@@ -166,8 +168,35 @@ def test_inspect(ssmc: Ssmc, folder: Path) -> None:
     constants = np.sort(np.ravel(system["time_constants"]))
     expected = np.sort(-1 / np.log(0.9 * np.linspace(0.7, 1.0, 4)))  # in steps
     np.testing.assert_allclose(constants, expected, rtol=1e-4)
+    assert np.all(np.ravel(system["frequencies"]) == 0.0) and system["kernel"] is None
+    assert {proof["against"] for proof in told["proofs"]} == {"the file in float64", "onnxruntime"}
     people = ssmc("inspect", "scan.onnx")
     assert people.status == 0 and "state-space systems: 1" in people.out and "everything compiles" in people.out
+    assert "time constants in steps" in people.out and "from the file in float64" in people.out
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-2])
+def test_inspect_tells_what_became_of_a_kernel(ssmc: Ssmc, folder: Path, noise: float) -> None:
+    """A decaying kernel becomes a system with its residual; one with noise in its taps stays a filter."""
+    rng, steps = np.random.default_rng(3), 48
+    poles, weights = np.array([[0.5, 0.9], [0.7, 0.95]]), rng.standard_normal((2, 2))
+    taps = (weights[..., None] * poles[..., None] ** np.arange(steps)).sum(axis=1)
+    taps += noise * rng.standard_normal(taps.shape)
+    weight = numpy_helper.from_array(np.float32(taps[:, None, ::-1]), "w")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="taps", group=2, pads=[steps - 1, 0])]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2, steps]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "conv.onnx")
+    (system,) = json.loads(ssmc("inspect", "conv.onnx", "--json").out)["systems"]
+    told, people = system["kernel"], ssmc("inspect", "conv.onnx").out
+    assert system["onnx_nodes"] == ["taps"] and (told["kernels"], told["taps"]) == (2, steps)
+    if noise:
+        assert system["kind"] == "fir" and told["residual"] == told["l1"] == 0.0 and "stay FIR filters" in people
+        return
+    assert system["states"] == 2 and 0.0 < told["residual"] < 1e-6
+    np.testing.assert_allclose(np.sort(system["time_constants"]), -1 / np.log(poles), rtol=1e-3)
+    assert np.abs(taps).max() * told["residual"] <= told["l1"] <= steps * np.abs(taps).max() * told["residual"]
+    assert "identified from the taps" in people and "max|u| for every u" in people
 
 
 def test_inspect_tells_what_would_not_compile(ssmc: Ssmc, folder: Path) -> None:
