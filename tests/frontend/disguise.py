@@ -273,3 +273,63 @@ def as_associative_scan(system: StateSpace, steps: int) -> onnx.ModelProto:
         v = [net.op("Concat", head, tail, axis=1) for head, tail in zip(heads, later, strict=True)]
         span *= 2
     return net.model([(net.op("Tanh", _read(net, v, x, c, d)), ["b", steps, system.outputs])])
+
+
+def _times(net: Net, a: np.ndarray, x: list[str]) -> list[str]:
+    """a x in parts, a a table (steps, states)."""
+    if len(x) == 1:
+        return [net.op("Mul", net.const(a), x[0])]
+    re, im = net.const(a.real), net.const(a.imag)
+    return [
+        net.op("Sub", net.op("Mul", re, x[0]), net.op("Mul", im, x[1])),
+        net.op("Add", net.op("Mul", re, x[1]), net.op("Mul", im, x[0])),
+    ]
+
+
+def _tree(net: Net, a: np.ndarray, v: list[str]) -> list[str]:
+    """All partial results of (a, v), the odd ones by recursion on pairs, the even ones from those."""
+    steps = len(a)
+    if steps < 2:
+        return v
+
+    def every_second(x: list[str], start: int, stop: int) -> list[str]:
+        return [net.op("Slice", p, net.ints(start), net.ints(stop), net.ints(1), net.ints(2)) for p in x]
+
+    first, second = every_second(v, 0, steps - 1), every_second(v, 1, steps)
+    pairs = [net.op("Add", p, q) for p, q in zip(_times(net, a[1::2], first), second, strict=True)]
+    powers = (a[1::2] * a[: steps - 1 : 2]).astype(np.complex64 if np.iscomplexobj(a) else np.float32)
+    odd = _tree(net, powers.astype(a.dtype), pairs)
+    before = odd if steps % 2 else [net.op("Slice", p, net.ints(0), net.ints(-1), net.ints(1)) for p in odd]
+    later = [net.op("Slice", p, net.ints(0), net.ints(1), net.ints(1)) for p in v]
+    if steps > 2:
+        moved = zip(_times(net, a[2::2], before), every_second(v, 2, steps), strict=True)
+        later = [net.op("Concat", p, net.op("Add", *m), axis=1) for p, m in zip(later, moved, strict=True)]
+    half, found = steps // 2, []
+    for even, uneven in zip(later, odd, strict=True):
+        whole = net.op("Slice", even, net.ints(0), net.ints(half), net.ints(1)) if steps % 2 else even
+        both = net.op("Concat", *(net.op("Unsqueeze", p, net.ints(2)) for p in (whole, uneven)), axis=2)
+        joined = net.op("Reshape", both, net.ints(0, 2 * half, a.shape[1]))
+        last = [net.op("Slice", even, net.ints(half), net.ints(half + 1), net.ints(1))] if steps % 2 else []
+        found.append(net.op("Concat", joined, *last, axis=1) if last else joined)
+    return found
+
+
+def as_tree_scan(system: StateSpace, steps: int) -> onnx.ModelProto:
+    """The associative scan of JAX, unrolled; every power of A is a table in the file, rounded to float32."""
+    net = Net()
+    x = net.input(["b", steps, system.inputs])
+    a, b, c, d = matrices(system)
+    v = _drive(net, x, b.astype(complex) if system.is_complex else b)
+    states = _tree(net, np.repeat(a[None], steps, axis=0), v)
+    return net.model([(net.op("Tanh", _read(net, states, x, c, d)), ["b", steps, system.outputs])])
+
+
+def as_cumulative_sum(system: StateSpace, steps: int) -> onnx.ModelProto:
+    """x_k = a^k sum_j a^-j v_j, the powers from exp; for real positive decays."""
+    net = Net()
+    x = net.input(["b", steps, system.inputs])
+    a, b, c, d = matrices(system)
+    exponent = net.op("Mul", net.const(np.arange(float(steps))[:, None]), net.const(np.log(a)))
+    grown = net.op("Mul", net.op("MatMul", x, net.const(b.T)), net.op("Exp", net.op("Neg", exponent)))
+    total = net.op("Mul", net.op("CumSum", grown, net.const(np.int64(1))), net.op("Exp", exponent))
+    return net.model([(net.op("Tanh", _read(net, [total], x, c, d)), ["b", steps, system.outputs])])

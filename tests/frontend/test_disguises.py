@@ -63,18 +63,18 @@ layouts = st.sampled_from(disguise.LAYOUTS)
 few = settings(max_examples=6, deadline=None)
 
 
-def lifted(model: onnx.ModelProto) -> Model:
+def lifted(model: onnx.ModelProto, steps: int = STEPS) -> Model:
     with tempfile.TemporaryDirectory() as folder:
         found = load_model(save(model, Path(folder)))
-        check_against_runtime(found)
+        check_against_runtime(found, steps)
     return found
 
 
-def check_against_runtime(model: Model) -> None:
+def check_against_runtime(model: Model, steps: int) -> None:
     """The graph and onnxruntime agree on data of the user's shape."""
     rng = np.random.default_rng(1)
     port = model.inputs[0]
-    shape = {"b": 2, "t": STEPS, "f": port.shape[-1]}
+    shape = {"b": 2, "t": steps, "f": port.shape[-1]}
     x = rng.standard_normal([int(shape[a]) for a in port.axes]).astype(np.float32)
     expected = reference(model, {port.name: x})
     found = run_graph(model.graph, model.inputs, model.outputs, {port.name: x})
@@ -136,6 +136,24 @@ def test_unrolled(system: StateSpace, layout: str) -> None:
 @given(systems)
 def test_associative_scan(system: StateSpace) -> None:
     check_system(lifted(disguise.as_associative_scan(system, STEPS)), system)
+
+
+@settings(max_examples=3, deadline=None)
+@given(systems, st.sampled_from([STEPS - 1, STEPS]))
+def test_tree_scan(system: StateSpace, steps: int) -> None:
+    check_system(lifted(disguise.as_tree_scan(system, steps), steps), system, states=False)
+
+
+@few
+@given(
+    st.builds(
+        random_system, st.integers(0, 99), st.just(1), st.integers(1, 3), *[st.integers(1, 2)] * 2, st.just(False)
+    )
+)
+def test_cumulative_sum(system: StateSpace) -> None:
+    model = lifted(disguise.as_cumulative_sum(system, STEPS))
+    assert model.systems[0].disguise == "cumulative sum"
+    check_system(model, system)
 
 
 @few
