@@ -7,6 +7,8 @@ words; a value given once a sequence is one row. A complex vector is its real ha
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from isa.spec import Field, InstructionSet, InstructionSpec, Kind, Term
 
 UNARY = (
@@ -17,7 +19,8 @@ UNARY = (
 BINARY = ("add", "sub", "mul", "div", "max", "min", "pow", "greater", "greater_or_equal", "equal")
 REDUCE = ("sum", "mean", "max", "min", "prod")
 PATTERNS = ("each", "one", "tile", "repeat")
-MODES = ("mac", "fri", "fri.x", "tri", "tri.x", "sel")
+MODES = ("mac", "fri", "fri.x", "tri", "tri.x", "sel", "mac.os")
+ENGINES = ("load", "preload", "compute", "vector", "store")
 
 REGISTERS = (
     Term("one", "Always 1: the steps of a value that is given once a sequence."),
@@ -163,16 +166,17 @@ ARRAY = (
             _flag("scaled", "Products of a column are multiplied by its scale."),
             _flag("biased", "A column starts from its bias."),
         ),
-        "compute",
+        "preload",
         "Shift parameters into the shadow registers of the array; the next array instruction takes them over.",
-        "Runs under the array's computation.",
+        "Runs under the array's computation, and waits until the parameters before have been taken over. With `mac.os` "
+        "nothing is shifted in: the weights stream from the parameter memory, and `rows` are the terms of a sum.",
     ),
     InstructionSpec(
         "state.load",
         0x31,
         (SRC, _words("Words of the states: columns times rows, by columns; twice that where complex.", bits=22)),
-        "compute",
-        "Put states into the processing elements.",
+        "preload",
+        "Put states into the shadow registers of the processing elements; the next array instruction takes them over.",
     ),
     InstructionSpec(
         "state.store",
@@ -186,7 +190,8 @@ ARRAY = (
         0x33,
         (DST, DST_PITCH, SRC, SRC_PITCH, STEPS, _flag("accumulate", "Add to the result that is there.")),
         "compute",
-        "Weight stationary: y = x W (+ bias), `rows` words in and `cols` words out at every step.",
+        "y = x W (+ bias), `rows` words in and `cols` words out at every step.",
+        "The dataflow is that of the preload: weights stay in place with `mac`, results with `mac.os`.",
     ),
     InstructionSpec(
         "fri",
@@ -414,7 +419,7 @@ VECTOR = (
             _words("Row numbers a step.", "count"),
             STEPS,
         ),
-        "vector",
+        "load",
         "Rows of a table by computed numbers; a negative one counts from the end.",
     ),
 )
@@ -546,13 +551,37 @@ TIME = (
     ),
 )
 
+QUEUE = (
+    *(
+        _flag(f"pop.{engine}", f"Start when a token from the {engine} engine is there, and take it.")
+        for engine in ENGINES
+    ),
+    *(_flag(f"push.{engine}", f"Give the {engine} engine a token at the end.") for engine in ENGINES),
+)
+SYNC = InstructionSpec(
+    "sync",
+    0x04,
+    (Field("engine", Kind.ENUM, 3, "The engine that runs it.", choices=ENGINES),),
+    "sync",
+    "Wait until the engine has finished all that is before; then take and give tokens.",
+)
+
+
+def _queued(spec: InstructionSpec) -> InstructionSpec:
+    """An instruction of an engine, with its tokens."""
+    return replace(spec, fields=(*spec.fields, *QUEUE))
+
+
 EPOCHCORE = InstructionSet(
     name="epochcore",
-    version="1.0",
-    doc="Load, compute, vector and store engines; one instruction covers a tile over a stretch of time. "
+    version="2.0",
+    doc="Load, preload, compute, vector and store engines, each with a queue in program order. They run apart from "
+    "each other and wait for each other by tokens, first in, first out from each engine to each other one (as in VTA, "
+    "arXiv 1807.04188). One instruction covers a tile over a stretch of time. "
     "The paper (arXiv 2507.21394) does not publish an instruction set: this one is ours. In an ideal program words are "
     "float32 where the model's are, and float64 around states; in a realistic one words are float32, and the array "
     "computes in the integers of its architecture file.",
+    word_bytes=24,
     registers=REGISTERS,
     spaces=(
         Term("spad", "Scratchpad: streams, sequence values and constants, in words."),
@@ -561,10 +590,12 @@ EPOCHCORE = InstructionSet(
     ),
     timings=(
         Term("control", "The sequencer alone: free."),
+        Term("sync", "A cycle of the engine that it names."),
         Term("load", "A transfer from DRAM, by latency and bandwidth."),
+        Term("preload", "The way into the array's shadow registers, by rows, columns and ports."),
         Term("compute", "A pass over the array, by rows, columns, ports and steps."),
         Term("vector", "The vector unit, by words, width and the function's passes."),
         Term("store", "A transfer to DRAM, by latency and bandwidth."),
     ),
-    instructions=CONTROL + TRANSFER + ARRAY + VECTOR + TIME,
+    instructions=CONTROL + tuple(_queued(spec) for spec in (SYNC, *TRANSFER, *ARRAY, *VECTOR, *TIME)),
 )

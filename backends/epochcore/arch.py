@@ -18,7 +18,9 @@ DEFAULT = "epochcore-128"
 # Integers stay exact in the float64 arithmetic of the simulator up to this many bits.
 EXACT_BITS = 52
 
-Mode = Literal["mac", "fri", "fri.x", "tri", "tri.x", "sel"]
+Mode = Literal["mac", "mac.os", "fri", "fri.x", "tri", "tri.x", "sel"]
+# Terms of a sum where results stay in place: what an instruction can say.
+MOST_TERMS = 4095
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
 
@@ -29,15 +31,21 @@ class Array(Part):
     rows: Count = Field(description="rows of processing elements: inputs of a matrix, states of a channel")
     cols: Count = Field(description="columns: outputs of a matrix, channels of an SSM")
     modes: tuple[Mode, ...] = Field(
-        description="what an element can do: mac (weight stationary), fri (x <- a x + b u, c x summed down a column), "
+        description="what an element can do: mac (weight stationary), mac.os (output stationary), "
+        "fri (x <- a x + b u, c x summed down a column), "
         "fri.x (x <- a x + v, x read out), tri and tri.x (the same with (a + v) x + v), sel (a streamed too)"
     )
     complex: Literal["native", "ganged"] = Field(
         description="native: an element holds and steps a complex state; ganged: four real elements do, in two cycles"
     )
+    states_per_element: Count = Field(
+        default=1, description="states that an element holds and steps one after the other (complex ones where native)"
+    )
     mac_depth: Count = Field(description="cycles from an element's operands to its result (pipeline depth)")
-    port_words_in: Count = Field(description="words that enter the array's edges in a cycle")
-    port_words_out: Count = Field(description="words that leave the array's edge in a cycle")
+    port_words_in: Count = Field(
+        description="words that enter the array's edges in a cycle; as many again of parameters and states"
+    )
+    port_words_out: Count = Field(description="words that leave the array's edge in a cycle; as many again of states")
     shadow: bool = Field(description="whether parameters can be shifted in while the array computes")
     handover_steps: Annotated[int, Field(ge=0, le=4096)] = Field(
         default=0,
@@ -137,9 +145,15 @@ class Arch(Part):
         return self.dram.bytes_per_second / self.clock_hz
 
     def cells(self, is_complex: bool) -> tuple[int, int]:
-        """Rows and columns of states (or weights) that the array holds at once."""
+        """Rows and columns of states that the array holds at once."""
         gang = self.gang if is_complex else 1
-        return self.array.rows // gang, self.array.cols // gang
+        return self.array.rows // gang * self.array.states_per_element, self.array.cols // gang
+
+    def room(self, mode: str, is_complex: bool) -> tuple[int, int]:
+        """Rows and columns that a preload for `mode` may have."""
+        if mode == "mac.os":
+            return MOST_TERMS, self.array.cols
+        return (self.array.rows, self.array.cols) if mode == "mac" else self.cells(is_complex)
 
 
 def architectures() -> tuple[str, ...]:

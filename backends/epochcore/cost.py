@@ -1,21 +1,33 @@
 """What an instruction costs: engine, cycles, events. Functions of the instruction and of run-time registers alone.
 
-Array passes follow the closed forms for systolic arrays: with parameters in place, R x C elements and an interval
-of II cycles between steps, L steps take (L - 1) II + R + C - 2 + depth cycles for `mac` (the rest of a fold in
-`gemm.weight_stationary` is the R cycles of the preload), and (L - 1) II + R + depth - 1 where states
-stay in place and columns are independent: one step a cycle down a column of R elements. II is 1, more where the
-ports are narrower than what a step moves or complex numbers are ganged.
+A pass over the array of R x C elements with parameters in place takes (L - 1) I + F + O - 1 cycles for L steps:
+
+* I, cycles from a step to the next: at least those in which the ports move a step's words in (G) and out (O), and,
+  where states stay in place, s g for s states an element (of g cycles each: 2 where complex numbers are ganged) and
+  d + g - 1 for a pipeline of depth d, as a state must be there when its next step begins.
+* F, cycles until the first step has left the array: G - 1 + R + C - 2 + d where weights stay in place (SCALE-Sim's
+  fold less the R cycles of the preload), G - 1 + R s + d - 1 where states do: columns are independent, and a step goes
+  down a column of R rows.
+* Where results stay in place, ceil(L / R) folds of (K - 1) G + G - 1 + R + C - 1 cycles one after the other (the
+  output-stationary folds of SCALE-Sim), R O + C - 1 where shifting the results of the one before out of its columns
+  takes longer; the R O cycles of the last fold's are added, and d - 1.
+
+The next pass may follow L I cycles later, or as much more as its first step needs not to overtake the last one
+anywhere: both move evenly, so that it is enough to compare them in the corners of the array (`Wave.behind`).
+The formulas are ours where no source is named; `stepped` checks them element by element.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.gemm import ceil_div
+from backends.epochcore.gemm import ceil_div, output_fold, weight_pass
 from isa import Instruction
 
 FUNCTIONS_OF_ONE_PASS = frozenset(
@@ -27,16 +39,40 @@ DRIVEN_MACS = {False: 1, True: 4}
 
 
 @dataclass(frozen=True)
-class Cost:
-    """`engine` is busy for `cycles`; `events` counts what energy is charged for (see `energy`), `macs` useful ones.
+class Wave:
+    """How many cycles after the start the operands of a first step reach the array's corners (top left, top right,
+    bottom left, bottom right), and how much later its sums are there."""
 
-    `latency` is what of the cycles is filling and draining: a next instruction could overlap it (see `handover`).
+    corners: tuple[int, int, int, int]
+    trail: int
+
+    @staticmethod
+    def of(gather: int, down: int, skew: int, trail: int) -> Wave:
+        """`down` cycles from the first row to the last, `skew` from the first column to the last."""
+        return Wave((gather, gather + skew, gather + down, gather + down + skew), trail)
+
+    def behind(self, before: Wave) -> int:
+        """Cycles that this wave must wait, so that it is nowhere earlier than the one before, nor are its sums."""
+        late = max(a - b for a, b in zip(before.corners, self.corners, strict=True))
+        return max(0, late) + max(0, before.trail - self.trail)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`cycles` from start to end; `events` counts what energy is charged for (see `energy`), `macs` useful ones.
+
+    `busy` are the cycles until the engine may start the next instruction (None: all), `wave` is the first step's way
+    through the array; the shadow registers are free after `holds`. `latency` is what of the cycles is filling and
+    draining: engines that hand over step by step overlap it too (see `handover`).
     """
 
     engine: str
     cycles: int
     macs: int
     events: Mapping[str, int]
+    busy: int | None = None
+    wave: Wave | None = None
+    holds: int = 0
     latency: int = 0
 
 
@@ -61,8 +97,15 @@ Rule = Callable[[Instruction, Context], Cost]
 def _dma(engine: str, size: int, words: int, arch: Arch) -> Cost:
     if not size:
         return Cost(engine, 0, 0, {})
-    cycles = arch.dram.latency_cycles + int(-(-size // arch.dram_bytes_per_cycle))
-    return Cost(engine, cycles, 0, Counter(dram_bytes=size, scratchpad_words=words), arch.dram.latency_cycles)
+    transfer = dram_cycles(size, arch)
+    events = Counter(dram_bytes=size, scratchpad_words=words)
+    latency = arch.dram.latency_cycles
+    return Cost(engine, latency + transfer, 0, events, busy=transfer, latency=latency)
+
+
+def dram_cycles(size: int, arch: Arch) -> int:
+    """Cycles in which `size` bytes cross the channel, its latency apart."""
+    return ceil(size * Fraction(arch.clock_hz) / Fraction(arch.dram.bytes_per_second))
 
 
 def _stream(ins: Instruction, at: Context) -> Cost:
@@ -70,9 +113,9 @@ def _stream(ins: Instruction, at: Context) -> Cost:
     cost = _dma(ins.mnemonic, far * at.arch.memory.word_bits // 8, far, at.arch)
     if not near:
         return cost
-    cycles = cost.cycles + ceil_div(near, at.arch.vector.width)
+    more = ceil_div(near, at.arch.vector.width)
     events = Counter(cost.events) + Counter(scratchpad_words=2 * near)
-    return Cost(ins.mnemonic, cycles, 0, events, cost.latency)
+    return replace(cost, cycles=cost.cycles + more, busy=(cost.busy or 0) + more, events=events)
 
 
 def _const(ins: Instruction, at: Context) -> Cost:
@@ -84,10 +127,27 @@ def _fetch(ins: Instruction, at: Context) -> Cost:
     size = at.bytes_of[str(ins["src"])]
     cost = _dma("load", size, 0, at.arch)
     words = ceil_div(size * 8, at.arch.memory.word_bits)
-    return Cost("load", cost.cycles, 0, Counter(dram_bytes=size, parameter_words=words), cost.latency)
+    return replace(cost, events=Counter(dram_bytes=size, parameter_words=words))
 
 
 # -- array -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the states of a preload lie in the array: `rows` of cells, `stack` states in each, `gang` elements high."""
+
+    rows: int
+    cols: int
+    stack: int
+    gang: int
+
+
+def layout_of(held: Instruction, arch: Arch) -> Layout:
+    """The layout for what `held` preloads."""
+    gang = arch.gang if held["complex"] else 1
+    rows = arch.array.rows // gang
+    return Layout(rows, arch.array.cols // gang, ceil_div(int(held["rows"]), rows), gang)
 
 
 def _held(at: Context) -> tuple[int, int, bool]:
@@ -95,49 +155,83 @@ def _held(at: Context) -> tuple[int, int, bool]:
     return int(at.preload["rows"]), int(at.preload["cols"]), bool(at.preload["complex"])
 
 
+def words_of(held: Instruction) -> int:
+    """Parameters of a weight or a state, in words."""
+    return 1 if held["mode"] == "mac" else (3 if held["mode"] in ("fri", "tri") else 1) * (2 if held["complex"] else 1)
+
+
 def _preload(ins: Instruction, at: Context) -> Cost:
-    """Parameters are shifted down the columns, a row of the array a cycle."""
-    if ins["mode"] == "sel":
+    """Parameters are shifted down the columns, a row of the array after the other."""
+    if ins["mode"] in ("sel", "mac.os"):
         return Cost("preload", 1, 0, {})
-    weights = int(ins["rows"]) * int(ins["cols"])
-    each = 1 if ins["mode"] == "mac" else 2 if ins["complex"] else 1
-    each *= 3 if ins["mode"] in ("fri", "tri") else 1
-    wide = ceil_div(each * at.arch.array.cols, at.arch.array.port_words_in)
+    array, each = at.arch.array, words_of(ins)
+    layout = layout_of(ins, at.arch) if ins["mode"] != "mac" else Layout(array.rows, array.cols, 1, 1)
     # states lie in the rows next to the edge: no more rows than are in use are shifted in
-    rows = at.arch.array.rows if ins["mode"] == "mac" else int(ins["rows"]) * (at.arch.gang if ins["complex"] else 1)
-    return Cost("preload", rows * max(1, wide), 0, Counter(parameter_words=weights * each))
+    rows = array.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), layout.stack)
+    cycles = rows * ceil_div(each * layout.stack * layout.cols, array.port_words_in)
+    return Cost("preload", cycles, 0, Counter(parameter_words=int(ins["rows"]) * int(ins["cols"]) * each))
 
 
-def _state_move(ins: Instruction, at: Context) -> Cost:
-    words, array = int(ins["words"]), at.arch.array
-    ports = array.port_words_in if ins.mnemonic == "state.load" else array.port_words_out
-    return Cost("compute", ceil_div(words, ports), 0, Counter(scratchpad_words=words))
+def _state_load(ins: Instruction, at: Context) -> Cost:
+    words = int(ins["words"])
+    return Cost("preload", ceil_div(words, at.arch.array.port_words_in), 0, Counter(scratchpad_words=words))
 
 
-def _interval(at: Context, words_in: int, words_out: int, is_complex: bool) -> int:
-    """Cycles between two steps."""
-    array = at.arch.array
-    ganged = 2 if is_complex and array.complex == "ganged" else 1
-    return max(ganged, ceil_div(words_in, array.port_words_in), ceil_div(words_out, array.port_words_out))
+def _state_store(ins: Instruction, at: Context) -> Cost:
+    """Behind the last step, states are copied into registers of their own; when all are, they are shifted out."""
+    assert at.preload is not None
+    words, layout = int(ins["words"]), layout_of(at.preload, at.arch)
+    through = layout.rows * layout.stack * layout.gang
+    cycles = through + ceil_div(words, at.arch.array.port_words_out)
+    events = Counter(scratchpad_words=words)
+    wave = Wave.of(1, (at.arch.array.rows - 1) * layout.stack, 0, _trail(layout, at.arch))
+    return Cost("compute", cycles, 0, events, layout.stack * layout.gang, wave, through, latency=through)
+
+
+def _trail(layout: Layout, arch: Arch) -> int:
+    """Cycles from an operand to its product."""
+    return arch.array.mac_depth + layout.gang - 2
 
 
 def _mac(ins: Instruction, at: Context) -> Cost:
+    assert at.preload is not None
+    if not at.steps:
+        return Cost("compute", 0, 0, {})
+    return (_results_in_place if at.preload["mode"] == "mac.os" else _weights_in_place)(ins, at)
+
+
+def _weights_in_place(ins: Instruction, at: Context) -> Cost:
     rows, cols, _ = _held(at)
     array, steps = at.arch.array, at.steps
-    if not steps:
-        return Cost("compute", 0, 0, {})
-    interval = _interval(at, rows, cols, False)
-    cycles = (steps - 1) * interval + array.rows + array.cols - 2 + array.mac_depth
+    gather, scatter = ceil_div(rows, array.port_words_in), ceil_div(cols, array.port_words_out)
     moved = steps * (rows + cols * (2 if ins["accumulate"] else 1))
     macs = steps * rows * cols
-    return Cost("compute", cycles, macs, Counter(macs=macs, scratchpad_words=moved), cycles - steps * interval)
+    first = gather - 1 + weight_pass(1, array.rows, array.cols) - 1 + array.mac_depth
+    events = Counter(macs=macs, scratchpad_words=moved)
+    wave = Wave.of(gather, array.rows - 1, array.cols - 1, array.mac_depth - 1)
+    return _pass(steps, max(gather, scatter), first, scatter, macs, events, wave)
+
+
+def _results_in_place(ins: Instruction, at: Context) -> Cost:
+    terms, cols, _ = _held(at)
+    array, steps = at.arch.array, at.steps
+    folds = ceil_div(steps, array.rows)
+    gather = ceil_div(min(array.rows, steps), array.port_words_in)
+    out = array.rows * ceil_div(cols, array.port_words_out)
+    fold = output_fold(1 + (terms - 1) * gather, array.rows, array.cols) + gather - 1
+    cycles = (folds - 1) * max(fold, out + array.cols - 1) + fold + array.mac_depth - 1 + out
+    macs = steps * terms * cols
+    moved = steps * (terms + cols * (2 if ins["accumulate"] else 1))
+    events = Counter(macs=macs, scratchpad_words=moved, parameter_words=folds * terms * cols)
+    wave = Wave.of(gather, array.rows - 1, array.cols - 1, array.mac_depth - 1)
+    return Cost("compute", cycles, macs, events, cycles, wave, cycles)
 
 
 def _fri(ins: Instruction, at: Context) -> Cost:
     rows, cols, is_complex = _held(at)
     macs = at.steps * rows * cols * STATE_MACS[is_complex]
     moved = at.steps * cols * (3 if ins["accumulate"] else 2)
-    return _in_place(at, cols, cols, is_complex, macs, moved)
+    return _in_place(at, cols, cols, macs, moved)
 
 
 def _driven(ins: Instruction, at: Context) -> Cost:
@@ -145,19 +239,31 @@ def _driven(ins: Instruction, at: Context) -> Cost:
     words = cols * (2 if is_complex else 1)
     streamed = 2 if ins.mnemonic == "sel" else 1
     macs = at.steps * rows * cols * DRIVEN_MACS[is_complex]
-    return _in_place(at, words * streamed, words, is_complex, macs, at.steps * words * (streamed + 1))
+    return _in_place(at, words * streamed, words, macs, at.steps * words * (streamed + 1))
 
 
-def _in_place(at: Context, words_in: int, words_out: int, is_complex: bool, macs: int, moved: int) -> Cost:
-    array = at.arch.array
+def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int) -> Cost:
+    assert at.preload is not None
     if not at.steps:
         return Cost("compute", 0, 0, {})
-    interval = _interval(at, words_in, words_out, is_complex)
-    # passes that follow each other without a gap all go along the diagonal
-    skew = array.cols - 1 if array.handover_steps else 0
-    cycles = (at.steps - 1) * interval + array.rows + skew + array.mac_depth - 1
+    array, layout = at.arch.array, layout_of(at.preload, at.arch)
+    gather, scatter = ceil_div(words_in, array.port_words_in), ceil_div(words_out, array.port_words_out)
+    own = max(layout.stack * layout.gang, array.mac_depth + layout.gang - 1)
+    first = gather - 1 + layout.rows * layout.stack * layout.gang - 1 + array.mac_depth
     events = Counter(state_macs=macs, scratchpad_words=moved)
-    return Cost("compute", cycles, macs, events, cycles - at.steps * interval)
+    # passes that hand over step by step all go along the diagonal
+    skew = array.cols - 1 if array.handover_steps else 0
+    first += skew
+    wave = Wave.of(gather, (array.rows - 1) * layout.stack, skew, _trail(layout, at.arch))
+    return _pass(at.steps, max(own, gather, scatter), first, scatter, macs, events, wave)
+
+
+def _pass(
+    steps: int, interval: int, first: int, scatter: int, macs: int, events: Mapping[str, int], wave: Wave
+) -> Cost:
+    cycles = (steps - 1) * interval + first + scatter - 1
+    busy = steps * interval
+    return Cost("compute", cycles, macs, events, busy, wave, first, latency=cycles - busy)
 
 
 # -- vector unit -----------------------------------------------------------------------------------------------
@@ -170,7 +276,7 @@ def _vector(at: Context, words: int, moved: int, passes: int = 1, macs: int = 0)
         return Cost("vector", 0, 0, {})
     cycles = ceil_div(work, at.arch.vector.width) + at.arch.vector.latency_cycles
     events = Counter(vector_words=work, scratchpad_words=at.steps * moved)
-    return Cost("vector", cycles, macs * at.steps, events, at.arch.vector.latency_cycles)
+    return Cost("vector", cycles, macs * at.steps, events, latency=at.arch.vector.latency_cycles)
 
 
 def _function(name: Any, at: Context) -> int:
@@ -230,8 +336,9 @@ RULES: dict[str, Rule] = {
     "load": _stream,
     "store": _stream,
     "preload": _preload,
-    "state.load": _state_move,
-    "state.store": _state_move,
+    "sync": lambda i, at: Cost(str(i["engine"]), 1, 0, {}),
+    "state.load": _state_load,
+    "state.store": _state_store,
     "mac": _mac,
     "fri": _fri,
     "fri.x": _driven,

@@ -13,7 +13,9 @@ from backends.epochcore.arch import Arch, arch_text
 from backends.epochcore.draft import Draft, place
 from backends.epochcore.flow import is_loop, plan_flow
 from backends.epochcore.lowering import Lowering, Stream
+from backends.epochcore.parameters import param_words
 from backends.epochcore.residence import on_chip_steps
+from backends.epochcore.tokens import synchronised
 from isa import Port, Program
 from isa.epochcore import EPOCHCORE
 from ssmc.diagnostics import UserError
@@ -46,7 +48,8 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool) -> Program:
             low.finish(node)
     placed = place(low.draft, _rates(low))
     on_chip = on_chip_steps(low.draft, low.streams)
-    section = placed.builder.build()
+    words = {name: param_words(array, arch.memory.word_bits) for name, array in low.draft.data.items()}
+    section, moved = synchronised(placed.builder.build(), words)
     used = sorted({ins.loc for ins in section.code if ins.loc is not None})
     number = {old: new for new, old in enumerate(used)}
     code = tuple(ins if ins.loc is None else replace(ins, loc=number[ins.loc]) for ins in section.code)
@@ -72,7 +75,8 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool) -> Program:
             ],
             "rates": [list(map(list, rates)) for rates in low.registers],
             "taps": [
-                {**tap, "at": placed.position[id(step)], "address": buffer.address} for step, buffer, tap in low.taps
+                {**tap, "at": moved[placed.position[id(step)]], "address": buffer.address}
+                for step, buffer, tap in low.taps
             ],
             "lowering": low.notes,
         },

@@ -266,7 +266,7 @@ class Planner:
         if self.active is None or self.active.ins["mode"] != mode:
             held = "nothing" if self.active is None else f"parameters for {self.active.ins['mode']}"
             raise self.trap(f"runs '{mode}' on an array that holds {held}", hint=f"preload with mode {mode} first")
-        if mode != "mac" and self.states != self.active.shape:
+        if mode not in ("mac", "mac.os") and self.states != self.active.shape:
             raise self.trap(f"runs '{mode}' on elements without its states", hint="state.load first")
         if self.used.setdefault(self.index, self.active).ins != self.active.ins:
             raise self.trap("finds other parameters in the array in the second round of its loop")

@@ -23,7 +23,12 @@ from ssmc.diagnostics import UserError
 from ssmc.target import RunResult, RunSettings, Stats
 
 Array = NDArray[Any]
-RULES: dict[str, Rule] = {**simulate_array.RULES, **simulate_vector.RULES, **simulate_time.RULES}
+RULES: dict[str, Rule] = {
+    **simulate_array.RULES,
+    **simulate_vector.RULES,
+    **simulate_time.RULES,
+    "sync": lambda plan, ins: None,
+}
 CONTROL = ("halt", "samples", "chunks")
 # Bytes of one buffer, so that those at work stay in a core's cache: faster than whole sequences at once.
 BLOCK_BYTES = 1 << 20

@@ -31,7 +31,7 @@ def fetch(plan: Planner, ins: Instruction) -> None:
 
 
 def preload(plan: Planner, ins: Instruction) -> None:
-    rows, cols = plan.arch.cells(bool(ins["complex"]))
+    rows, cols = plan.arch.room(str(ins["mode"]), bool(ins["complex"]))
     if int(ins["rows"]) > rows or int(ins["cols"]) > cols:
         raise plan.trap(
             f"needs {ins['rows']} x {ins['cols']} elements", f"the array has {rows} x {cols} for such numbers"
@@ -48,7 +48,8 @@ def preload(plan: Planner, ins: Instruction) -> None:
 
 
 def mac(plan: Planner, ins: Instruction) -> Action:
-    held = plan.programmed("mac")
+    coming = plan.shadow or plan.active
+    held = plan.programmed("mac.os" if coming and coming.ins["mode"] == "mac.os" else "mac")
     rows, cols = int(held.ins["rows"]), int(held.ins["cols"])
     steps = str(ins["steps"])
     x = plan.read(int(ins["src"]), rows, steps=steps, pitch=int(ins["src_pitch"]))

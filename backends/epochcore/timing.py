@@ -1,32 +1,31 @@
-"""When everything happens: engines with in-order queues, held up by each other's buffers.
+"""Costs of a run: cycles, seconds and energy, by layer, and the trace. `queues` says when everything happens, or
+`handover` where the architecture's engines hand over step by step.
 
-Load, store, preload, compute (the array) and vector engines each take instructions in program order, one at a
-time. An instruction starts when its engine is free and the buffers that it reads have been written, those that it
-writes have been read and written before; an instruction of the array also waits for its preload. The order of the
-program is kept between loops over chunks only where buffers demand it: chunks overlap. A sample follows the one
-before in the same way; every sample after the second takes as long as the second. Without shadow registers a
-preload occupies the array.
+A sample follows the one before in the engines' queues as one instruction follows another. The first few samples are
+timed; every further one is taken to add as much as the last of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.cost import RULES, Context, Cost
+from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.energy import breakdown, joules
-from backends.epochcore.handover import PASSES, Handover, conflicts
-from backends.epochcore.machine import lower_rate
-from isa import Instruction, Kind, Program
-from isa.epochcore import EPOCHCORE
+from backends.epochcore.handover import Handover, conflicts
+from backends.epochcore.plan import trap
+from backends.epochcore.queues import Deadlock, Queues
+from isa import Program
+from isa.epochcore import ENGINES
 from ssmc.target import LayerStats, Stats
 
-SIMULATED_SAMPLES = 2
-ENGINES = ("load", "preload", "compute", "vector", "store", "drain")
-ARRAY = (*PASSES, "state.load", "state.store")
+TIMED_SAMPLES = 4
+ON_ARRAY = ("preload", "compute")
+TRACKS = (*ENGINES, "drain")
 
 
 @dataclass
@@ -38,138 +37,24 @@ class Layer:
     events: Counter[str] = field(default_factory=Counter)
     on_array: bool = False
 
+    def add(self, cycles: int, cost: Cost, times: int) -> None:
+        self.cycles += cycles * times
+        self.macs += cost.macs * times
+        for name, count in cost.events.items():
+            self.events[name] += count * times
+        self.on_array |= cost.engine in ON_ARRAY
+
 
 @dataclass
 class Timeline:
-    """Engines, buffers and layers while a program is timed."""
+    """Layers and length of a run; `issued` instructions."""
 
     program: Program
     arch: Arch
     steps: int
-    bytes_of: Mapping[str, int]
-    trace: list[dict[str, Any]] | None
-    engines: Counter[str] = field(default_factory=Counter)
-    written: Counter[tuple[str, int]] = field(default_factory=Counter)
-    read: Counter[tuple[str, int]] = field(default_factory=Counter)
     layers: dict[int | None, Layer] = field(default_factory=dict)
-    shadow: Instruction | None = None
-    active: Instruction | None = None
     end: int = 0
     issued: int = 0
-    handover: Handover | None = None
-    index: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.arch.array.handover_steps:
-            self.handover = Handover(self.arch, conflicts(self.program, self.steps))
-            self.index = {id(ins): n for n, ins in enumerate(self.program.sections[0].code)}
-
-    def issue(self, ins: Instruction, spans: Mapping[str, tuple[int, int]]) -> None:
-        """Place one instruction on the time axis."""
-        if ins.mnemonic == "preload":
-            self.shadow = ins
-        elif ins.mnemonic in PASSES and self.shadow is not None:
-            self.active, self.shadow = self.shadow, None
-        steps = spans[str(ins["steps"])][1] if "steps" in ins.operands else 1
-        held = (self.shadow or self.active) if ins.mnemonic == "state.load" else self.active
-        cost = RULES[ins.mnemonic](ins, Context(self.arch, steps, held, self.bytes_of, self._on_chip(ins, spans)))
-        if self.handover is not None:
-            engine, start, finish = self.handover.place(self.index[id(ins)], ins, cost, steps)
-            self._account(ins, cost, start, finish, engine)
-            return
-        engine = "compute" if cost.engine == "preload" and not self.arch.array.shadow else cost.engine
-        reads, writes = _places(ins)
-        start = self.engines[engine]
-        if ins.mnemonic in PASSES:
-            start = max(start, self.written["shadow", 0])
-        if engine == "preload":
-            # the registers are taken over when the array starts with them
-            start = max(start, self.read["shadow", 0])
-        for place in reads:
-            start = max(start, self.written[place])
-        for place in writes:
-            start = max(start, self.written[place], self.read[place])
-        finish = start + cost.cycles
-        self.engines[engine] = finish
-        for place in reads:
-            self.read[place] = max(self.read[place], finish)
-        for place in writes:
-            self.written[place] = finish
-        if ins.mnemonic == "preload":
-            self.written["shadow", 0] = finish
-        elif ins.mnemonic in ARRAY:
-            self.read["shadow", 0] = max(self.read["shadow", 0], start)
-        self._account(ins, cost, start, finish, engine)
-
-    def _on_chip(self, ins: Instruction, spans: Mapping[str, tuple[int, int]]) -> int:
-        """Steps of a transfer that do not leave the chip: the first ones of a stream between two loops."""
-        if ins.mnemonic not in ("load", "store"):
-            return 0
-        streams: Any = self.program.meta.get("streams", ())
-        number = int(ins["src" if ins.mnemonic == "load" else "dst"])
-        if number >= len(streams) or ins["steps"] == "one":
-            return 0
-        first, count = spans[str(ins["steps"])]
-        return max(0, min(count, int(streams[number].get("on_chip", 0)) - first))
-
-    def _account(self, ins: Instruction, cost: Cost, start: int, finish: int, engine: str) -> None:
-        layer = self.layers.setdefault(ins.loc, Layer())
-        layer.cycles += max(0, finish - self.end)
-        layer.macs += cost.macs
-        layer.events.update(cost.events)
-        layer.on_array |= ins.mnemonic in ARRAY
-        self.end = max(self.end, finish)
-        self.issued += 1
-        if self.trace is not None and cost.cycles:
-            source = self.program.source(ins)
-            name = source.layer if source else ins.mnemonic
-            micro = 1e6 / self.arch.clock_hz
-            event = {"name": name, "cat": engine, "ph": "X", "ts": start * micro, "dur": cost.cycles * micro}
-            tid = ENGINES.index(engine)
-            self.trace.append({**event, "pid": 0, "tid": tid, "args": {"instruction": ins.mnemonic}})
-
-
-def _places(ins: Instruction) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """Scratchpad buffers, parameters and streams that an instruction reads and writes, by address."""
-    spec = EPOCHCORE.by_mnemonic[ins.mnemonic]
-    reads, writes = [], []
-    for f in spec.fields:
-        if f.kind is not Kind.ADDR:
-            continue
-        place = (f.space, int(ins[f.name]))
-        if f.name in ("dst", "state"):
-            writes.append(place)
-        if f.name != "dst":
-            reads.append(place)
-    return reads, writes
-
-
-def _walk(
-    program: Program, steps: int, start: int, end: int
-) -> Iterator[tuple[Instruction, dict[str, tuple[int, int]]]]:
-    """Instructions in the order in which they are issued for one sample, with the registers' spans."""
-    section = program.sections[0]
-    spans = {"one": (0, 1), "n0": (0, 0)}
-    index = start
-    while index < end:
-        ins = section.code[index]
-        if ins.mnemonic == "chunks":
-            stop, limit = section.labels[str(ins["end"])], int(ins["limit"])
-            starts = range(0, steps, limit)
-            for first in reversed(starts) if ins["backward"] else starts:
-                spans["n0"] = (first, min(limit, steps - first))
-                for inner in section.code[index + 1 : stop]:
-                    if inner.mnemonic == "rate":
-                        begin, n = spans[str(inner["src"])]
-                        low = lower_rate(inner, begin)
-                        spans[str(inner["dst"])] = (low, lower_rate(inner, begin + n) - low)
-                    else:
-                        yield inner, spans
-            index = stop
-            continue
-        if ins.mnemonic not in ("halt", "samples"):
-            yield ins, spans
-        index += 1
 
 
 def measure(
@@ -180,62 +65,122 @@ def measure(
     *,
     trace: bool = False,
 ) -> tuple[Stats, tuple[Mapping[str, Any], ...]]:
-    """Cycles, seconds and energy of a run of `batch` sequences of `steps` steps, and its trace.
+    """Cycles, seconds and energy of a run of `batch` sequences of `steps` steps, and its trace (of the first one).
 
-    Layers' cycles are what each adds to the length of the run: they sum up to it, as energies do.
+    Layers' cycles are what each adds to the length of the run: they sum up to it, as energies do. Raises UserError
+    where engines wait for tokens that never come.
     """
-    if trace:
-        names = ((tid, {"name": engine}) for tid, engine in enumerate(ENGINES))
-        events = [{"name": "thread_name", "ph": "M", "pid": 0, "tid": tid, "args": name} for tid, name in names]
-        timeline = _time(program, arch, batch, steps, events)
-    else:
-        events, timeline = [], _time(program, arch, batch, steps, None)
-    return _stats(timeline, batch), tuple(events)
+    timed = min(batch, TIMED_SAMPLES)
+    ops = list(dispatch(program, timed, steps, shadow=arch.array.shadow))
+    price = pricing(program, arch)
+    runs = (_handed_over if arch.array.handover_steps else _queued)(program, arch, ops, price, steps)
+    timeline = Timeline(program, arch, steps)
+    for op, run in zip(ops, runs, strict=True):
+        # samples that are not timed are like the last one that is
+        times = 1 + batch - timed if op.sample == timed - 1 else 1
+        layer = timeline.layers.setdefault(op.ins.loc, Layer())
+        layer.add(max(0, run.finish - timeline.end), price(op), times)
+        timeline.end = max(timeline.end, run.finish)
+        timeline.issued += times
+    timeline.end = sum(layer.cycles for layer in timeline.layers.values())
+    return _stats(timeline, batch), tuple(_trace(ops, runs, program, arch)) if trace else ()
 
 
-def _time(program: Program, arch: Arch, batch: int, steps: int, events: list[dict[str, Any]] | None) -> Timeline:
-    """A run on the time axis: two samples, and what further ones add."""
-    section = program.sections[0]
+@dataclass(frozen=True, slots=True)
+class Run:
+    """When an op ran, and on which track of the trace."""
+
+    engine: str
+    start: int
+    finish: int
+
+
+def _queued(program: Program, arch: Arch, ops: Sequence[Op], price: Callable[[Op], Cost], steps: int) -> list[Run]:
+    """Engines that wait for whole instructions, by tokens (see `queues`)."""
+    queues = Queues(arch, price)
+    try:
+        queues.run(ops)
+    except Deadlock as deadlock:
+        raise _stuck(program, deadlock) from None
+    return [Run(op.engine, queues.start[op.number], queues.finish[op.number]) for op in ops]
+
+
+def _handed_over(program: Program, arch: Arch, ops: Sequence[Op], price: Callable[[Op], Cost], steps: int) -> list[Run]:
+    """Engines that hand over step by step (see `handover`); tokens say nothing there."""
+    handover, runs, end = Handover(arch, conflicts(program, steps)), [], 0
+    for op in ops:
+        if op.ins.mnemonic == "sync":
+            runs.append(Run(op.engine, end, end))
+            continue
+        runs.append(Run(*handover.place(op.index, op.ins, price(op), op.steps)))
+        end = max(end, runs[-1].finish)
+    return runs
+
+
+def pricing(program: Program, arch: Arch) -> Callable[[Op], Cost]:
+    """The cost of an op; equal ones are computed once."""
     bytes_of = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
-    timeline = Timeline(program, arch, steps, bytes_of, events)
-    first, last = _sample_body(program)
-    for ins, spans in _walk(program, steps, 0, first):
-        timeline.issue(ins, spans)
-    for sample in range(min(batch, SIMULATED_SAMPLES)):
-        before = {loc: Layer(x.cycles, x.macs, Counter(x.events), x.on_array) for loc, x in timeline.layers.items()}
-        end, issued = timeline.end, timeline.issued
-        for ins, spans in _walk(program, steps, first, last):
-            timeline.issue(ins, spans)
-        if sample == SIMULATED_SAMPLES - 1:
-            _repeat(timeline, before, end, issued, batch - SIMULATED_SAMPLES)
-        timeline.trace = None if sample == 0 else timeline.trace
-    for ins, spans in _walk(program, steps, last, len(section.code)):
-        timeline.issue(ins, spans)
-    return timeline
+    known: dict[tuple[int, int, int, int], Cost] = {}
+
+    def price(op: Op) -> Cost:
+        near = _on_chip(program, op)
+        key = (op.index, op.steps, near, id(op.held))
+        if key not in known:
+            known[key] = RULES[op.ins.mnemonic](op.ins, Context(arch, op.steps, op.held, bytes_of, near))
+        return known[key]
+
+    return price
 
 
-def _sample_body(program: Program) -> tuple[int, int]:
-    """The code between `samples` and its label; all of it where there is none."""
-    section = program.sections[0]
-    for index, ins in enumerate(section.code):
-        if ins.mnemonic == "samples":
-            return index + 1, section.labels[str(ins["end"])]
-    return 0, len(section.code)
+def _on_chip(program: Program, op: Op) -> int:
+    """Steps of a transfer that do not leave the chip: the first ones of a stream between two loops."""
+    if op.ins.mnemonic not in ("load", "store") or op.ins["steps"] == "one":
+        return 0
+    streams: Any = program.meta.get("streams", ())
+    number = int(op.ins["src" if op.ins.mnemonic == "load" else "dst"])
+    if number >= len(streams):
+        return 0
+    return max(0, min(op.steps, int(streams[number].get("on_chip", 0)) - op.start))
 
 
-def _repeat(timeline: Timeline, before: Mapping[int | None, Layer], end: int, issued: int, more: int) -> None:
-    """What the last sample added, `more` times over."""
-    for loc, layer in timeline.layers.items():
-        old = before.get(loc, Layer())
-        layer.cycles += more * (layer.cycles - old.cycles)
-        layer.macs += more * (layer.macs - old.macs)
-        for key in layer.events:
-            layer.events[key] += more * (layer.events[key] - old.events[key])
-    shift = more * (timeline.end - end)
-    timeline.end += shift
-    for engine in timeline.engines:
-        timeline.engines[engine] += shift
-    timeline.issued += more * (timeline.issued - issued)
+def _stuck(program: Program, deadlock: Deadlock) -> Exception:
+    """The trap that names the waiting engines."""
+    lines = []
+    for op, lacking in deadlock.waiting:
+        source = program.source(op.ins)
+        layer = f", layer '{source.layer}'" if source else ""
+        what = f"for a token from {' and '.join(lacking)}" if lacking else "for the array's registers"
+        lines.append(f"{op.engine} waits {what} at instruction {op.index} ({op.ins.mnemonic}{layer})")
+    first = min(op.index for op, _ in deadlock.waiting)
+    return trap(
+        program,
+        first,
+        "deadlock: engines wait for tokens that never come",
+        "\n       ".join(lines),
+        "give every 'pop' a 'push' of the engine that it names, earlier in the program",
+    )
+
+
+def _trace(ops: Sequence[Op], runs: Sequence[Run], program: Program, arch: Arch) -> list[dict[str, Any]]:
+    """Chrome trace events: an engine a track, instructions as slices that end when the next one starts."""
+    names = ((tid, {"name": engine}) for tid, engine in enumerate(TRACKS))
+    events: list[dict[str, Any]] = [
+        {"name": "thread_name", "ph": "M", "pid": 0, "tid": tid, "args": name} for tid, name in names
+    ]
+    following: dict[str, int] = {}
+    micro = 1e6 / arch.clock_hz
+    slices = []
+    for op, run in reversed([pair for pair in zip(ops, runs, strict=True) if pair[0].sample <= 0]):
+        end = min(run.finish, following.get(run.engine, run.finish))
+        following[run.engine] = run.start
+        if end == run.start:
+            continue
+        source = program.source(op.ins)
+        name = source.layer if source else op.ins.mnemonic
+        event = {"name": name, "cat": run.engine, "ph": "X", "ts": run.start * micro, "dur": (end - run.start) * micro}
+        place = {"instruction": op.ins.mnemonic, "index": op.index, "steps": op.steps}
+        slices.append({**event, "pid": 0, "tid": TRACKS.index(run.engine), "args": place})
+    return events + slices[::-1]
 
 
 def _stats(timeline: Timeline, batch: int) -> Stats:

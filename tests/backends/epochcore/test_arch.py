@@ -21,7 +21,7 @@ def test_packaged_architectures() -> None:
     assert {"epochcore-128", "epochcore-small", "tpu-like-128"} <= set(architectures())
     assert BACKEND.default_arch in BACKEND.architectures()
     assert load_arch(None).name == BACKEND.default_arch
-    assert load_arch("tpu-like-128").array.modes == ("mac",)
+    assert load_arch("tpu-like-128").array.modes == ("mac", "mac.os")
 
 
 @pytest.mark.parametrize("name", architectures())

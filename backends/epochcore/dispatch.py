@@ -1,0 +1,155 @@
+"""The sequencer: a program's instructions in the order in which they enter the engines' queues, once for each time
+that they are run. It costs no time, and the queues have room without limit (both ours).
+
+It knows what goes together in the array: which preloads a pass takes over, and whose registers a preload needs. These
+are bits that are full or empty in hardware, not tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from backends.epochcore.machine import lower_rate
+from backends.epochcore.regions import PASSES
+from backends.epochcore.tokens import engine_of
+from isa import Instruction, Program
+from isa.epochcore import ENGINES
+
+Spans = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One run of one instruction: the place of it in the code, and numbers of other ops that it depends on.
+
+    `start` and `steps` are the span of its steps in the sequence. It begins when all of `finished` are finished and the
+    first step of `passed` has left the array. `held` is the preload that the array works with.
+    """
+
+    number: int
+    index: int
+    ins: Instruction
+    engine: str
+    sample: int
+    start: int
+    steps: int
+    spans: Spans
+    pops: tuple[str, ...]
+    pushes: tuple[str, ...]
+    held: Instruction | None
+    finished: tuple[int, ...] = ()
+    passed: int | None = None
+
+
+@dataclass
+class _Registers:
+    """Shadow registers of one kind: who filled them last, whether that is taken, and which pass took them."""
+
+    filled: int | None = None
+    taken: int | None = None
+
+    def fill(self, number: int) -> int | None:
+        """Returns the pass that must have taken over what was there."""
+        self.filled = number
+        return self.taken
+
+    def take(self, number: int) -> tuple[int, ...]:
+        """Returns the preload that must be finished."""
+        if self.filled is None:
+            return ()
+        found, self.filled, self.taken = self.filled, None, number
+        return (found,)
+
+
+def dispatch(program: Program, batch: int, steps: int, *, shadow: bool) -> Iterator[Op]:
+    """Ops in the program's order, for `batch` samples of `steps` steps; `shadow` as in the architecture."""
+    section = program.sections[0]
+    static = [_static(ins) for ins in section.code]
+    parameters, states = _Registers(), _Registers()
+    coming: Instruction | None = None
+    active: Instruction | None = None
+    last_compute: int | None = None
+    number = 0
+    for sample, index, spans in _runs(program, batch, steps):
+        ins = section.code[index]
+        engine, pops, pushes = static[index]
+        if engine is None:
+            continue
+        finished: tuple[int, ...] = ()
+        passed: int | None = None
+        if ins.mnemonic == "preload":
+            coming, passed = ins, parameters.fill(number)
+        elif ins.mnemonic == "state.load":
+            passed = states.fill(number)
+        elif ins.mnemonic in PASSES:
+            if coming is not None:
+                active, coming = coming, None
+            finished = (*parameters.take(number), *states.take(number))
+        if ins.mnemonic in ("preload", "state.load") and not shadow:
+            finished, passed = () if last_compute is None else (last_compute,), None
+        register = str(ins.operands.get("steps", "one"))
+        start, count = spans[register]
+        held = ins if ins.mnemonic == "preload" else active or coming
+        if ins.mnemonic == "state.load":
+            held = coming or active
+        last_compute = number if engine == "compute" else last_compute
+        yield Op(number, index, ins, engine, sample, start, count, spans, pops, pushes, held, finished, passed)
+        number += 1
+
+
+def _static(ins: Instruction) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
+    engine = engine_of(ins)
+    if engine is None:
+        return None, (), ()
+    return (
+        engine,
+        tuple(e for e in ENGINES if ins[f"pop.{e}"]),
+        tuple(e for e in ENGINES if ins[f"push.{e}"]),
+    )
+
+
+def _runs(program: Program, batch: int, steps: int) -> Iterator[tuple[int, int, Spans]]:
+    """Sample (-1 outside the loop over samples), place in the code, and the registers' spans, in the order of runs."""
+    code, (first, last) = program.sections[0].code, sample_body(program)
+    parts = [(-1, 0, first), *((sample, first, last) for sample in range(batch)), (batch, last, len(code))]
+    for sample, start, end in parts:
+        for index, spans in _walk(program, steps, start, end):
+            yield sample, index, spans
+
+
+def sample_body(program: Program) -> tuple[int, int]:
+    """The code between `samples` and its label; all of it where there is none."""
+    section = program.sections[0]
+    for index, ins in enumerate(section.code):
+        if ins.mnemonic == "samples":
+            return index + 1, section.labels[str(ins["end"])]
+    return 0, len(section.code)
+
+
+def _walk(program: Program, steps: int, start: int, end: int) -> Iterator[tuple[int, Spans]]:
+    section = program.sections[0]
+    spans: dict[str, tuple[int, int]] = {"one": (0, 1), "n0": (0, 0), **{f"n{i}": (0, 0) for i in range(1, 8)}}
+    index = start
+    while index < end:
+        ins = section.code[index]
+        if ins.mnemonic == "halt":
+            return
+        if ins.mnemonic == "chunks":
+            stop, limit = section.labels[str(ins["end"])], int(ins["limit"])
+            starts = range(0, steps, limit)
+            for first in reversed(starts) if ins["backward"] else starts:
+                spans = {**spans, "n0": (first, min(limit, steps - first))}
+                for place in range(index + 1, stop):
+                    inner = section.code[place]
+                    if inner.mnemonic == "rate":
+                        begin, n = spans[str(inner["src"])]
+                        low = lower_rate(inner, begin)
+                        spans = {**spans, str(inner["dst"]): (low, lower_rate(inner, begin + n) - low)}
+                    else:
+                        yield place, spans
+            index = stop
+            continue
+        if ins.mnemonic != "samples":
+            yield index, spans
+        index += 1

@@ -1,0 +1,214 @@
+"""The processing elements: registers, a pipeline of products, neighbours.
+
+An operand stays in an element for some cycles (one, or as many as it takes to step the states that are there) and then
+moves on: matrix operands to the east, drives to the south. Partial sums move south behind their operands, later by
+the depth of the pipeline, and meet in every element the products that are due in that cycle. A register that would
+hold two things at once, a product that no sum fetches, a state that is used before it is there: each an AssertionError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Number = complex
+
+
+@dataclass
+class Packet:
+    """What one step of a pass moves from element to element; `age` counts cycles in the present one."""
+
+    work: Work
+    step: int
+    value: Any
+    age: int = 0
+
+
+class Work(Protocol):
+    """A pass, as elements see it."""
+
+    name: str
+    hop: int  # cycles in an element
+    height: int  # elements from one cell to the next one south
+    gang: int  # cycles of one state
+    rows: int  # rows of weights or states in use
+    cols: int
+    takes: tuple[bool, bool]  # parameters and states from the shadow registers
+    before: bool
+
+    def leave(self, kind: str, column: int, packet: Packet, now: int) -> None:
+        """A packet has left the last row."""
+
+
+@dataclass
+class Element:
+    """One element, or the first one of a gang that holds a state together."""
+
+    row: int
+    col: int
+    depth: int
+    shadow: tuple[int, Any] | None = None  # whose parameters, and what they are
+    active: Any = None
+    shadow_states: list[Number] | None = None
+    states: list[Number] = field(default_factory=list)
+    out: list[Number] | None = None
+    total: Number = 0.0
+    result: tuple[int, Number] | None = None  # of which fold, and what
+    west: Packet | None = None
+    north: Packet | None = None
+    sums: Packet | None = None
+    _products: list[tuple[int, Work, int, Number]] = field(default_factory=list)
+    _updates: list[tuple[int, int, Number]] = field(default_factory=list)
+
+    def take_over(self, packet: Packet) -> None:
+        """The first step of a pass brings its parameters and states to life."""
+        if packet.step or packet.age:
+            return
+        parameters, states = packet.work.takes
+        if parameters:
+            self.active, self.shadow = (None if self.shadow is None else self.shadow[1]), None
+        if states:
+            assert self.shadow_states is not None, "states are taken over before they are there"
+            self.states, self.shadow_states = self.shadow_states, None
+
+    def tick(self, now: int) -> None:
+        """One cycle."""
+        for packet in (self.west, self.north):
+            if packet is not None:
+                self.take_over(packet)
+        if self.west is not None and self.north is not None:
+            self._meet(self.west, self.north, now)
+        elif self.west is not None:
+            weight = self.active or 0.0
+            self._products.append((now + self.depth - 1, self.west.work, self.west.step, weight * self.west.value))
+        elif self.north is not None:
+            self._step(self.north, now)
+        self._sum(now)
+        for _, state, value in [update for update in self._updates if update[0] == now]:
+            self.states[state] = value
+        self._updates = [update for update in self._updates if update[0] > now]
+        late = [product for product in self._products if product[0] <= now]
+        assert not late, f"products of {late[0][1].name} that no sum has fetched"
+
+    def _meet(self, west: Packet, north: Packet, now: int) -> None:
+        """Results in place: the sum stays here."""
+        assert west.work is north.work and west.step == north.step, "operands of different steps meet"
+        self._products.append((now + self.depth - 1, west.work, west.step, west.value * north.value))
+
+    def capture(self, fold: int) -> None:
+        """A result in place is finished: it goes to the register that is shifted out."""
+        assert self.result is None, "a result is overwritten before it was shifted out"
+        self.result, self.total = (fold, self.total), 0.0
+
+    def _step(self, packet: Packet, now: int) -> None:
+        work = packet.work
+        if packet.age % work.gang:
+            return
+        state, due = packet.age // work.gang, now + self.depth + work.gang - 2
+        first = self.row // work.height * (work.hop // work.gang)
+        here = first + state < work.rows and self.col // work.height < work.cols
+        rule = RULES[work.name]
+        if rule is None:
+            self._copy(state, here)
+            return
+        value: Number = 0.0
+        if here:
+            assert all(at != state for _, at, _ in self._updates), f"{work.name} steps a state that is not there yet"
+            following, value = rule(self.active[state] if self.active else None, self.states[state], packet.value, work)
+            self._updates.append((due, state, following))
+        self._products.append((due, work, packet.step, value))
+
+    def _copy(self, state: int, here: bool) -> None:
+        if here:
+            assert all(at != state for _, at, _ in self._updates), "a state is copied that is not there yet"
+            self.out = [] if state == 0 else self.out
+            assert self.out is not None
+            self.out.append(self.states[state])
+
+    def _sum(self, now: int) -> None:
+        due = [product for product in self._products if product[0] == now]
+        if not due:
+            return
+        if due[0][1].name == "mac.os":
+            self.total += due[0][3]
+            self._products.remove(due[0])
+            return
+        assert self.sums is not None and len(due) == 1, "a product is due and no sum is there"
+        _, work, step, value = due[0]
+        assert self.sums.work is work and self.sums.step == step, "a product is due in the sum of another step"
+        self.sums.value += value
+        self._products.remove(due[0])
+
+
+Rule = Callable[[Any, Number, Any, Work], tuple[Number, Number]]
+
+
+def _inside(p: Any, x: Number, u: Any, work: Work) -> tuple[Number, Number]:
+    a, b, c = p
+    following = a * x + b * u
+    return following, (c * (x if work.before else following)).real
+
+
+def _liquid(p: Any, x: Number, u: Any, work: Work) -> tuple[Number, Number]:
+    a, b, c = p
+    following = (a + b * u) * x + b * u
+    return following, (c * (x if work.before else following)).real
+
+
+def _driven(decay: Number, v: Number, x: Number, work: Work) -> tuple[Number, Number]:
+    following = decay * x + v
+    return following, x if work.before else following
+
+
+RULES: dict[str, Rule | None] = {
+    "fri": _inside,
+    "tri": _liquid,
+    "fri.x": lambda p, x, v, work: _driven(p[0], v, x, work),
+    "tri.x": lambda p, x, v, work: _driven(p[0] + v, v, x, work),
+    "sel": lambda p, x, v, work: _driven(v[0], v[1], x, work),
+    "state.store": None,
+}
+
+
+class Grid:
+    """All elements of an array, and what moves between them at the end of every cycle."""
+
+    def __init__(self, rows: int, cols: int, depth: int) -> None:
+        self.rows, self.cols = rows, cols
+        self.at = [[Element(r, c, depth) for c in range(cols)] for r in range(rows)]
+
+    def put(self, kind: str, row: int, col: int, packet: Packet) -> None:
+        """A packet enters a register at the beginning of a cycle."""
+        assert getattr(self.at[row][col], kind) is None, f"two packets at once in a {kind} register"
+        setattr(self.at[row][col], kind, packet)
+
+    def tick(self, now: int) -> None:
+        """Every element, then every register that moves on."""
+        for line in self.at:
+            for element in line:
+                element.tick(now)
+        moving: list[tuple[str, int, int, Packet]] = []
+        for line in self.at:
+            for e in line:
+                for kind in ("west", "north", "sums"):
+                    packet: Packet | None = getattr(e, kind)
+                    if packet is None:
+                        continue
+                    packet.age += 1
+                    last = e.row + packet.work.height >= self.rows // packet.work.height * packet.work.height
+                    # a sum leaves the last row when it is complete, elsewhere with its operand
+                    stay = packet.work.hop - (packet.work.gang - 1 if kind == "sums" and last else 0)
+                    if packet.age < stay:
+                        continue
+                    setattr(e, kind, None)
+                    packet.age = 0
+                    if kind == "west":
+                        if e.col + 1 < self.cols:
+                            moving.append((kind, e.row, e.col + 1, packet))
+                    elif last:
+                        packet.work.leave(kind, e.col, packet, now)
+                    else:
+                        moving.append((kind, e.row + packet.work.height, e.col, packet))
+        for kind, row, col, packet in moving:
+            self.put(kind, row, col, packet)

@@ -1,0 +1,173 @@
+"""Passes that stream through the elements: weights in place, states in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.cost import layout_of
+from backends.epochcore.dispatch import Op
+from backends.epochcore.gemm import ceil_div
+from backends.epochcore.stepped.grid import Grid, Packet
+from backends.epochcore.stepped.memory import Memory
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Chip:
+    """The array with its memories."""
+
+    arch: Arch
+    grid: Grid
+    memory: Memory
+
+
+@dataclass
+class Pass:
+    """A pass of weights or states: it reads its words, sends them in, and writes what comes out."""
+
+    op: Op
+    chip: Chip
+    start: int
+    done: int | None = None
+    passed: int | None = None
+    name: str = ""
+    hop: int = 1
+    height: int = 1
+    gang: int = 1
+    rows: int = 0
+    cols: int = 0
+    takes: tuple[bool, bool] = (False, False)
+    before: bool = False
+    _values: dict[int, list[float]] = field(default_factory=dict)
+    _exits: dict[int, dict[int, Any]] = field(default_factory=dict)
+    _entries: dict[int, list[tuple[str, int, int, Packet]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ins, held, array = self.op.ins, self.op.held, self.chip.arch.array
+        assert held is not None
+        self.name, self.before = ins.mnemonic, bool(ins.operands.get("before"))
+        self.rows, self.cols = int(held["rows"]), int(held["cols"])
+        self._ports = array.port_words_in, array.port_words_out
+        own = 1
+        if ins.mnemonic != "mac":
+            layout = layout_of(held, self.chip.arch)
+            self.hop, self.height, self.gang = layout.stack * layout.gang, layout.gang, layout.gang
+            own = max(self.hop, array.mac_depth + layout.gang - 1)
+        self.gather = ceil_div(len(self._inputs(0)), array.port_words_in)
+        self.scatter = ceil_div(len(self._outputs(0)), array.port_words_out)
+        self.interval = max(own, self.gather, self.scatter)
+        if not self.op.steps:
+            self.done = self.passed = self.start + 1
+            for line in self.chip.grid.at:
+                for element in line:
+                    element.take_over(Packet(self, 0, None))
+
+    # -- words -----------------------------------------------------------------------------------------------
+
+    def _row(self, step: int) -> int:
+        """The place of a step in the sequence's order."""
+        return self.op.steps - 1 - step if self.op.ins.operands.get("reverse") else step
+
+    def _at(self, name: str, step: int) -> list[int]:
+        """Words of an operand at a step, real halves first."""
+        ins, held = self.op.ins, self.op.held
+        assert held is not None
+        pitch = int(ins["pitch"] if "pitch" in ins.operands else ins[f"{name}_pitch"])
+        row = 0 if ins.operands.get(f"{name}_held") else self._row(step)
+        first = int(ins[name]) + row * pitch
+        count = self.rows if self.name == "mac" and name == "src" else self.cols
+        halves = 2 if held["complex"] and self.name not in ("mac", "fri", "tri") else 1
+        return [first + half * (pitch // 2) + word for half in range(halves) for word in range(count)]
+
+    def _inputs(self, step: int) -> list[int]:
+        return [*(self._at("a", step) if self.name == "sel" else ()), *self._at("src", step)]
+
+    def _outputs(self, step: int) -> list[int]:
+        return self._at("dst", step)
+
+    # -- in --------------------------------------------------------------------------------------------------
+
+    def tick(self, now: int) -> None:
+        """Read the words of this cycle; where a step's are all there, they enter the array, skewed as they must be."""
+        step, phase = divmod(now - self.start, self.interval)
+        if step < self.op.steps and phase < self.gather:
+            addresses, wide = self._inputs(step), self._ports[0]
+            for address in addresses[phase * wide : (phase + 1) * wide]:
+                self.chip.memory.use("in", now)
+                self._values.setdefault(step, []).append(float(self.chip.memory.spad[address]))
+            if phase == self.gather - 1:
+                self._enter(step, now)
+        for kind, row, col, packet in self._entries.pop(now, ()):
+            self.chip.grid.put(kind, row, col, packet)
+
+    def _enter(self, step: int, now: int) -> None:
+        array, values = self.chip.arch.array, self._values[step]
+        depth = array.mac_depth
+        if self.name == "mac":
+            for r in range(array.rows):
+                self._send(now + r, "west", r, 0, step, values[r] if r < self.rows else 0.0)
+            for c in range(array.cols):
+                self._send(now + c + depth - 1, "sums", 0, c, step, 0.0)
+            return
+        for c in range(array.cols // self.height):
+            col = c * self.height
+            self._send(now, "north", 0, col, step, self._drive(values, c) if c < self.cols else None)
+            self._send(now + depth + self.gang - 2, "sums", 0, col, step, 0.0)
+
+    def _send(self, cycle: int, kind: str, row: int, col: int, step: int, value: Any) -> None:
+        self._entries.setdefault(cycle, []).append((kind, row, col, Packet(self, step, value)))
+
+    def _drive(self, values: list[float], col: int) -> Any:
+        """What a column gets: u, or v, or a and v."""
+        parts = [complex(*values[i + col :: self.cols][: self._halves]) for i in self._starts]
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    @property
+    def _halves(self) -> int:
+        return len(self._at("src", 0)) // self.cols
+
+    @property
+    def _starts(self) -> list[int]:
+        wide = self._halves * self.cols
+        return [0, wide] if self.name == "sel" else [0]
+
+    # -- out -------------------------------------------------------------------------------------------------
+
+    def leave(self, kind: str, column: int, packet: Packet, now: int) -> None:
+        """When a step has left every column, its words go out through the ports."""
+        if kind != "sums":
+            return
+        exits = self._exits.setdefault(packet.step, {})
+        exits[column // self.height] = packet.value
+        if len(exits) < self.chip.arch.array.cols // self.height:
+            return
+        if packet.step == 0:
+            self.passed = now + 1
+        results = self._results(packet.step, exits)
+        for number, (address, value) in enumerate(zip(self._outputs(packet.step), results, strict=True)):
+            cycle = now + number // self._ports[1]
+            self.chip.memory.use("out", cycle)
+            self.chip.memory.later(cycle, address, value)
+        if packet.step == self.op.steps - 1:
+            self.done = now + self.scatter
+
+    def _results(self, step: int, exits: dict[int, Any]) -> list[float]:
+        held, memory = self.op.held, self.chip.memory
+        assert held is not None
+        values = [exits[c] for c in range(self.cols)]
+        if self.name in ("fri.x", "tri.x", "sel"):
+            parts = [[complex(v).real for v in values], [complex(v).imag for v in values]]
+            return [value for part in parts[: self._halves] for value in part]
+        if self.name == "mac":
+            more: Any = memory.params[int(held["bias"])] if held["biased"] else np.zeros(self.cols)
+        else:
+            d = memory.params[int(held["src"])].ravel()[-self.cols :]
+            more = d * np.array(self._values[step][: self.cols])
+        old = [memory.spad[a] for a in self._outputs(step)] if self.op.ins["accumulate"] else np.zeros(self.cols)
+        return [float(complex(v).real + extra + before) for v, extra, before in zip(values, more, old, strict=True)]

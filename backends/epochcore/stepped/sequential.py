@@ -1,0 +1,151 @@
+"""What instructions outside the array do to the memories: words are read when they start and written when they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.dispatch import Op
+from backends.epochcore.stepped.memory import Memory
+from isa import Instruction, Program
+from ssmc.ir.functions import BINARY, UNARY
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Effect:
+    """`read` when an instruction starts (a transfer: when it is served), `write` when it ends."""
+
+    read: Callable[[Memory], None]
+    write: Callable[[Memory], None]
+
+
+def _rows(memory: Memory, first: int, words: int, pitch: int, count: int) -> Array:
+    """(count, words), a view where that is possible."""
+    return np.stack([memory.spad[first + k * pitch : first + k * pitch + words] for k in range(count)])
+
+
+def _put(memory: Memory, first: int, values: Array, pitch: int) -> None:
+    for k, row in enumerate(values):
+        memory.spad[first + k * pitch : first + k * pitch + len(row)] = row
+
+
+def _vector(op: Op, operands: Callable[[Memory], list[Array]], compute: Callable[..., Array], pitch: int) -> Effect:
+    found: list[Array] = []
+
+    def read(memory: Memory) -> None:
+        if op.steps:
+            found.append(compute(*operands(memory)))
+
+    def write(memory: Memory) -> None:
+        if op.steps:
+            _put(memory, int(op.ins["dst"]), found[0], pitch)
+
+    return Effect(read, write)
+
+
+def _unary(op: Op, memory: Memory, program: Program) -> Effect:
+    words, fn = int(op.ins["words"]), UNARY[str(op.ins["fn"])]
+    return _vector(op, lambda m: [_rows(m, int(op.ins["src"]), words, words, op.steps)], fn, words)
+
+
+def _operand(ins: Instruction, name: str, steps: int) -> Callable[[Memory], Array]:
+    words, inner, pattern = int(ins["words"]), int(ins["inner"]), str(ins[f"{name}_pattern"])
+    own = {"each": words, "one": 1, "tile": inner, "repeat": words // inner}[pattern]
+    held = bool(ins[f"{name}_held"])
+
+    def get(memory: Memory) -> Array:
+        rows = _rows(memory, int(ins[name]), own, 0 if held else own, steps)
+        if pattern == "tile":
+            return np.tile(rows, words // inner)
+        return np.repeat(rows, inner, -1) if pattern == "repeat" else np.broadcast_to(rows, (steps, words))
+
+    return get
+
+
+def _binary(op: Op, memory: Memory, program: Program) -> Effect:
+    a, b = (_operand(op.ins, name, op.steps) for name in "ab")
+    return _vector(op, lambda m: [a(m), b(m)], BINARY[str(op.ins["fn"])], int(op.ins["words"]))
+
+
+def _gate(op: Op, memory: Memory, program: Program) -> Effect:
+    a, b = (_operand(op.ins, name, op.steps) for name in "ab")
+    fn = UNARY[str(op.ins["fn"])]
+    return _vector(op, lambda m: [a(m), b(m)], lambda x, y: x * fn(y), int(op.ins["words"]))
+
+
+def _copy(op: Op, memory: Memory, program: Program) -> Effect:
+    ins, words = op.ins, int(op.ins["words"])
+    pitch = 0 if ins["src_held"] else int(ins["src_pitch"])
+    rows = lambda m: [_rows(m, int(ins["src"]), words, pitch, op.steps)]  # noqa: E731
+    return _vector(op, rows, lambda x: x, int(ins["dst_pitch"]))
+
+
+def _fill(op: Op, memory: Memory, program: Program) -> Effect:
+    values = np.full((1, int(op.ins["words"])), float(op.ins["value"]))
+    return _vector(op, lambda m: [], lambda: values, 1)
+
+
+def _const(op: Op, memory: Memory, program: Program) -> Effect:
+    values = np.asarray(program.data[str(op.ins["src"])], float).reshape(1, -1)
+    return _vector(op, lambda m: [], lambda: values, 1)
+
+
+def _fetch(op: Op, memory: Memory, program: Program) -> Effect:
+    def write(m: Memory) -> None:
+        m.params[int(op.ins["dst"])] = np.asarray(program.data[str(op.ins["src"])], float)
+
+    return Effect(lambda m: None, write)
+
+
+def _transfer(op: Op) -> tuple[int, tuple[int, ...] | slice]:
+    number = int(op.ins["src" if op.ins.mnemonic == "load" else "dst"])
+    return number, slice(op.start, op.start + op.steps)
+
+
+def _load(op: Op, memory: Memory, program: Program) -> Effect:
+    number, part = _transfer(op)
+    words, one = int(op.ins["words"]), op.ins["steps"] == "one"
+
+    def rows(m: Memory) -> list[Array]:
+        stream = m.streams[number][op.sample]
+        if one:
+            return [stream.reshape(1, words)]
+        return [(stream[::-1] if op.ins["mirror"] else stream)[part].copy()]
+
+    return _vector(op, rows, lambda x: x, words)
+
+
+def _store(op: Op, memory: Memory, program: Program) -> Effect:
+    number, part = _transfer(op)
+    words, found = int(op.ins["words"]), list[Array]()
+
+    def read(m: Memory) -> None:
+        if op.steps:
+            found.append(_rows(m, int(op.ins["src"]), words, words, op.steps))
+
+    def write(m: Memory) -> None:
+        if op.steps:
+            target = m.streams[number][op.sample]
+            target[... if op.ins["steps"] == "one" else part] = found[0].reshape(target[part].shape)
+
+    return Effect(read, write)
+
+
+RULES: dict[str, Callable[[Op, Memory, Program], Effect]] = {
+    "fetch": _fetch,
+    "const": _const,
+    "load": _load,
+    "store": _store,
+    "unary": _unary,
+    "binary": _binary,
+    "gate": _gate,
+    "copy": _copy,
+    "fill": _fill,
+    "sync": lambda op, memory, program: Effect(lambda m: None, lambda m: None),
+}
