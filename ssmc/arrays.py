@@ -115,6 +115,9 @@ def _mistake(array: Array, port: Port) -> str:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         return f"is {array[place]} at {place}, not a number that a model can take"
+    if port.role == "dt" and array.min() < 0:
+        place = tuple(int(i) for i in np.argwhere(array < 0)[0])
+        return f"is {array[place]} at {place}, and time passes: elapsed times are zero or positive"
     element = np.dtype(_element_type(port))
     narrowing = element.kind == array.dtype.kind == "f" and array.dtype.itemsize > element.itemsize
     if narrowing and np.abs(array).max() > np.finfo(element).max:

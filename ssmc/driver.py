@@ -25,7 +25,7 @@ from ssmc.target import Backend, RunResult, RunSettings, backend, target_names
 if TYPE_CHECKING:
     from ssmc.frontend import Model
     from ssmc.ir import Graph
-    from ssmc.passes import LossReport, Note, Observer, Pass, Step
+    from ssmc.passes import BankChoice, DecayLoss, LossReport, Note, Observer, Pass, Step
 
 Array = NDArray[Any]
 SUFFIX = ".ssmx"
@@ -43,6 +43,8 @@ class Compilation:
     steps: tuple[Step, ...]
     losses: tuple[LossReport, ...]
     notes: tuple[Note, ...]
+    decays: tuple[DecayLoss, ...] = ()
+    banks: tuple[BankChoice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,9 @@ def compile_model(
     program = machine_of.lower(graph, described, ideal=ideal)
     program = replace(program, meta={**program.meta, **_meta(model, str(manager), ideal)})
     losses, notes = tuple(context.losses), tuple(context.notes)
-    return Executable(program, machine_of, Compilation(model, graph, described, tuple(steps), losses, notes))
+    decays, banks = tuple(context.decays), tuple(context.banks)
+    made = Compilation(model, graph, described, tuple(steps), losses, notes, decays, banks)
+    return Executable(program, machine_of, made)
 
 
 def default_pipeline(target: str, *, arch: str | None = None, ideal: bool = False) -> tuple[Pass, ...]:

@@ -101,6 +101,8 @@ def compilation_json(executable: Executable) -> dict[str, Any]:
         "constants_bytes": sum(array.nbytes for array in program.data.values()),
         "sections": {section.name: len(section.code) for section in program.sections},
     }
+    if "warning" in program.meta:
+        report["warning"] = program.meta["warning"]
     if made is None:
         return report
     report["model"] = str(made.model.path)
@@ -117,6 +119,8 @@ def compilation_json(executable: Executable) -> dict[str, Any]:
     ]
     report["losses"] = plain(made.losses)
     report["notes"] = plain(made.notes)
+    report["decays"] = plain(made.decays)
+    report["banks"] = plain(made.banks)
     report["ops"] = dict(sorted(Counter(node.op.name for node in made.graph.nodes()).items()))
     return report
 

@@ -21,11 +21,12 @@ from isa import InstructionSet, Port, Program
 from isa.cim import CIM
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
-from ssmc.passes.machine import Converters, Machine, StateBank
+from ssmc.passes.machine import Converters, Machine, StateBank, StateCost
 from ssmc.target import RunResult, RunSettings
 
 _EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates"
 _PLACED = "tile,map-weights,calibrate,schedule"
+ROTATIONS, ROTATION_PASSES = 2, 2  # into the frame and out of it; passes of `rot` (see `costs`)
 SEARCHED = 2  # so few decays that it pays to look for the best
 
 
@@ -63,10 +64,10 @@ class CimBackend:
             cells_per_weight=arch.crossbar.cells_per_weight,
             banks=(
                 volatile_bank(arch, ideal=ideal),
-                StateBank("digital", arch.mesh.cores * arch.digital.per_core, computed_decay=True, timed_decay=True),
+                digital_bank(arch),
             ),
             weight_bits=None if ideal else weight_bits(arch),
-            decay_levels=None if ideal else arch.volatile.time_constants,
+            decay_levels=None if ideal or not arch.volatile.per_core else arch.volatile.time_constants,
             converters=None if ideal else converters(arch),
             arrays_per_core=arch.crossbar.per_core,
             mesh_width=arch.mesh_width,
@@ -77,8 +78,10 @@ class CimBackend:
         if ideal:
             return f"{_EXACT},{_PLACED}"
         levels = arch.volatile.time_constants
-        shared = f"share-decays{{levels={levels}{',search=true' if levels <= SEARCHED else ''}}}"
-        return f"{_EXACT},{shared},quantize{{weights={weight_bits(arch)}}},{_PLACED}"
+        shared = f"share-decays{{levels={levels}{',search=true' if levels <= SEARCHED else ''}}},"
+        if not arch.volatile.per_core:
+            shared = ""
+        return f"{_EXACT},{shared}quantize{{weights={weight_bits(arch)}}},{_PLACED}"
 
     def lower(self, graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
         return lower(graph, arch, ideal=ideal)
@@ -114,10 +117,25 @@ class CimBackend:
 
 def volatile_bank(arch: Architecture, *, ideal: bool) -> StateBank:
     count, unit = arch.mesh.cores * arch.volatile.per_core, arch.time.step_seconds
+    pico, turn = 1e-12, ROTATIONS * ROTATION_PASSES * arch.energy.vector_word
+    cost = StateCost(pico * (arch.energy.state_charge + arch.energy.state_read), pico * turn)
     if ideal:
-        return StateBank("volatile", count, decay_only=True)
-    fastest, slowest = unit / arch.volatile.tau_min, unit / arch.volatile.tau_max
-    return StateBank("volatile", count, decay_only=True, fastest=fastest, slowest=slowest)
+        return StateBank("volatile", count, decay_only=True, cost=cost)
+    return StateBank(
+        "volatile",
+        count,
+        decay_only=True,
+        fastest=unit / arch.volatile.tau_min,
+        slowest=unit / arch.volatile.tau_max,
+        spread=arch.devices.decay_sigma,
+        cost=cost,
+    )
+
+
+def digital_bank(arch: Architecture) -> StateBank:
+    one = 1e-12 * arch.energy.digital_state
+    count = arch.mesh.cores * arch.digital.per_core
+    return StateBank("digital", count, computed_decay=True, timed_decay=True, cost=StateCost(one, timed=one))
 
 
 def converters(arch: Architecture) -> Converters:

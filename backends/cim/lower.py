@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from backends.cim.arch import Architecture
 from backends.cim.arch_file import arch_text
@@ -12,6 +13,8 @@ from backends.cim.code import Tap
 from backends.cim.contexts import place_in_time, work_context
 from backends.cim.lowering import Lowering
 from backends.cim.rules import RULES
+from backends.cim.statistics import latency_warning
+from backends.cim.timing import schedule
 from isa import FrozenMap, Loc, Program
 from isa.cim import CIM
 from ssmc.diagnostics import Misfit, UserError
@@ -111,7 +114,7 @@ def _program(state: Lowering, ideal: bool) -> Program:
         made += parts
         taps += found
     used = {loc for section in made for ins in section.code if (loc := ins.loc) is not None}
-    return Program(
+    program = Program(
         CIM.name,
         CIM.version,
         arch=arch_text(state.arch),
@@ -122,3 +125,5 @@ def _program(state: Lowering, ideal: bool) -> Program:
         outputs=tuple(state.outputs),
         meta=FrozenMap({"ideal": ideal, "taps": taps, "form": state.graph.attributes.get("form", "sequence")}),
     )
+    warning = latency_warning(program, state.arch, schedule(program, state.arch, 1))
+    return replace(program, meta=FrozenMap({**program.meta, "warning": warning})) if warning else program

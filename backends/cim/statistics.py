@@ -12,7 +12,7 @@ import numpy as np
 
 from backends.cim.arch import Architecture
 from backends.cim.costs import cost
-from backends.cim.decode import Item, cores, decode
+from backends.cim.decode import Item, cores, decode, walk
 from backends.cim.reloading import reloading
 from backends.cim.timing import Schedule, rounds, schedule
 from isa import Program
@@ -76,7 +76,7 @@ def statistics(
         batch=batch,
         steps=steps,
         layers=found,
-        notes=_notes(program, arch, timing, total, idle, counts),
+        notes=_notes(program, arch, timing, total, idle, counts, steps),
     )
     return stats, timing
 
@@ -107,6 +107,29 @@ def smallest_tau(program: Program, arch: Architecture) -> float | None:
     return arch.time.step_seconds / fastest if fastest else None
 
 
+def latency_warning(program: Program, arch: Architecture, timing: Schedule) -> str:
+    """What to say where an event's way through the program is long against the shortest time constant, else nothing."""
+    tau, latency = smallest_tau(program, arch), timing.latency / arch.vector.clock_hertz
+    if tau is None or latency <= arch.timing.latency_share * tau:
+        return ""
+    return (
+        f"an event takes {latency:.3g} s through the program, and states decay meanwhile: "
+        f"the smallest time constant is {tau:.3g} s"
+    )
+
+
+def real_seconds(program: Program, arch: Architecture, steps: int) -> float | None:
+    """Time of a regularly sampled sequence whose states decay by themselves, which nothing can hurry: a sweep over
+    volatile states lasts as long as the sequence; None where none does, or events bring their own times."""
+    loops = 0
+    for section in cores(program).values():
+        charges = [[item for item in walk(loop.body) if item.code.mnemonic == "charge"] for loop in decode(section)]
+        if any(item.flag("timed") for found in charges for item in found):
+            return None
+        loops = max(loops, sum(bool(found) for found in charges))
+    return loops * steps * arch.time.step_seconds if loops else None
+
+
 def _notes(
     program: Program,
     arch: Architecture,
@@ -114,6 +137,7 @@ def _notes(
     total: Mapping[str, float],
     idle: float,
     counts: Mapping[tuple[int | None, str], int],
+    steps: int,
 ) -> dict[str, Any]:
     clock = arch.vector.clock_hertz
     latency = timing.latency / clock
@@ -126,15 +150,14 @@ def _notes(
         "programming_joules": _programming(program, arch),
     }
     notes |= reloading(program, arch)
+    if (real := real_seconds(program, arch, steps)) is not None:
+        notes |= {"real_seconds_per_sequence": real, "real_idle_joules_per_sequence": notes["idle_watts"] * real}
     tau = smallest_tau(program, arch)
     if tau is not None:
         notes["smallest_tau_seconds"] = tau
         notes["latency_over_smallest_tau"] = latency / tau
-        if latency > arch.timing.latency_share * tau:
-            notes["warning"] = (
-                f"an event takes {latency:.3g} s through the program, and states decay meanwhile: "
-                f"the smallest time constant is {tau:.3g} s"
-            )
+        if warning := latency_warning(program, arch, timing):
+            notes["warning"] = warning
     by_layer: dict[str, Counter[str]] = defaultdict(Counter)
     for (loc, what), number in counts.items():
         by_layer[what][program.locs[loc].layer if loc is not None else "?"] += number

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssmc.cli.options import compiling, json_option, observers, quantity, seed_option, states
-from ssmc.cli.output import json_text, print_json
+from ssmc.cli.output import json_text, print_json, print_table
 from ssmc.diagnostics import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ EMITTED = {"asm": ".asm", "ir": ".ir", "report": ".report.json"}
 @compiling
 @click.option("-o", "--output", metavar="P.ssmx", help="The program; default: the model's name.")
 @click.option("--emit", metavar="asm,ir,report", default="", help="Also write these, beside the program.")
+@click.option("--explain", is_flag=True, help="Which bank holds each layer's states, and why; losses by layer.")
 @seed_option
 @json_option
 def compile_command(
@@ -34,6 +35,7 @@ def compile_command(
     print_ir_after: tuple[str, ...],
     output: str | None,
     emit: str,
+    explain: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -67,6 +69,38 @@ def compile_command(
         print_json({"program": str(path), "bytes": path.stat().st_size, "written": written, **told})
     else:
         _tell(path, told, written)
+        if explain:
+            _explain(told)
+
+
+def _explain(told: dict[str, Any]) -> None:
+    """Banks of states with their costs, and what each layer lost, as tables."""
+    banks = [
+        (
+            choice["node"],
+            choice["bank"],
+            "chosen" if choice["chosen"] else "",
+            quantity(choice["joules"], "J"),
+            f"{choice['error']:.2g}",
+            choice["objection"],
+        )
+        for choice in told["banks"]
+    ]
+    title = "state banks: energy of a step, expected error by the spread of decays"
+    print_table(title, ["layer", "bank", "", "energy", "error", "cannot hold them because"], banks, numbers=3)
+    losses = [
+        (
+            layer["node"],
+            loss["pass_text"],
+            "-" if layer["measured"] is None else f"{layer['measured']:.2g}",
+            "-" if layer["bound"] is None else f"{layer['bound']:.3g}",
+            layer["note"],
+        )
+        for loss in told["losses"]
+        for layer in loss["layers"]
+    ]
+    title = "losses by layer: max|y - y'| / max|y| on the data, and b with max|y - y'| <= b max|u| for every input"
+    print_table(title, ["layer", "pass", "measured", "bound", "no bound because"], losses, numbers=2)
 
 
 def _kinds(emit: str) -> list[str]:
@@ -96,5 +130,7 @@ def _tell(path: Path, told: dict[str, Any], written: list[str]) -> None:
         click.echo(f"  {loss['pass_text']} changed {changes} (relative, on the {loss['data']} data)")
     for note in told["notes"]:
         click.echo(f"  {note['pass_name']}: {note['node'] + ': ' if note['node'] else ''}{note['text']}")
+    if "warning" in told:
+        click.echo(f"  warning: {told['warning']}")
     for name in written[1:]:
         click.echo(f"{name}: written")

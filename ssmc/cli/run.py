@@ -122,6 +122,8 @@ def _tell(result: RunResult, layers: bool) -> None:
     for what, counts in stats.notes.items():
         if isinstance(counts, Mapping):
             click.echo(f"  {what}: {', '.join(f'{layer} {count}' for layer, count in counts.items())}")
+    if "warning" in stats.notes:
+        click.echo(f"  warning: {stats.notes['warning']}")
     if layers:
         _tell_layers(stats.layers)
     for name, array in result.outputs.items():

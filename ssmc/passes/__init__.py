@@ -15,13 +15,15 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     schedule                  nodes find their times
 """
 
+from ssmc.passes.bank_choice import BankChoice
 from ssmc.passes.base import Context, DecayLoss, LayerLoss, LossReport, Note, Pass
-from ssmc.passes.machine import Converters, Machine, StateBank
+from ssmc.passes.machine import Converters, Machine, StateBank, StateCost
 from ssmc.passes.manager import Observer, PassManager, Step, print_after
 from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline
 from ssmc.passes.registry import PassInfo, available, register
 
 __all__ = [
+    "BankChoice",
     "Context",
     "Converters",
     "DecayLoss",
@@ -34,6 +36,7 @@ __all__ = [
     "PassInfo",
     "PassManager",
     "StateBank",
+    "StateCost",
     "Step",
     "available",
     "parse_pipeline",

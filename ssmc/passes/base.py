@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
 from ssmc.passes.machine import Machine
+
+if TYPE_CHECKING:
+    from ssmc.passes.bank_choice import BankChoice
 
 Array = NDArray[Any]
 
@@ -100,6 +103,7 @@ class Context:
     ideal: bool = False
     losses: list[LossReport] = field(default_factory=list)
     decays: list[DecayLoss] = field(default_factory=list)
+    banks: list[BankChoice] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
     def note(self, pass_: Pass, node: str, text: str) -> None:

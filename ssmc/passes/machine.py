@@ -6,6 +6,16 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class StateCost:
+    """Joules of a real state word in a step: to update and read it, to turn it into its rotating frame and back, to
+    compute its decay from an elapsed time."""
+
+    update: float
+    turn: float = 0.0
+    timed: float = 0.0
+
+
+@dataclass(frozen=True)
 class StateBank:
     """A kind of place that holds states.
 
@@ -14,7 +24,8 @@ class StateBank:
     that is streamed (`tile.recurrence`). `fused`: holds B, C and D of single-input systems too (`tile.ssm`);
     `liquid`: those whose drive adds to their decay, and no others.
     `native_complex`: one place holds a complex state. `timed_decay`: a digital bank that computes the decay of an
-    elapsed time. `fastest` and `slowest` bound `-ln |Abar|` of a step that it can be made for.
+    elapsed time. `spread` is that of the time constants from place to place, of the mean. `fastest` and `slowest` bound
+    `-ln |Abar|` of a step that it can be made for.
     """
 
     kind: str
@@ -27,6 +38,8 @@ class StateBank:
     timed_decay: bool = False
     fastest: float = float("inf")
     slowest: float = 0.0
+    spread: float = 0.0
+    cost: StateCost | None = None
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, Piece
+from ssmc.passes.bank_choice import by_choice, candidates
 from ssmc.passes.banks import Demand, demand, objection
 from ssmc.passes.base import Context, Pass
 from ssmc.passes.loads import fill_loads, needs_loads, sweeps_forward, told
@@ -31,11 +34,14 @@ class MapWeights(Pass):
     piece is its own unit, in order. Where a machine that reloads has too few for the whole model, what does not fit
     waits for the next sweep over the sequence (see `loads`; graph attribute loads {"node": load}).
 
-    States go to the first bank that can hold them, in the machine's order of
-    preference; a state piece's unit is the bank's index, its row the first state node there.
+    States go to the first bank that can hold them and errs no more than `bank_error` by the spread of its devices, in
+    the machine's order of preference, or by energy with `banks=cheapest`; a state piece's unit is the bank's index, its
+    row the first state node there.
     """
 
     name = "map-weights"
+    banks: Literal["preferred", "cheapest"] = "preferred"
+    bank_error: float = math.inf
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """Raises Misfit where arrays or state nodes do not suffice, UserError for states that no bank can hold."""
@@ -134,16 +140,21 @@ def _too_many_arrays(graph: Graph, machine: Machine, needed: int, nodes: Iterabl
     )
 
 
-def _place_states(graph: Graph, machine: Machine, context: Context, pass_: Pass, loads: Mapping[str, int]) -> None:
+def _place_states(
+    graph: Graph, machine: Machine, context: Context, pass_: MapWeights, loads: Mapping[str, int]
+) -> None:
     """Node by node, each to the first bank that can hold all its states and has room for them in the node's load."""
     every: dict[int, list[int]] = {}
     for node in graph.nodes("tile.state", "tile.recurrence", "tile.ssm"):
         used = every.setdefault(loads.get(node.name, 0), [0] * len(machine.banks))
         want = demand(node)
-        index = _bank(machine, used, node, want)
+        found = candidates(node, machine)
+        index = _bank(machine, used, node, want, by_choice(found, pass_.banks == "cheapest", pass_.bank_error))
+        context.banks += [replace(choice, chosen=i == index) for i, choice in enumerate(found)]
         bank = machine.banks[index]
         if bank.kind != machine.banks[0].kind:
-            reason = objection(machine.banks[0], want, machine) or "it is full"
+            other = "it is full" if pass_.banks == "preferred" and found[0].error <= pass_.bank_error else "by choice"
+            reason = found[0].objection or other
             context.note(pass_, node.name, f"states in bank '{bank.kind}', not '{machine.banks[0].kind}': {reason}")
         if node.op.name != "tile.ssm":
             attrs: dict[str, object] = {"bank": bank.kind}
@@ -153,10 +164,11 @@ def _place_states(graph: Graph, machine: Machine, context: Context, pass_: Pass,
         used[index] += want.size(bank)
 
 
-def _bank(machine: Machine, used: list[int], node: Node, want: Demand) -> int:
-    """Index of the bank for a node's states. Raises UserError where none may hold them, Misfit where none has room."""
+def _bank(machine: Machine, used: list[int], node: Node, want: Demand, legal: list[int]) -> int:
+    """Index of the bank for a node's states, of those in `legal` the first with room.
+
+    Raises UserError where none may hold them, Misfit where none has room."""
     objections = [objection(bank, want, machine) for bank in machine.banks]
-    legal = [i for i, reason in enumerate(objections) if not reason]
     origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
     if not legal:
         reasons = "; ".join(f"bank '{b.kind}': {r}" for b, r in zip(machine.banks, objections, strict=True))

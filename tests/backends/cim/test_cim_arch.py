@@ -17,7 +17,7 @@ TEXT = resources.files("samples").joinpath("arch", "cim-large.yaml").read_text(e
 
 
 def test_packaged_architectures() -> None:
-    assert BACKEND.architectures() == ("cim-large", "cim-published")
+    assert BACKEND.architectures() == ("cim-isaac", "cim-large", "cim-published")
     assert BACKEND.default_arch in BACKEND.architectures()
     published = BACKEND.load_arch("cim-published")
     assert (published.arrays, published.crossbar.rows, published.crossbar.cols) == (4, 64, 64)
