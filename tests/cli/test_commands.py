@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import samples
 from ssmc.cli.main import COMMANDS
 from tests.cli.conftest import Ssmc
 
@@ -229,6 +230,25 @@ def test_passes_option(ssmc: Ssmc, folder: Path) -> None:
     told = json.loads(ssmc(*arguments, "share-decays{levels=1},default").out)
     assert told["passes"][0]["name"] == "share-decays"
     assert any("share-decays{levels=1}" in loss["pass_text"] for loss in told["losses"])
+
+
+def test_explain_tells_banks_and_losses(ssmc: Ssmc, folder: Path) -> None:
+    arguments = ("compile", "scan.onnx", "--target", "cim", "-o", "p.ssmx")
+    told = ssmc(*arguments, "--explain")
+    assert told.status == 0, told.err
+    for word in ("state banks", "volatile", "digital", "chosen", "losses by layer"):
+        assert word in told.out
+    assert "warning" not in told.out
+    report = json.loads(ssmc(*arguments, "--json").out)
+    chosen = [choice for choice in report["banks"] if choice["chosen"]]
+    assert chosen and all(choice["joules"] > 0 and not choice["objection"] for choice in chosen)
+
+
+def test_a_latency_that_is_long_against_the_states_is_told(ssmc: Ssmc, folder: Path) -> None:
+    text = samples.arch_path("cim-large").read_text().replace("clock_hertz: 1.0e+8", "clock_hertz: 1.0e+3")
+    (folder / "slow.yaml").write_text(text)
+    told = ssmc("compile", "scan.onnx", "--target", "cim", "--arch", "slow.yaml", "-o", "p.ssmx")
+    assert told.status == 0 and "warning: an event takes" in told.out
 
 
 def test_listings(ssmc: Ssmc, folder: Path) -> None:

@@ -140,3 +140,13 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         files.writable(tmp_path / "no" / "out.json")
     with pytest.raises(UserError, match="this is a folder"):
         files.writable(tmp_path)
+
+
+def test_elapsed_times_do_not_run_backwards() -> None:
+    elapsed = Port("dt", "bt", ("batch", "length"), "float32", "dt", StreamType(()))
+    interface = Interface("sequence", (elapsed,), (LOGITS,))
+    times = np.ones((2, 3), np.float32)
+    arrays.fit({"dt": 0 * times}, interface)
+    times[1, 2] = -0.5
+    told = refused({"dt": times}, interface)
+    assert "is -0.5 at (1, 2)" in told and "zero or positive" in told
