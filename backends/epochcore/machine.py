@@ -45,6 +45,7 @@ class Machine:
     tapped: dict[str, Array] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=dict)
     _scratch: list[Array] = field(default_factory=list)
+    _views: dict[tuple[int, int], tuple[Access, Array]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.span = {"one": (0, 1), "n0": (0, 0)}
@@ -69,13 +70,19 @@ class Machine:
 
     def rows(self, access: Access) -> Array:
         """(steps, batch, words); one step for a row, one sample for what is shared."""
-        slot, array = access.slot, self.arrays[access.slot.number]
+        slot = access.slot
+        n = self.span[slot.steps][1]
+        known = self._views.get((id(access), n))
+        if known is not None:
+            return known[1]
+        array = self.arrays[slot.number]
         if slot.shared:
             view = array[: self._shared_rows(slot)].reshape(1, -1, slot.pitch)
         else:
-            n = self.span[slot.steps][1]
             view = array[: n * self.batch].reshape(n, self.batch, slot.pitch)
-        return view if access.whole else view[:, :, access.offset : access.offset + access.words]
+        view = view if access.whole else view[:, :, access.offset : access.offset + access.words]
+        self._views[id(access), n] = access, view
+        return view
 
     def panels(self, access: Access, height: int) -> Array:
         """(panels, height, words), the last panel filled up with whatever is there; `height` divides PANEL."""

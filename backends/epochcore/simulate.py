@@ -31,9 +31,9 @@ RULES: dict[str, Rule] = {
 }
 CONTROL = ("halt", "samples", "chunks")
 # Bytes of one buffer, so that those at work stay in a core's cache: faster than whole sequences at once.
-BLOCK_BYTES = 1 << 20
-# Fewer steps than this are not worth a thread.
-STEPS_PER_THREAD = 2048
+BLOCK_BYTES = 1 << 19
+# Fewer steps than this are not worth a thread: functions on short arrays wait for the interpreter's lock.
+STEPS_PER_THREAD = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,11 +35,11 @@ def load(plan: Planner, ins: Instruction) -> Action:
         if source.ndim == 2:
             out[0] = source
             return
-        if mirror:
-            end = source.shape[1] - start
-            out[...] = source[:, end - n : end][:, ::-1].transpose(1, 0, 2)
-        else:
-            out[...] = source[:, start : start + n].transpose(1, 0, 2)
+        start = source.shape[1] - start - n if mirror else start
+        # read in the order of memory, and turned in a core's cache
+        part = machine.scratch(0, (machine.batch, n, words), out.dtype)
+        part[...] = source[:, start : start + n]
+        out[...] = part[:, ::-1].transpose(1, 0, 2) if mirror else part.transpose(1, 0, 2)
 
     return finished(plan, run, y)
 
@@ -108,10 +108,6 @@ def pool(plan: Planner, ins: Instruction) -> Action:
             return
         match fn:
             case "sum":
-                if value.dtype != row.dtype:
-                    wide = machine.scratch(0, value.shape)
-                    wide[...] = value
-                    value = wide
                 for k in order(len(value), machine.backward):
                     row[0] += value[k]
                     if not plan.ideal:
