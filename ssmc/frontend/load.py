@@ -49,6 +49,8 @@ SIMPLIFICATIONS = (
 )
 BATCH, LENGTH = 3, 11
 LONGEST = 1 << 14
+MORE = 6  # steps more, or fewer, at the other length of a proof
+WIDE = 256  # steps that tell the modes of a stored kernel (ours)
 
 
 @dataclass(eq=False)
@@ -170,6 +172,7 @@ class _Source:
         if self.file is not self.listing:
             fold_statics(self.file)
         self.types: dict[str, TensorType] = input_types(self.graph)
+        self.stored = min(_stored_steps(self.listing), default=0)
         self.length = self._studied_length()
         self.shapes = concrete_shapes(self.types, BATCH, self.length)
 
@@ -178,7 +181,10 @@ class _Source:
         weights = [self.listing.constants.get(c.operands[1]) for c in self.listing.calls if c.kind == "Conv"]  # type: ignore[arg-type]
         taps = [int(w.shape[2]) for w in weights if w is not None and np.ndim(w) == 3]
         longest = max(taps, default=0)
-        return LENGTH if longest < LENGTH - 2 else min(longest + 8, LONGEST)
+        if longest >= LENGTH - 2:
+            return min(longest + 8, LONGEST)
+        # A stored kernel that is sliced to the length: as much of it as tells its modes.
+        return min(max(self.stored, LENGTH), WIDE)
 
     def attempts(self, states: Mapping[str, str] | None) -> Any:
         """Readings of the file, the likeliest first: as a sequence model, or as one step."""
@@ -307,7 +313,7 @@ class _Source:
         attempt.outputs = tuple(outputs)
         self._simplify(attempt)
         try:
-            attempt.proofs, notes = prove(self._case(attempt), BATCH, self.length)
+            attempt.proofs, notes = prove(self._case(attempt), (BATCH, self.length), self._other_size())
             attempt.notes += notes
         except UserError as error:
             attempt.failure = error
@@ -338,6 +344,12 @@ class _Source:
                 return replace(port, role="dt")
         return port
 
+    def _other_size(self) -> tuple[int, int]:
+        """A size that differs where sizes are dynamic; not longer than what the file has stored."""
+        dynamic_batch, dynamic_length = is_dynamic(self.types)
+        more = MORE if not self.stored or self.length + MORE <= self.stored else -MORE
+        return 1 if dynamic_batch else BATCH, self.length + more if dynamic_length else self.length
+
     def _case(self, attempt: _Attempt) -> Case:
         return Case(
             self.path,
@@ -351,3 +363,17 @@ class _Source:
             attempt.states,
             tuple(attempt.findings.lifts),
         )
+
+
+def _stored_steps(listing: Listing) -> list[int]:
+    """How long the weights are that the file slices to a length that it computes."""
+    found = []
+    for call in listing.calls:
+        table = None if call.kind != "Slice" or call.operands[0] is None else listing.constants.get(call.operands[0])
+        bounds = [v for v in call.operands[1:3] if v is not None and v not in listing.constants]
+        if table is None or not bounds or np.ndim(table) < 1 or table.dtype.kind != "f":
+            continue
+        axes = listing.constants.get(call.operands[3]) if len(call.operands) > 3 and call.operands[3] else np.zeros(1)
+        if axes is not None:
+            found += [int(table.shape[int(a)]) for a in np.atleast_1d(axes) if table.ndim > int(a) >= -table.ndim]
+    return found

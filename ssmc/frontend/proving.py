@@ -11,7 +11,7 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.findings import Lift
-from ssmc.frontend.interface import concrete_shapes, is_dynamic, sample_inputs
+from ssmc.frontend.interface import concrete_shapes, sample_inputs
 from ssmc.frontend.listing import Listing
 from ssmc.frontend.model import Proof
 from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, effect_of_fits, require, run_file, run_graph
@@ -21,7 +21,6 @@ from ssmc.ir.graph import Graph
 from ssmc.ir.types import TensorType
 
 STEPS = 6  # of a one-step model
-MORE = 6  # steps more at the second length
 ROOM = 30.0  # ours: how much more than the errors of its systems a model may be off
 # What onnxruntime may be off, where a file computes in formats of less precision (ours: some tens of their epsilon).
 COARSE = {"float16": 3e-2, "bfloat16": 2e-1}
@@ -43,20 +42,18 @@ class Case:
     lifts: tuple[Lift, ...]
 
 
-def prove(case: Case, batch: int, length: int) -> tuple[list[Proof], tuple[str, ...]]:
-    """Proofs at `batch` and `length`, and at others where they are dynamic; and notes.
+def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[list[Proof], tuple[str, ...]]:
+    """Proofs at a batch and length, of whole sequences at another size too if it differs; and notes.
 
     Raises UserError where the graph is not the model, or is it at the first size only.
     """
-    dynamic_batch, dynamic_length = is_dynamic(case.types)
-    proofs, notes = _at(case, batch, length, 7)
+    proofs, notes = _at(case, *size, 7)
     require(proofs, str(case.path))
-    if case.form != "sequence" or not (dynamic_batch or dynamic_length):
+    if case.form != "sequence" or other == size:
         return proofs, notes
-    other = (1 if dynamic_batch else batch, length + MORE if dynamic_length else length)
     more, others = _at(case, *other, 8)
     if not all(proof.passed for proof in more):
-        raise _right_at_one_size(case, more, (batch, length), other)
+        raise _right_at_one_size(case, more, size, other)
     return proofs + more, tuple(dict.fromkeys(notes + others))
 
 

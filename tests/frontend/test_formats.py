@@ -53,6 +53,8 @@ class Exported:
 
     def norm(self, x: str) -> str:
         scale, shift = self.const(self.rng.uniform(0.5, 1.5, WIDTH)), self.weight(WIDTH)
+        if self.opset >= 23:
+            return str(self.net.op("RMSNormalization", x, scale, axis=-1))
         if self.opset >= 17:
             return str(self.net.op("LayerNormalization", x, scale, shift, axis=-1))
         centred = self.net.op("Sub", x, self.mean(x, -1, 1))
@@ -61,6 +63,8 @@ class Exported:
         return str(self.net.op("Add", self.net.op("Mul", self.net.op("Div", centred, root), scale), shift))
 
     def gelu(self, x: str) -> str:
+        if self.opset >= 24:
+            return str(self.net.op("Swish", x, alpha=1.7))
         if self.opset >= 20:
             return str(self.net.op("Gelu", x))
         erf = self.net.op("Erf", self.net.op("Mul", x, self.const(np.sqrt(0.5))))
@@ -70,6 +74,8 @@ class Exported:
     def glu(self, x: str) -> str:
         how = {} if self.opset < 18 else {"num_outputs": 2}
         first, second = self.net.op("Split", x, outputs=2, axis=-1, **how)
+        if self.opset >= 28:
+            return str(self.net.op("SwiGLU", second, first, alpha=0.9))
         return str(self.net.op("Mul", first, self.net.op("Sigmoid", second)))
 
     def scan(self, x: str) -> str:

@@ -266,6 +266,7 @@ def test_every_rule_has_a_case() -> None:
         "Dropout",
         "CastLike",
         "Swish",
+        "SwiGLU",
         "Gemm",
         "ReduceMin",
         "ReduceProd",

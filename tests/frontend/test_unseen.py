@@ -342,3 +342,18 @@ def test_the_axis_of_a_sum_as_a_list(tmp_path: Path) -> None:
     x = net.op("Mul", net.input(["n", 12, 3]), net.const(np.ones(3)))
     model = lift(net, net.op("CumSum", x, net.ints(1)), ["n", 12, 3], tmp_path, (2, 12))
     assert kinds(model) == ["linear time-invariant"]
+
+
+@pytest.mark.parametrize("length", [40, 300])
+def test_a_stored_kernel_sliced_to_a_dynamic_length(tmp_path: Path, length: int) -> None:
+    """Eight pairs a channel cannot be told from a few taps: as many are studied as there are."""
+    net = Net()
+    x = net.input(["n", "t", 2])
+    size = net.op("Shape", x, start=1, end=2)
+    stored = net.const(0.2 * modes(2, 8, length)[:, ::-1])
+    taps = net.op("Slice", stored, net.op("Neg", size), net.ints(1 << 40), net.ints(1))
+    pads = net.op("Concat", net.ints(0, 0), net.op("Sub", size, net.ints(1)), net.ints(0, 0, 0), axis=0)
+    u = net.op("Pad", net.op("Transpose", x, perm=[0, 2, 1]), pads)
+    y = net.op("Transpose", net.op("Conv", u, net.op("Unsqueeze", taps, net.ints(1)), group=2), perm=[0, 2, 1])
+    model = lift(net, y, ["n", "t", 2], tmp_path, (2, 20), (1, length))
+    assert kinds(model) == ["linear time-invariant"] and model.systems[0].states <= 8

@@ -170,6 +170,16 @@ def _swish(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     return [binary(builder, "mul", flow, inner)]
 
 
+def _swiglu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Swish(a) b."""
+    if isinstance(items[0], Known):
+        a, alpha = np.asarray(items[0].array, np.float64), float(call.attrs.get("alpha", 1.0))
+        return [binary(context.builder, "mul", flow_of(items[1]), Known(a / (1 + np.exp(-alpha * a))))]
+    (swish,) = _swish(context, call, items[:1])
+    assert isinstance(swish, Flow)
+    return [binary(context.builder, "mul", swish, items[1])]
+
+
 def _quantize(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """round(x / scale) + zero, clipped: the integers as numbers."""
     flow, builder = flow_of(items[0]), context.builder
@@ -215,6 +225,7 @@ RULES: dict[str, Rule] = {
     "Clip": _clip,
     "Gelu": _gelu,
     "Swish": _swish,
+    "SwiGLU": _swiglu,
     "LeakyRelu": _leaky(lambda call, items: scalar(call.attrs.get("alpha", 0.01))),
     "PRelu": _leaky(lambda call, items: items[1]),
     "Elu": _elu,
