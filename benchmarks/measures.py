@@ -91,9 +91,21 @@ def simulation_ratio() -> Result:
     return Result(what, "at most 1", measured, ratio <= 1)
 
 
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def event_sequences() -> Result:
+    """A tenth of 1000 sequences of 1000 events, in a process of its own with one thread."""
+    command = [sys.executable, "-m", "benchmarks.events", "100", "1000"]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
+    seconds, gigabytes = map(float, run.stdout.split())
+    what = "100 sequences of 1000 events, 6 layers of 96/128 on cim, all non-idealities"
+    told = f"{seconds:.1f} s, {gigabytes:.2f} GB"
+    return Result(what, "under 12 s of processor time and 4 GB", told, seconds < 12 and gigabytes < 4)
+
+
 def product_rates() -> list[Result]:
     """512 x 512 products on 128 x 128 arrays with 8-bit converters, without and with read noise; one thread."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     results = []
     for what, settings, goal in (
         ("8-bit converters", "", 75_000),
@@ -101,7 +113,7 @@ def product_rates() -> list[Result]:
     ):
         code = f"from benchmarks.products import rate; print(rate({settings}))"
         command = [sys.executable, "-c", code]
-        run = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **threads})
+        run = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
         found = float(run.stdout)
         told = f"512 x 512 products on 128 x 128 arrays of cim, {what}"
         results.append(Result(told, f"at least {goal} a second", f"{found:,.0f}".replace(",", " "), found >= goal))

@@ -60,7 +60,7 @@ def program(weights: Any, arch: Architecture) -> Program:
     return assemble("\n".join(lines), "products", INSTRUCTION_SETS, data)
 
 
-def rate(count: int = 4096, repeats: int = 9, **devices: Any) -> float:
+def rate(count: int = 4096, repeats: int = 25, **devices: Any) -> float:
     """Products a second of one thread's processor time, a batch of `count` at once.
 
     Programming the arrays is not counted: a run of a few products is subtracted. The best of some runs of each, since

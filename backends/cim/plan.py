@@ -79,7 +79,6 @@ class Drive:
     weights: Array
     exact: bool
     variance: Array | None
-    input_offset: Array | None
     to_word: Array
     offset: Array | None
     gain: Array
@@ -181,8 +180,7 @@ def input_of(item: Item) -> tuple[int, int, int, int]:
 
 
 def plan_of(core: Core, items: tuple[Item, ...]) -> Plan:
-    by_input: dict[tuple[Any, ...], list[tuple[Item, Block]]] = {}
-    own_rows = not core.ideal and core.devices.dac_offset > 0  # every array's DACs have their own offsets
+    by_input: dict[tuple[tuple[int, int, int, int], float], list[tuple[Item, Block]]] = {}
     kept, written = [], set()
     for item in items:
         try:
@@ -190,15 +188,14 @@ def plan_of(core: Core, items: tuple[Item, ...]) -> Plan:
         except Trap as trap:
             trap.item = item
             raise
-        rows = (item.integer("array"), item.integer("row")) if own_rows else ()
-        by_input.setdefault((input_of(item), item.real("input_range"), *rows), []).append((item, block))
+        by_input.setdefault((input_of(item), item.real("input_range")), []).append((item, block))
         region = (item.integer("dst"), item.integer("cols"))
         if item.flag("accumulate") and region not in written:
             kept.append(region)
         written.add(region)
     first = min(at for at, _ in written)
     words = max(at + cols for at, cols in written) - first
-    drives = tuple(_drive(core, key[0], key[1], found, first) for key, found in by_input.items())
+    drives = tuple(_drive(core, source, reach, found, first) for (source, reach), found in by_input.items())
     dtype = np.result_type(*(drive.weights.dtype for drive in drives))
     return Plan(versions_of(core, items), first, words, drives, tuple(kept), _touching(written), dtype)
 
@@ -229,9 +226,8 @@ def _drive(
             for start, (item, _) in zip(starts, found, strict=True)
         )
         weights, nothing = np.concatenate([block.weight for _, block in found], axis=1), np.zeros(0)
-        return Drive(
-            source, reach, 0, weights, False, None, None, nothing, None, nothing, None, targets, _joined(targets, 1)
-        )
+        joined = _joined(targets, 1)
+        return Drive(source, reach, 0, weights, False, None, nothing, None, nothing, None, targets, joined)
     box, devices = core.arch.crossbar, core.devices
     parts, start, targets_made = [], 0, []
     for item, block in found:
@@ -246,18 +242,13 @@ def _drive(
         np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)
     )
     units = np.rint(relative * (box.levels - 1))
-    exact = devices.converters and not devices.dac_offset
-    exact = exact and bool(np.abs(relative * (box.levels - 1) - units).max(initial=0.0) < 1e-9)
+    exact = devices.converters and bool(np.abs(relative * (box.levels - 1) - units).max(initial=0.0) < 1e-9)
     narrow = devices.converters and max(box.dac_bits, box.adc_bits) < _FINE_BITS
     if exact:
         relative, to_word = units, to_word / (box.levels - 1)
         variance = variance * (box.levels - 1) ** 2
         narrow = narrow and np.abs(units).sum(0).max(initial=0.0) * largest_word(box.dac_bits) < _EXACT
     dtype: Any = np.float32 if narrow else np.float64
-    row = found[0][0].integer("row")
-    input_offset = None
-    if devices.converters and devices.dac_offset:
-        input_offset = _offsets(core, "dac", found[0][0], devices.dac_offset)[row : row + source[1]].astype(dtype)
     return Drive(
         source=source,
         input_range=reach,
@@ -265,9 +256,8 @@ def _drive(
         weights=np.ascontiguousarray(relative, dtype),
         exact=exact,
         variance=np.ascontiguousarray(variance, dtype) if devices.read_noise != "none" else None,
-        input_offset=input_offset,
         to_word=np.asarray(to_word, dtype),
-        offset=np.asarray(offset, dtype) if devices.converters and devices.adc_offset else None,
+        offset=np.asarray(offset, dtype) if offset.any() else None,
         gain=np.asarray(gain, dtype),
         middle=np.asarray(middle, dtype) if box.encoding == "offset" else None,
         targets=tuple(targets_made),
@@ -291,13 +281,18 @@ def _columns(core: Core, item: Item, block: Block) -> tuple[Array, ...]:
     # Inputs that come bit by bit are -1, 0 or 1; a range for them is the range of a bit.
     unit = 1 if box.input == "bit-serial" else inputs
     to_word = largest / (full * unit) if full else 0.0
-    first = item.integer("col") * box.slices
-    offset = _offsets(core, "adc", item, devices.adc_offset)[first : first + words] if devices.adc_offset else None
+    offset = np.zeros(words)
+    if devices.adc_offset:
+        first = item.integer("col") * box.slices
+        offset += _offsets(core, "adc", item, devices.adc_offset)[first : first + words]
+    if devices.dac_offset:  # a constant at the inputs is one at the outputs; its part in the read noise is left out
+        first = item.integer("row")
+        offset += to_word * (_offsets(core, "dac", item, devices.dac_offset)[first : first + rows] @ relative)
     return (
         relative,
         variance,
         np.full(words, to_word),
-        np.zeros(words) if offset is None else offset,
+        offset,
         gain * (full * unit / largest / inputs),
         means.middle * block.scale / inputs,
     )

@@ -24,7 +24,7 @@ from backends.cim.noise import SAMPLES, key_of, normals
 from backends.cim.plan import Drive, Plan, Target, input_of, plan_of, versions_of
 
 PANEL = 64  # rows of one matrix product whose sums are rounded
-PANEL_ROWS = 256  # samples times steps that stay in the cache while they are converted, multiplied and converted
+PANEL_WORDS = 1 << 17  # columns times samples times steps that stay in the cache from the DAC to the sums
 
 
 def product(x: Array, weights: Array, out: Array | None = None) -> Array:
@@ -63,7 +63,8 @@ def products(core: Core, items: tuple[Item, ...]) -> None:
     outer = np.broadcast_shapes(outer, *(part.shape[:2] for _, _, parts in held for part in parts))
     whole = [[np.broadcast_to(part, (*outer, part.shape[2])) for part in parts] for parts in inputs]
     out = np.empty((*outer, vectors, plan.words))
-    for panel in _panels(*outer, vectors):
+    height = max(PANEL, PANEL_WORDS // max(max(drive.weights.shape) for drive in plan.drives))
+    for panel in _panels(*outer, vectors, height):
         target = out[panel]
         total = plan.room("total", target.size // plan.words, plan.words, plan.dtype)
         total[:] = 0.0
@@ -83,11 +84,11 @@ def _noisy(devices: Devices) -> bool:
     return devices.read_noise != "none" or devices.product_bits > 0
 
 
-def _panels(batch: int, steps: int, vectors: int) -> Iterator[tuple[slice, slice]]:
-    """Samples and steps that run at once: whole groups of samples that share a stream of noise."""
-    group = SAMPLES * max(1, min(steps, PANEL_ROWS // SAMPLES) * vectors)  # vectors of a group of samples
-    many = min(batch, SAMPLES * max(1, PANEL_ROWS // group))
-    long = max(1, PANEL_ROWS // (many * vectors))
+def _panels(batch: int, steps: int, vectors: int, height: int) -> Iterator[tuple[slice, slice]]:
+    """Samples and steps that run at once, about `height` vectors: whole groups of samples that share a stream."""
+    group = SAMPLES * max(1, min(steps, height // SAMPLES) * vectors)  # vectors of a group of samples
+    many = min(batch, SAMPLES * max(1, height // group))
+    long = max(1, height // (many * vectors))
     for b in range(0, batch, many):
         for t in range(0, steps, long):
             yield slice(b, min(b + many, batch)), slice(t, min(t + long, steps))
@@ -163,8 +164,6 @@ def _read(
     core: Core, plan: Plan, drive: Drive, loc: int | None, driven: Array, noise: Array | None, sums: Array
 ) -> None:
     """One read of the array: `driven` (n, rows) through its columns and the ADCs, into `sums`."""
-    if drive.input_offset is not None:
-        driven = driven + drive.input_offset
     if drive.exact:
         np.matmul(driven, drive.weights, out=sums)
     else:
