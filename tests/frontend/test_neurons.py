@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, save_model
 from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
+from tests.frontend.unrolled import Writer, joined, steps_of
 
 BATCH, LENGTH, WIDTH, NEURONS = 2, 14, 3, 4
 
@@ -241,3 +242,34 @@ def test_refused_with_the_reason(tmp_path: Path, build: Callable[[Step], None], 
     build(s)
     with pytest.raises(UserError, match=reason):
         load_model(as_scan(s, tmp_path / "m.onnx"))
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize("compare", ["Greater", "GreaterOrEqual"])
+def test_unrolled_and_reset_at_once(tmp_path: Path, reset: str, compare: str) -> None:
+    """v = v + (u - v) / tau, a spike where v reaches the threshold, then the reset; written out for every step."""
+    w, rng = Writer(), np.random.default_rng(6)
+    weight, theta = rng.standard_normal((WIDTH, NEURONS)), w.const(0.25)
+    inputs = steps_of(w, w.op("MatMul", "x", w.const(weight)), LENGTH, 1, "gather")
+    kept, spikes = None, []
+    for u in inputs:
+        away = u if kept is None else w.op("Sub", u, kept)
+        step = w.op("Div", away, w.const(2.0))
+        charged = step if kept is None else w.op("Add", kept, step)
+        fired = w.op("Cast", w.op(compare, charged, theta), to=TensorProto.FLOAT)
+        if reset == "zero":
+            kept = w.op("Mul", w.op("Sub", w.const(1.0), fired), charged)
+        else:
+            kept = w.op("Sub", charged, w.op("Mul", fired, theta))
+        spikes.append(fired)
+    y = joined(w, spikes, 1, "concat", [BATCH, NEURONS])
+    path = w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": y}, {"y": 3})
+    model = load_model(path)
+    assert [system.kind for system in model.systems] == [NEURON]
+    assert model.graph.op(model.systems[0].node)["or_equal"] == (compare == "GreaterOrEqual")
+    x = rng.standard_normal((BATCH, LENGTH, WIDTH)).astype(np.float32)
+    x[:, 3] = 0.0
+    expected = reference(model, {"x": x})["y"]
+    assert expected.any() and not expected.all()
+    for target in ("cim", "epochcore"):
+        np.testing.assert_array_equal(compile_model(model, target, ideal=True).run({"x": x}).outputs["y"], expected)
