@@ -118,7 +118,9 @@ class Energy(Part):
     scratchpad_joules: Amount = Field(description="reading or writing a scratchpad word")
     parameter_joules: Amount = Field(description="reading or writing a parameter memory word")
     dram_joules_per_byte: Amount = Field(description="a byte to or from DRAM")
-    static_watts: Amount = Field(description="clock tree and leakage, all the time")
+    compute_watts: Amount = Field(default=0, description="clock of the array's elements while a pass runs")
+    preload_watts: Amount = Field(default=0, description="clock of the shadow registers while they are filled")
+    static_watts: Amount = Field(description="leakage, and the clock that is never gated, all the time")
 
 
 class Arch(Part):

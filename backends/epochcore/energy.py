@@ -1,4 +1,8 @@
-"""Energy: events counted by `cost`, priced by the architecture file, plus static power over the time."""
+"""Energy: events counted by `cost`, priced by the architecture file, plus static power over the time.
+
+The clock of the array is gated by phase: computing, filling the shadow registers, or both; asleep it takes nothing. An
+array without such gates has its clock's power in `static_watts`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from backends.epochcore.arch import Arch
 
 
 def breakdown(events: Mapping[str, int], seconds: float, arch: Arch) -> dict[str, float]:
-    """Joules by cause: multiply-accumulates, state updates, vector unit, memories, DRAM, static."""
+    """Joules by cause: multiply-accumulates, state updates, vector unit, memories, DRAM, gated clocks, static."""
     e = arch.energy
     prices = {
         "macs": e.mac_joules,
@@ -17,6 +21,8 @@ def breakdown(events: Mapping[str, int], seconds: float, arch: Arch) -> dict[str
         "scratchpad_words": e.scratchpad_joules,
         "parameter_words": e.parameter_joules,
         "dram_bytes": e.dram_joules_per_byte,
+        "compute_cycles": e.compute_watts / arch.clock_hz,
+        "preload_cycles": e.preload_watts / arch.clock_hz,
     }
     return {**{name: events.get(name, 0) * price for name, price in prices.items()}, "static": e.static_watts * seconds}
 

@@ -79,9 +79,21 @@ def simulate(program: Program, inputs: Mapping[str, Array], settings: RunSetting
     stats, trace = _costs(plan, batch, steps, settings.trace)
     if not plan.ideal:
         saturations = sum((Counter(machine.saturations) for machine in machines), Counter[str]())
+        if settings.strict and saturations:
+            raise _saturated(saturations)
         stats = replace(stats, notes={**stats.notes, "saturations": dict(saturations)})
     tapped = {layer: np.concatenate([m.tapped[layer] for m in machines]) for layer in machines[0].tapped}
     return RunResult(outputs, stats, tapped, trace)
+
+
+def _saturated(counts: Counter[str]) -> UserError:
+    """Numbers that did not fit, where they are an error."""
+    lines = [f"layer '{layer}': {count}" for layer, count in counts.most_common()]
+    return UserError(
+        f"{sum(counts.values())} fixed-point numbers were cut off to their range",
+        why="\n       ".join(lines),
+        hint="more numbers.state_bits or accumulator_bits, fewer state_fraction_bits, or run without --strict",
+    )
 
 
 def _costs(plan: Plan, batch: int, steps: int, trace: bool) -> tuple[Stats, tuple[Mapping[str, Any], ...]]:

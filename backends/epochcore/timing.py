@@ -74,12 +74,16 @@ def measure(
     ops = list(dispatch(program, timed, steps, shadow=arch.array.shadow))
     price = pricing(program, arch)
     runs = (_handed_over if arch.array.handover_steps else _queued)(program, arch, ops, price, steps)
-    timeline = Timeline(program, arch, steps)
+    timeline, phases = Timeline(program, arch, steps), dict.fromkeys(ON_ARRAY, 0)
     for op, run in zip(ops, runs, strict=True):
         # samples that are not timed are like the last one that is
         times = 1 + batch - timed if op.sample == timed - 1 else 1
         layer = timeline.layers.setdefault(op.ins.loc, Layer())
         layer.add(max(0, run.finish - timeline.end), price(op), times)
+        if op.engine in phases and op.ins.mnemonic != "sync":
+            active = max(0, run.finish - max(run.start, phases[op.engine]))
+            layer.events[f"{op.engine}_cycles"] += active * times
+            phases[op.engine] = max(phases[op.engine], run.finish)
         timeline.end = max(timeline.end, run.finish)
         timeline.issued += times
     timeline.end = sum(layer.cycles for layer in timeline.layers.values())

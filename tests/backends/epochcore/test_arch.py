@@ -18,7 +18,7 @@ def packaged(name: str) -> str:
 
 
 def test_packaged_architectures() -> None:
-    assert {"epochcore-128", "epochcore-small", "tpu-like-128"} <= set(architectures())
+    assert {"epochcore-128", "epochcore-small", "tpu-like-128", "tpu-v1-256"} <= set(architectures())
     assert BACKEND.default_arch in BACKEND.architectures()
     assert load_arch(None).name == BACKEND.default_arch
     assert load_arch("tpu-like-128").array.modes == ("mac", "mac.os")

@@ -190,6 +190,19 @@ def test_energy_is_priced_by_event() -> None:
     assert prices["static"] == 0.5 * ARCH.energy.static_watts
 
 
+def test_clocks_are_gated_by_phase() -> None:
+    """Computing and filling the shadow registers are counted as long as they last, and no longer than the run."""
+    small = load_arch("epochcore-small")
+    gated = with_changes(small, energy__compute_watts=1.0, energy__preload_watts=2.0)
+    stats, trace = measure(program(gated), gated, 1, 50, trace=True)
+    joules = stats.notes["breakdown_joules"]
+    assert 0 < joules["compute_cycles"] < 1.0 * (stats.seconds or 0)
+    assert 0 < joules["preload_cycles"] < 2.0 * (stats.seconds or 0)
+    filled = sum(e["dur"] for e in trace if e.get("cat") == "preload" and e["args"]["instruction"] != "sync")
+    assert joules["preload_cycles"] == pytest.approx(2.0 * filled * 1e-6)
+    assert stats.energy_joules == pytest.approx(sum(joules.values()), rel=1e-12)
+
+
 def test_arch_text_is_what_a_program_carries() -> None:
     assert parse_arch(arch_text(ARCH)) == ARCH
     assert parse_arch(program().arch) == ARCH

@@ -13,6 +13,7 @@ from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, Numbers, arch_text, load_arch, parse_arch
 from backends.epochcore.formats import gain, mantissas, saturate, weight_integers
 from backends.epochcore.parameters import pack_element, unpack
+from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Piece, Quantization, StreamType, Tensor
 from ssmc.target import RunSettings
 
@@ -106,6 +107,19 @@ def run(graph: Graph, arch: Arch, x: np.ndarray) -> tuple[np.ndarray, int]:
     program = BACKEND.lower(graph, arch, ideal=False)
     result = BACKEND.simulate(program, {"x": x}, RunSettings())
     return result.outputs["y"], sum(result.stats.notes["saturations"].values())
+
+
+def test_states_that_are_cut_off_are_counted_by_layer_and_an_error_where_strict() -> None:
+    attrs = {"decay": Tensor(np.full(2, 0.5)), "pieces": (Piece(0, 2, 0, 1),)}
+    program = BACKEND.lower(stream_graph("tile.state", 2, attrs), narrow_states(), ideal=False)
+    x = {"x": np.full((1, 20, 2), 100.0)}
+    counted = BACKEND.simulate(program, x, RunSettings()).stats.notes["saturations"]
+    assert list(counted.values()) == [40]
+    (layer,) = counted
+    with pytest.raises(UserError, match=f"40 fixed-point numbers were cut off(.|\\n)*layer '{layer}': 40"):
+        BACKEND.simulate(program, x, RunSettings(strict=True))
+    calm = BACKEND.simulate(program, {"x": np.full((1, 20, 2), 0.5)}, RunSettings(strict=True))
+    assert calm.stats.notes["saturations"] == {}
 
 
 @settings(max_examples=25)

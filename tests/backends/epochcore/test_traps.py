@@ -111,6 +111,20 @@ def test_wrong_inputs(inputs: dict[str, np.ndarray], message: str) -> None:
         BACKEND.simulate(program, inputs, RunSettings())
 
 
+def test_tokens_that_never_come() -> None:
+    """The waiting engines are named, each with its instruction and what it waits for."""
+    waiting = MAC.replace("n0\n", "n0, pop.load, push.store\n")
+    with pytest.raises(UserError) as caught:
+        run(FETCH + LOOP + PRELOAD + LOAD + waiting + STORE.replace("n0\n", "n0, pop.compute\n") + END)
+    text = str(caught.value)
+    assert "deadlock" in text and "layer 'layer7'" in text
+    assert "compute waits for a token from load at instruction 6 (mac" in text
+    assert "store waits for a token from compute at instruction 7 (store" in text
+    pushed = LOAD.replace("n0\n", "n0, push.compute\n")
+    stored = STORE.replace("n0\n", "n0, pop.compute\n")
+    assert run(FETCH + LOOP + PRELOAD + pushed + waiting + stored + END).shape == (2, 40, 4)
+
+
 def test_settings() -> None:
     program = assemble(f"{HEAD}\n{FETCH + LOOP + PRELOAD + LOAD + MAC + STORE + END}")
     with pytest.raises(UserError, match="no noise preset 'loud'"):
