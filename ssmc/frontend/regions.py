@@ -8,7 +8,7 @@ moves towards the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from ssmc.ir.op import Array
 
 PRODUCTS = 8  # of streams inside a region that are tried as places to cut it
 SHORT = 16  # taps of a filter that nothing better is looked for
+LAYOUT = frozenset(["Expand", "Tile", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Identity", "Where", "Cast"])
 CONTRACTIONS = frozenset(["MatMul", "Gemm", "Einsum", "Conv", "ReduceSum", "ReduceMean", "FusedMatMul"])
 
 # Ops that can stand after the last mixing of time; whether they do is seen when they are translated.
@@ -236,34 +237,55 @@ def _solve(
     """Explain the exits; the first that cannot be."""
     from ssmc.frontend.mixing import explain_region
 
+    def tried(value: Value, opened: set[Value]) -> Flow | str:
+        region = region_of(translator, value, weighted, opened)
+        if isinstance(region, str):
+            return region
+        with translator.builder.origin(region.provenance):
+            try:
+                return explain_region(translator, region)
+            except Unsupported as reason:
+                repeated = set() if opened else _repeated(translator, region.entries)
+                return tried(value, repeated) if repeated else str(reason)
+
     for value in exits:
         if value not in solved:
-            region = region_of(translator, value, weighted)
-            if isinstance(region, str):
-                solved[value] = region
-            else:
-                with translator.builder.origin(region.provenance):
-                    try:
-                        solved[value] = explain_region(translator, region)
-                    except Unsupported as reason:
-                        solved[value] = str(reason)
+            solved[value] = tried(value, set())
         if isinstance(solved[value], str):
             return value
     return None
 
 
-def region_of(translator: Translator, value: Value, weighted: set[Value] | None = None) -> Region | str:
-    """The region in front of a value, or why there is none.
+def _repeated(translator: Translator, entries: Sequence[Value]) -> set[Value]:
+    """Entries that repeat their steps along a new axis, to meet each other, and what they are laid out from."""
+    found: set[Value] = set()
+    for value in entries:
+        flow = translator.lookup(value)
+        length = _length(translator, value)
+        assert isinstance(flow, Flow)
+        if not any(a == "f" and d == length for a, d in zip(flow.axes, flow.shape, strict=True)):
+            continue
+        waiting: list[Value] = [value]
+        while len(waiting) == 1 and (call := translator.listing.producer.get(waiting[0])) and call.kind in LAYOUT:
+            found.add(waiting[0])
+            waiting = [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Flow)]
+    return found
+
+
+def region_of(
+    translator: Translator, value: Value, weighted: set[Value] | None = None, opened: Set[Value] = frozenset()
+) -> Region | str:
+    """The region in front of a value, or why there is none; values in `opened` are made inside it.
 
     With `weighted`, streams times weights that change with time are no entries but made inside; they are added to it.
     """
-    calls, entries, known = _inside(translator, value, set())
+    calls, entries, known = _inside(translator, value, opened)
     rounding = 0.0
     if entries and weighted is not None:
         found = {v for v in entries if _is_weighted(translator, v)}
         weighted |= found
         if found:
-            calls, entries, known = _inside(translator, value, found)
+            calls, entries, known = _inside(translator, value, found | opened)
             rounding = float(np.finfo(np.float32).eps)
     if entries is not None and len({_length(translator, v) for v in entries}) > 1:
         calls, entries, known = _inside(translator, value, _cut_streams(translator, entries))
@@ -284,7 +306,7 @@ def region_of(translator: Translator, value: Value, weighted: set[Value] | None 
 
 
 def _inside(
-    translator: Translator, value: Value, opened: set[Value]
+    translator: Translator, value: Value, opened: Set[Value]
 ) -> tuple[list[Call], list[Value] | None, dict[Value, Any]]:
     """Calls of a region, its entries, its constants; values in `opened` are made inside rather than entries."""
     found: dict[int, Call] = {}

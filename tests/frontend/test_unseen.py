@@ -294,6 +294,27 @@ def test_retention(tmp_path: Path, form: str) -> None:
     assert model.systems[0].groups * model.systems[0].states == heads * width * width
 
 
+def test_state_space_duality_in_one_chunk(tmp_path: Path) -> None:
+    """Mamba-2 with all steps in one chunk: decays are repeated along a new axis, masked and summed (SSD, listing 1)."""
+    length, heads, width, states, net = 12, 2, 3, 2, Net()
+    u = net.input(["n", length, 5])
+
+    def projected(*shape: int) -> str:
+        y = net.op("MatMul", u, net.const(RNG.standard_normal((5, int(np.prod(shape))))))
+        return net.op("Reshape", y, net.ints(0, 0, *shape))
+
+    b, c, x = projected(1, states), projected(1, states), projected(heads, width)
+    log = net.op("Transpose", net.op("Neg", net.op("Softplus", projected(heads))), perm=[0, 2, 1])
+    rows = net.op("Concat", net.op("Shape", log), net.ints(length), axis=0)
+    repeated = net.op("Expand", net.op("Unsqueeze", log, net.ints(-1)), rows)
+    below = np.tril(np.ones((length, length), bool))
+    masked = net.op("Where", net.const(np.tril(below, -1)), repeated, net.const(np.zeros(())))
+    total = net.op("CumSum", masked, net.const(np.int64(-2)))
+    decay = net.op("Exp", net.op("Where", net.const(below), total, net.const(np.asarray(-np.inf))))
+    y = net.op("Einsum", c, b, decay, x, equation="blgn,bsgn,bhls,bshp->blhp")
+    assert kinds(lift(net, y, ["n", length, heads, width], tmp_path, (2, length))) == ["selective"]
+
+
 def test_attention_is_named(tmp_path: Path) -> None:
     net = Net()
     u = scanned(net, net.input(["n", 12, 4]), RNG.uniform(0.5, 0.9, 4))
