@@ -22,7 +22,7 @@ from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
 LARGE = 1 << 22  # entries of a table that is not looked at whole
-EXACT = 1e-9
+CLOSE = 1e-11  # of a row, where polishing ends
 GROWTH = 20.0  # nepers over the whole table, of poles that rounding has put outside the unit circle
 ROUNDING = 3e-5  # of tables that were computed in float32, where the phase of the last step has lost that much
 
@@ -56,19 +56,17 @@ def row_poles(rows: Array) -> tuple[Array, Array]:
         return np.asarray(np.abs(x).max(axis=(1, 2), initial=0.0))
 
     nn, nb, bb, na, ba = (
-        inner(now, now),
-        inner(now, before),
-        inner(before, before),
-        inner(now, after),
-        inner(before, after),
+        inner(x, y) for x, y in ((now, now), (now, before), (before, before), (now, after), (before, after))
     )
     scale = np.maximum(worst(rows), 1e-300)
     with np.errstate(all="ignore"):
         ratio = np.where(nn > 0, na / nn, 0.0)
         lone = worst(after - ratio[:, None, None] * now) / scale
-        determinant = nn * bb - nb**2
-        p = (na * bb - ba * nb) / determinant
-        q = (nn * ba - nb * na) / determinant
+        # Least squares by Gram-Schmidt: a pole next to the real axis makes `now` and `before` almost parallel.
+        here, there = nb / bb, ba / bb
+        part = now - here[:, None, None] * before
+        p = inner(part, after - there[:, None, None] * before) / inner(part, part)
+        q = there - p * here
         paired = worst(after - p[:, None, None] * now - q[:, None, None] * before) / scale
         square = p**2 + 4 * q
         pole = p / 2 + 0.5j * np.sqrt(np.maximum(-square, 0.0))
@@ -84,24 +82,9 @@ def polished(rows: Array, steps: Array, poles: Array) -> tuple[Array, Array]:
     """
     chosen = _spread(rows.shape[-1], 512)
     at, x = steps[chosen], rows[:, chosen].astype(np.float64)
-    best, amplitude, missed = _fitted(x, at, poles)
-    height = np.maximum(np.abs(x).max(axis=1), 1e-300)
-    off = (missed > EXACT * height) & (poles.imag == 0) & (poles != 0)
-    if off.any():  # a pair of poles next to the real axis passes for one on it
-        decay = np.maximum(-np.log(np.abs(poles[off])), 1.0 / max(int(at[-1]), 1))
-        turned = poles[off] * np.exp(1j * decay * np.sqrt(2 * np.minimum(missed[off] / height[off], 1.0)))
-        again = _fitted(x[off], at, turned)
-        better = again[2] < missed[off]
-        for old, new in zip((best, amplitude), again, strict=False):
-            old[off] = np.where(better, new, old[off])
-    return best, amplitude
-
-
-def _fitted(x: Array, at: Array, poles: Array) -> tuple[Array, Array, Array]:
-    """Poles, amplitudes and what they miss of rows `x` (R, K) at the steps `at`."""
     z = np.where(poles == 0, 1e-300, poles).astype(np.complex128)
     turning = (z.imag != 0)[:, None]
-    bound = np.maximum(np.abs(z), 1.0)
+    bound, height = np.maximum(np.abs(z), 1.0), np.abs(x).max(axis=1, initial=0.0)
     best, least = z.copy(), np.full(len(z), np.inf)
     amplitude: Array = np.zeros(len(z), np.complex128)
     for _ in range(6):
@@ -113,12 +96,15 @@ def _fitted(x: Array, at: Array, poles: Array) -> tuple[Array, Array, Array]:
         size = np.abs(missed).max(axis=1, initial=0.0)
         better = size < least
         best, amplitude, least = (np.where(better, new, old) for new, old in ((z, best), (c, amplitude), (size, least)))
+        if (least <= CLOSE * height).all():
+            break
         slopes = np.stack([at * fitted.real, np.where(turning, -at * fitted.imag, 0.0)], axis=-1)
         scale = np.maximum(np.abs(slopes).max(axis=1, keepdims=True), 1e-300)
         step = (np.linalg.pinv(np.concatenate([basis, slopes / scale], axis=-1)) @ missed[..., None])[..., 0]
         z = z * np.exp(np.clip(step[:, 2:] / scale[:, 0], -1, 1) @ np.array([1, 1j]))
         z = z * np.minimum(bound / np.abs(z), 1.0)
-    return best, amplitude, least
+    below = best.imag < 0
+    return np.where(below, best.conj(), best), np.where(below, amplitude.conj(), amplitude)
 
 
 def generators(translator: Translator, region: Region, channels: int, length: int) -> Iterator[Generator]:

@@ -241,7 +241,7 @@ def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     else:
         y = np.zeros((batch, groups, outputs // groups, max(length - taps + 1, 0)))
         for tap in range(taps):
-            y += np.einsum("bgil,goi->bgol", u[..., tap : tap + y.shape[-1]], kernel[..., tap])
+            y += kernel[..., tap] @ u[..., tap : tap + y.shape[-1]]  # g o i, b g i l
     y = y.reshape(batch, outputs, -1)[..., ::stride]
     return (y + x[2][:, None] if len(x) > 2 and x[2] is not None else y,)
 

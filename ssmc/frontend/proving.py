@@ -51,7 +51,8 @@ def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[li
     require(proofs, str(case.path))
     if case.form != "sequence" or other == size:
         return proofs, notes
-    more, others = _at(case, *other, 8)
+    # onnxruntime is to catch a misread op; how large the batch is makes none.
+    more, others = _at(case, *other, 8, runtime=other[1] != size[1])
     if not all(proof.passed for proof in more):
         raise _right_at_one_size(case, more, size, other)
     return proofs + more, tuple(dict.fromkeys(notes + others))
@@ -80,8 +81,8 @@ def _passes(case: Case, batch: int, length: int) -> bool:
         return False
 
 
-def _at(case: Case, batch: int, length: int, seed: int) -> tuple[list[Proof], tuple[str, ...]]:
-    """Proofs at one size, and notes."""
+def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) -> tuple[list[Proof], tuple[str, ...]]:
+    """Proofs at one size, against onnxruntime too where `runtime`, and notes."""
     # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
     allowed = max([case.tolerance, *(ROOM * lift.proof_error for lift in case.lifts)])
     arrays = _proof_inputs(case, batch, length, seed)
@@ -93,7 +94,7 @@ def _at(case: Case, batch: int, length: int, seed: int) -> tuple[list[Proof], tu
     if not all(proof.passed for proof in proofs):
         effect = effect_of_fits(case.graph, case.lifts, case.inputs, case.outputs, arrays, found)
         proofs = compare("the file in float64", found, exact, batch, length, max(allowed, ROOM * effect))
-    if not all(proof.passed for proof in proofs):
+    if not runtime or not all(proof.passed for proof in proofs):
         return proofs, ()
     given = _run(case, arrays)
     broken = [name for name, array in given.items() if not np.isfinite(array).all()]
