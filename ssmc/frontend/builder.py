@@ -12,7 +12,7 @@ import numpy as np
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array, Op
 from ssmc.ir.table import spec_of
-from ssmc.ir.tensor import Tensor
+from ssmc.ir.tensor import Tensor, widened
 from ssmc.ir.types import ConstantType, FlowType, StreamType, TensorType
 from ssmc.statespace import StateSpace
 
@@ -108,7 +108,7 @@ class Builder:
         spec = spec_of(name)
         op = Op(name, spec.complete({k: v for k, v in attrs.items() if v is not None}))
         kinds: list[Any] = [None if o is None else self.kind(o) for o in operands]
-        arrays: list[Any] = list(operands)
+        arrays: list[Any] = [widened(o) for o in operands]
         missing = len(spec.operands) - len(arrays) - spec.variadic
         spec.infer(op, kinds + [None] * missing)
         result = spec.evaluate(op, arrays + [None] * missing, kinds + [None] * missing)[0]

@@ -11,6 +11,7 @@ from ssmc.frontend.builder import Builder, Operand
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Unsupported, is_stream, known_along, known_operand, wrap
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
+from ssmc.ir.tensor import widened
 
 
 def einsum(builder: Builder, terms: Sequence[str], result: str, items: Sequence[Flow | Known]) -> Flow | Known:
@@ -33,7 +34,7 @@ def einsum(builder: Builder, terms: Sequence[str], result: str, items: Sequence[
     for term, item in zip(terms, items, strict=True):
         letters = "".join(x for x in term if labels[x] == "f")
         if isinstance(item, Known):
-            array = np.asarray(item.array)
+            array = np.asarray(item.stored)
             spelled.append((letters, known_operand(builder, array, "".join(labels[x] for x in term), like)))
             continue
         kept = [d for d, x in zip(item.shape, term, strict=True) if labels[x] == "f"]
@@ -133,7 +134,7 @@ def _by_constant(builder: Builder, flow: tuple[str, Operand], constant: tuple[st
                 weight, q = same, q[:axis] + q[axis + 1 :]
     loose = "".join(c for c in q if c not in p and c not in wanted)  # summed in the weight alone
     if loose:
-        weight = np.einsum(f"{_spell(q, q)}->{_spell(''.join(c for c in q if c not in loose), q)}", weight)
+        weight = np.einsum(f"{_spell(q, q)}->{_spell(''.join(c for c in q if c not in loose), q)}", widened(weight))
         q = "".join(c for c in q if c not in loose)
     own = "".join(c for c in p if c not in q and c not in wanted)  # summed in the flow alone
     if own:

@@ -15,6 +15,7 @@ from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array
 from ssmc.ir.ops.onnx_op import region
 from ssmc.ir.table import spec_of
+from ssmc.ir.tensor import widened
 
 
 def evaluate(listing: Listing, given: Mapping[Value, Array], wanted: Iterable[Value]) -> dict[Value, Any]:
@@ -34,7 +35,7 @@ def evaluate(listing: Listing, given: Mapping[Value, Array], wanted: Iterable[Va
         for operand in call.operands:
             if operand is not None and last[operand] == call.position and operand not in keep and operand not in given:
                 values.pop(operand, None)
-    return {v: values[v] if v in values else listing.constants[v] for v in wanted}
+    return {v: widened(values[v] if v in values else listing.constants[v]) for v in wanted}
 
 
 def run_call(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
@@ -56,6 +57,8 @@ def _results(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
             control = CONTROL.get(call.kind)
             if control is not None:
                 return control(call, arrays)
+            if call.kind not in MOVES and call.kind != "MatMul":
+                arrays = [widened(a) for a in arrays]
             kernel = KERNELS.get(call.kind)
             if kernel is not None:
                 try:
@@ -73,6 +76,10 @@ def _results(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
 
 
 MAX_RESULT = 1 << 29  # numbers that one value of a graph may hold, 4 GB
+# Ops that only say where numbers stand: what is float32 stays so until something is computed of it.
+MOVES = frozenset(
+    ["Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split", "Gather", "Shape", "Size"]
+)
 
 
 @cache

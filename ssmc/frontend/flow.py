@@ -11,6 +11,7 @@ import numpy as np
 from ssmc.frontend.builder import Builder, Operand
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
+from ssmc.ir.tensor import widened
 from ssmc.ir.types import StreamType
 
 
@@ -44,11 +45,16 @@ class Flow:
 class Known:
     """An ONNX tensor that does not depend on the model's inputs (it may on their shapes)."""
 
-    array: Any  # an array; a list of arrays for ONNX sequences
+    stored: Any  # an array (a large one perhaps in float32); a list of arrays for ONNX sequences
+
+    @property
+    def array(self) -> Any:
+        """What is stored, in float64."""
+        return widened(self.stored)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(np.shape(self.array))
+        return tuple(np.shape(self.stored))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.kernels import KERNELS
-from ssmc.frontend.proto import read_model, tensor_array
+from ssmc.frontend.proto import ModelFile, read_model, tensor_array
 from ssmc.frontend.unfusing import unfused
 from ssmc.frontend.unknown import unknown_nodes
 from ssmc.ir.graph import Graph, Value
@@ -31,10 +31,15 @@ def import_onnx(path: str | Path) -> Graph:
     that they capture trailing operands of the node and trailing inputs of the body. Raises UserError for a file
     that cannot be read, and names values that nothing produces.
     """
-    model = read_model(path)
+    return import_model(read_model(path), path)
+
+
+def import_model(file: ModelFile, path: str | Path) -> Graph:
+    """As `import_onnx`, of a file that was read."""
+    model = file.model
     opsets = {entry.domain if entry.domain != "ai.onnx" else "": int(entry.version) for entry in model.opset_import}
     importer = _Importer(opsets, str(path))
-    graph = importer.graph(model.graph, captured={})
+    graph = importer.graph(model.graph, captured={}, large=file.weights)
     graph.attributes.update(path=str(path), opset=opsets.get("", 1), producer=model.producer_name)
     graph.attributes["unknown"] = unknown_nodes(graph, importer.knows)
     return graph
@@ -76,16 +81,23 @@ class _Importer:
 
     # -- building ----------------------------------------------------------------------------------------
 
-    def graph(self, proto: onnx.GraphProto, captured: dict[str, TensorType]) -> Graph:
-        """A (sub)graph; `captured` are the names it takes from outside, appended to its inputs in this order."""
+    def graph(
+        self, proto: onnx.GraphProto, captured: Mapping[str, TensorType], large: Mapping[str, np.ndarray]
+    ) -> Graph:
+        """A (sub)graph; `captured` are the names it takes from outside, appended to its inputs in this order.
+
+        `large` are weights of its own that are not in the proto.
+        """
         scope = _Scope(Graph(proto.name or "graph"))
         scope.shapes = {info.name: _tensor_type(info) for info in (*proto.value_info, *proto.output)}
-        weights = {tensor.name for tensor in proto.initializer}
+        weights = {tensor.name for tensor in proto.initializer} | set(large)
         for info in proto.input:
             if info.name not in weights:
                 self._input(scope, info.name, _tensor_type(info))
         for name, kind in captured.items():
             self._input(scope, name, kind)
+        for name, array in large.items():
+            self._constant(scope, name, array)
         for tensor in proto.initializer:
             self._constant(scope, tensor.name, tensor_array(tensor, self.path))
         for sparse in proto.sparse_initializer:
@@ -158,7 +170,7 @@ class _Importer:
                     raise UserError(f"nothing produces '{name}'", where=f"{self.path}: {name_of(node)}")
                 outer[name] = scope.graph.type(scope.values[name])  # type: ignore[assignment]
         for attribute in bodies:
-            regions[attribute.name] = self.graph(attribute.g, outer)
+            regions[attribute.name] = self.graph(attribute.g, outer, {})
         missing = [name for name in BODIES.get(node.op_type, ()) if name not in regions]
         if missing and node.domain in ("", "ai.onnx"):
             raise UserError(f"a {node.op_type} without '{missing[0]}'", where=f"{self.path}: {name_of(node)}")

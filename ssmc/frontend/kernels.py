@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.ir.functions import UNARY
+from ssmc.ir.tensor import times, widened
 
 Array = np.ndarray[Any, Any]
 Attrs = dict[str, Any]
@@ -449,7 +450,7 @@ KERNELS: dict[str, Kernel] = {
     "Split": _split,
     "Gather": _gather,
     "Pad": _pad,
-    "MatMul": _elementwise(np.matmul),
+    "MatMul": lambda x, attrs, results: (times(widened(x[0]), x[1]),),
     "Gemm": _gemm,
     "FusedMatMul": _fused_matmul,
     "Einsum": lambda x, attrs, results: (np.einsum(text(attrs["equation"]), *x, optimize=True),),

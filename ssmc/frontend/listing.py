@@ -37,7 +37,7 @@ class Call:
 
 @dataclass(eq=False)
 class Listing:
-    """`inputs` and `outputs` by their ONNX names, in the file's order."""
+    """`inputs` and `outputs` by their ONNX names, in the file's order. Large constants may be float32."""
 
     calls: list[Call] = field(default_factory=list)
     constants: dict[Value, Array] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def list_calls(graph: Graph) -> Listing:
         if node.op.name == "input":
             listing.inputs[node.op["name"]] = Value(name)
         elif node.op.name == "constant":
-            listing.constants[Value(name)] = node.op["value"].array
+            listing.constants[Value(name)] = node.op["value"].stored
         elif node.op.name == "output":
             listing.outputs[node.op["name"]] = graph.operand(name, 0)
         else:

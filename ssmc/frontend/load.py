@@ -17,7 +17,7 @@ from ssmc.frontend.builder import Builder
 from ssmc.frontend.findings import Findings, Refusal, refuse
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
 from ssmc.frontend.fusion import fuse_systems
-from ssmc.frontend.importer import import_onnx
+from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs
 from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
@@ -25,6 +25,7 @@ from ssmc.frontend.merging import merge_duplicates
 from ssmc.frontend.model import SYSTEMS, Model, Proof, count_other_ops, describe_systems
 from ssmc.frontend.positions import LONGEST as LONGEST_TABLE
 from ssmc.frontend.positions import extend_tables
+from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.proving import Case, prove
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.registers import recognise_registers
@@ -81,10 +82,11 @@ def load_model(
     Raises UserError for a file that is not a model, that holds no state-space system, or that has nodes which cannot
     be translated (all of them in one message).
     """
-    graph = import_onnx(path)
+    file = read_model(path)
+    graph = import_model(file, path)
     if graph.attributes["unknown"]:
-        return _with_unknown(Path(path), graph, tolerance, strict)
-    source = _Source(Path(path), graph, tolerance)
+        return _with_unknown(Path(path), file, graph, tolerance, strict)
+    source = _Source(Path(path), file, graph, tolerance)
     best = _best(source, states)
     if strict:
         _require_lifted(best, str(path))
@@ -106,13 +108,13 @@ def _best(source: _Source, states: Mapping[str, str] | None) -> _Attempt:
     return best
 
 
-def _with_unknown(path: Path, graph: Graph, tolerance: float, strict: bool) -> Model:
+def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, strict: bool) -> Model:
     """A model with unknown ops: these, and what would not compile before them, in one list."""
     unknown: dict[str, tuple[Refusal, ...]] = graph.attributes["unknown"]
     part = known_part(graph, unknown)
     attempt = _Attempt("sequence", Graph("model"))
     if part is not None:
-        source = _Source(path, part, tolerance)
+        source = _Source(path, file, part, tolerance)
         # The part stands for no file that can be run: nothing of it is proved, only what it refuses is of use.
         with suppress(UserError):
             attempt = _best(source, None)
@@ -161,6 +163,7 @@ def _as_model(attempt: _Attempt, path: Path) -> Model:
 @dataclass(eq=False)
 class _Source:
     path: Path
+    model: ModelFile
     graph: Graph
     tolerance: float
 
@@ -353,6 +356,7 @@ class _Source:
     def _case(self, attempt: _Attempt) -> Case:
         return Case(
             self.path,
+            self.model,
             self.file,
             self.types,
             self.tolerance,

@@ -1,14 +1,21 @@
-"""An ONNX file as a checked ModelProto: read, external data, local functions, weights."""
+"""An ONNX file as a checked ModelProto and its weights: read, external data, local functions.
+
+Large weights are taken out of the proto as it is read, each held once, as the file has them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import external_data_helper, numpy_helper
+from onnx import external_data_helper, helper, numpy_helper
 
 from ssmc.diagnostics import UserError
+from ssmc.ir.op import Array
+from ssmc.ir.tensor import LARGE
 
 MAX_DEPTH = 16  # of subgraphs within subgraphs
 MAX_SUBGRAPHS = 4096
@@ -17,7 +24,32 @@ MAX_NODES = 1 << 20  # after inlining
 MAX_ELEMENTS = 1 << 31  # protobuf itself ends at 2 GB; what claims more is damaged or hostile
 
 
-def read_model(path: str | Path) -> onnx.ModelProto:
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """A model without its large float32 weights, and these by name (read-only)."""
+
+    model: onnx.ModelProto
+    weights: dict[str, Array]
+
+    def whole(self) -> onnx.ModelProto:
+        """The model with its weights."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        model.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in self.weights.items())
+        return model
+
+    def with_weights_as_inputs(self) -> onnx.ModelProto:
+        """The model to be run on its weights, so that the runtime needs no copy of them."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        known = {info.name for info in model.graph.input}
+        for name, array in self.weights.items():
+            if name not in known:
+                model.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(array.shape)))
+        return model
+
+
+def read_model(path: str | Path) -> ModelFile:
     """The model in `path`, with external data loaded and model-local functions inlined.
 
     Raises UserError where the file is missing, is not ONNX, is truncated, points outside its folder, or holds
@@ -26,9 +58,10 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"there is no file '{file}'", hint="give the path of an .onnx file")
-    data = file.read_bytes()
-    model = _parse(data, file)
+    model = _parse(file)
     _check_nesting(model.graph, file)
+    _check_external(model, file)
+    model, weights = _without_weights(model, file)
     _load_external(model, file)
     if model.functions:
         _check_functions(model, file)
@@ -36,11 +69,34 @@ def read_model(path: str | Path) -> onnx.ModelProto:
 
         model = inline_local_functions(model)
         _check_nesting(model.graph, file)
-    _check_weights(model.graph, file)
-    return model
+    _check_weights(model.graph, weights, file)
+    return ModelFile(model, weights)
 
 
-def _parse(data: bytes, file: Path) -> onnx.ModelProto:
+def _without_weights(model: onnx.ModelProto, file: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """The model less its large float32 weights, in memory of its own, and these."""
+    weights: dict[str, Array] = {}
+    kept = []
+    for tensor in model.graph.initializer:
+        large = tensor.data_type == onnx.TensorProto.FLOAT and prod(tensor.dims) >= LARGE
+        if not large or any(d < 0 for d in tensor.dims):
+            kept.append(tensor)
+            continue
+        external = external_data_helper.uses_external_data(tensor)
+        array = _external_array(tensor, file) if external else tensor_array(tensor, str(file))
+        array.setflags(write=False)
+        weights[tensor.name] = array
+    if not weights:
+        return model, weights
+    small = onnx.ModelProto()
+    del model.graph.initializer[:]
+    small.CopyFrom(model)
+    small.graph.initializer.extend(kept)
+    return small, weights
+
+
+def _parse(file: Path) -> onnx.ModelProto:
+    data = file.read_bytes()
     model = onnx.ModelProto()
     looks_onnx = data[:1] == b"\x08" and b"\x3a" in data[:4096]  # field 1 (ir_version), then field 7 (graph)
     try:
@@ -114,8 +170,8 @@ def _check_functions(model: onnx.ModelProto, file: Path) -> None:
         raise UserError(f"its functions stand for {total} nodes", where=str(file), hint=f"at most {MAX_NODES}")
 
 
-def _load_external(model: onnx.ModelProto, file: Path) -> None:
-    """Read external tensors, from files in the model's folder (or below it) only."""
+def _check_external(model: onnx.ModelProto, file: Path) -> None:
+    """Raise UserError where an external tensor is not in a file in the model's folder or below it."""
     folder = file.resolve().parent
     for tensor in external_data_helper._get_all_tensors(model):
         if not external_data_helper.uses_external_data(tensor):
@@ -135,19 +191,42 @@ def _load_external(model: onnx.ModelProto, file: Path) -> None:
                 why=f"the weight '{tensor.name}' is stored there",
                 hint="copy it beside the model",
             )
-        try:
-            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        except Exception as error:
-            raise UserError(f"the weight file '{location}' cannot be read", where=str(file), why=str(error)) from None
 
 
-def _check_weights(graph: onnx.GraphProto, file: Path) -> None:
+def _load_external(model: onnx.ModelProto, file: Path) -> None:
+    """Read external tensors into the model."""
+    for tensor in external_data_helper._get_all_tensors(model):
+        if external_data_helper.uses_external_data(tensor):
+            try:
+                external_data_helper.load_external_data_for_tensor(tensor, str(file.resolve().parent))
+            except Exception as error:
+                raise _unreadable(tensor, file, str(error)) from None
+
+
+def _external_array(tensor: onnx.TensorProto, file: Path) -> Array:
+    """A large float32 tensor straight from its file."""
+    info = external_data_helper.ExternalDataInfo(tensor)
+    path, size, offset = file.resolve().parent / info.location, prod(tensor.dims), info.offset or 0
+    if info.length not in (None, 4 * size) or path.stat().st_size < offset + 4 * size:
+        raise _unreadable(tensor, file, f"it holds too few or too many bytes for dimensions {list(tensor.dims)}")
+    try:
+        return np.fromfile(path, "<f4", size, offset=offset).reshape(tuple(tensor.dims))
+    except (OSError, ValueError) as error:
+        raise _unreadable(tensor, file, str(error)) from None
+
+
+def _unreadable(tensor: onnx.TensorProto, file: Path, why: str) -> UserError:
+    location = external_data_helper.ExternalDataInfo(tensor).location
+    return UserError(f"the weight file '{location}' cannot be read", where=f"{file}: '{tensor.name}'", why=why)
+
+
+def _check_weights(graph: onnx.GraphProto, weights: dict[str, Array], file: Path) -> None:
+    arrays = list(weights.items())
+    arrays += [(t.name, tensor_array(t, str(file))) for here in _graphs(graph) for t in here.initializer]
     bad = []
-    for here in _graphs(graph):
-        for tensor in here.initializer:
-            array = tensor_array(tensor, str(file))
-            if array.dtype.kind in "fc" and not np.isfinite(array).all() and not _is_bound(array):
-                bad.append(f"'{tensor.name}' ({int((~np.isfinite(array)).sum())} of {array.size})")
+    for name, array in arrays:
+        if array.dtype.kind in "fc" and not np.isfinite(array).all() and not _is_bound(array):
+            bad.append(f"'{name}' ({int((~np.isfinite(array)).sum())} of {array.size})")
     if bad:
         raise UserError(
             f"weights are not finite: {', '.join(bad[:8])}{' and more' if len(bad) > 8 else ''}",

@@ -15,7 +15,8 @@ from ssmc.frontend.interface import concrete_shapes, sample_inputs
 from ssmc.frontend.listing import Listing
 from ssmc.frontend.model import Proof
 from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, effect_of_fits, require, run_file, run_graph
-from ssmc.frontend.reference import runner, step_through
+from ssmc.frontend.proto import ModelFile
+from ssmc.frontend.reference import runner, runner_on, step_through
 from ssmc.interface import Port
 from ssmc.ir.graph import Graph
 from ssmc.ir.types import TensorType
@@ -31,6 +32,7 @@ class Case:
     """What is to be proved: `graph` is the model of `file`, whose inputs are of `types`."""
 
     path: Path
+    model: ModelFile
     file: Listing
     types: Mapping[str, TensorType]
     tolerance: float
@@ -113,7 +115,7 @@ def _runtime_tolerance(case: Case) -> float:
 
 
 def _run(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    run = runner(str(case.path))
+    run = runner_on(case.model, str(case.path)) if case.model.weights else runner(str(case.path))
     typed = {
         port.name: arrays[port.name].astype(port.dtype if port.dtype not in ("?", "bfloat16") else np.float32)
         for port in case.inputs

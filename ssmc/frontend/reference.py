@@ -11,6 +11,7 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.model import Model
+from ssmc.frontend.proto import ModelFile
 from ssmc.interface import Port
 from ssmc.ir.op import Array
 from ssmc.ir.types import StreamType
@@ -200,15 +201,22 @@ def runner(path: str) -> Run:
 def _runner(path: str, written: int, size: int) -> Run:
     """As `runner`; when the file was `written` and its `size` tell one that is exported anew to the same place."""
     try:
-        session = _session(path)
-        if any("bfloat16" in entry.type for entry in (*session.get_inputs(), *session.get_outputs())):
-            raise TypeError("numpy arrays are never bfloat16")
+        return _session(path)
     except Exception as error:
         return _other_runner(path, error)
-    return _run_session(session)
 
 
-def _session(model: str | bytes) -> Any:
+def runner_on(file: ModelFile, path: str) -> Run:
+    """As `runner`, of a model that was read from there, on its weights where they stand in memory."""
+    try:
+        run = _session(file.with_weights_as_inputs().SerializeToString(), arena=False)
+    except Exception as error:
+        return _other_runner(path, error)
+    return lambda feed: run({**feed, **file.weights})
+
+
+def _session(model: str | bytes, arena: bool = True) -> Run:
+    """A file or a serialised model, run by onnxruntime; without its `arena` it gives memory back at once."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -217,11 +225,11 @@ def _session(model: str | bytes) -> Any:
     # is quadratic in the nodes, and packing holds each weight twice.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_mem_reuse = False
+    options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.disable_prepacking", "1")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _run_session(session: Any) -> Run:
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    if any("bfloat16" in entry.type for entry in (*session.get_inputs(), *session.get_outputs())):
+        raise TypeError("numpy arrays are never bfloat16")
     names = [output.name for output in session.get_outputs()]
     wanted = {entry.name for entry in session.get_inputs()}
 
@@ -239,12 +247,12 @@ def _other_runner(path: str, reason: Exception) -> Run:
 
     from ssmc.frontend.proto import holds, read_model, widened
 
-    model = read_model(path)
+    model = read_model(path).whole()
     try:
         if holds(model, TensorProto.BFLOAT16):
             model = widened(model, TensorProto.BFLOAT16)
             try:
-                return _run_session(_session(model.SerializeToString()))
+                return _session(model.SerializeToString())
             except Exception as error:
                 reason = error
         evaluator = ReferenceEvaluator(model)

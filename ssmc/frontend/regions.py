@@ -317,7 +317,7 @@ def _inside(
         here = waiting.pop()
         item = translator.lookup(here)
         if isinstance(item, Known):
-            known[here] = item.array
+            known[here] = item.stored
         elif isinstance(item, Flow) and here not in opened and is_plain(item):
             entries[here] = None
         elif isinstance(item, Flow | Raw):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.evaluate import run_call
+from ssmc.frontend.evaluate import MOVES, run_call
 from ssmc.frontend.kernels import UNARY_OPS, axes_of, text
 from ssmc.frontend.listing import Call, Listing
 from ssmc.ir.graph import Value
@@ -25,7 +25,6 @@ KEPT = 1 << 24  # entries of a result that becomes a constant of the listing; la
 SMALL = 1 << 17  # entries of one that is held whole though only other constants are made of it
 BLOCK = 1 << 18  # entries of a table that are worked on at a time
 POINTWISE = frozenset(UNARY_OPS) | {"Add", "Sub", "Mul", "Div", "Pow", "Sum", "Max", "Min", "Cast"}
-MOVES = frozenset(["Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Slice", "Split"])
 
 Index = Any  # a slice or an array of integers
 
@@ -97,7 +96,7 @@ def _folded(call: Call, operands: list[Any], weights: Collection[Value]) -> list
     """Results of a static call, as arrays or tables; None where they cannot be had or are not worth keeping."""
     if call.kind.startswith("Random"):
         return None
-    if call.kind in MOVES and operands and operands[0] is not None and call.operands[0] in weights:
+    if call.kind in (*MOVES, "Cast") and operands and operands[0] is not None and call.operands[0] in weights:
         return None  # a copy of a weight in another shape costs more than it saves
     try:
         return _run(call, operands)

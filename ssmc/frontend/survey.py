@@ -14,6 +14,7 @@ from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, sa
 from ssmc.frontend.kernels import slices_of, split_sizes
 from ssmc.frontend.listing import Call, Listing
 from ssmc.ir.graph import Graph, Value
+from ssmc.ir.tensor import widened
 
 MIN_STEPS = 3  # fewer steps than this are no recurrence that could be told from anything else
 BATCH, LENGTH = 3, 11
@@ -59,7 +60,7 @@ class Survey:
 
     def array(self, value: Value | None) -> Any:
         """The array of a static value, None for any other."""
-        return None if value is None else self.static[0].get(value)
+        return None if value is None else widened(self.static[0].get(value))
 
     def operands(self, call: Call) -> list[Value | None]:
         return [None if v is None else self.canon[v] for v in call.operands]

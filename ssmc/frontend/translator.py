@@ -18,14 +18,20 @@ from ssmc.frontend.merged import apply_merged, is_plain
 from ssmc.frontend.rules import RULES
 from ssmc.frontend.ticks import apply_tick
 from ssmc.ir.graph import Value
+from ssmc.ir.tensor import widened
+
+KEPT = 1 << 25  # bytes of sample values that are not computed again
 
 
 @dataclass(eq=False)
 class Samples:
-    """Arrays of the ONNX values at a few sample inputs; computed when asked for."""
+    """Arrays of the ONNX values at a few sample inputs; computed when asked for, kept for a while."""
 
     listing: Listing
     points: list[dict[Value, Any]]
+
+    def __post_init__(self) -> None:
+        self._given = [set(point) for point in self.points]
 
     def at(self, point: int, values: Iterable[Value]) -> dict[Value, Any]:
         """The arrays of `values` at one of the points."""
@@ -34,7 +40,19 @@ class Samples:
         missing = [v for v in wanted if v not in known and v not in self.listing.constants]
         if missing:
             known.update(evaluate(self.listing, known, missing))
-        return {v: known[v] if v in known else self.listing.constants[v] for v in wanted}
+        found = {v: known[v] if v in known else widened(self.listing.constants[v]) for v in wanted}
+        self._forget(known, self._given[point])
+        return found
+
+    def _forget(self, known: dict[Value, Any], given: set[Value]) -> None:
+        """Drop what was asked for first, until the rest is small enough to keep."""
+        sizes = {v: np.asarray(a).nbytes for v, a in known.items() if v not in given and not isinstance(a, list)}
+        excess = sum(sizes.values()) - KEPT
+        for value, size in sizes.items():
+            if excess <= 0:
+                break
+            del known[value]
+            excess -= size
 
 
 @dataclass(eq=False)
@@ -132,7 +150,7 @@ class Translator:
         Raises TimeMixing or Unsupported.
         """
         if all(item is None or isinstance(item, Known) for item in items):
-            arrays = [None if item is None else item.array for item in items]
+            arrays = [None if item is None else item.stored for item in items]
             return [Known(array) for array in run_call(call, arrays)]
         if any(isinstance(item, Tick) for item in items):
             return apply_tick(self, call, items)

@@ -23,40 +23,58 @@ class Quantization:
     axis: int = -1
 
 
+LARGE = 1 << 18  # entries from which a float32 array is kept as it is
+
+
 class Tensor:
     """An immutable array; float64 or complex128 for numbers, int64 for indices.
 
+    Large float32 arrays are `stored` as they are, in whatever order; `array` is their float64 copy, made each time.
     `quantization`, where given, says that every value is exactly `scale * integer`.
     """
 
-    __slots__ = ("__dict__", "array", "quantization")
+    __slots__ = ("__dict__", "quantization", "stored")
 
     def __init__(self, array: Any, quantization: Quantization | None = None) -> None:
         value = np.asarray(array)
-        if value.dtype.kind == "f":
+        narrow = value.dtype == np.float32 and value.size >= LARGE
+        if narrow:
+            value = value.copy() if value.flags.writeable else value
+        elif value.dtype.kind == "f":
             value = value.astype(np.float64)
         elif value.dtype.kind == "c":
             value = value.astype(np.complex128)
         elif value.dtype.kind in "iu":
             value = value.astype(np.int64)
-        value = np.array(value, order="C")
+        if not narrow:
+            value = np.array(value, order="C")
         value.setflags(write=False)
-        self.array: NDArray[Any] = value
+        self.stored: NDArray[Any] = value
         self.quantization = quantization
 
     @property
+    def array(self) -> NDArray[Any]:
+        wide: NDArray[Any] = widened(self.stored)
+        return wide
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.array.shape)
+        return tuple(self.stored.shape)
 
     @property
     def is_complex(self) -> bool:
-        return self.array.dtype.kind == "c"
+        return self.stored.dtype.kind == "c"
 
     @cached_property
     def digest(self) -> str:
         """Content hash: names the tensor in the text form."""
-        head = f"{self.array.dtype.str}{self.shape}{self.quantization}".encode()
-        return hashlib.sha256(head + self.array.tobytes()).hexdigest()[:16]
+        dtype = np.dtype(np.float64) if self.stored.dtype == np.float32 else self.stored.dtype
+        found = hashlib.sha256(f"{dtype.str}{self.shape}{self.quantization}".encode())
+        rows = self.stored.reshape(1, -1) if self.stored.ndim < 2 else self.stored
+        height = max(1, LARGE * len(rows) // max(rows.size, 1))
+        for start in range(0, len(rows), height):
+            found.update(np.ascontiguousarray(rows[start : start + height], dtype).tobytes())
+        return found.hexdigest()[:16]
 
     def integers(self) -> NDArray[Any]:
         """The integers behind a quantised tensor (int64; complex128 of whole parts where it is complex).
@@ -78,4 +96,25 @@ class Tensor:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"Tensor({self.array.dtype}, {self.shape}, #{self.digest})"
+        return f"Tensor({self.stored.dtype}, {self.shape}, #{self.digest})"
+
+
+def times(x: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
+    """`x @ weight` in float64; a float32 matrix is widened some columns at a time."""
+    if weight.dtype != np.float32 or weight.ndim != 2 or weight.size <= LARGE:
+        return np.asarray(x @ widened(weight))
+    width = max(1, LARGE // len(weight))
+    found = np.empty((*x.shape[:-1], weight.shape[1]), np.result_type(x.dtype, np.float64))
+    for start in range(0, weight.shape[1], width):
+        columns = slice(start, start + width)
+        found[..., columns] = x @ weight[:, columns].astype(np.float64)
+    return found
+
+
+def widened(array: Any) -> Any:
+    """A float32 array in float64 (read-only, C order); anything else as it is."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        return array
+    wide = array.astype(np.float64, order="C")
+    wide.setflags(write=False)
+    return wide

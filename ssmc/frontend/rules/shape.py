@@ -271,11 +271,13 @@ def _gathered_steps(context: Context, flow: Flow, axis: int, position: Any, shap
 
 
 def _embedded(context: Context, call: Call, table: Known, index: Flow) -> Tracked:
-    array = np.asarray(table.array)
+    array = np.asarray(table.stored)
     if call.attrs.get("axis", 0) % array.ndim != 0:
         raise Unsupported("it looks up columns, not rows, of a table")
     rows = array.reshape(len(array), -1)
-    value = context.builder.emit("embed", [index.value], table=Tensor(rows.astype(np.float64)))
+    value = context.builder.emit(
+        "embed", [index.value], table=Tensor(rows if rows.dtype.kind == "f" else rows.astype(np.float64))
+    )
     axes, shape = index.axes + "f" * (array.ndim - 1), (*index.shape, *array.shape[1:])
     features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
     return wrap(context.builder.reshape(value, features), axes, shape)

@@ -11,7 +11,7 @@ import numpy as np
 from ssmc.ir.functions import REDUCE
 from ssmc.ir.op import Array, Attribute, Op, OpSpec
 from ssmc.ir.ops.elementwise import aligned
-from ssmc.ir.tensor import Tensor
+from ssmc.ir.tensor import Tensor, times
 from ssmc.ir.types import Element, FlowType, ValueType, join, outer_axes, with_shape
 
 
@@ -33,7 +33,7 @@ def _linear_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
 
 
 def _linear(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
-    y = arrays[0] @ op["weight"].array
+    y = times(arrays[0], op["weight"].stored)
     return (y if op["bias"] is None else y + op["bias"].array,)
 
 
@@ -202,7 +202,7 @@ def _embed(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, 
     rows = op["table"].shape[0]
     if index.size and not -rows <= index.min() <= index.max() < rows:
         raise ValueError(f"an index of {index.min()}..{index.max()} is outside a table of {rows} rows")
-    return (op["table"].array[index],)
+    return (np.asarray(op["table"].stored[index], np.float64),)
 
 
 AXIS = Attribute("axis", int, "feature axis counted from the right, -1 is the last", -1)
