@@ -63,7 +63,13 @@ class _Mamba:
 
 
 def write_sequence(
-    path: Path, *, width: int = WIDTH, layers: int = LAYERS, vocabulary: int = VOCABULARY, length: int | str = "time"
+    path: Path,
+    *,
+    width: int = WIDTH,
+    layers: int = LAYERS,
+    vocabulary: int = VOCABULARY,
+    length: int | str = "time",
+    external: bool = False,
 ) -> int:
     """The sequence model, tokens to logits; returns the bytes of its weights."""
     model = _Mamba(width)
@@ -82,8 +88,9 @@ def write_sequence(
         x = model.leave(y, u, gate, x)
     logits = add("MatMul", [model.norm(x), add("Transpose", [table], perm=[1, 0])])
     writer.output(logits, "logits", ["batch", length, vocabulary])
-    writer.save(path)
-    return sum(len(tensor.raw_data) for tensor in writer.initializers)
+    size = sum(len(tensor.raw_data) for tensor in writer.initializers)
+    writer.save(path, external)
+    return size
 
 
 def _scanned(model: _Mamba, u: str, delta: str, b: str, c: str) -> str:

@@ -76,6 +76,9 @@ class Writer:
     def graph(self) -> onnx.GraphProto:
         return helper.make_graph(self.nodes, "model", self.inputs, self.outputs, self.initializers)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, external: bool = False) -> None:
+        """Write the model, its weights in a file beside it where `external`."""
         model = helper.make_model(self.graph(), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
-        onnx.save(model, path)
+        weights = path.with_suffix(".weights")
+        weights.unlink(missing_ok=True)  # onnx appends
+        onnx.save(model, path, save_as_external_data=external, location=weights.name)

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.frontend.flow import Flow, Unsupported
+from ssmc.frontend.flow import Unsupported
 from ssmc.frontend.regions import Region
 from ssmc.ir.op import Array
 
@@ -238,7 +238,3 @@ def convolved(kernels: Kernels, u: Array) -> Array:
     for j in range(taps.shape[1]):
         product += spectrum[:, :, kernels.inputs[:, j]] * rfft(taps[:, j], size).T
     return np.asarray(irfft(product, size, axis=1)[:, before : before + length])
-
-
-def flow_inputs(flows: Sequence[Flow]) -> int:
-    return sum(prod(f.features) for f in flows)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.builder import Builder, Operand
+from ssmc.frontend.builder import Builder
 from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported, align, wrap
 from ssmc.frontend.kernels import UNARY_OPS, along, clip_bounds, quantized_range, text
 from ssmc.frontend.listing import Call
@@ -206,10 +206,6 @@ def _dequantize(context: Context, call: Call, items: Sequence[Any]) -> list[Trac
 
 def identity(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     return [items[0]]
-
-
-def binary_operands(builder: Builder, a: Operand, b: Operand) -> Operand:
-    return builder.binary("mul", a, b)
 
 
 RULES: dict[str, Rule] = {

@@ -16,14 +16,12 @@ from ssmc.frontend.flow import (
     Unsupported,
     is_stream,
     known_operand,
-    letter,
     wrap,
 )
 from ssmc.frontend.kernels import axes_of, pad_widths, reshape_target, slices_of, split_sizes, text
 from ssmc.frontend.listing import Call
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.ir.tensor import Tensor
-from ssmc.ir.types import ConstantType
 
 ALONE = {"m": "bt", "n": "tb"}  # where one of the two has size one
 
@@ -345,16 +343,8 @@ def _shape_of(context: Context, call: Call, items: Sequence[Any]) -> list[Tracke
     return [Known(np.asarray(flow.shape[slice(call.attrs.get("start", 0), call.attrs.get("end"))], np.int64))]
 
 
-def constant_kind(context: Context, flow: Flow) -> bool:
-    return isinstance(context.builder.graph.type(flow.value), ConstantType)
-
-
 def time_axis(flow: Flow) -> int | None:
     return flow.axes.index("t") if "t" in flow.axes else None
-
-
-def is_time(flow: Flow, axis: int) -> bool:
-    return letter(axis, flow) == "t"
 
 
 RULES: dict[str, Rule] = {

@@ -1,0 +1,108 @@
+"""What importing large models takes: seconds and peak memory, each in a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from benchmarks.measures import Result
+from benchmarks.models import convolutional, selective, unrolled
+
+SECONDS, BYTES = 10.0, 2e9  # the goals
+OVER_WEIGHTS = 2.5  # peak memory of all, over that of the weights
+LINEAR = 2.5  # times as long for twice the size: linear, and room for what a machine's timing varies by
+
+IMPORT = """
+import resource, sys, time
+import numpy, onnx, onnxruntime, scipy.fft, scipy.linalg, scipy.special
+from ssmc.frontend import load_model
+start = time.perf_counter()
+load_model(sys.argv[1])
+print(time.perf_counter() - start, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall seconds after the imports of packages, and the peak of the resident memory of the whole process."""
+
+    seconds: float
+    peak: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s, {self.peak / 1e9:.2f} GB"
+
+
+def import_cost(model: Path) -> Cost:
+    """Import a model in a process of its own."""
+    run = subprocess.run([sys.executable, "-c", IMPORT, str(model)], check=True, capture_output=True, text=True)
+    seconds, peak = map(float, run.stdout.split())
+    return Cost(seconds, peak)
+
+
+def import_costs() -> list[Result]:
+    """Long FFT convolutions, unrolled steps, and a Mamba of 130 million parameters."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        return [*_convolutions(path), *_unrolled(path), *_mamba(path)]
+
+
+def _convolutions(path: Path) -> list[Result]:
+    results = []
+    for frozen, kernel in ((False, "computed in the graph"), (True, "constant")):
+        convolutional.write_s4d(path, length=16384, channels=32, modes=32, layers=2, frozen=frozen)
+        results.append(
+            _limited(f"S4D, 16 384 steps, 2 layers of 32 channels, FFT, kernels {kernel}", import_cost(path))
+        )
+    return results
+
+
+def _unrolled(path: Path) -> list[Result]:
+    results = []
+    cases: tuple[tuple[str, Callable[..., None], int], ...] = (
+        ("S5 (TorchScript)", unrolled.write_complex, 210),
+        ("S4D-Real (dynamo)", unrolled.write_real, 715),
+    )
+    for name, write, steps in cases:
+        costs, sizes = [], []
+        for factor in (1, 2):
+            write(path, steps=factor * steps)
+            sizes.append(len(onnx.load(path).graph.node))
+            costs.append(import_cost(path))
+        results.append(_limited(f"{name} unrolled, {sizes[1]} nodes", costs[1]))
+        results.append(_linear(f"{name} unrolled, {sizes[1]} nodes over {sizes[0]}", costs[1], costs[0]))
+    return results
+
+
+def _mamba(path: Path) -> list[Result]:
+    """Peak memory over weights, inline and external; time for all layers over that for half of each part."""
+    costs, results = [], []
+    for external in (False, True):
+        weights = selective.write_sequence(path, external=external)
+        costs.append(import_cost(path))
+        ratio = costs[-1].peak / weights
+        what = f"import of Mamba, {weights / 4e6:.0f} M parameters, weights {'beside' if external else 'in'} the file"
+        measured = f"{ratio:.2f} ({costs[-1]}, weights {weights / 1e9:.2f} GB)"
+        results.append(
+            Result(what, f"peak memory under {OVER_WEIGHTS} times the weights", measured, ratio < OVER_WEIGHTS)
+        )
+    selective.write_sequence(path, layers=selective.LAYERS // 2, vocabulary=selective.VOCABULARY // 2)
+    results.append(_linear("Mamba, over half the layers and words", costs[0], import_cost(path)))
+    return results
+
+
+def _limited(what: str, cost: Cost) -> Result:
+    reached = cost.seconds < SECONDS and cost.peak < BYTES
+    return Result(f"import of {what}", f"under {SECONDS:.0f} s and {BYTES / 1e9:.0f} GB", str(cost), reached)
+
+
+def _linear(what: str, twice: Cost, once: Cost) -> Result:
+    ratio = twice.seconds / once.seconds
+    measured = f"{ratio:.2f} ({twice.seconds:.1f} s over {once.seconds:.1f} s)"
+    return Result(f"import time of {what}", f"at most {LINEAR} for twice the size", measured, ratio <= LINEAR)
