@@ -238,6 +238,7 @@ REFUSED_OPS = {
     "Attention": "attention mixes all steps with weights that depend on the data",
     "MultiHeadAttention": "attention mixes all steps with weights that depend on the data",
     "GroupQueryAttention": "attention mixes all steps with weights that depend on the data",
+    "DynamicQuantizeLinear": "its scale depends on all steps at once (dynamic quantisation); quantise statically",
     "NonZero": "the shape of its result depends on the data",
     "TopK": "sorting is not supported",
 }

@@ -276,6 +276,10 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         lambda: with_functions(*((f"F{k}", [f"F{k + 1}"] * 2 if k < 30 else []) for k in range(31))),
         "stand for 1073741824 nodes",
     ),
+    "a scale that depends on all steps": (
+        lambda: hostile(lambda n, x: n.op("DequantizeLinear", *n.op("DynamicQuantizeLinear", x, outputs=3))),
+        "dynamic quantisation",
+    ),
     "a scan without a body": (lambda: scan_without("body"), "without 'body'"),
     "an unknown number of scanned inputs": (lambda: scan_without("num_scan_inputs"), "num_scan_inputs"),
     "no inputs": (lambda: (n := Net()).model([(n.op("Relu", n.const(np.ones((2, 3)))), [2, 3])]), "no inputs"),
