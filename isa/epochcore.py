@@ -89,7 +89,7 @@ CONTROL = (
             _flag("backward", "Chunks come from the end of the sequence to its beginning."),
         ),
         "control",
-        "Run the code up to `end` once for every chunk of the rT steps, with n0 = min(limit, steps left).",
+        "Run the code up to `end` once for every chunk of the rT steps: as few as `limit` allows, of about equal n0.",
         "As RISC-V's vsetvl does for vectors; rT = 0 runs nothing. Loops over chunks do not nest.",
     ),
     InstructionSpec(

@@ -286,7 +286,7 @@ def read(t: Tiling, node: Node, system: StateSpace, ports: Ports, x: Value, bits
             blocks.append(block)
     blocks_or_whole = None if groups == 1 else blocks
     through = _through(t, node, system, ports, bits)
-    plain = np.array_equal(matrix, np.eye(count))
+    plain = matrix.shape == (count, count) and np.array_equal(matrix, np.eye(count))
     if through is None:
         return x if plain else t.matmul(node, x, column_grid(matrix, bits), blocks=blocks_or_whole)
     seen = x if plain else t.matmul(node, x, column_grid(matrix, bits), ".read", blocks=blocks_or_whole)

@@ -1,0 +1,146 @@
+"""Lower bounds on cycles of a model of Long Range Arena, and the forms in which a plain array would run its systems.
+
+What no schedule on the array can go below, all resources kept busy at once:
+
+* elements: a multiply-accumulate of a matrix, or a step of one (complex) state, an element and cycle;
+* ports: a word that enters (or leaves) serves at most one row or column of the array, C products of a matrix, and R
+  states of a channel; so a matrix needs L K N / C words in and L K N / R out, a system L H ceil(P / R) of each;
+* DRAM: parameters once, input once, output, and of the streams between loops over time what has no room on the chip;
+* dependence: a layer that runs in both directions ends after it has begun, so layers follow each other: L cycles each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.gemm import ceil_div
+from benchmarks.models.lra import CLASSES, Model
+
+PARAMETERS = 6  # words of an element: a, b and c, complex
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Cycles by resource."""
+
+    elements: float
+    ports: float
+    dram: float
+    dependence: float
+
+    @property
+    def cycles(self) -> float:
+        return max(self.elements, self.ports, self.dram, self.dependence)
+
+    @property
+    def what(self) -> str:
+        return max(("elements", "ports", "dram", "dependence"), key=lambda name: float(getattr(self, name)))
+
+
+def bound(m: Model, arch: Arch, *, dense: bool, weight_bytes: int = 4) -> Bound:
+    """The bound of the whole model, or (not `dense`) of its state-space layers alone."""
+    rows, cols, length = arch.array.rows, arch.array.cols, m.length
+    passes, h = m.layers * m.directions, m.channels
+    steps = passes * length * h * m.states
+    enter = leave = passes * length * h * max(1.0, m.states / rows)
+    sizes = [(h, 2 * h)] * m.layers + ([] if m.tokens else [(1, h)]) if dense else []
+    macs = sum(length * k * n for k, n in sizes)
+    enter += sum(length * max(k * n / cols, k) for k, n in sizes)
+    leave += sum(length * max(k * n / rows, n) for k, n in sizes)
+    held = passes * h * m.states * PARAMETERS * 4 + sum(k * n for k, n in sizes) * weight_bytes
+    word = arch.memory.word_bits // 8
+    input_words = length
+    spilled = _spilled(m, arch, dense)
+    moved = held + (input_words + spilled + CLASSES) * word
+    return Bound(
+        (steps + macs) / (rows * cols),
+        max(enter / arch.array.port_words_in, leave / arch.array.port_words_out),
+        moved / arch.dram_bytes_per_cycle,
+        length * (m.layers if m.bidirectional and dense else 1),
+    )
+
+
+def _spilled(m: Model, arch: Arch, dense: bool) -> int:
+    """Words that go to DRAM and come back: two streams of H words a step between loops, as many times as loops turn."""
+    if not m.bidirectional:
+        return 0
+    alive = 2 if dense else 1
+    beyond = max(0, m.length - arch.memory.stream_words // (alive * m.channels))
+    return 2 * beyond * alive * m.channels * (m.layers if dense else 1)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form in which a plain array runs the state-space layers: cycles and multiply-accumulates."""
+
+    name: str
+    cycles: int
+    macs: int
+
+
+def recurrent(m: Model, arch: Arch) -> Form:
+    """One mat-vec a step: as many channels as fit side by side, [x; y] = M [x; u] with real states, R + C - 1 each.
+
+    A fold keeps its weights over the whole sequence; a step waits for the states of the one before.
+    """
+    rows, cols = arch.array.rows, arch.array.cols
+    size = 2 * m.states + 1
+    folds = (
+        ceil_div(m.channels, rows // size) if size <= rows else m.channels * ceil_div(size, rows) * ceil_div(size, cols)
+    )
+    passes = m.layers * m.directions * m.length
+    return Form("mat-vec a step", passes * folds * (rows + cols - 1), passes * m.channels * size * size)
+
+
+def headline(m: Model, arch: Arch) -> Form:
+    """The reading of the paper's comparison: the baseline folds as we do, and pays fill and drain at every step."""
+    channels = ceil_div(m.channels, arch.array.cols) * ceil_div(m.states, arch.array.rows)
+    passes = m.layers * m.directions * m.length
+    cycles = passes * channels * (arch.array.rows + arch.array.cols - 1)
+    return Form("same folds, filled and drained every step", cycles, passes * m.channels * m.states * 8)
+
+
+def chunked(m: Model, arch: Arch) -> Form:
+    """Chunked scan: T + 2 P = R, two products a channel (within chunks and into states, states out), a scan between.
+
+    A product takes the longer of its rows and of shifting in the next weights; the scan of chunk states is in the
+    vector unit, beside it.
+    """
+    rows, cols = arch.array.rows, arch.array.cols
+    states = 2 * m.states
+    span = max(rows // 2, rows - states)
+    chunks = ceil_div(m.length, span)
+    inward = ceil_div(span, rows) * ceil_div(span + states, cols)
+    outward = ceil_div(states, rows) * ceil_div(span, cols)
+    each = (inward + outward) * max(chunks, rows)
+    scan = chunks * ceil_div(4 * m.states * m.channels, arch.vector.width)
+    passes = m.layers * m.directions
+    macs = passes * m.channels * m.length * (span + 2 * states)
+    return Form(f"chunked scan, {span} steps", passes * max(m.channels * each, scan), macs)
+
+
+def toeplitz(m: Model, arch: Arch) -> Form:
+    """Convolution: a block of R x C of the Toeplitz matrix for every distance of blocks, L/R - d rows each."""
+    rows = arch.array.rows
+    blocks = ceil_div(m.length, rows)
+    each = sum(max(rows, blocks - distance) for distance in range(blocks))
+    passes = m.layers * m.directions * m.channels
+    return Form("Toeplitz products", passes * each, passes * m.length * (m.length + 1) // 2)
+
+
+def scanned(m: Model, arch: Arch) -> Form:
+    """The scan in the vector unit: six passes over the real states of a step around it (b u, c x, the sum over states).
+
+    For models whose program would not fit the compiler's time; the others are compiled.
+    """
+    states = m.channels * m.states
+    step = ceil_div(4 * states, arch.vector.width) + arch.vector.latency_cycles
+    step += ceil_div(6 * 2 * states, arch.vector.width * arch.vector.pipes)
+    passes = m.layers * m.directions * m.length
+    return Form("scan in the vector unit, estimated", passes * step, passes * states * 8)
+
+
+def forms(m: Model, arch: Arch) -> list[Form]:
+    """Every form of the plain array but the program's own scan in the vector unit, which is compiled and timed."""
+    return [recurrent(m, arch), chunked(m, arch), toeplitz(m, arch)]
