@@ -115,7 +115,7 @@ TRANSFER = (
         0x10,
         (_param("dst", "First word in the parameter memory."), Field("src", Kind.DATA, 16, "The constant.")),
         "load",
-        "Copy a constant from DRAM into the parameter memory.",
+        "Copy a constant from DRAM into the parameter memory, where it does not lie there already.",
     ),
     InstructionSpec(
         "const",

@@ -118,6 +118,11 @@ def _runs(program: Program, batch: int, steps: int) -> Iterator[tuple[int, int, 
             yield sample, index, spans
 
 
+def even(steps: int, limit: int) -> int:
+    """Steps of a chunk: as few chunks as `limit` allows, all about the same."""
+    return -(-steps // -(-steps // limit)) if steps else limit
+
+
 def sample_body(program: Program) -> tuple[int, int]:
     """The code between `samples` and its label; all of it where there is none."""
     section = program.sections[0]
@@ -137,6 +142,7 @@ def _walk(program: Program, steps: int, start: int, end: int) -> Iterator[tuple[
             return
         if ins.mnemonic == "chunks":
             stop, limit = section.labels[str(ins["end"])], int(ins["limit"])
+            limit = even(steps, limit)
             starts = range(0, steps, limit)
             for first in reversed(starts) if ins["backward"] else starts:
                 spans = {**spans, "n0": (first, min(limit, steps - first))}

@@ -19,6 +19,8 @@ from ssmc.diagnostics import Misfit, UserError
 Array = NDArray[Any]
 PREAMBLE = -1
 MOST_STEPS = 65536
+# Passes of a loop whose parameters are fetched before the loop's own streams.
+FETCHED_AHEAD = 4
 
 
 @dataclass(eq=False)
@@ -113,11 +115,19 @@ def place(draft: Draft, rates: list[dict[str, Any]]) -> Placed:
     limits = {loop: _place_loop(draft, loop, resident) for loop in sorted(draft.blocks) if is_loop(loop)}
     params, overlay = _place_params(draft)
     builder, position = SectionBuilder(EPOCHCORE, "main"), {}
-    if not overlay:
-        for name, address in {name: address for (_, name), address in params.items()}.items():
-            builder.emit("fetch", dst=address, src=name)
+    # fetched where it is first used, under way while what comes before computes; nothing moves the next time
+    there: set[str] = set()
+
+    def fetch(step: Step) -> None:
+        for value in step.operands.values():
+            if isinstance(value, Param) and value.name not in there:
+                there.add(value.name)
+                builder.loc = step.loc
+                builder.emit("fetch", dst=params[id(step), value.name], src=value.name)
 
     def write(step: Step) -> None:
+        if not overlay:
+            fetch(step)
         builder.loc = step.loc
         operands = dict(step.operands)
         for key, value in operands.items():
@@ -141,6 +151,9 @@ def place(draft: Draft, rates: list[dict[str, Any]]) -> Placed:
     builder.loc = None
     builder.emit("samples", end="done")
     for stage in sorted(s for s in draft.blocks if s != PREAMBLE):
+        if not overlay:
+            for step in [step for step in draft.blocks[stage] if step.mnemonic == "preload"][:FETCHED_AHEAD]:
+                fetch(step)
         builder.loc = None
         if is_loop(stage):
             builder.emit("chunks", limit=limits[stage], end=f"end{stage // 2}", backward=is_backward(stage))
@@ -177,10 +190,15 @@ def _place_loop(draft: Draft, loop: int, resident: int) -> int:
     """Pack the buffers of a loop by their lifetimes, in words a step; returns how many steps fit."""
     steps = draft.blocks[loop]
     life: dict[Buffer, tuple[int, int]] = {}
+    kept: set[Buffer] = set()
     for index, step in enumerate(steps):
         for value in step.operands.values():
             if isinstance(value, Ref) and value.buffer.loop == loop:
                 life[value.buffer] = (life.get(value.buffer, (index, 0))[0], index)
+        if step.mnemonic == "load" and isinstance(ref := step.operands["dst"], Ref) and ref.buffer.loop == loop:
+            # nobody else's: the next chunk is loaded as soon as this one has been read
+            kept.add(ref.buffer)
+    life |= dict.fromkeys(kept & life.keys(), (0, len(steps)))
     placed: list[tuple[int, int, Buffer]] = []
     for buffer, (first, last) in sorted(life.items(), key=lambda item: item[1]):
         busy = sorted((b.offset, b.offset + b.words) for start, end, b in placed if start <= last and first <= end)

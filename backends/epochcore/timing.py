@@ -125,8 +125,11 @@ def pricing(program: Program, arch: Arch) -> Callable[[Op], Cost]:
     """The cost of an op; equal ones are computed once."""
     bytes_of = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
     known: dict[tuple[int, int, int, int], Cost] = {}
+    kept, first = _kept(program), dict[int, int]()
 
     def price(op: Op) -> Cost:
+        if op.index in kept and first.setdefault(op.index, op.number) != op.number:
+            return Cost(op.engine, 0, 0, {})
         near = _on_chip(program, op)
         key = (op.index, op.steps, near, id(op.held))
         if key not in known:
@@ -134,6 +137,15 @@ def pricing(program: Program, arch: Arch) -> Callable[[Op], Cost]:
         return known[key]
 
     return price
+
+
+def _kept(program: Program) -> frozenset[int]:
+    """Fetches of what stays where it is: the next time that they run nothing moves."""
+    places: dict[int, set[str]] = {}
+    fetches = [(n, ins) for n, ins in enumerate(program.sections[0].code) if ins.mnemonic == "fetch"]
+    for _, ins in fetches:
+        places.setdefault(int(ins["dst"]), set()).add(str(ins["src"]))
+    return frozenset(n for n, ins in fetches if len(places[int(ins["dst"])]) == 1)
 
 
 def _on_chip(program: Program, op: Op) -> int:
