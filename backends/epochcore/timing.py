@@ -145,7 +145,8 @@ def _kept(program: Program) -> frozenset[int]:
     fetches = [(n, ins) for n, ins in enumerate(program.sections[0].code) if ins.mnemonic == "fetch"]
     for _, ins in fetches:
         places.setdefault(int(ins["dst"]), set()).add(str(ins["src"]))
-    return frozenset(n for n, ins in fetches if len(places[int(ins["dst"])]) == 1)
+    shared = any(len(names) > 1 for names in places.values())  # too few words for all: each moves at every use
+    return frozenset() if shared else frozenset(n for n, _ in fetches)
 
 
 def _on_chip(program: Program, op: Op) -> int:
