@@ -37,7 +37,8 @@ class Crossbar(Part):
     encoding: Literal["pair", "offset"] = Field(
         default="pair",
         description="How a signed weight is held: as the difference of two devices, or in one device whose middle is "
-        "zero, the middle subtracted digitally.",
+        "zero: the current of g_min is subtracted before the ADC (a perfect reference column), the middle digitally "
+        "behind it, so that the ADC's range holds the middle too.",
     )
     slices: int = Field(
         default=1, ge=1, le=8, description="Digits of a weight, each in devices of their own, added digitally."
@@ -62,7 +63,7 @@ class Crossbar(Part):
         description="maximum: the largest possible sum (never clips). granular: a step is the smallest difference of "
         "two sums, doubled until the maximum fits. calibrated: what the program carries (encoded as single pairs, with "
         "analog inputs). norm: the same where it carries one, else `adc_norms` times the 2-norm of the column with the "
-        "largest one (clips rarely; clips are counted)."
+        "largest one (clips rarely, but offsets with inputs of one sign often; clips are counted)."
     )
     reloads: bool = Field(
         default=False,

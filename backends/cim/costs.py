@@ -111,7 +111,8 @@ def _mvm(item: Item, arch: Architecture, data: Data) -> Cost:
     """DACs settle, the array is read, each ADC takes its columns in turn; the sums are scaled digitally.
 
     A pair's two columns meet before the ADC, so that a slice of a weight column takes one conversion (ours). Bits of
-    an input that come one after the other take a read each.
+    an input that come one after the other take a read each. An offset's reference column and the digital sum of its
+    inputs are not counted (ours).
     """
     rows, cols, vectors, box = item.integer("rows"), item.integer("cols"), item.integer("vectors"), arch.crossbar
     words = cols * box.slices

@@ -107,8 +107,9 @@ def stuck(g: Array, box: Crossbar, devices: Devices, drawn: Array) -> Array:
 @dataclass(frozen=True)
 class Meaning:
     """What a part of an array does to inputs in -1..1: `relative` conductances (slices, rows, columns), in units of a
-    device's window, as the ADC sees them (a pair's difference), and the variance of a read of them. `gain` (slices,)
-    and `middle` give the weight: sum_s gain_s relative_s - middle.
+    device's window, as the ADC sees them (a pair's difference; of an offset what lies above a reference column of
+    devices at g_min), and the variance of a read of them. `gain` (slices,) and `middle` give the weight:
+    sum_s gain_s relative_s - middle.
     """
 
     relative: Array
@@ -124,11 +125,14 @@ def meaning(array: CrossbarArray, arch: Architecture, devices: Devices, part: tu
     window = box.g_max - box.g_min
     factor = attenuation(array.g, devices.wire_ohms) if devices.wire_ohms else 1.0
     g, sigma = array.g * factor, array.sigma * factor
-    gain = code.gains
+    shrunk = 1.0
     if devices.drift_compensation:
-        gain = gain * (array.fresh.sum() / max(array.g.sum(), 1e-300))
+        shrunk = max(array.g.sum(), 1e-300) / max(array.fresh.sum(), 1e-300)
+    gain = code.gains / shrunk
     g, variance = g[:, :, *part] / window, (sigma[:, :, *part] / window) ** 2
     if code.pair:
         return Meaning(g[0] - g[1], variance.sum(0), gain, 0.0)
-    # A digital sum of the inputs is subtracted for the middle and for the smallest conductance.
-    return Meaning(g[0], variance[0], gain, 1.0 + code.gains.sum() * box.g_min / window)
+    # The middle is a digital sum of the inputs. The current of g_min must go before the ADC: it is no whole number of
+    # steps, and the ADC's rounding of it would count fully in the highest slice. The reference is perfect (ours); where
+    # drift is compensated it drifts as its array does.
+    return Meaning(g[0] - box.g_min / window * shrunk, variance[0], gain, 1.0)

@@ -91,6 +91,8 @@ def product(
                 for i, drive in enumerate(plane):
                     for sign, devices in zip((1, -1), weights[i][j].devices, strict=False):
                         current += sign * drive * fresh(devices[s])
+                    if box.encoding == "offset":  # the reference column: a device at g_min in every row
+                        current -= drive * Fraction(box.g_min)
                 current /= window if isinstance(current, Fraction) else float(window)
                 if adc:
                     step = full * unit / largest_out
@@ -100,8 +102,7 @@ def product(
         total /= largest_in if adc else 1
         if box.encoding == "offset":
             inputs = sum(words) / (largest_in if adc else 1)
-            leak = sum(box.levels**s * (box.levels - 1) / end for s in range(box.slices)) * box.g_min / float(window)
-            total -= inputs * (1 + leak)
+            total -= inputs
         result.append(float(total * float(reach) * scale[j]))
     return result
 

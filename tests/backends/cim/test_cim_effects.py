@@ -63,6 +63,9 @@ def test_drift_is_compensated_in_all_but_its_spread() -> None:
     assert slope[0] < 0.75 and slope[1] == pytest.approx(1, abs=0.05)
     assert np.allclose(effective({**day, "drift_scale": 0.0}, weights), weights)
     assert np.allclose(compensated / raw, (compensated / raw)[0, 0])  # one factor for the array
+    box = {"encoding": "offset"}
+    raw, compensated = (effective({**day, "drift_compensation": on}, weights, seed=2, box=box) for on in (False, True))
+    assert (raw - weights).mean() < -0.1 and abs((compensated - weights).mean()) < 0.05
 
 
 def test_offsets_of_converters() -> None:

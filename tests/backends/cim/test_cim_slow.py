@@ -59,7 +59,8 @@ def words_of(box: Any) -> int:
 
 
 @pytest.mark.parametrize("box", ENCODINGS, ids=lambda box: "-".join(map(str, box.values())))
-def test_encodings_are_exact(box: dict[str, Any]) -> None:
+@pytest.mark.parametrize("g_min", [0.0, 1.0])
+def test_encodings_are_exact(box: dict[str, Any], g_min: float) -> None:
     """Weights and inputs on their grids come out exactly: continuous devices and no converters; and with whole steps
     of an ADC that has enough bits."""
     rng = np.random.default_rng(1)
@@ -68,7 +69,7 @@ def test_encodings_are_exact(box: dict[str, Any]) -> None:
     scale = np.abs(weights).max(0)
     got = run(crossbar(weights, scale, arch), u=u).outputs["y"]
     assert np.allclose(got, u @ weights, rtol=0, atol=1e-12 * np.abs(u @ weights).max())
-    arch = chip({}, **box, adc_range="granular", adc_bits=16, dac_bits=6, g_min=0.0)
+    arch = chip({}, **box, adc_range="granular", adc_bits=16, dac_bits=6, g_min=g_min)
     end = words_of(arch.crossbar)
     whole = rng.integers(-end, end + 1, size=(ROWS, COLS)) / end
     inputs = rng.integers(-31, 32, size=(2, 5, ROWS)) / 31
@@ -89,10 +90,11 @@ def test_what_is_encoded_can_be_decoded(box: dict[str, Any], rounded: bool) -> N
 
 @pytest.mark.parametrize("policy", ["maximum", "norm", "granular"])
 @pytest.mark.parametrize("box", ENCODINGS, ids=lambda box: "-".join(map(str, box.values())))
-def test_products_device_by_device(box: dict[str, Any], policy: str) -> None:
+@pytest.mark.parametrize("g_min", [0.0, 1.0])
+def test_products_device_by_device(box: dict[str, Any], policy: str, g_min: float) -> None:
     """Every code of every converter is that of the slow simulator."""
     rng = np.random.default_rng(2)
-    arch = chip({}, **box, adc_range=policy, dac_bits=5, adc_bits=6, g_min=0.0)
+    arch = chip({}, **box, adc_range=policy, dac_bits=5, adc_bits=6, g_min=g_min)
     weights, u = rng.normal(size=(ROWS, COLS)), rng.normal(size=(2, 4, ROWS))
     u[0, 0] = 0.0
     scale = np.abs(weights).max(0)
@@ -110,7 +112,8 @@ def adc_range(held: list[list[slow.Weight]], box: Any) -> Any:
     for j in range(len(held[0])):
         for s in range(box.slices):
             pairs = [row[j].devices for row in held]
-            columns.append([(pair[0][s] - (pair[1][s] if len(pair) > 1 else 0)) / window for pair in pairs])
+            low = Fraction(box.g_min)
+            columns.append([(pair[0][s] - (pair[1][s] if len(pair) > 1 else low)) / window for pair in pairs])
     most = max(sum(abs(g) for g in column) for column in columns)
     if box.adc_range == "norm":
         return float(min(most, box.adc_norms * max(float(sum(g * g for g in column)) ** 0.5 for column in columns)))
@@ -121,6 +124,44 @@ def adc_range(held: list[list[slow.Weight]], box: Any) -> Any:
             reach *= 2
         return reach
     return most
+
+
+LARGE = {"rows": 98, "cols": 256, "g_min": 1.0, "g_max": 40.0}  # no whole number of steps below g_min
+
+
+def error(box: dict[str, Any]) -> tuple[float, float]:
+    """Rms error of a product through this crossbar's converters, and the weight times input that an ADC's step is."""
+    rng = np.random.default_rng(8)
+    weights, u = rng.normal(size=(96, 8)), rng.normal(size=(2, 100, 96))
+    scale = np.abs(weights).max(0)
+    arch = chip({}, **LARGE, **box)
+    y = run(crossbar(weights, scale, arch), u=u).outputs["y"]
+    held = [[slow.write(w, arch.crossbar) for w in row] for row in weights / scale]
+    weight_of_full = 1 if arch.crossbar.encoding == "pair" else (arch.crossbar.levels - 1) / words_of(arch.crossbar)
+    step = float(adc_range(held, arch.crossbar)) * weight_of_full / (2 ** (arch.crossbar.adc_bits - 1) - 1)
+    return float(np.sqrt(np.square(y - u @ weights).mean())), step
+
+
+@pytest.mark.parametrize("policy", ["maximum", "granular"])
+def test_an_offset_costs_its_larger_range(policy: str) -> None:
+    """Where the ADC is what errs, an offset errs more than a pair by as much as its ADC's step is larger."""
+    single = {"slices": 1, "levels": 4097, "dac_bits": 12, "adc_bits": 8, "adc_range": policy}
+    (pair, fine), (offset, coarse) = (error({**single, "encoding": name}) for name in ("pair", "offset"))
+    assert coarse > 1.5 * fine
+    assert offset / pair == pytest.approx(coarse / fine, rel=0.1)
+
+
+@pytest.mark.parametrize("policy", ["maximum", "granular"])
+def test_offsets_reach_pairs_as_converters_grow(policy: str) -> None:
+    """Sliced and bit-serial: what is left at last is the rounding of weights and inputs, alike in both but for the
+    offset's steps of twice a pair's."""
+    sliced = {"slices": 8, "levels": 4, "input": "bit-serial", "dac_bits": 16, "adc_range": policy}
+    found = [
+        [error({**sliced, "encoding": name, "adc_bits": bits})[0] for bits in (8, 16)] for name in ("pair", "offset")
+    ]
+    (coarse_pair, fine_pair), (coarse, fine) = found
+    assert fine < 0.01 * coarse
+    assert fine < 3 * fine_pair and coarse < 3 * coarse_pair
 
 
 @pytest.mark.parametrize("box", ENCODINGS[:6:2], ids=lambda box: "-".join(map(str, box.values())))
