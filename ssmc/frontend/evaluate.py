@@ -18,9 +18,15 @@ from ssmc.ir.table import spec_of
 from ssmc.ir.tensor import widened
 
 
-def evaluate(listing: Listing, given: Mapping[Value, Array], wanted: Iterable[Value]) -> dict[Value, Any]:
+def evaluate(
+    listing: Listing,
+    given: Mapping[Value, Array],
+    wanted: Iterable[Value],
+    passed: dict[Value, Any] | None = None,
+) -> dict[Value, Any]:
     """Arrays of the `wanted` values, for arrays of the `given` ones; only what lies between is run.
 
+    Small arrays that are met on the way are added to `passed`.
     Raises UserError where a node cannot run on its operands.
     """
     wanted = list(wanted)
@@ -32,6 +38,8 @@ def evaluate(listing: Listing, given: Mapping[Value, Array], wanted: Iterable[Va
         arrays = [None if v is None else values[v] if v in values else listing.constants[v] for v in call.operands]
         for value, array in zip(call.results, run_call(call, arrays), strict=False):
             values[value] = array
+            if passed is not None and isinstance(array, np.ndarray) and array.nbytes <= SMALL:
+                passed[value] = array
         for operand in call.operands:
             if operand is not None and last[operand] == call.position and operand not in keep and operand not in given:
                 values.pop(operand, None)
@@ -76,6 +84,8 @@ def _results(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
 
 
 MAX_RESULT = 1 << 29  # numbers that one value of a graph may hold, 4 GB
+SMALL = 1 << 18  # bytes: what a step of a layer carries on, not what it widens to inside
+
 # Ops that only say where numbers stand: what is float32 stays so until something is computed of it.
 MOVES = frozenset(
     ["Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split", "Gather", "Shape", "Size"]

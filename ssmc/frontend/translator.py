@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,28 +32,32 @@ class Samples:
     points: list[dict[Value, Any]]
 
     def __post_init__(self) -> None:
-        self._given = [set(point) for point in self.points]
+        self._held = [deque[tuple[Value, int]]() for _ in self.points]  # what was computed, the oldest first
+        self._size = [0] * len(self.points)
 
     def at(self, point: int, values: Iterable[Value]) -> dict[Value, Any]:
         """The arrays of `values` at one of the points."""
         known = self.points[point]
         wanted = list(values)
         missing = [v for v in wanted if v not in known and v not in self.listing.constants]
+        passed: dict[Value, Any] = {}
         if missing:
-            known.update(evaluate(self.listing, known, missing))
+            passed.update(evaluate(self.listing, known, missing, passed))
+            known.update(passed)
         found = {v: known[v] if v in known else widened(self.listing.constants[v]) for v in wanted}
-        self._forget(known, self._given[point])
+        self._keep(point, passed)
         return found
 
-    def _forget(self, known: dict[Value, Any], given: set[Value]) -> None:
-        """Drop what was asked for first, until the rest is small enough to keep."""
-        sizes = {v: np.asarray(a).nbytes for v, a in known.items() if v not in given and not isinstance(a, list)}
-        excess = sum(sizes.values()) - KEPT
-        for value, size in sizes.items():
-            if excess <= 0:
-                break
-            del known[value]
-            excess -= size
+    def _keep(self, point: int, computed: Mapping[Value, Any]) -> None:
+        """Note what was computed, and drop what was computed first until the rest is small enough."""
+        held = self._held[point]
+        for value, array in computed.items():
+            held.append((value, np.asarray(array).nbytes if not isinstance(array, list) else 0))
+            self._size[point] += held[-1][1]
+        while self._size[point] > KEPT and held:
+            value, size = held.popleft()
+            self._size[point] -= size
+            self.points[point].pop(value, None)
 
 
 @dataclass(eq=False)
