@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ class Executable:
     backend: Backend
     compilation: Compilation | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def interface(self) -> Interface:
         """The model's inputs and outputs. Raises UserError for a program that the compiler did not make."""
         try:

@@ -323,7 +323,7 @@ def _driven(
             outs = [machine.rows(part) for part in dst]
             states = tuple(part[0] for part in machine.states)
             states = run_float_into(fast, changes, states, drive, outs, order(len(drive[0]), reverse))
-            machine.states = tuple(part[None].copy() for part in states)
+            machine.states = tuple(part[None].astype(np.float64) for part in states)
             return
         outs = [machine.rows(part) for part in dst]
         if not ideal:

@@ -15,7 +15,7 @@ from ssmc.ir.ops.onnx_op import is_onnx
 from ssmc.ir.table import spec_of
 from ssmc.ir.types import TensorType, show_type
 
-GONE_AT_TILE_LEVEL = frozenset({"linear", "ssm", "recurrence", "complex", "real", "imag"})
+GONE_AT_TILE_LEVEL = frozenset({"linear", "ssm", "liquid_ssm", "recurrence", "complex", "real", "imag"})
 PHASES = ("before", "steps", "after")
 
 

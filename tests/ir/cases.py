@@ -186,7 +186,7 @@ TILE: dict[str, Callable[[Graph, Value, Draw], Value]] = {
     "tile.ssm": _tile_ssm,
     "tile.recurrence": lambda g, x, draw: g.add("tile.recurrence", [g.add("unary", [x], {"fn": "sigmoid"}), x]),
 }
-REAL = tuple(name for name in SSM if name not in ("linear", "ssm", "recurrence", "complex"))
+REAL = tuple(name for name in SSM if name not in ("linear", "ssm", "liquid_ssm", "recurrence", "complex"))
 
 
 @st.composite
