@@ -21,7 +21,7 @@ from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
-LARGE = 1 << 22  # entries of a table that is not looked at whole
+LARGE = 1 << 21  # entries of a table that is not looked at whole
 CLOSE = 1e-11  # of a row, where polishing ends
 GROWTH = 20.0  # nepers over the whole table, of poles that rounding has put outside the unit circle
 ROUNDING = 3e-5  # of tables that were computed in float32, where the phase of the last step has lost that much

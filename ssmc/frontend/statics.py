@@ -23,7 +23,7 @@ from ssmc.ir.op import Array
 
 KEPT = 1 << 24  # entries of a result that becomes a constant of the listing; larger ones are made when asked for
 SMALL = 1 << 17  # entries of one that is held whole though only other constants are made of it
-BLOCK = 1 << 18  # entries of a table that are worked on at a time
+BLOCK = 1 << 16  # entries of a table that are worked on at a time
 POINTWISE = frozenset(UNARY_OPS) | {"Add", "Sub", "Mul", "Div", "Pow", "Sum", "Max", "Min", "Cast"}
 
 Index = Any  # a slice or an array of integers
