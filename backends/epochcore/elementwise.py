@@ -91,16 +91,18 @@ def _gelu(x: Array, out: Array, scratch: Scratch) -> None:
 
 
 def _gelu_narrow(x: Array, out: Array, scratch: Scratch) -> None:
-    """x / (1 + exp(-x P(x^2))), to float32's precision."""
+    """x / (1 + exp(-x P(x^2))) to float32's precision, as x / 2 (1 + tanh(x P(x^2) / 2)): numpy's tanh is faster."""
     square = scratch(1)
     np.multiply(x, x, out=square)
-    np.multiply(square, -_LOGIT[0], out=out)
-    for coefficient in _LOGIT[1:]:
-        out -= coefficient
-        out *= square if coefficient is not _LOGIT[-1] else x
-    np.exp(out, out=out)
+    np.multiply(square, 0.5 * _LOGIT[0], out=out)
+    for coefficient in _LOGIT[1:-1]:
+        out += 0.5 * coefficient
+        out *= square
+    out += 0.5 * _LOGIT[-1]
+    out *= x
+    np.tanh(out, out=out)
     out += 1.0
-    np.divide(x, out, out=out)
+    out *= np.multiply(x, 0.5, out=square)
 
 
 def _sigmoid(x: Array, out: Array, scratch: Scratch) -> None:
