@@ -18,17 +18,19 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?\Z")
 INDEX = re.compile(r"\[?\d+[,\]]\Z")
+RULE = re.compile(r"─+\Z")
 BLOCK = re.compile(r"(?ms)^```(console|python)\n(.*?)^```$")
 
 
 def same(said: str, printed: str) -> bool:
-    """Equal word by word; numbers may differ by rounding, errors below 1e-5 in size, and so where the worst one is."""
+    """Equal word by word; numbers may differ by rounding, errors below 1e-5 in size, and so where the worst one is
+    and how wide that makes a table."""
     left, right = said.split(), printed.split()
     return len(left) == len(right) and all(map(same_word, left, right))
 
 
 def same_word(said: str, printed: str) -> bool:
-    if INDEX.match(said) and INDEX.match(printed):
+    if any(kind.match(said) and kind.match(printed) for kind in (INDEX, RULE)):
         return True
     if said == printed or not (NUMBER.match(said) and NUMBER.match(printed)):
         return said == printed
