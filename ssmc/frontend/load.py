@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -115,11 +115,9 @@ def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, s
     attempt = _Attempt("sequence", Graph("model"))
     if part is not None:
         source = _Source(path, file, part, tolerance)
-        # The part stands for no file that can be run: nothing of it is proved, only what it refuses is of use.
         with suppress(UserError):
-            attempt = _best(source, None)
-    others = [r for r in attempt.findings.refusals if r.op != "output"]  # the part's outputs are not the file's
-    refusals = [*(r for told in unknown.values() for r in told), *others]
+            attempt = next((a for a in source.parts() if not a.findings.refusals), next(source.parts(), attempt))
+    refusals = [*(r for told in unknown.values() for r in told), *attempt.findings.refusals]
     if strict:
         refuse(refusals, str(path))
     attempt.findings.refusals = refusals
@@ -211,14 +209,31 @@ class _Source:
 
     # -- sequence models -----------------------------------------------------------------------------------
 
-    def _as_sequence(self, axes: Mapping[str, str]) -> _Attempt:
+    def parts(self) -> Iterator[_Attempt]:
+        """Readings of the beginning of a file: nothing of it can be proved, and a value at its end that mixes time may
+        be clear with what follows alone; only what is refused on the way is of use."""
+        dtypes = {name: kind.dtype for name, kind in self.types.items()}
+        for axes in readings(self.shapes, dtypes):
+            attempt, translator = self._begin(axes)
+            translator.translate(list(self.listing.outputs.values()))
+            for name, value in self.listing.outputs.items():
+                found = translator.lookup(value)
+                if isinstance(found, Flow) and is_plain(found):
+                    attempt.graph.add("output", [found.value], {"name": name, "axes": found.axes, "role": "data"})
+            self._simplify(attempt)
+            yield attempt
+
+    def _begin(self, axes: Mapping[str, str]) -> tuple[_Attempt, Translator]:
         translator = self._translator(in_step=False)
         ports = tuple(self._input(translator, name, axes[name], axes[name]) for name in self.types)
-        attempt = _Attempt("sequence", translator.builder.graph, ports, findings=translator.findings)
+        return _Attempt("sequence", translator.builder.graph, ports, findings=translator.findings), translator
+
+    def _as_sequence(self, axes: Mapping[str, str]) -> _Attempt:
+        attempt, translator = self._begin(axes)
         found = translator.demand(list(self.listing.outputs.values()))
         if translator.builder.tables and is_dynamic(self.types)[1]:
             self._extend_tables(attempt, translator)
-        self._outputs(attempt, translator, dict(zip(self.listing.outputs, found, strict=True)), {}, ports)
+        self._outputs(attempt, translator, dict(zip(self.listing.outputs, found, strict=True)), {}, attempt.inputs)
         return attempt
 
     def _extend_tables(self, attempt: _Attempt, translator: Translator) -> None:

@@ -87,11 +87,15 @@ class Translator:
             return Known(self.listing.constants[value])
         return self.outer.lookup(value) if self.outer is not None else None
 
-    def demand(self, values: Sequence[Value]) -> list[Tracked]:
-        """Translate what the values need, and the values."""
+    def translate(self, values: Sequence[Value]) -> None:
+        """Translate what the values need, and the values; one that mixes time may stay unexplained."""
         for call in self._missing(values):
             for value, tracked in zip(call.results, self.visit(call), strict=False):
                 self.env.setdefault(value, tracked)
+
+    def demand(self, values: Sequence[Value]) -> list[Tracked]:
+        """Translate what the values need, and the values."""
+        self.translate(values)
         return [self.settled(value) for value in values]
 
     def settled(self, value: Value) -> Tracked:

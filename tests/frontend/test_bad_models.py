@@ -95,6 +95,19 @@ def test_unknown_ops_in_bodies_and_after_systems(tmp_path: Path) -> None:
     assert {r.node for r in inside.unsupported} == {"odd_one", name_of(body.node[0])} and not inside.systems
 
 
+def test_what_only_an_unknown_op_cuts_off_is_not_blamed(tmp_path: Path) -> None:
+    """Single steps make sense with the unrolled loop that takes them, which an unknown op hides."""
+    net = Net()
+    u = net.input(["b", 4, 3])
+    state = net.op("Odd", u, domain="ai.acme")
+    for k in range(4):
+        step = net.op("Gather", u, net.const(np.int64(k)), axis=1)
+        state = net.op("Add", net.op("Mul", state, net.const(np.full(3, 0.5))), step)
+    model = net.model([(state, ["b", 3])])
+    model.opset_import.append(helper.make_opsetid("ai.acme", 1))
+    assert [r.op for r in load_model(save(model, tmp_path), strict=False).unsupported] == ["ai.acme::Odd"]
+
+
 def test_untranslatable_nodes_are_listed_together(tmp_path: Path) -> None:
     net = Net()
     x = net.input([1, 6, 4])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
+from onnx.defs import onnx_opset_version
 from onnx.reference import ReferenceEvaluator
 
 from ssmc.frontend.kernels import KERNELS
@@ -117,10 +118,9 @@ def test_standard_attention_against_the_standard() -> None:
     node = helper.make_node("LinearAttention", ["q", "k", "v", "", "g"], ["y", "s"], **attrs)
     infos = [helper.make_tensor_value_info(n, 11, None) for n in "qkvg"]
     graph = helper.make_graph([node], "one", infos, [helper.make_tensor_value_info(n, 11, None) for n in "ys"])
-    try:
-        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 27)]))
-    except Exception:
+    if onnx_opset_version() < 27:
         pytest.skip("this onnx does not know opset 27")
+    evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 27)]))
     expected = evaluator.run(None, {"q": q, "k": k, "v": v, "g": decay})
     found = KERNELS["LinearAttention"]([q, k, v, None, decay], attrs, 2)
     for mine, theirs in zip(found, expected, strict=True):
