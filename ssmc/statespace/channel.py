@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssmc.statespace.hankel import Subspace, subspace
+from ssmc.statespace.hankel import Subspace, sampled_values, subspace
 from ssmc.statespace.residues import FASTEST, ModalFit, count_states, least_squares, refine
 from ssmc.statespace.response import log_magnitude
 from ssmc.statespace.system import Array, Real
@@ -56,13 +56,19 @@ class ChannelFits:
 
 
 def _space(taps: Real, limit: int, tolerance: float) -> Subspace:
-    """As many singular vectors as may be needed: until their values fall well below the tolerance."""
-    rank = min(limit, 40)
+    """As many singular vectors as may be needed: until their values fall well below the tolerance.
+
+    What comes after the last tap of any size is left out; a sample of the matrix tells about how many it will be.
+    """
+    alive = int(np.flatnonzero(np.abs(taps) > 1e-3 * tolerance)[-1]) + 1
+    sequence = taps[: max(2 * alive, _REFINED)]
+    values, _ = sampled_values(sequence)
+    rank = min(limit, int((values > 0.1 * tolerance * values[0]).sum()) + 8)
     while True:
-        space = subspace(taps, rank)
+        space = subspace(sequence, rank)
         if rank >= limit or space.values[-1] <= 1e-2 * tolerance * space.values[0]:
             return space
-        rank = min(limit, 3 * rank)
+        rank = min(limit, 2 * rank)
 
 
 def inside(poles: Array, length: int, pieces: int, slowest: float) -> Array:

@@ -10,6 +10,8 @@ import numpy as np
 from ssmc.statespace.system import Array, Real
 
 _DENSE = 400  # Hankel matrices up to this many rows are decomposed whole
+_SPARE = 12  # vectors of a random projection beyond those wanted
+_SAMPLED = 320  # rows and columns of a sample of a large Hankel matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,32 +37,49 @@ class Subspace:
 def subspace(sequence: Real, rank: int) -> Subspace:
     """The Hankel matrix's leading `rank` singular vectors: all by SVD if it is small, else by a random projection.
 
-    The square Hankel matrix is symmetric, so a projection on both sides is an eigenvalue problem (Halko, Martinsson
-    and Tropp, SIAM Review 53, 2011, algorithm 5.3 with one power step); products with it are convolutions.
+    A Gaussian sketch and one power step (Halko, Martinsson and Tropp, SIAM Review 53, 2011, algorithms 4.4 and 5.1);
+    products with the matrix are convolutions.
     """
     half = (len(sequence) + 1) // 2
     rank = min(rank, half)
     if half <= _DENSE:
         matrix = sequence[np.add.outer(np.arange(half), np.arange(half))]
         values, vectors = np.linalg.eigh(matrix)
-    else:
-        apply = _hankel_product(sequence, half)
-        start = np.random.default_rng(0).standard_normal((half, min(half, rank + 10)))
-        basis, _ = np.linalg.qr(apply(start))
-        basis, _ = np.linalg.qr(apply(basis))
-        values, small = np.linalg.eigh(basis.T @ apply(basis))
-        vectors = basis @ small
-    order = np.argsort(-np.abs(values))[:rank]
-    return Subspace(vectors[:, order], np.abs(values[order]))
+        order = np.argsort(-np.abs(values))[:rank]
+        return Subspace(vectors[:, order], np.abs(values[order]))
+    from scipy.linalg import qr
+
+    def orthogonal(rows: Real) -> tuple[Real, Real]:
+        q, r = qr(rows.T, mode="economic", overwrite_a=True, check_finite=False)
+        return q, r
+
+    apply = _hankel_product(sequence, half)
+    basis, _ = orthogonal(apply(np.random.default_rng(0).standard_normal((min(half, rank + _SPARE), half))))
+    basis, triangle = orthogonal(apply(basis.T))
+    turn, values, _ = np.linalg.svd(triangle)
+    return Subspace(basis @ turn[:, :rank], values[:rank])
+
+
+def sampled_values(sequence: Real) -> tuple[Real, int]:
+    """Singular values, falling, of a part of the Hankel matrix with few rows and columns, and how many those are.
+
+    A submatrix has no larger singular values than the whole (Horn and Johnson, Topics in Matrix Analysis, 3.1.3).
+    """
+    half = (len(sequence) + 1) // 2
+    rows = np.unique(np.linspace(0, half - 1, min(half, _SAMPLED)).astype(int))
+    columns = np.unique(np.random.default_rng(1).integers(0, half, _SAMPLED)) if half > _SAMPLED else rows
+    return np.linalg.svd(sequence[np.add.outer(rows, columns)], compute_uv=False), max(len(rows), len(columns))
 
 
 def _hankel_product(sequence: Real, half: int) -> Callable[[Real], Real]:
-    """`x -> H x` for x (half, R): row i is `sum_j s_(i+j) x_j`, a correlation."""
-    size = 1 << (2 * len(sequence) - 1).bit_length()
-    spectrum = np.fft.rfft(sequence, size)[:, None]
+    """`x -> x H` for x (R, half), H symmetric: entry i of a row is `sum_j s_(i+j) x_j`, a correlation."""
+    from scipy.fft import irfft, next_fast_len, rfft
+
+    size = next_fast_len(2 * half - 1, real=True)  # what wraps around meets only entries that are not looked at
+    spectrum = rfft(sequence[: 2 * half - 1], size)
 
     def product(x: Real) -> Real:
-        turned = np.fft.irfft(spectrum * np.fft.rfft(x[::-1], size, axis=0), size, axis=0)
-        return np.asarray(turned[half - 1 : 2 * half - 1])
+        turned = irfft(spectrum * rfft(x[:, ::-1], size), size, overwrite_x=True)
+        return np.asarray(turned[:, half - 1 : 2 * half - 1])
 
     return product

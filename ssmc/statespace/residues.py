@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ssmc.statespace.response import log_magnitude, powers
+from ssmc.statespace.response import consecutive_powers, log_magnitude, powers
 from ssmc.statespace.system import Array, Real, StateSpace, StateSpaceError
 
 FASTEST = 6.0  # ours: a pole of e^-6 is gone after one tap; a faster one would only need a larger residue
+_NORMAL = 1e-7  # restraint^2 is then some 50 times the rounding of float64
+_ROUNDS = 3  # of refinement
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,28 +76,53 @@ def least_squares(poles: Array, taps: Real, at: Array | None = None, restraint: 
     `restraint` > 0 adds `restraint^2 ||c||^2`, c in units of a mode of unit energy: it keeps nearly equal poles
     from getting huge residues of opposite sign, which only float64 could add up again.
     """
-    k = np.arange(1, len(taps) + 1) if at is None else at
     if not len(poles):
         return ModalFit(np.zeros(0, complex), np.zeros(0, complex), taps)
-    columns, size = _columns(poles, k)
+    rows, size = _waves(poles, len(taps) if at is None else at)
     if restraint:
-        damped = np.concatenate([columns, restraint * np.eye(columns.shape[1])])
-        amplitude, *_ = np.linalg.lstsq(damped, np.pad(taps, (0, columns.shape[1])), rcond=None)
+        amplitude = _restrained(rows, taps, restraint)
     else:
-        amplitude, *_ = np.linalg.lstsq(columns, taps, rcond=1e-13)
+        amplitude = np.asarray(np.linalg.lstsq(rows.T, taps, rcond=1e-13)[0])
     residues = (amplitude / size)[: len(poles)].astype(complex)
     residues[poles.imag != 0] += 1j * (amplitude / size)[len(poles) :]
-    return ModalFit(poles, residues, taps - columns @ amplitude)
+    return ModalFit(poles, residues, taps - amplitude @ rows)
 
 
-def _columns(poles: Array, k: Array) -> tuple[Real, Real]:
-    """`2 Re a^k`, then `-2 Im a^k` of the complex poles, each over the length of `2 |a|^k`; and those lengths."""
+def _restrained(rows: Real, taps: Real, restraint: float) -> Real:
+    """x that makes `||x rows - taps||^2 + restraint^2 ||x||^2` least, for rows of length 1.
+
+    The restraint keeps the normal equations solvable where it is well above the square root of their rounding; what
+    forming them lost, refinement wins back (Bjorck, Numerical Methods for Least Squares Problems, 1996, section 6.6).
+    """
+    count = len(rows)
+    if restraint >= _NORMAL and count < len(taps):
+        from scipy.linalg import cho_factor, cho_solve
+
+        try:
+            factor = cho_factor(rows @ rows.T + restraint**2 * np.eye(count), check_finite=False)
+        except np.linalg.LinAlgError:
+            pass
+        else:
+            x = np.zeros(count)
+            for _ in range(_ROUNDS):
+                x = x + cho_solve(factor, rows @ (taps - x @ rows) - restraint**2 * x, check_finite=False)
+            return x
+    damped = np.concatenate([rows.T, restraint * np.eye(count)])
+    return np.asarray(np.linalg.lstsq(damped, np.pad(taps, (0, count)), rcond=None)[0])
+
+
+def _waves(poles: Array, steps: Array | int) -> tuple[Real, Real]:
+    """`2 Re a^k`, then `-2 Im a^k` of the complex poles, each over the length of `2 |a|^k`; and those lengths.
+
+    `steps` is the k, or the last of all from 1.
+    """
     turning = poles.imag != 0
-    waves = 2 * powers(poles.astype(complex), k).T
-    size = np.linalg.norm(waves, axis=0)
+    a = poles.astype(complex)
+    waves = 2 * (consecutive_powers(a, steps) if isinstance(steps, int) else powers(a, steps))
+    size = np.linalg.norm(waves, axis=1)
     size = np.where(size > 0, size, 1.0)
-    size = np.concatenate([size, size[turning]])
-    return np.concatenate([waves.real, -waves.imag[:, turning]], axis=1) / size, size
+    waves /= size[:, None]
+    return np.concatenate([waves.real, -waves.imag[turning]]), np.concatenate([size, size[turning]])
 
 
 def refine(
@@ -117,7 +144,7 @@ def refine(
         decay = np.clip(-log_magnitude(fit.poles), slowest, FASTEST)
         waves = 2 * at[:, None] * (fit.residues * powers(fit.poles, at).T)
         moves = np.concatenate([-decay * waves.real, -waves.imag[:, turning]], axis=1)
-        basis, _ = np.linalg.qr(_columns(fit.poles, at)[0])
+        basis, _ = np.linalg.qr(_waves(fit.poles, at)[0].T)
         slope = moves - basis @ (basis.T @ moves)
         size = np.linalg.norm(slope, axis=0)
         size = np.where(size > 0, size, 1.0)
