@@ -84,6 +84,7 @@ class Executable:
         taps: bool = False,
         trace: bool = False,
         strict: bool = False,
+        occupancy: bool = False,
     ) -> RunResult:
         """Simulate the program on arrays named as the model's inputs, batch first.
 
@@ -91,7 +92,9 @@ class Executable:
         one-step model takes `(batch, time, ...)` and may leave out its states. The settings are those of
         `ssmc.target.RunSettings`. Raises UserError where inputs do not fit, or the machine traps.
         """
-        settings = RunSettings(seed=seed, noise=noise, block=block, taps=taps, trace=trace, strict=strict)
+        settings = RunSettings(
+            seed=seed, noise=noise, block=block, taps=taps, trace=trace, strict=strict, occupancy=occupancy
+        )
         result = self.simulate(arrays.fit(inputs, self.interface), settings)
         return replace(result, outputs=arrays.unfit(result.outputs, self.interface))
 

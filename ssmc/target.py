@@ -57,7 +57,8 @@ class RunSettings:
 
     `noise` names a device preset (None: what the program was compiled with), with changes as in `pcm{read_scale=0}`.
     `strict` makes an error of what is otherwise counted: states outside of their devices' window. `block` is how many
-    time steps are executed at once (None: the simulator's choice, 1: step by step). `taps` keeps every layer's value.
+    time steps are executed at once (None: the simulator's choice, 1: step by step). `taps` keeps every layer's value,
+    `occupancy` counts the cycles of every processing element.
     """
 
     seed: int = 0
@@ -66,19 +67,22 @@ class RunSettings:
     taps: bool = False
     trace: bool = False
     strict: bool = False
+    occupancy: bool = False
 
 
 @dataclass(frozen=True)
 class RunResult:
     """Outputs by name, in the graph's layout (batch, time, features) or (batch, features).
 
-    `taps`: layer name -> its value in the same layout. `trace`: Chrome trace events.
+    `taps`: layer name -> its value in the same layout. `trace`: Chrome trace events. `occupancy`: cycles (rows, cols)
+    in which each processing element computed; None where the target has none, or it was not asked for.
     """
 
     outputs: Mapping[str, Array]
     stats: Stats
     taps: Mapping[str, Array] = field(default_factory=dict)
     trace: tuple[Mapping[str, Any], ...] = ()
+    occupancy: Array | None = None
 
 
 class Backend(Protocol):

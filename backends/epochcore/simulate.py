@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore import simulate_array, simulate_time, simulate_vector
 from backends.epochcore.machine import Machine
+from backends.epochcore.occupancy import occupancy
 from backends.epochcore.plan import Access, Plan, Rule, make_plan
 from backends.epochcore.timing import measure
 from isa import Port, Program
@@ -83,7 +84,8 @@ def simulate(program: Program, inputs: Mapping[str, Array], settings: RunSetting
             raise _saturated(saturations)
         stats = replace(stats, notes={**stats.notes, "saturations": dict(saturations)})
     tapped = {layer: np.concatenate([m.tapped[layer] for m in machines]) for layer in machines[0].tapped}
-    return RunResult(outputs, stats, tapped, trace)
+    busy = occupancy(program, plan.arch, batch, steps) if settings.occupancy else None
+    return RunResult(outputs, stats, tapped, trace, busy)
 
 
 def _saturated(counts: Counter[str]) -> UserError:

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 @click.option("--output", metavar="Y.npz", help="Where the outputs go, under their names.")
 @click.option("--stats", metavar="S.json", help="Where cycles, time and energy go, by layer too.")
 @click.option("--trace", metavar="T.json", help="Where a Chrome trace goes (opens in Perfetto).")
+@click.option("--heatmap", metavar="H.png", help="Where a picture goes: how busy every processing element was.")
 @noise_option
 @seed_option
 @click.option("--block", type=click.IntRange(min=1), help="Steps executed at once; 1 is step by step. Same results.")
-@click.option("--strict", is_flag=True, help="States that leave their devices' window are an error, not counted.")
+@click.option("--strict", is_flag=True, help="States that leave their range are an error, not counted.")
 @click.option("--trials", type=click.IntRange(min=1), help="Repeat with devices of other seeds; tell the errors.")
 @click.option("--labels", metavar="L.npz", help="With --trials: class numbers (batch,), for the accuracy.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes that share the trials. Same results.")
@@ -38,6 +39,7 @@ def run_command(
     output: str | None,
     stats: str | None,
     trace: str | None,
+    heatmap: str | None,
     noise: str | None,
     seed: int,
     block: int | None,
@@ -51,17 +53,32 @@ def run_command(
     """Run a program on its target's simulator."""
     from ssmc import arrays, files
     from ssmc.driver import load_program
+    from ssmc.heatmap import available, picture
     from ssmc.report import plain, stats_json, trials_json
     from ssmc.trials import run_trials
 
     if trials is None and (labels or workers > 1):
         raise UserError("--labels and --workers are for trials", hint="add --trials N")
-    for path in (output, stats, trace):
+    for path in (output, stats, trace, heatmap):
         if path:
             files.writable(path)
+    if heatmap:
+        available()
     executable = load_program(program)
     inputs = arrays.read(input_path)
-    result = executable.run(inputs, seed=seed, noise=noise, block=block, trace=trace is not None, strict=strict)
+    result = executable.run(
+        inputs,
+        seed=seed,
+        noise=noise,
+        block=block,
+        trace=trace is not None,
+        strict=strict,
+        occupancy=heatmap is not None,
+    )
+    if heatmap and result.occupancy is None:
+        raise UserError(
+            f"target '{result.stats.target}' has no array of processing elements to show", where="--heatmap"
+        )
     told = stats_json(result.stats)
     repeated = None
     if trials is not None:
@@ -84,6 +101,8 @@ def run_command(
         files.write(stats, json_text(told))
     if trace:
         files.write(trace, json.dumps({"traceEvents": plain(result.trace)}))
+    if heatmap:
+        files.write(heatmap, picture(result))
     if as_json:
         print_json(told)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -277,3 +278,17 @@ def test_output_into_a_closed_pipe(folder: Path) -> None:
     command = f"{sys.executable} -m ssmc.cli.main isa cim | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
     assert done.stderr == "" and done.stdout.startswith("# ")
+
+
+def test_a_heatmap_needs_elements_and_matplotlib(ssmc: Ssmc, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for target in TARGETS:
+        assert ssmc("compile", "scan.onnx", "--target", target, "-o", f"{target}.ssmx").status == 0
+    given = ("--input", "x.npz", "--heatmap", "h.png")
+    if importlib.util.find_spec("matplotlib"):
+        assert ssmc("run", "epochcore.ssmx", *given).status == 0
+        assert (folder / "h.png").read_bytes().startswith(b"\x89PNG")
+        done = ssmc("run", "cim.ssmx", *given)
+        assert done.status == 2 and "no array of processing elements" in done.err
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = ssmc("run", "epochcore.ssmx", *given)
+    assert done.status == 2 and "pip install 'ssmc[plots]'" in done.err

@@ -1,0 +1,51 @@
+"""How many cycles every processing element computes in a run: counted from what each pass occupies, step by step.
+
+A weight takes its element one cycle a step. A sum that stays in place takes one cycle a term. A state takes as many as
+the machine needs to step it, in every element of its gang; elements that hold several step them one after the other.
+Waiting for ports, filling and draining are not counted, nor are elements beyond the rows and columns in use.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.cost import layout_of
+from backends.epochcore.dispatch import Op, dispatch
+from backends.epochcore.regions import PASSES
+from isa import Instruction, Program
+
+Counts = NDArray[np.int64]
+
+
+def occupancy(program: Program, arch: Arch, batch: int, steps: int) -> Counts:
+    """Cycles (rows, cols) in which each element computes, for `batch` sequences of `steps` steps."""
+    total = np.zeros((arch.array.rows, arch.array.cols), np.int64)
+    known: dict[tuple[int, int], tuple[Op, int]] = {}
+    for op in dispatch(program, min(batch, 1), steps, shadow=arch.array.shadow):
+        if op.ins.mnemonic in PASSES and op.held is not None:
+            # samples are alike: what the first one runs, every one does
+            times = batch if op.sample == 0 else 1
+            before = known.get((op.index, op.steps), (op, 0))[1]
+            known[op.index, op.steps] = op, before + times
+    for op, times in known.values():
+        assert op.held is not None
+        total += times * of_pass(op.held, op.steps, arch)
+    return total
+
+
+def of_pass(held: Instruction, steps: int, arch: Arch) -> Counts:
+    """Cycles of every element in one pass of `steps` steps."""
+    high, wide = arch.array.rows, arch.array.cols
+    rows, cols = int(held["rows"]), int(held["cols"])
+    if held["mode"] == "mac":
+        return steps * np.outer(np.arange(high) < rows, np.arange(wide) < cols).astype(np.int64)
+    if held["mode"] == "mac.os":
+        # step after step goes to the next row, from the first one again when all have one
+        folds = steps // high + (np.arange(high) < steps % high)
+        return rows * np.outer(folds, np.arange(wide) < cols).astype(np.int64)
+    layout = layout_of(held, arch)
+    states = np.clip(rows - np.arange(high) // layout.gang * layout.stack, 0, layout.stack)
+    used = np.arange(wide) // layout.gang < cols
+    return steps * layout.gang * np.outer(states, used).astype(np.int64)
