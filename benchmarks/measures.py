@@ -70,8 +70,8 @@ def compile_times() -> list[Result]:
 
 
 def simulation_ratio() -> Result:
-    """The Scan-form sample's test set on epochcore, ideal, against onnxruntime on the same file: the best run of each,
-    of eight turns of twenty. A turn begins when onnxruntime's threads no longer spin, and warms up by itself."""
+    """The Scan-form sample's test set on epochcore, ideal, against onnxruntime on the same file, in turns: the best and
+    the median run of each of forty."""
     import onnxruntime
 
     from ssmc.driver import compile_model
@@ -82,17 +82,15 @@ def simulation_ratio() -> Result:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(sample.model_path), options, providers=["CPUExecutionProvider"])
     ours, theirs = list[float](), list[float]()
-    for _ in range(8):
-        for seconds, work in (
-            (theirs, lambda: session.run(None, sample.test)),
-            (ours, lambda: program.run(sample.test)),
-        ):
-            time.sleep(0.5)
-            seconds += [_timed(work) for _ in range(20)]
-    ratio = min(ours) / min(theirs)
+    for _ in range(40):
+        theirs.append(_timed(lambda: session.run(None, sample.test)))
+        ours.append(_timed(lambda: program.run(sample.test)))
+    ratios = [min(ours) / min(theirs), median(ours) / median(theirs)]
     what = f"simulating {sample.name}'s test set on epochcore, ideal, over onnxruntime running the file"
-    measured = f"{ratio:.2f} ({1000 * min(ours):.1f} ms over {1000 * min(theirs):.1f} ms)"
-    return Result(what, "at most 1", measured, ratio <= 1)
+    measured = (
+        f"{ratios[0]:.2f}, by medians {ratios[1]:.2f} ({1000 * min(ours):.1f} ms over {1000 * min(theirs):.1f} ms)"
+    )
+    return Result(what, "at most 1", measured, max(ratios) <= 1)
 
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

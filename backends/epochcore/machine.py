@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.elementwise import PAIR
 from backends.epochcore.plan import Access, Do, Loop, Plan, trap
 
 Array = NDArray[Any]
 PANEL = 256
-SCRATCH = 4
+SCRATCH = 2
 SHARED_WORDS = 1 << 18
 
 
@@ -58,8 +57,8 @@ class Machine:
         rows = [self._shared_rows(s) if s.shared else most.get(s.steps, 1) * self.batch for s in self.plan.slots]
         shapes = tuple(((-(-n // PANEL) * PANEL, s.pitch), s.dtype) for n, s in zip(rows, self.plan.slots, strict=True))
         widest = max((height * pitch for (height, pitch), _ in shapes), default=1)
-        scratch = (*((widest,),) * SCRATCH, (2 * widest,))
-        self.memory = self.plan.borrow((*shapes, *((shape, np.float64) for shape in scratch)))
+        scratch = (((widest,), np.float64),) * SCRATCH
+        self.memory = self.plan.borrow((*shapes, *scratch))
         self.arrays, self._scratch = self.memory[: len(shapes)], self.memory[len(shapes) :]
 
     def _shared_rows(self, slot: Any) -> int:
@@ -92,9 +91,7 @@ class Machine:
         return view if access.whole else view[:, :, access.offset : access.offset + access.words]
 
     def scratch(self, index: int, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
-        """One of `SCRATCH` arrays to work in, valid within one instruction; number `PAIR` is complex."""
-        if index == PAIR:
-            return self._scratch[index][: 2 * prod(shape)].view(np.complex128).reshape(shape)
+        """One of `SCRATCH` arrays to work in, valid within one instruction."""
         words: Array = self._scratch[index].view(dtype)
         return words[: prod(shape)].reshape(shape)
 

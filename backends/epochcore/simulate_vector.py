@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.elementwise import into
+from backends.epochcore.elementwise import gate_into, into
 from backends.epochcore.machine import Machine
 from backends.epochcore.plan import Access, Action, Planner, Rule
 from backends.epochcore.rounding import finished
@@ -59,7 +59,7 @@ def unary(plan: Planner, ins: Instruction) -> Action:
             value = machine.scratch(0, value.shape, dtype)
             value[...] = machine.rows(x)
         result = out if out.dtype == dtype else np.empty(out.shape)
-        fn(value, result, lambda index: machine.scratch(index, value.shape, dtype))
+        fn(value, result)
         if result is not out:
             out[...] = result
 
@@ -119,20 +119,11 @@ def binary(plan: Planner, ins: Instruction) -> Action:
 def gate(plan: Planner, ins: Instruction) -> Action:
     words = int(ins["words"])
     (a, b), y, dtype = _operands(plan, ins, words)
-    fn, sigmoid = into(str(ins["fn"])), ins["fn"] == "sigmoid"
+    fn = str(ins["fn"])
 
     def run(machine: Machine) -> None:
         control = b(machine)
-        if sigmoid:
-            divisor = machine.scratch(0, control.shape, dtype)
-            np.negative(control, out=divisor)
-            np.exp(divisor, out=divisor)
-            divisor += 1.0
-            np.divide(a(machine), divisor, out=machine.rows(y))
-            return
-        gated = machine.scratch(0, control.shape, dtype)
-        fn(control, gated, lambda index: machine.scratch(index, control.shape, dtype))
-        np.multiply(a(machine), gated, out=machine.rows(y))
+        gate_into(fn, a(machine), control, machine.rows(y), machine.scratch(0, control.shape, dtype))
 
     return finished(plan, run, y)
 
