@@ -18,7 +18,7 @@ from backends.epochcore.parameters import Element, unpack
 from backends.epochcore.plan import Access, Action, Planner, Preload, Rule
 from backends.epochcore.recurrence import Decay, order, run_fixed, run_float, run_float_into
 from backends.epochcore.rounding import narrowed
-from backends.epochcore.simulate_liquid import liquid_fixed, liquid_float
+from backends.epochcore.simulate_liquid import liquid_fixed
 from isa import Instruction
 
 Array = NDArray[Any]
@@ -184,11 +184,10 @@ def fri(plan: Planner, ins: Instruction) -> Action:
     u = plan.read(int(ins["src"]), cols, steps=steps, pitch=int(ins["src_pitch"]))
     y = _result(plan, ins, cols)
     element = _element(plan, held)
-    if ins.mnemonic == "tri":
-        if plan.ideal:
-            return liquid_float(ins, element, u, y)
-        return narrowed(liquid_fixed(plan, ins, element, u, y), y)
-    return _fri_float(ins, element, u, y) if plan.ideal else narrowed(_fri_fixed(plan, ins, element, u, y), y)
+    if plan.ideal:
+        return _fri_float(ins, element, u, y)
+    fixed = liquid_fixed if ins.mnemonic == "tri" else _fri_fixed
+    return narrowed(fixed(plan, ins, element, u, y), y)
 
 
 def _by_row(values: Array) -> tuple[Array, ...]:
@@ -197,21 +196,14 @@ def _by_row(values: Array) -> tuple[Array, ...]:
 
 
 def _fri_float(ins: Instruction, e: Element, u: Access, y: Access) -> Action:
-    decay, b, c = Decay(_by_row(e.decay)), _by_row(e.b), _by_row(e.c)
-    reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
+    flags = {name: bool(ins[name]) for name in ("reverse", "before")}
+    accumulate, liquid = bool(ins["accumulate"]), ins.mnemonic == "tri"
 
     def run(machine: Machine) -> None:
+        from backends.epochcore.compiled_states import run_columns
+
         drive, out = machine.rows(u).astype(np.float64, copy=False), machine.rows(y)
-        total = np.empty(drive.shape)
-        for k in order(len(drive), reverse):
-            states = machine.states
-            following = run_float(decay, states, tuple(half * drive[k] for half in b))
-            read = states if before else following
-            terms = read[0] * c[0]
-            if len(c) == 2:
-                terms -= read[1] * c[1]
-            np.add.reduce(terms, axis=0, out=total[k])
-            machine.states = following
+        machine.states, total = run_columns(e.decay, e.b, e.c, machine.states, drive, liquid=liquid, **flags)
         total += drive * e.d
         out[...] = out + total if accumulate else total
 

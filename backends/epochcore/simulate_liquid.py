@@ -1,4 +1,4 @@
-"""The mode `tri`: x <- (a + b u) x + b u in every element, Re(c x) summed down the columns (Liquid-S4)."""
+"""The mode `tri` in fixed point: x <- (a + b u) x + b u in every element, Re(c x) summed down the columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backends.epochcore.formats import mantissas, saturate, state_unit
 from backends.epochcore.machine import Machine
 from backends.epochcore.parameters import Element
 from backends.epochcore.plan import Access, Action, Planner
-from backends.epochcore.recurrence import Decay, order, run_fixed, run_float
+from backends.epochcore.recurrence import Decay, order, run_fixed
 from isa import Instruction
 
 Array = NDArray[Any]
@@ -29,27 +29,6 @@ def read_out(states: Parts, c: Parts) -> Array:
     if len(c) == 2:
         terms -= states[1] * c[1]
     return np.asarray(np.add.reduce(terms, axis=0))
-
-
-def liquid_float(ins: Instruction, e: Element, u: Access, y: Access) -> Action:
-    """In float64."""
-    a, b, c = by_row(e.decay), by_row(e.b), by_row(e.c)
-    reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
-
-    def run(machine: Machine) -> None:
-        drive, out = machine.rows(u), machine.rows(y)
-        total = np.empty(drive.shape)
-        for k in order(len(drive), reverse):
-            states = machine.states
-            v = tuple(half * drive[k] for half in b)
-            decay = Decay(tuple(own + half for own, half in zip(a, v, strict=True)))
-            following = run_float(decay, states, v)
-            total[k] = read_out(states if before else following, c)
-            machine.states = following
-        total += drive * e.d
-        out[...] = out + total if accumulate else total
-
-    return run
 
 
 def liquid_fixed(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access) -> Action:
