@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from backends.cim import arch_file
 from backends.cim.arch import Architecture, Devices
-from backends.cim.core import Array
+from backends.cim.core import Array, join_samples
 from backends.cim.devices import PRESETS, preset
 from backends.cim.encoding import encoding_of
 from backends.cim.lower import lower
@@ -27,6 +27,7 @@ from ssmc.target import RunResult, RunSettings
 _EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates"
 _PLACED = "tile,map-weights,calibrate,schedule"
 ROTATIONS, ROTATION_PASSES = 2, 2  # into the frame and out of it; passes of `rot` (see `costs`)
+SAMPLES_AT_ONCE = 4096  # the chip is run anew for further ones, so that memory does not grow with them
 SEARCHED = 2  # so few decays that it pays to look for the best
 
 
@@ -90,16 +91,24 @@ class CimBackend:
         arch = arch_file.load_arch(program.arch)
         ideal, devices = self._devices(program, arch, settings)
         steps, batch = _extent(program, inputs)
-        run = Run(program, arch, devices, ideal, settings, steps, batch)
-        run.inputs = {_channel(port): _words(port, inputs, batch, steps) for port in program.inputs}
-        execute(run)
         counts: Counter[tuple[int | None, str]] = Counter()
-        for core in run.cores.values():
-            counts.update(core.counts)
+        parts: list[Mapping[int, Array]] = []
+        tapped: dict[str, list[Array]] = defaultdict(list)
+        words = {_channel(port): _words(port, inputs, batch, steps) for port in program.inputs}
+        for first in range(0, batch, SAMPLES_AT_ONCE):
+            samples = slice(first, min(first + SAMPLES_AT_ONCE, batch))
+            run = Run(program, arch, devices, ideal, settings, steps, samples.stop - first, first)
+            run.inputs = {channel: array[samples] for channel, array in words.items()}
+            execute(run)
+            for core in run.cores.values():
+                counts.update(core.counts)
+            parts.append(output_arrays(run))
+            for name, pieces in run.tapped.items():
+                tapped[name].append(np.concatenate(pieces, axis=1))
         stats, timing = statistics(program, arch, batch, steps, counts)
-        found = output_arrays(run)
+        found = {channel: join_samples([part[channel] for part in parts]) for channel in parts[0]}
         outputs = {port.name: _shaped(port, found.get(_channel(port)), batch) for port in program.outputs}
-        taps = {name: np.concatenate(parts, axis=1) for name, parts in run.tapped.items()}
+        taps = {name: join_samples(pieces) for name, pieces in tapped.items()}
         shapes = {tap["layer"]: tap for tap in program_taps(program)}
         return RunResult(
             outputs,

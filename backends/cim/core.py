@@ -59,12 +59,16 @@ def join_steps(parts: list[Array]) -> Array:
     return np.concatenate([np.broadcast_to(part, (batch, *part.shape[1:])) for part in parts], axis=1)
 
 
+def join_samples(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 @dataclass
 class Core:
     """Registers, state banks, arrays, lines, clocks and buffers of one core.
 
     `now` are the steps of the block that is running, None outside of a sweep; `total` is how many the sweep has.
-    `strict`: what would be counted as lost is an error.
+    `strict`: what would be counted as lost is an error. `sample` is the first of the batch among all samples.
     """
 
     number: int
@@ -77,6 +81,7 @@ class Core:
     registers: Registers
     arrays: dict[int, Any]
     strict: bool = False
+    sample: int = 0
     now: Steps | None = None
     total: int = 0
     banks: dict[str, Array] = field(default_factory=dict)

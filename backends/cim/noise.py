@@ -66,6 +66,8 @@ def normals(key: int, batch: int, first: int, steps: int, words: int, sample: in
 
     Those of a sample at a step depend on `key`, the sample, the step and `words` alone. `sample` is a multiple of 8.
     """
+    from backends.cim.kernels import look_up
+
     assert sample % SAMPLES == 0
     out = np.empty((batch, steps, words), np.float32)
     generator, table = np.random.Philox(0), _quantiles()
@@ -74,6 +76,5 @@ def normals(key: int, batch: int, first: int, steps: int, words: int, sample: in
         place = (first * draws, (sample + start) // SAMPLES)
         drawn = _words(generator, key, place, steps * draws * _DRAW).reshape(steps, draws * _DRAW)
         count = min(SAMPLES, batch - start)
-        places = drawn[:, : count * words].reshape(steps, count, words).transpose(1, 0, 2)
-        np.take(table, places, out=out[start : start + count], mode="clip")
+        look_up(table, drawn, out[start : start + count])
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -85,6 +86,17 @@ class Drive:
     middle: Array | None
     targets: tuple[Target, ...]
     joined: tuple[Target, ...]  # of the columns of weights, neighbours together
+    slices: int = 1
+
+    @cached_property
+    def places(self) -> Array:
+        """(joined, 3) first column of weights, columns, first word."""
+        return np.array([(place.start, place.cols, place.at) for place in self.joined])
+
+    @cached_property
+    def products(self) -> Array:
+        """(targets, 2) first column and the one behind the last."""
+        return np.array([(place.start, place.start + place.cols * self.slices) for place in self.targets])
 
 
 def _joined(targets: tuple[Target, ...], slices: int) -> tuple[Target, ...]:
@@ -262,6 +274,7 @@ def _drive(
         middle=np.asarray(middle, dtype) if box.encoding == "offset" else None,
         targets=tuple(targets_made),
         joined=_joined(tuple(targets_made), box.slices),
+        slices=box.slices,
     )
 
 

@@ -32,7 +32,7 @@ BLOCK_ROWS = 1 << 12  # samples times steps that run at once: registers of a few
 
 @dataclass
 class Run:
-    """A program while it runs."""
+    """A program while it runs, on `batch` samples from `sample` on."""
 
     program: Program
     arch: Architecture
@@ -41,6 +41,7 @@ class Run:
     settings: RunSettings
     steps: int
     batch: int
+    sample: int = 0
     channels: dict[int, Channel] = field(default_factory=lambda: defaultdict(Channel))
     inputs: dict[int, Array] = field(default_factory=dict)  # (batch, steps or 1, words)
     outputs: dict[int, list[Array]] = field(default_factory=lambda: defaultdict(list))
@@ -84,6 +85,7 @@ def execute(run: Run) -> None:
             Registers(latched=carried),
             {},
             run.settings.strict,
+            run.sample,
         )
     _set_up(run)
     if run.settings.taps:
@@ -234,11 +236,12 @@ def _message(run: Run, core: Core, item: Item) -> None:
 
 def _emit(run: Run, core: Core, channel: int, array: Array) -> None:
     """Words for the host: a stream's into one array of all its steps."""
-    if core.now is None:
-        run.outputs[channel].append(core.full(array))
+    steps = 1 if core.now is None else Steps(core.now.stride, core.now.offset, 0, core.total).count
+    if core.count == steps:
+        given = any(np.may_share_memory(array, each) for each in run.inputs.values())
+        run.outputs[channel].append(core.full(array.copy() if given else array))
         return
     if not core.first:
-        steps = Steps(core.now.stride, core.now.offset, 0, core.total).count
         run.outputs[channel].append(np.empty((core.batch, steps, array.shape[2])))
     run.outputs[channel][-1][:, core.first : core.first + core.count] = array
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from backends.cim.arch import Devices
-from backends.cim.converters import bit_planes, clip, input_range, largest_word
+from backends.cim.converters import bit_planes, largest_word
 from backends.cim.core import Array, Core
 from backends.cim.decode import Item
 from backends.cim.devices import product_sigma
@@ -116,7 +116,7 @@ def _run(
     if _noisy(core.devices):
         key = key_of(core.seed, "read", core.number, drive.index)
         words = vectors * core.arch.crossbar.planes * drive.weights.shape[1]
-        drawn = normals(key, samples, core.first + panel[1].start, steps, words, sample=panel[0].start)
+        drawn = normals(key, samples, core.first + panel[1].start, steps, words, core.sample + panel[0].start)
     _through(core, plan, drive, loc, x, None if drawn is None else drawn.reshape(len(x), -1), target)
 
 
@@ -133,16 +133,10 @@ def _through(
 
     `x` (n, rows) is changed; `drawn` (n, planes times columns) are standard normals.
     """
-    box, devices = core.arch.crossbar, core.devices
-    reach = input_range(box.input_scale, drive.input_range, x)  # (n or 1, 1)
-    x /= reach
-    bits = [x]
-    if devices.converters:
-        x *= largest_word(box.dac_bits)
-        np.rint(x, out=x)
-        core.tally(loc, "inputs clipped by a DAC", clip(x, largest_word(box.dac_bits)))
-        if box.planes > 1:
-            bits = bit_planes(x, box.dac_bits)
+    from backends.cim.kernels import deliver
+
+    box = core.arch.crossbar
+    reach, bits = _driven(core, plan, drive, loc, x)
     y = plan.room("sums", len(x), drive.weights.shape[1], x.dtype)
     for plane, driven in enumerate(bits):
         sums = y if plane == 0 else plan.room("plane", len(x), y.shape[1], x.dtype)
@@ -151,31 +145,45 @@ def _through(
         if plane:
             sums *= 2.0**plane
             y += sums
+    if box.slices == 1 and drive.middle is None:
+        deliver(y, drive.gain, reach, target, drive.places)
+        return
     y *= drive.gain
     if box.slices > 1:
         y = _slices_added(y, drive.targets, box.slices)
     if drive.middle is not None:
         y -= x.sum(1, keepdims=True) * drive.middle
-    y *= reach
+    y *= reach[:, None]
     _add(target, y, drive.joined)
+
+
+def _driven(core: Core, plan: Plan, drive: Drive, loc: int | None, x: Array) -> tuple[Array, list[Array]]:
+    """`x` (n, rows) becomes what drives the rows; also (n,) the input that the DAC's end stands for, and the reads."""
+    from backends.cim.kernels import bits_of, magnitude_bits, to_words
+
+    box, calibrated = core.arch.crossbar, drive.input_range if core.arch.crossbar.input_scale == "array" else 0.0
+    given, reach = x.dtype.type(calibrated), plan.room("reach", len(x), 1, x.dtype)[:, 0]
+    largest = x.dtype.type(largest_word(box.dac_bits) if core.devices.converters else 0)
+    clipped = to_words(x, bits_of(x), magnitude_bits(x), given, largest, reach, bits_of(reach))
+    core.tally(loc, "inputs clipped by a DAC", clipped)
+    return reach, bit_planes(x, box.dac_bits) if core.devices.converters and box.planes > 1 else [x]
 
 
 def _read(
     core: Core, plan: Plan, drive: Drive, loc: int | None, driven: Array, noise: Array | None, sums: Array
 ) -> None:
     """One read of the array: `driven` (n, rows) through its columns and the ADCs, into `sums`."""
+    from backends.cim.kernels import to_codes
+
     if drive.exact:
         np.matmul(driven, drive.weights, out=sums)
     else:
         product(driven, drive.weights, out=sums)
     if noise is not None:
-        _disturb(plan, drive, core.devices, driven, sums, noise, core.arch.crossbar.slices)
+        _disturb(plan, drive, core.devices, driven, sums, noise)
     if core.devices.converters:
-        sums *= drive.to_word
-        if drive.offset is not None:
-            sums += drive.offset
-        np.rint(sums, out=sums)
-        core.tally(loc, "outputs clipped by an ADC", clip(sums, largest_word(core.arch.crossbar.adc_bits)))
+        largest = sums.dtype.type(largest_word(core.arch.crossbar.adc_bits))
+        core.tally(loc, "outputs clipped by an ADC", to_codes(sums, drive.to_word, drive.offset, largest))
 
 
 def _slices_added(y: Array, places: tuple[Target, ...], slices: int) -> Array:
@@ -184,21 +192,15 @@ def _slices_added(y: Array, places: tuple[Target, ...], slices: int) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def _disturb(plan: Plan, drive: Drive, devices: Devices, driven: Array, sums: Array, drawn: Array, slices: int) -> None:
+def _disturb(plan: Plan, drive: Drive, devices: Devices, driven: Array, sums: Array, drawn: Array) -> None:
     """Add the noise of a read: fresh conductances at every read, referred to the column, have the variance
     sum_i sigma_ij^2 x_i^2; a whole product's lumped error goes with its largest output."""
-    noise = plan.room("noise", sums.shape[0], sums.shape[1], sums.dtype)
-    if drive.variance is None:
-        noise[:] = 0.0
-    else:
+    from backends.cim.kernels import bits_of, disturb, magnitude_bits
+
+    variance = np.empty((0, 0), sums.dtype)
+    if drive.variance is not None:
         square = plan.room("square", driven.shape[0], driven.shape[1], driven.dtype)
         np.multiply(driven, driven, out=square)
-        product(square, drive.variance, out=noise)
-    if devices.product_bits:
-        for place in drive.targets:
-            part = slice(place.start, place.start + place.cols * slices)
-            largest = np.abs(sums[:, part]).max(1, keepdims=True)
-            noise[:, part] += np.asarray(product_sigma(largest, devices.product_bits) ** 2, noise.dtype)
-    np.sqrt(noise, out=noise)
-    noise *= drawn
-    sums += noise
+        variance = product(square, drive.variance, out=plan.room("noise", len(sums), sums.shape[1], sums.dtype))
+    unit = float(product_sigma(np.array(1.0), devices.product_bits)) if devices.product_bits else 0.0
+    disturb(sums, bits_of(sums), magnitude_bits(sums), variance, drawn, drive.products, unit)

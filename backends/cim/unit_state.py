@@ -35,8 +35,9 @@ def elapsed(core: Core, code: Item) -> Array:
     dt = core.read(code.integer("dt"), 1)
     if not (dt >= 0).all():
         sample, step = (int(i) for i in np.argwhere(~(dt[:, :, 0] >= 0))[0])
+        found = f"{dt[sample, step, 0]:g}"
         raise Trap(
-            f"the elapsed time of event {core.first + step} of sample {sample} is {dt[sample, step, 0]:g}",
+            f"the elapsed time of event {core.first + step} of sample {core.sample + sample} is {found}",
             "time passes: elapsed times are zero or positive numbers",
             "sort the events by their timestamps",
         )
@@ -63,7 +64,7 @@ def _charge(core: Core, code: Item) -> None:
     sigma = 0.0 if core.ideal else core.devices.cycle_sigma
     if sigma:
         key = key_of(core.seed, "cycle", core.number, code.index)
-        exponent = exponent * (1.0 + sigma * normals(key, core.batch, core.first, core.count, words))
+        exponent = exponent * (1.0 + sigma * normals(key, core.batch, core.first, core.count, words, core.sample))
     drive = core.full(core.read(code.integer("src"), words))
     decay = np.exp(np.minimum(exponent, 0.0))
     saturation = 0.0 if core.ideal else core.devices.write_saturation
@@ -127,29 +128,10 @@ def _advance_pairs(
     (RN-Net, arXiv 2303.10770; the signed pair is ours); 1 is that law, less scales what is missing. Also how often a
     pair had a device beyond the window, and the largest level.
     """
-    y = np.empty(v.shape)
-    held, low = x.copy(), minus.copy()
-    high = held + low
-    shared, outside, most = a.shape[1] == 1, 0, 0.0
-    for k in range(v.shape[1]):
-        decay = a[:, 0] if shared else a[:, k]
-        high, low = decay * high, decay * low
-        up, down = np.maximum(v[:, k], 0.0), np.maximum(-v[:, k], 0.0)
-        if saturation:
-            up *= 1.0 - saturation * high / window
-            down *= 1.0 - saturation * low / window
-        high += up
-        low += down
-        level = np.maximum(high, low)
-        peak = float(level.max(initial=0.0))
-        if peak > window:
-            outside += int(np.count_nonzero(level > window))
-            if saturation:
-                np.minimum(high, window, out=high)
-                np.minimum(low, window, out=low)
-        most = max(most, peak)
-        y[:, k] = held if before else high - low
-        held = high - low
+    from backends.cim.kernels import advance_pairs
+
+    y, held, low = np.empty(v.shape), x.copy(), minus.copy()
+    outside, most = advance_pairs(held, low, a, v, window, saturation, before, y)
     x[:], minus[:] = held, low
     return y, outside, most
 

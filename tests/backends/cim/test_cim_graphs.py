@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from backends.cim import BACKEND
 from isa.assembler import assemble
 from isa.disassembler import disassemble
-from ssmc.ir import interpret
+from ssmc.ir import Graph, interpret
 from ssmc.target import RunSettings
 
 from .chips import small
@@ -27,7 +30,23 @@ def agree(got: np.ndarray, want: np.ndarray, what: str) -> None:
         assert np.abs(got - want).max() <= 1e-12 * max(1.0, np.abs(want).max()), what
 
 
+STEPS = {"greater", "greater_or_equal", "equal", "sign", "floor", "ceil", "round", "heaviside", "heaviside_or_equal"}
+
+
+def behind_steps(graph: Graph, got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray]) -> set[str]:
+    """Nodes behind a step function whose operand is rounded otherwise than the interpreter's: it may step elsewhere."""
+    found: set[str] = set()
+    for node in graph.nodes():
+        if node.op.name != "spike" and node.op.get("fn") not in STEPS:
+            continue
+        names = [value.node for value in graph.operands(node.name) if value is not None]
+        if any(name in got and not np.array_equal(got[name], want[f"%{name}"]) for name in names):
+            found |= {node.name, *nx.descendants(graph.net, node.name)}
+    return found
+
+
 @settings(max_examples=60, deadline=None)
+@example(seed=794, layers=7, batch=1)  # compares a filter's results with numbers that are equal to some of them
 @example(seed=3029, layers=5, batch=1)  # a slice whose words are taken for others by the time it would be read
 @given(seed=SEEDS, layers=LAYERS, batch=st.integers(1, 3))
 def test_ideal_simulation_is_the_interpreter(seed: int, layers: int, batch: int) -> None:
@@ -36,10 +55,13 @@ def test_ideal_simulation_is_the_interpreter(seed: int, layers: int, batch: int)
     want = interpret(t.graph, inputs, keep=True)
     program = BACKEND.lower(t.graph, small(), ideal=True)
     got = BACKEND.simulate(program, inputs, RunSettings(taps=True))
+    stepped = behind_steps(t.graph, got.taps, want)
     for node in t.graph.outputs():
-        agree(got.outputs[node.op["name"]], want[node.op["name"]], node.name)
+        if node.name not in stepped:
+            agree(got.outputs[node.op["name"]], want[node.op["name"]], node.name)
     for layer, value in got.taps.items():
-        agree(value, want[f"%{layer}"], f"layer {layer}")
+        if layer not in stepped:
+            agree(value, want[f"%{layer}"], f"layer {layer}")
     layers_read = {n.name for n in t.graph.nodes() if n.name in got.taps}
     assert layers_read >= {n.name for n in t.graph.nodes("tile.matmul", "tile.state", "fir", "norm") if used(t, n.name)}
 

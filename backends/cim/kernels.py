@@ -1,0 +1,166 @@
+"""Compiled loops over words: what numpy would pass over several times is one pass here.
+
+Every step rounds as numpy's does, in the same order: the results are numpy's to the bit. Rows are apart from each
+other, so that a row's result does not depend on the panel that it is in. Importing this module loads the compiler,
+which takes a while; what it makes is kept on disk.
+
+The largest of some magnitudes is found in their bits, as whole numbers, which order as they do: comparisons of floating
+point numbers, which may be NaN, would run one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _compiled(function: F) -> F:
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+def bits_of(x: Array) -> Array:
+    """The numbers' bits as whole numbers, a view."""
+    return x.view(np.int32 if x.dtype == np.float32 else np.int64)
+
+
+def magnitude_bits(x: Array) -> Any:
+    """All bits but the sign's."""
+    return np.int64(np.iinfo(np.int32 if x.dtype == np.float32 else np.int64).max)
+
+
+@_compiled
+def to_words(x: Array, bits: Array, mask: int, given: Any, largest: Any, reach: Array, reach_bits: Array) -> int:
+    """A DAC. `x` (n, rows) becomes words up to `largest` in place (fractions of `reach` where that is zero), `reach`
+    (n,) the input that the largest word stands for: `given`, or where that is zero each row's largest. Returns how many
+    were clipped."""
+    clipped = 0
+    for i in range(x.shape[0]):
+        reach[i] = given
+        if given == 0:
+            most = np.int64(0)
+            for j in range(x.shape[1]):
+                most = max(most, bits[i, j] & mask)
+            reach_bits[i] = most
+            if most == 0:
+                reach[i] = 1
+        if largest == 0:
+            for j in range(x.shape[1]):
+                x[i, j] = x[i, j] / reach[i]
+            continue
+        for j in range(x.shape[1]):
+            word = np.rint(x[i, j] / reach[i] * largest)
+            if word > largest:
+                word, clipped = largest, clipped + 1
+            elif word < -largest:
+                word, clipped = -largest, clipped + 1
+            x[i, j] = word
+    return clipped
+
+
+@_compiled
+def disturb(sums: Array, bits: Array, mask: int, variance: Array, drawn: Array, places: Array, unit: float) -> None:
+    """Add the noise of a read to `sums` (n, columns): its `variance` at each (or none, where that is empty), and that
+    of a whole product's error, (unit times its largest sum)^2 in each of `places` (., 2), first column and the one
+    behind the last."""
+    lumped = np.empty(1, sums.dtype)
+    lumped_bits = lumped.view(bits.dtype)
+    for i in range(sums.shape[0]):
+        for p in range(places.shape[0]):
+            start, stop = places[p]
+            row, row_bits, normals = sums[i, start:stop], bits[i, start:stop], drawn[i, start:stop]
+            lumped[0] = 0
+            if unit > 0:
+                most = np.int64(0)
+                for j in range(row_bits.size):
+                    most = max(most, row_bits[j] & mask)
+                lumped_bits[0] = most
+                lumped[0] = (np.float64(lumped[0]) * unit) ** 2
+            shared = lumped[0]
+            if variance.size == 0:
+                sigma = np.sqrt(shared)
+                for j in range(row.size):
+                    row[j] += sigma * normals[j]
+            else:
+                own = variance[i, start:stop]
+                for j in range(row.size):
+                    row[j] += np.sqrt(own[j] + shared) * normals[j]
+
+
+@_compiled
+def to_codes(sums: Array, to_word: Array, offset: Array | None, largest: Any) -> int:
+    """ADCs. `sums` (n, columns) become words in place. Returns how many were clipped."""
+    clipped = 0
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            word = sums[i, j] * to_word[j]
+            if offset is not None:
+                word += offset[j]
+            word = np.rint(word)
+            if word > largest:
+                word, clipped = largest, clipped + 1
+            elif word < -largest:
+                word, clipped = -largest, clipped + 1
+            sums[i, j] = word
+    return clipped
+
+
+@_compiled
+def deliver(words: Array, gain: Array, reach: Array, target: Array, places: Array) -> None:
+    """Add `words` (n, columns) times `gain` (columns,) and `reach` (n,) to `target`; of `places` (., 3), each
+    first column, columns, first word of the target."""
+    for i in range(words.shape[0]):
+        for p in range(places.shape[0]):
+            start, cols, at = places[p]
+            row, to, factor = words[i, start : start + cols], target[i, at : at + cols], gain[start : start + cols]
+            for j in range(cols):
+                to[j] += row[j] * factor[j] * reach[i]
+
+
+@_compiled
+def look_up(table: Array, places: Array, out: Array) -> None:
+    """`out` (samples, steps, words) takes table[places[step]], sample after sample."""
+    for b in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            row, where = out[b, k], places[k, b * out.shape[2] : (b + 1) * out.shape[2]]
+            for j in range(row.size):
+                row[j] = table[where[j]]
+
+
+@_compiled
+def advance_pairs(
+    held: Array, low: Array, a: Array, v: Array, window: float, saturation: float, before: bool, y: Array
+) -> tuple[int, float]:
+    """States `held` (batch, words) as differences of two devices, the second ones at `low`, through the steps of `v`
+    (batch, steps, words); both are left at the last, `y` is what is read. `a` (batch or 1, steps or 1, words) are the
+    decays. Returns how often a pair had a device beyond the window, and the largest level then."""
+    outside, most = 0, 0.0
+    for b in range(v.shape[0]):
+        signed, minus = held[b], low[b]
+        for k in range(v.shape[1]):
+            decay, drive, out = a[b if a.shape[0] > 1 else 0, k if a.shape[1] > 1 else 0], v[b, k], y[b, k]
+            beyond = 0
+            for n in range(signed.size):
+                plus, other = decay[n] * (signed[n] + minus[n]), decay[n] * minus[n]
+                up = 0.0 if drive[n] < 0.0 else drive[n]
+                down = 0.0 if drive[n] > 0.0 else -drive[n]
+                if saturation > 0.0:
+                    up *= 1.0 - saturation * plus / window
+                    down *= 1.0 - saturation * other / window
+                plus += up
+                other += down
+                if plus > window or other > window:
+                    beyond += 1
+                    most = max(most, max(plus, other))
+                    if saturation > 0.0:
+                        plus, other = min(plus, window), min(other, window)
+                out[n] = signed[n] if before else plus - other
+                signed[n], minus[n] = plus - other, other
+            outside += beyond
+    return outside, most
