@@ -25,6 +25,7 @@ from ssmc.target import RunSettings
 PEER = Path(__file__).parent / "aihwkit_peer.py"
 ROWS, COLS, VECTORS, DEVICES = 128, 96, 200, 8
 DAC_BITS = 7  # aihwkit's default of 1/(2^7 - 2) is a step of the whole range
+WINDOW = (0.0, 25.0)  # uS, as aihwkit's PCM
 WHAT = {"quiet": {}, "pcm": {"programming": "pcm"}}
 
 
@@ -40,11 +41,12 @@ def theirs(python: str, weights: Any, inputs: Any, settings: str, seed: int, rep
     return found
 
 
-def ours(weights: Any, inputs: Any, devices: dict[str, Any], seed: int) -> Any:
-    """The same product on one array of pairs of 0 to 25 uS, a DAC of as many bits, an ADC that does not show."""
+def ours(weights: Any, inputs: Any, devices: dict[str, Any], seed: int, window: tuple[float, float] = WINDOW) -> Any:
+    """The same product on one array of pairs in this window (uS), a DAC of as many bits, an ADC that does not show."""
     raw = BACKEND.load_arch(None).model_dump()
     raw["mesh"]["cores"] = 1
-    raw["crossbar"] |= {"rows": ROWS, "cols": COLS, "devices_per_weight": 1, "per_core": 1, "g_min": 0.0, "g_max": 25.0}
+    raw["crossbar"] |= {"rows": ROWS, "cols": COLS, "devices_per_weight": 1, "per_core": 1}
+    raw["crossbar"] |= dict(zip(("g_min", "g_max"), window, strict=True))
     raw["crossbar"] |= {"dac_bits": DAC_BITS, "adc_bits": 16, "adc_range": "maximum"}
     raw["devices"] = {"levels": False, **devices}
     data = {"w": weights, "s": np.abs(weights).max(0)}
