@@ -158,8 +158,8 @@ def page(drops: list[Drop], used: Power, products: dict[str, tuple[float, float]
     lines += [
         "",
         "Bits are those of a quantiser over the largest output with the same error; how the published figure was",
-        "taken is not known to us. aihwkit's presets add noise of the periphery to each output, 3.4 % with nothing else,",
-        "which ours do not; programming and drift have the same formulas on both sides, and",
+        "taken is not known to us. aihwkit's presets add noise of the periphery to each output, 3.4 % by itself, which",
+        "ours do not; programming and drift have the same formulas on both sides, and",
         "`benchmarks/side_by_side.py` runs both on the same weights without that noise.",
     ]
     return "\n".join(lines) + "\n"

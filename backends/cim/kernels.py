@@ -1,8 +1,7 @@
 """Compiled loops over words: what numpy would pass over several times is one pass here.
 
 Every step rounds as numpy's does, in the same order: the results are numpy's to the bit. Rows are apart from each
-other, so that a row's result does not depend on the panel that it is in. Importing this module loads the compiler,
-which takes a while; what it makes is kept on disk.
+other, so that a row's result does not depend on the panel that it is in.
 
 The largest of some magnitudes is found in their bits, as whole numbers, which order as they do: comparisons of floating
 point numbers, which may be NaN, would run one after the other.
@@ -10,19 +9,14 @@ point numbers, which may be NaN, would run one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from ssmc.jit import compiled
+
 Array = NDArray[Any]
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _compiled(function: F) -> F:
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 def bits_of(x: Array) -> Array:
@@ -35,7 +29,7 @@ def magnitude_bits(x: Array) -> Any:
     return np.int64(np.iinfo(np.int32 if x.dtype == np.float32 else np.int64).max)
 
 
-@_compiled
+@compiled
 def to_words(x: Array, bits: Array, mask: int, given: Any, largest: Any, reach: Array, reach_bits: Array) -> int:
     """A DAC. `x` (n, rows) becomes words up to `largest` in place (fractions of `reach` where that is zero), `reach`
     (n,) the input that the largest word stands for: `given`, or where that is zero each row's largest. Returns how many
@@ -64,7 +58,7 @@ def to_words(x: Array, bits: Array, mask: int, given: Any, largest: Any, reach: 
     return clipped
 
 
-@_compiled
+@compiled
 def disturb(sums: Array, bits: Array, mask: int, variance: Array, drawn: Array, places: Array, unit: float) -> None:
     """Add the noise of a read to `sums` (n, columns): its `variance` at each (or none, where that is empty), and that
     of a whole product's error, (unit times its largest sum)^2 in each of `places` (., 2), first column and the one
@@ -93,7 +87,7 @@ def disturb(sums: Array, bits: Array, mask: int, variance: Array, drawn: Array, 
                     row[j] += np.sqrt(own[j] + shared) * normals[j]
 
 
-@_compiled
+@compiled
 def to_codes(sums: Array, to_word: Array, offset: Array | None, largest: Any) -> int:
     """ADCs. `sums` (n, columns) become words in place. Returns how many were clipped."""
     clipped = 0
@@ -111,7 +105,7 @@ def to_codes(sums: Array, to_word: Array, offset: Array | None, largest: Any) ->
     return clipped
 
 
-@_compiled
+@compiled
 def deliver(words: Array, gain: Array, reach: Array, target: Array, places: Array) -> None:
     """Add `words` (n, columns) times `gain` (columns,) and `reach` (n,) to `target`; of `places` (., 3), each
     first column, columns, first word of the target."""
@@ -123,7 +117,7 @@ def deliver(words: Array, gain: Array, reach: Array, target: Array, places: Arra
                 to[j] += row[j] * factor[j] * reach[i]
 
 
-@_compiled
+@compiled
 def look_up(table: Array, places: Array, out: Array) -> None:
     """`out` (samples, steps, words) takes table[places[step]], sample after sample."""
     for b in range(out.shape[0]):
@@ -133,7 +127,7 @@ def look_up(table: Array, places: Array, out: Array) -> None:
                 row[j] = table[where[j]]
 
 
-@_compiled
+@compiled
 def advance_pairs(
     held: Array, low: Array, a: Array, v: Array, window: float, saturation: float, before: bool, y: Array
 ) -> tuple[int, float]:

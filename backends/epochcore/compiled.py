@@ -1,39 +1,19 @@
 """The vector unit's dearest functions, compiled: one pass over memory, where numpy would make a dozen.
 
-Each is a numpy ufunc. Nothing is reassociated or contracted, so that a number comes out the same wherever in a block
-it stands.
+Each is a numpy ufunc.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, vectorize
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from ssmc.jit import elementwise, inlined
+
 F, I = np.float32, np.int32
-
-
-def _ufunc(signature: str) -> Callable[[Callable[..., Any]], Any]:
-    """Compile for `signature`, and keep the machine code beside this file (or with the user) where that can be."""
-
-    compiler: Any = vectorize
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return compiler([signature], cache=True)(function)
-        except RuntimeError:  # no folder can be written to
-            return compiler([signature])(function)
-
-    return decorate
-
-
-def _inlined(function: Callable[..., Any]) -> Any:
-    return njit(inline="always", error_model="numpy")(function)
-
 
 # -- float64 -----------------------------------------------------------------------------------------------------
 
@@ -56,7 +36,7 @@ def _normal_table() -> NDArray[np.float64]:
 TABLE = _normal_table()
 
 
-@_ufunc("f8(f8)")
+@elementwise("f8(f8)")
 def normal(x: Any) -> Any:
     """The normal distribution by Taylor's series around the nearest table entry c, to the third order in h = x - c.
 
@@ -92,7 +72,7 @@ LOGIT = tuple(
 ONE = F(1.0)
 
 
-@_inlined
+@inlined
 def _exp(x: Any) -> Any:
     """2^n exp(r) with |r| <= ln(2) / 2: r by Taylor's series, to 1.2e-7; 1e-38 below its range and infinite above."""
     x = LOWEST if x < LOWEST else x
@@ -112,7 +92,7 @@ def _exp(x: Any) -> Any:
     return p * I(power).view(F)
 
 
-@_ufunc("f4(f4)")
+@elementwise("f4(f4)")
 def gelu_narrow(x: Any) -> Any:
     """x Phi(x) as x / (1 + exp(-x P(x^2)))."""
     square = x * x
@@ -125,7 +105,7 @@ def gelu_narrow(x: Any) -> Any:
     return x / (ONE + _exp(-x * p))
 
 
-@_ufunc("f4(f4,f4)")
+@elementwise("f4(f4,f4)")
 def gate_narrow(a: Any, b: Any) -> Any:
     """a sigmoid(b)."""
     return a / (ONE + _exp(-b))

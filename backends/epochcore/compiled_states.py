@@ -1,32 +1,24 @@
 """The modes `fri` and `tri` in float64, compiled: a block of columns stays in the cache while all steps go by.
 
 The operations on one state, and the order in which a column adds its rows, are those of `recurrence.run_float` and
-`simulate_liquid.read_out`; nothing is reassociated or contracted, so that blocks and batches do not matter.
+`simulate_liquid.read_out`, so that blocks and batches do not matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ssmc.jit import compiled
 
 Array = NDArray[Any]
 Parts = tuple[Array, ...]
 WIDTH = 16  # columns side by side: two vectors of eight
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    compiler: Any = njit
-    try:
-        return compiler(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder can be written to
-        return compiler(error_model="numpy")(function)
-
-
-@_compiled
+@compiled
 def _real(p: Any, x: Any, u: Any, y: Any, reverse: bool, before: bool, liquid: bool) -> None:
     """`p` is (a, b, c) by rows and columns, `x` (rows, batch, cols), `u` and `y` (steps, batch, cols)."""
     steps, batch, cols = u.shape
@@ -61,7 +53,7 @@ def _real(p: Any, x: Any, u: Any, y: Any, reverse: bool, before: bool, liquid: b
                     x[r, sample, first + j] = own[0, r, j]
 
 
-@_compiled
+@compiled
 def _complex(p: Any, x: Any, u: Any, y: Any, reverse: bool, before: bool, liquid: bool) -> None:
     """As `_real`, with halves: `p` is (a, a, b, b, c, c) and `x` (halves, rows, batch, cols)."""
     steps, batch, cols = u.shape
