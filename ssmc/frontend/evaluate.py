@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -30,50 +30,77 @@ def evaluate(
     Raises UserError where a node cannot run on its operands.
     """
     wanted = list(wanted)
+    return _follow(_plan(listing, wanted, given), listing, given, wanted, passed)
+
+
+# The calls to run, and after each what nothing reads any more.
+_Plan = Sequence[tuple[Call, Sequence[Value]]]
+
+
+def _plan(listing: Listing, wanted: Sequence[Value], given: Collection[Value]) -> _Plan:
     calls = listing.needed(wanted, given)
     last = {value: call.position for call in calls for value in call.operands if value is not None}
-    keep = set(wanted)
+    keep = {*wanted, *given}
+    return [
+        (call, [v for v in call.operands if v is not None and last[v] == call.position and v not in keep])
+        for call in calls
+    ]
+
+
+def _follow(
+    plan: _Plan,
+    listing: Listing,
+    given: Mapping[Value, Array],
+    wanted: Sequence[Value],
+    passed: dict[Value, Any] | None,
+) -> dict[Value, Any]:
     values: dict[Value, Any] = dict(given)
-    for call in calls:
-        arrays = [None if v is None else values[v] if v in values else listing.constants[v] for v in call.operands]
-        for value, array in zip(call.results, run_call(call, arrays), strict=False):
-            values[value] = array
-            if passed is not None and isinstance(array, np.ndarray) and array.nbytes <= SMALL:
-                passed[value] = array
-        for operand in call.operands:
-            if operand is not None and last[operand] == call.position and operand not in keep and operand not in given:
-                values.pop(operand, None)
-    return {v: widened(values[v] if v in values else listing.constants[v]) for v in wanted}
+    constants = listing.constants
+    with np.errstate(all="ignore"):
+        for call, done in plan:
+            arrays = [None if v is None else values[v] if v in values else constants[v] for v in call.operands]
+            for value, array in zip(call.results, run_quietly(call, arrays), strict=False):
+                values[value] = array
+                if passed is not None and isinstance(array, np.ndarray) and array.nbytes <= SMALL:
+                    passed[value] = array
+            for value in done:
+                values.pop(value, None)
+    return {v: widened(values[v] if v in values else constants[v]) for v in wanted}
 
 
 def run_call(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     """Results of one ONNX node. Raises UserError that names it where it cannot run, or gives too much."""
+    with np.errstate(all="ignore"):
+        return run_quietly(call, arrays)
+
+
+def run_quietly(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+    """As `run_call`, where numpy has been told not to warn, which takes as long as a small node."""
     results = _results(call, arrays)
-    size = max((np.size(array) for array in results if isinstance(array, np.ndarray)), default=0)
-    if size > MAX_RESULT:
-        raise UserError(
-            f"'{call.kind}' gives {size} numbers (at most {MAX_RESULT})",
-            where=f"node '{call.name}'",
-            hint="export the model at a shorter length",
-        )
+    for array in results:
+        if isinstance(array, np.ndarray) and array.size > MAX_RESULT:
+            raise UserError(
+                f"'{call.kind}' gives {array.size} numbers (at most {MAX_RESULT})",
+                where=f"node '{call.name}'",
+                hint="export the model at a shorter length",
+            )
     return results
 
 
 def _results(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     try:
-        with np.errstate(all="ignore"):
-            control = CONTROL.get(call.kind)
-            if control is not None:
-                return control(call, arrays)
-            if call.kind not in MOVES and call.kind != "MatMul":
-                arrays = [widened(a) for a in arrays]
-            kernel = KERNELS.get(call.kind)
-            if kernel is not None:
-                try:
-                    return kernel(arrays, call.attrs, len(call.results))
-                except NotImplementedError:
-                    pass  # a form that the short rule leaves to the reference implementation
-            return spec_of(call.op.name).evaluate(call.op, list(arrays), [None] * len(arrays))
+        control = CONTROL.get(call.kind)
+        if control is not None:
+            return control(call, arrays)
+        if call.kind not in MOVES and call.kind != "MatMul":
+            arrays = [widened(a) for a in arrays]
+        kernel = KERNELS.get(call.kind)
+        if kernel is not None:
+            try:
+                return kernel(arrays, call.attrs, len(call.results))
+            except NotImplementedError:
+                pass  # a form that the short rule leaves to the reference implementation
+        return spec_of(call.op.name).evaluate(call.op, list(arrays), [None] * len(arrays))
     except UserError:
         raise
     except Exception as error:
@@ -98,6 +125,12 @@ def body_of(graph: Graph) -> Listing:
     return list_calls(graph)
 
 
+@cache
+def _body_plan(graph: Graph) -> _Plan:
+    body = body_of(graph)
+    return _plan(body, list(body.outputs.values()), body.inputs.values())
+
+
 def body_feed(call: Call, body: Listing, own: Sequence[Any], captured: Sequence[Any]) -> dict[Value, Any]:
     """Arrays for the inputs of a body: its own, then the captured ones."""
     return dict(zip(body.inputs.values(), (*own, *captured), strict=True))
@@ -109,9 +142,11 @@ def _split_captured(call: Call, arrays: Sequence[Any]) -> tuple[list[Any], list[
 
 
 def _run_body(call: Call, attribute: str, own: Sequence[Any], captured: Sequence[Any]) -> list[Any]:
-    body = body_of(region(call.op, attribute))
-    found = evaluate(body, body_feed(call, body, own, captured), body.outputs.values())
-    return [found[value] for value in body.outputs.values()]
+    graph = region(call.op, attribute)
+    body = body_of(graph)
+    wanted = list(body.outputs.values())
+    found = _follow(_body_plan(graph), body, body_feed(call, body, own, captured), wanted, None)
+    return [found[value] for value in wanted]
 
 
 def _scan(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:

@@ -12,6 +12,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.collection import without_collection
 from ssmc.frontend.kernels import KERNELS
 from ssmc.frontend.proto import ModelFile, read_model, tensor_array
 from ssmc.frontend.unfusing import unfused
@@ -34,6 +35,7 @@ def import_onnx(path: str | Path) -> Graph:
     return import_model(read_model(path), path)
 
 
+@without_collection()
 def import_model(file: ModelFile, path: str | Path) -> Graph:
     """As `import_onnx`, of a file that was read."""
     model = file.model
@@ -271,7 +273,9 @@ def _constant_value(node: onnx.NodeProto, path: str) -> np.ndarray:
 
 
 def in_float64(node: onnx.NodeProto, graph: Graph, operands: Sequence[Value | None]) -> onnx.NodeProto:
-    """A copy of the node whose float tensors and casts are float64, without its subgraphs."""
+    """The node with float tensors and casts in float64, without its subgraphs: itself where it is so already."""
+    if node.op_type != "QuantizeLinear" and not any(_changes(attribute) for attribute in node.attribute):
+        return node
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     copy.ClearField("attribute")
@@ -291,6 +295,11 @@ def in_float64(node: onnx.NodeProto, graph: Graph, operands: Sequence[Value | No
     return copy
 
 
+def _changes(attribute: AttributeProto) -> bool:
+    return attribute.type in _WHOLE or attribute.name in ("to", "dtype")
+
+
+_WHOLE = frozenset([AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.TENSOR])
 _INTEGERS = {
     "uint8": TensorProto.UINT8,
     "int8": TensorProto.INT8,

@@ -42,7 +42,8 @@ def _divide(a: Array, b: Array) -> Array:
 def axes_of(x: Sequence[Any], attrs: Attrs, slot: int, default: Sequence[int] | None = None) -> list[int] | None:
     """Axes given as an operand (newer opsets) or as an attribute (older ones)."""
     if len(x) > slot and x[slot] is not None:
-        return [int(a) for a in np.atleast_1d(x[slot])]
+        axes: list[int] = np.asarray(x[slot]).reshape(-1).tolist()
+        return axes
     if "axes" in attrs:
         return [int(a) for a in attrs["axes"]]
     return None if default is None else list(default)
@@ -51,7 +52,11 @@ def axes_of(x: Sequence[Any], attrs: Attrs, slot: int, default: Sequence[int] | 
 def _unsqueeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     axes = axes_of(x, attrs, 1, ()) or []
     rank = x[0].ndim + len(axes)
-    return (np.expand_dims(x[0], tuple(sorted(a % rank for a in axes))),)
+    new = {a % rank for a in axes}
+    if len(new) < len(axes):
+        raise ValueError(f"the axes {axes} name one twice")
+    sizes = iter(x[0].shape)
+    return (x[0].reshape([1 if axis in new else next(sizes) for axis in range(rank)]),)
 
 
 def _squeeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.activations import recognise_activations
@@ -28,8 +27,10 @@ from ssmc.frontend.positions import extend_tables
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.proving import Case, prove
 from ssmc.frontend.recurrence import State, lift_states
+from ssmc.frontend.reference import runner
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll
+from ssmc.frontend.sizes import BATCH, other_length, stored_steps, studied_length
 from ssmc.frontend.statics import fold_statics
 from ssmc.frontend.step import ambiguous, pair_states
 from ssmc.frontend.translator import Samples, Translator
@@ -48,10 +49,7 @@ SIMPLIFICATIONS = (
     fuse_systems,
     recognise_registers,
 )
-BATCH, LENGTH = 3, 11
-LONGEST = 1 << 14
-MORE = 6  # steps more, or fewer, at the other length of a proof
-WIDE = 256  # steps that tell the modes of a stored kernel (ours)
+MANY = 2000  # nodes of a file that onnxruntime takes long to read
 
 
 @dataclass(eq=False)
@@ -172,20 +170,14 @@ class _Source:
         fold_statics(self.listing)
         if self.file is not self.listing:
             fold_statics(self.file)
+        # A model of many nodes keeps onnxruntime busy for a second before it runs; meanwhile it is lifted here.
+        self.aside = ThreadPoolExecutor(max_workers=1)
+        if len(self.file.calls) > MANY and not self.model.weights:
+            self.aside.submit(runner, str(self.path))
         self.types: dict[str, TensorType] = input_types(self.graph)
-        self.stored = min(_stored_steps(self.listing), default=0)
-        self.length = self._studied_length()
+        self.stored = min(stored_steps(self.listing), default=0)
+        self.length = studied_length(self.listing, self.stored)
         self.shapes = concrete_shapes(self.types, BATCH, self.length)
-
-    def _studied_length(self) -> int:
-        """Steps to study a dynamic length at: more than the taps of any filter in the file, so that its end is seen."""
-        weights = [self.listing.constants.get(c.operands[1]) for c in self.listing.calls if c.kind == "Conv"]  # type: ignore[arg-type]
-        taps = [int(w.shape[2]) for w in weights if w is not None and np.ndim(w) == 3]
-        longest = max(taps, default=0)
-        if longest >= LENGTH - 2:
-            return min(longest + 8, LONGEST)
-        # A stored kernel that is sliced to the length: as much of it as tells its modes.
-        return min(max(self.stored, LENGTH), WIDE)
 
     def attempts(self, states: Mapping[str, str] | None) -> Any:
         """Readings of the file, the likeliest first: as a sequence model, or as one step."""
@@ -365,8 +357,7 @@ class _Source:
     def _other_size(self) -> tuple[int, int]:
         """A size that differs where sizes are dynamic; not longer than what the file has stored."""
         dynamic_batch, dynamic_length = is_dynamic(self.types)
-        more = MORE if not self.stored or self.length + MORE <= self.stored else -MORE
-        return 1 if dynamic_batch else BATCH, self.length + more if dynamic_length else self.length
+        return 1 if dynamic_batch else BATCH, other_length(self.length, self.stored) if dynamic_length else self.length
 
     def _case(self, attempt: _Attempt) -> Case:
         return Case(
@@ -381,18 +372,5 @@ class _Source:
             attempt.outputs,
             attempt.states,
             tuple(attempt.findings.lifts),
+            self.aside,
         )
-
-
-def _stored_steps(listing: Listing) -> list[int]:
-    """How long the weights are that the file slices to a length that it computes."""
-    found = []
-    for call in listing.calls:
-        table = None if call.kind != "Slice" or call.operands[0] is None else listing.constants.get(call.operands[0])
-        bounds = [v for v in call.operands[1:3] if v is not None and v not in listing.constants]
-        if table is None or not bounds or np.ndim(table) < 1 or table.dtype.kind != "f":
-            continue
-        axes = listing.constants.get(call.operands[3]) if len(call.operands) > 3 and call.operands[3] else np.zeros(1)
-        if axes is not None:
-            found += [int(table.shape[int(a)]) for a in np.atleast_1d(axes) if table.ndim > int(a) >= -table.ndim]
-    return found

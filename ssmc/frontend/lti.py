@@ -233,8 +233,10 @@ def convolved(kernels: Kernels, u: Array) -> Array:
         before = kernels.future.shape[2]
         taps = np.concatenate([kernels.future[:, :, ::-1], taps], axis=2)
     size = next_fast_len(length + taps.shape[2], real=True)
-    spectrum = rfft(u, size, axis=1)  # b w i
-    product = np.zeros((u.shape[0], spectrum.shape[1], len(taps)), np.complex128)
+    spectra = rfft(u.swapaxes(1, 2), size)  # b i w
+    product = np.zeros((u.shape[0], len(taps), spectra.shape[2]), np.complex128)
     for j in range(taps.shape[1]):
-        product += spectrum[:, :, kernels.inputs[:, j]] * rfft(taps[:, j], size).T
-    return np.asarray(irfft(product, size, axis=1)[:, before : before + length])
+        kernel = rfft(taps[:, j], size)
+        for total, spectrum in zip(product, spectra, strict=True):
+            total += spectrum[kernels.inputs[:, j]] * kernel
+    return np.asarray(irfft(product, size)[:, :, before : before + length].swapaxes(1, 2))

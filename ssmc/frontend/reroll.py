@@ -15,6 +15,7 @@ import networkx as nx
 import numpy as np
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.collection import without_collection
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.families import Family, ForeignFamily, NodeFamily, Reading, Unrolling, close_failures
 from ssmc.frontend.initial import solve_initial
@@ -30,6 +31,7 @@ from ssmc.ir.op import Array
 TOLERANCE = 1e-6  # what exporters fold of the first steps is rounded to float32
 
 
+@without_collection()
 def reroll(graph: Graph, listing: Listing) -> Graph:
     """A graph of `onnx.*` ops with its unrolled loops as Scan nodes; the graph itself where there are none.
 
@@ -237,8 +239,8 @@ class _Rolling:
     def _wrong(self, attempt: Attempt) -> list[Plan]:
         """Plans whose values differ from those of the unrolled nodes."""
         wrong: dict[Plan, None] = {}
-        for point in self.survey.points:
-            old = evaluate(self.survey.listing, point, [value for value, _, _ in attempt.replaced])
+        for point, seen in zip(self.survey.points, self.survey.seen, strict=True):
+            old = evaluate(self.survey.listing, {**point, **seen}, [value for value, _, _ in attempt.replaced])
             try:
                 new = evaluate(attempt.listing, point, [value for _, value, _ in attempt.replaced])
             except UserError:

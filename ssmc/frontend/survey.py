@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.evaluate import run_call
+from ssmc.frontend.evaluate import run_quietly
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, sample_inputs
 from ssmc.frontend.kernels import slices_of, split_sizes
 from ssmc.frontend.listing import Call, Listing
@@ -19,6 +19,7 @@ from ssmc.ir.tensor import widened
 MIN_STEPS = 3  # fewer steps than this are no recurrence that could be told from anything else
 BATCH, LENGTH = 3, 11
 SMALL = 4096  # static arrays up to this size are compared by content, larger ones by how they are computed
+SEEN = 512  # other arrays up to this size are kept, so that steps need not be run again
 COMMUTATIVE = frozenset(["Add", "Mul", "Max", "Min", "And", "Or", "Equal", "Sum"])
 COLOUR_DEPTH = 3
 
@@ -40,7 +41,7 @@ class Survey:
     """A graph run at one or two sample points (two where the batch is dynamic).
 
     `shapes` and `static` have an entry for each point: shapes of all values, arrays of those that do not depend on the
-    data. `canon` maps each value to the first one that is computed in the same way.
+    data; `seen` has small ones of the others. `canon` maps each value to the first that is computed in the same way.
     """
 
     graph: Graph
@@ -48,6 +49,7 @@ class Survey:
     points: list[dict[Value, Any]]
     shapes: list[dict[Value, tuple[int, ...]]] = field(default_factory=list)
     static: list[dict[Value, Any]] = field(default_factory=list)
+    seen: list[dict[Value, Any]] = field(default_factory=list)
     boolean: set[Value] = field(default_factory=set)
     canon: dict[Value, Value] = field(default_factory=dict)
     accesses: dict[Value, Access] = field(default_factory=dict)
@@ -146,8 +148,9 @@ def survey(graph: Graph, listing: Listing) -> Survey | None:
     batches = [BATCH, BATCH + 1] if is_dynamic(types)[0] else [BATCH]
     points = [sample_inputs(listing, concrete_shapes(types, batch, LENGTH), types, seed=5 + batch) for batch in batches]
     found = Survey(graph, listing, points)
-    for point in points:
-        _run(found, point)
+    with np.errstate(all="ignore"):
+        for point in points:
+            _run(found, point)
     _name_values(found)
     _find_accesses(found)
     return found
@@ -171,10 +174,11 @@ def _run(found: Survey, point: Mapping[Value, Any]) -> None:
     last = {v: call.position for call in listing.calls for v in call.operands if v is not None}
     values: dict[Value, Any] = {**listing.constants, **point}
     static: dict[Value, Any] = dict(listing.constants)
+    seen: dict[Value, Any] = {}
     shapes = {v: np.shape(a) for v, a in values.items()}
     for call in listing.calls:
         arrays = [None if v is None else values[v] for v in call.operands]
-        results = run_call(call, arrays)
+        results = run_quietly(call, arrays)
         fixed = call.kind in ("Shape", "Size") or all(v is None or v in static for v in call.operands)
         fixed = fixed or (call.kind == "Mul" and any(v in static and not np.any(static[v]) for v in call.operands))
         for value, array in zip(call.results, results, strict=False):
@@ -182,13 +186,16 @@ def _run(found: Survey, point: Mapping[Value, Any]) -> None:
             shapes[value] = () if isinstance(array, list) else np.shape(array)
             if fixed:
                 static[value] = array
-            if not isinstance(array, list) and np.asarray(array).dtype.kind == "b":
+            elif isinstance(array, np.ndarray) and array.size <= SEEN:
+                seen[value] = array
+            if not isinstance(array, list) and np.asarray(array).dtype == np.bool_:
                 found.boolean.add(value)
         for v in call.operands:
             if v is not None and last[v] == call.position and v not in static:
                 values.pop(v, None)
     found.shapes.append(shapes)
     found.static.append(static)
+    found.seen.append(seen)
 
 
 def _name_values(found: Survey) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from ssmc.statespace.system import Array, StateSpace, StateSpaceError, rates
 
-_BLOCK_ELEMENTS = 1 << 20  # states held at once: 16 MB of complex numbers
+_BLOCK_ELEMENTS = 1 << 16  # states held at once: 1 MB of complex numbers, which stay in the cache
 
 
 @overload
