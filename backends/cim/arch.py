@@ -211,6 +211,11 @@ class Devices(Part):
     cycle_sigma: NotNegative = Field(
         default=0.0, description="Spread of a decay's exponent from event to event, of the exponent."
     )
+    latency_scale: NotNegative = Field(
+        default=0.0,
+        description="Factor on the program's own time as volatile states see it: they decay while events wait for a "
+        "busy core, and from a charge to its read; 1: as scheduled, 0: off.",
+    )
     write_saturation: Share = Field(
         default=0.0,
         description="How much less a state node takes the fuller it is: 1 is the published law, 0 a linear write.",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from backends.cim.arch import Architecture, Devices
 from backends.cim.decode import Item
+from backends.cim.latency import Delays
 from backends.cim.memory import Registers, Steps
 
 Array = NDArray[Any]
@@ -69,6 +70,8 @@ class Core:
 
     `now` are the steps of the block that is running, None outside of a sweep; `total` is how many the sweep has.
     `strict`: what would be counted as lost is an error. `sample` is the first of the batch among all samples.
+    `delays` is None where the program takes no time. `waits` are those of the last event by charge,
+    `rates` those of the nodes as charged.
     """
 
     number: int
@@ -82,11 +85,14 @@ class Core:
     arrays: dict[int, Any]
     strict: bool = False
     sample: int = 0
+    delays: Delays | None = None
     now: Steps | None = None
     total: int = 0
     banks: dict[str, Array] = field(default_factory=dict)
     lines: dict[int, Any] = field(default_factory=dict)
     clocks: dict[int, Any] = field(default_factory=dict)
+    waits: dict[int, Array] = field(default_factory=dict)
+    rates: dict[int, Array] = field(default_factory=dict)  # by first node
     buffers: dict[int, list[Array]] = field(default_factory=lambda: defaultdict(list))
     fetched: dict[int, Array] = field(default_factory=dict)
     counts: Counter[tuple[int | None, str]] = field(default_factory=Counter)

@@ -109,8 +109,9 @@ PRESETS: dict[str, Devices] = {
     # HfO2 RRAM (Milo 2021); its window is 50 to 225 uS
     "rram-milo": Devices(levels=False, programming="rram-milo"),
     # volatile WOx: spread of the time constants. 5 % and 2 % are ours, the published spread is not known to us. The
-    # saturating write (RN-Net, arXiv 2303.10770) is an option, `wox-stm{write_saturation=1}`: it is not linear
-    "wox-stm": Devices(decay_sigma=0.05, cycle_sigma=0.02),
+    # saturating write (RN-Net, arXiv 2303.10770) is an option, `wox-stm{write_saturation=1}`: it is not linear. The
+    # nodes decay while the program runs, too
+    "wox-stm": Devices(decay_sigma=0.05, cycle_sigma=0.02, latency_scale=1.0),
     # the published chip's figure for a whole product (second-hand)
     "lumped-4.6-bit": Devices(product_bits=4.6),
 }

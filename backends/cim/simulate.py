@@ -14,6 +14,7 @@ from backends.cim.access import carries
 from backends.cim.arch import Architecture, Devices
 from backends.cim.core import Array, Channel, Core, Trap, join_steps
 from backends.cim.decode import Item, cores, decode
+from backends.cim.latency import delays
 from backends.cim.memory import NotWritten, Registers, Steps
 from backends.cim.plan import together
 from backends.cim.programming import program
@@ -73,6 +74,8 @@ def execute(run: Run) -> None:
     sections = cores(run.program)
     trees = {number: decode(section) for number, section in sections.items()}
     carried = any(carries(tree, run.program.data) for tree in trees.values())
+    scale = 0.0 if run.ideal else run.devices.latency_scale
+    late = delays(run.program, run.arch, scale) if scale else None
     for number in sections:
         run.cores[number] = Core(
             number,
@@ -86,6 +89,7 @@ def execute(run: Run) -> None:
             {},
             run.settings.strict,
             run.sample,
+            late,
         )
     _set_up(run)
     if run.settings.taps:

@@ -52,7 +52,7 @@ def rounds(item: Item, steps: int) -> int:
 def schedule(program: Program, arch: Architecture, steps: int) -> Schedule:
     """Time of one sample of `steps` steps."""
     trees = {number: decode(section) for number, section in cores(program).items()}
-    interval = _intervals(trees, arch, program.data)
+    interval = intervals(trees, arch, program.data)
     sends = (item for tree in trees.values() for item in walk(tree) if item.code.mnemonic == "send")
     model = _Model(arch, program.data, steps, interval, frozenset(item.integer("channel") for item in sends))
     running = {number: model.run(number, tree) for number, tree in trees.items()}
@@ -109,8 +109,8 @@ class _Model:
         self.now[core] += round(more * item.integer("stride") * self.interval[core, item.index])
 
 
-def _intervals(trees: Mapping[int, tuple[Item, ...]], arch: Architecture, data: Data) -> dict[LoopId, float]:
-    """Cycles from one step to the next of every loop: the busiest of the loops that exchange messages."""
+def intervals(trees: Mapping[int, tuple[Item, ...]], arch: Architecture, data: Data) -> dict[LoopId, float]:
+    """Cycles between steps of every loop, by core and index: the busiest of those that exchange messages."""
     busy: dict[LoopId, float] = {}
     ends: dict[int, list[LoopId]] = defaultdict(list)
     graph: Any = nx.Graph()

@@ -53,14 +53,54 @@ def _preset(core: Core, code: Item) -> None:
 
 
 def _read(core: Core, code: Item) -> None:
-    x = bank(core, code.text("bank"), code.integer("node"), code.integer("words"))
+    node, words = code.integer("node"), code.integer("words")
+    x = bank(core, code.text("bank"), node, words)
+    if core.delays is not None and code.text("bank") == "volatile":
+        x = x * _left(core, code, _rates_of(core, node, words))
     core.write(code.integer("dst"), x[:, None].copy())
+
+
+def _left(core: Core, code: Item, rates: Array) -> Array:
+    """(words,) what is left of a state when it is read."""
+    held = 0.0 if core.delays is None else core.delays.held.get((core.number, code.index), 0.0)
+    return np.asarray(np.exp(rates * held))
+
+
+def _rates_of(core: Core, node: int, words: int) -> Array:
+    """(words,) decay exponents of nodes as they were charged; 0 where they never were."""
+    found = np.zeros(node + words)
+    for first, rates in core.rates.items():
+        part = found[first : first + len(rates)]
+        part[:] = rates[: len(part)]
+    return found[node:]
+
+
+def _between_charges(core: Core, code: Item, dt: Array) -> Array:
+    """(batch or 1, steps or 1, 1) time that passes between charges, for events that come `dt` after each other."""
+    if core.delays is None:
+        return dt
+    busy, held = core.delays.busy[core.number, code.index], core.waits.get(code.index)
+    if held is None:
+        held = np.full(core.batch, -np.inf)  # nothing is before the first event
+    elif not held.any() and dt.min() >= busy:
+        return dt
+    dt = core.full(dt)
+    passed, waited = np.empty(dt.shape), 0
+    for k in range(dt.shape[1]):
+        wait = np.maximum(0.0, held + busy - dt[:, k, 0])
+        passed[:, k, 0] = dt[:, k, 0] + (wait - np.maximum(held, 0.0))
+        waited += int(np.count_nonzero(wait))
+        held = wait
+    core.waits[code.index] = held
+    core.tally(code.loc, "events that waited for a busy core", waited)
+    return passed
 
 
 def _charge(core: Core, code: Item) -> None:
     words, window = code.integer("words"), code.real("window")
     x = bank(core, "volatile", code.integer("node"), words)
-    exponent = _rates(core, code) * elapsed(core, code)
+    rates = core.rates[code.integer("node")] = _rates(core, code)
+    exponent = rates * _between_charges(core, code, elapsed(core, code))
     sigma = 0.0 if core.ideal else core.devices.cycle_sigma
     if sigma:
         key = key_of(core.seed, "cycle", core.number, code.index)
@@ -69,7 +109,7 @@ def _charge(core: Core, code: Item) -> None:
     decay = np.exp(np.minimum(exponent, 0.0))
     saturation = 0.0 if core.ideal else core.devices.write_saturation
     if core.ideal or not (window or saturation):
-        core.write(code.integer("dst"), advance(x, decay, drive, code.flag("before")))
+        _write_read(core, code, advance(x, decay, drive, code.flag("before")), rates)
         return
     minus = bank(core, MINUS, code.integer("node"), words)
     if saturation and not window:
@@ -86,6 +126,13 @@ def _charge(core: Core, code: Item) -> None:
             "calibrate on inputs like these, or run without --strict: they are counted then",
         )
     core.tally(code.loc, "states outside their window", outside)
+    _write_read(core, code, y, rates)
+
+
+def _write_read(core: Core, code: Item, y: Array, rates: Array) -> None:
+    """What a charge reads; with `before` it does so ahead of the pulse."""
+    if core.delays is not None and not code.flag("before"):
+        y *= _left(core, code, rates)
     core.write(code.integer("dst"), y)
 
 

@@ -114,18 +114,27 @@ def states(
     spread: Callable[[int, int], float],
     write_law: float,
     window: float,
+    busy: float = 0.0,
+    held: float = 0.0,
 ) -> list[list[float]]:
-    """Volatile pairs, event by event: (events, nodes). `spread` (event, node) multiplies a decay's exponent."""
+    """Volatile pairs, event by event: (events, nodes). `spread` (event, node) multiplies a decay's exponent. The core
+    is `busy` for so long with an event and takes the next one then; `held` passes from a pulse to its read."""
     nodes = [[0.0, 0.0] for _ in rates]
     out = []
+    now, free, pulsed = 0.0, -math.inf, 0.0
     for k, (event, gap) in enumerate(zip(u, dt, strict=True)):
+        now += gap
+        taken = max(now, free)
+        passed = taken - pulsed
+        pulsed, free = taken, taken + busy
         row = []
         for n, pair in enumerate(nodes):
-            kept = math.exp(min(rates[n] * gap * spread(k, n), 0.0))
+            kept = math.exp(min(rates[n] * passed * spread(k, n), 0.0))
+            read = math.exp(rates[n] * held)
             for side, sign in enumerate((1, -1)):
                 g = pair[side] * kept
                 g += max(sign * event[n], 0.0) * (1 - write_law * g / window if write_law else 1.0)
                 pair[side] = min(g, window) if write_law else g
-            row.append(pair[0] - pair[1])
+            row.append(pair[0] * read - pair[1] * read)
         out.append(row)
     return out

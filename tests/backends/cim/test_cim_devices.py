@@ -178,7 +178,10 @@ def test_clipping_is_counted() -> None:
 
 def test_decays_spread_as_they_should() -> None:
     sigma, n = 0.05, 4000
-    arch = changed(volatile={"per_core": n}, devices={"product_bits": 0.0, "decay_sigma": sigma, "converters": False})
+    arch = changed(
+        volatile={"per_core": n},
+        devices={"product_bits": 0.0, "decay_sigma": sigma, "converters": False, "latency_scale": 0.0},
+    )
     text = f"""
 .section core0
     loop rT, done

@@ -32,7 +32,8 @@ ENCODINGS = [
 
 def chip(devices: dict[str, Any], **box: Any) -> Any:
     return changed(
-        crossbar={"rows": 16, "cols": 64, **box}, devices={"decay_sigma": 0.0, "product_bits": 0.0, **devices}
+        crossbar={"rows": 16, "cols": 64, **box},
+        devices={"decay_sigma": 0.0, "product_bits": 0.0, "latency_scale": 0.0, **devices},
     )
 
 
@@ -197,6 +198,9 @@ done:
 """
 
 
+CLEAN = {"converters": False, "decay_sigma": 0.0, "product_bits": 0.0}
+
+
 def state_program(**devices: Any) -> Any:
     arch = chip({"converters": False, **devices})
     rates = -1.0 / np.array([2.0, 5.0, 9.0, 30.0])
@@ -218,6 +222,48 @@ def test_states_event_by_event(law: float, block: int | None) -> None:
     for b in range(3):
         want = slow.states(u[b, :, :4].tolist(), u[b, :, 4].tolist(), rates.tolist(), lambda k, n: 1.0, law, 3.0)
         assert np.allclose(got[b], want, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("law", [0.0, 1.0])
+@pytest.mark.parametrize("block", [None, 1, 7])
+def test_states_decay_while_events_wait(law: float, block: int | None) -> None:
+    """A clock so slow that events come faster than the core takes them: it is busy for `S` with each, in absolute time
+    here, in waiting times there."""
+    timed = changed(devices={**CLEAN, "write_saturation": law, "latency_scale": 1.0}, vector={"clock_hertz": 3e4})
+    rates = -1.0 / np.array([2.0, 5.0, 9.0, 30.0])
+    code = program(STATES, timed, "u:stream:5:0", "x:stream:4:1", r=rates)
+    u = events(np.random.default_rng(4), 3, 60)
+    u[0, :5, 4], u[1, 7:9, 4] = 0.0, 40.0
+    result = run(code, u=u, block=block)
+    cycles = 1e3 / 3e4  # ms, which the model counts in
+    lanes = -(-4 // timed.vector.lanes)
+    charged = timed.volatile.charge_cycles + timed.volatile.read_cycles + lanes
+    busy = (1 + charged + -(-4 // timed.mesh.words_per_flit)) * cycles  # recv, charge, emit
+    assert result.stats.notes["event_interval_seconds"] == pytest.approx(busy * 1e-3)
+    for b in range(3):
+        parts = u[b, :, :4].tolist(), u[b, :, 4].tolist(), rates.tolist(), lambda k, n: 1.0, law, 3.0
+        want = slow.states(*parts, busy=busy, held=charged * cycles)
+        assert np.allclose(result.outputs["x"][b], want, rtol=1e-10, atol=1e-12)
+        assert not np.allclose(result.outputs["x"][b], slow.states(*parts), rtol=1e-3)
+    waited = sum(result.stats.notes["events that waited for a busy core"].values())
+    assert 0 < waited < u[..., 4].size
+    again = run(code, u=u, noise="quantized{converters=false,levels=false}")
+    assert "events that waited for a busy core" not in again.stats.notes
+
+
+def test_a_state_decays_until_it_is_read() -> None:
+    """After the loop, too: from the last pulse to the `read`."""
+    timed = changed(devices={**CLEAN, "latency_scale": 1.0}, vector={"clock_hertz": 1e4})
+    text = STATES.replace(
+        "    halt", "    read v[9], words=4, node=0, volatile\n    emit v[9], words=4, channel=2\n    halt"
+    )
+    rates = -1.0 / np.array([2.0, 5.0, 9.0, 30.0])
+    code = program(text, timed, "u:stream:5:0", "x:stream:4:1 last:sequence:4:2", r=rates)
+    u = events(np.random.default_rng(4), 2, 9)
+    got = run(code, u=u).outputs
+    emitted, read = -(-4 // timed.mesh.words_per_flit), -(-4 // timed.vector.lanes)
+    later = np.exp(rates * (emitted + read) * 1e3 / 1e4)  # since the charge was read
+    assert np.allclose(got["last"], got["x"][:, -1] * later, rtol=1e-12)
 
 
 def test_saturation_bounds_the_states() -> None:
