@@ -69,13 +69,15 @@ class Raw:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tick:
-    """An integer that follows the number k of the step: scale k + offset."""
+    """What is known at every trip of a Loop and changes from trip to trip: `values` (trips, ...)."""
 
-    scale: int
-    offset: int
-    shape: tuple[int, ...]
+    values: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)

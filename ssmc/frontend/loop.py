@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.evaluate import body_of
-from ssmc.frontend.flow import Flow, Known, Pieces, Refused, Tick, Tracked, Unsupported, is_stream
+from ssmc.frontend.evaluate import body_of, evaluate
+from ssmc.frontend.flow import Flow, Known, Pieces, Refused, Tracked, Unsupported, is_stream, wrap
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.stacking import sequence_of
+from ssmc.frontend.ticks import tick_of
 from ssmc.frontend.translator import Samples, Translator
 from ssmc.ir.graph import Value
+from ssmc.ir.op import Array
 from ssmc.ir.ops.onnx_op import region
+
+LAYOUT = frozenset(["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"])
+LONGEST = 1 << 20  # trips of a loop whose end is found by counting
 
 
 @dataclass(frozen=True, eq=False)
 class _Carried:
-    """One carried value and what it is: 'same', 'tick', 'pieces', 'buffer' or 'state'."""
+    """One carried value and what it is: 'same', 'counted', 'pieces', 'buffer' or 'state'."""
 
     kind: str
     current: Value
@@ -30,71 +36,130 @@ class _Carried:
     piece: Value | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class _Count:
+    """How often a loop runs, and the carried values that follow from that: `tables[value]` (trips + 1, ...)."""
+
+    trips: int
+    tables: dict[Value, Array]
+
+
 def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A Loop whose trips are the steps of the sequences that it picks from. Raises Unsupported for any other."""
     captured = int(call.op["captured"])
     own, outer = list(items[: len(items) - captured]), list(items[len(items) - captured :])
-    if not isinstance(own[0], Known):
-        raise Unsupported(
-            "the number of its trips depends on the data" if own[0] is not None else "its end depends on the data"
-        )
-    length = int(np.asarray(own[0].array).reshape(-1)[0])
+    if own[0] is not None and not isinstance(own[0], Known):
+        raise Unsupported("the number of its trips depends on the data")
     body = body_of(region(call.op, "body"))
     names, outputs = list(body.inputs.values()), list(body.outputs.values())
-    carried = [
-        _classify(body, current, following, initial)
-        for current, following, initial in zip(names[2 : len(own)], outputs[1 : len(own) - 1], own[2:], strict=True)
-    ]
-    points = _points(translator, call, body, length)
+    states = list(zip(names[2 : len(own)], outputs[1 : len(own) - 1], own[2:], strict=True))
+    given = {v: item for v, item in zip(names[len(own) :], outer, strict=True) if isinstance(item, Known)}
+    given |= {now: first for now, following, first in states if _is_same(body, now, following, first)}
+    count = _count(body, own, states, {v: item.stored for v, item in given.items()})
+    carried = [_classify(body, *state, count) for state in states]
+    points = _points(translator, call, body, count)
     inner = Translator(body, translator.builder, Samples(body, points), translator.findings, in_step=True)
-    inner.env[names[0]], inner.env[names[1]] = Tick(1, 0, ()), Known(np.asarray(True))
+    inner.env[names[0]], inner.env[names[1]] = tick_of(np.arange(count.trips)), Known(np.asarray(True))
     inner.env.update(zip(names[len(own) :], outer, strict=True))
     for item in carried:
         if item.kind == "same":
             inner.env[item.current] = item.initial
-        elif item.kind == "tick":
-            inner.env[item.current] = _counter(body, item)
-        elif item.kind in ("pieces", "buffer"):
-            inner.env[item.current] = Known(np.zeros(())) if item.kind == "buffer" else Known([])
-    if not isinstance(inner.demand([outputs[0]])[0], Known):
-        raise Unsupported("its end depends on the data")
+        elif item.kind == "counted":
+            inner.env[item.current] = tick_of(count.tables[item.current][:-1])
+        elif item.kind == "buffer":
+            inner.env[item.current] = Known(np.zeros(np.shape(points[0][item.current])))
+        elif item.kind == "pieces":
+            inner.env[item.current] = Known([])
     like = _stream_in(translator, own, outer)
     if like is None:
         raise Unsupported("nothing that it reads is a sequence of steps")
-    states = [State(str(k), c.current, c.following, c.initial) for k, c in enumerate(carried) if c.kind == "state"]
-    last = lift_states(inner, states, "Loop", like)
+    lifted = [State(str(k), c.current, c.following, c.initial) for k, c in enumerate(carried) if c.kind == "state"]
+    last = lift_states(inner, lifted, "Loop", like)
     found: list[Tracked] = []
     for k, value in enumerate(carried):
-        found.append(_final(inner, value, last.get(str(k)), like, length))
+        found.append(_final(inner, value, last.get(str(k)), like, count))
     for stacked in inner.demand(outputs[len(own) - 1 :]):
-        found.append(sequence_of(translator.builder, stacked, like, 0, False, length))
+        found.append(sequence_of(translator.builder, stacked, like, 0, False, count.trips))
     return found
 
 
-def _classify(body: Listing, current: Value, following: Value, initial: Any) -> _Carried:
+def _is_same(body: Listing, current: Value, following: Value, initial: Any) -> bool:
+    """Is this a known value that is only carried along?"""
+    call = body.producer.get(following)
+    handed = call is not None and call.kind == "Identity" and call.operands[0] == current
+    return isinstance(initial, Known) and (following == current or handed)
+
+
+def _count(
+    body: Listing, own: Sequence[Any], states: Sequence[tuple[Value, Value, Any]], given: Mapping[Value, Any]
+) -> _Count:
+    """Run what decides the end of the loop: counters, and the condition."""
+    names, outputs = list(body.inputs.values()), list(body.outputs.values())
+    counted = {
+        now: (following, first.stored)
+        for now, following, first in states
+        if isinstance(first, Known)
+        and not isinstance(first.stored, list)
+        and np.asarray(first.stored).dtype.kind in "iub"
+    }
+    while loose := [
+        now for now, (following, _) in counted.items() if not _follows(body, following, {*names[:2], *counted, *given})
+    ]:
+        for now in loose:
+            counted.pop(now)
+    if not _follows(body, outputs[0], {*names[:2], *counted, *given}):
+        raise Unsupported("its end depends on the data")
+    limit = LONGEST if own[0] is None else min(int(np.asarray(own[0].array).reshape(-1)[0]), LONGEST)
+    going = len(own) < 2 or own[1] is None or (isinstance(own[1], Known) and bool(np.all(own[1].array)))
+    wanted = [outputs[0], *(following for following, _ in counted.values())]
+    rows = [[np.asarray(first) for _, first in counted.values()]]
+    trips = 0
+    if going and not counted and not body.needed([outputs[0]], {names[1], *given}):
+        trips, going = limit, False  # it never ends by itself
+    while going and trips < limit:
+        feed = {**given, names[0]: np.asarray(trips), names[1]: np.asarray(True)}
+        found = evaluate(body, {**feed, **dict(zip(counted, rows[-1], strict=True))}, wanted)
+        rows.append([np.asarray(found[v]) for v in wanted[1:]])
+        going = bool(np.all(found[outputs[0]]))
+        trips += 1
+    if not 0 < trips < LONGEST:
+        raise Unsupported("its end cannot be found" if trips else "it makes no trip")
+    return _Count(trips, {now: np.stack([row[k] for row in rows]) for k, now in enumerate(counted)})
+
+
+def _follows(body: Listing, value: Value, known: Collection[Value]) -> bool:
+    """Does the value depend on these alone?"""
+    made = {v for call in body.needed([value], known) for v in call.results}
+    read = {v for call in body.needed([value], known) for v in call.operands if v is not None} | {value}
+    return all(v in made or v in known or v in body.constants for v in read)
+
+
+def _classify(body: Listing, current: Value, following: Value, initial: Any, count: _Count) -> _Carried:
     if following == current:
         return _Carried("same", current, following, initial)
-    call = body.producer.get(following)
-    if call is not None and call.operands and call.operands[0] == current:
-        if call.kind == "SequenceInsert" and len(call.operands) == 2:
-            return _Carried("pieces", current, following, initial, call.operands[1])
-        if call.kind in ("ScatterND", "ScatterElements"):
-            return _Carried("buffer", current, following, initial, call.operands[2])
+    if current in count.tables:
+        return _Carried("counted", current, following, initial)
+    call = _behind_layout(body, following)
     if call is not None and call.kind == "Identity" and call.operands[0] == current:
         return _Carried("same", current, following, initial)
-    if isinstance(initial, Known) and np.asarray(initial.array).dtype.kind in "iu" and np.size(initial.array) == 1:
-        return _Carried("tick", current, following, initial)
+    if call is not None and call.operands and call.operands[0] is not None:
+        if call.kind == "SequenceInsert" and len(call.operands) == 2 and call.operands[0] == current:
+            return _Carried("pieces", current, following, initial, call.operands[1])
+        source = call.operands[0]
+        while source != current and (before := body.producer.get(source)) is not None and before.kind in LAYOUT:
+            assert before.operands[0] is not None
+            source = before.operands[0]
+        if call.kind in ("ScatterND", "ScatterElements") and source == current:
+            return _Carried("buffer", current, following, initial, call.operands[2])
     return _Carried("state", current, following, initial)
 
 
-def _counter(body: Listing, item: _Carried) -> Tracked:
-    """An integer that grows by a constant each trip."""
-    call = body.producer.get(item.following)
-    constants = [body.constants[v] for v in call.operands if v in body.constants] if call is not None else []
-    if call is None or call.kind != "Add" or item.current not in call.operands or len(constants) != 1:
-        raise Unsupported("it carries an integer that is no counter")
-    start = np.asarray(item.initial.array)
-    return Tick(int(constants[0].reshape(-1)[0]), int(start.reshape(-1)[0]), start.shape)
+def _behind_layout(body: Listing, value: Value) -> Call | None:
+    """The node that makes a value, before it was only laid out in another way."""
+    call = body.producer.get(value)
+    while call is not None and call.kind in LAYOUT and call.operands[0] in body.producer:
+        call = body.producer[call.operands[0]]
+    return call
 
 
 def _stream_in(translator: Translator, own: Sequence[Any], outer: Sequence[Any]) -> Value | None:
@@ -104,44 +169,74 @@ def _stream_in(translator: Translator, own: Sequence[Any], outer: Sequence[Any])
     return None
 
 
-def _final(inner: Translator, item: _Carried, last: Tracked | None, like: Value, length: int) -> Tracked:
+def _final(inner: Translator, item: _Carried, last: Tracked | None, like: Value, count: _Count) -> Tracked:
     """What a carried value is after the loop."""
     if item.kind == "state":
         return last or Refused()
     if item.kind == "same":
         return item.initial  # type: ignore[no-any-return]
-    if item.kind == "tick":
-        tick = _counter(inner.listing, item)
-        assert isinstance(tick, Tick)
-        return Known(np.full(tick.shape, tick.scale * length + tick.offset))
+    if item.kind == "counted":
+        return Known(count.tables[item.current][-1])
+    if item.kind == "buffer":
+        return _buffer(inner, item, like, count.trips)
     assert item.piece is not None
     piece = inner.demand([item.piece])[0]
-    if item.kind == "pieces":
-        return Pieces(piece, like, length) if isinstance(piece, Flow | Known) else piece
-    return _buffer(inner, item, piece, like, length)
+    return Pieces(piece, like, count.trips) if isinstance(piece, Flow | Known) else piece
 
 
-def _buffer(inner: Translator, item: _Carried, piece: Tracked, like: Value, length: int) -> Tracked:
+def _buffer(inner: Translator, item: _Carried, like: Value, length: int) -> Tracked:
     """A tensor into which every trip writes its step."""
-    if not isinstance(piece, Flow):
-        return piece
-    axis = _written_axis(inner, item, length)
-    shape = tuple(np.shape(inner.samples.at(0, [item.current])[item.current]))
-    step = reshaped(inner, piece, (*shape[:axis], *shape[axis + 1 :]))
-    return sequence_of(inner.builder, step, like, axis, False, length)
+    axis, backward = _written_axis(inner, item, length)
+    written = []
+    for point, values in enumerate(inner.samples.points):
+        step = int(values[next(iter(inner.listing.inputs.values()))])
+        after = inner.samples.at(point, [item.following])[item.following]
+        written.append(np.take(np.asarray(after), length - 1 - step if backward else step, axis=axis))
+    piece, order = _piece(inner, item, written)
+    found = inner.demand([piece])[0]
+    if not isinstance(found, Flow):
+        return found
+    shape = written[0].shape
+    kept = [i for i, size in enumerate(found.shape) if size != 1]
+    wide = iter(kept[i] for i in order)
+    axes = "".join(found.axes[next(wide)] if size != 1 else "f" for size in shape)
+    if "b" in found.axes and "b" not in axes:  # a batch of one
+        axes = axes.replace("f", "b", 1)
+    features = [i for i in kept if found.axes[i] == "f"]
+    value = inner.builder.reshape(found.value, tuple(found.shape[i] for i in features))
+    value = inner.builder.transpose(value, [features.index(kept[i]) for i in order if kept[i] in features])
+    value = inner.builder.reshape(value, tuple(d for d, a in zip(shape, axes, strict=True) if a == "f"))
+    return sequence_of(inner.builder, wrap(value, axes, shape), like, axis, backward, length)
 
 
-def _written_axis(inner: Translator, item: _Carried, length: int) -> int:
-    """The axis along which the buffer changes at the number of the step, and nowhere else."""
-    candidates: set[int] | None = None
+def _piece(inner: Translator, item: _Carried, written: Sequence[Array]) -> tuple[Value, tuple[int, ...]]:
+    """The value that is written, before it was laid out for that, and the order in which its axes are."""
+    value: Value | None = item.piece
+    chain = []
+    while value is not None:
+        chain.append(value)
+        call = inner.listing.producer.get(value)
+        value = call.operands[0] if call is not None and call.kind in (*LAYOUT, "Expand") else None
+    for value in reversed(chain):
+        arrays = [np.squeeze(inner.samples.at(k, [value])[value]) for k in range(len(written))]
+        for order in permutations(range(arrays[0].ndim)):
+            if all(np.array_equal(a.transpose(order), np.squeeze(w)) for a, w in zip(arrays, written, strict=True)):
+                return value, order
+    raise Unsupported("what it writes at every step is not understood")
+
+
+def _written_axis(inner: Translator, item: _Carried, length: int) -> tuple[int, bool]:
+    """The axis along which the buffer changes at the number of the step and nowhere else; is it counted backward?"""
+    candidates: set[tuple[int, bool]] | None = None
     for point, values in enumerate(inner.samples.points):
         before, after = (np.asarray(inner.samples.at(point, [v])[v]) for v in (item.current, item.following))
         step = int(values[next(iter(inner.listing.inputs.values()))])
         changed = before != after
         here = {
-            axis
+            (axis, backward)
             for axis, size in enumerate(before.shape)
-            if size == length and not np.delete(changed, step, axis=axis).any() and changed.any()
+            for backward, place in ((False, step), (True, length - 1 - step))
+            if size == length and not np.delete(changed, place, axis=axis).any() and changed.any()
         }
         candidates = here if candidates is None else candidates & here
     if not candidates:
@@ -149,22 +244,24 @@ def _written_axis(inner: Translator, item: _Carried, length: int) -> int:
     return min(candidates)
 
 
-def _points(translator: Translator, call: Call, body: Listing, length: int) -> list[dict[Value, Any]]:
+def _points(translator: Translator, call: Call, body: Listing, count: _Count) -> list[dict[Value, Any]]:
     """Sample points: the first and a later trip, what is carried drawn at random."""
     rng = np.random.default_rng(0)
     captured = int(call.op["captured"])
+    names = list(body.inputs.values())
     points = []
     for outer in range(len(translator.samples.points)):
         values = [v for v in call.operands if v is not None]
         arrays = translator.samples.at(outer, values)
         given = [None if v is None else arrays[v] for v in call.operands]
-        for step in {0, length // 2}:
+        for step in {0, count.trips // 2}:
             carried = [
                 rng.standard_normal(np.shape(a)) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
                 for a in given[2 : len(given) - captured]
             ]
             own = [np.asarray(step, np.int64), np.asarray(True), *carried, *given[len(given) - captured :]]
-            points.append(dict(zip(body.inputs.values(), own, strict=True)))
+            points.append(dict(zip(names, own, strict=True)))
+            points[-1].update({now: table[step] for now, table in count.tables.items()})
     return points
 
 

@@ -55,6 +55,7 @@ STEPWISE = frozenset(
         "Dropout",
         "ReduceSum",
         "ReduceMean",
+        "ReduceMax",
         "Exp",
         "Log",
         "Reciprocal",
@@ -287,7 +288,8 @@ def region_of(
         if found:
             calls, entries, known = _inside(translator, value, found | opened)
             rounding = float(np.finfo(np.float32).eps)
-    if entries is not None and len({_length(translator, v) for v in entries}) > 1:
+    lengths = {_length(translator, v) for v in entries or ()}
+    if entries is not None and (len(lengths) > 1 or lengths == {1}):
         calls, entries, known = _inside(translator, value, _cut_streams(translator, entries))
     if not entries:
         return "an operand could not be translated"
@@ -348,13 +350,13 @@ def _length(translator: Translator, value: Value) -> int | None:
 
 def _cut_streams(translator: Translator, entries: Sequence[Value]) -> set[Value]:
     """Entries that are single steps, or every n-th step, of a longer stream, and what lies between them and it."""
-    longest = max(_length(translator, v) or 0 for v in entries)
+    longest = max(2, *(_length(translator, v) or 0 for v in entries))
     opened: set[Value] = set()
     waiting = list(entries)
     while waiting:
         value = waiting.pop()
         call = translator.listing.producer.get(value)
-        if call is None or value in opened or _length(translator, value) == longest:
+        if call is None or value in opened or (_length(translator, value) or 0) >= longest:
             continue
         opened.add(value)
         waiting += [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Flow)]

@@ -227,6 +227,7 @@ RAW_OPS = frozenset(
         "Dropout",
         "ReduceSum",
         "ReduceMean",
+        "ReduceMax",
         "CumSum",
         "CumProd",
         "Where",

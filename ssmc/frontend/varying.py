@@ -28,9 +28,18 @@ from ssmc.frontend.lti import target_axes
 from ssmc.frontend.regions import Region
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.translator import Translator
+from ssmc.frontend.viewpoints import (
+    TOLERANCE,
+    feature_sizes,
+    is_same,
+    mirrored,
+    narrowed,
+    out_of_logs,
+    shapes_of,
+    with_entry,
+)
 from ssmc.ir.op import Array
 
-TOLERANCE = 1e-8
 FADED = 0.2
 MAX_INNER = 256  # indices of inner axes that are probed one by one for a constant decay
 LETTERS = "cdefghijklmnopqrsuvwxyz"  # b and t are batch and time
@@ -69,26 +78,40 @@ def explain_varying(translator: Translator, region: Region) -> Flow | None:
     lengths = {f.shape[f.axes.index("t")] for f in region.flows}
     if len(lengths) != 1 or len(region.samples) < 2:
         return None
-    for axes in target_axes(region):
-        with np.errstate(all="ignore"):
-            roles = _roles(region, axes)
-            if roles is None or not roles.written or len(roles.decay) > 1:
-                continue
-            for log in (True, False) if roles.decay else (False,):
-                form = _letters(region, roles, axes, log)
-                for constants in _constants(region, roles, form):
-                    error = _error(region, roles, form, constants)
-                    if error <= (TOLERANCE if roles.decay else max(TOLERANCE, translator.findings.tolerance)):
-                        return _emit(translator, region, roles, form, axes, constants, error)
+    with np.errstate(all="ignore"):
+        region = out_of_logs(translator.builder, region)
+        for shaped in shapes_of(translator, region):
+            for axes in target_axes(shaped):
+                narrow, kept = narrowed(translator.builder, shaped, axes)
+                found = _explained(translator, narrow, kept)
+                if found is None:
+                    found = _explained(translator, mirrored(narrow, kept), kept, backward=True)
+                if found is not None:
+                    axes = axes[: len(region.shape)]
+                    value = translator.builder.reshape(found.value, feature_sizes(region.shape, axes))
+                    assert not isinstance(value, np.ndarray)
+                    return Flow(value, axes, region.shape)
     return None
 
 
-def _with(arrays: Sequence[Array], index: int, array: Array) -> list[Array]:
-    return [array if i == index else a for i, a in enumerate(arrays)]
-
-
-def _same(a: Array, b: Array, scale: float) -> bool:
-    return bool(np.isfinite(a).all() and np.abs(a - b).max(initial=0.0) <= TOLERANCE * scale)
+def _explained(translator: Translator, region: Region, axes: str, backward: bool = False) -> Flow | None:
+    """The target with its axes read in one way; `backward`: the region was mirrored in time, but for its flows."""
+    roles = _roles(region, axes)
+    if roles is None or not roles.written or len(roles.decay) > 1:
+        return None
+    for log in (True, False) if roles.decay else (False,):
+        form = _letters(region, roles, axes, log)
+        for constants in _constants(region, roles, form):
+            error = _error(region, roles, form, constants)
+            if error > (TOLERANCE if roles.decay else max(TOLERANCE, translator.findings.tolerance)):
+                continue
+            if not backward:
+                return _emit(translator, region, roles, form, axes, constants, error)
+            turn = translator.builder.reverse
+            region = replace(region, flows=tuple(replace(f, value=turn(f.value)) for f in region.flows))
+            found = _emit(translator, region, roles, form, axes, constants, error)
+            return replace(found, value=turn(found.value))
+    return None
 
 
 def _roles(region: Region, axes: str) -> _Roles | None:
@@ -106,8 +129,8 @@ def _roles(region: Region, axes: str) -> _Roles | None:
     for i, array in enumerate(base):
         if i in added:
             continue
-        doubled = region.run(_with(base, i, 2 * array))
-        if not _same(doubled, 2 * core, scale):
+        doubled = region.run(with_entry(base, i, 2 * array))
+        if not is_same(doubled, 2 * core, scale):
             decay.append(i)
             continue
         flow = region.flows[i]
@@ -115,7 +138,7 @@ def _roles(region: Region, axes: str) -> _Roles | None:
         moved = array.copy()
         chosen = tuple(slice(step, step + 1) if a == "t" else slice(None) for a in flow.axes)
         moved[chosen] = second[i][chosen]
-        change = np.abs(region.run(_with(base, i, moved)) - core)
+        change = np.abs(region.run(with_entry(base, i, moved)) - core)
         later = np.delete(change, step, axis=axes.index("t")).max(initial=0.0)
         (written if later > 1e-12 * scale else read).append(i)
     return _Roles(tuple(read), tuple(written), tuple(decay), tuple(added))
@@ -123,9 +146,9 @@ def _roles(region: Region, axes: str) -> _Roles | None:
 
 def _is_added(region: Region, arrays: Sequence[Array], i: int, whole: Array, scale: float) -> bool:
     """Does this entry stand alone in the result, as a term of its own?"""
-    without = region.run(_with(arrays, i, np.zeros_like(arrays[i])))
+    without = region.run(with_entry(arrays, i, np.zeros_like(arrays[i])))
     alone = region.run([a if j == i else np.zeros_like(a) for j, a in enumerate(arrays)])
-    return bool(np.any(alone)) and _same(without + alone, whole, scale)
+    return bool(np.any(alone)) and is_same(without + alone, whole, scale)
 
 
 def _letters(region: Region, roles: _Roles, axes: str, log: bool) -> _Form:
@@ -162,7 +185,7 @@ def _tied(
     moved = base[entry].copy()
     chosen = tuple(slice(0, 1) if k == axis else slice(None) for k in range(moved.ndim))
     moved[chosen] = region.samples[1][entry][chosen] if np.any(base[entry]) else 0.0
-    change = np.abs(region.run(_with(base, entry, moved)) - core)
+    change = np.abs(region.run(with_entry(base, entry, moved)) - core)
     limit = 1e-12 * max(float(np.abs(core).max(initial=0.0)), 1e-300)
     for place, letter in enumerate(result):
         fits = axes[place] == "f" and region.shape[place] == flow.shape[axis] > 1

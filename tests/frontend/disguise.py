@@ -125,45 +125,112 @@ def as_scan(system: StateSpace, layout: str = "last", backward: bool = False, ti
     return net.model([(net.op("Tanh", y), ["b", "t", system.outputs])])
 
 
-def as_loop(system: StateSpace, layout: str = "last", collect: str = "scan") -> onnx.ModelProto:
-    """`Loop` whose body picks its step from the captured sequence.
+COLLECTED = ("scan", "sequence", "buffer", "turned", "flat")
 
-    Its outputs are collected by "scan" outputs, in a "sequence", or in a "buffer" into which every trip writes.
+
+def as_loop(
+    system: StateSpace, layout: str = "last", collect: str = "scan", counted: bool = False, backward: bool = False
+) -> onnx.ModelProto:
+    """`Loop` whose body picks its step from the whole sequence, that it captures or carries along.
+
+    Its outputs are collected by "scan" outputs, in a "sequence", or in a buffer into which every trip writes: (time,
+    batch, ...) as it is ("buffer"), (batch, time, ...) "turned" for the scatter and back (torch's while_loop), "flat"
+    by an index for every number (JAX's dynamic_update_slice). `counted`: it ends when a counter that it carries says
+    so. `backward`: the last step comes first, which only buffers can undo.
     """
     net, body = Net(), Net()
     x = net.input(["b", "t", system.inputs])
-    trips = net.op("Squeeze", net.op("Shape", x, start=1, end=2))
+    length = net.op("Shape", x, start=1, end=2)
+    trips = net.const(np.int64(2**63 - 1)) if counted else net.op("Squeeze", length)
     shapes = state_shapes(system, layout, "b")
     starts = [_zeros(net, x, shape) for shape in shapes]
-    step = body.input([], TensorProto.INT64)
-    going = body.input([], TensorProto.BOOL)
+    step, going = body.input([], TensorProto.INT64), body.input([], TensorProto.BOOL)
     states = [body.input(None) for _ in shapes]
-    held = body.fresh() if collect == "sequence" else body.input(None) if collect == "buffer" else ""
-    sequence = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
-    if collect == "sequence":
-        body.inputs.append(helper.make_value_info(held, sequence))
-    u = body.op("Gather", x, step, axis=1)
-    following, y = one_step(body, system, layout, u, states)
-    on = body.op("Identity", going)
-    if collect == "sequence":
-        starts.append(net.op("SequenceEmpty"))
-        y = body.op("SequenceInsert", held, y)
-    elif collect == "buffer":
-        size = net.op(
-            "Concat", net.op("Shape", x, start=1, end=2), net.op("Shape", x, end=1), net.ints(system.outputs), axis=0
-        )
-        starts.append(net.op("ConstantOfShape", size))
-        place = body.op("Reshape", step, body.ints(1, 1))
-        y = body.op("ScatterND", held, place, body.op("Unsqueeze", y, body.ints(0)))
-    graph = body.subgraph([(on, None), *((name, None) for name in following), (y, None)], {on: TensorProto.BOOL})
-    if collect == "sequence":
-        graph.output[-1].CopyFrom(helper.make_value_info(y, sequence))
-    found = net.op("Loop", trips, net.const(np.asarray(True)), *starts, outputs=len(following) + 1, body=graph)
-    if collect == "sequence":
-        y = net.op("ConcatFromSequence", found[-1], axis=1, new_axis=1)
+    if counted:
+        starts.append(net.const(np.int64(0)))
+        step = body.input([], TensorProto.INT64)
+        on = body.op("Add", step, body.const(np.int64(1)))
+        end = body.op("Less", on, body.op("Squeeze", length))
     else:
-        y = net.op("Transpose", found[-1], perm=[1, 0, 2])
+        end = body.op("Identity", going)
+    place = step
+    if backward:
+        first = body.op("Squeeze", body.op("Sub", length, body.ints(1)))
+        place = body.op("Add", first, body.op("Mul", step, body.const(np.int64(-1))))
+    u = _step_picked(body, x, place) if collect == "flat" else body.op("Gather", x, place, axis=1)
+    following, y = one_step(body, system, layout, u, states)
+    results = [*following, on] if counted else following
+    extra = []
+    if collect == "sequence":
+        held = body.fresh()
+        body.inputs.append(helper.make_value_info(held, SEQUENCE))
+        extra.append(net.op("SequenceEmpty"))
+        y = body.op("SequenceInsert", held, y)
+    elif collect != "scan":
+        sizes = [length, net.op("Shape", x, end=1)]
+        size = net.op("Concat", *(sizes if collect == "buffer" else sizes[::-1]), net.ints(system.outputs), axis=0)
+        extra.append(net.op("ConstantOfShape", size))
+        y = WRITTEN[collect](body, body.input(None), y, place)
+    graph = body.subgraph(
+        [(end, None), *((name, None) for name in results), (y, None)],
+        {end: TensorProto.BOOL, **({on: TensorProto.INT64} if counted else {})},
+    )
+    if collect == "sequence":
+        graph.output[-1].CopyFrom(helper.make_value_info(y, SEQUENCE))
+    found = net.op("Loop", trips, net.const(np.asarray(True)), *starts, *extra, outputs=len(results) + 1, body=graph)
+    y = found[-1]
+    if collect == "sequence":
+        y = net.op("ConcatFromSequence", y, axis=1, new_axis=1)
+    elif collect in ("scan", "buffer"):
+        y = net.op("Transpose", y, perm=[1, 0, 2])
     return net.model([(net.op("Tanh", y), ["b", "t", system.outputs])])
+
+
+SEQUENCE = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+
+
+def _step_picked(body: Net, x: str, place: str) -> str:
+    """JAX's dynamic_slice: a number below zero would be counted from the end, then all three axes are sliced."""
+    size = body.op("Squeeze", body.op("Shape", x, start=1, end=2))
+    below = body.op("Less", place, body.const(np.int64(0)))
+    place = body.op("Where", below, body.op("Add", place, size), place)
+    start = body.op("Concat", body.ints(0), body.op("Unsqueeze", place, body.ints(0)), body.ints(0), axis=0)
+    ends = body.op("Concat", body.op("Shape", x, end=1), body.ints(1), body.op("Shape", x, start=2), axis=0)
+    part = body.op("Slice", x, start, body.op("Add", start, ends), body.ints(0, 1, 2))
+    return str(body.op("Squeeze", part, body.ints(1)))
+
+
+def _written(body: Net, held: str, y: str, place: str) -> str:
+    return str(
+        body.op("ScatterND", held, body.op("Reshape", place, body.ints(1, 1)), body.op("Unsqueeze", y, body.ints(0)))
+    )
+
+
+def _written_turned(body: Net, held: str, y: str, place: str) -> str:
+    index = body.op("Unsqueeze", body.op("Reshape", place, body.ints(-1)), body.ints(-1))
+    new = body.op("Transpose", body.op("Unsqueeze", y, body.ints(1)), perm=[1, 0, 2])
+    done = body.op("ScatterND", body.op("Transpose", held, perm=[1, 0, 2]), index, new)
+    return str(body.op("Transpose", done, perm=[1, 0, 2]))
+
+
+def _written_flat(body: Net, held: str, y: str, place: str) -> str:
+    """An index of three numbers for every element of the step, kept inside the buffer."""
+    new = body.op("Unsqueeze", y, body.ints(1))
+    shape, whole = body.op("Shape", new), body.op("Shape", held)
+    zero, one = body.const(np.int64(0)), body.const(np.int64(1))
+    columns = []
+    for axis in range(3):
+        size, room = (body.op("Gather", s, body.const(np.int64(axis)), axis=0) for s in (shape, whole))
+        start = place if axis == 1 else zero
+        start = body.op("Min", body.op("Max", start, zero), body.op("Sub", room, size))
+        steps = body.op("Unsqueeze", body.op("Range", zero, size, one), body.ints(*(k for k in range(3) if k != axis)))
+        index = body.op("Add", body.op("Expand", start, shape), body.op("Expand", steps, shape))
+        columns.append(body.op("Unsqueeze", index, body.ints(-1)))
+    index = body.op("Reshape", body.op("Concat", *columns, axis=-1), body.ints(-1, 3))
+    return str(body.op("ScatterND", held, index, body.op("Reshape", new, body.ints(-1))))
+
+
+WRITTEN = {"buffer": _written, "turned": _written_turned, "flat": _written_flat}
 
 
 def as_unrolled(system: StateSpace, steps: int, layout: str = "last") -> onnx.ModelProto:
@@ -286,41 +353,50 @@ def _times(net: Net, a: np.ndarray, x: list[str]) -> list[str]:
     ]
 
 
-def _tree(net: Net, a: np.ndarray, v: list[str]) -> list[str]:
+def _tree(net: Net, a: np.ndarray, v: list[str], axis: int = 1) -> list[str]:
     """All partial results of (a, v), the odd ones by recursion on pairs, the even ones from those."""
     steps = len(a)
     if steps < 2:
         return v
 
     def every_second(x: list[str], start: int, stop: int) -> list[str]:
-        return [net.op("Slice", p, net.ints(start), net.ints(stop), net.ints(1), net.ints(2)) for p in x]
+        return [net.op("Slice", p, net.ints(start), net.ints(stop), net.ints(axis), net.ints(2)) for p in x]
 
     first, second = every_second(v, 0, steps - 1), every_second(v, 1, steps)
     pairs = [net.op("Add", p, q) for p, q in zip(_times(net, a[1::2], first), second, strict=True)]
     powers = (a[1::2] * a[: steps - 1 : 2]).astype(np.complex64 if np.iscomplexobj(a) else np.float32)
-    odd = _tree(net, powers.astype(a.dtype), pairs)
-    before = odd if steps % 2 else [net.op("Slice", p, net.ints(0), net.ints(-1), net.ints(1)) for p in odd]
-    later = [net.op("Slice", p, net.ints(0), net.ints(1), net.ints(1)) for p in v]
+    odd = _tree(net, powers.astype(a.dtype), pairs, axis)
+    before = odd if steps % 2 else [net.op("Slice", p, net.ints(0), net.ints(-1), net.ints(axis)) for p in odd]
+    later = [net.op("Slice", p, net.ints(0), net.ints(1), net.ints(axis)) for p in v]
     if steps > 2:
         moved = zip(_times(net, a[2::2], before), every_second(v, 2, steps), strict=True)
-        later = [net.op("Concat", p, net.op("Add", *m), axis=1) for p, m in zip(later, moved, strict=True)]
+        later = [net.op("Concat", p, net.op("Add", *m), axis=axis) for p, m in zip(later, moved, strict=True)]
     half, found = steps // 2, []
     for even, uneven in zip(later, odd, strict=True):
-        whole = net.op("Slice", even, net.ints(0), net.ints(half), net.ints(1)) if steps % 2 else even
-        both = net.op("Concat", *(net.op("Unsqueeze", p, net.ints(2)) for p in (whole, uneven)), axis=2)
-        joined = net.op("Reshape", both, net.ints(0, 2 * half, a.shape[1]))
-        last = [net.op("Slice", even, net.ints(half), net.ints(half + 1), net.ints(1))] if steps % 2 else []
-        found.append(net.op("Concat", joined, *last, axis=1) if last else joined)
+        whole = net.op("Slice", even, net.ints(0), net.ints(half), net.ints(axis)) if steps % 2 else even
+        both = net.op("Concat", *(net.op("Unsqueeze", p, net.ints(axis + 1)) for p in (whole, uneven)), axis=axis + 1)
+        shape = [2 * half, -1] if axis == 0 else [0, 2 * half]
+        joined = net.op("Reshape", both, net.ints(*shape, a.shape[-1]))
+        last = [net.op("Slice", even, net.ints(half), net.ints(half + 1), net.ints(axis))] if steps % 2 else []
+        found.append(net.op("Concat", joined, *last, axis=axis) if last else joined)
     return found
 
 
-def as_tree_scan(system: StateSpace, steps: int) -> onnx.ModelProto:
-    """The associative scan of JAX, unrolled; every power of A is a table in the file, rounded to float32."""
+def as_tree_scan(system: StateSpace, steps: int, time_first: bool = False) -> onnx.ModelProto:
+    """The associative scan of JAX, unrolled; every power of A is a table in the file, rounded to float32.
+
+    `time_first`: over (time, batch, states), as torch's own.
+    """
     net = Net()
     x = net.input(["b", steps, system.inputs])
     a, b, c, d = matrices(system)
     v = _drive(net, x, b.astype(complex) if system.is_complex else b)
-    states = _tree(net, np.repeat(a[None], steps, axis=0), v)
+    if time_first:
+        v = [net.op("Transpose", p, perm=[1, 0, 2]) for p in v]
+        states = _tree(net, np.repeat(a[None], steps, axis=0)[:, None], v, 0)
+        states = [net.op("Transpose", p, perm=[1, 0, 2]) for p in states]
+    else:
+        states = _tree(net, np.repeat(a[None], steps, axis=0), v)
     return net.model([(net.op("Tanh", _read(net, states, x, c, d)), ["b", steps, system.outputs])])
 
 

@@ -110,10 +110,11 @@ def test_scan(system: StateSpace, layout: str, backward: bool, time_axis: int) -
 
 
 @few
-@given(systems, layouts, st.sampled_from(["scan", "sequence", "buffer"]))
-def test_loop(system: StateSpace, layout: str, collect: str) -> None:
-    model = lifted(disguise.as_loop(system, layout, collect))
-    assert model.systems[0].disguise == "Loop"
+@given(systems, layouts, st.sampled_from(disguise.COLLECTED), st.booleans(), st.booleans())
+def test_loop(system: StateSpace, layout: str, collect: str, counted: bool, backward: bool) -> None:
+    backward &= collect in disguise.WRITTEN
+    model = lifted(disguise.as_loop(system, layout, collect, counted, backward))
+    assert model.systems[0].disguise == "Loop" and model.systems[0].reverse == backward
     check_system(model, system)
 
 
@@ -139,9 +140,9 @@ def test_associative_scan(system: StateSpace) -> None:
 
 
 @settings(max_examples=3, deadline=None)
-@given(systems, st.sampled_from([STEPS - 1, STEPS]))
-def test_tree_scan(system: StateSpace, steps: int) -> None:
-    check_system(lifted(disguise.as_tree_scan(system, steps), steps), system, states=False)
+@given(systems, st.sampled_from([STEPS // 2, STEPS - 1, STEPS]), st.booleans())
+def test_tree_scan(system: StateSpace, steps: int, time_first: bool) -> None:
+    check_system(lifted(disguise.as_tree_scan(system, steps, time_first), steps), system, states=False)
 
 
 @few

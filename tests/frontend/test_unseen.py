@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
@@ -379,3 +380,21 @@ def test_a_stored_kernel_sliced_to_a_dynamic_length(tmp_path: Path, length: int)
     model = lift(net, y, ["n", "t", 2], tmp_path, (2, 20), (1, length))
     (system,) = model.systems
     assert kinds(model) == ["linear time-invariant"] and system.groups * system.states <= 2 * 8
+
+
+def test_a_number_of_the_step_inside_a_loop(tmp_path: Path) -> None:
+    """h <- a h + u / (k + 1): what the body computes from its step alone is a table along time."""
+    net, body = Net(), Net()
+    x = net.input(["n", 12, 3])
+    trips = net.op("Squeeze", net.op("Shape", x, start=1, end=2))
+    step, going = body.input([], TensorProto.INT64), body.input([], TensorProto.BOOL)
+    h = body.input(None)
+    u = body.op("Gather", x, step, axis=1)
+    count = body.op("Cast", body.op("Add", step, body.const(np.int64(1))), to=TensorProto.FLOAT)
+    new = body.op("Add", body.op("Mul", h, body.const(np.full(3, 0.8))), body.op("Div", u, count))
+    on, out = body.op("Identity", going), body.op("Identity", new)
+    graph = body.subgraph([(on, None), (new, None), (out, None)], {on: TensorProto.BOOL})
+    zeros = net.op("Mul", net.op("Gather", x, net.const(np.int64(0)), axis=1), net.const(np.zeros(())))
+    _, y = net.op("Loop", trips, net.const(np.asarray(True)), zeros, outputs=2, body=graph)
+    y = net.op("Tanh", net.op("Transpose", y, perm=[1, 0, 2]))
+    assert kinds(lift(net, y, ["n", 12, 3], tmp_path, (2, 12), (3, 12))) == ["linear time-invariant"]

@@ -1,0 +1,102 @@
+"""Regions seen in other ways: axes split or left out, time mirrored, logarithms taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from ssmc.frontend.builder import Builder
+from ssmc.frontend.regions import Region
+from ssmc.frontend.translator import Translator
+from ssmc.ir.op import Array
+
+TOLERANCE = 1e-8
+
+
+def shapes_of(translator: Translator, region: Region) -> Iterator[Region]:
+    """The region as it is, and with its last axis as the axes that a reshape made it of."""
+    yield region
+    call = translator.listing.producer.get(region.target)
+    while call is not None and call.kind in ("Slice", "Identity", "Cast") and call.operands[0] is not None:
+        call = translator.listing.producer.get(call.operands[0])
+    if call is None or call.kind != "Reshape" or call.operands[0] is None:
+        return
+    source = np.shape(translator.samples.at(0, [call.operands[0]])[call.operands[0]])
+    parts = next((source[i:] for i in range(len(source)) if prod(source[i:]) == region.shape[-1]), ())
+    if len(parts) > 1:
+        shape = (*region.shape[:-1], *parts)
+        yield replace(region, shape=shape, run=lambda arrays: region.run(arrays).reshape(shape))
+
+
+def narrowed(builder: Builder, region: Region, axes: str) -> tuple[Region, str]:
+    """The region without feature axes of size one, which nothing could tell apart, and the axes of its target."""
+    shapes = [flow.shape for flow in region.flows]
+    flows = []
+    for flow in region.flows:
+        kept = [(a, d) for a, d in zip(flow.axes, flow.shape, strict=True) if a != "f" or d > 1]
+        letters, shape = "".join(a for a, _ in kept), tuple(d for _, d in kept)
+        value = builder.reshape(flow.value, feature_sizes(shape, letters))
+        flows.append(replace(flow, value=value, axes=letters, shape=shape))  # type: ignore[arg-type]
+    left = [i for i, (a, d) in enumerate(zip(axes, region.shape, strict=True)) if a != "f" or d > 1]
+    target = tuple(region.shape[i] for i in left)
+
+    def run(arrays: Sequence[Array]) -> Array:
+        return region.run([a.reshape(s) for a, s in zip(arrays, shapes, strict=True)]).reshape(target)
+
+    samples = tuple(tuple(a.reshape(f.shape) for a, f in zip(s, flows, strict=True)) for s in region.samples)
+    narrow = replace(region, flows=tuple(flows), shape=target, run=run, samples=samples)
+    return narrow, "".join(axes[i] for i in left)
+
+
+def feature_sizes(shape: Sequence[int], axes: str) -> tuple[int, ...]:
+    """The sizes of the feature axes."""
+    return tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
+
+
+def out_of_logs(builder: Builder, region: Region) -> Region:
+    """The region as a function of e^x for every entry x in whose exponential it is linear (as in logcumsumexp)."""
+    first = region.samples[0]
+    whole = region.run(first)
+    scale = 2 * float(np.abs(whole).max(initial=0.0))
+    logs = [
+        i for i, a in enumerate(first) if is_same(region.run(with_entry(first, i, a + np.log(2))), 2 * whole, scale)
+    ]
+    if not logs or not np.any(whole):
+        return region
+
+    def run(arrays: Sequence[Array]) -> Array:
+        return region.run([np.log(a) if i in logs else a for i, a in enumerate(arrays)])
+
+    return replace(
+        region,
+        flows=tuple(
+            replace(f, value=builder.unary("exp", f.value)) if i in logs else f  # type: ignore[arg-type]
+            for i, f in enumerate(region.flows)
+        ),
+        run=run,
+        samples=tuple(tuple(np.exp(a) if i in logs else a for i, a in enumerate(s)) for s in region.samples),
+    )
+
+
+def mirrored(region: Region, axes: str) -> Region:
+    """The region with time running backward in what enters and leaves it; `flows` are left to the caller."""
+    places = [flow.axes.index("t") for flow in region.flows]
+
+    def turned(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        return tuple(np.flip(a, axis) for a, axis in zip(arrays, places, strict=True))
+
+    def run(arrays: Sequence[Array]) -> Array:
+        return np.flip(region.run(turned(arrays)), axes.index("t"))
+
+    return replace(region, run=run, samples=tuple(turned(sample) for sample in region.samples))
+
+
+def with_entry(arrays: Sequence[Array], index: int, array: Array) -> list[Array]:
+    return [array if i == index else a for i, a in enumerate(arrays)]
+
+
+def is_same(a: Array, b: Array, scale: float) -> bool:
+    return bool(np.isfinite(a).all() and np.abs(a - b).max(initial=0.0) <= TOLERANCE * scale)
