@@ -87,6 +87,9 @@ CONTROL = (
             Field("limit", Kind.IMM, 24, "Most steps in a chunk: what the scratchpad has room for.", low=1),
             Field("end", Kind.LABEL, 24, "First place after the code that is run."),
             _flag("backward", "Chunks come from the end of the sequence to its beginning."),
+            Field(
+                "multiple", Kind.IMM, 16, "Every chunk but the last one in time has a multiple of it.", default=1, low=1
+            ),
         ),
         "control",
         "Run the code up to `end` once for every chunk of the rT steps: as few as `limit` allows, of about equal n0.",
@@ -523,6 +526,40 @@ TIME = (
         ),
         "vector",
         "Every `stride` steps become one; carried is the window that the chunk's end has cut.",
+    ),
+    InstructionSpec(
+        "unfold",
+        0x59,
+        (
+            DST,
+            SRC,
+            STATE,
+            _words("Channels.", "channels", 14),
+            Field("span", Kind.IMM, 12, "Steps of a window.", low=1, unit="steps"),
+            Field("past", Kind.IMM, 12, "Steps before a window that its row holds too.", unit="steps"),
+            STEPS,
+            Field("result", Kind.REG, 4, "Register with the number of windows."),
+            REVERSE,
+        ),
+        "vector",
+        "Windows of `span` steps become rows, channel by channel, each with the `past` steps before it.",
+        "What a plain array multiplies at once (the `im2col` of convolutions). A window that the sequence's end cuts "
+        "is filled up with zeros. Carried are the last `past` steps of every channel, the oldest first; with `reverse` "
+        "what came before a window is what follows it.",
+    ),
+    InstructionSpec(
+        "fold",
+        0x5A,
+        (
+            DST,
+            SRC,
+            _words("Channels.", "channels", 14),
+            Field("span", Kind.IMM, 12, "Steps of a window.", low=1, unit="steps"),
+            STEPS,
+            Field("result", Kind.REG, 4, "Register with the number of windows."),
+        ),
+        "vector",
+        "Rows of `span` steps, channel by channel, become steps again: the inverse of `unfold`.",
     ),
     InstructionSpec(
         "spike",

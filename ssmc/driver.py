@@ -180,7 +180,7 @@ def compile_model(
         chosen = DEFAULT.sub(lambda _: own, chosen)
     given = None if calibration is None else arrays.fit(calibration, model.interface, where="calibration data")
     machine = machine_of.machine(described, ideal=ideal)
-    context = Context(machine=machine, calibration=given, seed=seed, ideal=ideal)
+    context = Context(machine=machine, calibration=given, seed=seed, ideal=ideal, steps=_own_steps(model))
     steps: list[Step] = []
     manager = PassManager(chosen, observers=(steps.append, *observers), validate=validate)
     graph = manager.run(model.graph, context)
@@ -190,6 +190,17 @@ def compile_model(
     decays, banks = tuple(context.decays), tuple(context.banks)
     made = Compilation(model, graph, described, tuple(steps), losses, notes, decays, banks)
     return Executable(program, machine_of, made)
+
+
+def _own_steps(model: Model) -> int:
+    """Steps of a sequence as the model's file gives them, 0 where they are dynamic."""
+    sizes = [
+        size
+        for port in model.interface.inputs
+        for axis, size in zip(port.axes, port.shape, strict=False)
+        if axis == "t" and isinstance(size, int)
+    ]
+    return max(sizes, default=0)
 
 
 def default_pipeline(target: str, *, arch: str | None = None, ideal: bool = False) -> tuple[Pass, ...]:

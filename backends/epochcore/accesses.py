@@ -152,6 +152,17 @@ def _downsample(ins: Instruction, held: Held) -> list[Words]:
     return [result, _at(ins, "src", words, _steps(ins)), *_carried(ins, words)]
 
 
+def _unfold(ins: Instruction, held: Held) -> list[Words]:
+    channels, span, past = (int(ins[name]) for name in ("channels", "span", "past"))
+    result = _at(ins, "dst", channels * (span + past), _steps(ins, "result"), written=True)
+    return [result, _at(ins, "src", channels, _steps(ins)), *_carried(ins, max(1, channels * past))]
+
+
+def _fold(ins: Instruction, held: Held) -> list[Words]:
+    channels = int(ins["channels"])
+    return [_result(ins, channels), _at(ins, "src", channels * int(ins["span"]), _steps(ins, "result"))]
+
+
 def _row(name: str, written: bool) -> Rule:
     return lambda ins, held: [_at(ins, name, int(ins["words"]), None, written=written)]
 
@@ -188,4 +199,6 @@ RULES: Mapping[str, Rule] = {
     "fir": _fir,
     "delay": lambda i, h: [*_same(i, h), *_carried(i, int(i["words"]) * int(i["lag"]))],
     "downsample": _downsample,
+    "unfold": _unfold,
+    "fold": _fold,
 }

@@ -55,7 +55,8 @@ class EpochCore:
             banks.append(StateBank("fri.x", native_complex=native))
         if "sel" in modes:
             banks.append(StateBank("sel", computed_decay=True, native_complex=native))
-        banks.append(StateBank("vector", computed_decay=True))
+        # with no state modes the forms of a whole system are chosen between by cost
+        banks.append(StateBank("vector", computed_decay=True, fused="fri" not in modes))
         return Machine(
             target=self.name,
             array_rows=arch.array.rows,

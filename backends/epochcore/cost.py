@@ -325,6 +325,14 @@ def _lookup(ins: Instruction, at: Context) -> Cost:
     return _dma("load", words * at.arch.memory.word_bits // 8, words, at.arch)
 
 
+def _windows(ins: Instruction, at: Context) -> Cost:
+    """A pass over the rows of the windows; a row is as long as its window and what it holds of the past."""
+    span, past = int(ins["span"]), int(ins["past"]) if ins.mnemonic == "unfold" else 0
+    rows = replace(at, steps=ceil_div(at.steps, span))
+    words = int(ins["channels"]) * (span + past)
+    return _vector(rows, words, 2 * words)
+
+
 def _once(ins: Instruction, at: Context, passes: int = 1) -> Cost:
     row = Context(at.arch, 1, at.preload, at.bytes_of)
     return _vector(row, _words(ins), 2 * _words(ins), passes)
@@ -368,5 +376,7 @@ RULES: dict[str, Rule] = {
     "fir": _fir,
     "delay": lambda i, at: _vector(at, _words(i), 2 * _words(i)),
     "downsample": lambda i, at: _vector(at, _words(i), 2 * _words(i)),
+    "unfold": _windows,
+    "fold": _windows,
     "fill": _once,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from backends.epochcore.machine import lower_rate
+from backends.epochcore.rates import lower_rate
 from backends.epochcore.regions import PASSES
 from backends.epochcore.tokens import engine_of
 from isa import Instruction, Program
@@ -118,9 +118,10 @@ def _runs(program: Program, batch: int, steps: int) -> Iterator[tuple[int, int, 
             yield sample, index, spans
 
 
-def even(steps: int, limit: int) -> int:
-    """Steps of a chunk: as few chunks as `limit` allows, all about the same."""
-    return -(-steps // -(-steps // limit)) if steps else limit
+def even(steps: int, limit: int, multiple: int = 1) -> int:
+    """Steps of a chunk: as few chunks as `limit` allows, all about the same, of whole multiples."""
+    each = -(-steps // -(-steps // limit)) if steps else limit
+    return -(-each // multiple) * multiple
 
 
 def sample_body(program: Program) -> tuple[int, int]:
@@ -142,7 +143,7 @@ def _walk(program: Program, steps: int, start: int, end: int) -> Iterator[tuple[
             return
         if ins.mnemonic == "chunks":
             stop, limit = section.labels[str(ins["end"])], int(ins["limit"])
-            limit = even(steps, limit)
+            limit = even(steps, limit, int(ins["multiple"]))
             starts = range(0, steps, limit)
             for first in reversed(starts) if ins["backward"] else starts:
                 spans = {**spans, "n0": (first, min(limit, steps - first))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,21 @@ FETCHED_AHEAD = 4
 
 @dataclass(eq=False)
 class Buffer:
-    """Words in the scratchpad: one row (`loop` None), or a row a step within one loop over time."""
+    """Words in the scratchpad: one row (`loop` None), or a row every so many steps within one loop over time."""
 
     words: int
     loop: int | None
+    every: int = 1
     offset: int = 0  # words, times the chunk's steps where it has a row a step
     address: int = 0
 
     def at(self, offset: int = 0) -> Ref:
         return Ref(self, offset)
+
+    @property
+    def width(self) -> int:
+        """Words a step."""
+        return -(-self.words // self.every)
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,15 @@ class Step:
 
 @dataclass
 class Draft:
-    """Blocks of instructions by stage (see `flow`), the constants, and where instructions come from."""
+    """Blocks of instructions by stage (see `flow`), the constants, and where instructions come from.
+
+    `multiples` are what the chunks of a loop are multiples of. A `measured` draft is for its costs: its constants are
+    all zeros, none of them shared, none of them in memory.
+    """
 
     arch: Arch
+    measured: bool = False
+    multiples: dict[int, int] = field(default_factory=dict)
     blocks: dict[int, list[Step]] = field(default_factory=lambda: {PREAMBLE: []})
     data: dict[str, Array] = field(default_factory=dict)
     locs: list[Loc] = field(default_factory=list)
@@ -81,6 +94,10 @@ class Draft:
                 self.written[ref.buffer] = step
         return step
 
+    def whole(self, stage: int, steps: int) -> None:
+        """Chunks of a loop do not cut what spans so many steps."""
+        self.multiples[stage] = lcm(self.multiples.get(stage, 1), steps)
+
     def row(self, words: int) -> Buffer:
         """One row that stays where it is for the whole program."""
         buffer = Buffer(words, None)
@@ -89,6 +106,10 @@ class Draft:
 
     def constant(self, name: str, array: Array) -> str:
         """Keep a constant under `name` (or that of an equal one of the same kind); returns the name."""
+        if self.measured:
+            name = f"{name}.{len(self.data)}"
+            self.data[name] = np.broadcast_to(np.zeros((), array.dtype), array.shape)
+            return name
         array = np.ascontiguousarray(array)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self.known:
@@ -156,7 +177,8 @@ def place(draft: Draft, rates: list[dict[str, Any]]) -> Placed:
                 fetch(step)
         builder.loc = None
         if is_loop(stage):
-            builder.emit("chunks", limit=limits[stage], end=f"end{stage // 2}", backward=is_backward(stage))
+            fields = {"backward": is_backward(stage), "multiple": draft.multiples.get(stage, 1)}
+            builder.emit("chunks", limit=limits[stage], end=f"end{stage // 2}", **fields)
             for rate in rates:
                 builder.emit("rate", **rate)
         for step in draft.blocks[stage]:
@@ -201,21 +223,21 @@ def _place_loop(draft: Draft, loop: int, resident: int) -> int:
     life |= dict.fromkeys(kept & life.keys(), (0, len(steps)))
     placed: list[tuple[int, int, Buffer]] = []
     for buffer, (first, last) in sorted(life.items(), key=lambda item: item[1]):
-        busy = sorted((b.offset, b.offset + b.words) for start, end, b in placed if start <= last and first <= end)
+        busy = sorted((b.offset, b.offset + b.width) for start, end, b in placed if start <= last and first <= end)
         offset = 0
         for low, high in busy:
-            if offset + buffer.words <= low:
+            if offset + buffer.width <= low:
                 break
             offset = max(offset, high)
         buffer.offset = offset
         placed.append((first, last, buffer))
-    width = max((b.offset + b.words for *_, b in placed), default=1)
-    bound = draft.arch.memory.scratchpad_words
-    limit = min((bound - resident) // width, MOST_STEPS)
+    width = max((b.offset + b.width for *_, b in placed), default=1)
+    bound, multiple = draft.arch.memory.scratchpad_words, draft.multiples.get(loop, 1)
+    limit = min((bound - resident) // width, MOST_STEPS) // multiple * multiple
     if limit < 1:
         raise Misfit(
-            "one step of the model in the scratchpad",
-            resident + width,
+            "one step of the model in the scratchpad" if multiple == 1 else f"{multiple} steps in the scratchpad",
+            resident + width * multiple,
             bound,
             unit="words",
             where=f"{resident} words are carried, a step takes {width}",

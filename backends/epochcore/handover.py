@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from backends.epochcore.accesses import Held, Words, accesses
 from backends.epochcore.arch import Arch
 from backends.epochcore.cost import Cost
+from backends.epochcore.rates import most_rows
 from isa import Instruction, Program
 
 Ints = NDArray[np.int64]
@@ -49,6 +50,7 @@ def conflicts(program: Program, steps: int) -> Conflicts:
     loop, limit, stop = [0] * len(code), 1, -1
     shadow = active = Held(1, 1, False)
     registers: dict[str, int] = {}
+    rates: dict[str, Instruction] = {}
     for index, ins in enumerate(code):
         if index == stop:
             limit, stop = 1, -1
@@ -56,13 +58,15 @@ def conflicts(program: Program, steps: int) -> Conflicts:
             limit, stop = max(1, min(int(ins["limit"]), steps)), labels[str(ins["end"])]
         if stop >= 0:
             loop[index] = stop
-        if ins.mnemonic == "preload":
+        if ins.mnemonic == "rate":
+            rates[str(ins["dst"])] = ins
+        elif ins.mnemonic == "preload":
             shadow = Held(int(ins["rows"]), int(ins["cols"]), bool(ins["complex"]))
         elif ins.mnemonic in PASSES:
             active = shadow
         for w in (*accesses(ins, active), *_elsewhere(ins)):
             register = -1 if w.register is None else registers.setdefault(w.register, len(registers))
-            extent = w.words if w.register is None else (limit - 1) * w.pitch + w.words
+            extent = (most_rows(w.register or "one", limit, rates) - 1) * w.pitch + w.words
             rows.append((index, w.start, w.start + extent, w.words, w.pitch, register, w.written, loop[index]))
     table = np.array(rows or [(0,) * 8], np.int64).T
     return _pairs(table, len(code), loop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from backends.epochcore.draft import Draft, place
 from backends.epochcore.flow import is_loop, plan_flow
 from backends.epochcore.lowering import Lowering, Stream
 from backends.epochcore.parameters import param_words
+from backends.epochcore.request import Form, request_of
 from backends.epochcore.residence import on_chip_steps
 from backends.epochcore.tokens import synchronised
 from isa import Port, Program
@@ -25,14 +26,17 @@ Rule = Callable[[Lowering, Node], None]
 RULES: dict[str, Rule] = {**lower_features.RULES, **lower_time.RULES, **lower_array.RULES}
 
 
-def lower(graph: Graph, arch: Arch, *, ideal: bool) -> Program:
-    """The program of a tile graph.
+def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) -> Program:
+    """The program of a tile graph. With a `forced` form it is one to be timed: its constants are zeros.
 
     Raises Misfit where the architecture is too small, UserError where an op has no rule (all of them listed) or a
     layer exceeds what an instruction can say.
     """
     _check(graph)
-    low = Lowering(graph, arch, ideal, plan_flow(graph), Draft(arch))
+    request = request_of(graph)
+    if forced is not None:
+        request = replace(request, forced=forced)
+    low = Lowering(graph, arch, ideal, plan_flow(graph), Draft(arch, forced is not None), request)
     inputs = _inputs(low)
     low.spilled = _spilled(low)
     outputs = []
@@ -49,7 +53,10 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool) -> Program:
     placed = place(low.draft, _rates(low))
     on_chip = on_chip_steps(low.draft, low.streams)
     words = {name: param_words(array, arch.memory.word_bits) for name, array in low.draft.data.items()}
-    section, moved = synchronised(placed.builder.build(), words)
+    section = placed.builder.build()
+    moved: Sequence[int] = range(len(section.code))
+    if forced is None or not arch.array.handover_steps:  # where engines hand over step by step, tokens take no time
+        section, moved = synchronised(section, words)
     used = sorted({ins.loc for ins in section.code if ins.loc is not None})
     number = {old: new for new, old in enumerate(used)}
     code = tuple(ins if ins.loc is None else replace(ins, loc=number[ins.loc]) for ins in section.code)
@@ -79,6 +86,7 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool) -> Program:
                 for step, buffer, tap in low.taps
             ],
             "lowering": low.notes,
+            "forms": {name: [a.told for a in found] for name, found in low.choices.items()},
         },
     )
 

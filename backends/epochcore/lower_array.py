@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Numbers
 from backends.epochcore.draft import Buffer, Param, Ref
 from backends.epochcore.formats import weight_integers
+from backends.epochcore.forms import choose
 from backends.epochcore.lower_features import gather, given
 from backends.epochcore.lower_time import carried
+from backends.epochcore.lower_windows import System, Windows, chunked
 from backends.epochcore.lowering import Lowering, Operand, liquid_decay
 from backends.epochcore.parameters import pack_decay, pack_element
 from ssmc.diagnostics import UserError
@@ -173,11 +175,16 @@ def ssm(low: Lowering, node: Node) -> None:
     operands = low.operands(node, low.stage(node))
     u, x0 = operands[0], operands[1] if len(operands) > 1 else None
     assert u is not None
-    mode = "tri" if op["liquid"] else "fri"
-    if mode not in low.arch.array.modes:
+    form = choose(low, node)
+    if form.name == "scan":
         _ssm_on_vectors(low, node, u, x0)
         return
     decay, (b, c) = op["decay"].array, _common(node)
+    if form.name == "chunked":
+        system = System(decay, b, c, op["d"].array, bool(op["read_before"]), bool(op["reverse"]))
+        chunked(Windows(low, node, form.span, form.mode), system, u, x0)
+        return
+    mode = "tri" if op["liquid"] else "fri"
     channels, states = decay.shape
     parts = 2 if op["decay"].is_complex else 1
     rows, cols = low.arch.cells(parts == 2)

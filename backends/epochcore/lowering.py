@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch
 from backends.epochcore.draft import PREAMBLE, Buffer, Draft, Ref, Step
 from backends.epochcore.flow import Flow, Rates, is_loop
+from backends.epochcore.request import Alternative, Request
 from isa import Loc
 from ssmc.diagnostics import UserError
 from ssmc.ir import ConstantType, Graph, Node, StreamType, Value
@@ -48,6 +49,7 @@ class Lowering:
     ideal: bool
     flow: Flow
     draft: Draft
+    request: Request
     constants: dict[Value, Array] = field(default_factory=dict)
     buffers: dict[Value, Buffer] = field(default_factory=dict)
     streams: list[Stream] = field(default_factory=list)
@@ -57,6 +59,8 @@ class Lowering:
     registers: dict[Rates, str] = field(default_factory=lambda: {(): "n0"})
     taps: list[tuple[Step, Buffer, dict[str, Any]]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, list[Alternative]] = field(default_factory=dict)
+    known_choices: dict[tuple[Any, ...], list[Alternative]] = field(default_factory=dict)
 
     # -- reading ---------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.plan import Access, Do, Loop, Plan, trap
+from backends.epochcore.rates import lower_rate
 
 Array = NDArray[Any]
 PANEL = 256
@@ -144,9 +145,3 @@ class Machine:
 
     def trap(self, what: str, why: str = "", hint: str = "") -> Exception:
         return trap(self.plan.program, self.index, what, why, hint)
-
-
-def lower_rate(ins: Any, steps: int) -> int:
-    """Steps at the lower rate after `steps` at the higher one (see the instruction `rate`)."""
-    stride, offset = int(ins["stride"]), int(ins["offset"])
-    return steps // stride if ins["windows"] else max(0, -(-(steps - offset) // stride))

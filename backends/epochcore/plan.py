@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch, parse_arch
 from backends.epochcore.parameters import param_words
 from backends.epochcore.precision import narrow_makers
+from backends.epochcore.rates import most_rows
 from isa import Instruction, Program
 from ssmc.diagnostics import UserError
 from ssmc.target import Stats
@@ -157,6 +158,7 @@ class Planner:
     narrow: frozenset[int] = frozenset()  # makers of buffers of float32
     index: int = 0
     limit: int = 0
+    multiple: int = 1
     slots: dict[tuple[int, int, str, bool, bool], Slot] = field(default_factory=dict)
     buffers: list[_Buffer] = field(default_factory=list)
     params: list[tuple[int, int, str]] = field(default_factory=list)
@@ -207,7 +209,7 @@ class Planner:
     ) -> Access:
         """Words that an instruction writes; ends other buffers there. Raises UserError outside the scratchpad."""
         pitch = words if pitch is None else pitch
-        size = pitch * (1 if steps == "one" else max(self.limit, 1))
+        size = pitch * most_rows(steps, self.limit, self.rates)
         for buffer in self.buffers:
             inside = buffer.base <= address and address - buffer.base + words <= buffer.slot.pitch
             same = steps == "one" or (buffer.slot.pitch == pitch and buffer.end - buffer.base == size)
@@ -307,7 +309,9 @@ class Planner:
         if ins.mnemonic == "chunks":
             if outer:
                 raise self.trap("stands within another loop over chunks")
-            self.limit = int(ins["limit"])
+            self.limit, self.multiple = int(ins["limit"]), int(ins["multiple"])
+            if self.limit % self.multiple:
+                raise self.trap(f"has room for {self.limit} steps, which is no multiple of {self.multiple}")
         body = tuple(self.walk(index + 1, stop))
         for _ in self.walk(index + 1, stop):
             pass

@@ -33,7 +33,21 @@ NARROW = ("float32", "complex64", "float16", "bfloat16")
 SMALL = ("bool", "int8", "uint8", "int16", "uint16")
 STATES = ("fri.x", "tri.x", "sel", "scan", "spike")
 LINEAR = (
-    *("copy", "gather", "binary", "select", "delay", "downsample", "fir", "load", "store", "pool", "average"),
+    *(
+        "copy",
+        "gather",
+        "binary",
+        "select",
+        "delay",
+        "downsample",
+        "unfold",
+        "fold",
+        "fir",
+        "load",
+        "store",
+        "pool",
+        "average",
+    ),
     *STATES,
 )
 SYSTEMS = ("fri", "tri")

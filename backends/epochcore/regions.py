@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from backends.epochcore.accesses import Held, accesses
+from backends.epochcore.rates import most_rows
 from isa import Instruction
 
 
@@ -38,10 +39,13 @@ class Walker:
     shadow: Instruction | None = None
     active: Instruction | None = None
     parameters: dict[int, int] = field(default_factory=dict)
+    rates: dict[str, Instruction] = field(default_factory=dict)
 
     def touch(self, ins: Instruction) -> Touched:
         """The regions of `ins`, the next instruction in the program's order."""
-        if ins.mnemonic == "preload":
+        if ins.mnemonic == "rate":
+            self.rates[str(ins["dst"])] = ins
+        elif ins.mnemonic == "preload":
             self.shadow = ins
         elif ins.mnemonic in PASSES and self.shadow is not None:
             self.active, self.shadow = self.shadow, None
@@ -72,7 +76,7 @@ class Walker:
         held = self.active
         shape = Held(int(held["rows"]), int(held["cols"]), bool(held["complex"])) if held else Held(1, 1, False)
         for words in accesses(ins, shape):
-            steps = 1 if words.register is None else max(self.limit, 1)
+            steps = most_rows(words.register or "one", self.limit, self.rates)
             region = Region("spad", words.start, words.start + (steps - 1) * words.pitch + words.words)
             yield region, not words.written, words.written
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import prod
+from math import lcm, prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from backends.epochcore import simulate_array, simulate_time, simulate_vector
 from backends.epochcore.machine import Machine
 from backends.epochcore.occupancy import occupancy
 from backends.epochcore.plan import Access, Plan, Rule, make_plan
+from backends.epochcore.rates import stride_of
 from backends.epochcore.timing import measure
 from isa import Port, Program
 from ssmc.diagnostics import UserError
@@ -35,6 +36,8 @@ CONTROL = ("halt", "samples", "chunks")
 BLOCK_BYTES = 1 << 19
 # Fewer steps than this are not worth a thread: functions on short arrays wait for the interpreter's lock.
 STEPS_PER_THREAD = 1 << 14
+# Windows executed at once, at least.
+WINDOWS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,14 +179,20 @@ def _is_stream(program: Program, port: Port) -> bool:
 
 
 def _block(plan: Plan, batch: int, steps: int, settings: RunSettings) -> int:
-    """Steps executed at once."""
+    """Steps executed at once, of whole windows where the program has them."""
+    whole = lcm(1, *(int(ins["multiple"]) for ins in plan.program.sections[0].code if ins.mnemonic == "chunks"))
     if settings.block is not None:
         if settings.block < 1:
             raise UserError(f"a block of {settings.block} steps is empty")
-        return max(1, min(settings.block, steps))
-    many = [slot.pitch * np.dtype(slot.dtype).itemsize for slot in plan.slots if slot.steps != "one"]
-    row = max(many, default=1) * batch
-    return max(1, min(steps, BLOCK_BYTES // row if row else 1))
+        return max(1, min(-(-settings.block // whole) * whole, steps))
+    many = [
+        slot.pitch * np.dtype(slot.dtype).itemsize // stride_of(slot.steps, plan.rates)
+        for slot in plan.slots
+        if slot.steps != "one"
+    ]
+    row = max([1, *many]) * batch
+    # matrices are multiplied in panels of rows: a few windows would leave them empty
+    return max(1, min(steps, max(BLOCK_BYTES // row, WINDOWS * whole * (whole > 1)) // whole * whole))
 
 
 def _output(program: Program, machines: list[Machine], port: Port) -> Array:

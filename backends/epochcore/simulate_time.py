@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.machine import Machine, lower_rate
+from backends.epochcore.machine import Machine
 from backends.epochcore.plan import Action, Planner, Rule
+from backends.epochcore.rates import lower_rate, stride_of
 from backends.epochcore.recurrence import Decay, order, run_float
 from backends.epochcore.rounding import finished, narrow
 from backends.epochcore.simulate_vector import dst, src
@@ -280,6 +281,62 @@ def downsample(plan: Planner, ins: Instruction) -> Action:
     return finished(plan, run, y)
 
 
+# -- windows ---------------------------------------------------------------------------------------------------
+
+
+def unfold(plan: Planner, ins: Instruction) -> Action:
+    channels, span, past = (int(ins[name]) for name in ("channels", "span", "past"))
+    carried, result = max(1, channels * past), str(ins["result"])
+    _check_windows(plan, ins)
+    x, state = src(plan, ins, channels), plan.read(int(ins["state"]), carried)
+    y = plan.write(int(ins["dst"]), channels * (span + past), steps=result)
+    plan.write(int(ins["state"]), carried)
+    reverse = bool(ins["reverse"])
+
+    def run(machine: Machine) -> None:
+        u, out, row = machine.rows(x), machine.rows(y), machine.rows(state)
+        n, windows = len(u), len(out)
+        # (steps, batch, channels) in time; with `reverse` the past follows
+        held = row[0][:, : channels * past].reshape(machine.batch, channels, past).transpose(2, 0, 1)
+        known = np.concatenate([u, held[::-1]] if reverse else [held, u])
+        target = out.reshape(windows, machine.batch, channels, span + past)
+        for w in range(windows):
+            part = known[w * span : (w + 1) * span + past].transpose(1, 2, 0)
+            target[w, ..., : part.shape[-1]] = part
+            target[w, ..., part.shape[-1] :] = 0.0
+        if past:
+            last = known[:past][::-1] if reverse else known[n:]
+            row[0] = last.transpose(1, 2, 0).reshape(machine.batch, -1)
+
+    return run
+
+
+def fold(plan: Planner, ins: Instruction) -> Action:
+    channels, span = int(ins["channels"]), int(ins["span"])
+    _check_windows(plan, ins)
+    x = plan.read(int(ins["src"]), channels * span, steps=str(ins["result"]), pitch=channels * span)
+    y = dst(plan, ins, channels)
+
+    def run(machine: Machine) -> None:
+        value, out = machine.rows(x), machine.rows(y)
+        steps = value.reshape(len(value), machine.batch, channels, span)
+        for w in range(len(value)):
+            part = out[w * span : (w + 1) * span]
+            part[...] = steps[w, ..., : len(part)].transpose(2, 0, 1)
+
+    return run
+
+
+def _check_windows(plan: Planner, ins: Instruction) -> None:
+    """The windows are those that `result` counts, and no chunk ends within one."""
+    rate, span = plan.rates.get(str(ins["result"])), int(ins["span"])
+    same = rate is not None and not rate["windows"] and rate["offset"] == 0 and rate["stride"] == span
+    if rate is None or not same or rate["src"] != ins["steps"]:
+        raise plan.trap(f"counts windows of {span} steps by {ins['result']}, which counts something else")
+    if plan.multiple % (span * stride_of(str(ins["steps"]), plan.rates)):
+        raise plan.trap(f"finds windows of {span} steps cut by chunks", hint="chunks of a multiple of them")
+
+
 RULES: dict[str, Rule] = {
     "load": load,
     "store": store,
@@ -293,4 +350,6 @@ RULES: dict[str, Rule] = {
     "fir": fir,
     "delay": delay,
     "downsample": downsample,
+    "unfold": unfold,
+    "fold": fold,
 }

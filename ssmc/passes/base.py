@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 
 from ssmc.diagnostics import UserError
-from ssmc.ir import Graph
+from ssmc.ir import Graph, StreamType
 from ssmc.passes.machine import Machine
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class Context:
     """What passes may ask for, and where they report.
 
     `calibration` holds arrays by input name in the graph's layout. `ideal` asks for exact arithmetic: passes that
-    take their widths from the machine then change nothing.
+    take their widths from the machine then change nothing. `steps` is the length of the model's own sequences, 0 where
+    it is free.
     """
 
     machine: Machine | None = None
@@ -105,6 +106,13 @@ class Context:
     decays: list[DecayLoss] = field(default_factory=list)
     banks: list[BankChoice] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    steps: int = 0
+
+    def usual_steps(self, graph: Graph) -> int:
+        """Steps of a usual sequence: as many as the calibration data has, else as the model's file says; 0: unknown."""
+        streams = {node.op["name"] for node in graph.inputs() if isinstance(node.types[0], StreamType)}
+        given = [len(array[0]) for name, array in (self.calibration or {}).items() if name in streams and len(array)]
+        return max(given, default=self.steps)
 
     def note(self, pass_: Pass, node: str, text: str) -> None:
         self.notes.append(Note(pass_.name, node, text))

@@ -18,11 +18,18 @@ class Schedule(Pass):
     before  %y = tile.matmul(%x)
     after   %y = tile.matmul(%x) place(0, 4, steps)
 
+    On targets that know several forms of a system the cheapest is taken: `form` names one instead, `window` the steps
+    of its windows, and `steps` the length of sequence that costs are compared for (0: that of the calibration data or
+    of the model's file, else the target's own).
+
     Streams run in the loop. A value of one per sequence runs after it if it depends on a stream (a pooled head, a
     last state), else before it. Within a phase nodes keep the graph's stable topological order.
     """
 
     name = "schedule"
+    form: str = ""
+    window: int = 0
+    steps: int = 0
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """Raises UserError where a step needs what is known only after the last step."""
@@ -33,6 +40,9 @@ class Schedule(Pass):
         order = sorted(out.order(), key=lambda name: phase[name])  # stable
         for position, name in enumerate(order):
             out.set_place(name, Place(0, position, PHASES[phase[name]]))
+        steps = self.steps or context.usual_steps(out)
+        asked = {"form": self.form, "window": self.window, "steps": steps}
+        out.attributes["schedule"] = {name: value for name, value in asked.items() if value}
         return out
 
 

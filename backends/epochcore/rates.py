@@ -1,0 +1,32 @@
+"""Registers that count steps at lower rates, as `rate` instructions set them; `rates` are these by their register."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from isa import Instruction
+
+Rates = Mapping[str, Instruction]
+
+
+def lower_rate(rate: Instruction, steps: int) -> int:
+    """Steps at the lower rate after `steps` at the higher one (see the instruction `rate`)."""
+    stride, offset = int(rate["stride"]), int(rate["offset"])
+    return steps // stride if rate["windows"] else max(0, -(-(steps - offset) // stride))
+
+
+def most_rows(register: str, limit: int, rates: Rates) -> int:
+    """Rows by `register` of a chunk of `limit` steps at most."""
+    if register == "one":
+        return 1
+    if register not in rates:
+        return max(limit, 1)
+    rate = rates[register]
+    return -(-most_rows(str(rate["src"]), limit, rates) // int(rate["stride"]))
+
+
+def stride_of(register: str, rates: Rates) -> int:
+    """Steps of the model's input rate that become one of `register`."""
+    if register not in rates:
+        return 1
+    return int(rates[register]["stride"]) * stride_of(str(rates[register]["src"]), rates)

@@ -1,0 +1,66 @@
+"""In which form a layer is computed: what there is to choose from, and what the pipeline asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ssmc.ir import Graph
+
+# Steps of the sequence that a choice is made for, where nobody says: LRA's shortest.
+STEPS = 1024
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of a layer: its `name`, the `span` of its windows in steps, and the `mode` of its matrix products."""
+
+    name: str
+    span: int = 0
+    mode: str = "mac"
+
+    def __str__(self) -> str:
+        span = f", windows of {self.span} steps" if self.span else ""
+        return f"{self.name}{span}{', results in place' if self.mode == 'mac.os' else ''}"
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A form with the cycles and joules that the timing model predicts for the layer by itself; `least` where the
+    cycles are a lower bound, more than another form takes. None where it cannot be had, with the `objection`."""
+
+    form: Form
+    cycles: int | None = None
+    joules: float | None = None
+    least: bool = False
+    chosen: bool = False
+    objection: str = ""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As the program file holds it."""
+        return {
+            "form": str(self.form),
+            "cycles": self.cycles,
+            "joules": self.joules,
+            "least": self.least,
+            "chosen": self.chosen,
+            "objection": self.objection,
+        }
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the pipeline says of forms: one by `name` and `span` alone ("" and 0: any), for sequences of `steps`.
+    `forced` is the form of every layer while alternatives are timed."""
+
+    name: str = ""
+    span: int = 0
+    steps: int = STEPS
+    forced: Form | None = None
+
+
+def request_of(graph: Graph) -> Request:
+    """The request that the pass `schedule` leaves in the graph's attributes."""
+    asked: Any = graph.attributes.get("schedule", {})
+    return Request(str(asked.get("form", "")), int(asked.get("window", 0)), int(asked.get("steps", 0)) or STEPS)

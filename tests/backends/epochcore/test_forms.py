@@ -1,0 +1,204 @@
+"""Forms of one system: all of them mean the same, and the one with the fewest cycles is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.epochcore import BACKEND
+from backends.epochcore.arch import load_arch
+from backends.epochcore.simulate import plan_of
+from backends.epochcore.timing import measure
+from isa import Program
+from ssmc.diagnostics import UserError
+from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
+from ssmc.target import RunSettings
+from tests.backends.epochcore.test_costs import with_changes
+
+PLAIN, SMALL = load_arch("tpu-like-128"), load_arch("epochcore-small")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A system that is to be computed, and how."""
+
+    channels: int = 3
+    states: int = 2
+    is_complex: bool = True
+    reverse: bool = False
+    before: bool = False
+    start: bool = False
+    stride: int = 1
+    seed: int = 0
+
+
+def graph(s: Shape, asked: dict[str, Any], last: bool = False) -> Graph:
+    """input (-> every `stride`th step) -> system -> output"""
+    rng, g = np.random.default_rng(s.seed), Graph("one", {"schedule": asked})
+    u = g.add("input", [], {"name": "u", "type": StreamType((s.channels,))}, name="u")
+    if s.stride > 1:
+        u = g.add("downsample", [u], {"kind": "take", "stride": s.stride, "offset": 1})
+    shape = (s.channels, s.states)
+
+    def drawn() -> Any:
+        return rng.standard_normal(shape) + (1j * rng.standard_normal(shape) if s.is_complex else 0)
+
+    phase = np.exp(1j * rng.uniform(-3, 3, shape)) if s.is_complex else rng.choice([-1.0, 1.0], shape)
+    operands = [u]
+    if s.start:
+        kind = SequenceType((s.channels * s.states * (2 if s.is_complex else 1),))
+        operands.append(g.add("input", [], {"name": "x0", "type": kind, "role": "state"}, name="x0"))
+    attrs = {
+        "decay": Tensor(rng.uniform(0.3, 0.99, shape) * phase),
+        "b": Tensor(drawn()),
+        "c": Tensor(drawn()),
+        "d": Tensor(rng.standard_normal(s.channels)),
+        "reverse": s.reverse,
+        "read_before": s.before,
+        "pieces": (Piece(0, s.channels, 0, s.states),),
+    }
+    y = g.add("tile.ssm", operands, attrs, name="layer")
+    g.add("output", [y], {"name": "y"})
+    if last:
+        g.add("output", [Value("layer", 1)], {"name": "last"})
+    return g
+
+
+def arrays(s: Shape, batch: int, steps: int) -> dict[str, Any]:
+    rng = np.random.default_rng(s.seed + 1)
+    found = {"u": rng.standard_normal((batch, steps, s.channels))}
+    if s.start:
+        found["x0"] = rng.standard_normal((batch, s.channels * s.states * (2 if s.is_complex else 1)))
+    return found
+
+
+def chosen(program: Program, layer: str = "layer") -> dict[str, Any]:
+    forms: Any = program.meta["forms"]
+    (one,) = (a for a in forms[layer] if a["chosen"])
+    return dict(one)
+
+
+shapes = st.builds(
+    Shape,
+    channels=st.integers(1, 7),
+    states=st.integers(1, 5),
+    is_complex=st.booleans(),
+    reverse=st.booleans(),
+    before=st.booleans(),
+    stride=st.sampled_from([1, 1, 2]),
+    seed=st.integers(0, 2**16),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes, st.integers(1, 12), st.integers(1, 50), st.booleans(), st.sampled_from([1, 3, 7, 16]), st.booleans())
+def test_windows_of_a_scan_mean_the_same(
+    s: Shape, window: int, steps: int, start: bool, block: int, narrow: bool
+) -> None:
+    """Any length, with the last window cut; arrays smaller and larger than a channel's matrices; many chunks."""
+    s = Shape(**{**s.__dict__, "start": start and not s.reverse})
+    words = 3000 if narrow else 1 << 20
+    arch = with_changes(PLAIN, array__rows=8, array__cols=6, memory__scratchpad_words=words)
+    g = graph(s, {"form": "chunked", "window": window, "steps": 64})
+    program, x = BACKEND.lower(g, arch, ideal=True), arrays(s, 2, steps)
+    expected = interpret(g, x)["y"]
+    results = [BACKEND.simulate(program, x, RunSettings(block=n)).outputs["y"] for n in (None, block)]
+    assert np.abs(results[0] - expected).max(initial=0.0) <= 1e-11 * max(1.0, np.abs(expected).max(initial=0.0))
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_sequence_of_no_steps() -> None:
+    s = Shape()
+    program = BACKEND.lower(graph(s, {"form": "chunked", "window": 8}), PLAIN, ideal=True)
+    result = BACKEND.simulate(program, arrays(s, 2, 0), RunSettings())
+    assert result.outputs["y"].shape == (2, 0, 3)
+
+
+def test_integers_stay_near() -> None:
+    s = Shape(channels=16, states=8)
+    g = graph(s, {"form": "chunked", "window": 16})
+    x = arrays(s, 2, 100)
+    actual = BACKEND.simulate(BACKEND.lower(g, PLAIN, ideal=False), x, RunSettings()).outputs["y"]
+    expected = interpret(g, x)["y"]
+    assert 0 < np.abs(actual - expected).max() <= 0.02 * np.abs(expected).max()
+
+
+def test_the_program_does_not_grow_with_the_sequence() -> None:
+    """One program for all lengths; its cycles grow with the windows."""
+    program = BACKEND.lower(graph(Shape(channels=64), {"form": "chunked", "window": 16}), PLAIN, ideal=True)
+    cycles = [measure(program, PLAIN, 1, steps)[0].cycles or 0 for steps in (1000, 100_000, 200_000)]
+    assert cycles[0] < cycles[1] and abs(cycles[2] - 2 * cycles[1]) < 0.02 * cycles[2]
+
+
+def test_the_fastest_form_is_taken() -> None:
+    """Long sequences are worth products, short ones are scanned; a state in place beats both."""
+    s = Shape(channels=32, states=8)
+    names = {}
+    for steps in (16, 2048):
+        program = BACKEND.lower(graph(s, {"steps": steps}), PLAIN, ideal=True)
+        best, forms = chosen(program), program.meta["forms"]
+        assert isinstance(forms, dict)
+        assert best["cycles"] == min(a["cycles"] for a in forms["layer"] if a["cycles"] is not None)
+        names[steps] = best["form"]
+    assert names[16] == "scan" and names[2048].startswith("chunked")
+    assert chosen(BACKEND.lower(graph(s, {"steps": 2048}), load_arch("epochcore-128"), ideal=True))["form"] == (
+        "state in place"
+    )
+
+
+@pytest.mark.parametrize("name", ["tpu-like-128", "tpu-v1-256", "epochcore-128"])
+def test_what_is_predicted_is_what_the_layer_takes(name: str) -> None:
+    """The prediction is that of the timing model for a program with nothing else in it."""
+    arch, s = load_arch(name), Shape(channels=48, states=4)
+    for form in ("scan", "chunked", *(["state in place"] if name == "epochcore-128" else [])):
+        g = Graph("alone", {"schedule": {"form": form, "window": 8, "steps": 500}})
+        u = g.add("input", [], {"name": "u", "type": StreamType((1,))}, name="u")
+        wide = g.add("take", [u], {"axis": -1, "index": Tensor(np.zeros(48, np.int64))})
+        y = g.add("tile.ssm", [wide], dict(graph(s, {}).op("layer").attrs), name="layer")
+        g.add("output", [g.add("pool", [y], {"kind": "mean"})], {"name": "y"})
+        program = BACKEND.lower(g, arch, ideal=True)
+        assert measure(program, arch, 1, 500)[0].cycles == chosen(program)["cycles"]
+
+
+def test_what_has_no_windows() -> None:
+    """States that are asked for at the end, and states given at the end of a reversed sequence."""
+    program = BACKEND.lower(graph(Shape(channels=64), {"steps": 4096}, last=True), PLAIN, ideal=True)
+    assert chosen(program)["form"] == "scan"
+    with pytest.raises(UserError, match="cannot be computed in the form asked for") as caught:
+        BACKEND.lower(graph(Shape(start=True, reverse=True), {"form": "chunked"}), PLAIN, ideal=True)
+    assert "starts from states at the end" in str(caught.value)
+
+
+def test_costs_are_those_of_other_numbers() -> None:
+    """Alternatives are timed without their numbers: two systems of one shape have the same table."""
+    tables = [BACKEND.lower(graph(Shape(seed=n), {}), PLAIN, ideal=True).meta["forms"] for n in (1, 2)]
+    assert tables[0] == tables[1]
+
+
+def test_windows_must_be_whole() -> None:
+    """A chunk that cuts windows is a trap of the machine."""
+    from dataclasses import replace
+
+    program = BACKEND.lower(graph(Shape(), {"form": "chunked", "window": 8}), PLAIN, ideal=True)
+    section = program.sections[0]
+    code = tuple(
+        replace(ins, operands={**ins.operands, "multiple": 4}) if ins.mnemonic == "chunks" else ins
+        for ins in section.code
+    )
+    with pytest.raises(UserError, match="cut by chunks"):
+        plan_of(replace(program, sections=(replace(section, code=code),)))
+
+
+def test_small_arrays_have_forms_too() -> None:
+    s = Shape(channels=40, states=6)
+    for form in ("state in place", "chunked", "scan"):
+        g = graph(s, {"form": form, "steps": 256})
+        program, x = BACKEND.lower(g, SMALL, ideal=True), arrays(s, 1, 33)
+        expected = interpret(g, x)["y"]
+        actual = BACKEND.simulate(program, x, RunSettings()).outputs["y"]
+        assert np.abs(actual - expected).max() <= 1e-11 * np.abs(expected).max(), form
