@@ -70,6 +70,11 @@ class Crossbar(Part):
         description="Where a model takes more arrays or states than the chip has, they are written again between "
         "sweeps over the whole sequence; else such a model does not fit.",
     )
+    feedback: bool = Field(
+        default=False,
+        description="The states' own matrix A may lie in arrays too, states in registers: x <- A x + B u, a product "
+        "more a step (as IMSSA, arXiv 2412.20215); not where `reloads`.",
+    )
     adc_norms: Positive = Field(default=2.0, description="Range of the policy 'norm', in column norms.")
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ import numpy as np
 from backends.cim import arch_file
 from backends.cim.arch import Architecture, Devices
 from backends.cim.core import Array, join_samples
-from backends.cim.devices import PRESETS, preset
+from backends.cim.devices import PRESETS, preset, product_sigma
 from backends.cim.encoding import encoding_of
 from backends.cim.lower import lower
 from backends.cim.simulate import Run, execute, output_arrays, program_taps
@@ -66,6 +66,7 @@ class CimBackend:
             banks=(
                 volatile_bank(arch, ideal=ideal),
                 digital_bank(arch),
+                *((feedback_bank(arch, ideal=ideal),) if arch.crossbar.feedback and not arch.crossbar.reloads else ()),
             ),
             weight_bits=None if ideal else weight_bits(arch),
             decay_levels=None if ideal or not arch.volatile.per_core else arch.volatile.time_constants,
@@ -145,6 +146,20 @@ def digital_bank(arch: Architecture) -> StateBank:
     one = 1e-12 * arch.energy.digital_state
     count = arch.mesh.cores * arch.digital.per_core
     return StateBank("digital", count, computed_decay=True, timed_decay=True, cost=StateCost(one, timed=one))
+
+
+def feedback_bank(arch: Architecture, *, ideal: bool) -> StateBank:
+    """A in arrays, states in registers. A product errs by the rounding of its converters over their whole range, and by
+    the devices' lumped figure, independently; each as `product_sigma` has it, of its largest output."""
+    box, one, bits = arch.crossbar, arch.energy, [arch.devices.product_bits]
+    bits += [box.dac_bits, box.adc_bits] if arch.devices.converters else []
+    conversion = one.dac + box.slices * (one.adc + one.vector_word)
+    devices = box.slices * (2 if box.encoding == "pair" else 1)
+    cost = StateCost(
+        1e-12 * (box.planes * conversion + 2 * one.vector_word), pair=1e-12 * box.planes * devices * one.device_read
+    )
+    error = 0.0 if ideal else float(np.sqrt(sum(product_sigma(np.array(1.0), b) ** 2 for b in bits if b)))
+    return StateBank("feedback", dense=True, product_error=error, cost=cost)
 
 
 def converters(arch: Architecture) -> Converters:

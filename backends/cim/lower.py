@@ -20,6 +20,8 @@ from isa.cim import CIM
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Value
 
+MATRICES = ("tile.matmul", "tile.feedback")
+
 
 def lower(graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
     """Instructions for a scheduled tile graph.
@@ -72,7 +74,7 @@ def _core(state: Lowering, node: Node) -> int:
                 levers="raise mesh.cores or crossbar.per_core in the architecture",
             )
         return max(node.place.unit, 0)
-    if node.op.name == "tile.matmul" and (found := _most_arrays(state, node)) is not None:
+    if node.op.name in MATRICES and (found := _most_arrays(state, node)) is not None:
         return found
     made = [
         state.home[value][0]
@@ -87,7 +89,7 @@ def _core(state: Lowering, node: Node) -> int:
 
 def _most_arrays(state: Lowering, node: Node) -> int | None:
     """The core that holds most of a matrix's pieces."""
-    if node.op.name != "tile.matmul":
+    if node.op.name not in MATRICES:
         return None
     cores = Counter(piece.unit // state.arch.crossbar.per_core for piece in node.op["pieces"] if piece.unit >= 0)
     best = max(cores.values(), default=0)

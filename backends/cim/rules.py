@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.cim import rules_edges, rules_matmul, rules_shape, rules_state, rules_time, rules_vector
+from backends.cim import rules_edges, rules_feedback, rules_matmul, rules_shape, rules_state, rules_time, rules_vector
 from backends.cim.lowering import Rule
 
 RULES: dict[str, Rule] = {
@@ -10,6 +10,7 @@ RULES: dict[str, Rule] = {
     "output": rules_edges.lower_output,
     "constant": rules_edges.lower_constant,
     "tile.matmul": rules_matmul.lower_matmul,
+    "tile.feedback": rules_feedback.lower_feedback,
     "tile.state": rules_state.lower_state,
     "tile.recurrence": rules_state.lower_recurrence,
     "tile.ssm": rules_state.lower_ssm,

@@ -16,9 +16,21 @@ from ssmc.passes.grid import full_scale
 
 def lower_matmul(state: Lowering, node: Node, work: Context) -> None:
     """`vectors` input vectors of `rows` words become `vectors` vectors of `cols` words."""
-    rows, cols = node.op["weight"].shape
+    cols = node.op["weight"].shape[1]
     vectors = prod(state.kind(0).shape[:-1])
     x, y = state.read(0, work), state.result(work)
+    multiply(state, node, work, x, y, vectors)
+    if node.op["bias"] is not None:
+        bias = state.new(cols)
+        before = Context(0)
+        state.emit(before, "load", dst=bias, data=state.constant("bias", node.op["bias"].array))
+        cycle = {} if vectors == 1 else {"b_words": cols}
+        state.emit(work, "binary", dst=y, a=y, b=bias, words=vectors * cols, fn="add", **cycle)
+
+
+def multiply(state: Lowering, node: Node, work: Context, x: Slot, y: Slot, vectors: int = 1) -> None:
+    """Vectors at `x` times the node's weight, to `y`, both on the node's core."""
+    rows, cols = node.op["weight"].shape
     pieces = sorted(node.op["pieces"], key=lambda p: (_core(state, p), p.n0, p.n1, p.k0))
     by_core = {core: list(group) for core, group in groupby(pieces, key=lambda p: _core(state, p))}
     covered: list[tuple[int, int]] = []
@@ -30,12 +42,6 @@ def lower_matmul(state: Lowering, node: Node, work: Context) -> None:
     for core, remote in by_core.items():
         covered = _remote(state, work, remote, x, y, (rows, cols, vectors), core, covered)
     _zero(state, work, y, cols, vectors, covered)
-    if node.op["bias"] is not None:
-        bias = state.new(cols)
-        before = Context(0)
-        state.emit(before, "load", dst=bias, data=state.constant("bias", node.op["bias"].array))
-        cycle = {} if vectors == 1 else {"b_words": cols}
-        state.emit(work, "binary", dst=y, a=y, b=bias, words=vectors * cols, fn="add", **cycle)
 
 
 def _core(state: Lowering, piece: Piece) -> int:

@@ -86,7 +86,7 @@ def _explain(told: dict[str, Any]) -> None:
         )
         for choice in told["banks"]
     ]
-    title = "state banks: energy of a step, expected error by the spread of decays"
+    title = "state banks: energy of a step, expected error (spread of decays, products fed back)"
     print_table(title, ["layer", "bank", "", "energy", "error", "cannot hold them because"], banks, numbers=3)
     losses = [
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,20 +30,36 @@ def candidates(node: Node, machine: Machine) -> list[BankChoice]:
     """Every bank of the machine for one node, in the machine's order of preference."""
     want = demand(node)
     return [
-        BankChoice(node.name, bank.kind, energy(bank, want), spread_error(bank, want), objection(bank, want, machine))
+        BankChoice(
+            node.name,
+            bank.kind,
+            energy(bank, want, machine.array_rows),
+            expected_error(bank, want),
+            objection(bank, want, machine),
+        )
         for bank in machine.banks
     ]
 
 
-def energy(bank: StateBank, want: Demand) -> float | None:
-    """Joules of a step.
+def energy(bank: StateBank, want: Demand, rows: int) -> float | None:
+    """Joules of a step, with so many `rows` an array.
 
     A bank that only decays pays for rotating what turns, there and back; one with multipliers for the arithmetic, twice
-    as much where states are complex, and for the decay of an elapsed time.
+    as much where states are complex, and for the decay of an elapsed time; one that holds A in arrays for all of A.
+    What it would take to diagonalize a dense A is not counted: matrices on both sides of the states take it up.
     """
     cost = bank.cost
     if cost is None:
         return None
+    if bank.dense:
+        words = want.states * (2 if want.is_complex else 1)
+        return words * -(-words // rows) * cost.update + words**2 * cost.pair
+    if want.matrix is not None:  # in its eigenbasis, one of each conjugate pair
+        poles = want.poles if want.poles is not None else np.zeros(0)
+        turning = bool((np.abs(poles.imag) > 0).any() or (poles.real < 0).any())
+        if bank.decay_only:
+            return want.states * (cost.update + (cost.turn if turning else 0.0))
+        return want.states * cost.update * (2 if turning else 1)
     words = want.states * (2 if want.is_complex else 1)
     if bank.decay_only:
         turning = want.is_complex or (want.poles is not None and bool((np.real(want.poles) < 0).any()))
@@ -50,6 +67,34 @@ def energy(bank: StateBank, want: Demand) -> float | None:
         return words * (cost.update + (cost.turn if turning else 0.0))
     timed = cost.timed if want.asynchronous else 0.0
     return words * (cost.update * (2 if want.is_complex else 1) + timed)
+
+
+def expected_error(bank: StateBank, want: Demand) -> float:
+    """Rms, relative, of the response: by the spread of decays, or by products that err at every step."""
+    return feedback_error(bank, want) if bank.dense else spread_error(bank, want)
+
+
+def feedback_error(bank: StateBank, want: Demand) -> float:
+    """Errors of the products A x, fed back.
+
+    White inputs give states of covariance X = A X A^T + I, products of covariance X - I. A product errs by
+    `product_error` s of its largest output, which we take as 1.5 standard deviations of the largest one (ours),
+    independently: the errors of states obey the same recursion, driven by (1.5 s)^2 max_i (X - I)_ii I instead of I,
+    and so the relative error is 1.5 s sqrt(max_i (X - I)_ii).
+    """
+    if want.poles is None or not bank.product_error:
+        return 0.0
+    if (np.abs(want.poles) >= 1).any():
+        return math.inf
+    if want.matrix is None:
+        q = float((np.abs(want.poles) ** 2).max(initial=0.0))
+        largest = q / (1 - q)
+    else:
+        from scipy.linalg import solve_discrete_lyapunov
+
+        covariance = solve_discrete_lyapunov(want.matrix, np.eye(len(want.matrix)))
+        largest = max(float(np.diag(covariance).max(initial=1.0)) - 1.0, 0.0)
+    return float(1.5 * bank.product_error * np.sqrt(largest))
 
 
 def spread_error(bank: StateBank, want: Demand) -> float:

@@ -25,6 +25,7 @@ class Demand:
     asynchronous: bool
     fused: bool
     liquid: bool = False
+    matrix: Array | None = None  # A in real form, where states feed each other
 
     def size(self, bank: StateBank) -> int:
         """Real state nodes that the states take in a bank."""
@@ -37,8 +38,11 @@ class Demand:
 
 
 def demand(node: Node) -> Demand:
-    """What a `tile.state`, `tile.ssm` or `tile.recurrence` asks for."""
+    """What a `tile.state`, `tile.ssm`, `tile.recurrence` or `tile.feedback` asks for."""
     op = node.op
+    if op.name == "tile.feedback":
+        matrix = op["weight"].array.T
+        return Demand(len(matrix), False, np.linalg.eigvals(matrix), False, False, matrix=matrix)
     if op.name == "tile.recurrence":
         kind = node.types[0]
         assert isinstance(kind, StreamType)
@@ -56,6 +60,10 @@ def objection(bank: StateBank, want: Demand, machine: Machine) -> str:
     A bank that decays by itself takes 0 < |Abar| < 1: a complex pole or a negative one turns in a frame that
     rotates with it, where its decay is |Abar| (z_k = exp(-i w t_k) x_k).
     """
+    if want.matrix is not None:
+        return "" if bank.dense else "the states feed each other, and it holds each by itself"
+    if bank.dense:
+        return "its states go their own way: they need no array"
     if want.fused and not bank.fused:
         return "it does not hold whole single-input systems"
     if want.fused and bank.liquid != want.liquid:

@@ -70,8 +70,9 @@ Ranges = dict[str, tuple[tuple[float, float], ...]]
 def _measured_ranges(graph: Graph, values: Mapping[str, Array], converters: Converters) -> Ranges:
     """(input range, output range) of each piece of each matrix; 0 leaves it to the target."""
     found: Ranges = {}
-    for node in graph.nodes("tile.matmul"):
-        x = values[str(graph.operand(node.name, 0))]
+    for node in graph.nodes("tile.matmul", "tile.feedback"):
+        source = Value(node.name) if node.op.name == "tile.feedback" else graph.operand(node.name, 0)
+        x = values[str(source)]
         flat = x.reshape(-1, node.op["weight"].shape[0])
         flat = flat[np.linspace(0, len(flat) - 1, min(VECTORS, len(flat))).astype(int)]
         found[node.name] = tuple(_piece_ranges(node, piece, flat, converters) for piece in node.op["pieces"])

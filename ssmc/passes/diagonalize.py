@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from ssmc import statespace
 from ssmc.ir import Graph, Node, Value
 from ssmc.passes.base import Array, Context, Pass
+from ssmc.passes.feedback import kept_dense
 from ssmc.passes.rewrite import add_constant, recast
 from ssmc.passes.tile_triangular import levels
 from ssmc.statespace import StateSpace
@@ -25,11 +27,17 @@ class Diagonalize(Pass):
     an orthogonal T (Schur), unless it is a cascade as it stands, like a shift register: then `tile` makes it one of
     states in levels. A note tells why. Condition numbers are noted for the others. `tolerance` is what
     the pass promises; a larger `max_condition` may need a larger one.
+
+    Where the target has a bank that holds A itself in weight arrays, a dense A stays as it is if it has no such basis
+    and is no cascade (`feedback=needed`), or also if that takes less energy than its states would take elsewhere
+    (`cheapest`), but only if its response then errs by no more than `feedback_error` (rms, relative, expected).
     """
 
     name = "diagonalize"
     max_condition: float = 1e5  # rounding errors grow by it; 1e5 leaves 1e-9 of float64 with room to spare
     tolerance: float = 1e-9
+    feedback: Literal["never", "needed", "cheapest"] = "needed"
+    feedback_error: float = 0.1
 
     def run(self, graph: Graph, context: Context) -> Graph:
         dense = [node for node in graph.nodes("ssm") if not node.op["system"].diagonal]
@@ -44,6 +52,13 @@ class Diagonalize(Pass):
             context.note(
                 self, node.name, f"not diagonal: {'; '.join(reasons)}" if reasons else f"condition of T {worst:.3g}"
             )
+            if self.feedback != "never" and old.discrete and levels(old.A) is None:
+                cheapest = self.feedback == "cheapest"
+                keep, told = kept_dense(old, context.machine, self.feedback_error, basis.diagonal, cheapest)
+                if told:
+                    context.note(self, node.name, told)
+                if keep:
+                    continue
             into, back = basis.inverse, basis.T
             if not basis.diagonal:
                 if levels(old.A) is not None or not old.discrete:

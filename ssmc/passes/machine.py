@@ -8,11 +8,13 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class StateCost:
     """Joules of a real state word in a step: to update and read it, to turn it into its rotating frame and back, to
-    compute its decay from an elapsed time."""
+    compute its decay from an elapsed time. Where A is in arrays: `update` of every array that a state's sum takes, and
+    `pair` for every two states."""
 
     update: float
     turn: float = 0.0
     timed: float = 0.0
+    pair: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class StateBank:
     `liquid`: those whose drive adds to their decay, and no others.
     `native_complex`: one place holds a complex state. `timed_decay`: a digital bank that computes the decay of an
     elapsed time. `spread` is that of the time constants from place to place, of the mean. `fastest` and `slowest` bound
-    `-ln |Abar|` of a step that it can be made for.
+    `-ln |Abar|` of a step that it can be made for. `dense`: A itself lies in weight arrays, so that states may feed
+    each other (`tile.feedback`); `product_error` is the rms error of a product there, of its largest output.
     """
 
     kind: str
@@ -39,6 +42,8 @@ class StateBank:
     fastest: float = float("inf")
     slowest: float = 0.0
     spread: float = 0.0
+    dense: bool = False
+    product_error: float = 0.0
     cost: StateCost | None = None
 
 

@@ -21,6 +21,8 @@ from ssmc.passes.pieces import weights_per_array
 from ssmc.passes.placement import homes_of, place, traffic
 from ssmc.passes.split_states import split_states
 
+MATRICES = ("tile.matmul", "tile.feedback")
+
 
 @dataclass(frozen=True)
 class MapWeights(Pass):
@@ -61,21 +63,21 @@ class MapWeights(Pass):
 
 def _too_large(graph: Graph, machine: Machine) -> bool:
     """Whether the arrays or the state nodes do not suffice for the whole model at once."""
-    sizes = [(p.k1 - p.k0, p.n1 - p.n0) for node in graph.nodes("tile.matmul") for p in node.op["pieces"]]
+    sizes = [(p.k1 - p.k0, p.n1 - p.n0) for node in graph.nodes(*MATRICES) for p in node.op["pieces"]]
     _, needed = pack([sizes], *weights_per_array(machine))
     return needed > (machine.arrays or 0) or needs_loads(graph, machine)
 
 
 def _weights(graph: Graph) -> int:
-    return sum((p.k1 - p.k0) * (p.n1 - p.n0) for node in graph.nodes("tile.matmul") for p in node.op["pieces"])
+    return sum((p.k1 - p.k0) * (p.n1 - p.n0) for node in graph.nodes(*MATRICES) for p in node.op["pieces"])
 
 
 def _place_weights(graph: Graph, machine: Machine, context: Context, pass_: Pass) -> None:
-    placed: dict[str, list[Piece]] = {n.name: list(n.op["pieces"]) for n in graph.nodes("tile.matmul", "tile.ssm")}
+    placed: dict[str, list[Piece]] = {n.name: list(n.op["pieces"]) for n in graph.nodes(*MATRICES, "tile.ssm")}
     if machine.arrays is None:
         _in_order(placed, placed)
     else:
-        matrices = {node.name: placed[node.name] for node in graph.nodes("tile.matmul")}
+        matrices = {node.name: placed[node.name] for node in graph.nodes(*MATRICES)}
         _pack(graph, machine, matrices, context, pass_)
         _in_order(placed, [node.name for node in graph.nodes("tile.ssm")])
     for name, pieces in placed.items():
@@ -101,7 +103,7 @@ def _pack(graph: Graph, machine: Machine, matrices: dict[str, list[Piece]], cont
         found = dict(zip(every, flat, strict=True))
         places = [[found[name, i] for i in range(len(matrices[name]))] for name in matrices]
     if needed > machine.arrays:
-        raise _too_many_arrays(graph, machine, needed, graph.nodes("tile.matmul"))
+        raise _too_many_arrays(graph, machine, needed, graph.nodes(*MATRICES))
     units = {name: [unit for unit, _, _ in group] for name, group in zip(matrices, places, strict=True)}
     where = _on_mesh(graph, machine, units)
     for name, group in zip(matrices, places, strict=True):
@@ -145,7 +147,7 @@ def _place_states(
 ) -> None:
     """Node by node, each to the first bank that can hold all its states and has room for them in the node's load."""
     every: dict[int, list[int]] = {}
-    for node in graph.nodes("tile.state", "tile.recurrence", "tile.ssm"):
+    for node in graph.nodes("tile.state", "tile.recurrence", "tile.ssm", "tile.feedback"):
         used = every.setdefault(loads.get(node.name, 0), [0] * len(machine.banks))
         want = demand(node)
         found = candidates(node, machine)

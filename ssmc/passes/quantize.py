@@ -13,6 +13,7 @@ from ssmc.passes.base import Array, Context, Pass
 from ssmc.passes.grid import column_grid, decay_grid, rate_grid, row_grid
 from ssmc.passes.rewrite import recast
 from ssmc.passes.tile_systems import fold_b
+from ssmc.passes.tile_triangular import levels
 from ssmc.statespace import StateSpace
 from ssmc.statespace.system import rates
 
@@ -114,6 +115,10 @@ def _rounded_system(graph: Graph, node: Node, weights: int | None, decays: int |
         width = 2 if system.is_complex else 1
         folded = system.B.shape[2] == 1 and bool((system.B == 1).all())
         count = width * (system.C.size + (0 if folded else system.B.size))
+        if not system.diagonal and levels(system.A) is None:  # `tile` puts A into arrays, too
+            flat = system.A.reshape(-1, system.states)
+            system = replace(system, A=row_grid(flat, weights).array.reshape(system.A.shape))
+            count += width**2 * system.A.size
     return op.with_attrs(system=system), count
 
 

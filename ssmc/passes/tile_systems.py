@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.ir import Node, Piece, SequenceType, StreamType, Tensor, Value
+from ssmc.passes.feedback import tile_feedback
 from ssmc.passes.grid import column_grid, row_grid
 from ssmc.passes.pieces import Block, weights_per_array
 from ssmc.passes.rewrite import constant_sources
@@ -31,7 +32,7 @@ def tile_ssm(t: Tiling, node: Node, fold_input: bool, fold_output: bool) -> None
     if fold_output and bits is None and ports.x0 is None and not ports.last_used and _has_one_decay(system):
         system = fold_c(system)
     single_input = system.B.shape[2] == 1
-    if fold_input and bits is None and single_input and ports.x0 is None and not ports.last_used:
+    if fold_input and system.diagonal and bits is None and single_input and ports.x0 is None and not ports.last_used:
         system = fold_b(system)
         ports = replace(ports, is_complex=system.is_complex)
     single = system.diagonal and single_input and system.C.shape[1] == 1 and system.real_output
@@ -40,6 +41,8 @@ def tile_ssm(t: Tiling, node: Node, fold_input: bool, fold_output: bool) -> None
     else:
         if system.diagonal:
             x, last = _states(t, node, system, ports, _drive(t, node, system, ports, bits))
+        elif levels(system.A) is None:
+            x, last = tile_feedback(t, node, system, _drive(t, node, system, ports, bits), ports, bits)
         else:
             matrix, _ = _drive_matrix(system, ports.is_complex)
             x, last = cascade(t, node, system, column_grid(matrix, bits), ports)
@@ -102,7 +105,7 @@ def _check(t: Tiling, node: Node, system: StateSpace) -> None:
             why="exp(A dt) is another matrix at every step, and no bank of the target computes it",
             hint="run 'diagonalize' before 'tile', or let it accept a worse condition: diagonalize{max_condition=1e8}",
         )
-    if levels(system.A) is None:
+    if levels(system.A) is None and not any(bank.dense for bank in t.machine.banks):
         raise t.refuse(
             node,
             "the system's A is dense: its states feed each other in cycles, and no bank of the target does that",

@@ -168,6 +168,12 @@ def _tile_state(g: Graph, x: Value, draw: Draw) -> Value:
     return g.add("tile.state", [x], {"decay": Tensor(decay), "pieces": pieces, "bank": "digital"})
 
 
+def _tile_feedback(g: Graph, x: Value, draw: Draw) -> Value:
+    pieces = tuple(Piece(0, F, n, n + 2, unit) for unit, n in enumerate(range(0, F, 2)))
+    weight = Tensor(tensor(draw, F, F).array * 0.1)
+    return g.add("tile.feedback", [x], {"weight": weight, "pieces": pieces, "read_before": draw(st.booleans())})
+
+
 def _tile_ssm(g: Graph, x: Value, draw: Draw) -> Value:
     arrays = {name: tensor(draw, F, 2) for name in ("b", "c")}
     attrs = {"decay": Tensor(np.full((F, 2), 0.5)), "d": tensor(draw, F), "pieces": (Piece(0, F, 0, 2, 0),)}
@@ -183,6 +189,7 @@ def _tile_matmul(g: Graph, x: Value, draw: Draw) -> Value:
 TILE: dict[str, Callable[[Graph, Value, Draw], Value]] = {
     "tile.matmul": _tile_matmul,
     "tile.state": _tile_state,
+    "tile.feedback": _tile_feedback,
     "tile.ssm": _tile_ssm,
     "tile.recurrence": lambda g, x, draw: g.add("tile.recurrence", [g.add("unary", [x], {"fn": "sigmoid"}), x]),
 }

@@ -166,6 +166,31 @@ def _recurrence(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Ar
     return (split_halves(y, is_complex), split_halves(last, is_complex))
 
 
+def _feedback_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
+    v, x0 = kinds
+    rows, cols = op["weight"].shape
+    if rows != cols or not isinstance(v, StreamType) or v.shape != (cols,):
+        raise ValueError(f"a weight of shape {(rows, cols)} does not feed back {v.shape}")
+    if x0 is not None and x0.shape != (cols,):
+        raise ValueError(f"'x0' has the shape {x0.shape}, the states {(cols,)}")
+    _check_pieces(op, rows, cols)
+    return (v, SequenceType((cols,)))
+
+
+def _feedback(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
+    v, x0 = (*arrays, None)[:2]
+    v = v[:, ::-1] if op["reverse"] else v
+    x = np.zeros((len(v), v.shape[2])) if x0 is None else np.broadcast_to(x0, (len(v), v.shape[2]))
+    y = np.empty(v.shape)
+    for k in range(v.shape[1]):
+        following = v[:, k].copy()
+        for p in op["pieces"]:
+            following[:, p.n0 : p.n1] += x[:, p.k0 : p.k1] @ op["weight"].array[p.k0 : p.k1, p.n0 : p.n1]
+        y[:, k] = x if op["read_before"] else following
+        x = following
+    return (np.ascontiguousarray(y[:, ::-1] if op["reverse"] else y), x)
+
+
 PIECES = Attribute("pieces", tuple, "placed `Piece`s")
 BANK = Attribute("bank", str, "what holds the states: a kind of the target's, empty while unassigned", "")
 
@@ -229,5 +254,21 @@ SPECS = (
         _recurrence_type,
         _recurrence,
         "x_k = a_k x_{k-1} + v_k with both streamed.",
+    ),
+    OpSpec(
+        "tile.feedback",
+        "tile",
+        ("v", "x0?"),
+        ("x", "last"),
+        (
+            Attribute("weight", Tensor, "(states, states) A transposed: row i is what state i feeds"),
+            BANK,
+            PIECES,
+            READ_BEFORE,
+            REVERSE,
+        ),
+        _feedback_type,
+        _feedback,
+        "x_k = A x_{k-1} + v_k with A in arrays; complex states are halves re|im, A in real form.",
     ),
 )
