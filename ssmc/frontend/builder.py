@@ -227,17 +227,20 @@ class Builder:
             return x
         return self.add("spread", [x, like])
 
+    def steps(self, like: Value) -> Operand:
+        """The stream of the steps' numbers, 0 first, without features."""
+        one = self.stream(np.ones(1), like)
+        counter = StateSpace(
+            A=np.ones((1, 1)), B=np.ones((1, 1, 1)), C=np.ones((1, 1, 1)), D=-np.ones((1, 1, 1))
+        )  # x counts the steps, y = x - 1
+        return self.reshape(self.add("ssm", [one], system=counter), ())
+
     def positional(self, table: Array, like: Value, source: tuple[Array, str]) -> Value:
         """A stream that follows the rows of `table` (steps, *features): a counter looks them up.
 
         `source` is the constant that the table was made of, with its axes.
         """
-        one = self.stream(np.ones(1), like)
-        counter = StateSpace(
-            A=np.ones((1, 1)), B=np.ones((1, 1, 1)), C=np.ones((1, 1, 1)), D=-np.ones((1, 1, 1))
-        )  # x counts the steps, y = x - 1
-        step = self.reshape(self.add("ssm", [one], system=counter), ())
-        flat = self.add("embed", [step], table=Tensor(table.reshape(len(table), -1)))
+        flat = self.add("embed", [self.steps(like)], table=Tensor(table.reshape(len(table), -1)))
         self.tables[flat.node] = source
         result = self.reshape(flat, tuple(table.shape[1:]))
         assert isinstance(result, Value)

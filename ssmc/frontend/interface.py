@@ -100,12 +100,14 @@ def sample_inputs(
     """Random inputs of the given shapes: tokens inside the tables they index, single numbers a step positive."""
     rng = np.random.default_rng(seed)
     found: dict[Value, Any] = {}
+    steps = max((shape[1] for shape in shapes.values() if len(shape) > 1), default=1)
     for name, value in listing.inputs.items():
         shape, dtype = shapes[name], types[name].dtype
         if dtype == "bool":
             found[value] = rng.integers(0, 2, shape).astype(bool)
         elif dtype.startswith(("int", "uint")):
-            found[value] = rng.integers(0, _rows(listing, value), shape)
+            counts = len(shape) < 2 or shape[1:] == (1,)  # one a sequence: how many steps of it are valid, say
+            found[value] = rng.integers(0, _rows(listing, value, steps + 1 if counts else 2), shape)
         elif len(shape) < 3 and (len(shape) < 2 or shape[-1] == 1 or (len(shapes) > 1 and len(shape) == 2)):
             found[value] = np.float32(rng.uniform(0.05, 1.0, shape)).astype(np.float64)
         else:
@@ -113,11 +115,11 @@ def sample_inputs(
     return found
 
 
-def _rows(listing: Listing, value: Value) -> int:
+def _rows(listing: Listing, value: Value, default: int) -> int:
     """How many different integers an input may hold: the shortest table that it looks up."""
-    sizes = [2 if not listing.users.get(value) else 1 << 16]
+    sizes = [default if not listing.users.get(value) else 1 << 16]
     reached = listing.influenced({value})
     for call in listing.calls:
         if call.kind == "Gather" and call.operands[1] in reached and call.operands[0] in listing.constants:
             sizes.append(listing.constants[call.operands[0]].shape[int(call.attrs.get("axis", 0))])
-    return max(min(sizes), 1) if min(sizes) < 1 << 16 else 2
+    return max(min(sizes), 1) if min(sizes) < 1 << 16 else default

@@ -11,6 +11,7 @@ from typing import Any
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.activations import recognise_activations
+from ssmc.frontend.afterwards import late_values, postpone
 from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
 from ssmc.frontend.builder import Builder
 from ssmc.frontend.findings import Findings, Refusal, refuse
@@ -22,7 +23,6 @@ from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.merging import merge_duplicates
 from ssmc.frontend.model import SYSTEMS, Model, Proof, count_other_ops, describe_systems
-from ssmc.frontend.positions import LONGEST as LONGEST_TABLE
 from ssmc.frontend.positions import extend_tables
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.proving import Case, prove
@@ -30,7 +30,7 @@ from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll
-from ssmc.frontend.sizes import BATCH, other_length, stored_steps, studied_length
+from ssmc.frontend.sizes import BATCH, DIVISIBLE, other_length, stored_steps, strides, studied_length
 from ssmc.frontend.statics import fold_statics
 from ssmc.frontend.step import ambiguous, pair_states
 from ssmc.frontend.translator import Samples, Translator
@@ -42,6 +42,7 @@ from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "LinearAttention", "CausalConvWithState"])
 SIMPLIFICATIONS = (
     merge_duplicates,
+    postpone,
     recognise_invariant,
     recognise_asynchronous,
     fuse_systems,
@@ -50,6 +51,8 @@ SIMPLIFICATIONS = (
     recognise_registers,
 )
 MANY = 2000  # nodes of a file that onnxruntime takes long to read
+INDIVISIBLE = "cannot become"
+LATE = "every step of it needs what is known only after the last step: the model must run through the sequence twice"
 
 
 @dataclass(eq=False)
@@ -86,6 +89,11 @@ def load_model(
         return _with_unknown(Path(path), file, graph, tolerance, strict)
     source = _Source(Path(path), file, graph, tolerance)
     best = _best(source, states)
+    for length in DIVISIBLE if is_dynamic(source.types)[1] else ():
+        if not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):
+            break
+        source.study(length)
+        best = _best(source, states)
     if strict:
         _require_lifted(best, str(path))
     return _as_model(best, source.path)
@@ -95,15 +103,27 @@ def _best(source: _Source, states: Mapping[str, str] | None) -> _Attempt:
     """The first reading of the file that holds; the likeliest one where none does."""
     best: _Attempt | None = None
     for attempt in source.attempts(states):
-        best = best or attempt  # the likeliest reading is the one to report
-        if not attempt.findings.refusals and attempt.failure is None:
-            best = attempt
+        if best is None or (_rank(attempt) < _rank(best) and _rank(attempt) < 2):
+            best = attempt  # the likeliest reading is the one to report
+        if _rank(best) == 0:
             break
     if best is None:
         raise UserError(
             "no axis of the inputs can be time", where=str(source.path), hint="export with inputs (batch, time, ...)"
         )
     return best
+
+
+def _rank(attempt: _Attempt) -> int:
+    """0 for a reading that holds; more where it takes an axis for time that may not be it, most where it does not hold.
+
+    Read along its features, a model is a sum over a few steps; right, but nothing that anybody means.
+    """
+    if attempt.findings.refusals or attempt.failure is not None:
+        return 3
+    if not attempt.findings.spans:
+        return 0
+    return 1 if attempt.findings.lifts else 2
 
 
 def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, strict: bool) -> Model:
@@ -176,8 +196,12 @@ class _Source:
             self.aside.submit(runner, str(self.path))
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.stored = min(stored_steps(self.listing), default=0)
-        self.length = studied_length(self.listing, self.stored)
-        self.shapes = concrete_shapes(self.types, BATCH, self.length)
+        self.study(studied_length(self.listing, self.stored))
+
+    def study(self, length: int) -> None:
+        """Study a dynamic length at so many steps."""
+        self.length = length
+        self.shapes = concrete_shapes(self.types, BATCH, length)
 
     def attempts(self, states: Mapping[str, str] | None) -> Any:
         """Readings of the file, the likeliest first: as a sequence model, or as one step."""
@@ -189,15 +213,25 @@ class _Source:
             yield self._as_step(pairs)
         if states is None:
             dtypes = {name: kind.dtype for name, kind in self.types.items()}
-            for axes in readings(self.shapes, dtypes):
+            for axes in sorted(readings(self.shapes, dtypes), key=self._dynamic_features):
                 yield self._as_sequence(axes)
+
+    def _dynamic_features(self, axes: Mapping[str, str]) -> int:
+        """Axes of unknown size that a reading takes for features."""
+        shapes = {name: kind.shape or () for name, kind in self.types.items()}
+        return sum(
+            letter == "f" and not isinstance(d, int)
+            for name, letters in axes.items()
+            for letter, d in zip(letters, shapes[name], strict=True)
+        )
 
     def _point(self, seed: int) -> dict[Value, Any]:
         return sample_inputs(self.listing, self.shapes, self.types, seed)
 
     def _translator(self, in_step: bool) -> Translator:
         samples = Samples(self.listing, [self._point(0), self._point(1)])
-        return Translator(self.listing, Builder(Graph("model")), samples, Findings(self.tolerance), in_step)
+        findings, dynamic = Findings(self.tolerance), is_dynamic(self.types)[1]
+        return Translator(self.listing, Builder(Graph("model")), samples, findings, in_step, dynamic=dynamic)
 
     # -- sequence models -----------------------------------------------------------------------------------
 
@@ -229,8 +263,10 @@ class _Source:
         return attempt
 
     def _extend_tables(self, attempt: _Attempt, translator: Translator) -> None:
-        shapes = concrete_shapes(self.types, 1, LONGEST_TABLE)
-        rows = extend_tables(translator, sample_inputs(self.listing, shapes, self.types, 0))
+        def point(steps: int) -> dict[Value, Any]:
+            return sample_inputs(self.listing, concrete_shapes(self.types, 1, steps), self.types, 0)
+
+        rows = extend_tables(translator, point)
         if rows is not None:
             attempt.notes += (f"positions are known for {rows} steps; longer sequences are refused",)
 
@@ -327,6 +363,8 @@ class _Source:
             attempt.notes += notes
         except UserError as error:
             attempt.failure = error
+        except ValueError as error:  # sizes of another reading of the axes
+            attempt.failure = UserError("the lifted model does not fit its inputs at another size", why=str(error))
 
     def _simplify(self, attempt: _Attempt) -> None:
         graph = attempt.graph
@@ -337,9 +375,18 @@ class _Source:
             for k, lift in enumerate(attempt.findings.lifts):
                 attempt.findings.lifts[k] = replace(lift, node=renamed.get(lift.node, lift.node))
         graph.prune()
+        self._refuse_late(attempt)
         found = {lift.node: lift for lift in attempt.findings.lifts if lift.node in graph}
         attempt.findings.lifts = list(found.values())
         attempt.inputs = tuple(self._with_role(graph, port) for port in attempt.inputs)
+
+    def _refuse_late(self, attempt: _Attempt) -> None:
+        """A program runs through the sequence once: no step may need what is known after the last."""
+        graph, late = attempt.graph, late_values(attempt.graph)
+        kinds = {call.name: call.kind for call in self.listing.calls} if late.first else {}
+        for name in late.first:
+            where = next(iter(graph.node(name).provenance), name)
+            attempt.findings.refusals.append(Refusal(where, kinds.get(where, graph.op(name).name), LATE))
 
     def _with_role(self, graph: Graph, port: Port) -> Port:
         """Mark the input that is the elapsed time of an asynchronous system."""
@@ -357,7 +404,8 @@ class _Source:
     def _other_size(self) -> tuple[int, int]:
         """A size that differs where sizes are dynamic; not longer than what the file has stored."""
         dynamic_batch, dynamic_length = is_dynamic(self.types)
-        return 1 if dynamic_batch else BATCH, other_length(self.length, self.stored) if dynamic_length else self.length
+        other = other_length(self.length, self.stored, strides(self.listing)) if dynamic_length else self.length
+        return 1 if dynamic_batch else BATCH, other
 
     def _case(self, attempt: _Attempt) -> Case:
         return Case(

@@ -12,18 +12,23 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+import networkx as nx
 import numpy as np
 
 from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.findings import Refusal
 from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tracked, Unsupported, known_along
 from ssmc.frontend.listing import Call
 from ssmc.frontend.merged import is_plain
+from ssmc.frontend.spans import spelled_out
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
 PRODUCTS = 8  # of streams inside a region that are tried as places to cut it
+PLACES = 24  # values inside a region that are tried by themselves where the whole is nothing (ours)
 SHORT = 16  # taps of a filter that nothing better is looked for
+PRODUCT_OPS = frozenset(["Mul", "Div", "MatMul", "Einsum"])
 LAYOUT = frozenset(["Expand", "Tile", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Identity", "Where", "Cast"])
 CONTRACTIONS = frozenset(["MatMul", "Gemm", "Einsum", "Conv", "ReduceSum", "ReduceMean", "FusedMatMul"])
 
@@ -85,14 +90,48 @@ class Region:
 
 
 def explain(translator: Translator, value: Value) -> Tracked:
-    """The flow that a raw value is; Refused, with the reason in the findings, where nothing explains it."""
-    cone = _cone(translator, value)
-    found = _explained(translator, value, cone)
+    """The flow that a raw value is; Refused, with the reason in the findings, where nothing explains it.
+
+    Where the whole is nothing, or needs long filters (two systems one after the other that were taken for one), values
+    inside of it are explained first.
+    """
+    before = _long_filters(translator, _cone(translator, value))
     tried: set[int] = set()
-    while isinstance(found, str) and _product_settled(translator, cone, tried):
-        cone = _cone(translator, value)
+    places: list[Value] = []
+    best: tuple[int, Flow | Known, dict[Value, Tracked]] | None = None
+    refusal: Refusal | None = None
+    while isinstance(translator.lookup(value), Raw):
+        cone, known = _cone(translator, value), translator.env.copy()
         found = _explained(translator, value, cone)
-    return _refuse(translator, cone, found) if isinstance(found, str) else found
+        if not isinstance(found, str):
+            needed = _needed(translator, found, _long_filters(translator, cone) - before)
+            if best is None or needed < best[0]:
+                best = needed, found, translator.env
+            if not needed:
+                break
+            translator.env = known
+        if _product_settled(translator, cone, tried) or _inner_settled(translator, cone, places):
+            continue
+        if best is None and isinstance(found, str):
+            refusal = refusal or _reason(translator, cone, found)
+            if _spelled_out(translator, cone, tried):
+                continue
+        break
+    else:
+        return translator.lookup(value) or Refused()
+    if best is None:
+        assert refusal is not None
+        translator.findings.refusals.append(refusal)
+        return Refused()
+    translator.env = best[2]
+    return best[1]
+
+
+def _needed(translator: Translator, found: Flow | Known | str, filters: Set[str]) -> int:
+    """How many of the filters a value is made of."""
+    if not filters or not isinstance(found, Flow):
+        return 0
+    return len(filters & nx.ancestors(translator.builder.graph.net, found.value.node))
 
 
 def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[int]) -> bool:
@@ -101,7 +140,7 @@ def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[in
         items = [None if v is None else translator.lookup(v) for v in call.operands]
         raw = [v for v, item in zip(call.operands, items, strict=True) if v is not None and isinstance(item, Raw)]
         streams = all(isinstance(item, Raw | Flow) for item in items)
-        if call.kind not in ("Mul", "Div") or not raw or not streams or call.position in tried:
+        if call.kind not in PRODUCT_OPS or not raw or not streams or call.position in tried:
             continue
         tried.add(call.position)
         if len(tried) > PRODUCTS:
@@ -117,8 +156,63 @@ def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[in
             continue
         translator.env.update({v: f for v, f in known.items() if not isinstance(f, str)})
         translator.env.update(zip(call.results, results, strict=False))
+        _carry_on(translator, cone[cone.index(call) + 1 :])
         return True
     return False
+
+
+def _inner_settled(translator: Translator, cone: Sequence[Call], tried: list[Value]) -> bool:
+    """Explain a value inside the cone that everything behind it passes through, the last that makes sense by itself.
+
+    Two systems one after the other need not be one, as where a bias stands between them or the second runs backwards.
+    """
+    before = _long_filters(translator, cone)
+    spare: tuple[Call, Flow | str] | None = None  # one that needs long filters
+    for call in reversed(_narrows(cone[:-1], cone[-1])):
+        value = call.results[0]
+        if not isinstance(translator.lookup(value), Raw):
+            continue
+        if len(tried) == PLACES:
+            break
+        tried.append(value)
+        solved: dict[Value, Flow | str] = {}
+        if _solve(translator, [value], solved, set()) is not None:
+            continue
+        spare = spare or (call, solved[value])
+        if not _needed(translator, solved[value], _long_filters(translator, cone) - before):
+            spare = call, solved[value]
+            break
+    if spare is None:
+        return False
+    call, found = spare
+    translator.env[call.results[0]] = found  # type: ignore[assignment]
+    _carry_on(translator, cone[cone.index(call) + 1 :])
+    return True
+
+
+def _narrows(calls: Sequence[Call], last: Call) -> list[Call]:
+    """Calls whose first result is all that the calls behind them take from those up to them."""
+    reach = {v: call.position for call in (*calls, last) for v in call.operands if v is not None}
+    found, open_until = [], -1  # how far a value of an earlier call is needed
+    for call in calls:
+        if open_until <= call.position and not any(v in reach for v in call.results[1:]):
+            found.append(call)
+        open_until = max([open_until, *(reach.get(v, -1) for v in call.results)])
+    return found
+
+
+def _carry_on(translator: Translator, calls: Sequence[Call]) -> None:
+    """Translate the calls that have nothing raw among their operands any more, as the bias after a settled product."""
+    for call in calls:
+        items = [None if v is None else translator.lookup(v) for v in call.operands]
+        if any(isinstance(item, Raw) for item in items) or all(item is None for item in items):
+            continue
+        try:
+            with translator.builder.origin(call.provenance):
+                results = translator.apply(call, items)
+        except (Unsupported, ValueError):
+            continue
+        translator.env.update(zip(call.results, results, strict=False))
 
 
 def _explained(translator: Translator, value: Value, cone: Sequence[Call]) -> Flow | Known | str:
@@ -141,22 +235,25 @@ def _best_cut(
 ) -> Flow | Known | str:
     solved: dict[Value, Flow | str] = {}
     sums = _sums(translator, _late(cone, value, set()))
-    filters, known = _long_filters(translator), translator.env.copy()
+    filters, known = _long_filters(translator, cone), translator.env.copy()
     found = _cut_before(translator, value, cone, set(), solved, weighted)
-    if sums and (isinstance(found, str) or _long_filters(translator) != filters):
+    if sums and (isinstance(found, str) or _long_filters(translator, cone) != filters):
         # The terms of a sum may be no systems while the sum is one, as in the last stage of a parallel scan.
-        filters, first = _long_filters(translator), translator.env
+        filters, first = _long_filters(translator, cone), translator.env
         translator.env = known
         whole = _cut_before(translator, value, cone, sums, solved, weighted)
-        if isinstance(whole, Flow) and _long_filters(translator) == filters:
+        if isinstance(whole, Flow) and _long_filters(translator, cone) == filters:
             return whole
         translator.env = first
     return found
 
 
-def _long_filters(translator: Translator) -> frozenset[str]:
-    graph = translator.builder.graph
-    return frozenset(n.name for n in graph.nodes("fir") if n.op["kernel"].array.shape[-1] > SHORT)
+def _long_filters(translator: Translator, cone: Sequence[Call]) -> frozenset[str]:
+    """Filters of many taps, or with no end within the steps that are studied."""
+    items = (translator.lookup(v) for call in cone for v in call.operands if v is not None)
+    steps = min((f.shape[f.axes.index("t")] for f in items if isinstance(f, Flow) and "t" in f.axes), default=SHORT)
+    short, graph = min(SHORT, steps - 2), translator.builder.graph
+    return frozenset(n.name for n in graph.nodes("fir") if n.op["kernel"].array.shape[-1] > short)
 
 
 def _sums(translator: Translator, late: Sequence[Call]) -> set[int]:
@@ -378,11 +475,27 @@ def _translate(translator: Translator, late: Sequence[Call], exits: dict[Value, 
     return None
 
 
-def _refuse(translator: Translator, cone: Sequence[Call], reason: str) -> Refused:
-    from ssmc.frontend.findings import Refusal
-
+def _reason(translator: Translator, cone: Sequence[Call], reason: str) -> Refusal:
+    """Which call of a cone that nothing explains to name, and why."""
     first = next((c for c in cone if any(isinstance(translator.lookup(v), Flow) for v in c.operands if v)), cone[0])
     raw = translator.lookup(first.results[0])
     why = f"{raw.reason}, and the whole of it {reason}" if isinstance(raw, Raw) else reason
-    translator.findings.refusals.append(Refusal(first.name, first.kind, why))
-    return Refused()
+    return Refusal(first.name, first.kind, why)
+
+
+def _spelled_out(translator: Translator, cone: Sequence[Call], tried: set[int]) -> bool:
+    """Say one call of the cone by itself, the first that can be: a strided filter, a sum over all steps."""
+    for call in cone:
+        if -call.position in tried or not any(isinstance(translator.lookup(v), Raw) for v in call.results):
+            continue
+        try:
+            with translator.builder.origin(call.provenance):
+                results = spelled_out(translator, call)
+        except (Unsupported, ValueError):
+            continue
+        tried.add(-call.position)
+        translator.findings.spans += 1
+        translator.env.update(zip(call.results, results, strict=False))
+        _carry_on(translator, cone[cone.index(call) + 1 :])
+        return True
+    return False

@@ -10,6 +10,8 @@ BATCH, LENGTH = 3, 11
 LONGEST = 1 << 14
 MORE = 6  # steps more, or fewer, at the other length of a proof
 WIDE = 256  # steps that tell the modes of a stored kernel (ours)
+STRIDES = 64  # how many times longer the studied length gets for strides in the file, at most (ours)
+DIVISIBLE = (48, 160, 448)  # lengths to study where the file splits its steps into windows
 
 
 def studied_length(listing: Listing, stored: int) -> int:
@@ -19,16 +21,26 @@ def studied_length(listing: Listing, stored: int) -> int:
     """
     weights = [listing.constants.get(c.operands[1]) for c in listing.calls if c.kind == "Conv"]  # type: ignore[arg-type]
     taps = [int(w.shape[2]) for w in weights if w is not None and np.ndim(w) == 3]
-    longest = max(taps, default=0)
+    longest, least = max(taps, default=0), LENGTH * strides(listing)
     if longest >= LENGTH - 2:
-        return min(longest + 8, LONGEST)
+        return min(max(longest + 8, least), LONGEST)
     # A stored kernel that is sliced to the length: as much of it as tells its modes.
-    return min(max(stored, LENGTH), WIDE)
+    return min(max(stored, least), max(WIDE, least))
 
 
-def other_length(length: int, stored: int) -> int:
+def strides(listing: Listing) -> int:
+    """How many steps become one in the file, as far as its filters and poolings tell."""
+    found = 1
+    for call in listing.calls:
+        if call.kind in ("Conv", "AveragePool", "MaxPool"):
+            found *= max(call.attrs.get("strides", [1]), default=1)
+    return min(int(found), STRIDES)
+
+
+def other_length(length: int, stored: int, stride: int = 1) -> int:
     """A length that differs, not longer than what is `stored`."""
-    return length + (MORE if not stored or length + MORE <= stored else -MORE)
+    more = length if length in DIVISIBLE else MORE * stride
+    return length + (more if not stored or length + more <= stored else -MORE)
 
 
 def stored_steps(listing: Listing) -> list[int]:

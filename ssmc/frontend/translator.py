@@ -14,6 +14,7 @@ from ssmc.frontend.builder import Builder
 from ssmc.frontend.evaluate import evaluate, run_call
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
+from ssmc.frontend.lengths import with_lengths
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.merged import apply_merged, is_plain
 from ssmc.frontend.rules import RULES
@@ -74,6 +75,7 @@ class Translator:
     in_step: bool = False
     env: dict[Value, Tracked] = field(default_factory=dict)
     later: dict[Value, Callable[[], Tracked]] = field(default_factory=dict)
+    dynamic: bool = False  # whether the number of steps differs from run to run
     outer: Translator | None = None  # the same listing without this one's substitutions
 
     def lookup(self, value: Value) -> Tracked | None:
@@ -170,6 +172,8 @@ class Translator:
             raise TimeMixing("it brings several steps together")
         if rule is None:
             raise Unsupported(REFUSED_OPS.get(call.kind, "there is no rule for this op"))
+        if self.dynamic and not self.in_step:
+            items = with_lengths(self, call, items)
         if not all(is_plain(item) for item in items):
             return apply_merged(self, call, items, rule)
         return rule(self, call, items)
@@ -184,7 +188,14 @@ class Translator:
         Only values that do not depend on them may have been translated before.
         """
         return Translator(
-            self.listing, self.builder, self.samples, self.findings, self.in_step, env=dict(values), outer=self
+            self.listing,
+            self.builder,
+            self.samples,
+            self.findings,
+            self.in_step,
+            env=dict(values),
+            dynamic=self.dynamic,
+            outer=self,
         )
 
     def dtype(self, call: Call, slot: int) -> str:

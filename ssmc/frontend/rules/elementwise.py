@@ -148,6 +148,66 @@ def _elu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     return [binary(builder, "add", unary_any(builder, "relu", flow), below)]
 
 
+def _celu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """max(x, 0) + alpha (exp(min(x, 0) / alpha) - 1)."""
+    alpha = float(call.attrs.get("alpha", 1.0))
+    flow, builder = flow_of(items[0]), context.builder
+    if alpha == 1.0:
+        return [unary(builder, "elu", flow)]
+    below = binary(builder, "div", _only(binary(builder, "min", flow, scalar(0))), scalar(alpha))
+    grown = binary(builder, "sub", unary_any(builder, "exp", _only(below)), scalar(1))
+    return [binary(builder, "add", unary_any(builder, "relu", flow), binary(builder, "mul", scalar(alpha), grown))]
+
+
+def _thresholded(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """x where x > alpha, else 0."""
+    flow, builder = flow_of(items[0]), context.builder
+    above = binary(builder, "greater", flow, scalar(call.attrs.get("alpha", 1.0)))
+    return [binary(builder, "mul", above, flow)]
+
+
+def _shrink(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """x - bias where x > lambd, x + bias where x < -lambd, else 0."""
+    flow, builder = flow_of(items[0]), context.builder
+    lambd, bias = float(call.attrs.get("lambd", 0.5)), float(call.attrs.get("bias", 0.0))
+    above = binary(builder, "greater", flow, scalar(lambd))
+    below = binary(builder, "greater", scalar(-lambd), flow)
+    kept = binary(builder, "mul", binary(builder, "add", above, below), flow)
+    return [binary(builder, "sub", kept, binary(builder, "mul", scalar(bias), binary(builder, "sub", above, below)))]
+
+
+def _mod(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """a - b floor(a / b), or with fmod a - b trunc(a / b)."""
+    builder = context.builder
+    ratio = _only(binary(builder, "div", items[0], items[1]))
+    if call.attrs.get("fmod"):
+        whole = binary(builder, "mul", _sign(builder, ratio), _magnitude(builder, ratio))
+    else:
+        whole = unary_any(builder, "floor", ratio)
+    return [binary(builder, "sub", items[0], binary(builder, "mul", items[1], whole))]
+
+
+def _xor(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    return [binary(context.builder, "sub", scalar(1), binary(context.builder, "equal", items[0], items[1]))]
+
+
+def _one_hot(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Rows of a table: `on` at the place that the index tells, `off` elsewhere."""
+    index, builder = flow_of(items[0]), context.builder
+    if not all(isinstance(item, Known) for item in items[1:]):
+        raise Unsupported("its depth or its values are computed from the input")
+    depth, (off, on) = int(np.asarray(items[1].array).reshape(-1)[0]), np.asarray(items[2].array, np.float64)
+    rank = len(index.shape) + 1
+    axis = int(call.attrs.get("axis", -1)) % rank
+    shape = (*index.shape[:axis], 1, *index.shape[axis:])
+    axes = index.axes[:axis] + "f" + index.axes[axis:]
+    wide = Flow(index.value, axes, shape)
+    features = builder.reshape(index.value, wide.features)
+    places = np.arange(float(depth)).reshape(depth, *[1] * (rank - 1 - axis))
+    there = binary(builder, "equal", wrap(features, axes, shape), Known(places))
+    return [binary(builder, "add", binary(builder, "mul", there, scalar(on - off)), scalar(off))]
+
+
 def _only(item: Flow | Known) -> Flow:
     assert isinstance(item, Flow)
     return item
@@ -225,6 +285,12 @@ RULES: dict[str, Rule] = {
     "LeakyRelu": _leaky(lambda call, items: scalar(call.attrs.get("alpha", 0.01))),
     "PRelu": _leaky(lambda call, items: items[1]),
     "Elu": _elu,
+    "Celu": _celu,
+    "ThresholdedRelu": _thresholded,
+    "Shrink": _shrink,
+    "Mod": _mod,
+    "Xor": _xor,
+    "OneHot": _one_hot,
     "Selu": _unary_rule("selu"),
     "HardSigmoid": _hard_sigmoid,
     "QuantizeLinear": _quantize,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,18 +26,28 @@ def _matmul(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
 
 def product(context: Context, a: Flow | Known, b: Flow | Known) -> Flow | Known:
     """numpy.matmul of two tracked tensors."""
-    ranks = len(a.shape), len(b.shape)
+    terms, result = product_terms([len(a.shape), len(b.shape)])
+    return einsum(context.builder, terms, result, [a, b])
+
+
+def product_terms(ranks: Sequence[int]) -> tuple[list[str], str]:
+    """numpy.matmul of tensors of these ranks as an einsum: its two terms and its result."""
     outer = LETTERS[: max(max(ranks) - 2, 0)]
     first = "z" if ranks[0] == 1 else outer[len(outer) - ranks[0] + 2 :] + "yz"
     second = "z" if ranks[1] == 1 else outer[len(outer) - ranks[1] + 2 :] + "zx"
     result = outer + ("" if ranks[0] == 1 else "y") + ("" if ranks[1] == 1 else "x")
-    return einsum(context.builder, [first, second], result, [a, b])
+    return [first, second], result
+
+
+def gemm_terms(attrs: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The matrices of a Gemm as an einsum."""
+    return ["zy" if attrs.get("transA") else "yz", "xz" if attrs.get("transB") else "zx"], "yx"
 
 
 def _gemm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     attrs = call.attrs
-    terms = ["zy" if attrs.get("transA") else "yz", "xz" if attrs.get("transB") else "zx"]
-    y: Flow | Known = einsum(context.builder, terms, "yx", items[:2])
+    terms, result = gemm_terms(attrs)
+    y: Flow | Known = einsum(context.builder, terms, result, items[:2])
     if attrs.get("alpha", 1.0) != 1.0:
         y = binary(context.builder, "mul", y, scalar(attrs["alpha"]))
     if len(items) > 2 and items[2] is not None:
@@ -76,7 +86,8 @@ def _swapped(context: Context, item: Flow | Known) -> Flow | Known:
     )
 
 
-def _einsum(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def einsum_terms(call: Call, items: Sequence[Any]) -> tuple[list[str], str]:
+    """The terms and the result of an Einsum, a letter for each axis."""
     equation = text(call.attrs["equation"]).replace(" ", "")
     left, arrow, result = equation.partition("->")
     terms = left.split(",")
@@ -88,6 +99,11 @@ def _einsum(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
     if not arrow:
         joined = "".join(terms)
         result = "".join(sorted(c for c in set(joined) if joined.count(c) == 1))
+    return terms, result
+
+
+def _einsum(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    terms, result = einsum_terms(call, items)
     while len(items) > 2:  # pairwise from the left, keeping what is needed later
         later = "".join(terms[2:]) + result
         kept = "".join(dict.fromkeys(c for c in terms[0] + terms[1] if c in later))
@@ -123,11 +139,11 @@ def _pointwise(context: Context, x: Flow, weight: Any, groups: int) -> Flow | Kn
     term = "bc" + LETTERS[10 : 10 + len(x.shape) - 2]
     matrix = weight.reshape(weight.shape[:2])
     if groups > 1:
-        matrix = _dense_groups(matrix, groups)
+        matrix = dense_groups(matrix, groups)
     return einsum(context.builder, [term, "oc"], term.replace("c", "o"), [x, Known(matrix)])
 
 
-def _dense_groups(matrix: Any, groups: int) -> Any:
+def dense_groups(matrix: Any, groups: int) -> Any:
     outputs, inputs = matrix.shape
     whole = np.zeros((groups, outputs // groups, groups, inputs))
     for g in range(groups):
@@ -145,7 +161,7 @@ def _within_features(context: Context, call: Call, x: Flow, weight: Any) -> Flow
     left, right = conv_padding(call.attrs, length, taps)
     reach = (taps - 1) * dilation + 1
     steps = (length + left + right - reach) // stride + 1
-    full = np.stack([_dense_groups(weight[..., k], groups) for k in range(taps)], axis=2)  # o c k
+    full = np.stack([dense_groups(weight[..., k], groups) for k in range(taps)], axis=2)  # o c k
     matrix = np.zeros((outputs, steps, channels, length))
     for step in range(steps):
         for k in range(taps):
