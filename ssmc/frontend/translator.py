@@ -136,7 +136,8 @@ class Translator:
             mixed = next(item.reason for item in items if isinstance(item, Raw))
             items = [None if v is None else self.settled(v) for v in call.operands]
             if any(isinstance(item, Refused) for item in items):
-                return self.refuse(call, f"not linear in what it is given, where {mixed}")
+                what = ATTENTION if call.kind == "Softmax" else "not linear in what it is given"
+                return self.refuse(call, f"{what}, where {mixed}")
         try:
             with self.builder.origin(call.provenance):
                 return self.apply(call, items)
@@ -252,6 +253,7 @@ RAW_OPS = frozenset(
     ]
 )
 
+ATTENTION = "a softmax of values that mix all steps (attention)"
 REFUSED_OPS = {
     "LSTM": "an LSTM is not linear in its state",
     "GRU": "a GRU is not linear in its state",

@@ -33,7 +33,7 @@ def refused(outcome: Outcome, folder: Path, before: set[Path], *says: str) -> No
         ("none.onnx", ["none.onnx"]),
         ("folder.onnx", ["folder.onnx"]),
         ("no_ssm.onnx", ["no_ssm.onnx", "no state-space"]),
-        ("unsupported.onnx", ["Softmax_over_time", "Softmax_attention"]),
+        ("unsupported.onnx", ["Hardmax_over_time", "Softmax_attention"]),
         ("nan.onnx", ["'C'|MatMul_C", "NaN|finite"]),
     ],
 )

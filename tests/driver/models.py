@@ -101,10 +101,10 @@ def unstable_model(path: Path) -> Path:
 
 
 def unsupported_model(path: Path) -> Path:
-    """Softmax over time and attention: no state-space systems."""
+    """A choice of one step and attention: no state-space systems."""
     nodes = [
         helper.make_node("MatMul", ["u", "W_in"], ["h"], name="MatMul_in"),
-        helper.make_node("Softmax", ["h"], ["s"], axis=1, name="Softmax_over_time"),
+        helper.make_node("Hardmax", ["h"], ["s"], axis=1, name="Hardmax_over_time"),
         helper.make_node("MatMul", ["u", "W_in"], ["k"], name="MatMul_k"),
         helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 2, 1], name="Transpose_k"),
         helper.make_node("MatMul", ["h", "kt"], ["scores"], name="MatMul_scores"),
