@@ -136,7 +136,7 @@ class _Emitter:
     def _fir(self, taps: Array, reverse: bool, j: int = 0) -> Operand:
         y, final = self.builder.recurrent("fir", [self.inputs(j)], kernel=Tensor(taps), reverse=reverse)
         if taps.shape[1] > SHORT:
-            how = f"stay FIR filters: no system with fewer states is within {self.tolerance:.0e} of them"
+            how = f"stay FIR filters: no system of half as many states was found within {self.tolerance:.0e} of them"
             self._note(final, 0.0, Replacement(how, *taps.shape))
         return y
 

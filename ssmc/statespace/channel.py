@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssmc.statespace.hankel import Subspace, sampled_values, subspace
+from ssmc.statespace.hankel import Subspace, sampled_rank, subspace
 from ssmc.statespace.residues import FASTEST, ModalFit, count_states, least_squares, refine
 from ssmc.statespace.response import log_magnitude
 from ssmc.statespace.system import Array, Real
@@ -20,6 +20,7 @@ class ChannelFits:
         self.taps, self.limit, self.tolerance = taps, limit, tolerance
         self.space = _space(taps, limit + 1, tolerance)
         self.values = self.space.values
+        self.restraint = 0.3 * tolerance  # ours: the largest that costs no accuracy on S4D kernels
         self.size = float(len(self.space.vectors))
         self.at = np.arange(1, len(taps) + 1)
         if len(taps) > _REFINED:  # the poles of a long kernel are moved on some of its taps
@@ -45,7 +46,7 @@ class ChannelFits:
 
     def _refined(self, poles: Array, reach: float, slowest: float) -> ModalFit:
         """The fit with these poles, moved if its worst tap is within `reach` tolerances but not within one."""
-        restraint = 0.3 * self.tolerance  # ours: the largest that costs no accuracy on S4D kernels
+        restraint = self.restraint
         fit = least_squares(poles, self.taps, None, restraint)
         if not self.tolerance < fit.worst <= reach * self.tolerance:
             return fit
@@ -62,8 +63,7 @@ def _space(taps: Real, limit: int, tolerance: float) -> Subspace:
     """
     alive = int(np.flatnonzero(np.abs(taps) > 1e-3 * tolerance)[-1]) + 1
     sequence = taps[: max(2 * alive, _REFINED)]
-    values, _ = sampled_values(sequence)
-    rank = min(limit, int((values > 0.1 * tolerance * values[0]).sum()) + 8)
+    rank = min(limit, sampled_rank(sequence, 0.1 * tolerance) + 8)
     while True:
         space = subspace(sequence, rank)
         if rank >= limit or space.values[-1] <= 1e-2 * tolerance * space.values[0]:

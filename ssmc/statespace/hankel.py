@@ -60,15 +60,29 @@ def subspace(sequence: Real, rank: int) -> Subspace:
     return Subspace(basis @ turn[:, :rank], values[:rank])
 
 
-def sampled_values(sequence: Real) -> tuple[Real, int]:
-    """Singular values, falling, of a part of the Hankel matrix with few rows and columns, and how many those are.
+def least_order(sequence: Real, tolerance: float) -> int:
+    """No system of fewer states has a kernel within `tolerance` of the sequence everywhere.
 
-    A submatrix has no larger singular values than the whole (Horn and Johnson, Topics in Matrix Analysis, 3.1.3).
+    A matrix whose entries are all within the tolerance is within tolerance * size in its singular values too, and a
+    submatrix has no larger ones than the whole (Horn and Johnson, Topics in Matrix Analysis, 3.1.3 and 3.3.16).
     """
+    part = _sample(sequence)
+    values = np.linalg.svd(part, compute_uv=False)
+    return int((values > tolerance * np.sqrt(part.size)).sum())
+
+
+def sampled_rank(sequence: Real, tolerance: float) -> int:
+    """How many singular values of a sample of the Hankel matrix are larger than `tolerance` times the largest."""
+    values = np.linalg.svd(_sample(sequence), compute_uv=False)
+    return int((values > tolerance * values[0]).sum())
+
+
+def _sample(sequence: Real) -> Real:
+    """The Hankel matrix, or some of its rows and columns where it is large."""
     half = (len(sequence) + 1) // 2
     rows = np.unique(np.linspace(0, half - 1, min(half, _SAMPLED)).astype(int))
     columns = np.unique(np.random.default_rng(1).integers(0, half, _SAMPLED)) if half > _SAMPLED else rows
-    return np.linalg.svd(sequence[np.add.outer(rows, columns)], compute_uv=False), max(len(rows), len(columns))
+    return np.asarray(sequence[np.add.outer(rows, columns)])
 
 
 def _hankel_product(sequence: Real, half: int) -> Callable[[Real], Real]:

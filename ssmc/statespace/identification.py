@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ssmc.statespace.channel import ChannelFits
+from ssmc.statespace.grids import fit_on_grid
+from ssmc.statespace.hankel import least_order
 from ssmc.statespace.joint import JointFits
 from ssmc.statespace.residues import ModalFit, assemble, least_squares
 from ssmc.statespace.response import kernel as kernel_of
 from ssmc.statespace.system import Real, StateSpace, StateSpaceError
 
 _MOST = 256  # no higher order is tried
+_LONG = 1000  # taps of which no close fit is looked for where none can meet the tolerance
 _DESCENT = 8  # attempts at lower orders after the first success
 
 
@@ -46,8 +49,9 @@ def identify(kernel: ArrayLike, tolerance: float = 1e-6, max_order: int | None =
     `kernel` (L,) or (G, L) real: channels of one input and one output each; or (O, I, L): one system, many in, many
     out, as one group. Poles come from the shift-invariance of the Hankel matrix's leading singular vectors, what they
     multiply from least squares; a single channel that comes near the tolerance gets its poles refined, inside the
-    circle. The order is the lowest found that meets the tolerance, at most `max_order` and less than half the taps
-    (times the smaller of O and I); D carries what the poles leave of tap 0.
+    circle, or where they lie too close together gets poles on a grid. The order is the lowest found that meets the
+    tolerance, at most `max_order` and less than half the taps (times the smaller of O and I; of a single channel, the
+    taps up to the last above the tolerance); D carries what the poles leave of tap 0.
 
     Raises StateSpaceError for a kernel that is not real, finite, of such a shape, with L >= 4.
     """
@@ -120,7 +124,9 @@ def _search(family: _Family[_Fit], limit: int, tolerance: float) -> _Fit:
     best = family.attempt(order, 3e4)
     while not good(best) and order < most:
         below, order = order, min(most, order + max(1, order // 8))
-        best = better(best, family.attempt(order, 3e4))
+        last, best = best, better(best, family.attempt(order, 3e4))
+        if best.worst > 0.5 * last.worst:
+            break
     for _ in range(_DESCENT if good(best) else 0):
         if order - below < 2:
             break
@@ -135,4 +141,12 @@ def _fit(h: Real, tolerance: float, limit: int) -> ModalFit:
     """The fit of one kernel, its largest tap 1."""
     if np.abs(h[1:]).max() <= tolerance:
         return least_squares(np.zeros(0, complex), h[1:])
-    return _search(ChannelFits(h[1:], limit, tolerance), limit, tolerance)
+    alive = int(np.flatnonzero(np.abs(h) > tolerance)[-1])
+    limit = min(limit, max(1, alive // 2))
+    if len(h) > _LONG and least_order(h[1:], tolerance) > limit:
+        return least_squares(np.zeros(0, complex), h[1:])
+    family = ChannelFits(h[1:], limit, tolerance)
+    fit = _search(family, limit, tolerance)
+    if fit.worst <= tolerance and fit.order <= limit:
+        return fit
+    return fit_on_grid(fit.poles, h[1:], family.at, limit, tolerance, family.restraint) or fit

@@ -16,6 +16,7 @@ from ssmc.statespace.system import Array, Real, StateSpace, StateSpaceError
 FASTEST = 6.0  # ours: a pole of e^-6 is gone after one tap; a faster one would only need a larger residue
 _NORMAL = 1e-7  # restraint^2 is then some 50 times the rounding of float64
 _ROUNDS = 3  # of refinement
+_DAMPED = 1e-12  # the least damping of a Gauss-Newton step
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +149,11 @@ def refine(
         slope = moves - basis @ (basis.T @ moves)
         size = np.linalg.norm(slope, axis=0)
         size = np.where(size > 0, size, 1.0)
-        left, values, right = np.linalg.svd(slope / size, full_matrices=False)
-        aim = left.T @ fit.missed
+        slope /= size
+        values, turn = np.linalg.eigh(slope.T @ slope)  # damped far above what squaring loses
+        aim = turn.T @ (slope.T @ fit.missed)
         for _ in range(5):
-            step = (right.T @ (aim * values / (values**2 + damping))) / size
+            step = turn @ (aim / (np.maximum(values, 0) + damping)) / size
             poles = _moved(fit.poles, decay, step, slowest)
             trial = least_squares(poles, taps, at, restraint)
             after = float(np.linalg.norm(trial.missed))
@@ -160,7 +162,7 @@ def refine(
             damping *= 10
         else:
             return fit
-        fit, damping = trial, damping / 5
+        fit, damping = trial, max(damping / 5, _DAMPED)
         if after > 0.97 * before:
             return fit
     return fit

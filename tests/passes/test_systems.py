@@ -91,6 +91,18 @@ def test_a_defective_system_becomes_triangular() -> None:
     assert "node 'ssm' (from ssm_1)" in caught.value.where
 
 
+@pytest.mark.parametrize("machine", sorted(MACHINES))
+def test_triangular_states_of_one_input_keep_their_gains(machine: str) -> None:
+    """States that feed each other cannot be counted in units of B one by one: the manager compares what `tile` does."""
+    m = Model(3)
+    a = np.tril(m.rng.uniform(-0.2, 0.2, (m.h, 4, 4))) + 0.7 * np.eye(4)
+    b, c = m.rng.uniform(0.5, 2, (2, m.h, 4, 1))
+    m.x = m.ssm(StateSpace(a, b, c.swapaxes(1, 2), np.zeros((m.h, 1, 1))))
+    m.output(m.x, "y")
+    tiles = PassManager("tile").run(m.graph, Context(MACHINES[machine]))
+    assert not any(True for _ in tiles.nodes("ssm"))
+
+
 def test_a_shift_register_stays_what_it_is() -> None:
     m = Model(3)
     shift_register(m)
