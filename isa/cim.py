@@ -89,6 +89,14 @@ _MESSAGES = (
     ),
     InstructionSpec("emit", 0x0A, (_SRC, _WORDS, _CHANNEL), "message", "Send words to the host."),
     InstructionSpec(
+        "collect",
+        0x0D,
+        (_DST, _WORDS, _CHANNEL, _size("copies", "Channels that take turns.", low=2)),
+        "message",
+        "Sleep until the step's message comes on the channel whose turn it is, and take it.",
+        "Copies of a layer take turns: round k of this loop takes from channel + k mod copies.",
+    ),
+    InstructionSpec(
         "keep",
         0x0B,
         (_SRC, _WORDS, _index("buffer", "Which of the core's stream buffers.")),

@@ -109,7 +109,7 @@ _READ, _WRITE, _MOVE = _vector({"src": "words"}, ""), _vector({}, "words"), _vec
 ACCESS: dict[str, Access] = {
     **dict.fromkeys(("halt", "loop", "every", "program"), _none),
     **dict.fromkeys(("send", "emit", "keep", "preset", "pool", "window"), _READ),
-    **dict.fromkeys(("recv", "fetch", "fill", "read", "pooled", "windowed"), _WRITE),
+    **dict.fromkeys(("recv", "collect", "fetch", "fill", "read", "pooled", "windowed"), _WRITE),
     **dict.fromkeys(("copy", "unary", "rot", "fir", "delay", "spike"), _MOVE),
     **dict.fromkeys(("prime", "tail"), _line),
     **dict.fromkeys(("charge", "dstate"), _timed("src")),

@@ -26,6 +26,11 @@ class Mesh(Part):
     cores: Count = Field(description="Cores of the chip.")
     words_per_flit: Count = Field(description="Words that one link moves in a cycle.")
     hop_cycles: Count = Field(description="Clock cycles of a hop.")
+    copies: Count = Field(
+        default=1,
+        description="How often a layer's arrays may be there: where products keep the busiest core from the next event,"
+        " copies on free cores take turns over the steps; 1: once.",
+    )
 
 
 class Crossbar(Part):

@@ -152,7 +152,7 @@ def _state_move(item: Item, arch: Architecture, data: Data) -> Cost:
 
 
 COSTS: dict[str, Callable[[Item, Architecture, Data], Cost]] = {
-    **dict.fromkeys(("halt", "loop", "every", "recv", "tick"), _control),
+    **dict.fromkeys(("halt", "loop", "every", "recv", "collect", "tick"), _control),
     **dict.fromkeys(("send", "emit", "keep", "fetch"), _message),
     **dict.fromkeys(("fill", "copy", "binary", "delay", "pool", "pooled", "window", "windowed"), _words(1)),
     **dict.fromkeys(("prime", "tail"), _line),

@@ -12,6 +12,7 @@ from backends.cim.assign import sections
 from backends.cim.code import Tap
 from backends.cim.contexts import place_in_time, work_context
 from backends.cim.lowering import Lowering
+from backends.cim.replicate import Turns, replicated
 from backends.cim.rules import RULES
 from backends.cim.statistics import latency_warning
 from backends.cim.timing import schedule
@@ -24,11 +25,15 @@ MATRICES = ("tile.matmul", "tile.feedback")
 
 
 def lower(graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
-    """Instructions for a scheduled tile graph.
+    """Instructions for a scheduled tile graph; what delays events most is there several times where the chip says so.
 
     Raises Misfit where the chip is too small, UserError for an op that the chip has no instruction for.
     """
-    state = Lowering(graph, arch, place_in_time(graph), ideal)
+    return replicated(lambda turns: _lower(graph, arch, ideal, turns), graph, arch)
+
+
+def _lower(graph: Graph, arch: Architecture, ideal: bool, turns: Turns) -> Program:
+    state = Lowering(graph, arch, place_in_time(graph), ideal, turns=turns)
     for node in sorted(graph.nodes(), key=_program_order(graph)):
         rule = RULES.get(node.op.name)
         state.node = node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -26,9 +26,18 @@ def words_of(kind: Any) -> int:
     return int(prod(kind.shape)) * (2 if kind.element == "complex" else 1)
 
 
+@dataclass(frozen=True)
+class Copy:
+    """A layer's arrays once more: on which core, and which array stands for which of the first ones."""
+
+    core: int
+    units: Mapping[int, int]
+
+
 @dataclass
 class Lowering:
-    """The program under construction. `home` says where a value was made: core, context, slot."""
+    """The program under construction. `home` says where a value was made: core, context, slot; `turns` are the copies
+    of layers that take turns over the steps."""
 
     graph: Graph
     arch: Architecture
@@ -42,6 +51,7 @@ class Lowering:
     home: dict[Value, tuple[int, Context, Slot]] = field(default_factory=dict)
     copies: dict[tuple[Value, int, Context], Slot] = field(default_factory=dict)
     channels: int = 0
+    turns: Mapping[str, tuple[Copy, ...]] = field(default_factory=dict)
     node: Node = field(init=False)
     core: int = 0
     loc: int | None = None

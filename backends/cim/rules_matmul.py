@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import groupby, pairwise
 from math import prod
 from typing import Any
@@ -19,13 +20,38 @@ def lower_matmul(state: Lowering, node: Node, work: Context) -> None:
     cols = node.op["weight"].shape[1]
     vectors = prod(state.kind(0).shape[:-1])
     x, y = state.read(0, work), state.result(work)
-    multiply(state, node, work, x, y, vectors)
+    if node.name in state.turns:
+        _in_turns(state, node, work, x, y, vectors)
+    else:
+        multiply(state, node, work, x, y, vectors)
     if node.op["bias"] is not None:
         bias = state.new(cols)
         before = Context(0)
         state.emit(before, "load", dst=bias, data=state.constant("bias", node.op["bias"].array))
         cycle = {} if vectors == 1 else {"b_words": cols}
         state.emit(work, "binary", dst=y, a=y, b=bias, words=vectors * cols, fn="add", **cycle)
+
+
+def _in_turns(state: Lowering, node: Node, work: Context, x: Slot, y: Slot, vectors: int) -> None:
+    """Each copy of the layer's arrays takes the next step's vectors, on a core of its own."""
+    copies = state.turns[node.name]
+    rows, cols = node.op["weight"].shape
+    count = len(copies)
+    into, back = state.channels, state.channels + count
+    state.channels += 2 * count
+    for turn, copy in enumerate(copies):
+        steps = Context(work.stage, work.stride * count, work.offset + turn * work.stride)
+        state.emit(steps, "send", src=x, words=vectors * rows, channel=into + turn, core=copy.core)
+        there, partial = state.new(vectors * rows, copy.core), state.new(vectors * cols, copy.core)
+        state.emit(steps, "recv", on=copy.core, dst=there, words=vectors * rows, channel=into + turn)
+        pieces = sorted(node.op["pieces"], key=lambda p: (p.n0, p.n1, p.k0))
+        shape, units = (rows, cols, vectors), copy.units
+        covered = _products(state, steps, pieces, there, partial, shape, copy.core, (0, 0), units)
+        for start, stop in _gaps(covered, cols):
+            _blank(state, steps, partial, start, stop, cols, vectors, copy.core)
+        operands = {"words": vectors * cols, "channel": back + turn, "core": state.core}
+        state.emit(steps, "send", on=copy.core, src=partial, **operands)
+    state.emit(work, "collect", dst=y, words=vectors * cols, channel=back, copies=count)
 
 
 def multiply(state: Lowering, node: Node, work: Context, x: Slot, y: Slot, vectors: int = 1) -> None:
@@ -92,9 +118,11 @@ def _products(
     shape: tuple[int, int, int],
     core: int,
     origin: tuple[int, int],
+    units: Mapping[int, int] | None = None,
 ) -> list[tuple[int, int]]:
     """The products of one core's pieces, summed in `y`. `shape` is (rows, cols, vectors) of the words at `x`
-    and `y`, `origin` the matrix row and column of their first word. Returns the columns written.
+    and `y`, `origin` the matrix row and column of their first word, `units` other arrays in the place of the pieces'.
+    Returns the columns written.
     """
     rows, cols, vectors = shape
     written: set[tuple[int, int]] = set()
@@ -102,7 +130,8 @@ def _products(
     if accumulate:
         state.emit(work, "fill", on=core, dst=y, words=vectors * cols)
     for piece in pieces:
-        _program(state, piece, core)
+        unit = piece.unit if units is None else units[piece.unit]
+        _program(state, piece, unit, core)
         columns = (piece.n0, piece.n1)
         state.emit(
             work,
@@ -110,7 +139,7 @@ def _products(
             on=core,
             dst=y.at(piece.n0 - origin[1]),
             src=x.at(piece.k0 - origin[0]),
-            array=piece.unit % state.arch.crossbar.per_core,
+            array=unit % state.arch.crossbar.per_core,
             row=piece.row,
             rows=piece.k1 - piece.k0,
             col=piece.col // state.arch.crossbar.cells_per_weight,
@@ -132,7 +161,7 @@ def _ranges(state: Lowering, piece: Piece) -> dict[str, Any]:
     return {name: float(full) for name, full in zip(("input_range", "output_range"), pair, strict=True) if full}
 
 
-def _program(state: Lowering, piece: Piece, core: int) -> None:
+def _program(state: Lowering, piece: Piece, unit: int, core: int) -> None:
     """Weights into the array, as conductances relative to the column's full scale."""
     box, weight = state.arch.crossbar, state.node.op["weight"]
     rows, cols = piece.k1 - piece.k0, piece.n1 - piece.n0
@@ -149,7 +178,7 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
     block = weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]
     label = f"r{piece.k0}c{piece.n0}"
     operands: dict[str, Any] = {
-        "array": piece.unit % box.per_core,
+        "array": unit % box.per_core,
         "row": piece.row,
         "col": col,
         "weights": state.constant(f"weights.{label}", block),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ class Run:
     outputs: dict[int, list[Array]] = field(default_factory=lambda: defaultdict(list))
     tapped: dict[str, list[Array]] = field(default_factory=lambda: defaultdict(list))
     taps: dict[tuple[int, int], list[Any]] = field(default_factory=lambda: defaultdict(list))
-    waiting: dict[int, int] = field(default_factory=dict)
+    waiting: dict[int, tuple[int, int]] = field(default_factory=dict)  # core: channel, messages
     cores: dict[int, Core] = field(default_factory=dict)
     groups: dict[int, tuple[Any, Any]] = field(default_factory=dict)  # a body and its groups, by its identity
 
@@ -129,7 +129,7 @@ def _until_all_end(run: Run, processes: dict[int, Iterator[None]]) -> None:
             except StopIteration:
                 del processes[number]
         if not moved:
-            waits = ", ".join(f"core {core} for channel {run.waiting[core]}" for core in sorted(processes))
+            waits = ", ".join(f"core {core} for channel {run.waiting[core][0]}" for core in sorted(processes))
             raise UserError(
                 "deadlock: every core that still runs waits for a message that nobody sends",
                 why=f"waiting: {waits}",
@@ -138,7 +138,8 @@ def _until_all_end(run: Run, processes: dict[int, Iterator[None]]) -> None:
 
 
 def _arrived(run: Run, number: int) -> bool:
-    return run.channels[run.waiting[number]].steps >= run.cores[number].count
+    channel, messages = run.waiting[number]
+    return run.channels[channel].steps >= messages
 
 
 def _items(
@@ -164,6 +165,8 @@ def _items(
                 core.now = now
             case "recv":
                 yield from _recv(run, core, item)
+            case "collect":
+                yield from _collect(run, core, item)
             case _:
                 _one(run, core, group, suffix)
         for tap in run.taps.get((core.number, item.index), ()) if not suffix else ():
@@ -195,14 +198,37 @@ def _recv(run: Run, core: Core, item: Item) -> Iterator[None]:
         array = run.inputs[number]
         array = array[:, core.first : core.first + core.count]
     else:
-        channel = run.channels[number]
-        while channel.steps < core.count:
-            run.waiting[core.number] = number
-            yield
-        run.waiting.pop(core.number, None)
-        array = channel.take(core.count)
+        array = yield from _take(run, core, number, core.count)
     if array.shape[2] != words:
         raise _trapped(run, core, item, "", Trap(f"a message of {array.shape[2]} words comes where {words} are read"))
+    core.write(item.integer("dst"), array)
+
+
+def _take(run: Run, core: Core, number: int, messages: int) -> Generator[None, None, Array]:
+    """So many messages of a channel, as soon as they are there."""
+    channel = run.channels[number]
+    while channel.steps < messages:
+        run.waiting[core.number] = number, messages
+        yield
+    run.waiting.pop(core.number, None)
+    return channel.take(messages)
+
+
+def _collect(run: Run, core: Core, item: Item) -> Iterator[None]:
+    words, copies = item.integer("words"), item.integer("copies")
+    parts = dict[int, Array]()
+    for turn in range(copies):
+        first = (turn - core.first) % copies  # of the running rounds, the first that is this copy's
+        messages = len(range(first, core.count, copies))
+        if messages:
+            parts[first] = yield from _take(run, core, item.integer("channel") + turn, messages)
+    array = np.empty((max(part.shape[0] for part in parts.values()), core.count, words))
+    for first, part in parts.items():
+        if part.shape[2] != words:
+            raise _trapped(
+                run, core, item, "", Trap(f"a message of {part.shape[2]} words comes where {words} are read")
+            )
+        array[:, first::copies] = part
     core.write(item.integer("dst"), array)
 
 

@@ -86,7 +86,7 @@ class _Model:
             if name == "every":
                 yield from self.run(core, item.body)
                 continue
-            if name == "recv":
+            if name in ("recv", "collect"):
                 channel = item.integer("channel")
                 while channel in self.internal and channel not in self.sent:
                     yield channel
@@ -120,8 +120,10 @@ def intervals(trees: Mapping[int, tuple[Item, ...]], arch: Architecture, data: D
             graph.add_node(key)
             busy[key] = _per_step(loop, loop.integer("stride"), arch, data)
             for item in walk(loop.body):
-                if item.code.mnemonic in ("send", "recv"):
-                    ends[item.integer("channel")].append(key)
+                if item.code.mnemonic in ("send", "recv", "collect"):
+                    turns = item.integer("copies") if item.code.mnemonic == "collect" else 1
+                    for channel in range(item.integer("channel"), item.integer("channel") + turns):
+                        ends[channel].append(key)
     for keys in ends.values():
         graph.add_edges_from(pairwise(keys))
     return {key: max(busy[other] for other in group) for group in nx.connected_components(graph) for key in group}

@@ -88,6 +88,14 @@ def _explain(told: dict[str, Any]) -> None:
     ]
     title = "state banks: energy of a step, expected error (spread of decays, products fed back)"
     print_table(title, ["layer", "bank", "", "energy", "error", "cannot hold them because"], banks, numbers=3)
+    if "copies" in told:
+        made = told["copies"]
+        title = f"copies of arrays: an event every {made['interval_seconds']:.3g} s, not {made['once_seconds']:.3g} s"
+        rows = [
+            (layer["layer"], str(layer["copies"]), str(layer["arrays"]), ", ".join(map(str, layer["cores"])))
+            for layer in made["layers"]
+        ]
+        print_table(title, ["layer", "copies", "arrays", "on the cores"], rows, numbers=1)
     losses = [
         (
             layer["node"],

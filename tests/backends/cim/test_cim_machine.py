@@ -17,7 +17,7 @@ from ssmc.ir.functions import BINARY, REDUCE, UNARY
 
 from .programs import program, run
 
-ENGINE = {"mvm", "halt", "loop", "every", "recv", "send", "emit", "keep", "fetch"}  # the simulator's own
+ENGINE = {"mvm", "halt", "loop", "every", "recv", "collect", "send", "emit", "keep", "fetch"}  # the simulator's own
 
 
 def test_every_instruction_has_its_rules() -> None:

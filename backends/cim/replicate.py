@@ -1,0 +1,108 @@
+"""Copies of the layers that keep the busiest core from the next event.
+
+Products of different steps do not need each other. Where the products of one layer are most of what the busiest core
+does, the layer's arrays are programmed again on free cores near by, which take turns over the steps: the core sends the
+vectors away and collects the results. States stay where they are. A copy costs arrays, their programming and words on
+the mesh; it is kept where the time between events falls.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from backends.cim.arch import Architecture
+from backends.cim.costs import cost
+from backends.cim.decode import Item, cores, decode
+from backends.cim.lowering import Copy
+from backends.cim.timing import schedule
+from isa import FrozenMap, Program
+from ssmc.ir import Graph, StreamType
+
+Turns = Mapping[str, tuple[Copy, ...]]
+WORTH = 0.98  # of the time between events that another copy must get below (ours)
+
+
+def replicated(make: Callable[[Turns], Program], graph: Graph, arch: Architecture) -> Program:
+    """The program with the copies that pay, what they are in its metadata under 'copies'."""
+    turns: dict[str, tuple[Copy, ...]] = {}
+    program = make(turns)
+    if arch.mesh.copies == 1 or any(graph.attributes.get("loads", {}).values()):
+        return program
+    began = interval = schedule(program, arch, 1).interval
+    while (more := _one_more(program, graph, arch, turns)) is not None:
+        longer = make(more)
+        found = schedule(longer, arch, 1).interval
+        if found > WORTH * interval:
+            break
+        turns, program, interval = more, longer, found
+    if not turns:
+        return program
+    told = [
+        {
+            "layer": name,
+            "copies": len(copies),
+            "arrays": len(copies) * len(copies[0].units),
+            "cores": [c.core for c in copies],
+        }
+        for name, copies in turns.items()
+    ]
+    seconds = {"interval_seconds": interval / arch.vector.clock_hertz, "once_seconds": began / arch.vector.clock_hertz}
+    return replace(program, meta=FrozenMap({**program.meta, "copies": {"layers": told, **seconds}}))
+
+
+def _one_more(program: Program, graph: Graph, arch: Architecture, turns: Turns) -> dict[str, tuple[Copy, ...]] | None:
+    """The copies there are, and for the layer with the most products on the busiest core one more (two at first)."""
+    busy, products = _cycles(program, arch)
+    if not busy:
+        return None
+    core = max(busy, key=lambda number: (busy[number], -number))
+    for name, _ in products[core].most_common():
+        if not isinstance(graph.node(name).types[0], StreamType) or graph.op(name).name != "tile.matmul":
+            continue
+        own, used = turns.get(name, ()), {number for number, found in products.items() if name in found}
+        if not own and used != {core}:
+            continue  # spread over several cores already
+        wanted = 2 if not own else 1
+        if len(own) + wanted > arch.mesh.copies:
+            continue
+        units = sorted({piece.unit for piece in graph.op(name)["pieces"]})
+        made = [*own]
+        for free in _free(program, graph, arch, core)[:wanted]:
+            arrays = {unit: free * arch.crossbar.per_core + i for i, unit in enumerate(units)}
+            made.append(Copy(free, arrays))
+        if len(made) == len(own) + wanted:
+            return {**turns, name: tuple(made)}
+    return None
+
+
+def _free(program: Program, graph: Graph, arch: Architecture, near: int) -> list[int]:
+    """Cores that do nothing and hold nothing, the nearest first: the words are the same for each."""
+    used = set(cores(program)) | {
+        piece.unit // arch.crossbar.per_core for node in graph.nodes("tile.matmul") for piece in node.op["pieces"]
+    }
+    return sorted(set(range(arch.mesh.cores)) - used, key=lambda core: (arch.hops(near, core), core))
+
+
+def _cycles(program: Program, arch: Architecture) -> tuple[dict[int, float], dict[int, Counter[str]]]:
+    """By core: cycles of a step, and those of the products of each layer."""
+    busy, products = dict[int, float](), defaultdict[int, Counter[str]](Counter)
+
+    def visit(core: int, items: tuple[Item, ...], stride: int) -> float:
+        total = 0.0
+        for item in items:
+            if item.body:
+                total += visit(core, item.body, item.integer("stride"))
+                continue
+            cycles: Any = cost(item, arch, program.data).cycles / stride
+            total += cycles
+            if item.code.mnemonic == "mvm" and item.loc is not None:
+                products[core][program.locs[item.loc].layer] += cycles
+        return total
+
+    for number, section in cores(program).items():
+        loops = [item for item in decode(section) if item.code.mnemonic == "loop"]
+        busy[number] = max((visit(number, loop.body, loop.integer("stride")) for loop in loops), default=0.0)
+    return busy, products
