@@ -54,9 +54,34 @@ class Array(Part):
     )
 
 
-class Numbers(Part):
-    """Formats of the realistic (not ideal) machine; vectors in the scratchpad are float32."""
+Kind = Literal["fixed", "float32", "bfloat16", "float16"]
 
+
+class Numbers(Part):
+    """Formats of the realistic (not ideal) machine's elements; vectors in the scratchpad are float32."""
+
+    format: Kind = Field(
+        default="fixed",
+        description="of weights, vectors that enter the array, and parameters in its elements: fixed (integers with "
+        "power-of-two units, in the widths below) or floating point, whose sums are float32",
+    )
+    state_format: Kind | None = Field(
+        default=None, description="of a state, floating point; left out: as `format`. Fixed with fixed alone"
+    )
+    decay: Literal["one-minus", "plain"] = Field(
+        default="one-minus",
+        description="what an element keeps of its decay: 1 - a, which is precise where a is near 1, or a",
+    )
+    rounding: Literal["nearest", "truncate"] = Field(
+        default="nearest",
+        description="of what is computed: to the nearest, ties to even, or bits are cut off (fixed: downwards; "
+        "floating point: towards zero)",
+    )
+    overflow: Literal["saturate", "wrap"] = Field(
+        default="saturate",
+        description="of states and sums: to the largest number there is, or round (fixed: two's complement, floating "
+        "point: infinite); counted either way",
+    )
     weight_bits: Annotated[int, Field(ge=2, le=16)] = Field(description="integer weights with a scale per column")
     activation_bits: Annotated[int, Field(ge=2, le=24)] = Field(
         description="integers of a vector that enters the array, with one power-of-two exponent a vector and step"
@@ -76,7 +101,17 @@ class Numbers(Part):
     def _exact(self) -> Numbers:
         if self.parameter_bits + self.state_bits > EXACT_BITS:
             raise ValueError(f"parameter_bits + state_bits must not exceed {EXACT_BITS}")
+        if (self.format == "fixed") != (self.of_states == "fixed"):
+            raise ValueError("format and state_format must both be fixed, or both floating point")
         return self
+
+    @property
+    def fixed(self) -> bool:
+        return self.format == "fixed"
+
+    @property
+    def of_states(self) -> Kind:
+        return self.state_format or self.format
 
 
 class Memory(Part):

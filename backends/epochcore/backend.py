@@ -46,6 +46,7 @@ class EpochCore:
     def machine(self, arch: Arch, *, ideal: bool) -> Machine:
         """States have room without limit: they are moved out of the array between its passes."""
         modes, native = arch.array.modes, arch.array.complex == "native"
+        integer = not ideal and arch.numbers.fixed
         banks = []
         if "fri" in modes:
             banks.append(StateBank("fri", fused=True, native_complex=native))
@@ -64,14 +65,16 @@ class EpochCore:
             arrays=None,
             cells_per_weight=1,
             banks=tuple(banks),
-            weight_bits=None if ideal else arch.numbers.weight_bits,
-            state_parameter_bits=None if ideal else arch.numbers.parameter_bits,
+            weight_bits=arch.numbers.weight_bits if integer else None,
+            state_parameter_bits=arch.numbers.parameter_bits if integer else None,
         )
 
     def pipeline(self, arch: Arch, *, ideal: bool) -> str:
         exact = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates"
         if ideal:
             return f"{exact},tile{{fold_output=true}},map-weights,schedule"
+        if not arch.numbers.fixed:
+            return f"{exact},tile,map-weights,schedule"
         # integer weights are those of the matrices as trained
         return f"{exact},quantize{{weights={arch.numbers.weight_bits}}},tile,map-weights,schedule"
 

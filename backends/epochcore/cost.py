@@ -63,7 +63,8 @@ class Cost:
 
     `busy` are the cycles until the engine may start the next instruction (None: all), `wave` is the first step's way
     through the array; the shadow registers are free after `holds`. `latency` is what of the cycles is filling and
-    draining: engines that hand over step by step overlap it too (see `handover`).
+    draining: engines that hand over step by step overlap it too, and begin to shift in what comes next `leads` cycles
+    after the pass; what is `apart` they do not hand over step by step (see `handover`).
     """
 
     engine: str
@@ -74,6 +75,8 @@ class Cost:
     wave: Wave | None = None
     holds: int = 0
     latency: int = 0
+    leads: int = 0
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,8 +176,13 @@ def _preload(ins: Instruction, at: Context) -> Cost:
 
 
 def _state_load(ins: Instruction, at: Context) -> Cost:
-    words = int(ins["words"])
-    return Cost("preload", ceil_div(words, at.arch.array.port_words_in), 0, Counter(scratchpad_words=words))
+    """States come as parameters do, a row of the array after the other."""
+    assert at.preload is not None
+    words, layout = int(ins["words"]), layout_of(at.preload, at.arch)
+    rows, cols, is_complex = _held(at)
+    each = cols * layout.stack * (2 if is_complex else 1)
+    cycles = ceil_div(rows, layout.stack) * ceil_div(each, at.arch.array.port_words_in)
+    return Cost("preload", cycles, 0, Counter(scratchpad_words=words))
 
 
 def _state_store(ins: Instruction, at: Context) -> Cost:
@@ -189,8 +197,8 @@ def _state_store(ins: Instruction, at: Context) -> Cost:
 
 
 def _trail(layout: Layout, arch: Arch) -> int:
-    """Cycles from an operand to its product."""
-    return arch.array.mac_depth + layout.gang - 2
+    """Cycles from an operand in an element to the product of the last state there."""
+    return arch.array.mac_depth + layout.gang - 2 + (layout.stack - 1) * layout.gang
 
 
 def _mac(ins: Instruction, at: Context) -> Cost:
@@ -209,7 +217,7 @@ def _weights_in_place(ins: Instruction, at: Context) -> Cost:
     first = gather - 1 + weight_pass(1, array.rows, array.cols) - 1 + array.mac_depth
     events = Counter(macs=macs, scratchpad_words=moved)
     wave = Wave.of(gather, array.rows - 1, array.cols - 1, array.mac_depth - 1)
-    return _pass(steps, max(gather, scatter), first, scatter, macs, events, wave)
+    return _pass(steps, max(gather, scatter), first, scatter, macs, events, wave, gather)
 
 
 def _results_in_place(ins: Instruction, at: Context) -> Cost:
@@ -224,7 +232,7 @@ def _results_in_place(ins: Instruction, at: Context) -> Cost:
     moved = steps * (terms + cols * (2 if ins["accumulate"] else 1))
     events = Counter(macs=macs, scratchpad_words=moved, parameter_words=folds * terms * cols)
     wave = Wave.of(gather, array.rows - 1, array.cols - 1, array.mac_depth - 1)
-    return Cost("compute", cycles, macs, events, cycles, wave, cycles)
+    return Cost("compute", cycles, macs, events, cycles, wave, cycles, leads=gather, apart=True)
 
 
 def _fri(ins: Instruction, at: Context) -> Cost:
@@ -252,18 +260,27 @@ def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int)
     first = gather - 1 + layout.rows * layout.stack * layout.gang - 1 + array.mac_depth
     events = Counter(state_macs=macs, scratchpad_words=moved)
     # passes that hand over step by step all go along the diagonal
-    skew = array.cols - 1 if array.handover_steps else 0
+    skew = (layout.cols - 1) * layout.gang if array.handover_steps else 0
     first += skew
+    # a row is shifted in no faster than the first step moves on where an element holds one state
+    leads = gather + (layout.rows - 1) * (layout.stack * layout.gang - 1)
     wave = Wave.of(gather, (array.rows - 1) * layout.stack, skew, _trail(layout, at.arch))
-    return _pass(at.steps, max(own, gather, scatter), first, scatter, macs, events, wave)
+    return _pass(at.steps, max(own, gather, scatter), first, scatter, macs, events, wave, leads)
 
 
 def _pass(
-    steps: int, interval: int, first: int, scatter: int, macs: int, events: Mapping[str, int], wave: Wave
+    steps: int,
+    interval: int,
+    first: int,
+    scatter: int,
+    macs: int,
+    events: Mapping[str, int],
+    wave: Wave,
+    leads: int,
 ) -> Cost:
     cycles = (steps - 1) * interval + first + scatter - 1
     busy = steps * interval
-    return Cost("compute", cycles, macs, events, busy, wave, first, latency=cycles - busy)
+    return Cost("compute", cycles, macs, events, busy, wave, first, latency=cycles - busy, leads=leads)
 
 
 # -- vector unit -----------------------------------------------------------------------------------------------

@@ -1,29 +1,36 @@
 """Engines that hand over step by step: an instruction starts with the first steps of what it reads.
 
-Where `array.handover_steps` is not 0, instructions of a loop over time work on blocks of so many steps. An engine takes
-its instructions in program order and gives a block to whoever waits for it; a block of a result is there `latency`
-cycles after the last of its steps was taken in. So block k of instruction i begins at
+Where `array.handover_steps` is not 0, instructions of a loop over time work on blocks of so many steps, in the loop's
+direction. An engine takes its instructions in program order and gives a block to whoever waits for it; a block of a
+result is there `latency` cycles after the last of its steps was taken in. So block k of instruction i begins at
 
     begin_i(k) = max(end_i(k - 1), end_j(k) + latency_j for every j whose block k it reads or overwrites,
                      end_j(k) for every j that must have read block k before it is overwritten)
 
-and passes of the array follow each other without a gap, as wavefronts on the diagonal do. Where two instructions do
-not meet step by step (rows given once a sequence, another rate, the loop before) the whole instruction is waited for.
-States and parameters of the next pass are shifted in, and those of the last one out, under the present pass.
+and takes its share of the cycles of the instruction; a cycle that a block does not use up goes to the next one, if that
+may begin with it. Passes of the array follow each other without a gap, as wavefronts on the diagonal do, or later as
+`Wave.behind` says. Where two instructions do not meet step by step (rows given once a sequence, another rate, the loop
+before, sums that stay in place) the whole instruction is waited for.
+
+Parameters and states are shifted in on the diagonal too: they may begin `leads` cycles after a pass, when its first
+step has taken over what was there. When a pass takes over its states, those of the pass before go to registers of their
+own and from there out, when all of them are final; so these must be empty of the states of the pass before that.
+Without shadow registers the array must be empty before anything is shifted in. `stepped.streaming` checks all of this
+cycle by cycle.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.accesses import Held, Words, accesses
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost import Cost
+from backends.epochcore.channel import Channel, one_by_one
+from backends.epochcore.cost import Cost, Wave
 from backends.epochcore.rates import most_rows
 from isa import Instruction, Program
 
@@ -35,19 +42,20 @@ PARAMETERS, STREAMS = 1 << 40, 1 << 41
 
 @dataclass(frozen=True)
 class Conflicts:
-    """By instruction: others that it waits for as a whole, and block by block for their results or their reading."""
+    """By instruction: others (or its own last run) that it waits for as a whole, and block by block for their results
+    or their reading."""
 
     whole: list[Ints]
     results: list[list[int]]
     reads: list[list[int]]
-    loop: list[int]
+    loop: list[int]  # where the loop ends that it is in, or 0
 
 
 def conflicts(program: Program, steps: int) -> Conflicts:
     """Which instructions meet in the scratchpad, the parameter memory and the streams."""
     code, labels = program.sections[0].code, program.sections[0].labels
-    rows: list[tuple[int, int, int, int, int, int, int, int]] = []
-    loop, limit, stop = [0] * len(code), 1, -1
+    rows: list[tuple[int, ...]] = []
+    loop, limit, stop, backward = [0] * len(code), 1, -1, False
     shadow = active = Held(1, 1, False)
     registers: dict[str, int] = {}
     rates: dict[str, Instruction] = {}
@@ -56,6 +64,7 @@ def conflicts(program: Program, steps: int) -> Conflicts:
             limit, stop = 1, -1
         if ins.mnemonic == "chunks":
             limit, stop = max(1, min(int(ins["limit"]), steps)), labels[str(ins["end"])]
+            backward = bool(ins["backward"])
         if stop >= 0:
             loop[index] = stop
         if ins.mnemonic == "rate":
@@ -64,11 +73,13 @@ def conflicts(program: Program, steps: int) -> Conflicts:
             shadow = Held(int(ins["rows"]), int(ins["cols"]), bool(ins["complex"]))
         elif ins.mnemonic in PASSES:
             active = shadow
+        against = bool(ins.operands.get("reverse", backward)) != backward
         for w in (*accesses(ins, active), *_elsewhere(ins)):
             register = -1 if w.register is None else registers.setdefault(w.register, len(registers))
             extent = (most_rows(w.register or "one", limit, rates) - 1) * w.pitch + w.words
-            rows.append((index, w.start, w.start + extent, w.words, w.pitch, register, w.written, loop[index]))
-    table = np.array(rows or [(0,) * 8], np.int64).T
+            place = (w.start, w.start + extent, w.words, w.pitch, register)
+            rows.append((index, *place, w.written, loop[index], against))
+    table = np.array(rows or [(0,) * 9], np.int64).T
     return _pairs(table, len(code), loop)
 
 
@@ -86,20 +97,15 @@ def _elsewhere(ins: Instruction) -> list[Words]:
 
 
 def _pairs(table: Ints, count: int, loop: list[int]) -> Conflicts:
-    index, start, stop, words, pitch, register, written, loops = table
-    a, b = np.nonzero(
-        (start[:, None] < stop)
-        & (start < stop[:, None])
-        & ((written[:, None] | written) > 0)
-        & (index[:, None] != index)
-    )
+    index, start, stop, words, pitch, register, written, loops, against = table
+    a, b = np.nonzero((start[:, None] < stop) & (start < stop[:, None]) & ((written[:, None] | written) > 0))
     stepped = (register[a] >= 0) & (register[b] >= 0) & (pitch[a] == pitch[b])
     apart = np.where(stepped, (start[b] - start[a]) % np.maximum(pitch[a], 1), 0)
     kept = ~stepped | (apart < words[a]) | (apart + words[b] > pitch[a])
     a, b, stepped = a[kept], b[kept], stepped[kept]
     apart = start[b] - start[a]
     fits = np.where(apart >= 0, apart + words[b], words[a] - apart) <= pitch[a]
-    chained = stepped & (register[a] == register[b]) & (loops[a] == loops[b]) & fits
+    chained = stepped & (register[a] == register[b]) & (loops[a] == loops[b]) & (against[a] == against[b]) & fits
     results, reads = (
         _grouped(index[a[kept]], index[b[kept]], count)
         for kept in (chained & (written[b] > 0), chained & (written[b] == 0))
@@ -117,7 +123,7 @@ def _grouped(consumers: Ints, producers: Ints, count: int) -> list[Ints]:
 
 @dataclass
 class Handover:
-    """Engines and the last execution of every instruction while a program is timed."""
+    """Engines and the last run of every instruction while a program is timed."""
 
     arch: Arch
     known: Conflicts
@@ -126,11 +132,11 @@ class Handover:
     ends: list[Ints | None] = field(default_factory=list)
     latency: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
-    dram: int = 0  # when the channel to DRAM is through with what it was given
+    channel: Channel = field(default_factory=Channel)
+    last: Wave | None = None  # how the last pass goes through the array
     parameters: int = 0  # when parameters in the shadow registers are complete,
-    parameters_free: int = 0  # and when the array has taken them over
-    states: int = 0
-    states_free: int = 0
+    states: int = 0  # and states,
+    leads: int = 0  # and when the last pass leads by so much that others may follow
     passed: int = 0  # when the last pass has all its states
     drained: tuple[int, int] = (0, 0)  # when the states of the last two passes were out
 
@@ -141,74 +147,62 @@ class Handover:
 
     def place(self, index: int, ins: Instruction, cost: Cost, steps: int) -> tuple[str, int, int]:
         """(engine, begin, when its whole result is there)."""
-        name, engine = ins.mnemonic, self._engine(ins.mnemonic, cost.engine)
-        busy = cost.cycles - cost.latency
-        block = self.arch.array.handover_steps
-        blocks = max(1, -(-steps // block)) if "steps" in ins.operands and self.known.loop[index] else 1
-        if engine == "vector":
-            pipes = [engine if n == 0 else f"{engine}.{n}" for n in range(self.arch.vector.pipes)]
-            slot = min(pipes, key=lambda pipe: self.engines.get(pipe, 0))
-        else:
-            slot = engine
+        name, engine = ins.mnemonic, engine_of(ins.mnemonic, cost.engine, self.arch)
+        blocks = blocks_of(ins, cost, steps, self.arch, bool(self.known.loop[index]))
+        slot = self._slot(engine)
         begin = self.engines.get(slot, 0)
         whole = self.known.whole[index]
         if whole.size:
             begin = max(begin, int(self.done[whole].max()))
-        begin = max(begin, self._array_ready(name))
-        channel = cost.events.get("dram_bytes", 0) > 0
-        if channel:
-            begin = max(begin, self.dram)
-        ready = self._blocks_ready(index, steps, blocks, begin)
-        taken = -(-busy * np.minimum(np.arange(blocks + 1) * block, steps) // max(1, steps)) if blocks > 1 else None
-        if taken is None:
-            start = max(begin, int(ready[0])) if ready is not None else begin
-            ends = np.array([start + busy])
+        begin = max(begin, self._array_ready(name, cost.wave))
+        ready = self._blocks_ready(index, steps, len(blocks), begin)
+        unit = max(1, steps)
+        if cost.events.get("dram_bytes", 0) > 0:
+            horizon = min(self.engines.get("load", 0), self.engines.get("store", 0))
+            start, ends = self.channel.take(ready, blocks, unit, horizon)
         else:
-            first = np.full(blocks, begin) if ready is None else np.maximum(ready, begin)
-            ends = np.maximum.accumulate(first - taken[:-1]) + taken[1:]
-            start = int(first[0])
+            start, ends = int(ready[0]), -(-one_by_one(unit * ready, blocks) // unit)
         end = int(ends[-1])
         finish = end + cost.latency
-        if channel:
-            self.dram = start + busy
         self.engines[slot] = end
         self.ends[index], self.latency[index], self.steps[index], self.done[index] = ends, cost.latency, steps, finish
-        self._array_moved(name, start, finish)
+        self._array_moved(name, start, finish, cost)
         return engine, start, finish
 
-    def _engine(self, name: str, engine: str) -> str:
-        if not self.arch.array.shadow:
-            return "compute" if engine == "preload" else engine
-        return {"state.load": "preload", "state.store": "drain"}.get(name, engine)
+    def _slot(self, engine: str) -> str:
+        """The pipe of the vector unit that is free first, or the engine itself."""
+        if engine != "vector":
+            return engine
+        pipes = [engine if n == 0 else f"{engine}.{n}" for n in range(self.arch.vector.pipes)]
+        return min(pipes, key=lambda pipe: self.engines.get(pipe, 0))
 
-    def _blocks_ready(self, index: int, steps: int, blocks: int, begin: int) -> Ints | None:
-        """When every block may begin; None where nothing holds it up."""
-        ready: Ints | None = None
+    def _blocks_ready(self, index: int, steps: int, blocks: int, begin: int) -> Ints:
+        """When every block may begin, as far as others are concerned."""
+        ready = np.full(blocks, begin)
         for others, with_latency in ((self.known.results[index], True), (self.known.reads[index], False)):
             for j in others:
                 ends = self.ends[j]
                 if ends is None or self.done[j] <= begin:
                     continue
                 late = self.latency[j] if with_latency else 0
-                if self.steps[j] == steps and len(ends) == blocks:
-                    there: Any = ends + late
-                else:
-                    there = np.full(blocks, int(ends[-1]) + late)
-                ready = there if ready is None else np.maximum(ready, there)
+                together = self.steps[j] == steps and len(ends) == blocks
+                ready = np.maximum(ready, (ends if together else int(ends[-1])) + late)
         return ready
 
-    def _array_ready(self, name: str) -> int:
-        if name == "preload":
-            return self.parameters_free
-        if name == "state.load":
-            return self.states_free
+    def _array_ready(self, name: str, wave: Wave | None) -> int:
+        if name in ("preload", "state.load"):
+            return self.leads if self.arch.array.shadow else max(self.passed, *self.drained)
         if name == "state.store":
-            return self.passed
-        if name in PASSES:
-            return max(self.parameters, self.states, self.drained[0])
-        return 0
+            return max(self.passed, self.drained[1])
+        if name not in PASSES:
+            return 0
+        ready = max(self.parameters, self.states, self.drained[0])
+        if wave is None:
+            return max(ready, self.passed)  # a pass of no steps takes over all at once
+        behind = 0 if self.last is None else wave.behind(self.last)
+        return max(ready, self.engines.get("compute", 0) + behind)
 
-    def _array_moved(self, name: str, start: int, finish: int) -> None:
+    def _array_moved(self, name: str, start: int, finish: int, cost: Cost) -> None:
         if name == "preload":
             self.parameters = finish
         elif name == "state.load":
@@ -216,5 +210,20 @@ class Handover:
         elif name == "state.store":
             self.drained = (self.drained[1], finish)
         elif name in PASSES:
-            self.parameters_free = self.states_free = start
-            self.passed = finish
+            self.leads, self.passed = start + cost.leads, finish
+            self.last = cost.wave or self.last
+
+
+def engine_of(name: str, engine: str, arch: Arch) -> str:
+    """States have ways in and out of their own, where the array has shadow registers."""
+    if not arch.array.shadow:
+        return "compute" if engine == "preload" else engine
+    return {"state.load": "preload", "state.store": "drain"}.get(name, engine)
+
+
+def blocks_of(ins: Instruction, cost: Cost, steps: int, arch: Arch, looped: bool) -> Ints:
+    """What every block takes of an engine's time, in units of a cycle over `steps` (or of a whole one, for none)."""
+    busy, size = cost.cycles - cost.latency, arch.array.handover_steps
+    if "steps" not in ins.operands or not looped or cost.apart or steps <= size:
+        return np.array([busy * max(1, steps)])
+    return busy * np.minimum(size, steps - np.arange(-(-steps // size)) * size)

@@ -70,7 +70,7 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         meta={
-            "numbers": "ideal" if ideal else "integer",
+            "numbers": "ideal" if ideal else "integer" if arch.numbers.fixed else arch.numbers.format,
             "streams": [
                 {
                     "kind": s.kind,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
 from backends.epochcore.draft import Buffer, Param, Ref
+from backends.epochcore.floats import stored
 from backends.epochcore.formats import weight_integers
 from backends.epochcore.forms import choose
 from backends.epochcore.lower_features import gather, given
@@ -108,6 +109,8 @@ def _integers(low: Lowering, node: Node, weight: Tensor) -> tuple[Array, Array |
     """The weights as the array holds them, and the scales of the columns where they are integers."""
     if low.ideal:
         return weight.array, None
+    if not low.arch.numbers.fixed:
+        return stored(weight.array, low.arch.numbers.format), None
     bits = low.arch.numbers.weight_bits
     dtype = np.int8 if bits <= 8 else np.int16
     if weight.quantization is not None and weight.quantization.bits <= bits:

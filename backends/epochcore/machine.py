@@ -97,7 +97,7 @@ class Machine:
         return words[: prod(shape)].reshape(shape)
 
     def saturated(self, count: int) -> None:
-        """Count numbers that were cut off to their range, by layer."""
+        """Count numbers that did not fit their format, by layer."""
         if count:
             loc = self.plan.program.source(self.plan.program.sections[0].code[self.index])
             layer = loc.layer if loc else ""

@@ -1,7 +1,8 @@
 """What a `preload` puts into the array: packing at compile time, unpacking in the simulator.
 
 Ideal programs hold float64 values, one flat constant a pass: decay, b, c (by columns, then rows; imaginary halves
-after real ones) and d (by columns). Realistic ones hold int32 mantissas and, after them, as many exponents.
+after real ones) and d (by columns). In floating point realistic ones hold the same in their format, the decay as 1 - a
+where the architecture says so; in fixed point int32 mantissas and, after them, as many exponents.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
+from backends.epochcore.floats import stored
 from backends.epochcore.formats import gain, mantissas
 
 Array = NDArray[Any]
@@ -22,7 +24,7 @@ Array = NDArray[Any]
 class Element:
     """Parameters of the elements of a pass, real arrays with the halves of complex ones on the first axis.
 
-    `decay` is a, or (realistic) the mantissas of 1 - a with `decay_unit`; likewise `b`, `c` (halves, cols, rows) and
+    `decay` is a, or (realistic) 1 - a or a in units of `decay_unit`; likewise `b`, `c` (halves, cols, rows) and
     `d` (cols,). `gain` (cols, rows) is what a state is divided by; it is in the units of b and c already.
     """
 
@@ -46,8 +48,11 @@ def pack_element(decay: Array, b: Array, c: Array, d: Array, numbers: Numbers | 
     """Parameters of a `fri` or `tri` pass: decay, b, c (cols, rows), all complex or all real; d (cols,)."""
     if numbers is None:
         return np.concatenate([halves(decay).ravel(), halves(b).ravel(), halves(c).ravel(), d])
+    kept = halves(1 - decay if numbers.decay == "one-minus" else decay)
+    if not numbers.fixed:
+        return stored(np.concatenate([kept.ravel(), halves(b).ravel(), halves(c).ravel(), d]), numbers.format)
     bits, g = numbers.parameter_bits, gain(decay)
-    a_int, a_unit = mantissas(halves(1 - decay), bits, 0)
+    a_int, a_unit = mantissas(kept, bits, 0)
     b_int, b_unit = mantissas(halves(b) / g, bits, 0)
     c_int, c_unit = mantissas(halves(c) * g, bits, (0, 2))
     d_int, d_unit = mantissas(d, bits)
@@ -58,7 +63,10 @@ def pack_decay(decay: Array, numbers: Numbers | None) -> Array:
     """Parameters of a `fri.x` or `tri.x` pass: decay (cols,)."""
     if numbers is None:
         return halves(decay).ravel()
-    a_int, a_unit = mantissas(halves(1 - decay), numbers.parameter_bits, 0)
+    kept = halves(1 - decay if numbers.decay == "one-minus" else decay)
+    if not numbers.fixed:
+        return stored(kept.ravel(), numbers.format)
+    a_int, a_unit = mantissas(kept, numbers.parameter_bits, 0)
     return _integers([a_int], [a_unit, gain(decay)])
 
 
@@ -67,8 +75,11 @@ def _integers(values: list[Array], units: list[Array]) -> Array:
     return np.concatenate([part.ravel() for part in (*values, *exponents)]).astype(np.int32)
 
 
-def unpack(packed: Array, rows: int, cols: int, is_complex: bool, full: bool, ideal: bool) -> Element:
-    """The inverse: `full` for `fri` and `tri`, else decay alone. Raises ValueError where the size does not fit."""
+def unpack(packed: Array, rows: int, cols: int, is_complex: bool, full: bool, units: bool) -> Element:
+    """The inverse: `full` for `fri` and `tri`, else decay alone; `units` where there are exponents.
+
+    Raises ValueError where the size does not fit.
+    """
     parts, at = 2 if is_complex else 1, 0
     packed = np.asarray(packed, np.float64).ravel()
 
@@ -83,14 +94,14 @@ def unpack(packed: Array, rows: int, cols: int, is_complex: bool, full: bool, id
     none = np.zeros(0)
     decay = take(parts, cols, rows)
     b, c, d = (take(parts, cols, rows), take(parts, cols, rows), take(cols)) if full else (none, none, none)
-    units = [np.ones(1)] * 5
-    if not ideal:
+    worth = [np.ones((1, 1, 1))] * 3 + [np.ones(1), np.ones((1, 1))]
+    if units:
         a_unit = 2.0 ** take(1, cols, rows)
         others = [2.0 ** take(1, cols, rows), 2.0 ** take(1, cols, 1), 2.0 ** take(cols)] if full else [none] * 3
-        units = [a_unit, *others, 2.0 ** take(cols, rows)]
+        worth = [a_unit, *others, 2.0 ** take(cols, rows)]
     if at != packed.size:
         raise ValueError(f"{packed.size} parameters are too many for {rows} x {cols} elements")
-    return Element(decay, units[0], units[4], b, units[1], c, units[2], d, units[3])
+    return Element(decay, worth[0], worth[4], b, worth[1], c, worth[2], d, worth[3])
 
 
 def param_words(array: Array, word_bits: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch, parse_arch
+from backends.epochcore.floats import restored
 from backends.epochcore.parameters import param_words
 from backends.epochcore.precision import narrow_makers
 from backends.epochcore.rates import most_rows
@@ -258,7 +259,7 @@ class Planner:
     def param(self, address: int) -> Array:
         for start, _, name in self.params:
             if start == address:
-                return np.asarray(self.program.data[name])
+                return restored(np.asarray(self.program.data[name]))
         raise self.trap(f"preloads param[{address}], where no constant was fetched to")
 
     def programmed(self, mode: str) -> Preload:

@@ -1,4 +1,4 @@
-"""One step of states: x <- a x + v on real arrays, in float64 and in fixed point."""
+"""One step of states: x <- a x + v on real arrays, in float64 and as the realistic machine does it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.formats import saturate
+from backends.epochcore.arch import Numbers
+from backends.epochcore.formats import drives, states
 
 Array = NDArray[Any]
 Parts = tuple[Array, ...]  # the real part, and the imaginary one where there is one
@@ -17,15 +18,17 @@ Parts = tuple[Array, ...]  # the real part, and the imaginary one where there is
 
 @dataclass(frozen=True)
 class Decay:
-    """a (float64), or the integers of 1 - a with their `unit` (fixed point)."""
+    """a (float64), or what the machine keeps of it with its `unit`: 1 - a (`distance`) or a."""
 
     parts: Parts
     unit: Array | None = None
+    distance: bool = False
 
     def at(self, step: int) -> Decay:
         """The decay of one step, where it changes; a decay with one step serves all."""
         k = step if len(self.parts[0]) > 1 else 0
-        return Decay(tuple(part[k] for part in self.parts), None if self.unit is None else self.unit[k])
+        unit = None if self.unit is None else self.unit[k if len(self.unit) > 1 else 0]
+        return Decay(tuple(part[k] for part in self.parts), unit, self.distance)
 
 
 def order(steps: int, reverse: bool) -> range:
@@ -88,19 +91,20 @@ def run_float_into(
     return re, im
 
 
-def run_fixed(decay: Decay, x: Parts, v: Parts, bits: int) -> tuple[Parts, int]:
-    """x - round((1 - a) x) + v in integers, limited to `bits` bits; also how many were outside.
+def run_machine(decay: Decay, x: Parts, v: Parts, numbers: Numbers) -> tuple[Parts, int]:
+    """x - (1 - a) x + v, or a x + v, in the machine's numbers; also how many states did not fit.
 
-    The product of mantissa and state is exact, its sum over the halves too; it is rounded once.
+    In fixed point the product of mantissa and state is exact, its sum over the halves too; it is rounded to the states'
+    unit once. In floating point the whole sum is rounded once.
     """
     d, unit = decay.parts, decay.unit
     assert unit is not None
     if len(x) == 1:
-        following = [x[0] - np.rint(d[0] * x[0] * unit) + v[0]]
+        products = [d[0] * x[0] * unit]
     else:
-        following = [
-            x[0] - np.rint((d[0] * x[0] - d[1] * x[1]) * unit) + v[0],
-            x[1] - np.rint((d[0] * x[1] + d[1] * x[0]) * unit) + v[1],
-        ]
-    limited = [saturate(part, bits) for part in following]
-    return tuple(part for part, _ in limited), sum(outside for _, outside in limited)
+        products = [(d[0] * x[0] - d[1] * x[1]) * unit, (d[0] * x[1] + d[1] * x[0]) * unit]
+    found = [drives(product, numbers) for product in products]
+    if decay.distance:
+        found = [own - product for own, product in zip(x, found, strict=True)]
+    kept = [states(part + drive, numbers) for part, drive in zip(found, v, strict=True)]
+    return tuple(part for part, _ in kept), sum(outside for _, outside in kept)

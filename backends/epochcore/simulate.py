@@ -95,9 +95,10 @@ def _saturated(counts: Counter[str]) -> UserError:
     """Numbers that did not fit, where they are an error."""
     lines = [f"layer '{layer}': {count}" for layer, count in counts.most_common()]
     return UserError(
-        f"{sum(counts.values())} fixed-point numbers were cut off to their range",
+        f"{sum(counts.values())} numbers did not fit their format",
         why="\n       ".join(lines),
-        hint="more numbers.state_bits or accumulator_bits, fewer state_fraction_bits, or run without --strict",
+        hint="more numbers.state_bits or accumulator_bits, fewer state_fraction_bits, a floating-point format "
+        "with more range, or run without --strict",
     )
 
 

@@ -1,8 +1,8 @@
 """What the array's instructions do: matrices, and states in the processing elements.
 
 Ideal programs hold their states in float64; matrices are multiplied in float32 between values of float32 (see
-`precision`), else in float64. Realistic ones compute with integers, held in float64 where they are exact
-(see `formats`); what leaves the array is float32.
+`precision`), else in float64. Realistic ones compute in the architecture's numbers (see `formats`), integers held in
+float64 where they are exact; what leaves the array is float32.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.formats import mantissas, saturate, state_unit
+from backends.epochcore.arch import Numbers
+from backends.epochcore.formats import drives, entering, parameters, state_unit, states, sums
 from backends.epochcore.machine import PANEL, Machine
 from backends.epochcore.parameters import Element, unpack
 from backends.epochcore.plan import Access, Action, Planner, Preload, Rule
-from backends.epochcore.recurrence import Decay, order, run_fixed, run_float, run_float_into
+from backends.epochcore.recurrence import Decay, order, run_float, run_float_into, run_machine
 from backends.epochcore.rounding import narrowed
-from backends.epochcore.simulate_liquid import liquid_fixed
+from backends.epochcore.simulate_liquid import liquid_machine
 from isa import Instruction
 
 Array = NDArray[Any]
@@ -62,6 +63,8 @@ def mac(plan: Planner, ins: Instruction) -> Action:
     bias = None if held.bias is None else np.asarray(held.bias, np.float64)
     if plan.ideal:
         return _mac_float(x, y, weight, bias, accumulate)
+    if not plan.arch.numbers.fixed:
+        return narrowed(_mac_rounded(plan, x, y, weight, bias, accumulate), y)
     scale = np.ones(cols) if held.scale is None else np.asarray(held.scale, np.float64)
     return narrowed(_mac_integer(plan, x, y, weight, scale, bias, accumulate), y)
 
@@ -71,11 +74,16 @@ def _result(plan: Planner, ins: Instruction, cols: int) -> Access:
     return place(int(ins["dst"]), cols, steps=str(ins["steps"]), pitch=int(ins["dst_pitch"]))
 
 
-def _mac_float(x: Access, y: Access, weight: Array, bias: Array | None, accumulate: bool) -> Action:
-    # panels of about the same work, so that one is neither all overhead nor mostly padding
+def _height(weight: Array) -> int:
+    """Rows of a panel: of about the same work, so that one is neither all overhead nor mostly padding."""
     height = PANEL
     while height > 32 and height * weight.size > PANEL_WORK:
         height //= 2
+    return height
+
+
+def _mac_float(x: Access, y: Access, weight: Array, bias: Array | None, accumulate: bool) -> Action:
+    height = _height(weight)
     dtype = np.float64 if x.slot.wide or y.slot.wide else np.float32
     weight = weight.astype(dtype)
     starts = None if bias is None else np.tile(bias.astype(dtype), (height, 1))
@@ -100,18 +108,33 @@ def _mac_float(x: Access, y: Access, weight: Array, bias: Array | None, accumula
 def _mac_integer(
     plan: Planner, x: Access, y: Access, weight: Array, scale: Array, bias: Array | None, accumulate: bool
 ) -> Action:
-    bits, width = plan.arch.numbers.activation_bits, plan.arch.numbers.accumulator_bits
+    numbers = plan.arch.numbers
 
     def run(machine: Machine) -> None:
-        integers, unit = mantissas(machine.rows(x), bits, -1)
-        sums, outside = saturate(integers.reshape(-1, len(weight)) @ weight, width)
+        integers, unit, _ = entering(machine.rows(x), numbers)
+        total, outside = sums(integers.reshape(-1, len(weight)) @ weight, numbers)
         machine.saturated(outside)
-        sums = sums.reshape(*integers.shape[:-1], -1)
-        value = sums * scale * unit
+        value = total.reshape(*integers.shape[:-1], -1) * scale * unit
         if bias is not None:
             value = value + bias
         out = machine.rows(y)
         out[...] = out + value if accumulate else value
+
+    return run
+
+
+def _mac_rounded(plan: Planner, x: Access, y: Access, weight: Array, bias: Array | None, accumulate: bool) -> Action:
+    """Floating point: panels as in an ideal program, so that sums do not depend on how many rows there are."""
+    height, numbers = _height(weight), plan.arch.numbers
+
+    def run(machine: Machine) -> None:
+        # a panel's last rows may hold anything: what is too large is counted in those that mean something
+        machine.saturated(entering(machine.rows(x), numbers)[2])
+        value, out = entering(machine.panels(x, height), numbers)[0], machine.panels(y, height)
+        product = np.matmul(value, weight)
+        if bias is not None:
+            product += bias
+        out[...] = out + product if accumulate else product
 
     return run
 
@@ -135,11 +158,15 @@ def _gain(plan: Planner, held: Preload) -> Array:
     return _element(plan, held).gain
 
 
+def _has_units(plan: Planner) -> bool:
+    return not plan.ideal and plan.arch.numbers.fixed
+
+
 def _element(plan: Planner, held: Preload) -> Element:
     assert held.source is not None
     parts, cols, rows = held.shape
     try:
-        return unpack(held.source, rows, cols, parts == 2, held.ins["mode"] in ("fri", "tri"), plan.ideal)
+        return unpack(held.source, rows, cols, parts == 2, held.ins["mode"] in ("fri", "tri"), _has_units(plan))
     except ValueError as error:
         raise plan.trap("preloads parameters of the wrong size", str(error)) from None
 
@@ -154,7 +181,7 @@ def state_load(plan: Planner, ins: Instruction) -> Action:
         # (halves, rows, batch, cols): a step adds up over rows with whole samples side by side
         value = machine.rows(source)[0].reshape(machine.batch, parts, cols, rows)
         if not plan.ideal:
-            value, outside = saturate(np.rint(value * count), numbers.state_bits)
+            value, outside = states(drives(value * count, numbers), numbers)
             machine.saturated(outside)
         machine.states = tuple(np.ascontiguousarray(value.transpose(1, 3, 0, 2)))
 
@@ -170,8 +197,8 @@ def state_store(plan: Planner, ins: Instruction) -> Action:
 
     def run(machine: Machine) -> None:
         row = machine.rows(target)[0].reshape(machine.batch, parts, cols, rows)
-        for part, states in enumerate(machine.states):
-            value = states.transpose(1, 2, 0)
+        for part, held in enumerate(machine.states):
+            value = held.transpose(1, 2, 0)
             row[:, part] = value if plan.ideal else value * worth
 
     return run
@@ -186,8 +213,8 @@ def fri(plan: Planner, ins: Instruction) -> Action:
     element = _element(plan, held)
     if plan.ideal:
         return _fri_float(ins, element, u, y)
-    fixed = liquid_fixed if ins.mnemonic == "tri" else _fri_fixed
-    return narrowed(fixed(plan, ins, element, u, y), y)
+    of_machine = liquid_machine if ins.mnemonic == "tri" else _fri_machine
+    return narrowed(of_machine(plan, ins, element, u, y), y)
 
 
 def _by_row(values: Array) -> tuple[Array, ...]:
@@ -210,31 +237,33 @@ def _fri_float(ins: Instruction, e: Element, u: Access, y: Access) -> Action:
     return run
 
 
-def _fri_fixed(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access) -> Action:
+def _fri_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access) -> Action:
     numbers = plan.arch.numbers
-    decay = Decay(_by_row(e.decay), e.decay_unit[0].T[:, None, :])
+    decay = Decay(_by_row(e.decay), e.decay_unit[0].T[:, None, :], numbers.decay == "one-minus")
     b, c = _by_row(e.b), _by_row(e.c)
     b_unit = e.b_unit[0].T[:, None, :] / state_unit(numbers)
     y_unit = e.c_unit[0, :, 0] * state_unit(numbers)
     reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
 
     def run(machine: Machine) -> None:
-        integers, unit = mantissas(machine.rows(u), numbers.activation_bits, -1)
+        integers, unit, outside = entering(machine.rows(u), numbers)
+        machine.saturated(outside)
+        unit = np.broadcast_to(unit, (*integers.shape[:-1], 1))
         out = machine.rows(y)
         total = np.empty(integers.shape)
         for k in order(len(integers), reverse):
-            drive = tuple(np.rint(half * integers[k] * (b_unit * unit[k])) for half in b)
-            states = machine.states
-            following, outside = run_fixed(decay, states, drive, numbers.state_bits)
+            drive = tuple(drives(half * integers[k] * (b_unit * unit[k]), numbers) for half in b)
+            before_step = machine.states
+            following, outside = run_machine(decay, before_step, drive, numbers)
             machine.saturated(outside)
-            read = states if before else following
+            read = before_step if before else following
             total[k] = (read[0] * c[0]).sum(0)
             if len(c) == 2:
                 total[k] -= (read[1] * c[1]).sum(0)
             machine.states = following
-        sums, outside = saturate(total, numbers.accumulator_bits)
+        total, outside = sums(total, numbers)
         machine.saturated(outside)
-        value = sums * y_unit + integers * unit * (e.d * e.d_unit)
+        value = total * y_unit + integers * unit * (e.d * e.d_unit)
         out[...] = out + value if accumulate else value
 
     return run
@@ -284,28 +313,31 @@ def _driven(
 ) -> Action:
     """States with drives of their own, read out themselves. The decay is e's, plus the drive (`tri`), or `a`."""
     numbers, ideal = plan.arch.numbers, plan.ideal
+    distance = not ideal and numbers.decay == "one-minus"
     reverse, before = bool(ins["reverse"]), bool(ins["before"])
     own = None if e is None else tuple(half.T for half in e.decay)
     if ideal and own is not None and len(own) == 1 and (own[0] == own[0][:1, :1]).all():
         own = (own[0][0, 0],)
     unit = None if e is None or ideal else e.decay_unit[0].T
     worth = np.ones(1) if e is None or ideal else e.gain.T
-    count = state_unit(numbers) * worth
+    count = (1.0 if ideal else state_unit(numbers)) * worth
     changes = tri or a is not None
 
     def decays(machine: Machine, drive: list[Array]) -> Decay:
         """With a time axis where they change."""
         if a is not None:
-            return _streamed([machine.rows(part) for part in a], None if ideal else numbers.parameter_bits)
+            return _streamed([machine.rows(part) for part in a], None if ideal else numbers, machine)
         assert own is not None
         if not tri:
-            return Decay(own, unit)
+            return Decay(own, unit, distance)
         if ideal:
-            return _streamed([part + v for part, v in zip(own, drive, strict=True)], None)
+            return _streamed([part + v for part, v in zip(own, drive, strict=True)], None, machine)
         assert unit is not None
-        # own holds 1 - c: the sum c + v is formed before it is rounded again
-        full = [(1.0 - part * unit if i == 0 else -part * unit) + drive[i] for i, part in enumerate(own)]
-        return _streamed(full, numbers.parameter_bits)
+        # the sum c + v is formed before it is rounded again
+        exact = [part * unit for part in own]
+        if distance:
+            exact = [1.0 - part if i == 0 else -part for i, part in enumerate(exact)]
+        return _streamed([part + v for part, v in zip(exact, drive, strict=True)], numbers, machine)
 
     def run(machine: Machine) -> None:
         drive = [machine.rows(part) for part in src]
@@ -313,22 +345,22 @@ def _driven(
         if ideal and not before:
             fast = decay if changes else _widened(decay, machine, drive[0].shape[1:])
             outs = [machine.rows(part) for part in dst]
-            states = tuple(part[0] for part in machine.states)
-            states = run_float_into(fast, changes, states, drive, outs, order(len(drive[0]), reverse))
-            machine.states = tuple(part[None].astype(np.float64) for part in states)
+            present = tuple(part[0] for part in machine.states)
+            present = run_float_into(fast, changes, present, drive, outs, order(len(drive[0]), reverse))
+            machine.states = tuple(part[None].astype(np.float64) for part in present)
             return
         outs = [machine.rows(part) for part in dst]
         if not ideal:
-            drive = [np.rint(part / count) for part in drive]
+            drive = [drives(part / count, numbers) for part in drive]
         for k in order(len(drive[0]), reverse):
-            states = machine.states
+            present = machine.states
             step = decay.at(k) if changes else decay
             if ideal:
-                following = run_float(step, states, tuple(part[k] for part in drive))
+                following = run_float(step, present, tuple(part[k] for part in drive))
             else:
-                following, outside = run_fixed(step, states, tuple(part[k] for part in drive), numbers.state_bits)
+                following, outside = run_machine(step, present, tuple(part[k] for part in drive), numbers)
                 machine.saturated(outside)
-            for out, value in zip(outs, states if before else following, strict=True):
+            for out, value in zip(outs, present if before else following, strict=True):
                 out[k] = value[0] if ideal else value[0] * count
             machine.states = following
 
@@ -348,12 +380,14 @@ def _widened(decay: Decay, machine: Machine, shape: tuple[int, ...]) -> Decay:
     return Decay(tuple(parts))
 
 
-def _streamed(a: list[Array], bits: int | None) -> Decay:
-    """Decays that change: as they are, or 1 - a as mantissas with a power-of-two unit each."""
-    if bits is None:
+def _streamed(a: list[Array], numbers: Numbers | None, machine: Machine) -> Decay:
+    """Decays that change: as they are, or as the machine keeps a parameter."""
+    if numbers is None:
         return Decay(tuple(a))
-    integers, unit = mantissas(np.stack([1.0 - a[0], *(-part for part in a[1:])]), bits, 0)
-    return Decay(tuple(integers), unit[0])
+    distance = numbers.decay == "one-minus"
+    kept, unit, outside = parameters(np.stack([1.0 - a[0], *(-part for part in a[1:])] if distance else a), numbers)
+    machine.saturated(outside)
+    return Decay(tuple(kept), unit[0], distance)
 
 
 RULES: dict[str, Rule] = {

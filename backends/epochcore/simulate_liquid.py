@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.formats import mantissas, saturate, state_unit
+from backends.epochcore.formats import drives, entering, parameters, state_unit, sums
 from backends.epochcore.machine import Machine
 from backends.epochcore.parameters import Element
 from backends.epochcore.plan import Access, Action, Planner
-from backends.epochcore.recurrence import Decay, order, run_fixed
+from backends.epochcore.recurrence import Decay, order, run_machine
 from isa import Instruction
 
 Array = NDArray[Any]
@@ -31,9 +31,10 @@ def read_out(states: Parts, c: Parts) -> Array:
     return np.asarray(np.add.reduce(terms, axis=0))
 
 
-def liquid_fixed(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access) -> Action:
-    """In fixed point: the sum a + b u is formed first, then 1 - (a + b u) is rounded to a parameter's mantissa."""
+def liquid_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access) -> Action:
+    """In the machine's numbers: the sum a + b u is formed first, then 1 - (a + b u) is rounded as a parameter is."""
     numbers = plan.arch.numbers
+    distance = numbers.decay == "one-minus"
     unit = state_unit(numbers)
     own, b, c = by_row(e.decay * e.decay_unit), by_row(e.b * e.b_unit), by_row(e.c)
     worth = e.gain.T[:, None, :]
@@ -41,23 +42,27 @@ def liquid_fixed(plan: Planner, ins: Instruction, e: Element, u: Access, y: Acce
     reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
 
     def run(machine: Machine) -> None:
-        integers, exponent = mantissas(machine.rows(u), numbers.activation_bits, -1)
+        integers, exponent, outside = entering(machine.rows(u), numbers)
+        machine.saturated(outside)
+        exponent = np.broadcast_to(exponent, (*integers.shape[:-1], 1))
         out = machine.rows(y)
         total = np.empty(integers.shape)
         for k in order(len(integers), reverse):
             v = tuple(half * (integers[k] * exponent[k]) for half in b)
             # b is in units of the gain, the decay is not
-            distance = np.stack([part - half * worth for part, half in zip(own, v, strict=True)])
-            kept, kept_unit = mantissas(distance, numbers.parameter_bits, 0)
+            sign = -worth if distance else worth
+            full = np.stack([part + half * sign for part, half in zip(own, v, strict=True)])
+            kept, kept_unit, outside = parameters(full, numbers)
+            machine.saturated(outside)
             states = machine.states
-            drive = tuple(np.rint(half / unit) for half in v)
-            following, outside = run_fixed(Decay(tuple(kept), kept_unit[0]), states, drive, numbers.state_bits)
+            drive = tuple(drives(half / unit, numbers) for half in v)
+            following, outside = run_machine(Decay(tuple(kept), kept_unit[0], distance), states, drive, numbers)
             machine.saturated(outside)
             total[k] = read_out(states if before else following, c)
             machine.states = following
-        sums, outside = saturate(total, numbers.accumulator_bits)
+        total, outside = sums(total, numbers)
         machine.saturated(outside)
-        value = sums * y_unit + integers * exponent * (e.d * e.d_unit)
+        value = total * y_unit + integers * exponent * (e.d * e.d_unit)
         out[...] = out + value if accumulate else value
 
     return run

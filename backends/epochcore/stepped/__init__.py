@@ -1,11 +1,44 @@
 """The slow model: every element, register and token, cycle by cycle. It computes the numbers on the way, from the
 memories as they are in that cycle, so that a token too few shows as a wrong result. For small arrays and for tests.
 
-`grid` are the elements, `passes` what streams through them, `memory` the memories and the sequential parts around
-them, `machine` the engines. Instructions whose time it cannot step (those of `passes` and `memory` are all) are
-refused.
+`grid` are the elements, `passes` and `shifts` what goes through them, `sequential` the vector unit and transfers.
+`machine` are the engines that wait for each other's tokens, `streaming` those that hand over step by step. Instructions
+whose time it cannot step are refused.
 """
 
-from backends.epochcore.stepped.machine import run
+from __future__ import annotations
 
-__all__ = ["run"]
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.stepped import machine, streaming
+from backends.epochcore.stepped.memory import Memory
+from isa import Program
+
+Array = NDArray[Any]
+
+
+def run(
+    program: Program, arch: Arch, inputs: Mapping[int, Array], outputs: Mapping[int, tuple[int, ...]], steps: int
+) -> tuple[dict[int, Array], int]:
+    """What a program writes to its streams, and how many cycles that takes.
+
+    `inputs` by stream number, (batch, steps, words) or (batch, words); `outputs` the shapes of the streams that are
+    written. Raises UserError where an instruction is none of those that can be stepped, and on a deadlock.
+    """
+    batch = len(next(iter(inputs.values())))
+    streams = {
+        **{n: np.array(v, float) for n, v in inputs.items()},
+        **{n: np.full(s, np.nan) for n, s in outputs.items()},
+    }
+    ports = {"in": arch.array.port_words_in, "out": arch.array.port_words_out}
+    memory = Memory(np.full(arch.memory.scratchpad_words, np.nan), streams, ports)
+    build = streaming.machine_of if arch.array.handover_steps else machine.machine_of
+    built = build(program, arch, memory, batch, steps)
+    while built.cycle():
+        pass
+    return {n: memory.streams[n] for n in outputs}, built.now

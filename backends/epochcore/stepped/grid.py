@@ -50,7 +50,7 @@ class Element:
     depth: int
     shadow: tuple[int, Any] | None = None  # whose parameters, and what they are
     active: Any = None
-    shadow_states: list[Number] | None = None
+    shadow_states: tuple[int, list[Number]] | None = None
     states: list[Number] = field(default_factory=list)
     out: list[Number] | None = None
     total: Number = 0.0
@@ -58,8 +58,10 @@ class Element:
     west: Packet | None = None
     north: Packet | None = None
     sums: Packet | None = None
+    parking: bool = False  # states that are there when others come go to `out`
+    unsaved: bool = False
     _products: list[tuple[int, Work, int, Number]] = field(default_factory=list)
-    _updates: list[tuple[int, int, Number]] = field(default_factory=list)
+    _updates: list[tuple[int, list[Number], int, Number]] = field(default_factory=list)
 
     def take_over(self, packet: Packet) -> None:
         """The first step of a pass brings its parameters and states to life."""
@@ -69,8 +71,12 @@ class Element:
         if parameters:
             self.active, self.shadow = (None if self.shadow is None else self.shadow[1]), None
         if states:
-            assert self.shadow_states is not None, "states are taken over before they are there"
-            self.states, self.shadow_states = self.shadow_states, None
+            if self.parking and self.unsaved:
+                assert self.out is None, "states are taken over before the last ones are out"
+                self.out = self.states
+            self.unsaved = True
+            # states in rows that are not in use are nothing
+            self.states, self.shadow_states = (self.shadow_states or (0, []))[1], None
 
     def tick(self, now: int) -> None:
         """One cycle."""
@@ -85,8 +91,8 @@ class Element:
         elif self.north is not None:
             self._step(self.north, now)
         self._sum(now)
-        for _, state, value in [update for update in self._updates if update[0] == now]:
-            self.states[state] = value
+        for _, states, state, value in [update for update in self._updates if update[0] == now]:
+            states[state] = value
         self._updates = [update for update in self._updates if update[0] > now]
         late = [product for product in self._products if product[0] <= now]
         assert not late, f"products of {late[0][1].name} that no sum has fetched"
@@ -114,14 +120,17 @@ class Element:
             return
         value: Number = 0.0
         if here:
-            assert all(at != state for _, at, _ in self._updates), f"{work.name} steps a state that is not there yet"
+            there = state < len(self.states) and (work.name == "sel" or self.active is not None)
+            assert there, f"{work.name} steps a state before it and its parameters are there"
+            late = [at for _, states, at, _ in self._updates if states is self.states]
+            assert state not in late, f"{work.name} steps a state that is not there yet"
             following, value = rule(self.active[state] if self.active else None, self.states[state], packet.value, work)
-            self._updates.append((due, state, following))
+            self._updates.append((due, self.states, state, following))
         self._products.append((due, work, packet.step, value))
 
     def _copy(self, state: int, here: bool) -> None:
         if here:
-            assert all(at != state for _, at, _ in self._updates), "a state is copied that is not there yet"
+            assert all(at != state for _, _, at, _ in self._updates), "a state is copied that is not there yet"
             self.out = [] if state == 0 else self.out
             assert self.out is not None
             self.out.append(self.states[state])
@@ -174,9 +183,9 @@ RULES: dict[str, Rule | None] = {
 class Grid:
     """All elements of an array, and what moves between them at the end of every cycle."""
 
-    def __init__(self, rows: int, cols: int, depth: int) -> None:
+    def __init__(self, rows: int, cols: int, depth: int, *, parking: bool = False) -> None:
         self.rows, self.cols = rows, cols
-        self.at = [[Element(r, c, depth) for c in range(cols)] for r in range(rows)]
+        self.at = [[Element(r, c, depth, parking=parking) for c in range(cols)] for r in range(rows)]
 
     def put(self, kind: str, row: int, col: int, packet: Packet) -> None:
         """A packet enters a register at the beginning of a cycle."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
@@ -214,26 +213,11 @@ class Machine:
             self.sending.effect.read(self.chip.memory)
 
 
-def run(
-    program: Program, arch: Arch, inputs: Mapping[int, Array], outputs: Mapping[int, tuple[int, ...]], steps: int
-) -> tuple[dict[int, Array], int]:
-    """What a program writes to its streams, and how many cycles that takes.
-
-    `inputs` by stream number, (batch, steps, words) or (batch, words); `outputs` the shapes of the streams that are
-    written. Raises UserError where an instruction is none of those that can be stepped, and on a deadlock.
-    """
-    batch = len(next(iter(inputs.values())))
-    streams = {
-        **{n: np.array(v, float) for n, v in inputs.items()},
-        **{n: np.full(s, np.nan) for n, s in outputs.items()},
-    }
-    ports = {"in": arch.array.port_words_in, "out": arch.array.port_words_out}
-    memory = Memory(np.full(arch.memory.scratchpad_words, np.nan), streams, ports)
+def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: int) -> Machine:
+    """The machine with all instructions in its queues."""
     chip = Chip(arch, Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth), memory)
     machine = Machine(chip, program, pricing(program, arch), {name: Engine() for name in ENGINES})
     for op in dispatch(program, batch, steps, shadow=arch.array.shadow):
         machine.engines[op.engine].queue.append(op)
         machine.kinds[op.number] = op.ins.mnemonic
-    while machine.cycle():
-        pass
-    return {n: memory.streams[n] for n in outputs}, machine.now
+    return machine

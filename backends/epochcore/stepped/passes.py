@@ -26,6 +26,10 @@ class Chip:
     grid: Grid
     memory: Memory
 
+    def delay(self, column: int) -> int:
+        """Cycles by which a column is later than the first, where all goes along the diagonal."""
+        return column if self.arch.array.handover_steps else 0
+
 
 @dataclass
 class Pass:
@@ -44,6 +48,10 @@ class Pass:
     cols: int = 0
     takes: tuple[bool, bool] = (False, False)
     before: bool = False
+    backward: bool = False  # the direction of what has none of its own
+    parts: bool = False  # whether its steps are sent block by block
+    out: dict[int, int] = field(default_factory=dict)  # when the words of a step are in the scratchpad
+    _begun: dict[int, int] = field(default_factory=dict)
     _values: dict[int, list[float]] = field(default_factory=dict)
     _exits: dict[int, dict[int, Any]] = field(default_factory=dict)
     _entries: dict[int, list[tuple[str, int, int, Packet]]] = field(default_factory=dict)
@@ -62,6 +70,8 @@ class Pass:
         self.gather = ceil_div(len(self._inputs(0)), array.port_words_in)
         self.scatter = ceil_div(len(self._outputs(0)), array.port_words_out)
         self.interval = max(own, self.gather, self.scatter)
+        if not self.parts:
+            self.send(0, self.op.steps, self.start)
         if not self.op.steps:
             self.done = self.passed = self.start + 1
             for line in self.chip.grid.at:
@@ -72,7 +82,7 @@ class Pass:
 
     def _row(self, step: int) -> int:
         """The place of a step in the sequence's order."""
-        return self.op.steps - 1 - step if self.op.ins.operands.get("reverse") else step
+        return self.op.steps - 1 - step if self.op.ins.operands.get("reverse", self.backward) else step
 
     def _at(self, name: str, step: int) -> list[int]:
         """Words of an operand at a step, real halves first."""
@@ -93,16 +103,20 @@ class Pass:
 
     # -- in --------------------------------------------------------------------------------------------------
 
+    def send(self, first: int, count: int, now: int) -> None:
+        """Let `count` steps begin, one after the other from `now` on."""
+        self._begun |= {first + n: now + n * self.interval for n in range(count)}
+
     def tick(self, now: int) -> None:
         """Read the words of this cycle; where a step's are all there, they enter the array, skewed as they must be."""
-        step, phase = divmod(now - self.start, self.interval)
-        if step < self.op.steps and phase < self.gather:
+        for step, phase in [(step, now - begun) for step, begun in self._begun.items() if begun <= now]:
             addresses, wide = self._inputs(step), self._ports[0]
             for address in addresses[phase * wide : (phase + 1) * wide]:
                 self.chip.memory.use("in", now)
                 self._values.setdefault(step, []).append(float(self.chip.memory.spad[address]))
             if phase == self.gather - 1:
                 self._enter(step, now)
+                del self._begun[step]
         for kind, row, col, packet in self._entries.pop(now, ()):
             self.chip.grid.put(kind, row, col, packet)
 
@@ -117,8 +131,9 @@ class Pass:
             return
         for c in range(array.cols // self.height):
             col = c * self.height
-            self._send(now, "north", 0, col, step, self._drive(values, c) if c < self.cols else None)
-            self._send(now + depth + self.gang - 2, "sums", 0, col, step, 0.0)
+            at = now + self.chip.delay(col)
+            self._send(at, "north", 0, col, step, self._drive(values, c) if c < self.cols else None)
+            self._send(at + depth + self.gang - 2, "sums", 0, col, step, 0.0)
 
     def _send(self, cycle: int, kind: str, row: int, col: int, step: int, value: Any) -> None:
         self._entries.setdefault(cycle, []).append((kind, row, col, Packet(self, step, value)))
@@ -154,6 +169,7 @@ class Pass:
             cycle = now + number // self._ports[1]
             self.chip.memory.use("out", cycle)
             self.chip.memory.later(cycle, address, value)
+        self.out[packet.step] = now + self.scatter
         if packet.step == self.op.steps - 1:
             self.done = now + self.scatter
 

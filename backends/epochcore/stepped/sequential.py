@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from backends.epochcore.dispatch import Op
 from backends.epochcore.stepped.memory import Memory
 from isa import Instruction, Program
+from isa.frozen import FrozenMap
 from ssmc.ir.functions import BINARY, UNARY
 
 Array = NDArray[Any]
@@ -49,6 +50,38 @@ def _vector(op: Op, operands: Callable[[Memory], list[Array]], compute: Callable
     return Effect(read, write)
 
 
+def part_of(op: Op, block: int, size: int, backward: bool) -> Op:
+    """The op of one block of `size` steps, counted in the direction of its loop."""
+    low, high = block * size, min((block + 1) * size, op.steps)
+    first = op.steps - high if backward else low
+    ins, moved = op.ins, dict(op.ins.operands)
+    for name, pitch in _pitches(ins).items():
+        moved[name] = int(ins[name]) + first * pitch
+    part = replace(ins, operands=FrozenMap(moved))
+    return replace(op, ins=part, start=op.start + first, steps=high - low)
+
+
+def _pitches(ins: Instruction) -> dict[str, int]:
+    """Words from a step to the next, of the operands that have one row a step."""
+    words = int(ins["words"])
+    match ins.mnemonic:
+        case "load":
+            return {"dst": words}
+        case "store":
+            return {"src": words}
+        case "unary":
+            return {"dst": words, "src": words}
+        case "copy":
+            return {"dst": int(ins["dst_pitch"]), "src": 0 if ins["src_held"] else int(ins["src_pitch"])}
+    return {"dst": words, **{name: 0 if ins[f"{name}_held"] else _own(ins, name) for name in "ab"}}
+
+
+def _own(ins: Instruction, name: str) -> int:
+    """Words of an operand at a step, by its pattern."""
+    words, inner = int(ins["words"]), int(ins["inner"])
+    return {"each": words, "one": 1, "tile": inner, "repeat": words // inner}[str(ins[f"{name}_pattern"])]
+
+
 def _unary(op: Op, memory: Memory, program: Program) -> Effect:
     words, fn = int(op.ins["words"]), UNARY[str(op.ins["fn"])]
     return _vector(op, lambda m: [_rows(m, int(op.ins["src"]), words, words, op.steps)], fn, words)
@@ -56,7 +89,7 @@ def _unary(op: Op, memory: Memory, program: Program) -> Effect:
 
 def _operand(ins: Instruction, name: str, steps: int) -> Callable[[Memory], Array]:
     words, inner, pattern = int(ins["words"]), int(ins["inner"]), str(ins[f"{name}_pattern"])
-    own = {"each": words, "one": 1, "tile": inner, "repeat": words // inner}[pattern]
+    own = _own(ins, name)
     held = bool(ins[f"{name}_held"])
 
     def get(memory: Memory) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ from backends.epochcore.cost import Layout, layout_of
 from backends.epochcore.dispatch import Op
 from backends.epochcore.gemm import ceil_div
 from backends.epochcore.parameters import unpack
-from backends.epochcore.stepped.grid import Packet
+from backends.epochcore.stepped.grid import Element, Packet
 from backends.epochcore.stepped.passes import Chip
 from isa import Instruction
 
@@ -21,8 +22,46 @@ def cells(held: Instruction, chip: Chip) -> Layout:
 
 
 @dataclass
+class Shift:
+    """Rows move down the columns, the last one first; a row comes in when the ports have brought all of it.
+
+    Rows that nothing has come to yet stay as they are. Where passes go along the diagonal, so does this: every column
+    is as much later as it is further east.
+    """
+
+    chip: Chip
+    start: int
+    layout: Layout
+    wide: int  # cycles in which the ports bring a row
+    rows: int
+
+    def tick(
+        self, now: int, bring: Callable[[int], Sequence[Any]], move: Callable[[Element, Element, Any], None]
+    ) -> bool:
+        """One cycle: `bring` the values of a row, `move(cell, the one above it, what comes in there)`.
+
+        Returns whether the last row is in, in the first column.
+        """
+        at, grid = self.layout, self.chip.grid.at
+        for c in range(at.cols):
+            cycle = now - self.start + 1 - self.chip.delay(c * at.gang)
+            row, rest = divmod(cycle, self.wide)
+            if rest or not 0 < row <= self.rows:
+                continue
+            values = bring(self.rows - row)
+            for r in range(row - 1, -1, -1):
+                cell, above = grid[r * at.gang][c * at.gang], grid[(r - 1) * at.gang][c * at.gang]
+                move(cell, above, None if r else (values[c],))
+        return now - self.start + 1 == self.rows * self.wide
+
+    def over(self, now: int) -> bool:
+        """Whether nothing moves any more."""
+        return now >= self.start + self.rows * self.wide + self.chip.delay((self.layout.cols - 1) * self.layout.gang)
+
+
+@dataclass
 class Preload:
-    """Parameters shift down the columns, the last row first; a row moves in when the ports have brought all of it."""
+    """Parameters shift into the array, a row of all columns after the other."""
 
     op: Op
     chip: Chip
@@ -31,16 +70,17 @@ class Preload:
 
     def __post_init__(self) -> None:
         ins = self.op.ins
-        self._layout = cells(ins, self.chip)
+        self._shift: Shift | None = None
         if ins["mode"] in ("sel", "mac.os"):
             self.done = self.start + 1
             return
-        self._rows = self._parameters()
+        at = self._layout = cells(ins, self.chip)
+        self._values = self._parameters()
         states = (3 if ins["mode"] in ("fri", "tri") else 1) * (1 + bool(ins["complex"]))
         words = 1 if ins["mode"] == "mac" else states
-        at = self._layout
-        self._used = at.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), at.stack)
-        self._wide = ceil_div(words * self._layout.stack * self._layout.cols, self.chip.arch.array.port_words_in)
+        used = at.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), at.stack)
+        wide = ceil_div(words * at.stack * at.cols, self.chip.arch.array.port_words_in)
+        self._shift = Shift(self.chip, self.start, at, wide, used)
 
     def _parameters(self) -> list[list[Any]]:
         """For every cell its weight, or the parameters of each of its states; None where it has none."""
@@ -54,7 +94,7 @@ class Preload:
                 for r in range(at.rows)
             ]
         full = ins["mode"] in ("fri", "tri")
-        e = unpack(source, rows, cols, bool(ins["complex"]), full, True)
+        e = unpack(source, rows, cols, bool(ins["complex"]), full, False)
         names = (e.decay, e.b, e.c) if full else (e.decay,)
 
         def state(row: int, col: int) -> tuple[complex, ...] | None:
@@ -64,49 +104,63 @@ class Preload:
         return [[[state(r * at.stack + s, c) for s in range(at.stack)] for c in range(at.cols)] for r in range(at.rows)]
 
     def tick(self, now: int) -> None:
-        if self.done is not None:
-            return
-        cycle, at, grid = now - self.start + 1, self._layout, self.chip.grid.at
-        if cycle % self._wide:
-            return
-        for c in range(at.cols):
-            for r in range(self._used - 1, -1, -1):
-                cell, above = grid[r * at.gang][c * at.gang], grid[(r - 1) * at.gang][c * at.gang]
-                free = cell.shadow is None or cell.shadow[0] == self.op.number
-                assert free, "parameters overwritten before their use"
-                cell.shadow = above.shadow if r else (self.op.number, self._rows[self._used - cycle // self._wide][c])
-        if cycle == self._used * self._wide:
+        if self._shift is not None and self._shift.tick(now, lambda row: self._values[row], self._move):
             self.done = now + 1
+
+    def over(self, now: int) -> bool:
+        return self._shift is None or self._shift.over(now)
+
+    def _move(self, cell: Element, above: Element, value: Any) -> None:
+        free = cell.shadow is None or cell.shadow[0] == self.op.number
+        assert free, "parameters overwritten before their use"
+        cell.shadow = (self.op.number, value[0]) if value else above.shadow
 
 
 @dataclass
 class StateLoad:
-    """States go to their elements' shadow registers, as many words a cycle as the ports are wide."""
+    """States shift into the array, a row of the columns in use after the other."""
 
     op: Op
     chip: Chip
     start: int
     held: Instruction
     done: int | None = None
+    _rows: dict[int, list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        at, held = layout_of(self.held, self.chip.arch), self.held
+        self._at, parts = at, 1 + bool(held["complex"])
+        each = int(held["cols"]) * at.stack * parts
+        wide = ceil_div(each, self.chip.arch.array.port_words_in)
+        self._shift = Shift(self.chip, self.start, at, wide, ceil_div(int(held["rows"]), at.stack))
 
     def tick(self, now: int) -> None:
-        at, ins, spad = layout_of(self.held, self.chip.arch), self.op.ins, self.chip.memory.spad
-        words, wide = int(ins["words"]), self.chip.arch.array.port_words_in
-        rows, cols = int(self.held["rows"]), int(self.held["cols"])
-        first = (now - self.start) * wide
-        if now == self.start:
-            for line in self.chip.grid.at[: at.rows * at.gang : at.gang]:
-                for element in line[: at.cols * at.gang : at.gang]:
-                    assert element.shadow_states is None, "states overwritten before their use"
-                    element.shadow_states = [0j] * at.stack
-        for word in range(first, min(first + wide, words)):
-            half, place = divmod(word, rows * cols)
-            col, row = divmod(place, rows)
-            states = self.chip.grid.at[row // at.stack * at.gang][col * at.gang].shadow_states
-            assert states is not None
-            states[row % at.stack] += float(spad[int(ins["src"]) + word]) * (1j if half else 1)
-        if first + wide >= words:
+        if self._shift.tick(now, self._bring, self._move):
             self.done = now + 1
+
+    def over(self, now: int) -> bool:
+        return self._shift.over(now)
+
+    def _bring(self, row: int) -> list[Any]:
+        """The states of a row of cells, read when they come in at the first column."""
+        if row not in self._rows:
+            self._rows[row] = [
+                [self._state(row * self._at.stack + s, c) for s in range(self._at.stack)] for c in range(self._at.cols)
+            ]
+        return self._rows[row]
+
+    def _state(self, row: int, col: int) -> complex:
+        rows, cols = int(self.held["rows"]), int(self.held["cols"])
+        if row >= rows or col >= cols:
+            return 0j
+        spad, first = self.chip.memory.spad, int(self.op.ins["src"]) + col * rows + row
+        parts = [float(spad[first + half * rows * cols]) for half in range(1 + bool(self.held["complex"]))]
+        return complex(*parts)
+
+    def _move(self, cell: Element, above: Element, value: Any) -> None:
+        free = cell.shadow_states is None or cell.shadow_states[0] == self.op.number
+        assert free, "states overwritten before their use"
+        cell.shadow_states = (self.op.number, list(value[0])) if value else above.shadow_states
 
 
 @dataclass

@@ -181,7 +181,7 @@ class Writer:
 def programs(draw: st.DrawFn, arch: Arch) -> Program:
     """One or two loops over chunks with a few stages each; tokens as the compiler gives them."""
     words = draw(st.integers(1, 4))
-    w = Writer(draw, arch, draw(st.integers(1, 4)), SectionBuilder(EPOCHCORE, "main"))
+    w = Writer(draw, arch, draw(st.integers(1, 9)), SectionBuilder(EPOCHCORE, "main"))
     outputs: list[int] = []
     bodies = []
     for _ in range(draw(st.integers(1, 2))):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, Numbers, arch_text, load_arch, parse_arch
-from backends.epochcore.formats import gain, mantissas, saturate, weight_integers
+from backends.epochcore.formats import gain, limited, mantissas, weight_integers
 from backends.epochcore.parameters import pack_element, unpack
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Piece, Quantization, StreamType, Tensor
@@ -68,7 +68,7 @@ def test_weights_are_symmetric_and_close(column: list[float], bits: int) -> None
 
 
 def test_saturation_is_counted() -> None:
-    values, outside = saturate(np.array([-9.0, -8.0, 7.0, 8.0, 100.0]), 4)
+    values, outside = limited(np.array([-9.0, -8.0, 7.0, 8.0, 100.0]), 4)
     assert values.tolist() == [-8.0, -8.0, 7.0, 7.0, 7.0]
     assert outside == 3
 
@@ -86,7 +86,7 @@ def test_packing_round_trip(is_complex: bool, cols: int, rows: int, ideal: bool,
     if is_complex:
         decay, b, c = decay + 0.1j, b + 0.2j, c - 0.3j
     d = rng.standard_normal(cols)
-    e = unpack(pack_element(decay, b, c, d, None if ideal else ARCH.numbers), rows, cols, is_complex, True, ideal)
+    e = unpack(pack_element(decay, b, c, d, None if ideal else ARCH.numbers), rows, cols, is_complex, True, not ideal)
     got = e.decay if ideal else np.array([1.0, 0.0])[: len(e.decay), None, None] - e.decay * e.decay_unit
     tolerance = 1e-15 if ideal else 2.0**-13
     parts = [decay.real, decay.imag][: len(e.decay)]
@@ -116,7 +116,7 @@ def test_states_that_are_cut_off_are_counted_by_layer_and_an_error_where_strict(
     counted = BACKEND.simulate(program, x, RunSettings()).stats.notes["saturations"]
     assert list(counted.values()) == [40]
     (layer,) = counted
-    with pytest.raises(UserError, match=f"40 fixed-point numbers were cut off(.|\\n)*layer '{layer}': 40"):
+    with pytest.raises(UserError, match=f"40 numbers did not fit their format(.|\\n)*layer '{layer}': 40"):
         BACKEND.simulate(program, x, RunSettings(strict=True))
     calm = BACKEND.simulate(program, {"x": np.full((1, 20, 2), 0.5)}, RunSettings(strict=True))
     assert calm.stats.notes["saturations"] == {}

@@ -1,0 +1,51 @@
+"""States on their way out where engines hand over step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backends.epochcore.cost import layout_of
+from backends.epochcore.dispatch import Op
+from backends.epochcore.gemm import ceil_div
+from backends.epochcore.stepped.passes import Chip
+
+
+@dataclass
+class Drain:
+    """When a pass has ended its states go to registers of their own, unless the next pass sent them there already; then
+    down the columns and out."""
+
+    op: Op
+    chip: Chip
+    start: int
+    done: int | None = None
+
+    def __post_init__(self) -> None:
+        held, ins, memory = self.op.held, self.op.ins, self.chip.memory
+        assert held is not None
+        at, array = layout_of(held, self.chip.arch), self.chip.arch.array
+        rows, cols = int(held["rows"]), int(held["cols"])
+        self._cells = [line[: at.cols * at.gang : at.gang] for line in self.chip.grid.at[: at.rows * at.gang : at.gang]]
+        for line in self._cells:
+            for cell in line:
+                if cell.out is None:
+                    assert cell.unsaved, "states go out twice"
+                    cell.out, cell.unsaved = list(cell.states), False
+        first = self.start + at.rows * at.stack * at.gang
+        for word in range(int(ins["words"])):
+            half, place = divmod(word, rows * cols)
+            col, row = divmod(place, rows)
+            out = self._cells[row // at.stack][col].out
+            assert out is not None
+            value = complex(out[row % at.stack])
+            memory.later(
+                first + word // array.port_words_out, int(ins["dst"]) + word, value.imag if half else value.real
+            )
+        self._end = first + ceil_div(int(ins["words"]), array.port_words_out)
+
+    def tick(self, now: int) -> None:
+        if now == self._end - 1:
+            self.done = self._end
+            for line in self._cells:
+                for cell in line:
+                    cell.out = None

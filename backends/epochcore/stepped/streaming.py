@@ -1,0 +1,315 @@
+"""The engines where they hand over step by step, one cycle after the other.
+
+What an instruction waits for is told by `handover.conflicts`; when that is there shows in the machine itself: a block
+has been taken in when the engine has worked through it, and is there when its last word is in the scratchpad. Numbers
+are read and written in these cycles, block by block, so that a conflict too few, a pass that follows too closely or
+parameters that come too early show as wrong numbers or as an AssertionError.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.cost import Cost, Wave
+from backends.epochcore.dispatch import Op, dispatch
+from backends.epochcore.handover import PASSES, Conflicts, blocks_of, conflicts, engine_of
+from backends.epochcore.stepped.drain import Drain
+from backends.epochcore.stepped.grid import Grid
+from backends.epochcore.stepped.memory import Memory
+from backends.epochcore.stepped.passes import Chip, Pass
+from backends.epochcore.stepped.sequential import RULES, Effect, part_of
+from backends.epochcore.stepped.shifts import Preload, Product, StateLoad
+from backends.epochcore.timing import pricing
+from isa import Program
+from ssmc.diagnostics import UserError
+
+Array = NDArray[Any]
+Job = Pass | Product | Preload | StateLoad | Drain
+IN_ARRAY = (*PASSES, "preload", "state.load", "state.store")
+PATIENCE = 10_000  # cycles without any progress
+
+
+@dataclass
+class Run:
+    """An instruction under way: which block its engine works on, what is left of it, and when blocks were done."""
+
+    op: Op
+    cost: Cost
+    shares: list[int]
+    unit: int
+    backward: bool
+    whole: list[Run] = field(default_factory=list)
+    results: list[Run] = field(default_factory=list)
+    reads: list[Run] = field(default_factory=list)
+    job: Job | None = None
+    block: int = 0
+    left: int | None = None  # None: the block has not begun
+    taken: list[int] = field(default_factory=list)  # the engine is through with a block
+    there: dict[int, int] = field(default_factory=dict)  # its words can be read
+    begun: int | None = None
+    effect: Effect | None = None  # of the present block
+    shifted: list[Run] = field(default_factory=list)  # of the array's: what must be complete,
+    leader: Run | None = None  # and the pass that must lead
+
+    @property
+    def blocks(self) -> int:
+        return len(self.shares)
+
+    def complete(self, now: int) -> bool:
+        """Whether all of its result is there."""
+        return len(self.there) == self.blocks and max(self.there.values()) <= now
+
+    def ready(self, now: int) -> bool:
+        """Whether others let the next block begin."""
+        if self.block == 0 and not all(other.complete(now) for other in self.whole):
+            return False
+        return all(self._met(r, now) for r in self.results) and all(self._read(r, now) for r in self.reads)
+
+    def _together(self, other: Run) -> bool:
+        return other.op.steps == self.op.steps and other.blocks == self.blocks
+
+    def _met(self, other: Run, now: int) -> bool:
+        if not self._together(other):
+            return other.complete(now)
+        return other.there.get(self.block, now + 1) <= now
+
+    def _read(self, other: Run, now: int) -> bool:
+        last = self.block if self._together(other) else other.blocks - 1
+        return last < len(other.taken) and other.taken[last] <= now
+
+
+@dataclass
+class Machine:
+    """The state of the whole machine between two cycles."""
+
+    chip: Chip
+    program: Program
+    size: int  # steps of a block
+    queues: dict[str, deque[Run]]
+    slots: dict[str, Run | None]
+    order: list[Run]
+    kinds: Mapping[int, str]
+    working: list[Run] = field(default_factory=list)  # in the array, until nothing of them moves
+    writes: dict[int, list[tuple[Run, int, Effect]]] = field(default_factory=dict)
+    last: tuple[Run, Wave] | None = None
+    free: int = 0  # when the engine of the passes was last free
+    now: int = 0
+    moved: int = 0
+    served: tuple[int, int] = (-1, -1)  # a cycle, and the transfer that has the DRAM channel in it
+
+    def cycle(self) -> bool:
+        """One cycle; False when all has been done."""
+        for run, block, effect in self.writes.pop(self.now, ()):
+            effect.write(self.chip.memory)
+            run.there[block] = self.now
+        self._arrive()
+        if all(run.complete(self.now) for run in self.order):
+            return False
+        assert self.now - self.moved < PATIENCE, "nothing moves any more"
+        self._fill()
+        for slot in sorted(self.slots, key=self._age):
+            self._work(slot)
+        for run in self.working:
+            assert run.job is not None
+            run.job.tick(self.now)
+        self.chip.grid.tick(self.now)
+        for run in self.working:
+            if isinstance(run.job, Product):
+                run.job.after(self.now)
+        self.chip.memory.settle(self.now)
+        self.now += 1
+        return True
+
+    def _age(self, slot: str) -> int:
+        run = self.slots[slot]
+        return -1 if run is None else run.op.number
+
+    def _arrive(self) -> None:
+        """Blocks whose last word has come out of the array."""
+        for run in list(self.working):
+            job = run.job
+            assert job is not None
+            if isinstance(job, Pass) and run.op.steps:
+                for block in range(run.blocks):
+                    last = run.op.steps - 1 if block == run.blocks - 1 else (block + 1) * self.size - 1
+                    if job.out.get(last, self.now + 1) <= self.now:
+                        run.there.setdefault(block, job.out[last])
+            elif job.done is not None and job.done <= self.now:
+                run.there.setdefault(0, job.done)
+            shifting = isinstance(job, Preload | StateLoad) and not job.over(self.now)
+            if run.complete(self.now) and not shifting:
+                self.working.remove(run)
+
+    # -- engines ---------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Free engines take their next instruction; one that takes no time is done with when its turn comes."""
+        progress = True
+        while progress:
+            progress = False
+            for slot, present in self.slots.items():
+                queue = self.queues[slot.partition(".")[0]]
+                if present is None and queue:
+                    self.slots[slot] = present = queue.popleft()
+                if present is not None and not any(present.shares) and self._may(present):
+                    self._skip(present)
+                    self.slots[slot], self.moved, progress = None, self.now, True
+
+    def _skip(self, run: Run) -> None:
+        """What takes no time has happened; a pass of no steps takes over what waits for it all the same."""
+        run.there, run.taken, run.begun, run.block = {0: self.now}, [self.now], self.now, 1
+        if run.op.ins.mnemonic in PASSES:
+            self.free = self.now
+            self._job(run)
+
+    def _work(self, slot: str) -> None:
+        """A cycle of one engine, for as many blocks as it is enough for."""
+        run = self.slots[slot]
+        if run is None:
+            return
+        channel = run.cost.events.get("dram_bytes", 0) > 0
+        budget = run.unit
+        while budget and run.block < run.blocks:
+            if run.left is None:
+                if not self._may(run):
+                    break
+                self._begin(run)
+            assert run.left is not None
+            if channel and not self._granted(run):
+                return
+            used = min(budget, run.left)
+            budget, run.left = budget - used, run.left - used
+            if run.left == 0:
+                self._taken(run)
+        if budget < run.unit:
+            self.moved = self.now
+        if run.block == run.blocks:
+            self.slots[slot] = None
+            if slot == "compute":
+                self.free = self.now + 1
+
+    def _granted(self, run: Run) -> bool:
+        """The DRAM channel serves the oldest transfer that can go on; engines work in this order."""
+        if self.served[0] != self.now:
+            self.served = self.now, run.op.number
+        return self.served[1] == run.op.number
+
+    def _may(self, run: Run) -> bool:
+        return run.ready(self.now) and (run.block > 0 or self._array_lets(run))
+
+    def _array_lets(self, run: Run) -> bool:
+        if not all(other.complete(self.now) for other in run.shifted):
+            return False
+        if run.leader is not None:
+            return run.leader.begun is not None and self.now >= run.leader.begun + run.leader.cost.leads
+        if run.op.ins.mnemonic not in PASSES or self.last is None or run.cost.wave is None:
+            return True
+        return self.now >= self.free + run.cost.wave.behind(self.last[1])
+
+    def _begin(self, run: Run) -> None:
+        """A block begins: its operands are read, or pass into the array from now on."""
+        op, name = run.op, run.op.ins.mnemonic
+        run.left = run.shares[run.block]
+        if name in IN_ARRAY:
+            if run.job is None:
+                run.job, run.begun = self._job(run), self.now
+                self.working.append(run)
+                if name in PASSES and run.cost.wave is not None:
+                    self.last = run, run.cost.wave
+            if isinstance(run.job, Pass):
+                first = run.block * self.size
+                steps = op.steps - first if run.blocks == 1 else min(self.size, op.steps - first)
+                run.job.send(first, steps, self.now)
+            return
+        if name not in RULES:
+            raise UserError(f"the slow model has no rule for '{name}'")
+        part = op if run.blocks == 1 else part_of(op, run.block, self.size, run.backward)
+        effect = RULES[name](part, self.chip.memory, self.program)
+        effect.read(self.chip.memory)
+        run.effect = effect
+
+    def _job(self, run: Run) -> Job:
+        op, name = run.op, run.op.ins.mnemonic
+        if name == "preload":
+            return Preload(op, self.chip, self.now)
+        if name == "state.load":
+            assert op.held is not None
+            return StateLoad(op, self.chip, self.now, op.held)
+        if name == "state.store":
+            return Drain(op, self.chip, self.now)
+        if name == "mac" and op.held is not None and op.held["mode"] == "mac.os":
+            return Product(op, self.chip, self.now)
+        kinds = {self.kinds[number] for number in op.finished}
+        takes = "preload" in kinds, "state.load" in kinds
+        return Pass(op, self.chip, self.now, takes=takes, backward=run.backward, parts=True)
+
+    def _taken(self, run: Run) -> None:
+        """The engine is through with a block."""
+        run.taken.append(self.now + 1)
+        if run.effect is not None:
+            self.writes.setdefault(self.now + 1 + run.cost.latency, []).append((run, run.block, run.effect))
+            run.effect = None
+        run.block, run.left = run.block + 1, None
+
+
+def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: int) -> Machine:
+    """The machine with all instructions in its queues."""
+    chip = Chip(arch, Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth, parking=True), memory)
+    known, price = conflicts(program, steps), pricing(program, arch)
+    ops = [op for op in dispatch(program, batch, steps, shadow=arch.array.shadow) if op.ins.mnemonic != "sync"]
+    order = _runs(program, arch, known, price, ops)
+    queues: dict[str, deque[Run]] = {}
+    for run in order:
+        queues.setdefault(engine_of(run.op.ins.mnemonic, run.cost.engine, arch), deque()).append(run)
+    pipes = ["vector", *(f"vector.{n}" for n in range(1, arch.vector.pipes))]
+    slots: dict[str, Run | None] = {
+        name: None for engine in queues for name in (pipes if engine == "vector" else [engine])
+    }
+    kinds = {op.number: op.ins.mnemonic for op in ops}
+    return Machine(chip, program, arch.array.handover_steps, queues, slots, order, kinds)
+
+
+def _runs(program: Program, arch: Arch, known: Conflicts, price: Callable[[Op], Cost], ops: Sequence[Op]) -> list[Run]:
+    latest: dict[int, Run] = {}
+    backward = {known.loop[n]: bool(ins["backward"]) for n, ins in _loops(program)}
+    order = []
+    for op in ops:
+        cost, loop = price(op), known.loop[op.index]
+        shares = blocks_of(op.ins, cost, op.steps, arch, bool(loop)).tolist()
+        run = Run(op, cost, shares, max(1, op.steps), backward.get(loop, False))
+        for found, others in ((run.whole, known.whole), (run.results, known.results), (run.reads, known.reads)):
+            found += [latest[int(j)] for j in others[op.index] if int(j) in latest]
+        latest[op.index] = run
+        order.append(run)
+    _follow(order, arch)
+    return order
+
+
+def _follow(order: Sequence[Run], arch: Arch) -> None:
+    """What instructions of the array wait for there."""
+    passes, stores, inwards = list[Run](), list[Run](), dict[str, Run]()
+    for run in order:
+        match run.op.ins.mnemonic:
+            case "preload" | "state.load" as name:
+                if arch.array.shadow:
+                    run.leader = passes[-1] if passes else None
+                else:
+                    run.shifted = [*passes[-1:], *stores[-1:]]
+                inwards[name] = run
+            case "state.store":
+                run.shifted = [*passes[-1:], *stores[-1:]]
+                stores.append(run)
+            case name if name in PASSES:
+                run.shifted = [*inwards.values(), *stores[:-1][-1:], *(passes[-1:] if run.cost.wave is None else ())]
+                passes.append(run)
+
+
+def _loops(program: Program) -> list[tuple[int, Any]]:
+    code = program.sections[0].code
+    return [(n + 1, ins) for n, ins in enumerate(code) if ins.mnemonic == "chunks"]
