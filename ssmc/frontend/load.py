@@ -23,6 +23,7 @@ from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.merging import merge_duplicates
 from ssmc.frontend.model import SYSTEMS, Model, Proof, count_other_ops, describe_systems
+from ssmc.frontend.norms import recognise_norms
 from ssmc.frontend.positions import extend_tables
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.proving import Case, prove
@@ -42,6 +43,7 @@ from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "LinearAttention", "CausalConvWithState"])
 SIMPLIFICATIONS = (
     merge_duplicates,
+    recognise_norms,
     postpone,
     recognise_invariant,
     recognise_asynchronous,
