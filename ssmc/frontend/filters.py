@@ -13,6 +13,7 @@ from ssmc.frontend.findings import Lift, Replacement
 from ssmc.frontend.flow import Flow, wrap
 from ssmc.frontend.generators import Generator, generators, polished, shared_mode
 from ssmc.frontend.lti import Kernels
+from ssmc.frontend.precision import stored_rounding
 from ssmc.frontend.regions import Region
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
@@ -137,6 +138,9 @@ class _Emitter:
         y, final = self.builder.recurrent("fir", [self.inputs(j)], kernel=Tensor(taps), reverse=reverse)
         if taps.shape[1] > SHORT:
             how = f"stay FIR filters: no system of half as many states was found within {self.tolerance:.0e} of them"
+            rounding = stored_rounding(self.translator.listing, self.region.known)
+            if rounding > self.tolerance:
+                how += f"; the file itself rounds them by {rounding:.0e}"
             self._note(final, 0.0, Replacement(how, *taps.shape))
         return y
 

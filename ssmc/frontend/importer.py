@@ -116,10 +116,11 @@ class _Importer:
         scope.values[name] = scope.graph.add("input", [], {"name": name, "type": kind}, name=name)
 
     def _constant(self, scope: _Scope, name: str, array: np.ndarray, provenance: Sequence[str] = ()) -> None:
+        stored = str(array.dtype)
         if array.dtype.kind not in "biufc":
             array = array.astype(np.float64) if array.dtype.kind == "V" else np.zeros(array.shape)
         tensor = Tensor(array)
-        kind = TensorType(tensor.shape, str(array.dtype))
+        kind = TensorType(tensor.shape, stored)
         scope.values[name] = scope.graph.add("constant", [], {"value": tensor}, types=(kind,), provenance=provenance)
 
     def _ordered(self, proto: onnx.GraphProto, scope: _Scope) -> list[onnx.NodeProto]:

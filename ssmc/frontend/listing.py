@@ -41,6 +41,7 @@ class Listing:
 
     calls: list[Call] = field(default_factory=list)
     constants: dict[Value, Array] = field(default_factory=dict)
+    formats: dict[Value, str] = field(default_factory=dict)  # how the file stores its constants
     inputs: dict[str, Value] = field(default_factory=dict)
     outputs: dict[str, Value] = field(default_factory=dict)
     producer: dict[Value, Call] = field(default_factory=dict)
@@ -86,6 +87,7 @@ def list_calls(graph: Graph) -> Listing:
             listing.inputs[node.op["name"]] = Value(name)
         elif node.op.name == "constant":
             listing.constants[Value(name)] = node.op["value"].stored
+            listing.formats[Value(name)] = getattr(node.types[0], "dtype", "?")
         elif node.op.name == "output":
             listing.outputs[node.op["name"]] = graph.operand(name, 0)
         else:

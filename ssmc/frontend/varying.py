@@ -25,6 +25,7 @@ from ssmc.frontend.filters import disguise_of
 from ssmc.frontend.findings import Lift
 from ssmc.frontend.flow import Flow, Known, Unsupported
 from ssmc.frontend.lti import target_axes
+from ssmc.frontend.precision import stored_rounding
 from ssmc.frontend.regions import Region
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.translator import Translator
@@ -41,6 +42,7 @@ from ssmc.frontend.viewpoints import (
 from ssmc.ir.op import Array
 
 FADED = 0.2
+GATHERED = 4.0  # ours: roundings of the entries of a table, beside the largest sum over them
 MAX_INNER = 256  # indices of inner axes that are probed one by one for a constant decay
 LETTERS = "cdefghijklmnopqrsuvwxyz"  # b and t are batch and time
 
@@ -99,11 +101,14 @@ def _explained(translator: Translator, region: Region, axes: str, backward: bool
     roles = _roles(region, axes)
     if roles is None or not roles.written or len(roles.decay) > 1:
         return None
+    allowed = max(TOLERANCE, GATHERED * stored_rounding(translator.listing, region.known))
+    if not roles.decay:
+        allowed = max(allowed, translator.findings.tolerance)
     for log in (True, False) if roles.decay else (False,):
         form = _letters(region, roles, axes, log)
         for constants in _constants(region, roles, form):
             error = _error(region, roles, form, constants)
-            if error > (TOLERANCE if roles.decay else max(TOLERANCE, translator.findings.tolerance)):
+            if error > allowed:
                 continue
             if not backward:
                 return _emit(translator, region, roles, form, axes, constants, error)
