@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from backends.cim.banks import DIGITAL, VOLATILE, Nodes, take_nodes
+from backends.cim.banks import DIGITAL, VOLATILE, Nodes, Share, take_nodes
 from backends.cim.code import Slot
 from backends.cim.contexts import Context
 from backends.cim.lowering import Lowering
@@ -58,28 +59,36 @@ def _covered(state: Lowering, work: Context, v: Slot) -> Slot:
 
 def _charge(state: Lowering, work: Context, nodes: Nodes, v: Slot, rates: Any, dt: Slot | None) -> Slot:
     """Volatile states, each share on its core; returns what is read, on the layer's core."""
-    op, window = state.node.op, state.graph.attributes.get("state_windows", {}).get(state.node.name, 0.0)
-    z = state.new(rates.size)
+    window = state.graph.attributes.get("state_windows", {}).get(state.node.name, 0.0)
+
+    def more(share: Share) -> dict[str, Any]:
+        own = state.constant("rates", rates[share.start : share.stop])
+        return {"rates": own, "window": float(window), **_elapsed(state, work, dt, nodes, share.core)}
+
+    return _by_share(state, work, nodes, rates.size, "charge", {"src": v}, more)
+
+
+def _by_share(
+    state: Lowering,
+    work: Context,
+    nodes: Nodes,
+    words: int,
+    mnemonic: str,
+    vectors: Mapping[str, Slot],
+    more: Callable[[Share], dict[str, Any]],
+) -> Slot:
+    """An instruction on the states of every share, on its core; `vectors` are whole, on the layer's core, `more` are a
+    share's other operands. Returns the `words` read, on the layer's core."""
+    x = state.new(words)
     for share in nodes.shares:
-        src = nodes.there(state, work, v, share)
+        parts = {name: nodes.there(state, work, slot, share) for name, slot in vectors.items()}
         whole = nodes.whole(share)
-        part = z if whole else state.new(nodes.words(share), share.core)
-        state.emit(
-            work,
-            "charge",
-            on=share.core,
-            dst=part,
-            src=src,
-            words=nodes.words(share),
-            node=share.first,
-            rates=state.constant("rates", rates[share.start : share.stop]),
-            window=float(window),
-            before=bool(op["read_before"]),
-            **_elapsed(state, work, dt, nodes, share.core),
-        )
+        part = x if whole else state.new(nodes.words(share), share.core)
+        common = {"words": nodes.words(share), "node": share.first, "before": bool(state.node.op["read_before"])}
+        state.emit(work, mnemonic, on=share.core, dst=part, **parts, **common, **more(share))
         if not whole:
-            nodes.back(state, work, part, share, z)
-    return z
+            nodes.back(state, work, part, share, x)
+    return x
 
 
 def _elapsed(state: Lowering, work: Context, dt: Slot | None, nodes: Nodes, core: int) -> dict[str, Any]:
@@ -226,27 +235,13 @@ def _held_digitally(state: Lowering, work: Context, v: Slot, decay: Any, dt: Slo
     nodes = take_nodes(state, DIGITAL, decay.size, pairs=is_complex)
     words = decay.size * (2 if is_complex else 1)
     _preset(state, node, work, nodes, words)
-    x = state.new(words)
-    for share in nodes.shares:
+
+    def more(share: Share) -> dict[str, Any]:
         own = decay[share.start : share.stop]
-        whole = nodes.whole(share)
-        src = nodes.there(state, work, v, share)
-        part = x if whole else state.new(nodes.words(share), share.core)
-        state.emit(
-            work,
-            "dstate",
-            on=share.core,
-            dst=part,
-            src=src,
-            words=nodes.words(share),
-            node=share.first,
-            decay=state.constant("decay", np.concatenate([own.real, own.imag]) if is_complex else own),
-            before=bool(node.op["read_before"]),
-            complex=is_complex,
-            **_elapsed(state, work, dt, nodes, share.core),
-        )
-        if not whole:
-            nodes.back(state, work, part, share, x)
+        held = state.constant("decay", np.concatenate([own.real, own.imag]) if is_complex else own)
+        return {"decay": held, "complex": is_complex, **_elapsed(state, work, dt, nodes, share.core)}
+
+    x = _by_share(state, work, nodes, words, "dstate", {"src": v}, more)
     _last(state, work, nodes, words)
     return x
 
@@ -261,24 +256,7 @@ def lower_recurrence(state: Lowering, node: Node, work: Context) -> None:
     a, v = (operand_in_order(state, node, i, work) for i in range(2))
     nodes = take_nodes(state, DIGITAL, words // (2 if is_complex else 1), pairs=is_complex)
     _preset(state, node, work, nodes, words)
-    x = state.new(words)
-    for share in nodes.shares:
-        parts = {name: nodes.there(state, work, slot, share) for name, slot in (("a", a), ("src", v))}
-        whole = nodes.whole(share)
-        part = x if whole else state.new(nodes.words(share), share.core)
-        state.emit(
-            work,
-            "sel",
-            on=share.core,
-            dst=part,
-            words=nodes.words(share),
-            node=share.first,
-            before=bool(node.op["read_before"]),
-            complex=is_complex,
-            **parts,
-        )
-        if not whole:
-            nodes.back(state, work, part, share, x)
+    x = _by_share(state, work, nodes, words, "sel", {"a": a, "src": v}, lambda share: {"complex": is_complex})
     unreversed(state, node, work, x, words)
     _last(state, work, nodes, words)
 
@@ -289,26 +267,12 @@ def lower_spike(state: Lowering, node: Node, work: Context) -> None:
     v = operand_in_order(state, node, 0, work)
     nodes = take_nodes(state, DIGITAL, words)
     _preset(state, node, work, nodes, words)
-    x = state.new(words)
-    for share in nodes.shares:
-        whole = nodes.whole(share)
-        src = nodes.there(state, work, v, share)
-        part = x if whole else state.new(nodes.words(share), share.core)
-        state.emit(
-            work,
-            "spike",
-            on=share.core,
-            dst=part,
-            src=src,
-            words=nodes.words(share),
-            node=share.first,
-            rows=state.table("rows", rows[:, share.start : share.stop]),
-            or_equal=bool(node.op["or_equal"]),
-            immediate=bool(node.op["immediate"]),
-            before=bool(node.op["read_before"]),
-        )
-        if not whole:
-            nodes.back(state, work, part, share, x)
+    flags = {name: bool(node.op[name]) for name in ("or_equal", "immediate")}
+
+    def more(share: Share) -> dict[str, Any]:
+        return {"rows": state.table("rows", rows[:, share.start : share.stop]), **flags}
+
+    x = _by_share(state, work, nodes, words, "spike", {"src": v}, more)
     unreversed(state, node, work, x, words)
     _last(state, work, nodes, words)
 

@@ -11,7 +11,8 @@ import pytest
 from backends.cim.access import ACCESS
 from backends.cim.costs import COSTS
 from backends.cim.simulate import UNITS
-from isa.cim import BINARY_FUNCTIONS, CIM, REDUCE_FUNCTIONS, UNARY_FUNCTIONS
+from isa.cim import CIM
+from isa.cim_vector import BINARY_FUNCTIONS, REDUCE_FUNCTIONS, UNARY_FUNCTIONS
 from ssmc.diagnostics import UserError
 from ssmc.ir.functions import BINARY, REDUCE, UNARY
 

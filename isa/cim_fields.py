@@ -1,0 +1,45 @@
+"""Operands that many instructions of the crossbar chip have."""
+
+from __future__ import annotations
+
+from isa.spec import Field, Kind
+
+ADDRESS, SIZE, INDEX = 20, 20, 16
+
+
+def vector(name: str, doc: str) -> Field:
+    return Field(name, Kind.ADDR, ADDRESS, doc, space="v")
+
+
+def size(name: str, doc: str, default: int | None = None, low: int = 1) -> Field:
+    return Field(name, Kind.IMM, SIZE, doc, low=low, default=default)
+
+
+def index(name: str, doc: str, default: int | None = None) -> Field:
+    return Field(name, Kind.IMM, INDEX, doc, default=default)
+
+
+def flag(name: str, doc: str) -> Field:
+    return Field(name, Kind.FLAG, 1, doc)
+
+
+def data(name: str, doc: str, default: str | None = None) -> Field:
+    return Field(name, Kind.DATA, 16, doc, default=default)
+
+
+DST = vector("dst", "First word of the result.")
+SRC = vector("src", "First word of the operand.")
+A, B = vector("a", "First word of the first operand."), vector("b", "First word of the second operand.")
+WORDS = size("words", "Words.")
+CHANNEL = index("channel", "Message channel.")
+NODE = size("node", "First state node of the bank.", low=0)
+LINE = index("line", "Which of the core's lines.")
+END = Field("end", Kind.LABEL, 24, "First place after the body.")
+STRIDE = size("stride", "Steps from one round to the next.", default=1)
+OFFSET = size("offset", "Step of the first round.", default=0, low=0)
+BEFORE = flag("before", "Give the states as the event before left them.")
+COMPLEX = flag("complex", "The vectors are halves, real parts then imaginary parts.")
+TIMED = flag("timed", "The elapsed time is the word `dt`, else one step.")
+DT = Field("dt", Kind.ADDR, ADDRESS, "Time elapsed since the event before.", space="v", default=0)
+CLOCK = index("clock", "Which of the core's clocks.")
+BANK = Field("bank", Kind.ENUM, 2, "The kind of state node.", choices=("volatile", "digital"))
