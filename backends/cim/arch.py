@@ -131,9 +131,15 @@ class Digital(Part):
 class Time(Part):
     """What a step is in real time."""
 
-    step_seconds: Positive = Field(
-        description="Time between steps of a regularly sampled model, and the unit of a model's elapsed times, s."
+    step_seconds: Positive = Field(description="Time between steps of a regularly sampled model, s.")
+    unit_seconds: NotNegative = Field(
+        default=0.0,
+        description="Unit in which a model counts elapsed times, s: 1 where it counts in seconds; 0: as step_seconds.",
     )
+
+    def unit(self, *, timed: bool) -> float:
+        """What a time of one is, s: of a model's elapsed times, or from step to step."""
+        return (self.unit_seconds if timed else 0.0) or self.step_seconds
 
 
 class VectorUnit(Part):

@@ -138,6 +138,7 @@ def volatile_bank(arch: Architecture, *, ideal: bool) -> StateBank:
         fastest=unit / arch.volatile.tau_min,
         slowest=unit / arch.volatile.tau_max,
         spread=arch.devices.decay_sigma,
+        unit=arch.time.unit(timed=True) / unit,
         cost=cost,
     )
 

@@ -37,7 +37,7 @@ class Delays:
 
 def delays(program: Program, arch: Architecture, scale: float) -> Delays:
     """What the schedule makes states wait, times `scale`."""
-    unit = scale / arch.vector.clock_hertz / arch.time.step_seconds
+    second = scale / arch.vector.clock_hertz
     trees = {number: decode(section) for number, section in cores(program).items()}
     each = intervals(trees, arch, program.data)
     busy: dict[Place, float] = {}
@@ -46,7 +46,8 @@ def delays(program: Program, arch: Architecture, scale: float) -> Delays:
         for item in items:
             if item.code.mnemonic == "charge":
                 # An untimed charge counts its own rounds, and a time of one between them.
-                busy[core, item.index] = unit * interval * (stride if item.flag("timed") else 1)
+                timed = item.flag("timed")
+                busy[core, item.index] = second / arch.time.unit(timed=timed) * interval * (stride if timed else 1)
             if item.body:
                 own = item.integer("stride")
                 visit(core, item.body, each.get((core, item.index), interval), own)
@@ -54,23 +55,26 @@ def delays(program: Program, arch: Architecture, scale: float) -> Delays:
     for core, tree in trees.items():
         visit(core, tree, 0.0, 1)
     held = _held(trees, schedule(program, arch, 1).first)
-    return Delays(busy, {place: unit * cycles for place, cycles in held.items()})
+    return Delays(busy, {place: second / arch.time.unit(timed=timed) * n for place, (n, timed) in held.items()})
 
 
-def _held(trees: Mapping[int, tuple[Item, ...]], first: Iterable[Busy]) -> dict[Place, float]:
-    """Cycles from a pulse to its read, and from the pulse to a later `read`, on the way of a first event."""
+def _held(trees: Mapping[int, tuple[Item, ...]], first: Iterable[Busy]) -> dict[Place, tuple[int, bool]]:
+    """Cycles from a pulse to its read, and from the pulse to a later `read`, on the way of a first event; and whether
+    the pulse is timed."""
     items = {(core, item.index): item for core, tree in trees.items() for item in walk(tree)}
-    held = dict[Place, float]()
-    pulses = defaultdict[int, list[tuple[int, int, int]]](list)  # by core: first node, the one behind the last, cycle
+    held = dict[Place, tuple[int, bool]]()
+    pulses = defaultdict[int, list[tuple[int, int, int, bool]]](list)  # by core: nodes start..stop, cycle, timed
     for busy in first:
         if busy.mnemonic not in ("charge", "read"):
             continue
         item = items[busy.core, busy.index]
         start, stop = item.integer("node"), item.integer("node") + item.integer("words")
         if busy.mnemonic == "charge":
-            held[busy.core, busy.index] = busy.cycles
-            pulses[busy.core].append((start, stop, busy.start))
+            held[busy.core, busy.index] = busy.cycles, item.flag("timed")
+            pulses[busy.core].append((start, stop, busy.start, item.flag("timed")))
         elif item.text("bank") == "volatile":
-            found = [at for a, b, at in pulses[busy.core] if a < stop and start < b]
-            held[busy.core, busy.index] = busy.start + busy.cycles - max(found) if found else 0.0
+            found = [(at, timed) for a, b, at, timed in pulses[busy.core] if a < stop and start < b]
+            if found:
+                at, timed = max(found)
+                held[busy.core, busy.index] = busy.start + busy.cycles - at, timed
     return held

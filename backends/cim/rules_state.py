@@ -146,7 +146,7 @@ def _volatile(state: Lowering, node: Node, work: Context, v: Slot, dt: Slot | No
 
 def _check_devices(state: Lowering, rates: Any) -> None:
     """Whether devices can be made that decay so. Raises Misfit."""
-    bank, unit = state.arch.volatile, state.arch.time.step_seconds
+    bank, unit = state.arch.volatile, state.arch.time.unit(timed=bool(state.node.op["asynchronous"]))
     different = np.unique(np.round(rates, 12)).size
     if different > bank.time_constants:
         raise Misfit(
@@ -167,7 +167,7 @@ def _check_devices(state: Lowering, rates: Any) -> None:
                 bound,
                 unit="s",
                 where=state.where,
-                levers=f"change time.step_seconds or volatile.{name} in the architecture",
+                levers=f"change time.step_seconds (time.unit_seconds) or volatile.{name} in the architecture",
             )
 
 

@@ -97,14 +97,13 @@ def _layer_stats(program: Program, arch: Architecture, loc: int, layer: _Layer, 
 
 def smallest_tau(program: Program, arch: Architecture) -> float | None:
     """The shortest time constant of the volatile states, s; None where there are none."""
-    rates = [
-        program.data[str(code["rates"])]
-        for section in program.sections
-        for code in section.code
-        if code.mnemonic == "charge"
-    ]
-    fastest = max((float(np.abs(rate).max()) for rate in rates if rate.size), default=0.0)
-    return arch.time.step_seconds / fastest if fastest else None
+    fastest = 0.0  # of a second
+    for section in program.sections:
+        for code in section.code:
+            if code.mnemonic == "charge":
+                rates = np.abs(program.data[str(code["rates"])])
+                fastest = max(fastest, float(rates.max(initial=0.0)) / arch.time.unit(timed=bool(code["timed"])))
+    return 1.0 / fastest if fastest else None
 
 
 def latency_warning(program: Program, arch: Architecture, timing: Schedule) -> str:

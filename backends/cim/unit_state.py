@@ -33,8 +33,9 @@ def elapsed(core: Core, code: Item) -> Array:
     if not code.flag("timed"):
         return np.ones((1, 1, 1))
     dt = core.read(code.integer("dt"), 1)
-    if not (dt >= 0).all():
-        sample, step = (int(i) for i in np.argwhere(~(dt[:, :, 0] >= 0))[0])
+    passes = (dt >= 0) & np.isfinite(dt)
+    if not passes.all():
+        sample, step = (int(i) for i in np.argwhere(~passes[:, :, 0])[0])
         found = f"{dt[sample, step, 0]:g}"
         raise Trap(
             f"the elapsed time of event {core.first + step} of sample {core.sample + sample} is {found}",

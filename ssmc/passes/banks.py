@@ -81,7 +81,7 @@ def objection(bank: StateBank, want: Demand, machine: Machine) -> str:
         return f"it can only decay, and {(size >= 1).sum()} of {size.size} states do not: Abar = {told}"
     if (size == 0).any():
         return f"it cannot forget at once, and {(size == 0).sum()} of {size.size} states do (Abar = 0)"
-    rates = -np.log(size)
+    rates = -np.log(size) / (bank.unit if want.asynchronous else 1.0)
     if rates.max(initial=0.0) > bank.fastest * (1 + 1e-9) or rates.min(initial=np.inf) < bank.slowest * (1 - 1e-9):
         return (
             f"its time constants lie between {1 / bank.fastest:.4g} and {1 / bank.slowest:.4g} steps, and the layer's "

@@ -28,7 +28,8 @@ class StateBank:
     `native_complex`: one place holds a complex state. `timed_decay`: a digital bank that computes the decay of an
     elapsed time. `spread` is that of the time constants from place to place, of the mean. `fastest` and `slowest` bound
     `-ln |Abar|` of a step that it can be made for. `dense`: A itself lies in weight arrays, so that states may feed
-    each other (`tile.feedback`); `product_error` is the rms error of a product there, of its largest output.
+    each other (`tile.feedback`); `product_error` is the rms error of a product there, of its largest output. `unit` is
+    that of elapsed times, in steps.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class StateBank:
     spread: float = 0.0
     dense: bool = False
     product_error: float = 0.0
+    unit: float = 1.0
     cost: StateCost | None = None
 
 
