@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.evaluate import run_call
-from ssmc.frontend.kernels import axes_of
 from ssmc.frontend.listing import Call
+from ssmc.frontend.operands import axes_of
 from ssmc.frontend.survey import MIN_STEPS, Survey
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array

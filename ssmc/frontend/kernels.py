@@ -11,6 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.operands import (
+    along,
+    axes_of,
+    batch_norm_factors,
+    clip_bounds,
+    conv_padding,
+    pad_widths,
+    quantized_range,
+    reshape_target,
+    slices_of,
+    split_sizes,
+    text,
+)
 from ssmc.ir.functions import UNARY
 from ssmc.ir.tensor import times, widened
 
@@ -39,16 +52,6 @@ def _divide(a: Array, b: Array) -> Array:
     return np.asarray(a / b)
 
 
-def axes_of(x: Sequence[Any], attrs: Attrs, slot: int, default: Sequence[int] | None = None) -> list[int] | None:
-    """Axes given as an operand (newer opsets) or as an attribute (older ones)."""
-    if len(x) > slot and x[slot] is not None:
-        axes: list[int] = np.asarray(x[slot]).reshape(-1).tolist()
-        return axes
-    if "axes" in attrs:
-        return [int(a) for a in attrs["axes"]]
-    return None if default is None else list(default)
-
-
 def _unsqueeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     axes = axes_of(x, attrs, 1, ()) or []
     rank = x[0].ndim + len(axes)
@@ -64,15 +67,6 @@ def _squeeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (np.squeeze(x[0]) if axes is None else np.squeeze(x[0], tuple(axes)),)
 
 
-def reshape_target(shape: Sequence[int], wanted: Sequence[int], allow_zero: bool = False) -> tuple[int, ...]:
-    """The result shape of a Reshape, with its zeros and its -1 resolved."""
-    target = [shape[i] if d == 0 and not allow_zero else int(d) for i, d in enumerate(wanted)]
-    if -1 in target:
-        rest = int(np.prod([d for d in target if d != -1], dtype=np.int64))
-        target[target.index(-1)] = int(np.prod(shape, dtype=np.int64)) // rest if rest else 0
-    return tuple(target)
-
-
 def _reshape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     wanted = x[1] if len(x) > 1 else attrs["shape"]
     return (x[0].reshape(reshape_target(x[0].shape, [int(d) for d in wanted], bool(attrs.get("allowzero", 0)))),)
@@ -80,29 +74,6 @@ def _reshape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 
 def _transpose(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (np.transpose(x[0], attrs.get("perm")),)
-
-
-def slices_of(x: Sequence[Any], attrs: Attrs, rank: int) -> list[tuple[int, slice]]:
-    """(axis, slice) of a Slice, in either form."""
-    limit = np.iinfo(np.int64).max
-
-    def bound(value: int) -> int:
-        return int(max(min(int(value), limit), -limit))
-
-    if len(x) > 1:
-        starts, ends = np.atleast_1d(x[1]), np.atleast_1d(x[2])
-        axes = range(len(starts)) if len(x) < 4 or x[3] is None else [int(a) for a in np.atleast_1d(x[3])]
-        steps = [1] * len(starts) if len(x) < 5 or x[4] is None else [int(s) for s in np.atleast_1d(x[4])]
-    else:
-        starts, ends = attrs["starts"], attrs["ends"]
-        axes, steps = attrs.get("axes", range(len(starts))), [1] * len(starts)
-    found = []
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        stop: int | None = bound(end)
-        if step < 0 and stop is not None and stop < -(1 << 31):
-            stop = None
-        found.append((int(axis) % rank, slice(bound(start), stop, step)))
-    return found
 
 
 def _slice(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
@@ -117,18 +88,6 @@ def _slice(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 
 def _gather(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (np.take(x[0], np.asarray(x[1]).astype(np.int64), axis=attrs.get("axis", 0)),)
-
-
-def split_sizes(x: Sequence[Any], attrs: Attrs, results: int) -> list[int]:
-    """Sizes of the parts of a Split, in any of its forms."""
-    axis = attrs.get("axis", 0)
-    size = x[0].shape[axis]
-    if len(x) > 1 and x[1] is not None:
-        return [int(s) for s in x[1]]
-    if "split" in attrs:
-        return [int(s) for s in attrs["split"]]
-    part = -(-size // results)
-    return [min(part, size - part * i) for i in range(results)]
 
 
 def _split(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
@@ -206,19 +165,8 @@ def _clip(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (y if high is None else np.minimum(y, high),)
 
 
-def clip_bounds(x: Sequence[Any], attrs: Attrs) -> tuple[Any, Any]:
-    """Limits of a Clip, in either form; None where there is none."""
-    low = x[1] if len(x) > 1 else attrs.get("min")
-    high = x[2] if len(x) > 2 else attrs.get("max")
-    return low, high
-
-
 def _gelu(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (UNARY["gelu_tanh" if text(attrs.get("approximate", "none")) == "tanh" else "gelu"](x[0]),)
-
-
-def text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
@@ -252,18 +200,6 @@ def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (y + x[2][:, None] if len(x) > 2 and x[2] is not None else y,)
 
 
-def conv_padding(attrs: Attrs, length: int, taps: int) -> tuple[int, int]:
-    """Padding before and after, of a convolution in one dimension."""
-    mode = text(attrs.get("auto_pad", "NOTSET"))
-    if mode in ("NOTSET", "VALID"):
-        left, right = attrs.get("pads", [0, 0]) if mode == "NOTSET" else (0, 0)
-        return int(left), int(right)
-    stride, reach = attrs.get("strides", [1])[0], (taps - 1) * attrs.get("dilations", [1])[0] + 1
-    total = max((-(-length // stride) - 1) * stride + reach - length, 0)
-    half = total // 2
-    return (half, total - half) if mode == "SAME_UPPER" else (total - half, half)
-
-
 def _pad(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     if text(attrs.get("mode", "constant")) != "constant":
         raise NotImplementedError("only constant padding")
@@ -275,43 +211,8 @@ def _pad(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (y,)
 
 
-def pad_widths(x: Sequence[Any], attrs: Attrs) -> tuple[list[tuple[int, int]], float]:
-    """(before, after) of every axis, and the value that fills, of a Pad in either form."""
-    pads = [int(p) for p in (x[1] if len(x) > 1 else attrs["pads"])]
-    value = x[2] if len(x) > 2 and x[2] is not None else attrs.get("value", 0.0)
-    rank = x[0].ndim
-    axes = [int(a) % rank for a in x[3]] if len(x) > 3 and x[3] is not None else list(range(rank))
-    widths = [(0, 0)] * rank
-    for i, axis in enumerate(axes):
-        widths[axis] = (pads[i], pads[i + len(axes)])
-    return widths, float(np.asarray(value).reshape(-1)[0])
-
-
 def _where(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (np.where(x[0], x[1], x[2]),)
-
-
-def quantized_range(attrs: Attrs) -> tuple[int, int]:
-    """Smallest and largest integer of a QuantizeLinear's output type."""
-    from onnx import TensorProto
-
-    names = {
-        TensorProto.UINT8: (0, 255),
-        TensorProto.INT8: (-128, 127),
-        TensorProto.UINT16: (0, 65535),
-        TensorProto.INT16: (-32768, 32767),
-        TensorProto.UINT4: (0, 15),
-        TensorProto.INT4: (-8, 7),
-    }
-    return names[attrs["output_dtype"]]
-
-
-def along(parameter: Any, rank: int, axis: int) -> Any:
-    """A scale or zero point per channel, shaped to meet an operand of `rank` axes."""
-    array = np.asarray(parameter)
-    if array.size == 1:
-        return array.reshape(())
-    return array.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
 
 
 def _quantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
@@ -332,12 +233,6 @@ def _batch_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     scale, shift = batch_norm_factors(x, attrs)
     shape = [-1 if i == 1 else 1 for i in range(x[0].ndim)]
     return (x[0] * scale.reshape(shape) + shift.reshape(shape),)
-
-
-def batch_norm_factors(x: Sequence[Any], attrs: Attrs) -> tuple[Array, Array]:
-    """The scale and shift that a BatchNormalization in inference amounts to."""
-    scale = x[1] / np.sqrt(x[4] + attrs.get("epsilon", 1e-5))
-    return scale, x[2] - x[3] * scale
 
 
 def _linear_attention(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.flow import Flow, TimeMixing, Tracked
-from ssmc.frontend.kernels import axes_of
 from ssmc.frontend.listing import Call
+from ssmc.frontend.operands import axes_of
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, known_of
 
 POOLINGS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max"}

@@ -16,8 +16,8 @@ import numpy as np
 from ssmc.frontend.builder import Builder, Operand
 from ssmc.frontend.contraction import einsum
 from ssmc.frontend.flow import Flow, Known, Raw, TimeMixing, Tracked, Unsupported, wrap
-from ssmc.frontend.kernels import axes_of, conv_padding, pad_widths, reshape_target, slices_of, text
 from ssmc.frontend.listing import Call
+from ssmc.frontend.operands import axes_of, conv_padding, pad_widths, reshape_target, slices_of, text
 from ssmc.frontend.rules.context import arrays_or_flows, known_of
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import dense_groups, einsum_terms, gemm_terms, product_terms

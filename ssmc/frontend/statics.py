@@ -16,8 +16,9 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import MOVES, run_call
-from ssmc.frontend.kernels import UNARY_OPS, axes_of, text
+from ssmc.frontend.kernels import UNARY_OPS
 from ssmc.frontend.listing import Call, Listing
+from ssmc.frontend.operands import axes_of, text
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from ssmc.frontend.evaluate import run_quietly
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, sample_inputs
-from ssmc.frontend.kernels import slices_of, split_sizes
 from ssmc.frontend.listing import Call, Listing
+from ssmc.frontend.operands import slices_of, split_sizes
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.tensor import widened
 

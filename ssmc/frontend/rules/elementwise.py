@@ -10,8 +10,9 @@ import numpy as np
 
 from ssmc.frontend.builder import Builder
 from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported, align, wrap
-from ssmc.frontend.kernels import UNARY_OPS, along, clip_bounds, quantized_range, text
+from ssmc.frontend.kernels import UNARY_OPS
 from ssmc.frontend.listing import Call
+from ssmc.frontend.operands import along, clip_bounds, quantized_range, text
 from ssmc.frontend.rules.context import Context, Rule, flow_of, present
 
 BINARY_OPS = {

@@ -11,8 +11,8 @@ import numpy as np
 from ssmc.frontend.contraction import einsum
 from ssmc.frontend.evaluate import run_call
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, letter, wrap
-from ssmc.frontend.kernels import conv_padding, text
 from ssmc.frontend.listing import Call
+from ssmc.frontend.operands import conv_padding, text
 from ssmc.frontend.rules.context import Context, Rule, flow_of
 from ssmc.frontend.rules.elementwise import binary, scalar
 

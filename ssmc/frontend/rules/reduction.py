@@ -9,8 +9,8 @@ import numpy as np
 
 from ssmc.frontend.contraction import einsum
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
-from ssmc.frontend.kernels import axes_of, batch_norm_factors, conv_padding, text
 from ssmc.frontend.listing import Call
+from ssmc.frontend.operands import axes_of, batch_norm_factors, conv_padding, text
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, unary_any
 from ssmc.frontend.rules.shape import reshaped

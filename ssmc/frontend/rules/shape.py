@@ -18,8 +18,8 @@ from ssmc.frontend.flow import (
     known_operand,
     wrap,
 )
-from ssmc.frontend.kernels import axes_of, pad_widths, reshape_target, slices_of, split_sizes, text
 from ssmc.frontend.listing import Call
+from ssmc.frontend.operands import axes_of, pad_widths, reshape_target, slices_of, split_sizes, text
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.ir.tensor import Tensor
 

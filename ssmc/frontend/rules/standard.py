@@ -12,8 +12,8 @@ from ssmc.frontend.builder import Operand
 from ssmc.frontend.contraction import einsum
 from ssmc.frontend.findings import Lift
 from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported, known_operand, wrap
-from ssmc.frontend.kernels import text
 from ssmc.frontend.listing import Call
+from ssmc.frontend.operands import text
 from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, scalar, unary
 from ssmc.ir.graph import Value

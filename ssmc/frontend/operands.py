@@ -1,0 +1,129 @@
+"""What an ONNX node says it is to do, read off its operands (newer opsets) or attributes (older ones)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Attrs = dict[str, Any]
+
+
+def axes_of(x: Sequence[Any], attrs: Attrs, slot: int, default: Sequence[int] | None = None) -> list[int] | None:
+    """Axes given as an operand (newer opsets) or as an attribute (older ones)."""
+    if len(x) > slot and x[slot] is not None:
+        axes: list[int] = np.asarray(x[slot]).reshape(-1).tolist()
+        return axes
+    if "axes" in attrs:
+        return [int(a) for a in attrs["axes"]]
+    return None if default is None else list(default)
+
+
+def reshape_target(shape: Sequence[int], wanted: Sequence[int], allow_zero: bool = False) -> tuple[int, ...]:
+    """The result shape of a Reshape, with its zeros and its -1 resolved."""
+    target = [shape[i] if d == 0 and not allow_zero else int(d) for i, d in enumerate(wanted)]
+    if -1 in target:
+        rest = int(np.prod([d for d in target if d != -1], dtype=np.int64))
+        target[target.index(-1)] = int(np.prod(shape, dtype=np.int64)) // rest if rest else 0
+    return tuple(target)
+
+
+def slices_of(x: Sequence[Any], attrs: Attrs, rank: int) -> list[tuple[int, slice]]:
+    """(axis, slice) of a Slice, in either form."""
+    limit = np.iinfo(np.int64).max
+
+    def bound(value: int) -> int:
+        return int(max(min(int(value), limit), -limit))
+
+    if len(x) > 1:
+        starts, ends = np.atleast_1d(x[1]), np.atleast_1d(x[2])
+        axes = range(len(starts)) if len(x) < 4 or x[3] is None else [int(a) for a in np.atleast_1d(x[3])]
+        steps = [1] * len(starts) if len(x) < 5 or x[4] is None else [int(s) for s in np.atleast_1d(x[4])]
+    else:
+        starts, ends = attrs["starts"], attrs["ends"]
+        axes, steps = attrs.get("axes", range(len(starts))), [1] * len(starts)
+    found = []
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        stop: int | None = bound(end)
+        if step < 0 and stop is not None and stop < -(1 << 31):
+            stop = None
+        found.append((int(axis) % rank, slice(bound(start), stop, step)))
+    return found
+
+
+def split_sizes(x: Sequence[Any], attrs: Attrs, results: int) -> list[int]:
+    """Sizes of the parts of a Split, in any of its forms."""
+    axis = attrs.get("axis", 0)
+    size = x[0].shape[axis]
+    if len(x) > 1 and x[1] is not None:
+        return [int(s) for s in x[1]]
+    if "split" in attrs:
+        return [int(s) for s in attrs["split"]]
+    part = -(-size // results)
+    return [min(part, size - part * i) for i in range(results)]
+
+
+def clip_bounds(x: Sequence[Any], attrs: Attrs) -> tuple[Any, Any]:
+    """Limits of a Clip, in either form; None where there is none."""
+    low = x[1] if len(x) > 1 else attrs.get("min")
+    high = x[2] if len(x) > 2 else attrs.get("max")
+    return low, high
+
+
+def text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def conv_padding(attrs: Attrs, length: int, taps: int) -> tuple[int, int]:
+    """Padding before and after, of a convolution in one dimension."""
+    mode = text(attrs.get("auto_pad", "NOTSET"))
+    if mode in ("NOTSET", "VALID"):
+        left, right = attrs.get("pads", [0, 0]) if mode == "NOTSET" else (0, 0)
+        return int(left), int(right)
+    stride, reach = attrs.get("strides", [1])[0], (taps - 1) * attrs.get("dilations", [1])[0] + 1
+    total = max((-(-length // stride) - 1) * stride + reach - length, 0)
+    half = total // 2
+    return (half, total - half) if mode == "SAME_UPPER" else (total - half, half)
+
+
+def pad_widths(x: Sequence[Any], attrs: Attrs) -> tuple[list[tuple[int, int]], float]:
+    """(before, after) of every axis, and the value that fills, of a Pad in either form."""
+    pads = [int(p) for p in (x[1] if len(x) > 1 else attrs["pads"])]
+    value = x[2] if len(x) > 2 and x[2] is not None else attrs.get("value", 0.0)
+    rank = x[0].ndim
+    axes = [int(a) % rank for a in x[3]] if len(x) > 3 and x[3] is not None else list(range(rank))
+    widths = [(0, 0)] * rank
+    for i, axis in enumerate(axes):
+        widths[axis] = (pads[i], pads[i + len(axes)])
+    return widths, float(np.asarray(value).reshape(-1)[0])
+
+
+def quantized_range(attrs: Attrs) -> tuple[int, int]:
+    """Smallest and largest integer of a QuantizeLinear's output type."""
+    from onnx import TensorProto
+
+    names = {
+        TensorProto.UINT8: (0, 255),
+        TensorProto.INT8: (-128, 127),
+        TensorProto.UINT16: (0, 65535),
+        TensorProto.INT16: (-32768, 32767),
+        TensorProto.UINT4: (0, 15),
+        TensorProto.INT4: (-8, 7),
+    }
+    return names[attrs["output_dtype"]]
+
+
+def along(parameter: Any, rank: int, axis: int) -> Any:
+    """A scale or zero point per channel, shaped to meet an operand of `rank` axes."""
+    array = np.asarray(parameter)
+    if array.size == 1:
+        return array.reshape(())
+    return array.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+
+
+def batch_norm_factors(x: Sequence[Any], attrs: Attrs) -> tuple[Array, Array]:
+    """The scale and shift that a BatchNormalization in inference amounts to."""
+    scale = x[1] / np.sqrt(x[4] + attrs.get("epsilon", 1e-5))
+    return scale, x[2] - x[3] * scale
