@@ -116,9 +116,11 @@ def _pairs(table: Ints, count: int, loop: list[int]) -> Conflicts:
 
 def _grouped(consumers: Ints, producers: Ints, count: int) -> list[Ints]:
     """Producers by consumer, each once."""
-    pairs = np.unique(consumers * count + producers)
-    bounds = np.searchsorted(pairs, np.arange(count + 1) * count)
-    return [pairs[low:high] % count for low, high in itertools.pairwise(bounds)]
+    met = np.zeros((count, count), np.bool_)
+    met[consumers, producers] = True
+    rows, found = np.nonzero(met)
+    bounds = np.searchsorted(rows, np.arange(count + 1)).tolist()
+    return [found[low:high] for low, high in itertools.pairwise(bounds)]
 
 
 @dataclass
@@ -129,6 +131,7 @@ class Handover:
     known: Conflicts
     engines: dict[str, int] = field(default_factory=dict)
     done: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    finish: list[int] = field(default_factory=list)  # the same, one by one
     ends: list[Ints | None] = field(default_factory=list)
     latency: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
@@ -143,12 +146,14 @@ class Handover:
     def __post_init__(self) -> None:
         count = len(self.known.whole)
         self.done = np.zeros(count, np.int64)
-        self.ends, self.latency, self.steps = [None] * count, [0] * count, [0] * count
+        self.ends, self.latency, self.steps, self.finish = [None] * count, [0] * count, [0] * count, [0] * count
 
     def place(self, index: int, ins: Instruction, cost: Cost, steps: int) -> tuple[str, int, int]:
         """(engine, begin, when its whole result is there)."""
         name, engine = ins.mnemonic, engine_of(ins.mnemonic, cost.engine, self.arch)
-        blocks = blocks_of(ins, cost, steps, self.arch, bool(self.known.loop[index]))
+        several = in_blocks(ins, cost, steps, self.arch, bool(self.known.loop[index]))
+        blocks = blocks_of(cost, steps, self.arch) if several else np.array([cost.cycles - cost.latency])
+        unit = steps if several else 1
         slot = self._slot(engine)
         begin = self.engines.get(slot, 0)
         whole = self.known.whole[index]
@@ -156,16 +161,18 @@ class Handover:
             begin = max(begin, int(self.done[whole].max()))
         begin = max(begin, self._array_ready(name, cost.wave))
         ready = self._blocks_ready(index, steps, len(blocks), begin)
-        unit = max(1, steps)
         if cost.events.get("dram_bytes", 0) > 0:
             horizon = min(self.engines.get("load", 0), self.engines.get("store", 0))
             start, ends = self.channel.take(ready, blocks, unit, horizon)
-        else:
+        elif several:
             start, ends = int(ready[0]), -(-one_by_one(unit * ready, blocks) // unit)
+        else:
+            start, ends = int(ready[0]), ready + blocks
         end = int(ends[-1])
         finish = end + cost.latency
         self.engines[slot] = end
-        self.ends[index], self.latency[index], self.steps[index], self.done[index] = ends, cost.latency, steps, finish
+        self.ends[index], self.latency[index], self.steps[index] = ends, cost.latency, steps
+        self.done[index] = self.finish[index] = finish
         self._array_moved(name, start, finish, cost)
         return engine, start, finish
 
@@ -178,16 +185,19 @@ class Handover:
 
     def _blocks_ready(self, index: int, steps: int, blocks: int, begin: int) -> Ints:
         """When every block may begin, as far as others are concerned."""
-        ready = np.full(blocks, begin)
+        ready = None
         for others, with_latency in ((self.known.results[index], True), (self.known.reads[index], False)):
             for j in others:
-                ends = self.ends[j]
-                if ends is None or self.done[j] <= begin:
+                if self.finish[j] <= begin:
                     continue
-                late = self.latency[j] if with_latency else 0
-                together = self.steps[j] == steps and len(ends) == blocks
-                ready = np.maximum(ready, (ends if together else int(ends[-1])) + late)
-        return ready
+                ends, late = self.ends[j], self.latency[j] if with_latency else 0
+                assert ends is not None
+                if blocks > 1 and self.steps[j] == steps and len(ends) == blocks:
+                    there = ends + late
+                    ready = there if ready is None else np.maximum(ready, there)
+                else:
+                    begin = max(begin, self.finish[j] - self.latency[j] + late)
+        return np.full(blocks, begin) if ready is None else np.maximum(ready, begin)
 
     def _array_ready(self, name: str, wave: Wave | None) -> int:
         if name in ("preload", "state.load"):
@@ -221,9 +231,12 @@ def engine_of(name: str, engine: str, arch: Arch) -> str:
     return {"state.load": "preload", "state.store": "drain"}.get(name, engine)
 
 
-def blocks_of(ins: Instruction, cost: Cost, steps: int, arch: Arch, looped: bool) -> Ints:
-    """What every block takes of an engine's time, in units of a cycle over `steps` (or of a whole one, for none)."""
+def in_blocks(ins: Instruction, cost: Cost, steps: int, arch: Arch, looped: bool) -> bool:
+    """Whether an instruction works block by block."""
+    return looped and steps > arch.array.handover_steps and "steps" in ins.operands and not cost.apart
+
+
+def blocks_of(cost: Cost, steps: int, arch: Arch) -> Ints:
+    """What every block takes of an engine's time, in units of a cycle over `steps`."""
     busy, size = cost.cycles - cost.latency, arch.array.handover_steps
-    if "steps" not in ins.operands or not looped or cost.apart or steps <= size:
-        return np.array([busy * max(1, steps)])
     return busy * np.minimum(size, steps - np.arange(-(-steps // size)) * size)

@@ -73,13 +73,14 @@ def measure(
     timed = min(batch, TIMED_SAMPLES)
     ops = list(dispatch(program, timed, steps, shadow=arch.array.shadow))
     price = pricing(program, arch)
-    runs = (_handed_over if arch.array.handover_steps else _queued)(program, arch, ops, price, steps)
+    costs = [price(op) for op in ops]
+    runs = (_handed_over if arch.array.handover_steps else _queued)(program, arch, ops, costs, steps)
     timeline, phases = Timeline(program, arch, steps), dict.fromkeys(ON_ARRAY, 0)
-    for op, run in zip(ops, runs, strict=True):
+    for op, run, cost in zip(ops, runs, costs, strict=True):
         # samples that are not timed are like the last one that is
         times = 1 + batch - timed if op.sample == timed - 1 else 1
         layer = timeline.layers.setdefault(op.ins.loc, Layer())
-        layer.add(max(0, run.finish - timeline.end), price(op), times)
+        layer.add(max(0, run.finish - timeline.end), cost, times)
         if op.engine in phases and op.ins.mnemonic != "sync":
             active = max(0, run.finish - max(run.start, phases[op.engine]))
             layer.events[f"{op.engine}_cycles"] += active * times
@@ -99,9 +100,9 @@ class Run:
     finish: int
 
 
-def _queued(program: Program, arch: Arch, ops: Sequence[Op], price: Callable[[Op], Cost], steps: int) -> list[Run]:
+def _queued(program: Program, arch: Arch, ops: Sequence[Op], costs: Sequence[Cost], steps: int) -> list[Run]:
     """Engines that wait for whole instructions, by tokens (see `queues`)."""
-    queues = Queues(arch, price)
+    queues = Queues(arch, lambda op: costs[op.number])
     try:
         queues.run(ops)
     except Deadlock as deadlock:
@@ -109,14 +110,14 @@ def _queued(program: Program, arch: Arch, ops: Sequence[Op], price: Callable[[Op
     return [Run(op.engine, queues.start[op.number], queues.finish[op.number]) for op in ops]
 
 
-def _handed_over(program: Program, arch: Arch, ops: Sequence[Op], price: Callable[[Op], Cost], steps: int) -> list[Run]:
+def _handed_over(program: Program, arch: Arch, ops: Sequence[Op], costs: Sequence[Cost], steps: int) -> list[Run]:
     """Engines that hand over step by step (see `handover`); tokens say nothing there."""
     handover, runs, end = Handover(arch, conflicts(program, steps)), [], 0
-    for op in ops:
+    for op, cost in zip(ops, costs, strict=True):
         if op.ins.mnemonic == "sync":
             runs.append(Run(op.engine, end, end))
             continue
-        runs.append(Run(*handover.place(op.index, op.ins, price(op), op.steps)))
+        runs.append(Run(*handover.place(op.index, op.ins, cost, op.steps)))
         end = max(end, runs[-1].finish)
     return runs
 

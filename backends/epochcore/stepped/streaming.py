@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch
 from backends.epochcore.cost import Cost, Wave
 from backends.epochcore.dispatch import Op, dispatch
-from backends.epochcore.handover import PASSES, Conflicts, blocks_of, conflicts, engine_of
+from backends.epochcore.handover import PASSES, Conflicts, blocks_of, conflicts, engine_of, in_blocks
 from backends.epochcore.stepped.drain import Drain
 from backends.epochcore.stepped.grid import Grid
 from backends.epochcore.stepped.memory import Memory
@@ -281,8 +281,9 @@ def _runs(program: Program, arch: Arch, known: Conflicts, price: Callable[[Op], 
     order = []
     for op in ops:
         cost, loop = price(op), known.loop[op.index]
-        shares = blocks_of(op.ins, cost, op.steps, arch, bool(loop)).tolist()
-        run = Run(op, cost, shares, max(1, op.steps), backward.get(loop, False))
+        several = in_blocks(op.ins, cost, op.steps, arch, bool(loop))
+        shares = blocks_of(cost, op.steps, arch).tolist() if several else [cost.cycles - cost.latency]
+        run = Run(op, cost, shares, op.steps if several else 1, backward.get(loop, False))
         for found, others in ((run.whole, known.whole), (run.results, known.results), (run.reads, known.reads)):
             found += [latest[int(j)] for j in others[op.index] if int(j) in latest]
         latest[op.index] = run
