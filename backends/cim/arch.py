@@ -195,6 +195,11 @@ class Devices(Part):
     programming_scale: NotNegative = Field(default=1.0, description="Factor on the programming error.")
     stuck_low: Share = Field(default=0.0, description="Part of the devices that stay at g_min.")
     stuck_high: Share = Field(default=0.0, description="Part of the devices that stay at g_max.")
+    reference: bool = Field(
+        default=False,
+        description="The reference column of an offset encoding is of devices at g_min too, one in every row, written "
+        "and read with the same errors; else it is perfect.",
+    )
     drift: Literal["none", "pcm"] = Field(default="none", description="Law of the conductance drift.")
     drift_scale: NotNegative = Field(default=1.0, description="Factor on the drift exponent.")
     drift_compensation: bool = Field(

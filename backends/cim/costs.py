@@ -111,8 +111,8 @@ def _mvm(item: Item, arch: Architecture, data: Data) -> Cost:
     """DACs settle, the array is read, each ADC takes its columns in turn; the sums are scaled digitally.
 
     A pair's two columns meet before the ADC, so that a slice of a weight column takes one conversion (ours). Bits of
-    an input that come one after the other take a read each. An offset's reference column and the digital sum of its
-    inputs are not counted (ours).
+    an input that come one after the other take a read each. An offset's reference column is read with the others, and
+    its inputs are summed digitally meanwhile, which takes energy and no time (ours).
     """
     rows, cols, vectors, box = item.integer("rows"), item.integer("cols"), item.integer("vectors"), arch.crossbar
     words = cols * box.slices
@@ -122,7 +122,13 @@ def _mvm(item: Item, arch: Architecture, data: Data) -> Cost:
     cycles = box.planes * (read + _up(words, arch.vector.lanes))
     energy = rows * arch.energy.dac + _devices(arch) * rows * cols * arch.energy.device_read
     energy += words * (arch.energy.adc + arch.energy.vector_word)
-    return Cost(vectors * cycles, vectors * box.planes * energy, vectors * rows * cols, vectors * box.planes * words)
+    summed = 0.0
+    if box.encoding == "offset":
+        energy += rows * arch.energy.device_read
+        summed = rows * arch.energy.vector_word
+    return Cost(
+        vectors * cycles, vectors * (box.planes * energy + summed), vectors * rows * cols, vectors * box.planes * words
+    )
 
 
 def _charge(item: Item, arch: Architecture, data: Data) -> Cost:

@@ -18,7 +18,7 @@ class Encoding:
     """w = sum_s gain_s (r+_s - r-_s) for a pair, sum_s gain_s r_s - 1 for an offset; r in 0..1 of a device's window.
 
     One step of r is twice as much weight in an offset as in a pair, so that errors of its devices and of the ADC count
-    twice.
+    twice. Its reference column, devices at g_min in every row, is read beside the others (`devices.reference`).
 
     `steps` is the number of a device's steps from one end to the other. Slice s counts `levels`^s, as digits do.
     """

@@ -21,7 +21,8 @@ class CrossbarArray:
     """One array. `weight` in model units and `scale`, the weight that full conductance stands for, are (rows, columns
     of weights); NaN where nothing was programmed. The rest is None with perfect devices, else by device:
     `g` and `fresh` are conductances now and before drift, `sigma` that of a read, all uS, (devices, slices, rows,
-    columns). `version` counts the writes.
+    columns); `reference` and `reference_sigma` (rows,) likewise of an offset's reference column, None where it is
+    perfect. `version` counts the writes.
     """
 
     weight: Array
@@ -29,6 +30,8 @@ class CrossbarArray:
     g: Array | None = None
     fresh: Array | None = None
     sigma: Array | None = None
+    reference: Array | None = None
+    reference_sigma: Array | None = None
     version: int = 0
     blocks: dict[tuple[int, int, int, int], Any] = field(default_factory=dict)
 
@@ -44,6 +47,23 @@ def blank(arch: Architecture, *, ideal: bool) -> CrossbarArray:
     return CrossbarArray(weight, scale, g, fresh, sigma)
 
 
+def _write_reference(core: Core, array: CrossbarArray, number: int) -> None:
+    """Devices at g_min in every row, with errors of their own; written once, however often the array is."""
+    box, devices = core.arch.crossbar, core.devices
+    if core.ideal or box.encoding != "offset" or not devices.reference:
+        return
+    key = [key_of(core.seed, "reference", what, core.number, number) for what in ("program", "drift", "stuck")]
+    g = np.full(box.rows, box.g_min)
+    sigma = devices.programming_scale * programming_sigma(devices.programming, g, box.g_max, devices.age_seconds)
+    g = np.maximum(g + sigma * device_normals(key[0], box.rows), 0.0)
+    if devices.stuck_low or devices.stuck_high:
+        g = stuck(g, box, devices, device_uniforms(key[2], box.rows))
+    if devices.drift != "none":
+        nu = devices.drift_scale * drift_exponent(g, box.g_max, device_normals(key[1], box.rows))
+        g = drifted(g, nu, devices.age_seconds)
+    array.reference, array.reference_sigma = g, read_sigma(devices, g, box.g_max)
+
+
 def program(core: Core, code: Item) -> None:
     number, row, col = code.integer("array"), code.integer("row"), code.integer("col")
     weights, scale = core.data[code.text("weights")], core.data[code.text("scale")]
@@ -54,6 +74,7 @@ def program(core: Core, code: Item) -> None:
         raise Trap(f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1} are outside of the array")
     if number not in core.arrays:
         core.arrays[number] = blank(core.arch, ideal=core.ideal)
+        _write_reference(core, core.arrays[number], number)
     array: CrossbarArray = core.arrays[number]
     region = slice(row, row + rows), slice(col, col + cols)
     again = code.flag("erase")
@@ -133,6 +154,9 @@ def meaning(array: CrossbarArray, arch: Architecture, devices: Devices, part: tu
     if code.pair:
         return Meaning(g[0] - g[1], variance.sum(0), gain, 0.0)
     # The middle is a digital sum of the inputs. The current of g_min must go before the ADC: it is no whole number of
-    # steps, and the ADC's rounding of it would count fully in the highest slice. The reference is perfect (ours); where
-    # drift is compensated it drifts as its array does.
+    # steps, and the ADC's rounding of it would count fully in the highest slice. A perfect reference drifts as its
+    # array does where drift is compensated. One of devices is read anew with every column (ours).
+    if array.reference is not None and array.reference_sigma is not None:
+        own, noise = array.reference[part[0], None] / window, (array.reference_sigma[part[0], None] / window) ** 2
+        return Meaning(g[0] - own, variance[0] + noise, gain, 1.0)
     return Meaning(g[0] - box.g_min / window * shrunk, variance[0], gain, 1.0)

@@ -69,6 +69,7 @@ def product(
     full: Any,
     fresh: Callable[[Any], Any] = lambda g: g,
     adc: bool = True,
+    reference: list[Any] | None = None,
 ) -> list[float]:
     """One vector through rows of weights. `fresh` is what a device conducts at a read; `full` is the ADC's range for
     inputs in -1..1, in full conductances."""
@@ -92,7 +93,7 @@ def product(
                     for sign, devices in zip((1, -1), weights[i][j].devices, strict=False):
                         current += sign * drive * fresh(devices[s])
                     if box.encoding == "offset":  # the reference column: a device at g_min in every row
-                        current -= drive * Fraction(box.g_min)
+                        current -= drive * (Fraction(box.g_min) if reference is None else fresh(reference[i]))
                 current /= window if isinstance(current, Fraction) else float(window)
                 if adc:
                     step = full * unit / largest_out

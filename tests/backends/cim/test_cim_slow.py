@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.cim.devices import read_sigma
+from backends.cim.devices import programming_sigma, read_sigma
 from backends.cim.encoding import decode, encode, encoding_of
 from ssmc.diagnostics import UserError
 
@@ -185,6 +185,79 @@ def test_read_noise_device_by_device(box: dict[str, Any]) -> None:
     error = np.sqrt(again.var(0) / n + y.var(0) / len(y))
     assert (np.abs(y.mean(0) - again.mean(0)) < 5 * error).all()
     assert y.var(0) == pytest.approx(again.var(0), rel=5 * np.sqrt(2 / n + 2 / len(y)))
+
+
+@pytest.mark.parametrize("kind", ["pair", "offset"])
+def test_reference_columns_device_by_device(kind: str) -> None:
+    """Read noise of the reference adds to every column's; without noise a reference of devices is the perfect one."""
+    rng, n = np.random.default_rng(3), 1000
+    noise = {"read_noise": "independent", "read_sigma": 0.05, "converters": False, "levels": False}
+    box = {"encoding": kind, "levels": 16, "adc_range": "maximum", "g_min": 4.0}
+    arch = chip({**noise, "reference": True}, **box)
+    weights, x = rng.normal(size=(ROWS, COLS)), rng.normal(size=ROWS)
+    scale = np.abs(weights).max(0)
+    u = np.broadcast_to(x, (2, 4000, ROWS)).copy()
+    y = run(crossbar(weights, scale, arch), u=u, seed=5).outputs["y"].reshape(-1, COLS)
+    held = [[continuous(w, arch.crossbar) for w in row] for row in weights / scale]
+    sigma = 0.05 * arch.crossbar.g_max
+
+    def fresh(g: Any) -> float:
+        return float(g) + sigma * rng.normal()
+
+    reference = [Fraction(arch.crossbar.g_min)] * ROWS
+    again = np.array(
+        [slow.product(x.tolist(), held, scale.tolist(), arch.crossbar, 1.0, fresh, False, reference) for _ in range(n)]
+    )
+    error = np.sqrt(again.var(0) / n + y.var(0) / len(y))
+    assert (np.abs(y.mean(0) - again.mean(0)) < 5 * error).all()
+    assert y.var(0) == pytest.approx(again.var(0), rel=5 * np.sqrt(2 / n + 2 / len(y)))
+    still = [
+        run(crossbar(weights, scale, chip({"reference": flag}, **box)), u=u[:, :5]).outputs["y"] for flag in (0, 1)
+    ]
+    assert np.array_equal(still[0], still[1])
+    perfect = run(crossbar(weights, scale, chip(noise, **box)), u=u, seed=5).outputs["y"].reshape(-1, COLS)
+    assert y.var(0) / perfect.var(0) == pytest.approx(2.0 if kind == "offset" else 1.0, rel=5 * np.sqrt(4 / len(y)))
+
+
+def continuous(weight: float, box: Any) -> slow.Weight:
+    """A weight's devices, of one slice, at any conductance."""
+    window = box.g_max - box.g_min
+    shares = [max(weight, 0.0), max(-weight, 0.0)] if box.encoding == "pair" else [(weight + 1.0) * words_of(box) / 15]
+    return slow.Weight([[Fraction(box.g_min + share * window)] for share in shares])
+
+
+def test_errors_of_a_reference_meet_all_columns_alike() -> None:
+    """The programming error of a reference is in every column: the covariance of two columns over many arrays."""
+    arrays, sigma_of = 60, programming_sigma("pcm", np.array([4.0]), 40.0)[0]
+    arch = chip(
+        {"programming": "pcm", "reference": True, "converters": False, "levels": False},
+        encoding="offset",
+        levels=16,
+        g_min=4.0,
+        per_core=arrays,
+    )
+    reads = "\n".join(f"    mvm v[{16 + 2 * i}], v[0], array={i}, row=0, rows=16, col=0, cols=2" for i in range(arrays))
+    writes = "\n".join(f"    program array={i}, row=0, col=0, @w, @s" for i in range(arrays))
+    text = f"""
+.section core0
+    loop rT, done
+    recv v[0], words=16, channel=0
+{reads}
+    emit v[16], words={2 * arrays}, channel=1
+done:
+    halt
+.section core0.setup
+{writes}
+    halt
+"""
+    code = program(text, arch, "u:stream:16:0", f"y:stream:{2 * arrays}:1", w=np.zeros((16, 2)), s=np.ones(2))
+    u = np.ones((1, 1, 16))
+    y = np.concatenate([run(code, u=u, seed=seed).outputs["y"].reshape(-1, 2) for seed in range(40)])
+    covariance = np.cov(y.T)
+    unit = 15 / 7 / (arch.crossbar.g_max - arch.crossbar.g_min)  # weight of a uS
+    want = 16 * (sigma_of * unit) ** 2
+    spread = np.sqrt((covariance[0, 0] * covariance[1, 1] + want**2) / len(y))
+    assert abs(covariance[0, 1] - want) < 5 * spread and want > 5 * spread
 
 
 STATES = """
