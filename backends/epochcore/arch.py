@@ -126,6 +126,17 @@ class Memory(Part):
         default=0,
         description="words in which streams between two loops over time stay on the chip; the rest is in DRAM",
     )
+    banks: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="banks of the scratchpad, word n in bank n modulo so many (0: no word waits for another)"
+    )
+    bank_ports: Count = Field(
+        default=1, description="words that a bank gives, and takes, in a cycle, for each operand of an instruction"
+    )
+
+    @property
+    def words_at_once(self) -> int | None:
+        """Words in a row that the banks give in a cycle; None: no limit."""
+        return self.banks * self.bank_ports or None
 
 
 class Dram(Part):
@@ -171,6 +182,17 @@ class Arch(Part):
     dram: Dram
     vector: Vector
     energy: Energy
+
+    @model_validator(mode="after")
+    def _fed(self) -> Arch:
+        most, array = self.memory.words_at_once, self.array
+        widest = max(array.port_words_in, array.port_words_out, self.vector.width)
+        if most is not None and most < widest:
+            raise ValueError(
+                f"the scratchpad's banks give {most} words a cycle (banks * bank_ports), the ports and the vector unit "
+                f"take up to {widest}"
+            )
+        return self
 
     @property
     def gang(self) -> int:

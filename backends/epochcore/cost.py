@@ -21,12 +21,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import ceil
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backends.epochcore.arch import Arch
+from backends.epochcore.banks import waits
 from backends.epochcore.gemm import ceil_div, output_fold, weight_pass
 from isa import Instruction
 
@@ -89,6 +93,7 @@ class Context:
     preload: Instruction | None
     bytes_of: Mapping[str, int]
     on_chip: int = 0
+    data: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 Rule = Callable[[Instruction, Context], Cost]
@@ -350,6 +355,22 @@ def _windows(ins: Instruction, at: Context) -> Cost:
     return _vector(rows, words, 2 * words)
 
 
+def _gather(ins: Instruction, at: Context) -> Cost:
+    cost, index = _vector(at, _words(ins), 2 * _words(ins)), at.data.get(str(ins["index"]))
+    if index is None:
+        return cost
+    late = waits(np.ravel(index).astype(np.int64), int(ins["src_pitch"]), at.steps, at.arch)
+    return replace(cost, cycles=cost.cycles + late)
+
+
+def _copy(ins: Instruction, at: Context) -> Cost:
+    words, places = _words(ins), np.arange(_words(ins))
+    source = 0 if ins["src_held"] else int(ins["src_pitch"])
+    late = max(waits(places, pitch, at.steps, at.arch) for pitch in (source, int(ins["dst_pitch"])))
+    cost = _vector(at, words, 2 * words)
+    return replace(cost, cycles=cost.cycles + late)
+
+
 def _once(ins: Instruction, at: Context, passes: int = 1) -> Cost:
     row = Context(at.arch, 1, at.preload, at.bytes_of)
     return _vector(row, _words(ins), 2 * _words(ins), passes)
@@ -381,8 +402,8 @@ RULES: dict[str, Rule] = {
     # maximum, exponential and sum, quotient
     "softmax": lambda i, at: _vector(at, _words(i), 2 * _words(i), 2 + at.arch.vector.function_passes),
     "reduce": _reduce,
-    "copy": lambda i, at: _vector(at, _words(i), 2 * _words(i)),
-    "gather": lambda i, at: _vector(at, _words(i), 2 * _words(i)),
+    "copy": _copy,
+    "gather": _gather,
     "contract": _contract,
     "lookup": _lookup,
     "scan": _scan,

@@ -134,7 +134,7 @@ def pricing(program: Program, arch: Arch) -> Callable[[Op], Cost]:
         near = _on_chip(program, op)
         key = (op.index, op.steps, near, id(op.held))
         if key not in known:
-            known[key] = RULES[op.ins.mnemonic](op.ins, Context(arch, op.steps, op.held, bytes_of, near))
+            known[key] = RULES[op.ins.mnemonic](op.ins, Context(arch, op.steps, op.held, bytes_of, near, program.data))
         return known[key]
 
     return price
