@@ -109,8 +109,8 @@ def probe(region: Region) -> Kernels:
         raise Unsupported("is not linear in the streams that enter it")
     nearest: Kernels | None = None
     for axes in target_axes(region):
-        for inputs, colours in _dependences(region, axes):
-            found = _kernels(region, axes, inputs, colours, zero)
+        for inputs, colours in dependences(region, axes):
+            found = impulse_kernels(region, axes, inputs, colours, zero)
             if found is None:
                 continue
             error = max(_residual(found, region, x, y) for x, y in ((a, ya), (b, yb))) / scale
@@ -128,7 +128,7 @@ def _feature_shapes(region: Region, axes: str) -> tuple[list[tuple[int, ...]], t
     return [f.features for f in region.flows], outputs
 
 
-def _dependences(region: Region, axes: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def dependences(region: Region, axes: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Which inputs an output may depend on, (outputs, width), the fewest first; and a colour for each input.
 
     No output depends on two inputs of one colour, so that those of one colour can be probed together.
@@ -182,7 +182,7 @@ def _impulses(region: Region, axes: str, zero: Array, which: Array, at: int) -> 
     return to_steps(region.run(arrays) - zero, axes)
 
 
-def _kernels(
+def impulse_kernels(
     region: Region, axes: str, inputs: NDArray[np.int64], colours: NDArray[np.int64], zero: Array
 ) -> Kernels | None:
     """Kernels by impulses, a colour of inputs at a time, different ones in the samples of a batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssmc.frontend.filters import emit_kernels
+from ssmc.frontend.first_step import explain_start
 from ssmc.frontend.flow import Flow, Unsupported
 from ssmc.frontend.lti import probe
 from ssmc.frontend.regions import Region
@@ -17,7 +18,7 @@ def explain_region(translator: Translator, region: Region) -> Flow:
     except Unsupported as reason:
         if any("t" not in flow.axes for flow in region.flows):
             raise
-        found = explain_varying(translator, region)
+        found = explain_varying(translator, region) or explain_start(translator, region)
         if found is None:
             raise reason from None
         return found

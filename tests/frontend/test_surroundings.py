@@ -413,3 +413,23 @@ def test_what_needs_the_whole_sequence_at_every_step_is_refused(
     y = decaying(net, form(net, x), 4)  # type: ignore[operator]
     with pytest.raises(UserError, match="known only after the last step"):
         load_model(save(net.model([(y, ["n", length, 4])]), tmp_path))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_moving_average_that_starts_from_the_first_sample(tmp_path: Path, mixed: bool) -> None:
+    """x_0 = u_0, then x_k = a x_{k-1} + (1 - a) u_k, unrolled; `mixed`: from a multiple of it, with a matrix before."""
+    net, decay = Net(), RNG.uniform(0.5, 0.9, 4)
+    u = dense(net, net.input(["n", 24, 4]), 4, 4)
+    steps = [net.op("Gather", u, net.const(np.int64(k)), axis=1) for k in range(24)]
+    a, b = net.const(decay), net.const(1 - decay)
+    x = net.op("Mul", steps[0], net.const(np.array([1.0, -0.5, 2.0, 0.3]))) if mixed else steps[0]
+    states = [x]
+    for step in steps[1:]:
+        x = net.op("Add", net.op("Mul", a, x), net.op("Mul", b, step))
+        states.append(x)
+    y = net.op("Concat", *(net.op("Unsqueeze", x, net.ints(1)) for x in states), axis=1)
+    model = load_model(save(net.model([(dense(net, net.op("Tanh", y), 4, 2), ["n", 24, 2])]), tmp_path))
+    assert kinds(model) == [LINEAR]
+    found = model.systems[0].time_constants
+    assert found is not None and np.allclose(np.unique(np.round(found, 4)), np.sort(np.round(-1 / np.log(decay), 4)))
+    on_targets(model, 2, 24)
