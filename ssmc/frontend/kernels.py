@@ -32,6 +32,10 @@ Attrs = dict[str, Any]
 Kernel = Callable[[Sequence[Any], Attrs, int], Sequence[Any]]
 
 
+class LeftToReference(Exception):
+    """A form of an op that the function here does not cover: `onnx.reference` runs it."""
+
+
 def _elementwise(function: Callable[..., Any]) -> Kernel:
     return lambda x, attrs, results: (np.asarray(function(*x)),)
 
@@ -172,7 +176,7 @@ def _gelu(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     """Convolution in one spatial dimension, by windows, or by FFT where the kernel is long."""
     if x[0].ndim != 3:
-        raise NotImplementedError("only one spatial dimension")
+        raise LeftToReference("only one spatial dimension")
     weight = x[1]
     groups, stride = attrs.get("group", 1), attrs.get("strides", [1])[0]
     left, right = conv_padding(attrs, x[0].shape[2], weight.shape[2])
@@ -202,7 +206,7 @@ def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 
 def _pad(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     if text(attrs.get("mode", "constant")) != "constant":
-        raise NotImplementedError("only constant padding")
+        raise LeftToReference("only constant padding")
     widths, value = pad_widths(x, attrs)
     y = np.full([s + a + b for s, (a, b) in zip(x[0].shape, widths, strict=True)], value, dtype=x[0].dtype)
     source = tuple(slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in zip(x[0].shape, widths, strict=True))
@@ -276,7 +280,7 @@ def _dft(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     elif len(x) > 2 and x[2] is not None:
         axis = int(np.reshape(x[2], -1)[0])
     else:
-        raise NotImplementedError  # the default depends on the opset
+        raise LeftToReference("its default axis depends on the opset")
     axis, inverse, onesided = axis % x[0].ndim, bool(attrs.get("inverse", 0)), bool(attrs.get("onesided", 0))
     signal = x[0][..., 0] if x[0].shape[-1] == 1 else x[0][..., 0] + 1j * x[0][..., 1]
     size = signal.shape[axis]
@@ -350,6 +354,8 @@ KERNELS: dict[str, Kernel] = {
     "Split": _split,
     "Gather": _gather,
     "Pad": _pad,
+    "GlobalAveragePool": lambda x, attrs, results: (x[0].mean(tuple(range(2, x[0].ndim)), keepdims=True),),
+    "GlobalMaxPool": lambda x, attrs, results: (x[0].max(tuple(range(2, x[0].ndim)), keepdims=True),),
     "MatMul": lambda x, attrs, results: (times(widened(x[0]), x[1]),),
     "Gemm": _gemm,
     "FusedMatMul": _fused_matmul,

@@ -479,8 +479,26 @@ def _reason(translator: Translator, cone: Sequence[Call], reason: str) -> Refusa
     """Which call of a cone that nothing explains to name, and why."""
     first = next((c for c in cone if any(isinstance(translator.lookup(v), Flow) for v in c.operands if v)), cone[0])
     raw = translator.lookup(first.results[0])
-    why = f"{raw.reason}, and the whole of it {reason}" if isinstance(raw, Raw) else reason
-    return Refusal(first.name, first.kind, why)
+    for call in cone if "not linear" in reason and _own_reason(translator, first) is None else ():
+        streams = [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Raw | Flow)]
+        if call.kind in ("MatMul", "Einsum") and len(streams) > 1:
+            return Refusal(call.name, call.kind, f"a product of two values that mix time (attention), which {reason}")
+    why = f"{_own_reason(translator, first) or raw.reason}, and the whole of it" if isinstance(raw, Raw) else ""
+    return Refusal(first.name, first.kind, f"{why} {reason}".strip())
+
+
+def _own_reason(translator: Translator, call: Call) -> str | None:
+    """Why a call by itself is more than a step, where its operands are known."""
+    items = [None if v is None else translator.lookup(v) for v in call.operands]
+    if any(isinstance(item, Raw) for item in items):
+        return None
+    try:
+        translator.apply(call, items)
+    except Unsupported as reason:
+        return str(reason)
+    except ValueError:
+        return None
+    return None
 
 
 def _spelled_out(translator: Translator, cone: Sequence[Call], tried: set[int]) -> bool:
