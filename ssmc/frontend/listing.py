@@ -9,6 +9,7 @@ from typing import Any
 
 from onnx import helper
 
+from ssmc.frontend.collection import without_collection
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array, Op
 
@@ -78,6 +79,7 @@ class Listing:
         return table
 
 
+@without_collection()
 def list_calls(graph: Graph) -> Listing:
     """The flat view of `graph`."""
     listing = Listing()

@@ -107,7 +107,8 @@ class Graph:
         return spec.infer(op, kinds)
 
     def _free_name(self, base: str) -> str:
-        base = "".join(c if c.isalnum() or c in "_." else "_" for c in base) or "value"
+        if not base.replace("_", "a").replace(".", "a").isalnum():
+            base = "".join(c if c.isalnum() or c in "_." else "_" for c in base) or "value"
         name, count = base, self._serial
         while name in self.net:
             name, count = f"{base}_{count}", count + 1
@@ -137,7 +138,7 @@ class Graph:
         return int(self.net.number_of_nodes())
 
     def node(self, name: str) -> Node:
-        data: Node = self.net.nodes[name]["data"]
+        data: Node = self.net._node[name]["data"]  # type: ignore[attr-defined]
         return data
 
     def op(self, name: str) -> Op:
