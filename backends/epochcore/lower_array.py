@@ -141,7 +141,7 @@ def _bank(low: Lowering, node: Node, pieces: list[Piece], states: Array, parts: 
         for p in pieces
     ]
     order = np.concatenate(orders)
-    if len(np.unique(order)) != half * parts or order.size != half * parts:
+    if not (np.bincount(order, minlength=half * parts) == 1).all() or order.size != half * parts:
         raise UserError(
             "the pieces of the states do not cover each of them once",
             where=f"node '{node.name}'",
