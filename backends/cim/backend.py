@@ -11,8 +11,9 @@ import numpy as np
 
 from backends.cim import arch_file
 from backends.cim.arch import Architecture, Devices
+from backends.cim.converters import largest_word
 from backends.cim.core import Array, join_samples
-from backends.cim.devices import PRESETS, preset, product_sigma
+from backends.cim.devices import PRESETS, preset, product_sigma, programming_sigma, read_sigma
 from backends.cim.encoding import encoding_of
 from backends.cim.lower import lower
 from backends.cim.simulate import Run, execute, output_arrays, program_taps
@@ -21,11 +22,11 @@ from isa import InstructionSet, Port, Program
 from isa.cim import CIM
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
-from ssmc.passes.machine import Converters, Machine, StateBank, StateCost
+from ssmc.passes.machine import ArrayErrors, Converters, Machine, StateBank, StateCost
 from ssmc.target import RunResult, RunSettings
 
 _EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates"
-_PLACED = "tile,map-weights,calibrate,schedule"
+_PLACED = "tile,balance-columns,map-weights,calibrate,schedule"
 ROTATIONS, ROTATION_PASSES = 2, 2  # into the frame and out of it; passes of `rot` (see `costs`)
 SAMPLES_AT_ONCE = 4096  # the chip is run anew for further ones, so that memory does not grow with them
 SEARCHED = 2  # so few decays that it pays to look for the best
@@ -71,6 +72,7 @@ class CimBackend:
             weight_bits=None if ideal else weight_bits(arch),
             decay_levels=None if ideal or not arch.volatile.per_core else arch.volatile.time_constants,
             converters=None if ideal else converters(arch),
+            errors=None if ideal else array_errors(arch),
             arrays_per_core=arch.crossbar.per_core,
             mesh_width=arch.mesh_width,
             reloads=arch.crossbar.reloads,
@@ -166,6 +168,33 @@ def feedback_bank(arch: Architecture, *, ideal: bool) -> StateBank:
 def converters(arch: Architecture) -> Converters:
     box = arch.crossbar
     return Converters(box.dac_bits, box.adc_bits, each_vector=box.input_scale == "vector")
+
+
+def array_errors(arch: Architecture) -> ArrayErrors:
+    """What the architecture's own devices do to a product, as far as it depends on how weights are chosen.
+
+    Converters round by 1/sqrt(12) of a step. A device is taken at the middle of its window; the errors of a pair's two
+    devices add up in squares. Digits of sliced weights are taken for the highest one, which counts most.
+    """
+    box, devices = arch.crossbar, arch.devices
+    product = float(product_sigma(np.ones(1), devices.product_bits)[0]) if devices.product_bits else 0.0
+    weight, drive = 0.0, 0.0
+    if devices.converters:
+        product = float(np.hypot(product, _rounding(largest_word(box.adc_bits))))
+        drive = _rounding(largest_word(box.dac_bits))
+    middle = np.array([(box.g_min + box.g_max) / 2])
+    written = devices.programming_scale * programming_sigma(devices.programming, middle, box.g_max, devices.age_seconds)
+    fresh = read_sigma(devices, middle, box.g_max)
+    both = np.sqrt(2.0) if box.encoding == "pair" else 1.0
+    weight = both * float(np.hypot(written, fresh)[0]) / (box.g_max - box.g_min)
+    if devices.levels:
+        weight = float(np.hypot(weight, _rounding(encoding_of(box).end)))
+    return ArrayErrors(product, weight, drive)
+
+
+def _rounding(largest: int) -> float:
+    """Of the largest of `2 largest + 1` levels."""
+    return float(1.0 / (largest * np.sqrt(12.0)))
 
 
 def weight_bits(arch: Architecture) -> int:

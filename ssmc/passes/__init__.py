@@ -10,6 +10,7 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     share-decays{levels=6}    (if the target has few time constants) before the rounding, which refits would undo
     quantize{weights=8}       (if the target rounds) on the numbers that `tile` will store
     tile                      from systems to pieces of the target's size
+    balance-columns           (if arrays err by their largest output) on rounded pieces; calibration wants what it leaves
     map-weights               pieces and states find their places
     calibrate                 (if the target has converters) on the pieces as they lie
     schedule                  nodes find their times
@@ -17,12 +18,13 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
 
 from ssmc.passes.bank_choice import BankChoice
 from ssmc.passes.base import Context, DecayLoss, LayerLoss, LossReport, Note, Pass
-from ssmc.passes.machine import Converters, Machine, StateBank, StateCost
+from ssmc.passes.machine import ArrayErrors, Converters, Machine, StateBank, StateCost
 from ssmc.passes.manager import Observer, PassManager, Step, print_after
 from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline
 from ssmc.passes.registry import PassInfo, available, register
 
 __all__ = [
+    "ArrayErrors",
     "BankChoice",
     "Context",
     "Converters",

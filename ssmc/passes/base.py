@@ -70,7 +70,8 @@ class LossReport:
 class DecayLoss:
     """What sharing decays did to one layer: `h2` is `||h - h'||_2 / ||h||_2` over the steps that count; `measured`
     that of the outputs on the calibration data; `bound` as in `LayerLoss`, over those steps, of event-driven layers
-    for events that come no denser than the data's. None is what is not known."""
+    for events that come no denser than the data's; `noise` is what the target's arrays and devices are expected to
+    add, rms, relative, where C was fitted against it. None is what is not known."""
 
     node: str
     before: int
@@ -78,6 +79,7 @@ class DecayLoss:
     h2: float
     measured: float | None
     bound: float | None
+    noise: float | None = None
 
 
 @dataclass(frozen=True)

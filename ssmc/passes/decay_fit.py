@@ -1,16 +1,24 @@
-"""One layer on shared decays: the decays clustered and moved, B and C refitted to the kernel, C to the data."""
+"""One layer on shared decays: the decays clustered and moved, B and C refitted to the kernel, C to the data.
+
+Single-input channels are fitted as kernels (`project`): their oscillations move too, and the read-out weighs what the
+response misses against what the target's arrays and devices will add to it (`read_noise`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ssmc.passes.base import Array
+from ssmc.passes.read_noise import ReadNoise, channel_toll
 from ssmc.statespace import (
+    Coordinates,
+    SharedDecays,
     StateSpace,
     StateSpaceError,
+    Toll,
     arrival_spans,
     at_step,
     cluster_decays,
@@ -18,10 +26,14 @@ from ssmc.statespace import (
     event_l1_distance,
     h2_norm,
     l1_distance,
+    project,
+    projectable,
     refit_input,
     refit_output,
     regress_output,
     simulate,
+    wanted_kernel,
+    wanted_response,
     with_decays,
 )
 
@@ -29,6 +41,9 @@ ROUNDS = 3  # of B and C in turn
 STEPS = (2.0, 1.4, 1.15)  # factors by which a decay is moved while that helps
 GAPS = 256  # elapsed times that the refit averages over
 STEADIER = 1e-2  # ridge of the regression: how much the kernel's own answer weighs against the data
+KERNEL_SHARE = 0.03  # of white inputs in the data's place, where a kernel is fitted to the data
+TURNS = 24  # steps of a kernel's oscillations
+PROJECTED = 1 << 24  # numbers of a basis, and of the inputs' correlations; larger layers keep their oscillations
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,25 +60,29 @@ class LayerData:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """`refit` B and C, `search` for better decays; `length` taps count (None: all), `ridge` keeps C small."""
+    """`refit` B and C, `search` for better decays; `length` taps count (None: all), `ridge` keeps C small. `noise` is
+    that of the target; `free`: nobody sees the states, nor sets them, so that they may turn otherwise."""
 
     levels: int
     refit: bool
     search: bool
     length: int | None
     ridge: float
+    noise: ReadNoise | None = None
+    free: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """A layer on shared decays. `h2` is `||h - h'||_2 / ||h||_2`, the largest over the groups; `measured` that of the
     outputs on the data; `bound` holds for every input, `max|y - y'| <= bound max|u|`: over `length` steps, of events
-    that come no denser than the data's."""
+    that come no denser than the data's; `noise` is the target's own, of the output, where it was weighed."""
 
     system: StateSpace
     h2: float
     measured: float | None
     bound: float | None
+    noise: float | None = None
 
 
 def fit(system: StateSpace, options: FitOptions, data: LayerData | None) -> Fitted:
@@ -71,6 +90,8 @@ def fit(system: StateSpace, options: FitOptions, data: LayerData | None) -> Fitt
     shared, decays = cluster_decays(system, options.levels)
     if not options.refit:
         return _told(system, shared, options, data)
+    if options.free and options.length is not None and projectable(system) and _fits(system, options.length):
+        return _projected(system, decays, options, options.length, data)
     rates = decays.rates
 
     def attempt(moved: Array) -> tuple[float, StateSpace]:
@@ -80,6 +101,35 @@ def fit(system: StateSpace, options: FitOptions, data: LayerData | None) -> Fitt
     if options.search:
         return _told(system, _searched(rates, attempt), options, data)
     return _told(system, _refitted(system, shared, options, data), options, data)
+
+
+def _fits(system: StateSpace, length: int) -> bool:
+    return system.groups * length * max(length, 2 * system.states) <= PROJECTED
+
+
+def _projected(
+    system: StateSpace, decays: SharedDecays, options: FitOptions, length: int, data: LayerData | None
+) -> Fitted:
+    """Oscillations and C (and the decays, if they may move) to the kernel that the data ask for, or to the own one."""
+    if data is None:
+        wanted = wanted_kernel(system, length)
+    else:
+        wanted = wanted_response(system, data.u, data.target, length, KERNEL_SHARE)
+    noise, ridge = options.noise, options.ridge
+
+    def toll(at: Coordinates) -> Toll:
+        own = ridge * at.gram * np.eye(at.gram.shape[1])
+        if noise is None:
+            return Toll(own, np.zeros(len(own)))
+        added = channel_toll(noise, at)
+        return Toll(own + added.form, added.largest)
+
+    found = project(system, wanted, decays.rates, decays.assignment, toll, move_decays=options.search, rounds=TURNS)
+    power = np.square(wanted.weigh(wanted.taps[:, :, None])).sum() + wanted.rest.sum()
+    told = _told(system, found.system, options, data)
+    if noise is None or not power > 0:
+        return told
+    return replace(told, noise=float(np.sqrt(found.toll.sum() / power)))
 
 
 def _searched(rates: Array, attempt: Callable[[Array], tuple[float, StateSpace]]) -> StateSpace:

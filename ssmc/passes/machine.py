@@ -59,12 +59,22 @@ class Converters:
 
 
 @dataclass(frozen=True)
+class ArrayErrors:
+    """How a weight array errs, as standard deviations: a product, of its largest output; a weight, of the full
+    conductance, rounding included; an input, of the largest one."""
+
+    product: float = 0.0
+    weight: float = 0.0
+    drive: float = 0.0
+
+
+@dataclass(frozen=True)
 class Machine:
     """Array geometry and state banks of a target, and the number formats it stores.
 
     `arrays` is how many weight arrays are resident (None: reloaded at will). `banks` stand in order of
-    preference. Bits are None where numbers are not rounded, `converters` where
-    there are none. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row by row (None: one core).
+    preference. Bits are None where numbers are not rounded, `converters` where there are none, `errors` where arrays
+    are perfect. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row by row (None: one core).
     `reloads`: where a model takes more than there is, arrays may be written again between sweeps over the sequence.
     """
 
@@ -78,6 +88,7 @@ class Machine:
     state_parameter_bits: int | None = None
     decay_levels: int | None = None
     converters: Converters | None = None
+    errors: ArrayErrors | None = None
     arrays_per_core: int | None = None
     mesh_width: int | None = None
     reloads: bool = False

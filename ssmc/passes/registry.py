@@ -26,6 +26,7 @@ BUILTIN = (
     "share_decays:ShareDecays",
     "quantize:Quantize",
     "tile:Tile",
+    "balance_columns:BalanceColumns",
     "map_weights:MapWeights",
     "calibrate:Calibrate",
     "schedule:Schedule",

@@ -13,6 +13,7 @@ from ssmc.ir import Graph, Node, StreamType, Value, interpret
 from ssmc.passes.base import Array, Context, DecayLoss, Pass
 from ssmc.passes.decay_fit import FitOptions, Fitted, LayerData, fit
 from ssmc.passes.probe import excerpt
+from ssmc.passes.read_noise import read_noise
 from ssmc.passes.rewrite import recast
 from ssmc.passes.validation import has_meaning
 from ssmc.statespace import StateSpace, StateSpaceError, time_constants
@@ -77,10 +78,14 @@ class ShareDecays(Pass):
                 original = interpret(graph, inputs, keep=True) if original is None else original
                 # The layers before have changed already: what they miss, this one may make good.
                 data = _data(out, node, interpret(out, inputs, keep=True) if changed else original, original)
-            options = FitOptions(levels, self.refit, self.search, length, self.ridge)
+            noise = None if context.ideal else read_noise(context.machine)
+            free = len(graph.operands(node.name)) < 3 and not graph.users(Value(node.name, 1))
+            options = FitOptions(levels, self.refit, self.search, length, self.ridge, noise, free)
             fitted = self._fitted(node, system, options, data)
             recast(out, node.name, node.op.with_attrs(system=fitted.system), out.operands(node.name))
-            loss = DecayLoss(node.name, before, distinct(fitted.system), fitted.h2, fitted.measured, fitted.bound)
+            loss = DecayLoss(
+                node.name, before, distinct(fitted.system), fitted.h2, fitted.measured, fitted.bound, fitted.noise
+            )
             context.decays.append(loss)
             context.note(self, node.name, f"{before} decays became {loss.after}{_told(loss)}")
             changed = True
@@ -108,7 +113,9 @@ def _told(fitted: DecayLoss) -> str:
     text = f"; the response differs by {fitted.h2:.2g} (H2, relative)"
     if fitted.measured is not None:
         text += f", the output by {fitted.measured:.2g} on the data"
-    return text + ("" if fitted.bound is None else f", at most {fitted.bound:.3g} max|u|")
+    if fitted.bound is not None:
+        text += f", at most {fitted.bound:.3g} max|u|"
+    return text + ("" if fitted.noise is None else f"; arrays and devices add {fitted.noise:.2g}")
 
 
 def distinct(system: StateSpace) -> int:

@@ -7,6 +7,15 @@ from ssmc.statespace.gramians import controllability_gramian, h2_norm, observabi
 from ssmc.statespace.identification import Identification, identify
 from ssmc.statespace.modes import ChangeOfBasis, diagonalize
 from ssmc.statespace.norms import difference, hinf_norm, l1_distance, l1_norm
+from ssmc.statespace.projection import (
+    Coordinates,
+    Projected,
+    Toll,
+    project,
+    projectable,
+    wanted_kernel,
+    wanted_response,
+)
 from ssmc.statespace.recurrence import simulate
 from ssmc.statespace.reduction import Reduction, balanced_truncation
 from ssmc.statespace.refit import Refit, refit_input, refit_output
@@ -18,14 +27,17 @@ from ssmc.statespace.system import StateSpace, StateSpaceError
 
 __all__ = [
     "ChangeOfBasis",
+    "Coordinates",
     "Halving",
     "Identification",
     "Method",
+    "Projected",
     "Reduction",
     "Refit",
     "SharedDecays",
     "StateSpace",
     "StateSpaceError",
+    "Toll",
     "arrival_spans",
     "at_step",
     "balanced_truncation",
@@ -48,6 +60,8 @@ __all__ = [
     "modal_energy",
     "observability_gramian",
     "poles",
+    "project",
+    "projectable",
     "refit_input",
     "refit_output",
     "regress_output",
@@ -55,5 +69,7 @@ __all__ = [
     "time_constants",
     "to_real",
     "unhalve",
+    "wanted_kernel",
+    "wanted_response",
     "with_decays",
 ]
