@@ -10,7 +10,7 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     share-decays{levels=6}    (if the target has few time constants) before the rounding, which refits would undo
     quantize{weights=8}       (if the target rounds) on the numbers that `tile` will store
     tile                      from systems to pieces of the target's size
-    balance-columns           (if arrays err by their largest output) on rounded pieces; calibration wants what it leaves
+    balance-columns           (if arrays err by their largest output) on rounded pieces, before their ranges are chosen
     map-weights               pieces and states find their places
     calibrate                 (if the target has converters) on the pieces as they lie
     schedule                  nodes find their times
