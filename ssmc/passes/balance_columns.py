@@ -33,8 +33,8 @@ class BalanceColumns(Pass):
     it costs levels. Both are weighed on the first `steps` of the calibration data: with s_j what full conductance of
     column j stands for, its error is `(s_j product)^2 E max_i (y_i / s_i)^2 + (s_j weight)^2 sum_n E x_n^2`; the sum of
     these, each by the power of its output, is made least, and their plain sum must not grow. What keeps more than a
-    third stays as it is, and so do drives of states, each in a unit of its own. Nothing happens without such data, or where
-    arrays do not err so. `tolerance` is how much outputs may change on the data, relative.
+    third stays as it is, and so do drives of states, each in a unit of its own. Nothing happens without such data, or
+    where arrays do not err so. `tolerance` is how much outputs may change on the data, relative.
     """
 
     name = "balance-columns"
