@@ -157,6 +157,16 @@ def _layer_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (y, x[0].mean(axes, keepdims=True), scale)[:results]
 
 
+def _group_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """Groups of channels, each normalised over all that is in it; a scale a channel (opset 21 on) or a group."""
+    groups, channels = int(attrs["num_groups"]), x[0].shape[1]
+    u = x[0].reshape(len(x[0]), groups, -1)
+    centred = u - u.mean(2, keepdims=True)
+    normal = (centred / np.sqrt((centred**2).mean(2, keepdims=True) + attrs.get("epsilon", 1e-5))).reshape(x[0].shape)
+    scale, shift = (np.repeat(a, channels // len(a)).reshape(-1, *[1] * (x[0].ndim - 2)) for a in x[1:3])
+    return (normal * scale + shift,)
+
+
 def _rms_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     axes = tuple(range(attrs.get("axis", -1) % x[0].ndim, x[0].ndim))
     scale = 1 / np.sqrt((x[0] ** 2).mean(axes, keepdims=True) + attrs.get("epsilon", 1e-5))
@@ -354,6 +364,7 @@ KERNELS: dict[str, Kernel] = {
     "Split": _split,
     "Gather": _gather,
     "Pad": _pad,
+    "GroupNormalization": _group_norm,
     "GlobalAveragePool": lambda x, attrs, results: (x[0].mean(tuple(range(2, x[0].ndim)), keepdims=True),),
     "GlobalMaxPool": lambda x, attrs, results: (x[0].max(tuple(range(2, x[0].ndim)), keepdims=True),),
     "MatMul": lambda x, attrs, results: (times(widened(x[0]), x[1]),),

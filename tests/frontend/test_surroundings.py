@@ -144,6 +144,20 @@ def test_a_padded_convolution_with_a_stride(tmp_path: Path, kept: int) -> None:
         on_targets(model, 2, steps)
 
 
+@pytest.mark.parametrize("opset", [18, 21])
+def test_group_norm_of_every_step(tmp_path: Path, opset: int) -> None:
+    """Batch and time as one axis; a scale a group (opset 18) or a channel."""
+    net = Net()
+    u = net.input(["n", "t", 3])
+    x = decaying(net, dense(net, u, 3, 12), 12)
+    parameters = (net.const(RNG.standard_normal(2 if opset < 21 else 12)) for _ in range(2))
+    flat = net.op("GroupNormalization", net.op("Reshape", x, net.ints(-1, 12)), *parameters, num_groups=2)
+    y = net.op("Add", x, decaying(net, net.op("Reshape", flat, net.op("Shape", x)), 12))
+    model = load_model(save(net.model([(y, ["n", "t", 12])], opset=opset), tmp_path))
+    assert kinds(model) == [LINEAR, LINEAR]
+    on_targets(model, 2, 24)
+
+
 def patches(net: Net, x: str) -> str:
     return dense(net, net.op("Reshape", x, net.ints(0, 6, 16)), 16, 4)
 
