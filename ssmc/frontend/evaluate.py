@@ -196,11 +196,13 @@ def _loop(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     trips = None if own[0] is None else int(np.asarray(own[0]).reshape(-1)[0])
     going = True if len(own) < 2 or own[1] is None else bool(np.asarray(own[1]).reshape(-1)[0])
     carried = list(own[2:])
+    if trips is not None and MAX_TRIPS < trips < COUNTED and going:
+        raise UserError(f"a loop of {trips} trips (at most {MAX_TRIPS})", where=f"node '{call.name}'")
     collected: list[list[Any]] = []
     k = 0
     while going and (trips is None or k < trips):
-        if k > MAX_TRIPS:
-            raise UserError("the loop does not end", where=f"node '{call.name}'")
+        if k >= MAX_TRIPS:
+            raise UserError(f"the loop does not end within {MAX_TRIPS} trips", where=f"node '{call.name}'")
         found = _run_body(call, "body", [np.asarray(k, np.int64), np.asarray(going), *carried], captured)
         going = bool(np.asarray(found[0]).reshape(-1)[0])
         carried = found[1 : 1 + len(carried)]
@@ -210,7 +212,8 @@ def _loop(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     return [*carried, *(np.stack([row[j] for row in collected]) for j in range(count) if collected)]
 
 
-MAX_TRIPS = 1 << 22
+COUNTED = (1 << 31) - 1  # from here on a number of trips says only that another condition ends the loop
+MAX_TRIPS = 1 << 17  # of a loop that is run while a model is imported (ours)
 
 
 def _if(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:

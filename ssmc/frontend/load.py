@@ -13,6 +13,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.activations import recognise_activations
 from ssmc.frontend.afterwards import late_values, postpone
 from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
+from ssmc.frontend.blame import blaming_the_file
 from ssmc.frontend.builder import Builder
 from ssmc.frontend.findings import Findings, Refusal, refuse
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
@@ -85,20 +86,21 @@ def load_model(
     Raises UserError for a file that is not a model, that holds no state-space system, or that has nodes which cannot
     be translated (all of them in one message).
     """
-    file = read_model(path)
-    graph = import_model(file, path)
-    if graph.attributes["unknown"]:
-        return _with_unknown(Path(path), file, graph, tolerance, strict)
-    source = _Source(Path(path), file, graph, tolerance)
-    best = _best(source, states)
-    for length in DIVISIBLE if is_dynamic(source.types)[1] else ():
-        if not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):
-            break
-        source.study(length)
+    with blaming_the_file(path):
+        file = read_model(path)
+        graph = import_model(file, path)
+        if graph.attributes["unknown"]:
+            return _with_unknown(Path(path), file, graph, tolerance, strict)
+        source = _Source(Path(path), file, graph, tolerance)
         best = _best(source, states)
-    if strict:
-        _require_lifted(best, str(path))
-    return _as_model(best, source.path)
+        for length in DIVISIBLE if is_dynamic(source.types)[1] else ():
+            if not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):
+                break
+            source.study(length)
+            best = _best(source, states)
+        if strict:
+            _require_lifted(best, str(path))
+        return _as_model(best, source.path)
 
 
 def _best(source: _Source, states: Mapping[str, str] | None) -> _Attempt:

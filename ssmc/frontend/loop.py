@@ -22,7 +22,7 @@ from ssmc.ir.op import Array
 from ssmc.ir.ops.onnx_op import region
 
 LAYOUT = frozenset(["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"])
-LONGEST = 1 << 20  # trips of a loop whose end is found by counting
+LONGEST = 1 << 17  # trips of a loop (ours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +114,9 @@ def _count(
     wanted = [outputs[0], *(following for following, _ in counted.values())]
     rows = [[np.asarray(first) for _, first in counted.values()]]
     trips = 0
-    if going and not counted and not body.needed([outputs[0]], {names[1], *given}):
-        trips, going = limit, False  # it never ends by itself
+    if going and not counted and _follows(body, outputs[0], {names[1], *given}):  # the same at every trip
+        found = evaluate(body, {**given, names[1]: np.asarray(True)}, [outputs[0]])
+        trips, going = (limit, False) if np.all(found[outputs[0]]) else (0, True)
     while going and trips < limit:
         feed = {**given, names[0]: np.asarray(trips), names[1]: np.asarray(True)}
         found = evaluate(body, {**feed, **dict(zip(counted, rows[-1], strict=True))}, wanted)

@@ -155,6 +155,8 @@ class Translator:
             if not isinstance(error.args[0], str) or error.args[0] in call.attrs:
                 raise
             return self.refuse(call, f"it lacks the attribute {error}")
+        except (TypeError, IndexError, AttributeError, OverflowError, ZeroDivisionError) as error:
+            return self.refuse(call, f"its operands or attributes are of a kind that is not expected: {error}")
 
     def apply(self, call: Call, items: Sequence[Any]) -> list[Tracked]:
         """One node on tracked operands: constants fold, the rest goes by the table.

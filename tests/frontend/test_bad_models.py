@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend import load_model, reference
 from ssmc.frontend.importer import name_of
-from tests.frontend import disguise
+from tests.frontend import disguise, disguise_varying
+from tests.frontend.mutate import damaged
 from tests.frontend.net import Net, save
 from tests.frontend.test_disguises import random_system
 
@@ -260,6 +265,18 @@ def scan_without(attribute: str) -> onnx.ModelProto:
     return model
 
 
+def long_loop(net: Net, x: str, trips: int | None, reads: bool = False) -> str:
+    body = Net()
+    step, going = body.input([], TensorProto.INT64), body.input([], TensorProto.BOOL)
+    state = body.input(None)
+    new = body.op("Add", state, body.op("Gather", x, step, axis=1) if reads else body.const(np.ones(3)))
+    on = body.op("Identity", going)
+    graph = body.subgraph([(on, None), (new, None)], {on: TensorProto.BOOL})
+    count = "" if trips is None else net.const(np.int64(trips))
+    found = net.op("Loop", count, net.const(np.asarray(True)), net.const(np.zeros((1, 3))), body=graph)
+    return str(net.op("Add", x, found))
+
+
 HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "an input of 2^31 steps": (lambda: hostile(lambda n, x: n.op("Relu", x), (1, 2**31 - 1, 3)), "is too large"),
     "an input of 2^31 features": (lambda: hostile(lambda n, x: n.op("Relu", x), ("b", "t", 2**31)), "is too large"),
@@ -292,6 +309,19 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "a scale that depends on all steps": (
         lambda: hostile(lambda n, x: n.op("DequantizeLinear", *n.op("DynamicQuantizeLinear", x, outputs=3))),
         "dynamic quantisation",
+    ),
+    "a loop of 2^21 trips": (lambda: hostile(lambda n, x: long_loop(n, x, 2**21)), "2097152 trips"),
+    "a loop of 2^40 trips": (lambda: hostile(lambda n, x: long_loop(n, x, 2**40)), "does not end"),
+    "a loop that never ends": (lambda: hostile(lambda n, x: long_loop(n, x, None)), "does not end"),
+    "a loop longer than the sequence": (
+        lambda: hostile(lambda n, x: long_loop(n, x, 2**40, reads=True)),
+        "its end cannot be found",
+    ),
+    "a range of 2^40": (
+        lambda: hostile(
+            lambda n, x: n.op("Gather", x, n.op("Range", *(n.const(np.int64(k)) for k in (0, 2**40, 1))), axis=1)
+        ),
+        "cannot run",
     ),
     "a scan without a body": (lambda: scan_without("body"), "without 'body'"),
     "an unknown number of scanned inputs": (lambda: scan_without("num_scan_inputs"), "num_scan_inputs"),
@@ -332,3 +362,28 @@ def test_a_link_to_weights_outside_the_folder(tmp_path: Path) -> None:
 def test_weights_beyond_the_end_of_their_file(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"\0" * 4)
     refused(_external(tmp_path, "weights.bin"), "cannot be read")
+
+
+VALID = {
+    "scan": disguise.as_scan(SYSTEM),
+    "loop": disguise.as_loop(SYSTEM, "last", "flat", counted=True),
+    "pieces": disguise.as_loop(SYSTEM, "pair", "sequence"),
+    "step": disguise.as_step(SYSTEM),
+    "unrolled": disguise.as_unrolled(SYSTEM, 6),
+    "doubling": disguise.as_associative_scan(SYSTEM, 6),
+    "tree": disguise.as_tree_scan(SYSTEM, 6),
+    "fft": disguise.as_fft(random_system(2, 2, 1, 1, 1, True), 8),
+    "toeplitz": disguise.as_toeplitz(random_system(2, 2, 1, 1, 1, False), 8),
+    "chunks": disguise_varying.as_chunks(disguise_varying.Heads(1, 2, 2, 2, 7, False, False), 3),
+}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(sorted(VALID)), st.integers(0, 1 << 32))
+def test_damaged_models_are_lifted_or_refused(name: str, seed: int) -> None:
+    """Whatever is wrong with a file, it ends in a message, and soon; what still loads was proved."""
+    broken = damaged(VALID[name], seed)
+    before = time.process_time()
+    with tempfile.TemporaryDirectory() as folder, suppress(UserError):
+        assert all(proof.passed for proof in load_model(save(broken, Path(folder))).proofs)
+    assert time.process_time() - before < 10

@@ -29,6 +29,8 @@ ALONE = {"m": "bt", "n": "tb"}  # where one of the two has size one
 def _transpose(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow = flow_of(items[0])
     order = list(call.attrs.get("perm", reversed(range(len(flow.shape)))))
+    if sorted(order) != list(range(len(flow.shape))):
+        raise Unsupported(f"it permutes axes {order} of {len(flow.shape)}")
     features = flow.feature_axes()
     permutation = [features.index(i) for i in order if i in features]
     value = context.builder.transpose(flow.value, permutation)

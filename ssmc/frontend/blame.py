@@ -1,0 +1,53 @@
+"""Is it the file's fault? What breaks the compiler is asked of others before it is called a mistake of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ssmc.diagnostics import UserError
+
+BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
+
+
+@contextmanager
+def blaming_the_file(path: str | Path) -> Iterator[None]:
+    """Turn what goes wrong inside into a UserError where onnx's checker or onnxruntime refuses the file too.
+
+    Values that do not fit what the file itself says are found where they are used, in any of many places; what both of
+    the others accept is a mistake of ours, and is raised as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (RecursionError, MemoryError) as error:
+        raise UserError("the model is too large, or nested too deeply", where=str(path), why=str(error)) from error
+    except BROKEN as error:
+        reason = _fault(path)
+        if reason is None:
+            raise
+        raise UserError(
+            "the file is no valid model", where=str(path), why=reason, hint="export it again, and check it there"
+        ) from error
+
+
+def _fault(path: str | Path) -> str | None:
+    """What the checker or the runtime finds wrong with a file, in a few lines; None where nothing."""
+    import onnx
+    import onnxruntime
+
+    def session() -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    for test in (lambda: onnx.checker.check_model(str(path), full_check=True), session):
+        try:
+            test()
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            return " ".join(lines)[:400] or type(error).__name__
+    return None
