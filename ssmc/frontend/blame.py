@@ -44,7 +44,10 @@ def _fault(path: str | Path) -> str | None:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    for test in (lambda: onnx.checker.check_model(str(path), full_check=True), session):
+    def check() -> None:
+        onnx.checker.check_model(str(path), full_check=True)
+
+    for test in (check, session):
         try:
             test()
         except Exception as error:
