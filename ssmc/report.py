@@ -101,9 +101,9 @@ def compilation_json(executable: Executable) -> dict[str, Any]:
         "constants_bytes": sum(array.nbytes for array in program.data.values()),
         "sections": {section.name: len(section.code) for section in program.sections},
     }
-    for name in ("warning", "copies"):
+    for name in ("warning", "copies", "forms"):
         if name in program.meta:
-            report[name] = program.meta[name]
+            report[name] = plain(program.meta[name])
     if made is None:
         return report
     report["model"] = str(made.model.path)

@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from backends.epochcore.arch import Arch
+from backends.epochcore.draft import Draft
+from backends.epochcore.flow import plan_flow
 from backends.epochcore.gemm import ceil_div, output_fold
 from backends.epochcore.lower_windows import weight_parts
 from backends.epochcore.lowering import Lowering
-from backends.epochcore.request import Alternative, Form
+from backends.epochcore.request import Alternative, Form, request_of
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Tensor, Value
 
+FORMS = ("tile.ssm",)
 SPANS = (4, 8, 16, 32, 64, 128, 256)
 
 
@@ -31,6 +35,15 @@ def choose(low: Lowering, node: Node) -> Form:
     found = low.known_choices[key]
     low.choices[node.name] = found
     return next(a.form for a in found if a.chosen)
+
+
+def compared(graph: Graph, arch: Arch, *, ideal: bool) -> dict[str, list[Alternative]]:
+    """The alternatives of every system of a tile graph, which is not lowered itself."""
+    low = Lowering(graph, arch, ideal, plan_flow(graph), Draft(arch), request_of(graph))
+    for node in graph.nodes():
+        if node.op.name in FORMS:
+            choose(low, node)
+    return low.choices
 
 
 def _key(low: Lowering, node: Node) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ EMITTED = {"asm": ".asm", "ir": ".ir", "report": ".report.json"}
 @compiling
 @click.option("-o", "--output", metavar="P.ssmx", help="The program; default: the model's name.")
 @click.option("--emit", metavar="asm,ir,report", default="", help="Also write these, beside the program.")
-@click.option("--explain", is_flag=True, help="Which bank holds each layer's states, and why; losses by layer.")
+@click.option("--explain", is_flag=True, help="Which bank holds each layer's states, or in which form it is computed, and why; losses by layer.")
 @seed_option
 @json_option
 def compile_command(
@@ -87,7 +87,8 @@ def _explain(told: dict[str, Any]) -> None:
         for choice in told["banks"]
     ]
     title = "state banks: energy of a step, expected error (spread of decays, products fed back)"
-    print_table(title, ["layer", "bank", "", "energy", "error", "cannot hold them because"], banks, numbers=3)
+    if banks:
+        print_table(title, ["layer", "bank", "", "energy", "error", "cannot hold them because"], banks, numbers=3)
     if "copies" in told:
         made = told["copies"]
         title = f"copies of arrays: an event every {made['interval_seconds']:.3g} s, not {made['once_seconds']:.3g} s"
@@ -96,6 +97,7 @@ def _explain(told: dict[str, Any]) -> None:
             for layer in made["layers"]
         ]
         print_table(title, ["layer", "copies", "arrays", "on the cores"], rows, numbers=1)
+    _explain_forms(told.get("forms", {}))
     losses = [
         (
             layer["node"],
@@ -109,6 +111,27 @@ def _explain(told: dict[str, Any]) -> None:
     ]
     title = "losses by layer: max|y - y'| / max|y| on the data, and b with max|y - y'| <= b max|u| for every input"
     print_table(title, ["layer", "pass", "measured", "bound", "no bound because"], losses, numbers=2)
+
+
+def _explain_forms(forms: dict[str, list[dict[str, Any]]]) -> None:
+    """The forms of each layer with what the timing model predicts; layers with the same table share it."""
+    layers: dict[str, list[str]] = {}
+    for layer, found in forms.items():
+        layers.setdefault(str(found), []).append(layer)
+    for names in layers.values():
+        rows = [
+            (
+                form["form"],
+                "chosen" if form["chosen"] else "",
+                "-" if form["cycles"] is None else f"{'at least ' * form['least']}{form['cycles']:,}",
+                "-" if form["joules"] is None else quantity(form["joules"], "J"),
+                form["objection"],
+            )
+            for form in forms[names[0]]
+        ]
+        steps = forms[names[0]][0]["steps"]
+        title = f"forms of {', '.join(names)}: cycles and energy of the layer by itself, one sequence of {steps} steps"
+        print_table(title, ["form", "", "cycles", "energy", "cannot be had because"], rows, numbers=2)
 
 
 def _kinds(emit: str) -> list[str]:
