@@ -231,6 +231,7 @@ def parse_arch(text: str, file: str = "<program>") -> Arch:
     return architecture.parse(Arch, text, file)
 
 
+@lru_cache(maxsize=32)
 def arch_text(arch: Arch) -> str:
     """The canonical YAML that a program carries."""
     return architecture.text_of(arch)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from math import log
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.draft import Draft
 from backends.epochcore.flow import plan_flow
 from backends.epochcore.gemm import ceil_div, output_fold
-from backends.epochcore.lower_windows import weight_parts
+from backends.epochcore.lower_windows import room, weight_parts
 from backends.epochcore.lowering import Lowering
-from backends.epochcore.request import Alternative, Form, request_of
+from backends.epochcore.request import NAMES, Alternative, Form, Request, request_of
+from backends.epochcore.window_matrices import MOST_TAPS, kernel_length, system_of
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Tensor, Value
 
-FORMS = ("tile.ssm",)
+FORMS = ("tile.ssm", "fir")
 SPANS = (4, 8, 16, 32, 64, 128, 256)
 
 
@@ -29,12 +30,41 @@ def choose(low: Lowering, node: Node) -> Form:
     """
     if low.request.forced is not None:
         return low.request.forced
-    key = _key(low, node)
-    if key not in low.known_choices:
-        low.known_choices[key] = _ranked(low, node)
-    found = low.known_choices[key]
+    if low.request.name not in ("", *NAMES):
+        raise UserError(f"no form is called '{low.request.name}'", hint=f"forms: {', '.join(NAMES)}")
+    found = list(_known(_Question(_key(low, node), low.arch, low.ideal, low.request), _Layer(low, node)))
     low.choices[node.name] = found
     return next(a.form for a in found if a.chosen)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a choice depends on."""
+
+    key: tuple[Any, ...]
+    arch: Arch
+    ideal: bool
+    request: Request
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A layer of which something is asked; one is as good as another."""
+
+    low: Lowering
+    node: Node
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Layer)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=256)
+def _known(question: _Question, layer: _Layer) -> tuple[Alternative, ...]:
+    """The answers so far: models have the same layers many times."""
+    return tuple(_ranked(layer.low, layer.node))
 
 
 def compared(graph: Graph, arch: Arch, *, ideal: bool) -> dict[str, list[Alternative]]:
@@ -47,19 +77,31 @@ def compared(graph: Graph, arch: Arch, *, ideal: bool) -> dict[str, list[Alterna
 
 
 def _key(low: Lowering, node: Node) -> tuple[Any, ...]:
-    """What costs depend on: shapes, never values; the direction does not matter."""
+    """What costs depend on: shapes, and how long a kernel is; the direction does not matter."""
     op, operands = node.op, low.graph.operands(node.name)
     last = bool(low.graph.users(Value(node.name, 1)))
     start = len(operands) > 1 and operands[1] is not None
-    return op.name, op["decay"].shape, op["decay"].is_complex, op["liquid"], last, start, start and op["reverse"]
+    if op.name == "fir":
+        return op.name, op["kernel"].shape, start
+    shape = (op["decay"].shape, op["decay"].is_complex, op["liquid"])
+    return op.name, shape, _taps(node), last, start, start and op["reverse"]
+
+
+def _taps(node: Node) -> int | None:
+    """Taps of a layer's kernel, None where it does not end."""
+    if node.op.name == "fir":
+        return int(node.op["kernel"].shape[1])
+    return None if node.op["liquid"] else kernel_length(system_of(node))
 
 
 def _ranked(low: Lowering, node: Node) -> list[Alternative]:
     """All forms with their costs, the chosen one marked."""
     found: list[Alternative] = []
     best: dict[bool, int] = {}  # of those asked for, and of the others
-    for form in _candidates(low, node):
-        asked = _asked(low, form)
+    candidates = _candidates(low, node)
+    wanted = replace(low.request, name=low.request.name if low.request.name in {f.name for f in candidates} else "")
+    for form in candidates:
+        asked = _asked(wanted, form)
         objection, bound = _objection(low, node, form), _bound(low, node, form)
         if objection:
             found.append(Alternative(form, objection=objection))
@@ -69,10 +111,10 @@ def _ranked(low: Lowering, node: Node) -> list[Alternative]:
             found.append(_timed(low, node, form))
             if (cycles := found[-1].cycles) is not None:
                 best[asked] = min(cycles, best.get(asked, cycles))
-    fitting = [(a.cycles, a.joules, a) for a in found if a.joules is not None and _asked(low, a.form)]
+    fitting = [(a.cycles, a.joules, a) for a in found if a.joules is not None and _asked(wanted, a.form)]
     if not fitting:
         for a in found:
-            if _asked(low, a.form) and not _objection(low, node, a.form):
+            if _asked(wanted, a.form) and not _objection(low, node, a.form):
                 # it is too large for the machine: lowering the whole model says where and why
                 return [replace(b, chosen=b is a) for b in found]
         raise UserError(
@@ -85,57 +127,78 @@ def _ranked(low: Lowering, node: Node) -> list[Alternative]:
     return [replace(a, chosen=a is chosen) for a in found]
 
 
-def _asked(low: Lowering, form: Form) -> bool:
+def _asked(request: Request, form: Form) -> bool:
     """Whether a form may be chosen."""
-    return low.request.name in ("", form.name) and low.request.span in (0, form.span or low.request.span)
+    return request.name in ("", form.name) and request.span in (0, form.span or request.span)
 
 
 def _candidates(low: Lowering, node: Node) -> list[Form]:
-    """Forms of a system, the likely ones first: what cannot be faster than one before is not timed."""
+    """Forms of a layer, the likely ones first: what cannot be faster than one before is not timed."""
     array, asked = low.arch.array, low.request.span
-    own = ["state in place"] if ("tri" if node.op["liquid"] else "fri") in array.modes else []
     most = min(low.request.steps, max(array.rows, array.cols))
-    spans = sorted({span for span in SPANS if span <= most} | ({asked} if asked else set()), key=_likely)
+    spans = {span for span in SPANS if span <= most} | ({asked} if asked else set())
     products = [mode for mode in ("mac", "mac.os") if mode in array.modes]
-    return [*map(Form, own), Form("scan"), *(Form("chunked", span, mode) for mode in products for span in spans)]
-
-
-def _likely(span: int) -> float:
-    return abs(log(span / 20))
+    if node.op.name == "fir":
+        own, windowed = ["vector unit"], ["convolution"]
+    else:
+        in_place = ("tri" if node.op["liquid"] else "fri") in array.modes
+        own, windowed = [*(["state in place"] * in_place), "scan"], ["chunked", "convolution"]
+    every = [Form(name, span, mode) for name in windowed for mode in products for span in sorted(spans)]
+    return [*map(Form, own), *sorted(every, key=lambda form: _bound(low, node, form))]
 
 
 def _objection(low: Lowering, node: Node, form: Form) -> str:
     """Why a layer has no such form; empty where it has."""
-    if form.name != "chunked":
+    if node.op.name == "fir" or form.name not in ("chunked", "convolution"):
         return ""
     operands = low.graph.operands(node.name)
+    start = len(operands) > 1 and operands[1] is not None
     if node.op["liquid"]:
         return "its decay follows the input"
     if low.graph.users(Value(node.name, 1)):
         return "the states at the end are asked for, and a window that is cut ends after it"
-    if node.op["reverse"] and len(operands) > 1 and operands[1] is not None:
-        return "it starts from states at the end, where a window may be cut"
-    return ""
+    if form.name == "convolution":
+        if start:
+            return "it starts from states, which are no past inputs"
+        return "" if _taps(node) else f"its kernel does not end within {MOST_TAPS} steps"
+    return "it starts from states at the end, where a window may be cut" if node.op["reverse"] and start else ""
 
 
 def _bound(low: Lowering, node: Node, form: Form) -> int:
-    """Cycles that a form takes at least: weights on their way into the array, or results out of it, and rows."""
-    if form.name != "chunked":
+    """Cycles that a form takes at least: those of its products alone, or of its scan alone."""
+    if form.name not in ("chunked", "convolution"):
         return 0
-    channels, states = node.op["decay"].shape
-    words = states * (2 if node.op["decay"].is_complex else 1)
-    array, rows = low.arch.array, ceil_div(low.request.steps, form.span)
-    most = low.arch.room(form.mode, False)[0]
-    # as many channels side by side as rows or columns allow, at least parts of one
-    across = max(form.span / min(most, array.cols), words / array.cols, words * form.span / (most * array.cols))
-    within = form.span / array.cols * max(1.0, form.span / most)
+    span, vector = form.span, low.arch.vector
+    rows, channels = ceil_div(low.request.steps, span), low.words(Value(node.name))
+    if form.name == "convolution":
+        return _products(low, form, rows, (channels, (_taps(node) or 1) - 1 + span, span))
+    states: int = node.op["decay"].shape[1]
+    halves = 2 if node.op["decay"].is_complex else 1
+    within = _products(low, form, rows, (channels, span, span))
+    across = min(
+        (halves // parts) * _products(low, form, rows, (channels, span, parts * states))
+        + (halves // parts) * _products(low, form, rows, (channels, parts * states, span))
+        for parts in {1, halves}
+    )
+    scan = rows * (channels * states * halves**2 // vector.width + vector.latency_cycles)
+    return max(within + across, scan)
+
+
+def _products(low: Lowering, form: Form, rows: int, shape: tuple[int, int, int]) -> int:
+    """Cycles of the products of so many windows with one matrix a channel: weights on their way into the array and rows
+    through it, or terms into it and results out."""
+    channels, inputs, outputs = shape
+    array, (high, wide) = low.arch.array, room(low, form.mode)
+    beside = max(1, min(high // inputs, wide // outputs))
+    passes = ceil_div(channels, beside) * ceil_div(inputs, high) * ceil_div(outputs, wide) * weight_parts(low)
     if form.mode == "mac":
-        each = max(rows, array.rows * ceil_div(array.cols, array.port_words_in))
-    else:
-        out = array.rows * ceil_div(array.cols, array.port_words_out)
-        folds = ceil_div(rows, array.rows)
-        each = (folds - 1) * (out + array.cols - 1) + output_fold(1, array.rows, array.cols) + out
-    return int(channels * (2 * across + within) * each * weight_parts(low))
+        return passes * max(rows, array.rows * ceil_div(array.cols, array.port_words_in))
+    terms, folds = min(high, beside * inputs), ceil_div(rows, array.rows)
+    out, fold = (
+        array.rows * ceil_div(beside * outputs, array.port_words_out),
+        output_fold(terms, array.rows, array.cols),
+    )
+    return passes * (folds * max(fold, out) + out)
 
 
 def _timed(low: Lowering, node: Node, form: Form) -> Alternative:
@@ -160,7 +223,7 @@ def _alone(low: Lowering, node: Node) -> Graph:
     start = operands[1] if len(operands) > 1 else None
     given = []
     if start is not None:
-        kind = SequenceType((low.words(start),))
+        kind = SequenceType(low.shape(start))
         given = [graph.add("input", [], {"name": "x0", "type": kind}, name="x0")]
     y = graph.add(node.op.name, [wide, *given], dict(node.op.attrs), name="layer")
     graph.add("output", [graph.add("pool", [y], {"kind": "mean"})], {"name": "y"})

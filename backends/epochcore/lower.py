@@ -86,9 +86,7 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
                 for step, buffer, tap in low.taps
             ],
             "lowering": low.notes,
-            "forms": {
-                name: [{**a.told, "steps": request.steps} for a in found] for name, found in low.choices.items()
-            },
+            "forms": {name: [{**a.told, "steps": request.steps} for a in found] for name, found in low.choices.items()},
         },
     )
 

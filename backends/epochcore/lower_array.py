@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.epochcore import lower_time
 from backends.epochcore.arch import Numbers
 from backends.epochcore.draft import Buffer, Param, Ref
 from backends.epochcore.floats import stored
@@ -16,9 +17,10 @@ from backends.epochcore.formats import weight_integers
 from backends.epochcore.forms import choose
 from backends.epochcore.lower_features import gather, given
 from backends.epochcore.lower_time import carried
-from backends.epochcore.lower_windows import System, Windows, chunked
+from backends.epochcore.lower_windows import Windows, chunked, convolution
 from backends.epochcore.lowering import Lowering, Operand, liquid_decay
 from backends.epochcore.parameters import pack_decay, pack_element
+from backends.epochcore.window_matrices import common, kernel_length, system_of
 from ssmc.diagnostics import UserError
 from ssmc.ir import Node, Piece, Tensor, Value
 
@@ -182,10 +184,15 @@ def ssm(low: Lowering, node: Node) -> None:
     if form.name == "scan":
         _ssm_on_vectors(low, node, u, x0)
         return
-    decay, (b, c) = op["decay"].array, _common(node)
-    if form.name == "chunked":
-        system = System(decay, b, c, op["d"].array, bool(op["read_before"]), bool(op["reverse"]))
-        chunked(Windows(low, node, form.span, form.mode), system, u, x0)
+    decay, (b, c) = op["decay"].array, common(node)
+    if form.name in ("chunked", "convolution"):
+        windows, system = Windows(low, node, form.span, form.mode), system_of(node)
+        if form.name == "chunked":
+            chunked(windows, system, u, x0)
+        else:
+            length = kernel_length(system)
+            assert length is not None
+            convolution(windows, length, lambda: system.kernel(length), u, None)
         return
     mode = "tri" if op["liquid"] else "fri"
     channels, states = decay.shape
@@ -215,14 +222,16 @@ def ssm(low: Lowering, node: Node) -> None:
     _last(low, node, bank)
 
 
-def _common(node: Node) -> tuple[Array, Array]:
-    """b and c of a `tile.ssm` in the decay's element type. Raises UserError where b is complex and decay real."""
-    decay, b, c = (node.op[name].array for name in ("decay", "b", "c"))
-    if np.iscomplexobj(decay):
-        return b.astype(np.complex128), c.astype(np.complex128)
-    if np.any(np.imag(b)):
-        raise UserError("states with a real decay have a complex drive", where=f"node '{node.name}'")
-    return np.real(b), np.real(c)
+def fir(low: Lowering, node: Node) -> None:
+    """A kernel of finite length: in the vector unit, or as a band of its Toeplitz matrix."""
+    form, kernel = choose(low, node), node.op["kernel"].array
+    if form.name == "vector unit":
+        lower_time.fir(low, node)
+        return
+    u, history = (*low.operands(node, low.stage(node)), None)[:2]
+    assert u is not None
+    windows = Windows(low, node, form.span, form.mode)
+    low.buffers[Value(node.name, 1)] = convolution(windows, kernel.shape[1], lambda: kernel, u, history)
 
 
 def state(low: Lowering, node: Node) -> None:
@@ -328,7 +337,7 @@ def _ssm_on_vectors(low: Lowering, node: Node, u: Operand, x0: Operand | None) -
     op = node.op
     channels, states = op["decay"].shape
     parts = 2 if op["decay"].is_complex else 1
-    b, c = _common(node)
+    b, c = common(node)
     size, stage, steps = channels * states, low.stage(node), low.steps(node)
     index = np.tile(np.repeat(np.arange(channels), states), parts)
     wide, drive, x, product = (Buffer(size * parts, stage) for _ in range(4))
@@ -365,6 +374,7 @@ def _ssm_on_vectors(low: Lowering, node: Node, u: Operand, x0: Operand | None) -
 RULES = {
     "tile.matmul": matmul,
     "tile.ssm": ssm,
+    "fir": fir,
     "tile.state": state,
     "tile.recurrence": recurrence,
 }

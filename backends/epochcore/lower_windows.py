@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -24,80 +25,13 @@ from numpy.typing import NDArray
 from backends.epochcore.draft import Buffer, Param, Ref
 from backends.epochcore.formats import weight_integers
 from backends.epochcore.gemm import ceil_div
+from backends.epochcore.lower_features import gather
 from backends.epochcore.lower_time import carried
 from backends.epochcore.lowering import Lowering, Operand
+from backends.epochcore.window_matrices import System, band, turned
 from ssmc.ir import Node, Value
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class System:
-    """x <- a x + b u, y = Re(c x) + d u, by channels: a, b, c (channels, states), d (channels,). Before an update is
-    `before`, from the end is `reverse`."""
-
-    a: Array
-    b: Array
-    c: Array
-    d: Array
-    before: bool
-    reverse: bool
-
-    @property
-    def channels(self) -> int:
-        return len(self.a)
-
-    @property
-    def parts(self) -> int:
-        """2 where states have an imaginary half."""
-        return 2 if np.iscomplexobj(self.a) else 1
-
-    def powers(self, span: int) -> Array:
-        """a^0 .. a^span, (channels, span + 1, states)."""
-        return np.asarray(self.a[:, None, :] ** np.arange(span + 1)[:, None])
-
-    def kernel(self, length: int) -> Array:
-        """What an impulse gives, (channels, length)."""
-        late = int(self.before)
-        taps = np.zeros((self.channels, length))
-        taps[:, late:] = np.einsum("hn,hkn->hk", self.c * self.b, self.powers(length)[:, : length - late]).real
-        taps[:, 0] += self.d
-        return taps
-
-    def inward(self, span: int) -> Array:
-        """A^{T-1-i} B, (channels, span, halves of the states)."""
-        drive = self.powers(span)[:, :span][:, ::-1] * self.b[:, None]
-        return np.concatenate([drive.real, drive.imag][: self.parts], -1)
-
-    def outward(self, span: int) -> Array:
-        """Re(C A^{j+1} x), (channels, halves of the states, span)."""
-        read = self.powers(span)[:, 1 - self.before : span + 1 - self.before] * self.c[:, None]
-        return np.concatenate([read.real, -read.imag][: self.parts], -1).swapaxes(1, 2)
-
-    def across(self, span: int) -> tuple[Array, Array]:
-        """The real and imaginary parts of A^T, all channels behind each other."""
-        power = (self.a**span).ravel()
-        return np.asarray(power.real), np.asarray(power.imag)
-
-
-def band(taps: Array, span: int) -> Array:
-    """(channels, past + span, span): y_j = sum_m taps_m u_{j-m} for the last `span` steps of past + span."""
-    channels, length = taps.shape
-    rows, cols = np.arange(length - 1 + span)[:, None], np.arange(span)
-    lag = cols + length - 1 - rows
-    return np.where((lag >= 0) & (lag < length), taps[:, np.clip(lag, 0, length - 1)], 0.0).reshape(channels, -1, span)
-
-
-def toeplitz(taps: Array) -> Array:
-    """(channels, span, span): y_j = sum_{i <= j} taps_{j-i} u_i."""
-    span = taps.shape[1]
-    return band(taps, span)[:, span - 1 :]
-
-
-def _turned(stack: Array, inputs: bool, outputs: bool) -> Array:
-    """Matrices by channel with the time of their rows, or of their columns, from the end."""
-    stack = stack[:, ::-1] if inputs else stack
-    return stack[:, :, ::-1] if outputs else stack
 
 
 @dataclass(frozen=True)
@@ -137,12 +71,8 @@ class Windows:
 
     @property
     def room(self) -> tuple[int, int]:
-        """Rows and columns of a product: as the array has them, and half of the parameter memory."""
-        low = self.low
-        rows, cols = low.arch.room(self.mode, False)
-        words = low.arch.memory.parameter_words // 2 - cols
-        each = 4 if low.ideal else -(-low.arch.numbers.weight_bits // 8)
-        return max(1, min(rows, words * low.arch.memory.word_bits // (8 * each * cols))), cols
+        """Rows and columns of a product."""
+        return room(self.low, self.mode)
 
     def gather(self, rows: Buffer, index: Array, suffix: str) -> Buffer:
         """The words of every row in another order."""
@@ -162,32 +92,45 @@ class Windows:
         channels, inputs, outputs = shape
         rows, cols = self.room
         stack = np.broadcast_to(np.zeros(()), shape) if self.low.draft.measured else make()
+        pieces: list[tuple[int, int, Array, bool]] = []  # first word in, first word out, weights, added
         if inputs <= rows and outputs <= cols:
             beside = min(rows // inputs, cols // outputs)
             for first in range(0, channels, beside):
                 some = stack[first : first + beside]
                 size = (len(some) * inputs, len(some) * outputs)
                 weight = np.broadcast_to(np.zeros(()), size) if self.low.draft.measured else _diagonal(some)
-                self._product(f"{name}{first}", src, first * inputs, dst, first * outputs, weight, add)
-            return
-        for h in range(channels):
-            for n in range(0, outputs, cols):
-                for k in range(0, inputs, rows):
-                    weight = stack[h, k : k + rows, n : n + cols]
-                    self._product(f"{name}{h}.{k}.{n}", src, h * inputs + k, dst, h * outputs + n, weight, add or k > 0)
+                pieces.append((first * inputs, first * outputs, weight, add))
+        else:
+            for k in range(0, inputs, rows):
+                for h in range(channels):
+                    for n in range(0, outputs, cols):
+                        weight = stack[h, k : k + rows, n : n + cols]
+                        pieces.append((h * inputs + k, h * outputs + n, weight, add or k > 0))
+        # what is added to comes last: its first part has left the array by then
+        held = [_parts(self.low, weight) for *_, weight, _ in pieces]
+        for part in range(weight_parts(self.low)):
+            for (k, n, _, added), integers in zip(pieces, held, strict=True):
+                at = {"src": Ref(src.buffer, src.offset + k), "dst": Ref(dst.buffer, dst.offset + n)}
+                self._product(f"{name}{k}.{n}.{part}", at, integers[part], added or part > 0)
 
-    def _product(self, name: str, src: Ref, k: int, dst: Ref, n: int, weight: Array, add: bool) -> None:
-        low, node = self.low, self.node
+    def _product(self, name: str, at: dict[str, Ref], held: tuple[Array, Array | None], add: bool) -> None:
+        low, node, (weight, scale) = self.low, self.node, held
         rows, cols = weight.shape
-        pitches = {"src_pitch": src.buffer.words, "dst_pitch": dst.buffer.words}
-        at = {"src": Ref(src.buffer, src.offset + k), "dst": Ref(dst.buffer, dst.offset + n)}
-        for part, (integers, scale) in enumerate(_parts(low, weight)):
-            fields: dict[str, Any] = {"scale": 0, "bias": 0, "scaled": scale is not None, "biased": False}
-            if scale is not None:
-                fields["scale"] = Param(low.draft.constant(f"{node.name}.{name}.scale{part}", scale))
-            weights = Param(low.draft.constant(f"{node.name}.{name}.{part}", integers))
-            low.emit(node, "preload", src=weights, **fields, rows=rows, cols=cols, mode=self.mode)
-            low.emit(node, "mac", **at, **pitches, steps=self.register, accumulate=add or part > 0)
+        fields: dict[str, Any] = {"scale": 0, "bias": 0, "scaled": scale is not None, "biased": False}
+        if scale is not None:
+            fields["scale"] = Param(low.draft.constant(f"{node.name}.{name}.scale", scale))
+        weights = Param(low.draft.constant(f"{node.name}.{name}", weight))
+        low.emit(node, "preload", src=weights, **fields, rows=rows, cols=cols, mode=self.mode)
+        pitches = {"src_pitch": at["src"].buffer.words, "dst_pitch": at["dst"].buffer.words}
+        low.emit(node, "mac", **at, **pitches, steps=self.register, accumulate=add)
+
+
+def room(low: Lowering, mode: str) -> tuple[int, int]:
+    """Rows and columns of a product: as the array has them, and half of the parameter memory."""
+    rows, cols = low.arch.room(mode, False)
+    words = low.arch.memory.parameter_words // 2 - cols
+    each = 4 if low.ideal else -(-low.arch.numbers.weight_bits // 8)
+    return max(1, min(rows, words * low.arch.memory.word_bits // (8 * each * cols))), cols
 
 
 def weight_parts(low: Lowering) -> int:
@@ -203,12 +146,12 @@ def _parts(low: Lowering, weight: Array) -> list[tuple[Array, Array | None]]:
     found: list[tuple[Array, Array | None]] = []
     dtype = np.int8 if bits <= 8 else np.int16
     for _ in range(weight_parts(low)):
-        integers: Array = weight
-        scale: Array = np.zeros(weight.shape[1], np.float32)
+        integers: Array = np.broadcast_to(np.zeros((), dtype), weight.shape)
+        scale: Array = np.broadcast_to(np.zeros((), np.float32), weight.shape[1:])
         if not low.draft.measured:
             integers, scale = weight_integers(weight, bits)
             weight = weight - integers * scale
-        found.append((integers.astype(dtype), scale))
+        found.append((integers.astype(dtype, copy=False), scale))
     return found
 
 
@@ -221,59 +164,81 @@ def _diagonal(stack: Array) -> Array:
 
 
 def chunked(w: Windows, system: System, u: Operand, x0: Operand | None) -> None:
-    """The chunked scan: products within windows, into states and out of them; states from window to window."""
+    """The chunked scan: products within windows, into states and out of them; states from window to window.
+
+    Some channels after the others: while the states of some are scanned, the array multiplies for the next.
+    """
     low, node, span = w.low, w.node, w.span
-    channels, states = system.a.shape
-    parts, reverse = system.parts, system.reverse
     rows = w.unfold(u, 0, carried(low, node, 1))
-    bank = carried(low, node, channels * states * parts, x0)
-    drive = w.buffer(bank.words)
-    together = _together(w, states, parts)
-    whole = (channels, span, states * parts)
-    if together:
-        inward = lambda: _turned(system.inward(span), reverse, False)  # noqa: E731
-        w.multiply("in", rows.at(), drive.at(), whole, inward)
-        # (channels, halves, states) -> (halves, channels, states)
-        order = np.arange(bank.words).reshape(channels, parts, states).transpose(1, 0, 2)
-        drive = w.gather(drive, order, ".in")
-    else:
-        for part in range(parts):
-            half = np.s_[:, :, part * states : (part + 1) * states]
-            make = lambda half=half: _turned(system.inward(span), reverse, False)[half]  # noqa: E731
-            shape = (channels, span, states)
-            w.multiply(f"in{part}.", rows.at(), drive.at(part * channels * states), shape, make)
-    a = np.concatenate(system.across(span)[:parts])
-    x = w.buffer(bank.words)
-    low.emit(
-        node,
-        "scan",
-        dst=x.at(),
-        a=low.constant_row(f"{node.name}.a", a),
-        src=drive.at(),
-        state=bank.at(),
-        words=bank.words,
-        steps=w.register,
-        a_held=True,
-        complex=parts == 2,
-        reverse=reverse,
-        before=True,
-    )
-    y = w.buffer(channels * span)
-    within = lambda: _turned(toeplitz(system.kernel(span)), reverse, reverse)  # noqa: E731
-    w.multiply("within", rows.at(), y.at(), (channels, span, span), within)
-    if together:
-        back = np.arange(bank.words).reshape(parts, channels, states).transpose(1, 0, 2)
-        x = w.gather(x, back, ".out")
-        outward = lambda: _turned(system.outward(span), False, reverse)  # noqa: E731
-        w.multiply("out", x.at(), y.at(), (channels, states * parts, span), outward, add=True)
-    else:
-        for part in range(parts):
-            rows_of = np.s_[:, part * states : (part + 1) * states]
-            make = lambda half=rows_of: _turned(system.outward(span), False, reverse)[half]  # noqa: E731
-            shape = (channels, states, span)
-            w.multiply(f"out{part}.", x.at(part * channels * states), y.at(), shape, make, add=True)
+    y = w.buffer(system.channels * span)
+    size = _together_channels(w, system)
+    parts = [range(h, min(h + size, system.channels)) for h in range(0, system.channels, size)]
+    drives = [_inward(w, system, rows, parts[0])]
+    for number, part in enumerate(parts):
+        if number + 1 < len(parts):
+            drives.append(_inward(w, system, rows, parts[number + 1]))
+        x = _across(w, system, drives[number], part, x0, f".{number}")
+        some = system.some(part)
+        at = Ref(rows, part.start * span), Ref(y, part.start * span)
+        w.multiply(f"within{number}.", *at, (len(part), span, span), partial(some.within, span))
+        _outward(w, some, x, at[1], number)
     w.fold(y, low.new(node))
-    low.buffers[Value(node.name, 1)] = bank
+
+
+def _together_channels(w: Windows, system: System) -> int:
+    """Channels whose states are scanned at once: a quarter of all, as long as they fill whole passes of the array."""
+    beside = max(1, w.room[1] // w.span)
+    return ceil_div(ceil_div(system.channels, 4), beside) * beside
+
+
+def _inward(w: Windows, system: System, rows: Buffer, part: range) -> Buffer:
+    """What the windows of some channels add to their states: all real parts, then all imaginary ones."""
+    some, states, halves = system.some(part), system.a.shape[1], system.parts
+    drive, at = w.buffer(len(part) * states * halves), Ref(rows, part.start * w.span)
+    if _together(w, states, halves):
+        shape = (len(part), w.span, states * halves)
+        w.multiply(f"in{part.start}.", at, drive.at(), shape, lambda: some.inward(w.span))
+        # (channels, halves, states) -> (halves, channels, states)
+        return w.gather(drive, np.arange(drive.words).reshape(len(part), halves, states).swapaxes(0, 1), ".in")
+    for half in range(halves):
+        make = lambda half=half: np.split(some.inward(w.span), halves, 2)[half]  # noqa: E731
+        dst = drive.at(half * len(part) * states)
+        w.multiply(f"in{part.start}.{half}.", at, dst, (len(part), w.span, states), make)
+    return drive
+
+
+def _across(w: Windows, system: System, drive: Buffer, part: range, x0: Operand | None, suffix: str) -> Buffer:
+    """The states of some channels before every window, in the place of what is added to them."""
+    low, node, halves = w.low, w.node, system.parts
+    channels, states = system.a.shape
+    if x0 is None or len(part) == channels:
+        bank = carried(low, node, drive.words, x0)
+    else:
+        bank = low.draft.row(drive.words)
+        every = np.arange(halves * channels * states).reshape(halves, channels, states)
+        order = every[:, part.start : part.stop]
+        gather(low, node, bank.at(), Operand(x0.ref, x0.words, True), order, f"{suffix}.x0")
+    power = (system.some(part).a ** w.span).ravel()
+    fields = {"a_held": True, "complex": halves == 2, "reverse": system.reverse, "before": True}
+    a = low.constant_row(f"{node.name}.a{suffix}", np.concatenate([power.real, power.imag][:halves]))
+    where = {"dst": drive.at(), "a": a, "src": drive.at(), "state": bank.at()}
+    low.emit(node, "scan", **where, words=drive.words, steps=w.register, **fields)
+    return drive
+
+
+def _outward(w: Windows, some: System, x: Buffer, y: Ref, number: int) -> None:
+    """What the states before a window add to the outputs in it."""
+    states, halves = some.a.shape[1], some.parts
+    if _together(w, states, halves):
+        back = np.arange(x.words).reshape(halves, some.channels, states).swapaxes(0, 1)
+        shape = (some.channels, states * halves, w.span)
+        ordered = w.gather(x, back, ".out")
+        w.multiply(f"out{number}.", ordered.at(), y, shape, lambda: some.outward(w.span), add=True)
+        return
+    for half in range(halves):
+        make = lambda half=half: np.split(some.outward(w.span), halves, 1)[half]  # noqa: E731
+        src = x.at(half * some.channels * states)
+        w.multiply(f"out{number}.{half}.", src, y, (some.channels, states, w.span), make, add=True)
 
 
 def _together(w: Windows, states: int, parts: int) -> bool:
@@ -287,14 +252,13 @@ def _together(w: Windows, states: int, parts: int) -> bool:
     return parts == 2 and passes(2 * states, 1) < passes(states, 2)
 
 
-def convolution(w: Windows, taps: Array, u: Operand, history: Operand | None) -> Buffer:
-    """A kernel of finite length, (channels, length), as a band of its Toeplitz matrix; returns what is carried."""
-    low, node, reverse = w.low, w.node, bool(w.node.op["reverse"])
-    channels, length = taps.shape
+def convolution(w: Windows, length: int, taps: Callable[[], Array], u: Operand, history: Operand | None) -> Buffer:
+    """A kernel of `length` taps, (channels, length), as a band of its Toeplitz matrix; returns what is carried."""
+    low, node, channels, reverse = w.low, w.node, u.words, bool(w.node.op["reverse"])
     state = carried(low, node, max(1, channels * (length - 1)), history if length > 1 else None)
     rows = w.unfold(u, length - 1, state)
     y = w.buffer(channels * w.span)
     shape = (channels, length - 1 + w.span, w.span)
-    w.multiply("band", rows.at(), y.at(), shape, lambda: _turned(band(taps, w.span), reverse, reverse))
+    w.multiply("band", rows.at(), y.at(), shape, lambda: turned(band(taps(), w.span), reverse, reverse))
     w.fold(y, low.new(node))
     return state

@@ -60,7 +60,6 @@ class Lowering:
     taps: list[tuple[Step, Buffer, dict[str, Any]]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, list[Alternative]] = field(default_factory=dict)
-    known_choices: dict[tuple[Any, ...], list[Alternative]] = field(default_factory=dict)
 
     # -- reading ---------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from ssmc.ir import Graph
 
 # Steps of the sequence that a choice is made for, where nobody says: LRA's shortest.
 STEPS = 1024
+NAMES = ("state in place", "scan", "chunked", "convolution", "vector unit")
 
 
 @dataclass(frozen=True)

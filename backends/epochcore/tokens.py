@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+import numpy as np
+
 from backends.epochcore.regions import Region, Touched, Walker
 from isa import Instruction, Section, SectionBuilder
 from isa.epochcore import ENGINES, EPOCHCORE
@@ -66,6 +68,7 @@ class Ledger:
         self._reads: dict[Region, dict[str, int]] = {}
         self._writes: dict[Region, dict[str, int]] = {}
         self._near: dict[Region, list[Region]] = {}
+        self._spaces: dict[str, _Space] = {}
 
     def needs(self, engine: str, touched: Touched) -> Iterator[Need]:
         for region in touched.reads:
@@ -89,16 +92,33 @@ class Ledger:
     def _known(self, region: Region) -> None:
         if region not in self._writes:
             self._reads[region], self._writes[region] = {}, {}
-            for near in self._near.values():
-                near.clear()
+            self._near[region] = [*self._overlapping(region), region]
+            for near in self._near[region][:-1]:
+                self._near[near].append(region)
+            self._spaces.setdefault(region.space, _Space()).add(region)
 
     def _overlapping(self, region: Region) -> list[Region]:
-        near = self._near.setdefault(region, [])
-        if not near:
-            near.extend(
-                r for r in self._writes if r.space == region.space and r.low < region.high and region.low < r.high
-            )
-        return near
+        if region in self._near:
+            return self._near[region]
+        return self._spaces[region.space].overlapping(region) if region.space in self._spaces else []
+
+
+class _Space:
+    """The regions of a memory space, and which of them overlap another one."""
+
+    def __init__(self) -> None:
+        self._regions: list[Region] = []
+        self._bounds = np.zeros((2, 64), np.int64)
+
+    def add(self, region: Region) -> None:
+        if len(self._regions) == self._bounds.shape[1]:
+            self._bounds = np.concatenate([self._bounds, np.zeros_like(self._bounds)], 1)
+        self._bounds[:, len(self._regions)] = region.low, region.high
+        self._regions.append(region)
+
+    def overlapping(self, region: Region) -> list[Region]:
+        low, high = self._bounds[:, : len(self._regions)]
+        return [self._regions[n] for n in np.flatnonzero((low < region.high) & (high > region.low))]
 
 
 def synchronised(section: Section, sizes: Mapping[str, int]) -> tuple[Section, tuple[int, ...]]:

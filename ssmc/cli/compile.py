@@ -21,7 +21,11 @@ EMITTED = {"asm": ".asm", "ir": ".ir", "report": ".report.json"}
 @compiling
 @click.option("-o", "--output", metavar="P.ssmx", help="The program; default: the model's name.")
 @click.option("--emit", metavar="asm,ir,report", default="", help="Also write these, beside the program.")
-@click.option("--explain", is_flag=True, help="Which bank holds each layer's states, or in which form it is computed, and why; losses by layer.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Banks of states and forms of layers, with their costs; losses by layer.",
+)
 @seed_option
 @json_option
 def compile_command(

@@ -1,0 +1,121 @@
+"""The matrices of a linear system over windows of T steps, a channel at a time (see `lower_windows`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmc.diagnostics import UserError
+from ssmc.ir import Node
+
+Array = NDArray[Any]
+# What a kernel may leave out beyond its end: the sum of these taps, beside the largest one. Under half of float32's
+# last digit.
+TAIL = 2.0**-26
+MOST_TAPS = 4096
+
+
+@dataclass(frozen=True)
+class System:
+    """x <- a x + b u, y = Re(c x) + d u, by channels: a, b, c (channels, states), d (channels,). Before an update is
+    `before`, from the end is `reverse`."""
+
+    a: Array
+    b: Array
+    c: Array
+    d: Array
+    before: bool
+    reverse: bool
+
+    @property
+    def channels(self) -> int:
+        return len(self.a)
+
+    @property
+    def parts(self) -> int:
+        """2 where states have an imaginary half."""
+        return 2 if np.iscomplexobj(self.a) else 1
+
+    def powers(self, span: int) -> Array:
+        """a^0 .. a^span, (channels, span + 1, states)."""
+        return np.asarray(self.a[:, None, :] ** np.arange(span + 1)[:, None])
+
+    def kernel(self, length: int) -> Array:
+        """What an impulse gives, (channels, length)."""
+        late = int(self.before)
+        taps = np.zeros((self.channels, length))
+        taps[:, late:] = np.einsum("hn,hkn->hk", self.c * self.b, self.powers(length)[:, : length - late]).real
+        taps[:, 0] += self.d
+        return taps
+
+    def inward(self, span: int) -> Array:
+        """A^{T-1-i} B, (channels, span, halves of the states)."""
+        drive = self.powers(span)[:, :span][:, ::-1] * self.b[:, None]
+        return turned(np.concatenate([drive.real, drive.imag][: self.parts], -1), self.reverse, False)
+
+    def outward(self, span: int) -> Array:
+        """Re(C A^{j+1} x), (channels, halves of the states, span)."""
+        read = self.powers(span)[:, 1 - self.before : span + 1 - self.before] * self.c[:, None]
+        halves = np.concatenate([read.real, -read.imag][: self.parts], -1).swapaxes(1, 2)
+        return turned(halves, False, self.reverse)
+
+    def within(self, span: int) -> Array:
+        """The impulse response as a Toeplitz matrix, (channels, span, span): y_j = sum_{i <= j} h_{j-i} u_i."""
+        return turned(band(self.kernel(span), span)[:, span - 1 :], self.reverse, self.reverse)
+
+    def some(self, part: range) -> System:
+        """A part of the channels."""
+        cut = slice(part.start, part.stop)
+        return replace(self, a=self.a[cut], b=self.b[cut], c=self.c[cut], d=self.d[cut])
+
+
+def band(taps: Array, span: int) -> Array:
+    """(channels, past + span, span): y_j = sum_m taps_m u_{j-m} for the last `span` steps of past + span."""
+    channels, length = taps.shape
+    rows, cols = np.arange(length - 1 + span)[:, None], np.arange(span)
+    lag = cols + length - 1 - rows
+    return np.where((lag >= 0) & (lag < length), taps[:, np.clip(lag, 0, length - 1)], 0.0).reshape(channels, -1, span)
+
+
+def turned(stack: Array, inputs: bool, outputs: bool) -> Array:
+    """Matrices by channel with the time of their rows, or of their columns, from the end."""
+    stack = stack[:, ::-1] if inputs else stack
+    return stack[:, :, ::-1] if outputs else stack
+
+
+def system_of(node: Node) -> System:
+    """The system of a `tile.ssm` that is not liquid."""
+    b, c = common(node)
+    return System(node.op["decay"].array, b, c, node.op["d"].array, node.op["read_before"], node.op["reverse"])
+
+
+def common(node: Node) -> tuple[Array, Array]:
+    """b and c of a `tile.ssm` in the decay's element type. Raises UserError where b is complex and decay real."""
+    decay, b, c = (node.op[name].array for name in ("decay", "b", "c"))
+    if np.iscomplexobj(decay):
+        return b.astype(np.complex128), c.astype(np.complex128)
+    if np.any(np.imag(b)):
+        raise UserError("states with a real decay have a complex drive", where=f"node '{node.name}'")
+    return np.real(b), np.real(c)
+
+
+def kernel_length(system: System) -> int | None:
+    """Taps after which the sum of all others is under `TAIL` of the largest one; None for more than `MOST_TAPS`.
+
+    The taps from k on sum up to at most sum_n |c_n b_n| |a_n|^k / (1 - |a_n|); each state has its share.
+    """
+    gain, size = np.abs(system.c * system.b), np.abs(system.a)
+    room = TAIL * np.abs(system.kernel(64)).max(1, keepdims=True) / system.a.shape[1]
+    lasting = (gain > 0) & (size > 0)
+    if not lasting.any():
+        return 1 + int(system.before)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = room * (1 - size) / gain
+        taps = np.where(share < 1, np.log(share) / np.log(size), 0.0)[lasting]
+    if (size[lasting] >= 1).any() or not taps.max() < MOST_TAPS - 2:
+        return None
+    return ceil(float(taps.max())) + 1 + int(system.before)
