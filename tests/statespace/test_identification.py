@@ -80,23 +80,29 @@ def test_modes_that_a_window_hardly_tells_apart(family: str, states: int, length
     assert np.abs(found.system.C).max() < 30 * np.abs(taps).max()
 
 
-@pytest.mark.parametrize(("length", "step"), [(784, 1e-2), (1000, 1e-3), (4096, 1e-3)])
-def test_legendre_memories_become_modes_of_moderate_gain(length: int, step: float) -> None:
-    """HiPPO-LegS (S4, arXiv 2111.00396, equation 2) by bilinear steps: its eigenvectors are all but parallel."""
-    n = np.arange(16)
+def legendre(states: int, length: int, step: float) -> np.ndarray:
+    """A kernel of HiPPO-LegS (S4, arXiv 2111.00396, equation 2) by bilinear steps."""
+    n = np.arange(states)
     root = np.sqrt(2 * n + 1)
     a = -(np.tril(root[:, None] * root) - np.diag(n))
-    inverse = np.linalg.inv(np.eye(16) - step / 2 * a)
+    inverse = np.linalg.inv(np.eye(states) - step / 2 * a)
     dense = StateSpace(
-        (inverse @ (np.eye(16) + step / 2 * a))[None],
+        (inverse @ (np.eye(states) + step / 2 * a))[None],
         (inverse @ root * step)[None, :, None],
-        np.random.default_rng(2).standard_normal((1, 1, 16)),
+        np.random.default_rng(2).standard_normal((1, 1, states)),
         np.zeros((1, 1, 1)),
     )
-    taps = kernel(dense, length)[:, 0, 0]
+    return np.asarray(kernel(dense, length)[:, 0, 0])
+
+
+@pytest.mark.parametrize(("length", "step"), [(784, 1e-2), (1000, 1e-3), (4096, 1e-3)])
+def test_legendre_memories_become_modes_or_stay_filters(length: int, step: float) -> None:
+    taps = legendre(16, length, step)
     found = identify(taps)
     assert found.ok and found.system is not None and 2 * found.order[0] < length
     assert np.abs(kernel(found.system, length)[:, 0, 0] - taps).max() <= 1e-6 * np.abs(taps).max()
+    short = identify(legendre(64, 257, 1e-2))  # no modes of half as many states do
+    assert not short.ok and short.residual[0] < 1 and np.abs(poles(short.candidate)).max() < 1
 
 
 def test_a_filter_that_ends_is_not_given_more_states_than_half_its_taps() -> None:
