@@ -48,6 +48,17 @@ class Channel:
         self._add(begins, ends)
         return int(begins[0]), ends
 
+    def take_one(self, ready: int, cycles: int, horizon: int) -> tuple[int, int]:
+        """The same for one block: begin and end."""
+        if len(self.ends) and ready < self.ends[-1]:
+            start, ends = self.take(np.array([ready]), np.array([cycles]), 1, horizon)
+            return start, int(ends[0])
+        if len(self.ends) and self.ends[-1] == ready:
+            self.ends[-1] += cycles
+        else:
+            self.starts, self.ends = np.append(self.starts, ready), np.append(self.ends, ready + cycles)
+        return ready, ready + cycles
+
     def _free(self, times: Ints, taken: Ints) -> Ints:
         """Free cycles before each of `times`."""
         before = np.searchsorted(self.starts, times, "right")

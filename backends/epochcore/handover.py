@@ -98,7 +98,7 @@ def _elsewhere(ins: Instruction) -> list[Words]:
 
 def _pairs(table: Ints, count: int, loop: list[int]) -> Conflicts:
     index, start, stop, words, pitch, register, written, loops, against = table
-    a, b = np.nonzero((start[:, None] < stop) & (start < stop[:, None]) & ((written[:, None] | written) > 0))
+    a, b = _meeting(start, stop, written > 0)
     stepped = (register[a] >= 0) & (register[b] >= 0) & (pitch[a] == pitch[b])
     apart = np.where(stepped, (start[b] - start[a]) % np.maximum(pitch[a], 1), 0)
     kept = ~stepped | (apart < words[a]) | (apart + words[b] > pitch[a])
@@ -112,6 +112,16 @@ def _pairs(table: Ints, count: int, loop: list[int]) -> Conflicts:
     )
     whole = _grouped(index[a[~chained]], index[b[~chained]], count)
     return Conflicts(whole, [r.tolist() for r in results], [r.tolist() for r in reads], loop)
+
+
+def _meeting(start: Ints, stop: Ints, written: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Pairs of accesses to the same words, one of them written; parameters and streams are apart from the rest."""
+    found = []
+    for space in np.split(np.argsort(start, kind="stable"), np.searchsorted(np.sort(start), (PARAMETERS, STREAMS))):
+        low, high, writes = start[space], stop[space], written[space]
+        a, b = np.nonzero((low[:, None] < high) & (low < high[:, None]) & (writes[:, None] | writes))
+        found.append((space[a], space[b]))
+    return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
 
 
 def _grouped(consumers: Ints, producers: Ints, count: int) -> list[Ints]:
@@ -151,26 +161,28 @@ class Handover:
     def place(self, index: int, ins: Instruction, cost: Cost, steps: int) -> tuple[str, int, int]:
         """(engine, begin, when its whole result is there)."""
         name, engine = ins.mnemonic, engine_of(ins.mnemonic, cost.engine, self.arch)
-        several = in_blocks(ins, cost, steps, self.arch, bool(self.known.loop[index]))
-        blocks = blocks_of(cost, steps, self.arch) if several else np.array([cost.cycles - cost.latency])
-        unit = steps if several else 1
         slot = self._slot(engine)
         begin = self.engines.get(slot, 0)
         whole = self.known.whole[index]
         if whole.size:
             begin = max(begin, int(self.done[whole].max()))
         begin = max(begin, self._array_ready(name, cost.wave))
-        ready = self._blocks_ready(index, steps, len(blocks), begin)
-        if cost.events.get("dram_bytes", 0) > 0:
-            horizon = min(self.engines.get("load", 0), self.engines.get("store", 0))
-            start, ends = self.channel.take(ready, blocks, unit, horizon)
-        elif several:
-            start, ends = int(ready[0]), -(-one_by_one(unit * ready, blocks) // unit)
+        horizon = min(self.engines.get("load", 0), self.engines.get("store", 0))
+        channel = cost.events.get("dram_bytes", 0) > 0
+        ends: Ints | None = None
+        if not in_blocks(ins, cost, steps, self.arch, bool(self.known.loop[index])):
+            start, busy = self._ready(index, begin), cost.cycles - cost.latency
+            start, end = self.channel.take_one(start, busy, horizon) if channel else (start, start + busy)
         else:
-            start, ends = int(ready[0]), ready + blocks
-        end = int(ends[-1])
-        finish = end + cost.latency
+            blocks = blocks_of(cost, steps, self.arch)
+            ready = self._blocks_ready(index, steps, len(blocks), begin)
+            if channel:
+                start, ends = self.channel.take(ready, blocks, steps, horizon)
+            else:
+                start, ends = int(ready[0]), -(-one_by_one(steps * ready, blocks) // steps)
+            end = int(ends[-1])
         self.engines[slot] = end
+        finish = end + cost.latency
         self.ends[index], self.latency[index], self.steps[index] = ends, cost.latency, steps
         self.done[index] = self.finish[index] = finish
         self._array_moved(name, start, finish, cost)
@@ -183,6 +195,14 @@ class Handover:
         pipes = [engine if n == 0 else f"{engine}.{n}" for n in range(self.arch.vector.pipes)]
         return min(pipes, key=lambda pipe: self.engines.get(pipe, 0))
 
+    def _ready(self, index: int, begin: int) -> int:
+        """When an instruction of one block may begin, as far as others are concerned."""
+        for j in self.known.results[index]:
+            begin = max(begin, self.finish[j])
+        for j in self.known.reads[index]:
+            begin = max(begin, self.finish[j] - self.latency[j])
+        return begin
+
     def _blocks_ready(self, index: int, steps: int, blocks: int, begin: int) -> Ints:
         """When every block may begin, as far as others are concerned."""
         ready = None
@@ -191,8 +211,7 @@ class Handover:
                 if self.finish[j] <= begin:
                     continue
                 ends, late = self.ends[j], self.latency[j] if with_latency else 0
-                assert ends is not None
-                if blocks > 1 and self.steps[j] == steps and len(ends) == blocks:
+                if ends is not None and self.steps[j] == steps and len(ends) == blocks:
                     there = ends + late
                     ready = there if ready is None else np.maximum(ready, there)
                 else:
