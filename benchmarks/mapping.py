@@ -22,6 +22,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "mapping.md"
 PIPELINE = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,tile,map-weights,schedule"
 ALLOWED = 1.05
 EVENTS = 64
+COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Row:
     hops: float  # words times hops of a step, over those of cores in the order in which they were filled
     latency: float  # s, of one event
     tau: float | None  # s, the shortest
+    interval: float  # s, from one event to the next
+    copied: float  # s, where arrays may be there several times
 
 
 def measure(name: str, network: Network, devices: int) -> Row:
@@ -53,6 +56,8 @@ def measure(name: str, network: Network, devices: int) -> Row:
     used = {piece.unit for piece in pieces}
     program = BACKEND.lower(graph, arch, ideal=True)
     timing = schedule(program, arch, EVENTS)
+    several = arch.model_copy(update={"mesh": arch.mesh.model_copy(update={"copies": COPIES})})
+    copied = schedule(BACKEND.lower(graph, several, ideal=True), several, EVENTS).interval
     return Row(
         name,
         devices,
@@ -65,6 +70,8 @@ def measure(name: str, network: Network, devices: int) -> Row:
         _hops(graph, per_core, arch.mesh_width),
         timing.latency / arch.vector.clock_hertz,
         smallest_tau(program, arch),
+        timing.interval / arch.vector.clock_hertz,
+        copied / arch.vector.clock_hertz,
     )
 
 
@@ -148,18 +155,19 @@ def page(rows: list[Row], small: list[Multiplexed], chips: list[OnChip]) -> str:
         "Written by `python -m benchmarks.mapping`: the four networks of arXiv 2511.13912 with random weights at full",
         "size, compiled for `cim-large` (64 x 64 arrays, 32 a core). 'Apart' is how many arrays there were with each",
         "matrix by itself, 'least' the weights over what an array holds. Traffic is words times hops, over those of",
-        "cores that stand in the order in which they were filled. Latency is that of one event through the program.",
+        "cores that stand in the order in which they were filled. Latency is that of one event through the program;",
+        f"events may come as often as said, and with up to {COPIES} copies of a layer's arrays as said last.",
         "",
         "| network | devices a weight | parameters (published) | apart | least | used | ratio | cores "
-        "| traffic | latency of an event | smallest tau |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| traffic | latency of an event | smallest tau | an event every | with copies |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         tau = "-" if row.tau is None else f"{1e3 * row.tau:.2f} ms"
         lines.append(
             f"| {row.name} | {row.devices} | {row.parameters} ({row.published}) | {row.apart} | {row.least} "
             f"| {row.used} | {row.used / row.least:.3f} | {row.cores} | {row.hops:.2f} "
-            f"| {1e6 * row.latency:.1f} us | {tau} |"
+            f"| {1e6 * row.latency:.1f} us | {tau} | {1e6 * row.interval:.2f} us | {1e6 * row.copied:.2f} us |"
         )
     return "\n".join([*lines, *_small(small), *_chips(chips)]) + "\n"
 
