@@ -10,11 +10,19 @@ import pytest
 
 from tests.frontend.net import Net
 from tests.frontend.test_surroundings import DYNAMIC, decaying, dense
+from tests.frontend.test_surroundings import RNG as SHARED
 from tests.frontend.test_unseen import lift
 
 RNG = np.random.default_rng(29)
 EPSILON = 1e-5
 Build = Callable[[Net, str], str]
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Each test draws the same numbers, whichever ran before it."""
+    for rng in (RNG, SHARED):
+        rng.bit_generator.state = np.random.default_rng(29).bit_generator.state
 
 
 def mean(net: Net, x: str) -> str:

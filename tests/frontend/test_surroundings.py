@@ -20,6 +20,12 @@ LINEAR = "linear time-invariant"
 DYNAMIC = ((2, 24), (3, 37))
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Each test draws the same numbers, whichever ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(11).bit_generator.state
+
+
 def decaying(net: Net, u: str, width: int) -> str:
     """x_k = a x_{k-1} + u_k as a cumulative sum against growing weights, for any length; u is (batch, time, width)."""
     size = net.op("Gather", net.op("Shape", u), net.const(np.int64(1)), axis=0)
