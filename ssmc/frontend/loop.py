@@ -22,7 +22,7 @@ from ssmc.ir.op import Array
 from ssmc.ir.ops.onnx_op import region
 
 LAYOUT = frozenset(["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"])
-LONGEST = 1 << 17  # trips of a loop (ours)
+LONGEST, COUNTED = 1 << 17, 1 << 15  # trips of a loop, and of one that counts for itself (ours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +118,8 @@ def _count(
         found = evaluate(body, {**given, names[1]: np.asarray(True)}, [outputs[0]])
         trips, going = (limit, False) if np.all(found[outputs[0]]) else (0, True)
     while going and trips < limit:
+        if trips == COUNTED:
+            raise Unsupported("its end cannot be found")
         feed = {**given, names[0]: np.asarray(trips), names[1]: np.asarray(True)}
         found = evaluate(body, {**feed, **dict(zip(counted, rows[-1], strict=True))}, wanted)
         rows.append([np.asarray(found[v]) for v in wanted[1:]])
