@@ -101,25 +101,6 @@ def headline(m: Model, arch: Arch) -> Form:
     return Form("same folds, filled and drained every step", cycles, passes * m.channels * m.states * 8)
 
 
-def chunked(m: Model, arch: Arch) -> Form:
-    """Chunked scan: T + 2 P = R, two products a channel (within chunks and into states, states out), a scan between.
-
-    A product takes the longer of its rows and of shifting in the next weights; the scan of chunk states is in the
-    vector unit, beside it.
-    """
-    rows, cols = arch.array.rows, arch.array.cols
-    states = 2 * m.states
-    span = max(rows // 2, rows - states)
-    chunks = ceil_div(m.length, span)
-    inward = ceil_div(span, rows) * ceil_div(span + states, cols)
-    outward = ceil_div(states, rows) * ceil_div(span, cols)
-    each = (inward + outward) * max(chunks, rows)
-    scan = chunks * ceil_div(4 * m.states * m.channels, arch.vector.width)
-    passes = m.layers * m.directions
-    macs = passes * m.channels * m.length * (span + 2 * states)
-    return Form(f"chunked scan, {span} steps", passes * max(m.channels * each, scan), macs)
-
-
 def toeplitz(m: Model, arch: Arch) -> Form:
     """Convolution: a block of R x C of the Toeplitz matrix for every distance of blocks, L/R - d rows each."""
     rows = arch.array.rows
@@ -142,5 +123,5 @@ def scanned(m: Model, arch: Arch) -> Form:
 
 
 def forms(m: Model, arch: Arch) -> list[Form]:
-    """Every form of the plain array but the program's own scan in the vector unit, which is compiled and timed."""
-    return [recurrent(m, arch), chunked(m, arch), toeplitz(m, arch)]
+    """Forms of the plain array that the compiler does not make; the others are compiled and timed."""
+    return [recurrent(m, arch), toeplitz(m, arch)]
