@@ -212,8 +212,8 @@ def page(rows: list[Row], ours: Arch, plain: Arch) -> str:
         "",
         f"Written by `python -m benchmarks.lra`: `{ours.name}` beside `{plain.name}`, batch 1, full size, weights at",
         "random. Cycles are those of compiled programs in the timing model of the simulator, also for the plain",
-        "array's forms (a layer by itself, times layers and directions); bounds, one mat-vec a step and a kernel as long",
-        "as the sequence are closed forms (`benchmarks/bounds.py`).",
+        "array's forms (a layer by itself, times layers and directions); bounds, one mat-vec a step and a kernel as",
+        "long as the sequence are closed forms (`benchmarks/bounds.py`).",
         "",
         "![cycles over the bound](lra.png)",
     ]
