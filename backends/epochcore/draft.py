@@ -72,7 +72,7 @@ class Draft:
     """Blocks of instructions by stage (see `flow`), the constants, and where instructions come from.
 
     `multiples` are what the chunks of a loop are multiples of. A `measured` draft is for its costs: its constants are
-    all zeros, none of them shared, none of them in memory.
+    all zeros but for orders of words, none of them shared, none of them in memory.
     """
 
     arch: Arch
@@ -108,7 +108,9 @@ class Draft:
         """Keep a constant under `name` (or that of an equal one of the same kind); returns the name."""
         if self.measured:
             name = f"{name}.{len(self.data)}"
-            self.data[name] = np.broadcast_to(np.zeros((), array.dtype), array.shape)
+            # the order of words decides which banks of the scratchpad they meet in
+            is_order = array.dtype == np.int32
+            self.data[name] = array if is_order else np.broadcast_to(np.zeros((), array.dtype), array.shape)
             return name
         array = np.ascontiguousarray(array)
         key = (array.dtype.str, array.shape, array.tobytes())
