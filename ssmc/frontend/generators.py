@@ -25,6 +25,7 @@ LARGE = 1 << 21  # entries of a table that is not looked at whole
 CLOSE = 1e-11  # of a row, where polishing ends
 GROWTH = 20.0  # nepers over the whole table, of poles that rounding has put outside the unit circle
 ROUNDING = 3e-5  # of tables that were computed in float32, where the phase of the last step has lost that much
+UNITS = 16  # ours: roundings of float32 that a recurrence along a table may be off by
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,20 @@ def row_poles(rows: Array) -> tuple[Array, Array]:
         pole = p / 2 + 0.5j * np.sqrt(np.maximum(-square, 0.0))
     usable = np.isfinite(paired) & (square < 0) & (paired < 0.1 * lone)
     return np.where(usable, pole, ratio), np.where(usable, paired, lone)
+
+
+def told_by_rounding(poles: Array, deviation: Array, length: int) -> Array:
+    """Is each row's deviation from its mode no more than what computing `exp(l log a)` in float32 leaves?
+
+    The exponent is rounded too: by l |log a| of its last places at step l, where the mode has fallen to |a|^l. Two
+    modes that are close deviate from one by more, and are two.
+    """
+    with np.errstate(all="ignore"):
+        exponent = np.log(np.where(poles == 0, 1e-300, poles).astype(np.complex128))
+    fall = np.maximum(-exponent.real, 1e-300)
+    at = np.minimum(1.0 / fall, length)  # where l |a|^l is largest
+    lost = 2.0**-24 * (1.0 + np.abs(exponent) * at * np.exp(-fall * at))
+    return np.asarray(deviation <= np.minimum(UNITS * lost, ROUNDING))
 
 
 def polished(rows: Array, steps: Array, poles: Array) -> tuple[Array, Array]:
@@ -171,7 +186,8 @@ def _from_table(table: Array | Table, axis: int, channels: int) -> Generator | N
     poles, deviation = row_poles(rows)
     rounding = float(deviation[live].max())
     growth = float(np.abs(poles).max())
-    if rounding > ROUNDING or growth > 1.0 + 1e-3 or length * np.log(max(growth, 1.0)) > GROWTH:
+    close = told_by_rounding(poles, deviation, length) | ~live
+    if not close.all() or growth > 1.0 + 1e-3 or length * np.log(max(growth, 1.0)) > GROWTH:
         return None
     at = np.arange(length) if whole else _spread(length, 512)
     seen = near if whole else _steps(table, axis, at)
@@ -201,4 +217,4 @@ def shared_mode(kernels: Array) -> Generator | None:
         sharper = missed <= np.maximum(deviation, 1e-9)
         poles, deviation = np.where(sharper, ratio, poles), np.where(sharper, missed, deviation)
     rounding = float(deviation.max(initial=0.0))
-    return Generator(poles[:, None], rounding) if rounding <= ROUNDING else None
+    return Generator(poles[:, None], rounding) if told_by_rounding(poles, deviation, kernels.shape[2]).all() else None
