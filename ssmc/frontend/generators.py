@@ -30,7 +30,7 @@ UNITS = 16  # ours: roundings of float32 that a recurrence along a table may be 
 
 @dataclass(frozen=True, eq=False)
 class Generator:
-    """Poles (channels, modes), imaginary part >= 0, and how far the table's rows are from powers of them.
+    """Poles (channels, modes), imaginary part >= 0, and how far float32 put the table's rows from powers of them.
 
     `rows` (channels, modes, K) is the table itself at the steps `at` (K,), some or all of them: where its modes add up
     to the kernel, each tells its residue.
@@ -75,18 +75,17 @@ def row_poles(rows: Array) -> tuple[Array, Array]:
     return np.where(usable, pole, ratio), np.where(usable, paired, lone)
 
 
-def told_by_rounding(poles: Array, deviation: Array, length: int) -> Array:
-    """Is each row's deviation from its mode no more than what computing `exp(l log a)` in float32 leaves?
+def explained(poles: Array, deviation: Array, length: int) -> Array:
+    """How much of each row's deviation from its mode computing `exp(l log a)` in float32 explains.
 
     The exponent is rounded too: by l |log a| of its last places at step l, where the mode has fallen to |a|^l. Two
-    modes that are close deviate from one by more, and are two.
+    modes that are close deviate from one by more: a kernel of theirs is not one mode to within its rounding.
     """
-    with np.errstate(all="ignore"):
-        exponent = np.log(np.where(poles == 0, 1e-300, poles).astype(np.complex128))
+    exponent = np.log(np.where(poles == 0, 1e-300, poles).astype(np.complex128))
     fall = np.maximum(-exponent.real, 1e-300)
     at = np.minimum(1.0 / fall, length)  # where l |a|^l is largest
     lost = 2.0**-24 * (1.0 + np.abs(exponent) * at * np.exp(-fall * at))
-    return np.asarray(deviation <= np.minimum(UNITS * lost, ROUNDING))
+    return np.asarray(np.minimum(deviation, UNITS * lost))
 
 
 def polished(rows: Array, steps: Array, poles: Array) -> tuple[Array, Array]:
@@ -186,8 +185,7 @@ def _from_table(table: Array | Table, axis: int, channels: int) -> Generator | N
     poles, deviation = row_poles(rows)
     rounding = float(deviation[live].max())
     growth = float(np.abs(poles).max())
-    close = told_by_rounding(poles, deviation, length) | ~live
-    if not close.all() or growth > 1.0 + 1e-3 or length * np.log(max(growth, 1.0)) > GROWTH:
+    if rounding > ROUNDING or growth > 1.0 + 1e-3 or length * np.log(max(growth, 1.0)) > GROWTH:
         return None
     at = np.arange(length) if whole else _spread(length, 512)
     seen = near if whole else _steps(table, axis, at)
@@ -195,7 +193,8 @@ def _from_table(table: Array | Table, axis: int, channels: int) -> Generator | N
     for k in range(len(shape)):
         if shape[k] == channels:
             ordered = np.moveaxis(seen, k, 0).reshape(channels, -1, len(at))
-            return Generator(np.moveaxis(poles.reshape(shape), k, 0).reshape(channels, -1), rounding, ordered, at)
+            told = float(explained(poles, deviation, length)[live].max())
+            return Generator(np.moveaxis(poles.reshape(shape), k, 0).reshape(channels, -1), told, ordered, at)
     return None
 
 
@@ -217,4 +216,6 @@ def shared_mode(kernels: Array) -> Generator | None:
         sharper = missed <= np.maximum(deviation, 1e-9)
         poles, deviation = np.where(sharper, ratio, poles), np.where(sharper, missed, deviation)
     rounding = float(deviation.max(initial=0.0))
-    return Generator(poles[:, None], rounding) if told_by_rounding(poles, deviation, kernels.shape[2]).all() else None
+    if rounding > ROUNDING:
+        return None
+    return Generator(poles[:, None], float(explained(poles, deviation, kernels.shape[2]).max(initial=0.0)))
