@@ -39,7 +39,7 @@ class BalanceColumns(Pass):
 
     name = "balance-columns"
     lossy = True
-    steps: int = 4096
+    steps: int = 2048
     tolerance: float = math.inf
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.ir import Graph, Node, Piece, Value, interpret
+from ssmc.ir.ops.tile import join_halves
 from ssmc.passes.base import Array, Context, Pass
 from ssmc.passes.bounds import largest_values
 from ssmc.passes.clipping import best_range
@@ -124,17 +125,16 @@ def pair_level(decay: Array, drive: Array, dt: Array | None) -> float:
     steps = drive.shape[1]
     gaps = np.ones((1, steps)) if dt is None else dt
     half = len(decay)
-    v = drive[..., :half] + 1j * drive[..., half:] if drive.shape[2] == 2 * half else drive
-    if np.any(turn):
-        v = v * np.exp(-1j * turn * np.cumsum(gaps, axis=1)[:, :, None])
-    parts = np.stack([v.real, v.imag]) if np.iscomplexobj(v) else v[None]
-    plus, minus = np.maximum(parts, 0), np.maximum(-parts, 0)
-    level_plus, level_minus, most = np.zeros_like(plus[:, :, 0]), np.zeros_like(minus[:, :, 0]), 0.0
+    v = join_halves(drive, drive.shape[2] == 2 * half)
+    since = np.cumsum(gaps, axis=1)
+    halves = 2 if np.iscomplexobj(v) or np.any(turn) else 1
+    levels, most = np.zeros((2 * halves, len(v), half)), 0.0  # of plus and minus devices, real and imaginary
     for k in range(steps):
-        a = np.exp(rate * gaps[:, k, None])
-        level_plus = a * level_plus + plus[:, :, k]
-        level_minus = a * level_minus + minus[:, :, k]
-        most = max(most, float(level_plus.max(initial=0.0)), float(level_minus.max(initial=0.0)))
+        now = v[:, k] * np.exp(-1j * turn * since[:, k, None]) if np.any(turn) else v[:, k]
+        parts = (now.real, now.imag)[:halves]
+        levels *= np.exp(rate * gaps[:, k, None])
+        levels += np.maximum([*parts, *(-part for part in parts)], 0)
+        most = max(most, float(levels.max(initial=0.0)))
     return most
 
 

@@ -23,10 +23,17 @@ def best_range(values: Array, bits: int, weight: Array | float = 1.0, ceiling: f
     if largest == 0.0:
         return 0.0
     words = 2 ** (bits - 1) - 1
-    errors = [_error(values, largest * part, words, weight) for part in TRIED]
+    size = np.abs(values)
+    errors = [_error(values, size, largest * part, words, weight) for part in TRIED]
     return float(largest * TRIED[int(np.argmin(errors))])
 
 
-def _error(values: Array, full: float, words: int, weight: Array | float) -> float:
-    missed = np.square(np.clip(np.rint(values * (words / full)), -words, words) * (full / words) - values)
-    return float((weight * np.where(np.abs(values) > full, COHERENT * missed, missed)).sum())
+def _error(values: Array, size: Array, full: float, words: int, weight: Array | float) -> float:
+    missed = values * (words / full)
+    np.rint(missed, out=missed)
+    np.clip(missed, -words, words, out=missed)
+    missed *= full / words
+    missed -= values
+    np.square(missed, out=missed)
+    missed *= weight
+    return float(missed.sum() + (COHERENT - 1.0) * missed[size > full].sum())

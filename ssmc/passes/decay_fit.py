@@ -42,7 +42,7 @@ STEPS = (2.0, 1.4, 1.15)  # factors by which a decay is moved while that helps
 GAPS = 256  # elapsed times that the refit averages over
 STEADIER = 1e-2  # ridge of the regression: how much the kernel's own answer weighs against the data
 KERNEL_SHARE = 0.03  # of white inputs in the data's place, where a kernel is fitted to the data
-TURNS = 24  # steps of a kernel's oscillations
+TURNS = 12  # steps of a kernel's oscillations
 PROJECTED = 1 << 24  # numbers of a basis, and of the inputs' correlations; larger layers keep their oscillations
 
 

@@ -55,7 +55,7 @@ class PassManager:
     pipeline: str | Sequence[Pass]
     validate: bool = True
     validation_steps: int = 512
-    loss_steps: int = 2048
+    loss_steps: int = 1024
     observers: Sequence[Observer] = ()
 
     @property

@@ -68,47 +68,52 @@ def channel_toll(noise: ReadNoise, at: Coordinates) -> Toll:
     least = np.where(least > 0, least, 1.0)
     halves = slice(0, half), slice(half, 2 * half)
     outputs = np.stack([np.einsum("gn,gnm,gm->g", theta[:, p], at.gram[:, p, p], theta[:, p]) for p in halves], axis=1)
-    rows, form, largest = noise.spread**2 * at.drift, np.zeros_like(at.gram), np.zeros(len(theta))
     shared = max(1, min(noise.rows // max(1, half), noise.columns))
-    for first in range(0, len(theta), shared):
-        block = slice(first, first + shared)
-        power = energy[block].sum(1)
-        scale, whole = balanced(noise, least[block], outputs[block], power)
-        decides = least[block] >= scale
-        largest[block] = np.where(decides, whole, 0.0)
-        size = outputs[block].sum(1)
-        share = np.where(decides | (size == 0), 0.0, whole * scale**2 / np.where(size > 0, size, 1.0))
-        for p in halves:
-            form[block, p, p] = share[:, None, None] * at.gram[block, p, p]
-            rows[block, p] += noise.drive**2 * largest_square(energy[block, p].ravel())
+    scale, whole = balanced(noise, *(_blocks(x, shared) for x in (least, outputs, energy.sum(1))))
+    scale, whole = (x.reshape(-1)[: len(theta)] for x in (scale, whole))
+    decides = least >= scale
+    size = outputs.sum(1)
+    share = np.where(decides | (size == 0), 0.0, whole * scale**2 / np.where(size > 0, size, 1.0))
+    rows, form = noise.spread**2 * at.drift, np.zeros_like(at.gram)
+    for p in halves:
+        form[:, p, p] = share[:, None, None] * at.gram[:, p, p]
+        inputs = _blocks(energy[:, p], shared)
+        most = noise.drive**2 * largest_square(inputs.reshape(len(inputs), -1))
+        rows[:, p] += np.repeat(most, shared)[: len(theta), None]
     form[:, np.arange(2 * half), np.arange(2 * half)] += rows
-    return Toll(form, largest)
+    return Toll(form, np.where(decides, whole, 0.0))
+
+
+def _blocks(x: Array, size: int) -> Array:
+    """(G, ...) as (blocks, size, ...), the last block filled with zeros."""
+    count = -(-len(x) // size)
+    padded = np.zeros((count * size, *x.shape[1:]))
+    padded[: len(x)] = x
+    return padded.reshape(count, size, *x.shape[1:])
 
 
 def balanced(noise: ReadNoise, least: Array, outputs: Array, power: Array) -> tuple[Array, Array]:
-    """What full conductance of each column best stands for (see `balance-columns`), no less than `least` (J,), and the
-    variance of the outputs by its square (J,); `outputs` (J, A) are mean squares, of A arrays, `power` (J,) that of
-    the states."""
-    size = np.sqrt(outputs.max(1, initial=0.0))
-    reach = float((size / least).max(initial=0.0))
-    best, found = np.inf, (least, np.zeros_like(least))
-    for share in np.geomspace(1.0, NARROWEST, TRIED):
-        scale = np.maximum(least, size / (reach * share)) if reach > 0 else least
-        top = sum(largest_square(outputs[:, a] / scale**2) for a in range(outputs.shape[1]))
-        whole = noise.product**2 * top + noise.weight**2 * power
-        error = float((scale**2 * whole).sum())
-        if error < best:
-            best, found = error, (scale, whole)
-    return found
+    """What full conductance of each column best stands for (see `balance-columns`), no less than `least` (..., J), and
+    the variance of the outputs by its square (..., J); `outputs` (..., J, A) are mean squares, of A arrays, `power`
+    (..., J) that of the states. Each set of J columns is by itself; a column whose `least` is 0 is not there."""
+    there, size = least > 0, np.sqrt(outputs.max(-1, initial=0.0))
+    least = np.where(there, least, 1.0)
+    reach = (size / least).max(-1, initial=0.0, keepdims=True)
+    shares = np.geomspace(1.0, NARROWEST, TRIED).reshape(-1, *[1] * least.ndim)
+    scales = np.maximum(least, size / (np.where(reach > 0, reach, 1.0) * shares))  # (tried, ..., J)
+    top = largest_square(np.swapaxes(outputs, -1, -2) / scales[..., None, :] ** 2).sum(-1)
+    wholes = noise.product**2 * top[..., None] + noise.weight**2 * power
+    best = np.argmin((scales**2 * wholes * there).sum(-1), axis=0)[None, ..., None]
+    return np.take_along_axis(scales, best, 0)[0], np.take_along_axis(wholes, best, 0)[0]
 
 
-def largest_square(variances: Array) -> float:
-    """`E max_i z_i^2` of independent normal z_i of these variances: the integral of `1 - prod_i P(z_i^2 <= t)`."""
+def largest_square(variances: Array) -> Array:
+    """`E max_i z_i^2` of independent normal z_i of these variances (..., J), for each set of them (...): the integral
+    of `1 - prod_i P(z_i^2 <= t)`."""
     from scipy.special import erf
 
-    top = float(variances.max(initial=0.0))
-    if not top > 0:
-        return 0.0
+    top = variances.max(-1, initial=0.0, keepdims=True)
     at = np.linspace(0.0, WIDEST, POINTS)  # sqrt(t / top)
-    below = erf(at[:, None] / np.sqrt(2 * np.maximum(variances / top, 1e-12)))
-    return float(top * np.trapezoid((1 - below.prod(axis=1)) * 2 * at, at))
+    part = np.sqrt(2 * np.maximum(variances / np.where(top > 0, top, 1.0), 1e-12))
+    below = erf(at / part[..., None]).prod(-2)
+    return np.asarray(top[..., 0] * np.trapezoid((1 - below) * 2 * at, at))

@@ -59,7 +59,9 @@ def join_halves(x: Array, is_complex: bool) -> NDArray[Any]:
     if not is_complex:
         return x
     half = x.shape[-1] // 2
-    return np.asarray(x[..., :half] + 1j * x[..., half:])
+    joined = np.empty((*x.shape[:-1], half), np.complex128)
+    joined.real, joined.imag = x[..., :half], x[..., half:]
+    return joined
 
 
 def split_halves(x: Array, is_complex: bool) -> NDArray[Any]:
@@ -104,7 +106,8 @@ def _state(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, 
     covered = np.zeros(len(decay), bool)
     for p in op["pieces"]:
         covered[p.k0 : p.k1] = True
-    drive = join_halves(v, is_complex) * covered
+    drive = join_halves(v, is_complex)
+    drive = drive if covered.all() else drive * covered
     a = np.exp(decay * dt[..., None]) if op["asynchronous"] else decay[None, None]
     start = None if x0 is None else join_halves(np.broadcast_to(x0, (len(v), v.shape[2])), is_complex)
     y, last = _recur(a, drive, start, op["read_before"])
