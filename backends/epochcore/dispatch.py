@@ -14,7 +14,7 @@ from backends.epochcore.rates import lower_rate
 from backends.epochcore.regions import PASSES
 from backends.epochcore.tokens import engine_of
 from isa import Instruction, Program
-from isa.epochcore import ENGINES
+from isa.epochcore_fields import ENGINES
 
 Spans = Mapping[str, tuple[int, int]]
 

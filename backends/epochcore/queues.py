@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from backends.epochcore.arch import Arch
 from backends.epochcore.cost import Cost, Wave
 from backends.epochcore.dispatch import Op
-from isa.epochcore import ENGINES
+from isa.epochcore_fields import ENGINES
 
 DRAM = ("load", "store")
 

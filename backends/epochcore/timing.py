@@ -20,7 +20,7 @@ from backends.epochcore.handover import Handover, conflicts
 from backends.epochcore.plan import trap
 from backends.epochcore.queues import Deadlock, Queues
 from isa import Program
-from isa.epochcore import ENGINES
+from isa.epochcore_fields import ENGINES
 from ssmc.target import LayerStats, Stats
 
 TIMED_SAMPLES = 4

@@ -22,7 +22,8 @@ import numpy as np
 
 from backends.epochcore.regions import Region, Touched, Walker
 from isa import Instruction, Section, SectionBuilder
-from isa.epochcore import ENGINES, EPOCHCORE
+from isa.epochcore import EPOCHCORE
+from isa.epochcore_fields import ENGINES
 from isa.frozen import FrozenMap
 
 Pair = tuple[str, str]  # from engine, to engine

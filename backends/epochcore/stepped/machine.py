@@ -19,7 +19,7 @@ from backends.epochcore.stepped.sequential import RULES, Effect
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad, StateStore
 from backends.epochcore.timing import pricing
 from isa import Program
-from isa.epochcore import ENGINES
+from isa.epochcore_fields import ENGINES
 from ssmc.diagnostics import UserError
 
 Array = NDArray[Any]

@@ -12,7 +12,8 @@ from backends.epochcore.arch import load_arch
 from backends.epochcore.elementwise import into
 from isa.assembler import assemble
 from isa.disassembler import disassemble
-from isa.epochcore import BINARY, EPOCHCORE, REDUCE, UNARY
+from isa.epochcore import EPOCHCORE
+from isa.epochcore_fields import BINARY, REDUCE, UNARY
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, functions, interpret
 from ssmc.passes import Context, PassManager

@@ -17,7 +17,7 @@ from backends.epochcore.dispatch import Op
 from backends.epochcore.stepped import run, streaming
 from backends.epochcore.timing import measure
 from isa import Program
-from isa.epochcore import ENGINES
+from isa.epochcore_fields import ENGINES
 from isa.frozen import FrozenMap
 from ssmc.diagnostics import UserError
 from ssmc.target import RunSettings
