@@ -130,12 +130,17 @@ def load(path: str | Path) -> Model | Executable:
     return load_program(path) if Path(path).suffix == SUFFIX else load_model(path)
 
 
-def load_model(path: str | Path, *, states: Mapping[str, str] | None = None, strict: bool = True) -> Model:
-    """A model from an ONNX file. `states` overrides which state input is fed by which output; without `strict` what
-    cannot be compiled is listed in the model instead of raised. Raises UserError."""
+def load_model(
+    path: str | Path, *, states: Mapping[str, str] | None = None, tolerance: float = 1e-6, strict: bool = True
+) -> Model:
+    """A model from an ONNX file. `states` overrides which state input is fed by which output; `tolerance` is what a
+    system may miss a kernel by that it stands for, relative to its largest tap; without `strict` what cannot be
+    compiled is listed in the model instead of raised. Raises UserError."""
     from ssmc import frontend
 
-    return frontend.load_model(path, states=states, strict=strict)
+    if not 0 < tolerance < 1:
+        raise UserError(f"a tolerance is between 0 and 1, not {tolerance:g}", hint="the default is 1e-6")
+    return frontend.load_model(path, tolerance=tolerance, states=states, strict=strict)
 
 
 def load_program(path: str | Path) -> Executable:

@@ -36,6 +36,7 @@ def compile_command(
     calibrate: str | None,
     ideal: bool,
     state: tuple[str, ...],
+    lift_tolerance: float,
     print_ir_after: tuple[str, ...],
     output: str | None,
     emit: str,
@@ -54,7 +55,7 @@ def compile_command(
         raise UserError(f"a program file ends in {SUFFIX}", where=str(path), hint=f"-o {path.stem}{SUFFIX}")
     files.writable(path)
     executable = compile_model(
-        load_model(model, states=states(state)),
+        load_model(model, states=states(state), tolerance=lift_tolerance),
         target,
         arch=arch,
         passes=passes,

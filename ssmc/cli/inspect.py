@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ssmc.cli.options import json_option, states
+from ssmc.cli.options import json_option, lift_option, state_option, states
 from ssmc.cli.output import print_json, print_table
 
 SHORT = {"linear time-invariant": "LTI"}
@@ -16,14 +16,15 @@ FOREVER = 1e12  # a time constant beyond this is that of a pole at 1, but for ro
 
 @click.command("inspect")
 @click.argument("model", metavar="MODEL.onnx")
-@click.option("--state", multiple=True, metavar="IN=OUT", help="A state input and the output that feeds it.")
+@state_option
+@lift_option
 @json_option
-def inspect_command(model: str, state: tuple[str, ...], as_json: bool) -> None:
+def inspect_command(model: str, state: tuple[str, ...], lift_tolerance: float, as_json: bool) -> None:
     """The state-space systems found in a model, its other ops, and what would not compile."""
     from ssmc.driver import load_model
     from ssmc.report import inspection_json
 
-    told = inspection_json(load_model(model, states=states(state), strict=False))
+    told = inspection_json(load_model(model, states=states(state), tolerance=lift_tolerance, strict=False))
     if as_json:
         print_json(told)
         return

@@ -17,6 +17,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Of noise and of random probes.")
+state_option = click.option(
+    "--state", multiple=True, metavar="IN=OUT", help="A state input and the output that feeds it."
+)
+lift_option = click.option(
+    "--lift-tolerance",
+    type=float,
+    default=1e-6,
+    show_default=True,
+    help="What a system may miss the kernel by that it stands for, relative to its largest tap.",
+)
 input_option = click.option(
     "--input", "input_path", required=True, metavar="X.npz", help="Arrays named as the model's inputs, batch first."
 )
@@ -41,9 +51,8 @@ def compiling(command: F) -> F:
             ),
             click.option("--calibrate", metavar="X.npz", help="Typical inputs, for ranges and losses."),
             click.option("--ideal", is_flag=True, help="Float arithmetic, perfect devices and converters."),
-            click.option(
-                "--state", multiple=True, metavar="IN=OUT", help="A state input and the output that feeds it."
-            ),
+            state_option,
+            lift_option,
             click.option("--print-ir-after", multiple=True, metavar="PASS|all", help="Print the graph on stderr."),
         )
     ):

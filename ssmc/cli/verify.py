@@ -31,6 +31,7 @@ def verify_command(
     calibrate: str | None,
     ideal: bool,
     state: tuple[str, ...],
+    lift_tolerance: float,
     print_ir_after: tuple[str, ...],
     input_path: str,
     noise: str | None,
@@ -49,7 +50,7 @@ def verify_command(
     from ssmc.verification import verify
 
     found = verify(
-        load_model(model, states=states(state)),
+        load_model(model, states=states(state), tolerance=lift_tolerance),
         target,
         arrays.read(input_path),
         arch=arch,

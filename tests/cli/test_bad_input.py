@@ -46,6 +46,12 @@ def test_models(ssmc: Ssmc, folder: Path, model: str, says: list[str]) -> None:
     refused(ssmc(*COMPILE, model), folder, before, *says)
 
 
+@pytest.mark.parametrize("tolerance", ["0", "-1", "nan", "1"])
+def test_a_tolerance_that_is_none(ssmc: Ssmc, folder: Path, tolerance: str) -> None:
+    before = set(folder.iterdir())
+    refused(ssmc(*COMPILE, "scan.onnx", "--lift-tolerance", tolerance), folder, before, "between 0 and 1")
+
+
 def test_an_unstable_system_on_a_device_that_can_only_decay(ssmc: Ssmc, folder: Path) -> None:
     text = samples.arch_path("cim-published").read_text()
     (folder / "volatile.yaml").write_text(text.replace("digital:\n  per_core: 128 ", "digital:\n  per_core: 0 "))
