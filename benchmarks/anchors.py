@@ -132,8 +132,8 @@ def page(drops: list[Drop], used: Power, products: dict[str, tuple[float, float]
     lines += [
         "",
         "The chip's devices are noise of 4.6 bits in every product and a spread of 2 % of the time constants; the",
-        "published spread is not known to us. Ours are smaller tasks with wider margins than 35 spoken words, so that",
-        "less is lost; most in s4d-digits, whose complex decays are made one a layer before anything is noisy.",
+        "published spread is not known to us. Ours are smaller tasks with wider margins than 35 spoken words, and",
+        "decays and columns are chosen against that noise: next to nothing is lost.",
         "",
         "## Power of the speech network (SSC, 597 731 parameters, one device a weight)",
         "",
