@@ -2,75 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.activations import recognise_activations
-from ssmc.frontend.afterwards import late_values, postpone
-from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
+from ssmc.frontend.attempts import Attempt, Source
 from ssmc.frontend.blame import blaming_the_file
-from ssmc.frontend.builder import Builder
-from ssmc.frontend.findings import Findings, Refusal, refuse
-from ssmc.frontend.flow import Flow, Known, Refused, Tracked
-from ssmc.frontend.fusion import fuse_systems
+from ssmc.frontend.findings import Refusal, refuse
 from ssmc.frontend.importer import import_model
-from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs
-from ssmc.frontend.listing import Listing, list_calls
-from ssmc.frontend.merged import is_plain
-from ssmc.frontend.merging import merge_duplicates
-from ssmc.frontend.model import SYSTEMS, Model, Proof, count_other_ops, describe_systems
-from ssmc.frontend.norms import recognise_norms
-from ssmc.frontend.positions import extend_tables
+from ssmc.frontend.interface import is_dynamic
+from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems
 from ssmc.frontend.proto import ModelFile, read_model
-from ssmc.frontend.proving import Case, prove
-from ssmc.frontend.recurrence import State, lift_states
-from ssmc.frontend.reference import runner
-from ssmc.frontend.registers import recognise_registers
-from ssmc.frontend.reroll import reroll
-from ssmc.frontend.sizes import BATCH, DIVISIBLE, other_length, stored_steps, strides, studied_length
-from ssmc.frontend.statics import fold_statics
-from ssmc.frontend.step import ambiguous, pair_states
-from ssmc.frontend.translator import Samples, Translator
+from ssmc.frontend.sizes import DIVISIBLE
 from ssmc.frontend.unknown import known_part
-from ssmc.interface import Port
-from ssmc.ir.graph import Graph, Value
-from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
+from ssmc.ir.graph import Graph
 
-TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "LinearAttention", "CausalConvWithState"])
-SIMPLIFICATIONS = (
-    merge_duplicates,
-    recognise_norms,
-    postpone,
-    recognise_invariant,
-    recognise_asynchronous,
-    fuse_systems,
-    merge_duplicates,  # fusing makes equal what was not
-    fuse_systems,
-    recognise_registers,
-)
-MANY = 2000  # nodes of a file that onnxruntime takes long to read
 INDIVISIBLE = "cannot become"
-LATE = "every step of it needs what is known only after the last step: the model must run through the sequence twice"
-
-
-@dataclass(eq=False)
-class _Attempt:
-    """One reading of the file, translated."""
-
-    form: str
-    graph: Graph
-    inputs: tuple[Port, ...] = ()
-    outputs: tuple[Port, ...] = ()
-    states: dict[str, str] = field(default_factory=dict)
-    findings: Findings = field(default_factory=Findings)
-    notes: tuple[str, ...] = ()
-    proofs: list[Proof] = field(default_factory=list)
-    failure: UserError | None = None
 
 
 def load_model(
@@ -91,7 +39,7 @@ def load_model(
         graph = import_model(file, path)
         if graph.attributes["unknown"]:
             return _with_unknown(Path(path), file, graph, tolerance, strict)
-        source = _Source(Path(path), file, graph, tolerance)
+        source = Source(Path(path), file, graph, tolerance)
         best = _best(source, states)
         for length in DIVISIBLE if is_dynamic(source.types)[1] else ():
             if not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):
@@ -103,9 +51,9 @@ def load_model(
         return _as_model(best, source.path)
 
 
-def _best(source: _Source, states: Mapping[str, str] | None) -> _Attempt:
+def _best(source: Source, states: Mapping[str, str] | None) -> Attempt:
     """The first reading of the file that holds; the likeliest one where none does."""
-    best: _Attempt | None = None
+    best: Attempt | None = None
     for attempt in source.attempts(states):
         if best is None or (_rank(attempt) < _rank(best) and _rank(attempt) < 2):
             best = attempt  # the likeliest reading is the one to report
@@ -118,7 +66,7 @@ def _best(source: _Source, states: Mapping[str, str] | None) -> _Attempt:
     return best
 
 
-def _rank(attempt: _Attempt) -> int:
+def _rank(attempt: Attempt) -> int:
     """0 for a reading that holds; more where it takes an axis for time that may not be it, most where it does not hold.
 
     Read along its features, a model is a sum over a few steps; right, but nothing that anybody means.
@@ -134,9 +82,9 @@ def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, s
     """A model with unknown ops: these, and what would not compile before them, in one list."""
     unknown: dict[str, tuple[Refusal, ...]] = graph.attributes["unknown"]
     part = known_part(graph, unknown)
-    attempt = _Attempt("sequence", Graph("model"))
+    attempt = Attempt("sequence", Graph("model"))
     if part is not None:
-        source = _Source(path, file, part, tolerance)
+        source = Source(path, file, part, tolerance)
         with suppress(UserError):
             attempt = next((a for a in source.parts() if not a.findings.refusals), next(source.parts(), attempt))
     refusals = [*(r for told in unknown.values() for r in told), *attempt.findings.refusals]
@@ -146,7 +94,7 @@ def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, s
     return _as_model(attempt, path)
 
 
-def _require_lifted(attempt: _Attempt, path: str) -> None:
+def _require_lifted(attempt: Attempt, path: str) -> None:
     if attempt.findings.refusals:
         refuse(attempt.findings.refusals, path)
     if attempt.failure is not None:
@@ -160,7 +108,7 @@ def _require_lifted(attempt: _Attempt, path: str) -> None:
         )
 
 
-def _as_model(attempt: _Attempt, path: Path) -> Model:
+def _as_model(attempt: Attempt, path: Path) -> Model:
     graph, refusals = attempt.graph, attempt.findings.refusals
     graph.attributes.update(form=attempt.form, states=dict(attempt.states))
     if not refusals and (error := attempt.failure) is not None:
@@ -178,251 +126,3 @@ def _as_model(attempt: _Attempt, path: Path) -> Model:
         tuple(attempt.proofs),
         attempt.notes,
     )
-
-
-@dataclass(eq=False)
-class _Source:
-    path: Path
-    model: ModelFile
-    graph: Graph
-    tolerance: float
-
-    def __post_init__(self) -> None:
-        self.file: Listing = list_calls(self.graph)  # as it is, for the proofs
-        before, self.graph = self.graph, reroll(self.graph, self.file)
-        self.listing: Listing = self.file if self.graph is before else list_calls(self.graph)
-        fold_statics(self.listing)
-        if self.file is not self.listing:
-            fold_statics(self.file)
-        # A model of many nodes keeps onnxruntime busy for a second before it runs; meanwhile it is lifted here.
-        self.aside = ThreadPoolExecutor(max_workers=1)
-        if len(self.file.calls) > MANY and not self.model.weights:
-            self.aside.submit(runner, str(self.path))
-        self.types: dict[str, TensorType] = input_types(self.graph)
-        self.stored = min(stored_steps(self.listing), default=0)
-        self.study(studied_length(self.listing, self.stored))
-
-    def study(self, length: int) -> None:
-        """Study a dynamic length at so many steps."""
-        self.length = length
-        self.shapes = concrete_shapes(self.types, BATCH, length)
-
-    def attempts(self, states: Mapping[str, str] | None) -> Any:
-        """Readings of the file, the likeliest first: as a sequence model, or as one step."""
-        temporal = any(call.kind in TEMPORAL for call in self.listing.calls)
-        pairs: dict[str, str] = {}
-        if states is not None or not temporal:
-            pairs = pair_states(self.listing, self.types, self._point(0), states)
-        if pairs:
-            yield self._as_step(pairs)
-        if states is None:
-            dtypes = {name: kind.dtype for name, kind in self.types.items()}
-            for axes in sorted(readings(self.shapes, dtypes), key=self._dynamic_features):
-                yield self._as_sequence(axes)
-
-    def _dynamic_features(self, axes: Mapping[str, str]) -> int:
-        """Axes of unknown size that a reading takes for features."""
-        shapes = {name: kind.shape or () for name, kind in self.types.items()}
-        return sum(
-            letter == "f" and not isinstance(d, int)
-            for name, letters in axes.items()
-            for letter, d in zip(letters, shapes[name], strict=True)
-        )
-
-    def _point(self, seed: int) -> dict[Value, Any]:
-        return sample_inputs(self.listing, self.shapes, self.types, seed)
-
-    def _translator(self, in_step: bool) -> Translator:
-        samples = Samples(self.listing, [self._point(0), self._point(1)])
-        findings, dynamic = Findings(self.tolerance), is_dynamic(self.types)[1]
-        return Translator(self.listing, Builder(Graph("model")), samples, findings, in_step, dynamic=dynamic)
-
-    # -- sequence models -----------------------------------------------------------------------------------
-
-    def parts(self) -> Iterator[_Attempt]:
-        """Readings of the beginning of a file: nothing of it can be proved, and a value at its end that mixes time may
-        be clear with what follows alone; only what is refused on the way is of use."""
-        dtypes = {name: kind.dtype for name, kind in self.types.items()}
-        for axes in readings(self.shapes, dtypes):
-            attempt, translator = self._begin(axes)
-            translator.translate(list(self.listing.outputs.values()))
-            for name, value in self.listing.outputs.items():
-                found = translator.lookup(value)
-                if isinstance(found, Flow) and is_plain(found):
-                    attempt.graph.add("output", [found.value], {"name": name, "axes": found.axes, "role": "data"})
-            self._simplify(attempt)
-            yield attempt
-
-    def _begin(self, axes: Mapping[str, str]) -> tuple[_Attempt, Translator]:
-        translator = self._translator(in_step=False)
-        ports = tuple(self._input(translator, name, axes[name], axes[name]) for name in self.types)
-        return _Attempt("sequence", translator.builder.graph, ports, findings=translator.findings), translator
-
-    def _as_sequence(self, axes: Mapping[str, str]) -> _Attempt:
-        attempt, translator = self._begin(axes)
-        found = translator.demand(list(self.listing.outputs.values()))
-        if translator.builder.tables and is_dynamic(self.types)[1]:
-            self._extend_tables(attempt, translator)
-        self._outputs(attempt, translator, dict(zip(self.listing.outputs, found, strict=True)), {}, attempt.inputs)
-        return attempt
-
-    def _extend_tables(self, attempt: _Attempt, translator: Translator) -> None:
-        def point(steps: int) -> dict[Value, Any]:
-            return sample_inputs(self.listing, concrete_shapes(self.types, 1, steps), self.types, 0)
-
-        rows = extend_tables(translator, point)
-        if rows is not None:
-            attempt.notes += (f"positions are known for {rows} steps; longer sequences are refused",)
-
-    def _input(self, translator: Translator, name: str, axes: str, user_axes: str, role: str = "data") -> Port:
-        """An input node and the flow that stands for it."""
-        kind, shape = self.types[name], self.shapes[name]
-        element = "real" if kind.dtype.startswith(("float", "double", "bfloat")) else "index"
-        features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
-        flow: FlowType = (StreamType if "t" in user_axes else SequenceType)(features, element)  # type: ignore[arg-type]
-        if "t" not in user_axes and role == "data":
-            role = "state" if "f" in axes else "data"
-        attrs = {"name": name, "type": flow, "axes": user_axes, "role": role}
-        value = translator.builder.graph.add("input", [], attrs, name=name)
-        translator.env[self.listing.inputs[name]] = Flow(value, axes, shape)
-        return Port(name, user_axes, tuple(kind.shape or ()), kind.dtype, role, flow)
-
-    # -- one-step models -----------------------------------------------------------------------------------
-
-    def _as_step(self, pairs: dict[str, str]) -> _Attempt:
-        translator = self._translator(in_step=True)
-        batched = self._batched(pairs)
-        ports = []
-        for name in self.types:
-            rank = len(self.shapes[name])
-            axes = "b" + "f" * (rank - 1) if batched and rank else "f" * rank
-            inner = axes[1:] if batched and rank else axes
-            user = ("b" if name in pairs else "bt") + inner
-            ports.append(self._input(translator, name, axes, user, "state" if name in pairs else "data"))
-        listing = self.listing
-        streams = [
-            f.value for n, v in listing.inputs.items() if n not in pairs and isinstance(f := translator.env[v], Flow)
-        ]
-        attempt = _Attempt("step", translator.builder.graph, tuple(ports), (), pairs, translator.findings)
-        carried = []
-        for name, target in pairs.items():
-            initial = translator.env.pop(listing.inputs[name])
-            assert isinstance(initial, Flow)
-            carried.append(State(target, listing.inputs[name], listing.outputs[target], initial))
-        last = lift_states(translator, carried, "step", streams[0])
-        names = list(listing.outputs)
-        found = dict(zip(names, translator.demand([listing.outputs[n] for n in names]), strict=True))
-        self._outputs(attempt, translator, {**found, **last}, pairs, tuple(ports), streams[0])
-        attempt.notes = tuple(ambiguous(pairs, self.shapes))
-        return attempt
-
-    def _batched(self, pairs: Mapping[str, str]) -> bool:
-        """Is the first axis of every input the batch?"""
-        first = {kind.shape[0] if kind.shape else None for kind in self.types.values()}
-        dynamic = any(not isinstance(d, int) for d in first)
-        ranks = [len(kind.shape or ()) for kind in self.types.values()]
-        return dynamic or (len(first) == 1 and min(ranks) > 1) or (len(first) == 1 and next(iter(first)) == 1)
-
-    # -- outputs, clean-up, proof --------------------------------------------------------------------------
-
-    def _outputs(
-        self,
-        attempt: _Attempt,
-        translator: Translator,
-        found: Mapping[str, Tracked],
-        pairs: Mapping[str, str],
-        ports: tuple[Port, ...],
-        like: Value | None = None,
-    ) -> None:
-        graph, builder = attempt.graph, translator.builder
-        if attempt.findings.refusals or any(isinstance(item, Refused) for item in found.values()):
-            return
-        declared = {node.op["name"]: node for node in self.graph.outputs()}
-        outputs = []
-        for name, item in found.items():
-            if isinstance(item, Known):
-                attempt.findings.refusals.append(Refusal(name, "output", "it does not depend on the input"))
-                return
-            assert isinstance(item, Flow)
-            if not is_plain(item):
-                reason = "batch and time are one axis of it; give it as (batch, time, ...)"
-                attempt.findings.refusals.append(Refusal(name, "output", reason))
-                return
-            state = name in pairs.values()
-            value = item.value
-            if attempt.form == "step" and not state and like is not None:
-                value = builder.stream(value, like)
-            kind: Any = graph.type(value)
-            axes = item.axes
-            if attempt.form == "step":
-                axes = ("b" if state else "bt") + axes.replace("b", "")
-            role = "state" if state else "data"
-            graph.add("output", [value], {"name": name, "axes": axes, "role": role}, name=name)
-            declared_type: Any = declared[name].types[0]
-            outputs.append(Port(name, axes, declared_type.shape or item.shape, declared_type.dtype, role, kind))
-        attempt.outputs = tuple(outputs)
-        self._simplify(attempt)
-        try:
-            attempt.proofs, notes = prove(self._case(attempt), (BATCH, self.length), self._other_size())
-            attempt.notes += notes
-        except UserError as error:
-            attempt.failure = error
-        except ValueError as error:  # sizes of another reading of the axes
-            attempt.failure = UserError("the lifted model does not fit its inputs at another size", why=str(error))
-
-    def _simplify(self, attempt: _Attempt) -> None:
-        graph = attempt.graph
-        graph.prune()
-        recognise_activations(graph)
-        for step in SIMPLIFICATIONS:
-            renamed = step(graph)
-            for k, lift in enumerate(attempt.findings.lifts):
-                attempt.findings.lifts[k] = replace(lift, node=renamed.get(lift.node, lift.node))
-        graph.prune()
-        self._refuse_late(attempt)
-        found = {lift.node: lift for lift in attempt.findings.lifts if lift.node in graph}
-        attempt.findings.lifts = list(found.values())
-        attempt.inputs = tuple(self._with_role(graph, port) for port in attempt.inputs)
-
-    def _refuse_late(self, attempt: _Attempt) -> None:
-        """A program runs through the sequence once: no step may need what is known after the last."""
-        graph, late = attempt.graph, late_values(attempt.graph)
-        kinds = {call.name: call.kind for call in self.listing.calls} if late.first else {}
-        for name in late.first:
-            where = next(iter(graph.node(name).provenance), name)
-            attempt.findings.refusals.append(Refusal(where, kinds.get(where, graph.op(name).name), LATE))
-
-    def _with_role(self, graph: Graph, port: Port) -> Port:
-        """Mark the input that is the elapsed time of an asynchronous system."""
-        name = next(node.name for node in graph.inputs() if node.op["name"] == port.name)
-        for node in graph.nodes("ssm"):
-            operands = graph.operands(node.name)
-            clock = operands[1] if len(operands) > 1 else None
-            while clock is not None and graph.op(clock.node).name == "reshape":
-                clock = graph.operand(clock.node, 0)
-            if clock is not None and clock.node == name:
-                graph.set_op(name, graph.op(name).with_attrs(role="dt"))
-                return replace(port, role="dt")
-        return port
-
-    def _other_size(self) -> tuple[int, int]:
-        """A size that differs where sizes are dynamic; not longer than what the file has stored."""
-        dynamic_batch, dynamic_length = is_dynamic(self.types)
-        other = other_length(self.length, self.stored, strides(self.listing)) if dynamic_length else self.length
-        return 1 if dynamic_batch else BATCH, other
-
-    def _case(self, attempt: _Attempt) -> Case:
-        return Case(
-            self.path,
-            self.model,
-            self.file,
-            self.types,
-            self.tolerance,
-            attempt.graph,
-            attempt.form,
-            attempt.inputs,
-            attempt.outputs,
-            attempt.states,
-            tuple(attempt.findings.lifts),
-            self.aside,
-        )

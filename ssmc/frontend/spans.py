@@ -17,13 +17,13 @@ from ssmc.frontend.builder import Builder, Operand
 from ssmc.frontend.contraction import einsum
 from ssmc.frontend.flow import Flow, Known, Raw, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import axes_of, conv_padding, pad_widths, reshape_target, slices_of, text
+from ssmc.frontend.masks import as_stream, picked_step
+from ssmc.frontend.operands import reshape_target, slices_of
 from ssmc.frontend.rules.context import arrays_or_flows, known_of
 from ssmc.frontend.rules.elementwise import binary
-from ssmc.frontend.rules.matrix import dense_groups, einsum_terms, gemm_terms, product_terms
+from ssmc.frontend.rules.matrix import einsum_terms, gemm_terms, product_terms
+from ssmc.frontend.strided import strided_conv
 from ssmc.ir.graph import Value
-from ssmc.ir.op import Array
-from ssmc.ir.tensor import Tensor
 
 LONGEST = 256  # steps that one value may span (ours)
 
@@ -33,107 +33,6 @@ def spelled_out(translator: Any, call: Call) -> list[Tracked]:
     if call.kind not in RULES:
         raise Unsupported("it mixes time")
     return RULES[call.kind](translator, call, [None if v is None else translator.lookup(v) for v in call.operands])
-
-
-# -- filters -----------------------------------------------------------------------------------------------
-
-
-def _conv(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """A convolution along time with a stride, or without enough padding to keep the length."""
-    flow, padding = _padded(translator, call, items[0])
-    weight = np.asarray(known_of(items[1], "kernel"))
-    if flow.axes != "bft":
-        raise Unsupported("its axes are not batch, channels, time")
-    builder, outputs = translator.builder, len(weight)
-    reach = (weight.shape[2] - 1) * int(call.attrs.get("dilations", [1])[0]) + 1
-    left, right = conv_padding(call.attrs, flow.shape[2] + sum(padding), weight.shape[2])
-    groups = int(call.attrs.get("group", 1))
-    wide = np.zeros((*weight.shape[:2], reach))
-    wide[..., :: int(call.attrs.get("dilations", [1])[0])] = weight
-    taps = [dense_groups(wide[..., k], groups) for k in range(reach)]
-    full = np.stack(taps, axis=2) if groups == 1 or groups != outputs or outputs != flow.shape[1] else wide
-    found: Flow | Known = filtered(
-        builder, flow, full, (left + padding[0], right + padding[1]), int(call.attrs.get("strides", [1])[0])
-    )
-    if len(items) > 2 and items[2] is not None:
-        found = binary(builder, "add", found, Known(np.asarray(known_of(items[2], "bias")).reshape(-1, 1)))
-    return [found]
-
-
-def _padded(translator: Any, call: Call, item: Any) -> tuple[Flow, tuple[int, int]]:
-    """The stream that a convolution reads, and the zeros that a Pad before it puts around it."""
-    if isinstance(item, Flow):
-        return item, (0, 0)
-    before = translator.listing.producer.get(call.operands[0])
-    items = [] if before is None else [None if v is None else translator.lookup(v) for v in before.operands]
-    if before is None or before.kind != "Pad" or not items or not isinstance(items[0], Flow):
-        raise Unsupported("it mixes time")
-    flow = items[0]
-    widths, value = pad_widths([np.empty(flow.shape), *arrays_or_flows(items[1:])], before.attrs)
-    others = [w for w, a in zip(widths, flow.axes, strict=True) if a != "t"]
-    if text(before.attrs.get("mode", "constant")) != "constant" or value or any(any(w) for w in others):
-        raise Unsupported("it pads with more than zeros")
-    return flow, widths[flow.axes.index("t")]
-
-
-def filtered(builder: Builder, flow: Flow, taps: Array, padding: tuple[int, int], stride: int) -> Flow:
-    """y_j = sum_i taps[..., i] x_{j stride - left + i} of a stream (batch, channels, time), zeros around it.
-
-    `taps` is (outputs, channels, reach), or (channels, 1, reach) for a filter a channel.
-    """
-    (left, right), reach, length = padding, taps.shape[2], flow.shape[2]
-    if min(left, right) < 0:
-        raise Unsupported("its padding is negative")
-    size = (length + left + right - reach) // stride + 1
-    anchor = _anchor(reach, left, right, stride, length)
-    if anchor is None:
-        raise TimeMixing("what it gives is no regular part of the steps")
-    lags = anchor + left - np.arange(reach)  # how many steps before the anchor each tap meets
-    used = [k for k in range(reach) if np.any(taps[..., k])]
-    x: Operand = flow.value
-    own = taps.shape[1] == 1 and taps.shape[0] == flow.shape[1] and flow.shape[1] > 1
-    if own:
-        y = _each_channel(builder, x, taps[:, 0], lags)
-    else:
-        parts = [_late(builder, x, int(lags[k])) for k in used]
-        matrix = np.concatenate([taps[..., k].T for k in used])
-        y = builder.linear(builder.concat(parts, -1), matrix)
-    assert isinstance(y, Value)
-    if stride > 1 or anchor:
-        y = builder.add("downsample", [y], stride=stride, kind="take", offset=anchor)
-    return Flow(y, "bft", (flow.shape[0], len(taps), size))
-
-
-def _anchor(reach: int, left: int, right: int, stride: int, length: int) -> int | None:
-    """The step, the latest, at which output 0 stands if output j stands at j strides more, at every length."""
-    for anchor in range(max(reach - 1 - left, 0), -1, -1):
-        lengths = range(max(reach - left - right, anchor + 1), max(reach, length) + 2 * stride + 1)
-        if all(len(range(anchor, n, stride)) == max((n + left + right - reach) // stride + 1, 0) for n in lengths):
-            return anchor
-    return None
-
-
-def _late(builder: Builder, x: Operand, lag: int) -> Operand:
-    """The stream `lag` steps later, or earlier."""
-    if lag == 0:
-        return x
-    if lag > 0:
-        return builder.add("delay", [x], steps=lag)
-    return builder.reverse(builder.add("delay", [builder.reverse(x)], steps=-lag))
-
-
-def _each_channel(builder: Builder, x: Operand, taps: Array, lags: Array) -> Operand:
-    """A filter a channel: what came before and what comes after."""
-    total: Operand | None = None
-    for ahead in (False, True):
-        own = np.flatnonzero(lags < 0 if ahead else lags >= 0)
-        if not len(own) or not np.any(taps[:, own]):
-            continue
-        kernel = np.zeros((len(taps), int(np.abs(lags[own]).max()) + 1))
-        kernel[:, np.abs(lags[own])] = taps[:, own]
-        y, _ = builder.recurrent("fir", [x], kernel=Tensor(kernel), reverse=ahead)
-        total = y if total is None else builder.binary("add", total, y)
-    return total if total is not None else builder.binary("mul", x, np.zeros(1))
 
 
 # -- parts of the time axis --------------------------------------------------------------------------------
@@ -303,109 +202,9 @@ def _stepwise(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked
     if stream is None or any(not isinstance(item, Flow | Known) for item in items):
         raise Unsupported("it mixes time")
     behind = len(stream.axes) - stream.axes.index("t")  # the time axis, counted from the right
-    timed = [_timed(translator, v, behind, stream) for v in call.operands if v is not None]
+    timed = [as_stream(translator, v, behind, stream) for v in call.operands if v is not None]
     found: list[Tracked] = translator.apply(call, timed)
     return found
-
-
-def _timed(translator: Any, value: Value, behind: int, stream: Flow) -> Flow | Known:
-    """A value whose axis so far from the right is time, as a stream where it differs from step to step."""
-    item, steps = translator.lookup(value), stream.shape[stream.axes.index("t")]
-    if not isinstance(item, Flow | Known):
-        raise Unsupported("it mixes time")
-    at = len(item.shape) - behind
-    if at < 0 or item.shape[at] != steps or (isinstance(item, Flow) and item.axes[at] == "t"):
-        return item
-    if isinstance(item, Known):
-        table = np.moveaxis(np.asarray(item.array, np.float64), at, 0)
-        axes = "f" * at + "t" + "f" * (behind - 1)
-        source = np.asarray(item.array), axes
-        return Flow(translator.builder.positional(table, stream.value, source), axes, item.shape)
-    call = translator.listing.producer.get(value)
-    if call is None or call.kind not in POINTWISE:
-        raise TimeMixing("a feature axis meets the time axis")
-    operands = [v for v in call.operands if v is not None]
-    if call.kind == "Unsqueeze":
-        inner = behind - _new_behind(translator, call, len(item.shape), at)
-        timed = [_timed(translator, operands[0], inner, stream), *map(translator.lookup, operands[1:])]
-    else:
-        timed = [_timed(translator, v, behind, stream) for v in operands]
-    found = translator.apply(call, timed)[0]
-    assert isinstance(found, Flow)
-    return found
-
-
-def in_time(translator: Any, call: Call, item: Flow, axes: Sequence[int]) -> Flow:
-    """A value of a sequence that is to be reduced over as many features as there are steps, counted by the file itself:
-    the stream that it is."""
-    streams = [i for v in translator.listing.inputs.values() if isinstance(i := translator.lookup(v), Flow)]
-    stream = next((i for i in streams if "t" in i.axes), None)
-    value = call.operands[0]
-    if stream is None or value is None or translator.in_step or "t" in item.axes:
-        return item
-    for axis in axes:
-        behind = len(item.shape) - axis % len(item.shape)
-        if item.shape[axis] == stream.shape[stream.axes.index("t")] and _counts(translator, value, behind):
-            found = _timed(translator, value, behind, stream)
-            assert isinstance(found, Flow)
-            return found
-    return item
-
-
-def _counts(translator: Any, value: Value, behind: int) -> bool:
-    """Is an axis, so far from the right, as long as a table that the file makes from the length of its inputs?"""
-    item = translator.lookup(value)
-    at = len(getattr(item, "shape", ())) - behind
-    if not isinstance(item, Flow | Known) or at < 0 or item.shape[at] == 1:
-        return False
-    if isinstance(item, Known):
-        return value not in translator.listing.constants
-    call = translator.listing.producer.get(value)
-    if call is None or call.kind not in POINTWISE:
-        return False
-    if call.kind == "Unsqueeze":
-        return _counts(translator, call.operands[0], behind - _new_behind(translator, call, len(item.shape), at))
-    return any(_counts(translator, v, behind) for v in call.operands if v is not None)
-
-
-def _new_behind(translator: Any, call: Call, rank: int, at: int) -> int:
-    """How many axes an Unsqueeze adds behind axis `at` of its result."""
-    operands = [None if v is None else translator.lookup(v) for v in call.operands]
-    return sum(a % rank > at for a in axes_of(arrays_or_flows(operands), call.attrs, 1, ()) or [])
-
-
-def _picked(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """The step that a number tells, -1 the last: a sum over all steps, of which that one alone counts."""
-    data, index, builder = items[0], items[1], translator.builder
-    axis = int(call.attrs.get("axis", 0)) % max(len(getattr(data, "shape", ())), 1)
-    known = isinstance(data, Flow) and isinstance(index, Flow) and data.axes[axis] == "t"
-    if not known or "t" in index.axes or len(index.shape) != len(data.shape) or index.shape[axis] != 1:
-        raise Unsupported("it mixes time")
-    steps = Flow(builder.steps(data.value), "f" * axis + "t" + "f" * (len(data.axes) - axis - 1), _only(data, axis))
-    there = binary(builder, "equal", steps, index)
-    each = binary(builder, "mul", there, data)
-    assert isinstance(each, Flow)
-    shape = (*each.shape[:axis], 1, *each.shape[axis + 1 :])
-    axes = each.axes[:axis] + "f" + each.axes[axis + 1 :]
-    value = builder.add("pool", [each.value], kind="sum")
-    features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
-    found = wrap(builder.reshape(value, features), axes, shape)
-    last = builder.reshape(builder.add("pool", [data.value], kind="last"), _placed(data, axis, axes))
-    final = wrap(last, axes, _one(data, axis))
-    behind = binary(builder, "mul", binary(builder, "equal", index, Known(np.asarray(-1.0))), final)
-    return [binary(builder, "add", found, behind)]
-
-
-def _one(flow: Flow, axis: int) -> tuple[int, ...]:
-    return (*flow.shape[:axis], 1, *flow.shape[axis + 1 :])
-
-
-def _placed(flow: Flow, axis: int, axes: str) -> tuple[int, ...]:
-    return tuple(d for d, a in zip(_one(flow, axis), axes, strict=True) if a == "f")
-
-
-def _only(flow: Flow, axis: int) -> tuple[int, ...]:
-    return tuple(d if i == axis else 1 for i, d in enumerate(flow.shape))
 
 
 def _viewed(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -424,12 +223,9 @@ def _viewed(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
     return [reshaped(translator, source, index.shape)]
 
 
-COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or", "Not")
-ARITHMETIC = ("Mul", "Add", "Sub", "Div", "Where", "Neg", "Exp", "Clip", "Sigmoid", "Min", "Max")
-POINTWISE = frozenset([*COMPARISONS, *ARITHMETIC, "Cast", "Identity", "Unsqueeze"])
 Rule = Callable[[Any, Call, Sequence[Any]], list[Tracked]]
 RULES: dict[str, Rule] = {
-    "Conv": _conv,
+    "Conv": strided_conv,
     "Slice": _slice,
     "Reshape": _reshape,
     "Flatten": _windowed,
@@ -440,7 +236,7 @@ RULES: dict[str, Rule] = {
     "Div": _stepwise,
     "Where": _stepwise,
     "Gather": _viewed,
-    "GatherElements": _picked,
+    "GatherElements": picked_step,
     "Concat": _windowed,
     "MatMul": _contracted,
     "Gemm": _contracted,

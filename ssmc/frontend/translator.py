@@ -104,7 +104,7 @@ class Translator:
         """What is known of a value that was translated; a region that mixes time is explained now."""
         item = self.lookup(value)
         if isinstance(item, Raw):
-            from ssmc.frontend.regions import explain
+            from ssmc.frontend.explain import explain
 
             item = self.env[value] = explain(self, value)
         return item or Refused()

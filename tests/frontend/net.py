@@ -63,6 +63,11 @@ class Net:
         return helper.make_model(self.subgraph(outputs), opset_imports=opsets, ir_version=9, **extra)
 
 
+def stepwise(net: Net, y: str, features: int) -> onnx.ModelProto:
+    """A model whose output is one stream (batch, time, features)."""
+    return net.model([(y, ["b", "t", features])])
+
+
 def save(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:
     path = folder / name
     path.write_bytes(model.SerializeToString())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ssmc.frontend import Model, load_model, reference
 from ssmc.frontend.proof import run_graph
 from ssmc.statespace import StateSpace, kernel, simulate
-from tests.frontend import disguise
+from tests.frontend import disguise, disguise_parallel
 from tests.frontend.net import save
 
 STEPS = 24
@@ -136,13 +136,13 @@ def test_unrolled(system: StateSpace, layout: str) -> None:
 @few
 @given(systems)
 def test_associative_scan(system: StateSpace) -> None:
-    check_system(lifted(disguise.as_associative_scan(system, STEPS)), system)
+    check_system(lifted(disguise_parallel.as_associative_scan(system, STEPS)), system)
 
 
 @settings(max_examples=3, deadline=None)
 @given(systems, st.sampled_from([STEPS // 2, STEPS - 1, STEPS]), st.booleans())
 def test_tree_scan(system: StateSpace, steps: int, time_first: bool) -> None:
-    check_system(lifted(disguise.as_tree_scan(system, steps, time_first), steps), system, states=False)
+    check_system(lifted(disguise_parallel.as_tree_scan(system, steps, time_first), steps), system, states=False)
 
 
 @few
@@ -152,7 +152,7 @@ def test_tree_scan(system: StateSpace, steps: int, time_first: bool) -> None:
     )
 )
 def test_cumulative_sum(system: StateSpace) -> None:
-    model = lifted(disguise.as_cumulative_sum(system, STEPS))
+    model = lifted(disguise_parallel.as_cumulative_sum(system, STEPS))
     assert model.systems[0].disguise == "cumulative sum"
     check_system(model, system)
 
@@ -161,7 +161,7 @@ def test_cumulative_sum(system: StateSpace) -> None:
 @example(random_system(152, 1, 2, 1, 1, False))  # decays of 0.60 and 0.63: not one of 0.61
 @given(channels)
 def test_fft_with_its_kernel_in_the_graph(system: StateSpace) -> None:
-    model = lifted(disguise.as_fft(system, STEPS))
+    model = lifted(disguise_parallel.as_fft(system, STEPS))
     assert model.systems[0].disguise == "FFT convolution"
     found = model.graph.op(model.systems[0].node)["system"]
     assert found.groups * found.states == system.groups * system.states
@@ -175,14 +175,14 @@ def test_close_modes_keep_the_residues_that_the_file_tells() -> None:
     c = rng.standard_normal((2, 1, 32)) + 1j * rng.standard_normal((2, 1, 32))
     system = StateSpace(a, np.ones((2, 32, 1)), c * delta[..., None], np.ones((2, 1, 1)), halved=True)
     with tempfile.TemporaryDirectory() as folder:
-        model = load_model(save(disguise.as_fft(system, 64), Path(folder)))
+        model = load_model(save(disguise_parallel.as_fft(system, 64), Path(folder)))
     found = model.graph.op(model.systems[0].node)["system"]
     assert found.diagonal
     size = np.abs(found.gain * found.C[:, 0] * found.B[:, :, 0]).max()
     assert size <= 3 * np.abs(system.gain * system.C[:, 0]).max()
 
 
-@pytest.mark.parametrize("build", disguise.CONVOLUTIONS)
+@pytest.mark.parametrize("build", disguise_parallel.CONVOLUTIONS)
 @pytest.mark.parametrize("complex_states", [False, True])
 def test_convolutions(build: Callable[[StateSpace, int], onnx.ModelProto], complex_states: bool) -> None:
     system = random_system(5, 3, 2, 1, 1, complex_states)
@@ -190,7 +190,7 @@ def test_convolutions(build: Callable[[StateSpace, int], onnx.ModelProto], compl
     node = model.graph.node(model.systems[0].node)
     taps = kernel(node.op["system"], STEPS)[:, 0, 0] if node.op.name == "ssm" else node.op["kernel"].array
     expected = kernel(system, STEPS)[:, 0, 0, : taps.shape[1]]
-    if build is disguise.as_fft:  # what goes round the convolution was fused as well
+    if build is disguise_parallel.as_fft:  # what goes round the convolution was fused as well
         expected = expected.copy()
     assert np.abs(taps - expected).max() <= 1e-4 * np.abs(expected).max()
 
@@ -207,6 +207,6 @@ def test_the_tolerance_decides_between_system_and_filter() -> None:
     """A kernel alone, stored in float32, is a system within 1e-4; asked for 1e-12 it stays the filter that it is."""
     system = random_system(5, 2, 2, 1, 1, True)
     with tempfile.TemporaryDirectory() as folder:
-        path = save(disguise.as_conv(system, 48), Path(folder))
+        path = save(disguise_parallel.as_conv(system, 48), Path(folder))
         assert [s.kind for s in load_model(path, tolerance=1e-4).systems] == ["linear time-invariant"]
         assert [s.kind for s in load_model(path, tolerance=1e-12).systems] == ["fir"]

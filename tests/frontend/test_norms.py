@@ -5,24 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.frontend.blocks import DYNAMIC, RNG, decaying, first_layer
+from tests.frontend.checks import lift
 from tests.frontend.net import Net
-from tests.frontend.test_surroundings import DYNAMIC, decaying, dense
-from tests.frontend.test_surroundings import RNG as SHARED
-from tests.frontend.test_unseen import lift
 
-RNG = np.random.default_rng(29)
 EPSILON = 1e-5
 Build = Callable[[Net, str], str]
-
-
-@pytest.fixture(autouse=True)
-def _same_numbers() -> None:
-    """Each test draws the same numbers, whichever ran before it."""
-    for rng in (RNG, SHARED):
-        rng.bit_generator.state = np.random.default_rng(29).bit_generator.state
 
 
 def mean(net: Net, x: str) -> str:
@@ -96,7 +86,7 @@ NORMS: dict[str, tuple[Build, str]] = {
 def test_a_spelled_out_norm_is_one(tmp_path: Path, form: str) -> None:
     build, kind = NORMS[form]
     net = Net()
-    x = decaying(net, dense(net, net.input(["n", "t", 3]), 3, 4), 4)
+    x = first_layer(net)
     y = net.op("Add", x, decaying(net, build(net, x), 4))
     model = lift(net, y, ["n", "t", 4], tmp_path, *DYNAMIC)
     (norm,) = model.graph.nodes("norm")
@@ -106,7 +96,7 @@ def test_a_spelled_out_norm_is_one(tmp_path: Path, form: str) -> None:
 
 def test_a_norm_of_a_pooled_value(tmp_path: Path) -> None:
     net = Net()
-    x = decaying(net, dense(net, net.input(["n", "t", 3]), 3, 4), 4)
+    x = first_layer(net)
     y = layer_norm(net, net.op("ReduceMean", x, net.ints(1), keepdims=0))
     assert len(list(lift(net, y, ["n", 4], tmp_path, *DYNAMIC).graph.nodes("norm"))) == 1
 
@@ -132,6 +122,6 @@ def limited(net: Net, x: str) -> str:
 @pytest.mark.parametrize("build", [outside, weighted, limited])
 def test_what_only_looks_like_a_norm_stays_as_it_is(tmp_path: Path, build: Build) -> None:
     net = Net()
-    x = decaying(net, dense(net, net.input(["n", "t", 3]), 3, 4), 4)
+    x = first_layer(net)
     y = net.op("Add", x, decaying(net, build(net, x), 4))
     assert not list(lift(net, y, ["n", "t", 4], tmp_path, *DYNAMIC).graph.nodes("norm"))

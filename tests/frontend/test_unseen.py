@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,32 +10,10 @@ from onnx import TensorProto
 
 from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
-from ssmc.frontend import Model, load_model, reference
-from ssmc.frontend.proof import run_graph
-from ssmc.frontend.reference import user_shape
+from ssmc.frontend import load_model, reference
+from tests.frontend.blocks import RNG
+from tests.frontend.checks import kinds, lift
 from tests.frontend.net import Net, save
-
-RNG = np.random.default_rng(3)
-
-
-def lift(net: Net, y: str, dims: Sequence[int | str], folder: Path, *sizes: tuple[int, int]) -> Model:
-    """Load the model and compare it with onnxruntime at each (batch, length)."""
-    model = load_model(save(net.model([(y, dims)]), folder))
-    for batch, length in sizes or ((2, 24),):
-        arrays = {}
-        for port in model.inputs:
-            named = {"b": batch, "t": length}
-            shape = [named.get(a, d) for a, d in zip(port.axes, user_shape(port), strict=True)]
-            arrays[port.name] = RNG.uniform(0.1, 1.0, [int(d) for d in shape]).astype(np.float32)
-        expected = reference(model, arrays)
-        found = run_graph(model.graph, model.inputs, model.outputs, arrays)
-        for name, array in expected.items():
-            assert np.abs(found[name] - array).max() <= 1e-4 * np.abs(array).max()
-    return model
-
-
-def kinds(model: Model) -> list[str]:
-    return [system.kind for system in model.systems]
 
 
 def modes(channels: int, count: int, length: int) -> np.ndarray:

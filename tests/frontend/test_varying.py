@@ -14,9 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from ssmc.diagnostics import UserError
 from ssmc.frontend import Model, load_model
 from tests.frontend import disguise_varying as disguise
-from tests.frontend.test_disguises import lifted
+from tests.frontend.test_disguises import few, lifted
 
-few = settings(max_examples=6, deadline=None)
 sizes = st.builds(
     disguise.Heads,
     seed=st.integers(0, 1 << 16),

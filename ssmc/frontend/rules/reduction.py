@@ -19,7 +19,7 @@ from ssmc.ir.tensor import Tensor
 
 def _reduce_rule(function: str, before: str = "identity", after: str = "identity") -> Rule:
     def rule(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-        from ssmc.frontend.spans import in_time
+        from ssmc.frontend.masks import in_time
 
         flow = flow_of(items[0])
         axes = axes_of(arrays_or_flows(items), call.attrs, 1)
@@ -147,7 +147,7 @@ def _windowed(context: Context, call: Call, items: Sequence[Any]) -> list[Tracke
 
 def _moving_average(context: Context, call: Call, flow: Flow, window: int) -> Flow | Known:
     """Means of windows that overlap or reach over the ends: a filter, and every n-th step of what it gives."""
-    from ssmc.frontend.spans import filtered
+    from ssmc.frontend.strided import filtered
 
     builder, attrs = context.builder, call.attrs
     if attrs.get("ceil_mode", 0):

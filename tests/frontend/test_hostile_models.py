@@ -1,0 +1,217 @@
+"""Files that mean no good, or that were damaged on the way: a message, in bounded time and memory."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend import load_model
+from tests.frontend import disguise, disguise_parallel, disguise_varying
+from tests.frontend.checks import refused
+from tests.frontend.mutate import damaged
+from tests.frontend.net import Net, save, stepwise
+from tests.frontend.test_disguises import random_system
+
+SYSTEM = random_system(1, 1, 3, 2, 2, True)
+
+
+def test_impossible_dimensions(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input(["b", "t", 3])
+    huge = TensorProto(name="huge", data_type=TensorProto.FLOAT, dims=[1 << 31, 1 << 31])
+    net.weights.append(huge)
+    refused(save(stepwise(net, net.op("Add", x, "huge"), 3), tmp_path), "'huge'", "impossible dimensions")
+
+
+@pytest.mark.parametrize("location", ["../outside.bin", "/etc/hostname"])
+def test_external_weights_stay_in_the_folder(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "outside.bin").write_bytes(b"\0" * 64)
+    refused(_external(folder, location), "outside the model's folder", location)
+
+
+def test_external_weights_are_read(tmp_path: Path) -> None:
+    path = _external(tmp_path, "weights.bin")
+    refused(path, "'weights.bin' is missing")
+    (tmp_path / "weights.bin").write_bytes(np.ones(3, np.float32).tobytes())
+    assert all(proof.passed for proof in load_model(path, strict=False).proofs)
+
+
+def _external(folder: Path, location: str) -> Path:
+    net = Net()
+    x = net.input(["b", "t", 3])
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value=location)
+    weight.external_data.add(key="length", value="12")
+    net.weights.append(weight)
+    return save(stepwise(net, net.op("Mul", x, "w"), 3), folder)
+
+
+@pytest.mark.parametrize("branches,levels,said", [(1, 18, "nested too deeply"), (2, 13, "too many subgraphs")])
+def test_nested_subgraphs_end_in_a_message(tmp_path: Path, branches: int, levels: int, said: str) -> None:
+    leaf = Net()
+    inner = leaf.subgraph([(leaf.op("Identity", leaf.const(np.ones(3))), [3])])
+    plain = inner
+    for _ in range(levels):
+        net = Net()
+        other = inner if branches == 2 else plain
+        inner = net.subgraph([(net.op("If", net.const(np.asarray(True)), then_branch=inner, else_branch=other), [3])])
+    net = Net()
+    x = net.input(["b", "t", 3])
+    y = net.op("Add", x, net.op("If", net.const(np.asarray(True)), then_branch=inner, else_branch=plain))
+    refused(save(stepwise(net, y, 3), tmp_path), said)
+
+
+def hostile(build: Callable[[Net, str], str], dims: Sequence[int | str] = ("b", "t", 3)) -> onnx.ModelProto:
+    net = Net()
+    return net.model([(build(net, net.input(dims)), ["b", "t", 3])])
+
+
+def with_functions(*bodies: tuple[str, list[str]]) -> onnx.ModelProto:
+    """A model that calls the first of these functions, each of which calls others one after the other."""
+    model = hostile(lambda net, x: net.op(bodies[0][0], x, domain="local"))
+    opsets = [helper.make_opsetid("local", 1), helper.make_opsetid("", 20)]
+    for name, called in bodies:
+        values = ["x", *(f"v{k}" for k in range(len(called) - 1)), "y"]
+        nodes = [helper.make_node(c, [values[k]], [values[k + 1]], domain="local") for k, c in enumerate(called)]
+        nodes = nodes or [helper.make_node("Neg", ["x"], ["y"])]
+        model.functions.append(helper.make_function("local", name, ["x"], ["y"], nodes, opsets))
+    model.opset_import.append(opsets[0])
+    return model
+
+
+def scan_without(attribute: str) -> onnx.ModelProto:
+    model = disguise.as_scan(SYSTEM)
+    node = next(n for n in model.graph.node if n.op_type == "Scan")
+    kept = [a for a in node.attribute if a.name != attribute]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    return model
+
+
+def long_loop(net: Net, x: str, trips: int | None, reads: bool = False) -> str:
+    body = Net()
+    step, going = body.input([], TensorProto.INT64), body.input([], TensorProto.BOOL)
+    state = body.input(None)
+    new = body.op("Add", state, body.op("Gather", x, step, axis=1) if reads else body.const(np.ones(3)))
+    on = body.op("Identity", going)
+    graph = body.subgraph([(on, None), (new, None)], {on: TensorProto.BOOL})
+    count = "" if trips is None else net.const(np.int64(trips))
+    found = net.op("Loop", count, net.const(np.asarray(True)), net.const(np.zeros((1, 3))), body=graph)
+    return str(net.op("Add", x, found))
+
+
+HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
+    "an input of 2^31 steps": (lambda: hostile(lambda n, x: n.op("Relu", x), (1, 2**31 - 1, 3)), "is too large"),
+    "an input of 2^31 features": (lambda: hostile(lambda n, x: n.op("Relu", x), ("b", "t", 2**31)), "is too large"),
+    "a weight expanded": (
+        lambda: hostile(
+            lambda n, x: n.op(
+                "Add", x, n.op("ReduceSum", n.op("Expand", n.const(np.ones((1, 1))), n.ints(2**17, 2**17)))
+            )
+        ),
+        "gives 17179869184 numbers",
+    ),
+    "a constant of 2^60 numbers": (
+        lambda: hostile(lambda n, x: n.op("Add", x, n.op("ConstantOfShape", n.ints(2**30, 2**30)))),
+        "cannot run",
+    ),
+    "data padded": (lambda: hostile(lambda n, x: n.op("Pad", x, n.ints(0, 0, 0, 0, 2**40, 0))), "cannot run"),
+    "a shape that does not fit": (lambda: hostile(lambda n, x: n.op("Reshape", x, n.ints(7, 11))), "cannot run"),
+    "axes that are not there": (lambda: hostile(lambda n, x: n.op("Transpose", x, perm=[0, 0, 5])), "cannot run"),
+    "no operands": (lambda: hostile(lambda n, x: n.op("Relu")), "cannot run"),
+    "channels that do not divide": (
+        lambda: hostile(lambda n, x: n.op("Conv", x, n.const(np.ones((4, 7, 3))), group=3)),
+        "cannot run",
+    ),
+    "integers added to floats": (lambda: hostile(lambda n, x: n.op("Add", x, n.ints(1, 2, 3))), "int64"),
+    "a function that calls itself": (lambda: with_functions(("F", ["F"])), "calls itself"),
+    "functions that double thirty times": (
+        lambda: with_functions(*((f"F{k}", [f"F{k + 1}"] * 2 if k < 30 else []) for k in range(31))),
+        "stand for 1073741824 nodes",
+    ),
+    "a scale that depends on all steps": (
+        lambda: hostile(lambda n, x: n.op("DequantizeLinear", *n.op("DynamicQuantizeLinear", x, outputs=3))),
+        "dynamic quantisation",
+    ),
+    "a loop of 2^21 trips": (lambda: hostile(lambda n, x: long_loop(n, x, 2**21)), "2097152 trips"),
+    "a loop of 2^40 trips": (lambda: hostile(lambda n, x: long_loop(n, x, 2**40)), "does not end"),
+    "a loop that never ends": (lambda: hostile(lambda n, x: long_loop(n, x, None)), "does not end"),
+    "a loop longer than the sequence": (
+        lambda: hostile(lambda n, x: long_loop(n, x, 2**40, reads=True)),
+        "its end cannot be found",
+    ),
+    "a range of 2^40": (
+        lambda: hostile(
+            lambda n, x: n.op("Gather", x, n.op("Range", *(n.const(np.int64(k)) for k in (0, 2**40, 1))), axis=1)
+        ),
+        "cannot run",
+    ),
+    "a scan without a body": (lambda: scan_without("body"), "without 'body'"),
+    "an unknown number of scanned inputs": (lambda: scan_without("num_scan_inputs"), "num_scan_inputs"),
+    "no inputs": (lambda: (n := Net()).model([(n.op("Relu", n.const(np.ones((2, 3)))), [2, 3])]), "no inputs"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_models(name: str, tmp_path: Path) -> None:
+    build, said = HOSTILE[name]
+    before = time.process_time()
+    refused(save(build(), tmp_path), said)
+    assert time.process_time() - before < 10
+
+
+def test_an_input_of_strings(tmp_path: Path) -> None:
+    model = hostile(lambda net, x: net.op("Relu", x))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
+    refused(save(model, tmp_path), "holds no real numbers")
+
+
+def test_a_link_to_weights_outside_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "outside.bin").write_bytes(b"\0" * 64)
+    (folder / "weights.bin").symlink_to(tmp_path / "outside.bin")
+    refused(_external(folder, "weights.bin"), "outside the model's folder")
+
+
+def test_weights_beyond_the_end_of_their_file(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"\0" * 4)
+    refused(_external(tmp_path, "weights.bin"), "cannot be read")
+
+
+VALID = {
+    "scan": disguise.as_scan(SYSTEM),
+    "loop": disguise.as_loop(SYSTEM, "last", "flat", counted=True),
+    "pieces": disguise.as_loop(SYSTEM, "pair", "sequence"),
+    "step": disguise.as_step(SYSTEM),
+    "unrolled": disguise.as_unrolled(SYSTEM, 6),
+    "doubling": disguise_parallel.as_associative_scan(SYSTEM, 6),
+    "tree": disguise_parallel.as_tree_scan(SYSTEM, 6),
+    "fft": disguise_parallel.as_fft(random_system(2, 2, 1, 1, 1, True), 8),
+    "toeplitz": disguise_parallel.as_toeplitz(random_system(2, 2, 1, 1, 1, False), 8),
+    "chunks": disguise_varying.as_chunks(disguise_varying.Heads(1, 2, 2, 2, 7, False, False), 3),
+}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(sorted(VALID)), st.integers(0, 1 << 32))
+def test_damaged_models_are_lifted_or_refused(name: str, seed: int) -> None:
+    """Whatever is wrong with a file, it ends in a message, and soon; what still loads was proved."""
+    broken = damaged(VALID[name], seed)
+    before = time.process_time()
+    with tempfile.TemporaryDirectory() as folder, suppress(UserError):
+        assert all(proof.passed for proof in load_model(save(broken, Path(folder))).proofs)
+    assert time.process_time() - before < 10
