@@ -75,6 +75,7 @@ class CimBackend:
             errors=None if ideal else array_errors(arch),
             arrays_per_core=arch.crossbar.per_core,
             mesh_width=arch.mesh_width,
+            sweeps=True,
             reloads=arch.crossbar.reloads,
         )
 

@@ -31,38 +31,68 @@ class Context:
         """The stage after the sweep (or this one, outside of a sweep)."""
         return Context(self.stage + self.stage % 2)
 
+    @property
+    def before(self) -> Context:
+        """The stage before the sweep (or this one, outside of a sweep)."""
+        return Context(self.stage - self.stage % 2)
+
     def resweep(self) -> Context:
         """The same steps in the next sweep."""
         return replace(self, stage=self.stage + 2)
 
 
-def place_in_time(graph: Graph) -> dict[Value, Context]:
-    """The context of every value of a tile graph. Raises UserError for a rate that is no 1/n."""
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """The context of every value, and the first stage of each load of weights and states (see `ssmc.passes.loads`)."""
+
+    contexts: Mapping[Value, Context]
+    begins: Mapping[int, int]
+
+
+def place_in_time(graph: Graph) -> Timing:
+    """When a tile graph's values exist. A load stays for as many sweeps as its nodes need, and the next one begins in a
+    stage of its own behind them. Raises UserError for a rate that is no 1/n."""
     found: dict[Value, Context] = {}
     loads: Mapping[str, int] = graph.attributes.get("loads", {})
-    for node in graph.nodes():
+    begins, last = {0: 0}, 0
+    for node in _load_after_load(graph, loads):
+        load = loads.get(node.name)
+        if load is not None and load not in begins:
+            begins[load] = last + 1 + (last + 1) % 2
         operands = [None if value is None else found[value] for value in graph.operands(node.name)]
-        for index, context in enumerate(_results(node, operands, loads.get(node.name, 0))):
+        begin = begins[load or 0]
+        for index, context in enumerate(_results(node, operands, begin)):
             found[Value(node.name, index)] = context
-    return found
+            if load is not None and (not index or graph.users(Value(node.name, index))):
+                made = work_context(node, operands, begin) if not index else context
+                last = max(last, made.stage)
+    return Timing(found, begins)
 
 
-def work_context(node: Node, operands: Sequence[Context | None], load: int = 0) -> Context:
-    """Where a node does its work: as its latest operand, streams in a sweep; when its load is there."""
+def _load_after_load(graph: Graph, loads: Mapping[str, int]) -> list[Node]:
+    """Topological order in which the nodes of a load stand before those of the next."""
+    level: dict[str, int] = {}
+    nodes = list(graph.nodes())
+    for node in nodes:
+        before = (level[value.node] for value in graph.operands(node.name) if value is not None)
+        level[node.name] = max(loads.get(node.name, 0), *before, 0)
+    return sorted(nodes, key=lambda node: level[node.name])
+
+
+def work_context(node: Node, operands: Sequence[Context | None], begin: int = 0) -> Context:
+    """Where a node does its work: as its latest operand, streams in a sweep, and in a later one than they were made
+    where it walks them backwards; not before stage `begin`, when its load is there."""
     present = [context for context in operands if context is not None]
-    stage = max((context.stage for context in present), default=0)
-    stage = max(stage, 2 * load)
     streams = [context for context in present if context.streams]
+    turned = 2 if node.op.get("reverse") else 0
+    stage = max((context.stage + (turned if context.streams else 0) for context in present), default=0)
+    stage = max(stage, begin)
     if not streams:
         return Context(stage)
-    if stage % 2 == 0:
-        stage += 1
-    if node.op.get("reverse"):
-        stage += 2
-    return Context(stage, streams[0].stride, max(context.offset for context in streams))
+    return Context(stage + 1 - stage % 2, streams[0].stride, max(context.offset for context in streams))
 
 
-def _results(node: Node, operands: Sequence[Context | None], load: int) -> tuple[Context, ...]:
+def _results(node: Node, operands: Sequence[Context | None], begin: int) -> tuple[Context, ...]:
     op = node.op
     match op.name:
         case "input":
@@ -82,7 +112,7 @@ def _results(node: Node, operands: Sequence[Context | None], load: int) -> tuple
             value, like = operands[0], operands[1]
             assert value is not None and like is not None
             return (Context(max(value.stage + 1, like.stage), like.stride, like.offset),)
-    work = work_context(node, operands, load)
+    work = work_context(node, operands, begin)
     y = work.resweep() if op.get("reverse") else work
     return (y, work.after)[: len(node.types)]
 

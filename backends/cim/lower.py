@@ -33,7 +33,8 @@ def lower(graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
 
 
 def _lower(graph: Graph, arch: Architecture, ideal: bool, turns: Turns) -> Program:
-    state = Lowering(graph, arch, place_in_time(graph), ideal, turns=turns)
+    timing = place_in_time(graph)
+    state = Lowering(graph, arch, timing.contexts, ideal, timing.begins, turns=turns)
     for node in sorted(graph.nodes(), key=_program_order(graph)):
         rule = RULES.get(node.op.name)
         state.node = node
@@ -47,7 +48,7 @@ def _lower(graph: Graph, arch: Architecture, ideal: bool, turns: Turns) -> Progr
         state.loc = len(state.locs)
         state.locs.append(Loc(node.name, node.op.name, node.provenance))
         operands = [None if v is None else state.contexts[v] for v in graph.operands(node.name)]
-        rule(state, node, work_context(node, operands, state.load))
+        rule(state, node, work_context(node, operands, state.begin))
         _tap(state, node)
     return _program(state, ideal)
 

@@ -36,13 +36,14 @@ class Copy:
 
 @dataclass
 class Lowering:
-    """The program under construction. `home` says where a value was made: core, context, slot; `turns` are the copies
-    of layers that take turns over the steps."""
+    """The program under construction. `home` says where a value was made: core, context, slot; `begins` are
+    the first stages of the loads, `turns` the copies of layers that take turns over the steps."""
 
     graph: Graph
     arch: Architecture
-    contexts: dict[Value, Context]
+    contexts: Mapping[Value, Context]
     ideal: bool
+    begins: Mapping[int, int] = field(default_factory=lambda: {0: 0})
     codes: dict[int, CoreCode] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     locs: list[Loc] = field(default_factory=list)
@@ -114,6 +115,11 @@ class Lowering:
         return int(self.graph.attributes.get("loads", {}).get(self.node.name, 0))
 
     @property
+    def begin(self) -> int:
+        """The stage in which the node's load is written."""
+        return self.begins[self.load]
+
+    @property
     def where(self) -> str:
         origin = f" (from {', '.join(self.node.provenance[:3])})" if self.node.provenance else ""
         return f"node '{self.node.name}'{origin}"
@@ -151,12 +157,13 @@ class Lowering:
         """Where `value` can be read on a core in a context; sends, keeps and fetches it there if need be."""
         made_on, made, slot = self.home[value]
         words = words_of(self.graph.type(value))
+        if self.graph.op(value.node).name == "constant":
+            if (value, core, context.before) not in self.copies:
+                self.copies[value, core, context.before] = self._load(value, core, context)
+            return self.copies[value, core, context.before]
         if not made.streams:
             if (value, core, made) not in self.copies:
-                if self.graph.op(value.node).name == "constant":
-                    self.copies[value, core, made] = self._load(value, core)
-                else:
-                    self.copies[value, core, made] = self.send(slot, words, made_on, made, core, made)
+                self.copies[value, core, made] = self.send(slot, words, made_on, made, core, made)
             return self.copies[value, core, made]
         if (value, core, context) not in self.copies:
             if context.stage != made.stage and (value, made_on, context) not in self.copies:
@@ -167,13 +174,17 @@ class Lowering:
                 self.copies[value, core, context] = self.send(slot, words, made_on, made, core, context)
         return self.copies[value, core, context]
 
-    def _load(self, value: Value, core: int) -> Slot:
+    def _load(self, value: Value, core: int, context: Context) -> Slot:
         array = np.asarray(self.graph.op(value.node)["value"].array)
         flat = np.concatenate([array.real.ravel(), array.imag.ravel()]) if array.dtype.kind == "c" else array.ravel()
         name = f"{value.node}.value"
         self.data.setdefault(name, flat.astype(np.float64))
-        slot = self.new(flat.size, core)
-        self.emit(Context(0), "load", on=core, dst=slot, data=name)
+        return self.held(name, context, core)
+
+    def held(self, name: str, context: Context, on: int | None = None) -> Slot:
+        """A constant of the data section in registers, loaded for this sweep: those of other sweeps need theirs."""
+        slot = self.new(self.data[name].size, on)
+        self.emit(context.before, "load", on=on, dst=slot, data=name)
         return slot
 
     def send(

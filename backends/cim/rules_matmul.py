@@ -25,9 +25,7 @@ def lower_matmul(state: Lowering, node: Node, work: Context) -> None:
     else:
         multiply(state, node, work, x, y, vectors)
     if node.op["bias"] is not None:
-        bias = state.new(cols)
-        before = Context(0)
-        state.emit(before, "load", dst=bias, data=state.constant("bias", node.op["bias"].array))
+        bias = state.held(state.constant("bias", node.op["bias"].array), work)
         cycle = {} if vectors == 1 else {"b_words": cols}
         state.emit(work, "binary", dst=y, a=y, b=bias, words=vectors * cols, fn="add", **cycle)
 
@@ -185,7 +183,7 @@ def _program(state: Lowering, piece: Piece, unit: int, core: int) -> None:
         "scale": state.constant(f"scale.{label}", full_scale(weight, piece)),
     }
     if state.reloaded:
-        state.emit(Context(2 * state.load), "program", on=core, erase=True, **operands)
+        state.emit(Context(state.begin), "program", on=core, erase=True, **operands)
     else:
         state.code(core).setup.append(Virtual("program", Context(0), operands, state.loc))
 

@@ -51,8 +51,7 @@ def _covered(state: Lowering, work: Context, v: Slot) -> Slot:
     if mask.all():
         return v
     mask = np.concatenate([mask, mask]) if decay.is_complex else mask
-    held, driven = state.new(mask.size), state.new(mask.size)
-    state.emit(Context(0), "load", dst=held, data=state.constant("covered", mask))
+    held, driven = state.held(state.constant("covered", mask), work), state.new(mask.size)
     state.emit(work, "binary", dst=driven, a=v, b=held, words=mask.size, fn="mul")
     return driven
 
@@ -291,26 +290,19 @@ def lower_ssm(state: Lowering, node: Node, work: Context) -> None:
     words = groups * states * (2 if is_complex else 1)
     u = operand_in_order(state, node, 0, work)
     spread = np.tile(np.repeat(positions((groups,)), states), 2 if is_complex else 1)
+    parts = {"b": halves(b.astype(decay.dtype)), "d": np.asarray(d)}
+    parts["c"] = halves(np.conj(c.astype(decay.dtype)))  # Re(c x) = Re c Re x - Im c Im x
+    held = {name: state.held(state.constant(name, array), work) for name, array in parts.items()}
     drive = state.new(words)
     wide = arrange(state, work, u, spread, groups)
-    state.emit(
-        work, "binary", dst=drive, a=wide, b=_held(state, "b", halves(b.astype(decay.dtype))), words=words, fn="mul"
-    )
+    state.emit(work, "binary", dst=drive, a=wide, b=held["b"], words=words, fn="mul")
     read, y, through, total = (state.new(n) for n in (words, groups, groups, groups))
     x = _held_digitally(state, work, drive, decay.ravel())
-    weights = halves(np.conj(c.astype(decay.dtype)))  # Re(c x) = Re c Re x - Im c Im x
-    state.emit(work, "binary", dst=read, a=x, b=_held(state, "c", weights), words=words, fn="mul")
+    state.emit(work, "binary", dst=read, a=x, b=held["c"], words=words, fn="mul")
     if is_complex:
         half = words // 2
         state.emit(work, "binary", dst=read, a=read, b=read.at(half), words=half, fn="add")
     state.emit(work, "reduce", dst=y, src=read, outer=groups, words=states, inner=1, fn="sum")
-    state.emit(work, "binary", dst=through, a=u, b=_held(state, "d", np.asarray(d)), words=groups, fn="mul")
+    state.emit(work, "binary", dst=through, a=u, b=held["d"], words=groups, fn="mul")
     state.emit(work, "binary", dst=total, a=y, b=through, words=groups, fn="add")
     unreversed(state, node, work, total, groups)
-
-
-def _held(state: Lowering, name: str, array: Any) -> Slot:
-    """A constant in registers of the node's core."""
-    slot = state.new(array.size)
-    state.emit(Context(0), "load", dst=slot, data=state.constant(name, array))
-    return slot

@@ -32,7 +32,7 @@ def operand_in_order(state: Lowering, node: Node, index: int, work: Context) -> 
     made = state.home[value][1]
     if not node.op.get("reverse") or not made.streams:
         return state.read(index, work)
-    before = Context(work.stage - 2, work.stride, work.offset)
+    before = Context(made.stage, work.stride, work.offset)
     return turn(state, state.read(index, before), words_of(state.kind(index)), before, work)
 
 

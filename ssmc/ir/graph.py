@@ -30,7 +30,8 @@ class Place:
     """Where and when a node runs: set by the schedule pass, read by the lowering.
 
     `unit` is a core (cim) or an engine (epochcore), `order` the position in program order,
-    `phase` one of "before", "steps", "after" (once before the time loop, in it, once after it).
+    `phase` one of "before", "steps", "after" (once before the time loop, in it, once after it). Where a machine sweeps
+    a sequence several times there are further steps behind what is "after" the first loop, by their order.
     """
 
     unit: int

@@ -158,6 +158,8 @@ def _placing(graph: Graph, node: Node) -> Iterator[str]:
         if before is None or before.place is None or before.place.phase not in PHASES or place.phase not in PHASES:
             continue
         late = PHASES.index(before.place.phase) > PHASES.index(place.phase)
+        if late and before.place.phase == "after" and before.place.order < place.order:
+            continue  # in a later loop
         same = (before.place.unit, before.place.phase) == (place.unit, place.phase)
         if late or (same and before.place.order >= place.order):
             yield f"runs at {place}, before its operand '{source}' at {before.place}"

@@ -62,9 +62,7 @@ def energy(bank: StateBank, want: Demand, rows: int) -> float | None:
         return want.states * cost.update * (2 if turning else 1)
     words = want.states * (2 if want.is_complex else 1)
     if bank.decay_only:
-        turning = want.is_complex or (want.poles is not None and bool((np.real(want.poles) < 0).any()))
-        words = 2 * want.states if turning else words
-        return words * (cost.update + (cost.turn if turning else 0.0))
+        return want.size(bank) * (cost.update + (cost.turn if want.turns else 0.0))
     timed = cost.timed if want.asynchronous else 0.0
     return words * (cost.update * (2 if want.is_complex else 1) + timed)
 

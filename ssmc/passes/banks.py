@@ -27,8 +27,15 @@ class Demand:
     liquid: bool = False
     matrix: Array | None = None  # A in real form, where states feed each other
 
+    @property
+    def turns(self) -> bool:
+        """Whether a bank that can only decay needs rotating frames: poles that are complex, or negative."""
+        return self.is_complex or (self.poles is not None and bool((np.real(self.poles) < 0).any()))
+
     def size(self, bank: StateBank) -> int:
         """Real state nodes that the states take in a bank."""
+        if bank.decay_only:
+            return self.states * (2 if self.turns else 1)
         return self.states * (2 if self.is_complex and not bank.native_complex else 1)
 
     def hint(self) -> str:

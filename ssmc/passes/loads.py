@@ -1,8 +1,8 @@
 """A model that takes more arrays or states than there are: one load of weights after the other, each for a whole sweep.
 
-Load k is what arrays and state nodes hold while the sequence passes for the k-th time. What one sweep makes and a
-later one needs is kept, and read again. It is legal where a sequence may be kept: not where every event must be
-answered before the next comes.
+Load k is what arrays and state nodes hold while the sequence passes for the k-th time, or for a few times in a row
+where streams are turned round or wait for what a pooling gives. What one sweep makes and a later one needs is kept, and
+read again. It is legal where a sequence may be kept: not where every event must be answered before the next comes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ssmc.ir import Graph, Node, Piece, StreamType
+from ssmc.ir import Graph, Node, Piece
 from ssmc.passes.banks import demand, objection
 from ssmc.passes.machine import Machine
 from ssmc.passes.packing import Packing
@@ -28,27 +28,6 @@ def needs_loads(graph: Graph, machine: Machine) -> bool:
         if bank is not None:
             used[bank] += demand(node).size(machine.banks[bank])
     return any(_over(machine, bank, count) for bank, count in used.items())
-
-
-def sweeps_forward(graph: Graph) -> bool:
-    """Whether every stream is read forwards, and none needs what only the whole sequence tells."""
-    late: set[str] = set()  # nodes that follow a stream's end
-    for node in graph.nodes():
-        sources = [value for value in graph.operands(node.name) if value is not None]
-        streams = any(isinstance(kind, StreamType) for kind in node.types)
-        after = any(
-            value.node in late
-            or (
-                not isinstance(graph.type(value), StreamType)
-                and isinstance(graph.node(value.node).types[0], StreamType)
-            )
-            for value in sources
-        )
-        if node.op.name == "reverse" or (node.op.get("reverse") and streams) or (streams and after):
-            return False
-        if not streams and (after or any(isinstance(graph.type(value), StreamType) for value in sources)):
-            late.add(node.name)
-    return True
 
 
 @dataclass
@@ -77,30 +56,12 @@ def fill_loads(graph: Graph, machine: Machine) -> dict[str, int]:
     """
     filling = _Filling(machine, *weights_per_array(machine))
     loads: dict[str, int] = {}
-    every = list(graph.nodes("tile.matmul", *STATES))
-    late = [node for node in every if not isinstance(node.types[0], StreamType)]
-    before = [node for node in late if not _follows_stream(graph, node)]
-    ahead = {node.name for node in before}
-    swept = [node for node in every if isinstance(node.types[0], StreamType)]
-    for node in (*before, *swept, *(node for node in late if node.name not in ahead)):
+    for node in list(graph.nodes("tile.matmul", *STATES)):
         if node.op.name == "tile.matmul":
             _fill_matrix(graph, node, filling, loads)
         else:
             _fill_states(node, filling, loads)
     return loads
-
-
-def _follows_stream(graph: Graph, node: Node) -> bool:
-    waiting, seen = [node.name], {node.name}
-    while waiting:
-        name = waiting.pop()
-        if any(isinstance(kind, StreamType) for kind in graph.node(name).types):
-            return True
-        for value in graph.operands(name):
-            if value is not None and value.node not in seen:
-                seen.add(value.node)
-                waiting.append(value.node)
-    return False
 
 
 def _fill_states(node: Node, filling: _Filling, loads: dict[str, int]) -> None:
@@ -161,6 +122,6 @@ def _fill_matrix(graph: Graph, node: Node, filling: _Filling, loads: dict[str, i
 def told(loads: Mapping[str, int], weights: int) -> str:
     count = 1 + max(loads.values(), default=0)
     return (
-        f"{weights} weights in {count} loads: each sequence is swept {count} times, and arrays are written again "
-        "before each sweep"
+        f"{weights} weights in {count} loads: each sequence is swept {count} times (more where it is read backwards), "
+        "and arrays are written again for each load"
     )

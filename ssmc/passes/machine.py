@@ -75,7 +75,8 @@ class Machine:
     `arrays` is how many weight arrays are resident (None: reloaded at will). `banks` stand in order of
     preference. Bits are None where numbers are not rounded, `converters` where there are none, `errors` where arrays
     are perfect. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row by row (None: one core).
-    `reloads`: where a model takes more than there is, arrays may be written again between sweeps over the sequence.
+    `sweeps`: it may run through a sequence several times; `reloads`: where a model takes more than there is, arrays may
+    be written again in between.
     """
 
     target: str
@@ -91,4 +92,5 @@ class Machine:
     errors: ArrayErrors | None = None
     arrays_per_core: int | None = None
     mesh_width: int | None = None
+    sweeps: bool = False
     reloads: bool = False

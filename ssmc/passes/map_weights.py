@@ -14,7 +14,7 @@ from ssmc.ir import Graph, Node, Piece
 from ssmc.passes.bank_choice import by_choice, candidates
 from ssmc.passes.banks import Demand, demand, objection
 from ssmc.passes.base import Context, Pass
-from ssmc.passes.loads import fill_loads, needs_loads, sweeps_forward, told
+from ssmc.passes.loads import fill_loads, needs_loads, told
 from ssmc.passes.machine import Machine
 from ssmc.passes.packing import pack
 from ssmc.passes.pieces import weights_per_array
@@ -50,7 +50,7 @@ class MapWeights(Pass):
         machine = context.require_machine(self)
         out = graph.copy()
         loads: Mapping[str, int] = {}
-        if machine.reloads and _too_large(out, machine) and sweeps_forward(out):
+        if machine.reloads and _too_large(out, machine):
             split_states(out, machine)
             loads = fill_loads(out, machine)
             out.attributes["loads"] = dict(loads)

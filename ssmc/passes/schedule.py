@@ -8,7 +8,7 @@ from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Node, Place, SequenceType, StreamType
 from ssmc.passes.base import Context, Pass
 
-PHASES = ("before", "steps", "after")
+BEFORE, STEPS, AFTER = "before", "steps", "after"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Schedule(Pass):
     of the model's file, else the target's own).
 
     Streams run in the loop. A value of one per sequence runs after it if it depends on a stream (a pooled head, a
-    last state), else before it. Within a phase nodes keep the graph's stable topological order.
+    last state), else before it. A stream that needs such a value runs in another loop, where the machine sweeps a
+    sequence several times. Within a phase nodes keep the graph's stable topological order.
     """
 
     name = "schedule"
@@ -32,39 +33,46 @@ class Schedule(Pass):
     steps: int = 0
 
     def run(self, graph: Graph, context: Context) -> Graph:
-        """Raises UserError where a step needs what is known only after the last step."""
+        """Raises UserError where a step needs what is known only after the last step, and there is one sweep."""
         out = graph.copy()
         phase: dict[str, int] = {}
+        several = context.machine is not None and context.machine.sweeps
         for node in out.nodes():
-            phase[node.name] = _phase(out, node, phase)
+            phase[node.name] = _phase(out, node, phase, several)
         order = sorted(out.order(), key=lambda name: phase[name])  # stable
         for position, name in enumerate(order):
-            out.set_place(name, Place(0, position, PHASES[phase[name]]))
+            out.set_place(name, Place(0, position, _named(phase[name])))
         steps = self.steps or context.usual_steps(out)
         asked = {"form": self.form, "window": self.window, "steps": steps}
         out.attributes["schedule"] = {name: value for name, value in asked.items() if value}
         return out
 
 
-def _phase(graph: Graph, node: Node, phase: dict[str, int]) -> int:
-    """0 before, 1 in, 2 after the time loop."""
+def _named(phase: int) -> str:
+    return STEPS if phase % 2 else AFTER if phase else BEFORE
+
+
+def _phase(graph: Graph, node: Node, phase: dict[str, int], several: bool) -> int:
+    """0 before the time loop, 1 in it, 2 after it, 3 in the next one and so on."""
     sources = [value.node for value in graph.operands(node.name) if value is not None]
     latest = max((phase[source] for source in sources), default=0)
-    if any(isinstance(kind, StreamType) for kind in node.types):
-        late = [source for source in sources if phase[source] == 2 or _is_last(graph, node, source, phase)]
-        if late:
-            origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
-            raise UserError(
-                f"every step of '{node.name}' needs '{late[0]}', which is known only after the last step",
-                where=f"pass 'schedule', node '{node.name}'{origin}",
-                why="a program runs through the sequence once",
-                hint="split the model there, and run the second part on the first part's result",
-            )
-        return 1
-    return 2 if latest >= 1 else 0  # it reads a stream, or a last state that the loop leaves
+    lasts = [source for source in sources if _is_last(graph, node, source, phase)]
+    latest = max([latest, *(phase[source] + 1 for source in lasts)])
+    if not any(isinstance(kind, StreamType) for kind in node.types):
+        return latest + latest % 2  # it reads a stream, or a last state that the loop leaves
+    late = [*lasts, *(source for source in sources if phase[source] % 2 == 0 and phase[source])]
+    if late and not several:
+        origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
+        raise UserError(
+            f"every step of '{node.name}' needs '{late[0]}', which is known only after the last step",
+            where=f"pass 'schedule', node '{node.name}'{origin}",
+            why="a program runs through the sequence once",
+            hint="split the model there, and run the second part on the first part's result",
+        )
+    return latest + 1 - latest % 2
 
 
 def _is_last(graph: Graph, node: Node, source: str, phase: dict[str, int]) -> bool:
     """Whether `node` reads a last state: what a node of the loop leaves once per sequence."""
     read = [value for value in graph.operands(node.name) if value is not None and value.node == source]
-    return phase[source] == 1 and any(isinstance(graph.type(value), SequenceType) for value in read)
+    return phase[source] % 2 == 1 and any(isinstance(graph.type(value), SequenceType) for value in read)
