@@ -65,3 +65,11 @@ def test_rotations_are_paid_for_and_the_cheapest_bank_is_taken() -> None:
     exact = Context(machine)
     placed = PassManager(f"{PLACED}{{bank_error=1e-6}}").run(build(3, [s5]), exact)
     assert next(placed.nodes("tile.state")).op["bank"] == "digital"
+
+
+def test_negative_poles_take_two_nodes_where_they_turn() -> None:
+    volatile, digital = StateBank("volatile", decay_only=True), StateBank("digital")
+    poles = np.array([0.5, -0.5, 0.9])
+    assert wanted(poles).size(volatile) == 6 and wanted(poles).size(digital) == 3
+    assert wanted(np.abs(poles)).size(volatile) == 3
+    assert wanted(poles + 0j).size(volatile) == wanted(poles + 0j).size(digital) == 6

@@ -173,3 +173,6 @@ def test_a_second_pass_over_time_is_refused() -> None:
         m.output(m.add("binary", m.x, whole, fn="mul"), "y")
         with pytest.raises(UserError, match="known only after the last step"):
             compile_(m.graph, BOTH)
+        twice = compile_(m.graph, replace(BOTH, sweeps=True))
+        places = [place for node in twice.nodes() if (place := node.place) is not None]
+        assert [place.phase for place in sorted(places, key=lambda place: place.order)][-1] == "steps"
