@@ -13,7 +13,8 @@ A pass over the array of R x C elements with parameters in place takes (L - 1) I
   takes longer; the R O cycles of the last fold's are added, and d - 1.
 
 The next pass may follow L I cycles later, or as much more as its first step needs not to overtake the last one
-anywhere: both move evenly, so that it is enough to compare them in the corners of the array (`Wave.behind`).
+anywhere: both move evenly, so that it is enough to compare them in the corners of the array and at the ports through
+which their words leave it (`Wave.behind`).
 The formulas are ours where no source is named; `stepped` checks them element by element.
 """
 
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch
 from backends.epochcore.banks import waits
 from backends.epochcore.gemm import ceil_div, output_fold, weight_pass
+from backends.epochcore.wave import ONE_ROW, Shift, Wave
 from isa import Instruction
 
 FUNCTIONS_OF_ONE_PASS = frozenset(
@@ -43,32 +45,13 @@ DRIVEN_MACS = {False: 1, True: 4}
 
 
 @dataclass(frozen=True)
-class Wave:
-    """How many cycles after the start the operands of a first step reach the array's corners (top left, top right,
-    bottom left, bottom right), and how much later its sums are there."""
-
-    corners: tuple[int, int, int, int]
-    trail: int
-
-    @staticmethod
-    def of(gather: int, down: int, skew: int, trail: int) -> Wave:
-        """`down` cycles from the first row to the last, `skew` from the first column to the last."""
-        return Wave((gather, gather + skew, gather + down, gather + down + skew), trail)
-
-    def behind(self, before: Wave) -> int:
-        """Cycles that this wave must wait, so that it is nowhere earlier than the one before, nor are its sums."""
-        late = max(a - b for a, b in zip(before.corners, self.corners, strict=True))
-        return max(0, late) + max(0, before.trail - self.trail)
-
-
-@dataclass(frozen=True)
 class Cost:
     """`cycles` from start to end; `events` counts what energy is charged for (see `energy`), `macs` useful ones.
 
     `busy` are the cycles until the engine may start the next instruction (None: all), `wave` is the first step's way
     through the array; the shadow registers are free after `holds`. `latency` is what of the cycles is filling and
-    draining: engines that hand over step by step overlap it too, and begin to shift in what comes next `leads` cycles
-    after the pass; what is `apart` they do not hand over step by step (see `handover`).
+    draining: engines that hand over step by step overlap it too, and shift in (`shift`) what comes next behind the
+    wave; what is `apart` they do not hand over step by step (see `handover`).
     """
 
     engine: str
@@ -77,9 +60,9 @@ class Cost:
     events: Mapping[str, int]
     busy: int | None = None
     wave: Wave | None = None
+    shift: Shift = ONE_ROW
     holds: int = 0
     latency: int = 0
-    leads: int = 0
     apart: bool = False
 
 
@@ -176,8 +159,9 @@ def _preload(ins: Instruction, at: Context) -> Cost:
     layout = layout_of(ins, at.arch) if ins["mode"] != "mac" else Layout(array.rows, array.cols, 1, 1)
     # states lie in the rows next to the edge: no more rows than are in use are shifted in
     rows = array.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), layout.stack)
-    cycles = rows * ceil_div(each * layout.stack * layout.cols, array.port_words_in)
-    return Cost("preload", cycles, 0, Counter(parameter_words=int(ins["rows"]) * int(ins["cols"]) * each))
+    shift = Shift(rows, layout.gang, ceil_div(each * layout.stack * layout.cols, array.port_words_in))
+    events = Counter(parameter_words=int(ins["rows"]) * int(ins["cols"]) * each)
+    return Cost("preload", rows * shift.interval, 0, events, shift=shift)
 
 
 def _state_load(ins: Instruction, at: Context) -> Cost:
@@ -186,8 +170,8 @@ def _state_load(ins: Instruction, at: Context) -> Cost:
     words, layout = int(ins["words"]), layout_of(at.preload, at.arch)
     rows, cols, is_complex = _held(at)
     each = cols * layout.stack * (2 if is_complex else 1)
-    cycles = ceil_div(rows, layout.stack) * ceil_div(each, at.arch.array.port_words_in)
-    return Cost("preload", cycles, 0, Counter(scratchpad_words=words))
+    shift = Shift(ceil_div(rows, layout.stack), layout.gang, ceil_div(each, at.arch.array.port_words_in))
+    return Cost("preload", shift.rows * shift.interval, 0, Counter(scratchpad_words=words), shift=shift)
 
 
 def _state_store(ins: Instruction, at: Context) -> Cost:
@@ -197,8 +181,10 @@ def _state_store(ins: Instruction, at: Context) -> Cost:
     through = layout.rows * layout.stack * layout.gang
     cycles = through + ceil_div(words, at.arch.array.port_words_out)
     events = Counter(scratchpad_words=words)
-    wave = Wave.of(1, (at.arch.array.rows - 1) * layout.stack, 0, _trail(layout, at.arch))
-    return Cost("compute", cycles, 0, events, layout.stack * layout.gang, wave, through, latency=through)
+    busy, out = layout.stack * layout.gang, through + at.arch.array.mac_depth - 2
+    # it sends nothing through the ports of sums, but keeps the passes before and after it in order there
+    wave = Wave.of(1, at.arch.array.rows, layout.stack, 0, _trail(layout, at.arch), out=out, over=out - busy)
+    return Cost("compute", cycles, 0, events, busy, wave, holds=through, latency=through)
 
 
 def _trail(layout: Layout, arch: Arch) -> int:
@@ -221,8 +207,8 @@ def _weights_in_place(ins: Instruction, at: Context) -> Cost:
     macs = steps * rows * cols
     first = gather - 1 + weight_pass(1, array.rows, array.cols) - 1 + array.mac_depth
     events = Counter(macs=macs, scratchpad_words=moved)
-    wave = Wave.of(gather, array.rows - 1, array.cols - 1, array.mac_depth - 1)
-    return _pass(steps, max(gather, scatter), first, scatter, macs, events, wave, gather)
+    way = (gather, array.rows, 1, array.cols - 1, array.mac_depth - 1)
+    return _pass(steps, max(gather, scatter), first, scatter, macs, events, way)
 
 
 def _results_in_place(ins: Instruction, at: Context) -> Cost:
@@ -236,8 +222,9 @@ def _results_in_place(ins: Instruction, at: Context) -> Cost:
     macs = steps * terms * cols
     moved = steps * (terms + cols * (2 if ins["accumulate"] else 1))
     events = Counter(macs=macs, scratchpad_words=moved, parameter_words=folds * terms * cols)
-    wave = Wave.of(gather, array.rows - 1, array.cols - 1, array.mac_depth - 1)
-    return Cost("compute", cycles, macs, events, cycles, wave, cycles, leads=gather, apart=True)
+    first = fold + array.mac_depth - 1
+    wave = Wave.of(gather, array.rows, 1, array.cols - 1, array.mac_depth - 1, out=first, over=0)
+    return Cost("compute", cycles, macs, events, cycles, wave, holds=cycles, apart=True)
 
 
 def _fri(ins: Instruction, at: Context) -> Cost:
@@ -267,10 +254,8 @@ def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int)
     # passes that hand over step by step all go along the diagonal
     skew = (layout.cols - 1) * layout.gang if array.handover_steps else 0
     first += skew
-    # a row is shifted in no faster than the first step moves on where an element holds one state
-    leads = gather + (layout.rows - 1) * (layout.stack * layout.gang - 1)
-    wave = Wave.of(gather, (array.rows - 1) * layout.stack, skew, _trail(layout, at.arch))
-    return _pass(at.steps, max(own, gather, scatter), first, scatter, macs, events, wave, leads)
+    way = (gather, array.rows, layout.stack, skew, _trail(layout, at.arch))
+    return _pass(at.steps, max(own, gather, scatter), first, scatter, macs, events, way)
 
 
 def _pass(
@@ -280,12 +265,12 @@ def _pass(
     scatter: int,
     macs: int,
     events: Mapping[str, int],
-    wave: Wave,
-    leads: int,
+    way: tuple[int, int, int, int, int],
 ) -> Cost:
     cycles = (steps - 1) * interval + first + scatter - 1
     busy = steps * interval
-    return Cost("compute", cycles, macs, events, busy, wave, first, latency=cycles - busy, leads=leads)
+    wave = Wave.of(*way, out=first - 1, over=first - 1 + scatter - interval)
+    return Cost("compute", cycles, macs, events, busy, wave, holds=first, latency=cycles - busy)
 
 
 # -- vector unit -----------------------------------------------------------------------------------------------

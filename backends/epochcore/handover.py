@@ -12,9 +12,9 @@ may begin with it. Passes of the array follow each other without a gap, as wavef
 `Wave.behind` says. Where two instructions do not meet step by step (rows given once a sequence, another rate, the loop
 before, sums that stay in place) the whole instruction is waited for.
 
-Parameters and states are shifted in on the diagonal too: they may begin `leads` cycles after a pass, when its first
-step has taken over what was there. When a pass takes over its states, those of the pass before go to registers of their
-own and from there out, when all of them are final; so these must be empty of the states of the pass before that.
+Parameters and states are shifted in on the diagonal too: they may begin `Wave.leads` cycles after a pass, so that its
+first step has taken over what was there. When a pass takes over its states, those of the pass before go to registers of
+their own and from there out, when all of them are final; so these must be empty of the states of the pass before that.
 Without shadow registers the array must be empty before anything is shifted in. `stepped.streaming` checks all of this
 cycle by cycle.
 """
@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from backends.epochcore.accesses import Held, Words, accesses
 from backends.epochcore.arch import Arch
 from backends.epochcore.channel import Channel, one_by_one
-from backends.epochcore.cost import Cost, Wave
+from backends.epochcore.cost import Cost
 from backends.epochcore.rates import most_rows
+from backends.epochcore.wave import Wave
 from isa import Instruction, Program
 
 Ints = NDArray[np.int64]
@@ -148,8 +149,8 @@ class Handover:
     channel: Channel = field(default_factory=Channel)
     last: Wave | None = None  # how the last pass goes through the array
     parameters: int = 0  # when parameters in the shadow registers are complete,
-    states: int = 0  # and states,
-    leads: int = 0  # and when the last pass leads by so much that others may follow
+    states: int = 0  # and states
+    led: tuple[int, Wave | None] = (0, None)  # when the last pass began that others are shifted in behind, and how
     passed: int = 0  # when the last pass has all its states
     drained: tuple[int, int] = (0, 0)  # when the states of the last two passes were out
 
@@ -166,7 +167,7 @@ class Handover:
         whole = self.known.whole[index]
         if whole.size:
             begin = max(begin, int(self.done[whole].max()))
-        begin = max(begin, self._array_ready(name, cost.wave))
+        begin = max(begin, self._array_ready(name, cost))
         horizon = min(self.engines.get("load", 0), self.engines.get("store", 0))
         channel = cost.events.get("dram_bytes", 0) > 0
         ends: Ints | None = None
@@ -218,17 +219,19 @@ class Handover:
                     begin = max(begin, self.finish[j] - self.latency[j] + late)
         return np.full(blocks, begin) if ready is None else np.maximum(ready, begin)
 
-    def _array_ready(self, name: str, wave: Wave | None) -> int:
+    def _array_ready(self, name: str, cost: Cost) -> int:
         if name in ("preload", "state.load"):
-            return self.leads if self.arch.array.shadow else max(self.passed, *self.drained)
+            begun, ahead = self.led
+            behind = 0 if ahead is None else ahead.leads(cost.shift)
+            return begun + behind if self.arch.array.shadow else max(self.passed, *self.drained)
         if name == "state.store":
             return max(self.passed, self.drained[1])
         if name not in PASSES:
             return 0
         ready = max(self.parameters, self.states, self.drained[0])
-        if wave is None:
+        if cost.wave is None:
             return max(ready, self.passed)  # a pass of no steps takes over all at once
-        behind = 0 if self.last is None else wave.behind(self.last)
+        behind = 0 if self.last is None else cost.wave.behind(self.last)
         return max(ready, self.engines.get("compute", 0) + behind)
 
     def _array_moved(self, name: str, start: int, finish: int, cost: Cost) -> None:
@@ -239,7 +242,7 @@ class Handover:
         elif name == "state.store":
             self.drained = (self.drained[1], finish)
         elif name in PASSES:
-            self.leads, self.passed = start + cost.leads, finish
+            self.led, self.passed = (start, cost.wave), finish
             self.last = cost.wave or self.last
 
 

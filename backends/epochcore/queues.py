@@ -23,8 +23,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost import Cost, Wave
+from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op
+from backends.epochcore.wave import Wave
 from isa.epochcore_fields import ENGINES
 
 DRAM = ("load", "store")

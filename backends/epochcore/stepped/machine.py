@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost import Cost, Wave
+from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.stepped.grid import Grid
 from backends.epochcore.stepped.memory import Memory
@@ -18,6 +18,7 @@ from backends.epochcore.stepped.passes import Chip, Pass
 from backends.epochcore.stepped.sequential import RULES, Effect
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad, StateStore
 from backends.epochcore.timing import pricing
+from backends.epochcore.wave import Wave
 from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.diagnostics import UserError
@@ -103,10 +104,9 @@ class Machine:
 
     def _settled(self) -> int:
         """From when on nothing but a token can let an instruction start."""
-        start, busy, wave = self.last or (0, 0, Wave((0, 0, 0, 0), 0))
-        return max(
-            start + busy + max(wave.corners) + wave.trail, self.out, *(engine.free for engine in self.engines.values())
-        )
+        start, busy, wave = self.last or (0, 0, Wave((0, 0, 0, 0), 0, 0, 0, 0))
+        passed = start + busy + max(max(wave.corners) + wave.trail, wave.over)
+        return max(passed, self.out, *(engine.free for engine in self.engines.values()))
 
     def _retire(self, name: str) -> None:
         """What has ended gives its tokens; an engine's instructions end in order."""

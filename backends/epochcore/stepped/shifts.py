@@ -303,6 +303,7 @@ class Product:
             assert result is not None and result[0] == fold, "a result is missing"
             bias = memory.params[int(held["bias"])][c] if held["biased"] else 0.0
             old = memory.spad[address] if ins["accumulate"] else 0.0
+            memory.use("out", now + 1 - self._out + c // array.port_words_out)
             memory.later(now, address, float(complex(result[1]).real + bias + old))
         if not self._shifts:
             self.done = self.passed = now + 1

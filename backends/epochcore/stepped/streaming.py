@@ -16,7 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost import Cost, Wave
+from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.handover import PASSES, Conflicts, blocks_of, conflicts, engine_of, in_blocks
 from backends.epochcore.stepped.drain import Drain
@@ -26,6 +26,7 @@ from backends.epochcore.stepped.passes import Chip, Pass
 from backends.epochcore.stepped.sequential import RULES, Effect, part_of
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad
 from backends.epochcore.timing import pricing
+from backends.epochcore.wave import Wave
 from isa import Program
 from ssmc.diagnostics import UserError
 
@@ -207,7 +208,8 @@ class Machine:
         if not all(other.complete(self.now) for other in run.shifted):
             return False
         if run.leader is not None:
-            return run.leader.begun is not None and self.now >= run.leader.begun + run.leader.cost.leads
+            begun, wave = run.leader.begun, run.leader.cost.wave
+            return begun is not None and self.now >= begun + (0 if wave is None else wave.leads(run.cost.shift))
         if run.op.ins.mnemonic not in PASSES or self.last is None or run.cost.wave is None:
             return True
         return self.now >= self.free + run.cost.wave.behind(self.last[1])

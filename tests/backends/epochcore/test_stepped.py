@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,17 +11,21 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND, handover
-from backends.epochcore.arch import Arch
-from backends.epochcore.cost import Cost, Wave
+from backends.epochcore.arch import Arch, load_arch
+from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op
+from backends.epochcore.parameters import pack_decay, pack_element
 from backends.epochcore.stepped import run, streaming
 from backends.epochcore.timing import measure
-from isa import Program
+from backends.epochcore.tokens import synchronised
+from backends.epochcore.wave import Wave
+from isa import Program, SectionBuilder
+from isa.epochcore import EPOCHCORE
 from isa.epochcore_fields import ENGINES
 from isa.frozen import FrozenMap
 from ssmc.diagnostics import UserError
 from ssmc.target import RunSettings
-from tests.backends.epochcore.small_programs import archs, programs
+from tests.backends.epochcore.small_programs import archs, assembled, programs
 
 # shrinking a program takes minutes: a failing one is printed as it was found
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -66,17 +70,77 @@ def test_they_agree_where_engines_hand_over_step_by_step(data: st.DataObject) ->
     agree(data, arch, data.draw(st.integers(1, 12)))
 
 
-@pytest.mark.parametrize("rule", ["leads", "behind", "latency", "results"])
+@pytest.mark.parametrize("handover", [0, 12])
+def test_ganged_states_wait_until_the_ports_have_sent_what_came_before(handover: int) -> None:
+    """Two elements a state leave a row of three unused: words leave earlier there than those of real states."""
+    array = {"rows": 3, "cols": 5, "port_words_in": 5, "port_words_out": 2, "handover_steps": handover}
+    check(array, ("fri.x", 1, 2, False), ("tri.x", 1, 1, True))
+
+
+@pytest.mark.parametrize("first", ["mac", "fri.x"])
+def test_ganged_parameters_do_not_overtake_what_they_replace(first: str) -> None:
+    """They go down two elements in a cycle, a step of real states one."""
+    array = {"rows": 4, "cols": 2, "port_words_in": 6, "port_words_out": 6, "handover_steps": 12}
+    check(array, (first, 1, 1, False), ("fri", 2, 1, True))
+
+
+def check(changes: Mapping[str, int], *passes: tuple[str, int, int, bool]) -> None:
+    """Passes of (mode, rows, columns, complex) over the same input, one after the other."""
+    base = load_arch("epochcore-small")
+    array = {"complex": "ganged", "mac_depth": 1, "states_per_element": 1, **changes}
+    arch = base.model_copy(update={"array": base.array.model_copy(update=array)})
+    data, places = dict[str, np.ndarray](), list[int]()
+    for mode, rows, cols, is_complex in passes:
+        e = np.full((cols, rows), 0.5 + 0.5j if is_complex else 0.5)
+        values = {"mac": e.T, "fri": pack_element(e, e, e, e.real[:, 0], None)}.get(mode, pack_decay(e[:, 0], None))
+        places.append(sum(known.size for known in data.values()))
+        data[f"p{len(data)}"] = values
+    builder = SectionBuilder(EPOCHCORE, "main")
+    for place, name in zip(places, data, strict=True):
+        builder.emit("fetch", dst=place, src=name)
+    builder.emit("samples", end="done")
+    builder.emit("fill", dst=0, words=16, value=0.0)
+    builder.emit("chunks", limit=12, end="end", backward=False)
+    builder.emit("load", dst=16, src=0, words=2, steps="n0", mirror=False)
+    for number, (mode, rows, cols, is_complex) in enumerate(passes):
+        shape = {"rows": rows, "cols": cols, "mode": mode, "complex": is_complex}
+        builder.emit("preload", src=places[number], scale=0, bias=0, **shape, biased=False, scaled=False)
+        fields = {"dst": 40 + 24 * number, "dst_pitch": 2, "src": 16, "src_pitch": 2}
+        if mode != "mac":
+            builder.emit("state.load", src=4 * number, words=rows * cols * (1 + is_complex))
+            fields |= {"before": False, "reverse": False}
+        builder.emit(mode, **fields, steps="n0", **({} if mode.endswith(".x") else {"accumulate": False}))
+    for number in range(len(passes)):
+        builder.emit("store", dst=1 + number, src=40 + 24 * number, words=2, steps="n0")
+    builder.label("end")
+    builder.label("done")
+    builder.emit("halt")
+    section, _ = synchronised(builder.build(), {name: values.size for name, values in data.items()})
+    program = assembled(arch, section, data, 2, [2] * len(passes))
+    x = np.arange(24.0).reshape(1, 12, 2)
+    assert stepped(program, arch, x)[1] == measure(program, arch, 1, 12)[0].cycles
+
+
+@pytest.mark.parametrize("rule", ["leads", "behind"])
+def test_a_pass_that_is_followed_too_closely_is_noticed(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
+    """Four elements with two states each take two cycles a row; what comes behind them takes one."""
+    array = {"rows": 4, "cols": 2, "states_per_element": 2, "port_words_in": 12, "port_words_out": 6}
+    passes = ("fri", 8, 1, False), ("fri", 4, 1, False)
+    check({**array, "handover_steps": 12}, *passes)
+    monkeypatch.setattr(Wave, rule, lambda self, other: 0)
+    with pytest.raises(AssertionError):
+        check({**array, "handover_steps": 12}, *passes)
+
+
+@pytest.mark.parametrize("rule", ["latency", "results"])
 def test_a_clock_that_is_too_fast_is_noticed(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     """Without one of the rules of handing over, the slow model finds wrong numbers, words or collisions."""
-    if rule == "behind":
-        monkeypatch.setattr(Wave, "behind", lambda self, before: 0)
-    elif rule == "results":
+    if rule == "results":
         whole = handover.conflicts
         monkeypatch.setattr(streaming, "conflicts", lambda *args: _without_results(whole(*args)))
     else:
         priced = streaming.pricing
-        monkeypatch.setattr(streaming, "pricing", lambda *args: _changed(priced(*args), rule))
+        monkeypatch.setattr(streaming, "pricing", lambda *args: _without_latency(priced(*args)))
 
     @settings(max_examples=150, deadline=None, phases=PHASES, database=None, derandomize=True)
     @given(st.data())
@@ -89,8 +153,8 @@ def test_a_clock_that_is_too_fast_is_noticed(monkeypatch: pytest.MonkeyPatch, ru
         search()
 
 
-def _changed(price: Callable[[Op], Cost], field: str) -> Callable[[Op], Cost]:
-    return lambda op: replace(price(op), **{field: 0})
+def _without_latency(price: Callable[[Op], Cost]) -> Callable[[Op], Cost]:
+    return lambda op: replace(price(op), latency=0)
 
 
 def _without_results(known: handover.Conflicts) -> handover.Conflicts:
