@@ -67,6 +67,7 @@ class EpochCore:
             banks=tuple(banks),
             weight_bits=arch.numbers.weight_bits if integer else None,
             state_parameter_bits=arch.numbers.parameter_bits if integer else None,
+            sweeps=True,
         )
 
     def pipeline(self, arch: Arch, *, ideal: bool) -> str:

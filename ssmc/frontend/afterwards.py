@@ -1,8 +1,8 @@
 """What is known only after the last step: moved out of the sums over the steps, as far as it can be.
 
-A program runs through a sequence once. `mean((x - mean(x))^2)` needs the mean at every step, and softmax over time the
-sum of all exponentials; but a sum over the steps of `c_1 s_1 + c_2 s_2 + ...`, where each c is one value a sequence and
-each s a stream, is `c_1 sum(s_1) + c_2 sum(s_2) + ...`.
+A program that needs it at every step runs through the sequence again. `mean((x - mean(x))^2)` needs the mean at every
+step, and softmax over time the sum of all exponentials; but a sum over the steps of `c_1 s_1 + c_2 s_2 + ...`, where
+each c is one value a sequence and each s a stream, is `c_1 sum(s_1) + c_2 sum(s_2) + ...`, which one run gives.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from ssmc.frontend.builder import Builder, Operand, features_of
 from ssmc.ir.graph import Graph, Value
-from ssmc.ir.types import SequenceType, StreamType
+from ssmc.ir.types import StreamType
 
 MOST = 16  # terms of a sum (ours)
 
@@ -23,53 +23,87 @@ Terms: TypeAlias = dict[Value | None, Operand | None]  # stream -> what it is mu
 
 @dataclass(eq=False)
 class Late:
-    """Values of a graph that are known after the last step, and streams that need such a value."""
+    """In which run through the sequence values are made, and which nodes make a run necessary."""
 
-    values: set[Value] = field(default_factory=set)
-    streams: set[str] = field(default_factory=set)
-    first: list[str] = field(default_factory=list)  # of these streams, those that read such a value themselves
+    run: dict[Value, int] = field(default_factory=dict)  # 0 is the first; of what a run leaves, that run
+    first: list[str] = field(default_factory=list)  # nodes whose streams need what an earlier run leaves
 
 
 def late_values(graph: Graph) -> Late:
-    """Which values are known only after the last step, and which streams need them."""
+    """In which run through the sequence each value is made: a stream that needs what is known only after the last step
+    is made in another run."""
     late = Late()
     for node in graph.nodes():
         operands = [v for v in graph.operands(node.name) if v is not None]
-        behind = any(v in late.values or isinstance(graph.type(v), StreamType) for v in operands)
-        for index, kind in enumerate(node.types):
-            if isinstance(kind, SequenceType) and behind:
-                late.values.add(Value(node.name, index))
+        own = max((late.run[v] for v in operands if v in late.run), default=-1)
         if any(isinstance(kind, StreamType) for kind in node.types):
-            own = any(v in late.values for v in operands)
-            if own or any(v.node in late.streams for v in operands):
-                late.streams.add(node.name)
-            if own:
+            left = max((late.run[v] for v in operands if v in late.run and not _is_stream(graph, v)), default=-1)
+            own = max(own, left + 1)
+            if left >= 0 and left + 1 == own:
                 late.first.append(node.name)
+        if own >= 0:
+            late.run.update(dict.fromkeys(graph.results(node.name), own))
     return late
 
 
 def postpone(graph: Graph) -> dict[str, str]:
-    """Take what is known late out of sums and means over the steps, in place; nothing is renamed."""
-    for node in list(graph.nodes("pool")):
-        late = late_values(graph)
-        if node.op["kind"] not in ("sum", "mean") or graph.operand(node.name, 0).node not in late.streams:
-            continue
-        expansion = _Expansion(graph, late)
+    """Take what is known late out of sums and means over the steps where that spares a run through the sequence.
+
+    In place; nothing is renamed.
+    """
+    tried: set[str] = set()
+    while (name := _sparing(graph, tried)) is not None:
+        tried.add(name)
+        node, late = graph.node(name), late_values(graph)
+        expansion = _Expansion(graph, late, late.run[graph.operand(name, 0)])
         with expansion.builder.origin(node.provenance):
-            terms = expansion.terms(graph.operand(node.name, 0))
+            terms = expansion.terms(graph.operand(name, 0))
             if terms is None:
                 continue
-            total = expansion.summed(terms, node.op["kind"], features_of(graph, Value(node.name)))
+            total = expansion.summed(terms, node.op["kind"], features_of(graph, Value(name)))
         if isinstance(total, Value):
-            graph.replace_uses(Value(node.name), total)
+            graph.replace_uses(Value(name), total)
     graph.prune()
     return {}
+
+
+def _sparing(graph: Graph, tried: set[str]) -> str | None:
+    """The first sum of a late stream that only such sums need; what every step needs takes another run anyway, and a
+    sum of squares about their mean is exact where the sum of squares is not."""
+    late, ends = late_values(graph), [node.name for node in graph.outputs()]
+    run = {node.name: late.run[graph.operand(node.name, 0)] for node in graph.nodes("pool")}
+    for most in sorted(set(run.values()) - {0}):
+        sums = {n.name for n in graph.nodes("pool") if n.op["kind"] in ("sum", "mean") and run[n.name] == most} - tried
+        while sums:
+            kept = {
+                n for n in _behind(graph, ends, sums) if late.run.get(Value(n)) == most and _is_stream(graph, Value(n))
+            }
+            dear = {n for n in sums if _behind(graph, [graph.operand(n, 0).node], sums) & kept}
+            if not dear:
+                return next(name for name in graph.order() if name in sums)
+            sums -= dear
+    return None
+
+
+def _behind(graph: Graph, names: list[str], barred: set[str]) -> set[str]:
+    """What the nodes are made of, without what only the barred ones need."""
+    found, waiting = set(names), list(names)
+    while waiting:
+        before = set(graph.net.predecessors(waiting.pop())) - barred - found
+        found |= before
+        waiting += before
+    return found
+
+
+def _is_stream(graph: Graph, value: Value) -> bool:
+    return isinstance(graph.type(value), StreamType)
 
 
 @dataclass(eq=False)
 class _Expansion:
     graph: Graph
     late: Late
+    run: int  # of the sum; what earlier runs make need not be expanded
 
     def __post_init__(self) -> None:
         self.builder = Builder(self.graph)
@@ -78,10 +112,10 @@ class _Expansion:
     def terms(self, value: Value) -> Terms | None:
         """The value as a sum of products; None where it is not known to be one."""
         graph, builder = self.graph, self.builder
-        if not isinstance(graph.type(value), StreamType):
+        if not _is_stream(graph, value):
             return {None: value}
         self.like = value
-        if value.node not in self.late.streams:
+        if self.late.run[value] < self.run:
             return {value: None}
         op, operands = graph.op(value.node), [v for v in graph.operands(value.node) if v is not None]
         if op.name == "spread":
@@ -254,7 +288,7 @@ class _Expansion:
         waiting = [self._any()]
         while waiting:
             value = waiting.pop()
-            if isinstance(self.graph.type(value), StreamType) and value.node not in self.late.streams:
+            if _is_stream(self.graph, value) and self.late.run[value] < self.run:
                 return value
             waiting += [v for v in self.graph.operands(value.node) if v is not None]
         return self._any()

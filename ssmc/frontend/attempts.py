@@ -50,7 +50,6 @@ SIMPLIFICATIONS = (
     recognise_registers,
 )
 MANY = 2000  # nodes of a file that onnxruntime takes long to read
-LATE = "every step of it needs what is known only after the last step: the model must run through the sequence twice"
 
 
 @dataclass(eq=False)
@@ -267,18 +266,20 @@ class Source:
             for k, lift in enumerate(attempt.findings.lifts):
                 attempt.findings.lifts[k] = replace(lift, node=renamed.get(lift.node, lift.node))
         graph.prune()
-        self._refuse_late(attempt)
+        self._note_late(attempt)
         found = {lift.node: lift for lift in attempt.findings.lifts if lift.node in graph}
         attempt.findings.lifts = list(found.values())
         attempt.inputs = tuple(self._with_role(graph, port) for port in attempt.inputs)
 
-    def _refuse_late(self, attempt: Attempt) -> None:
-        """A program runs through the sequence once: no step may need what is known after the last."""
-        graph, late = attempt.graph, late_values(attempt.graph)
-        kinds = {call.name: call.kind for call in self.listing.calls} if late.first else {}
-        for name in late.first:
-            where = next(iter(graph.node(name).provenance), name)
-            attempt.findings.refusals.append(Refusal(where, kinds.get(where, graph.op(name).name), LATE))
+    def _note_late(self, attempt: Attempt) -> None:
+        """What a step needs that is known only after the last step takes another run through the sequence."""
+        late = late_values(attempt.graph)
+        if late.first:
+            runs = 1 + max(late.run.values())
+            names = list(dict.fromkeys(next(iter(attempt.graph.node(n).provenance), n) for n in late.first))
+            who = f"'{names[0]}' needs" if len(names) == 1 else f"'{names[0]}' and {len(names) - 1} more need"
+            attempt.notes += (f"the sequence is run through {runs} times: {who} what its last step tells",)
+            attempt.findings.spans += 1
 
     def _with_role(self, graph: Graph, port: Port) -> Port:
         """Mark the input that is the elapsed time of an asynchronous system."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,16 +53,22 @@ def load_model(
 
 def _best(source: Source, states: Mapping[str, str] | None) -> Attempt:
     """The first reading of the file that holds; the likeliest one where none does."""
-    best: Attempt | None = None
-    for attempt in source.attempts(states):
-        if best is None or (_rank(attempt) < _rank(best) and _rank(attempt) < 2):
-            best = attempt  # the likeliest reading is the one to report
-        if _rank(best) == 0:
-            break
+    best = _likeliest(source.attempts(states))
     if best is None:
         raise UserError(
             "no axis of the inputs can be time", where=str(source.path), hint="export with inputs (batch, time, ...)"
         )
+    return best
+
+
+def _likeliest(attempts: Iterable[Attempt]) -> Attempt | None:
+    """The first attempt that holds, else the first of those that nearly do, else the first."""
+    best: Attempt | None = None
+    for attempt in attempts:
+        if best is None or (_rank(attempt) < _rank(best) and _rank(attempt) < 2):
+            best = attempt  # the likeliest reading is the one to report
+        if _rank(best) == 0:
+            break
     return best
 
 
@@ -86,7 +92,7 @@ def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, s
     if part is not None:
         source = Source(path, file, part, tolerance)
         with suppress(UserError):
-            attempt = next((a for a in source.parts() if not a.findings.refusals), next(source.parts(), attempt))
+            attempt = _likeliest(source.parts()) or attempt
     refusals = [*(r for told in unknown.values() for r in told), *attempt.findings.refusals]
     if strict:
         refuse(refusals, str(path))

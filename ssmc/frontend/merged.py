@@ -35,6 +35,8 @@ def apply_merged(context: Context, call: Call, items: Sequence[Any], rule: Rule)
     letters = set("".join(flow.axes for flow in flows)) - {"f"}
     if "w" in letters:
         return [_windows(context, call, items)]
+    if "x" in letters:
+        raise TimeMixing("groups of features and time are one axis")
     if len(letters) != 1:
         raise TimeMixing("batch and time are one axis for one operand and two for another")
     (letter,) = letters

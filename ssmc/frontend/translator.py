@@ -17,7 +17,7 @@ from ssmc.frontend.flow import Known, Raw, Refused, Tick, TimeMixing, Tracked, U
 from ssmc.frontend.lengths import with_lengths
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.merged import apply_merged, is_plain
-from ssmc.frontend.rules import RULES
+from ssmc.frontend.rules import RAW_RULES, RULES
 from ssmc.frontend.ticks import apply_tick
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
@@ -133,6 +133,11 @@ class Translator:
                 return [Known(array) for array in run_call(call, [np.asarray(a) for a in found.values()])]
             if call.kind in RAW_OPS:
                 return [Raw(next(item.reason for item in items if isinstance(item, Raw)))] * len(call.results)
+            if call.kind in RAW_RULES:
+                with self.builder.origin(call.provenance):
+                    found_whole = RAW_RULES[call.kind](self, call, items)
+                if found_whole is not None:
+                    return found_whole
             mixed = next(item.reason for item in items if isinstance(item, Raw))
             items = [None if v is None else self.settled(v) for v in call.operands]
             if any(isinstance(item, Refused) for item in items):

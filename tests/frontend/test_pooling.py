@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
 from tests.frontend.blocks import RNG, decaying, dense, first_layer
@@ -164,24 +163,3 @@ def test_statistics_over_the_steps(tmp_path: Path, form: str) -> None:
     assert kinds(model) == [LINEAR]
     for steps in (24, 41):
         on_targets(model, 2, steps)
-
-
-def excited(net: Net, x: str) -> str:
-    """Squeeze and excitation: every step is scaled by what the mean over all of them says."""
-    return net.op("Mul", x, net.op("Sigmoid", net.op("ReduceMean", x, net.ints(1), keepdims=1)))
-
-
-def covariance(net: Net, x: str) -> str:
-    return net.op("MatMul", x, net.op("MatMul", net.op("Transpose", x, perm=[0, 2, 1]), x))
-
-
-@pytest.mark.parametrize("form", [excited, covariance])
-@pytest.mark.parametrize("length", [24, "t"])
-def test_what_needs_the_whole_sequence_at_every_step_is_refused(
-    tmp_path: Path, form: object, length: int | str
-) -> None:
-    net = Net()
-    x = first_layer(net, length)
-    y = decaying(net, form(net, x), 4)  # type: ignore[operator]
-    with pytest.raises(UserError, match="known only after the last step"):
-        load_model(save(net.model([(y, ["n", length, 4])]), tmp_path))

@@ -1,4 +1,4 @@
-"""Reductions over features and over time, and the norms made of them."""
+"""Reductions over features and over time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import numpy as np
 from ssmc.frontend.contraction import einsum
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import axes_of, batch_norm_factors, conv_padding, text
+from ssmc.frontend.operands import axes_of, conv_padding, text
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, unary_any
-from ssmc.frontend.rules.shape import reshaped
-from ssmc.ir.tensor import Tensor
 
 
 def _reduce_rule(function: str, before: str = "identity", after: str = "identity") -> Rule:
@@ -35,7 +33,7 @@ def _reduce_rule(function: str, before: str = "identity", after: str = "identity
     return rule
 
 
-def _plain(item: Flow | Known) -> Flow:
+def plain(item: Flow | Known) -> Flow:
     assert isinstance(item, Flow)
     return item
 
@@ -51,13 +49,13 @@ def _log_sum_exp(context: Context, call: Call, items: Sequence[Any]) -> list[Tra
     result = flow
     if features:
         top = reduced(context, flow, "max", features, True)
-        spread = _plain(unary_any(builder, "exp", _plain(binary(builder, "sub", flow, top))))
+        spread = plain(unary_any(builder, "exp", plain(binary(builder, "sub", flow, top))))
         sums = unary_any(builder, "log", reduced(context, spread, "sum", features, True))
-        result = _plain(binary(builder, "add", sums, top))
+        result = plain(binary(builder, "add", sums, top))
     rest = [a for a in axes if flow.axes[a] != "f"]
     if rest:
-        sums = reduced(context, _plain(unary_any(builder, "exp", result)), "sum", rest, True)
-        result = _plain(unary_any(builder, "log", _plain(sums)))
+        sums = reduced(context, plain(unary_any(builder, "exp", result)), "sum", rest, True)
+        result = plain(unary_any(builder, "log", plain(sums)))
     return [result if keep else _squeezed(context, result, axes)]
 
 
@@ -65,7 +63,7 @@ def _squeezed(context: Context, flow: Flow, axes: Sequence[int]) -> Flow:
     kept = [i for i in range(len(flow.shape)) if i not in {a % len(flow.shape) for a in axes}]
     labels, shape = "".join(flow.axes[i] for i in kept), tuple(flow.shape[i] for i in kept)
     features = tuple(d for d, a in zip(shape, labels, strict=True) if a == "f")
-    return _plain(wrap(context.builder.reshape(flow.value, features), labels, shape))
+    return plain(wrap(context.builder.reshape(flow.value, features), labels, shape))
 
 
 def _arg_rule(largest: bool) -> Rule:
@@ -77,10 +75,10 @@ def _arg_rule(largest: bool) -> Rule:
         if flow.axes[axis] != "f":
             raise TimeMixing("it asks at which step the extreme stands")
         extreme = reduced(context, flow, "max" if largest else "min", [axis], True)
-        there = _plain(binary(builder, "equal", flow, extreme))
+        there = plain(binary(builder, "equal", flow, extreme))
         size, behind = flow.shape[axis], len(flow.shape) - axis - 1
         places = np.arange(float(size)) if call.attrs.get("select_last_index") else size - np.arange(float(size))
-        marked = _plain(binary(builder, "mul", there, Known(places.reshape(size, *[1] * behind))))
+        marked = plain(binary(builder, "mul", there, Known(places.reshape(size, *[1] * behind))))
         found: Flow | Known = reduced(context, marked, "max", [axis], bool(call.attrs.get("keepdims", 1)))
         if not call.attrs.get("select_last_index"):
             found = binary(builder, "sub", Known(np.asarray(float(size))), found)
@@ -97,8 +95,8 @@ def reduced(context: Context, flow: Flow, function: str, axes: Sequence[int], ke
         raise Unsupported("it reduces over the batch")
     time = [a for a in gone if flow.axes[a] == "t"]
     if time and function == "min":  # the largest of the negated
-        opposite = reduced(context, _plain(unary_any(builder, "neg", flow)), "max", axes, keep)
-        return _plain(unary_any(builder, "neg", opposite))
+        opposite = reduced(context, plain(unary_any(builder, "neg", flow)), "max", axes, keep)
+        return plain(unary_any(builder, "neg", opposite))
     if time and function not in ("mean", "sum", "max"):
         raise TimeMixing(f"it takes the {function} over time")
     features = [flow.from_right(a) for a in gone if flow.axes[a] == "f"]
@@ -184,71 +182,6 @@ def _mean_of(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
     return [binary(context.builder, "div", total, Known(np.asarray(float(len(items)))))]
 
 
-def _norm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """LayerNormalization and RMSNormalization over the last axes, all of them features."""
-    flow = flow_of(items[0])
-    kind = "layer" if call.kind == "LayerNormalization" else "rms"
-    return [normalized(context, flow, kind, call.attrs.get("axis", -1), call.attrs.get("epsilon", 1e-5), items[1:])]
-
-
-def normalized(
-    context: Context, flow: Flow, kind: str, axis: int, epsilon: float, parameters: Sequence[Any]
-) -> Tracked:
-    rank, builder = len(flow.shape), context.builder
-    first = axis % rank
-    if any(flow.axes[i] == "t" for i in range(first, rank)):
-        raise TimeMixing("it normalises over time")
-    if any(flow.axes[i] == "b" for i in range(first, rank)):
-        raise Unsupported("it normalises over the batch")
-    width = int(np.prod(flow.shape[first:], dtype=np.int64))
-    features = flow.features
-    outer = features[: len(features) - (rank - first)]
-    names: list[Tensor | None] = [None, None]
-    for i, item in enumerate(parameters[:2]):
-        if item is not None:
-            array = np.broadcast_to(np.asarray(known_of(item, "scale")), flow.shape[first:]).reshape(-1)
-            names[i] = Tensor(array)
-    x = builder.reshape(flow.value, (*outer, width))
-    y = builder.emit("norm", [x], kind=kind, epsilon=float(epsilon), scale=names[0], shift=names[1])
-    return wrap(builder.reshape(y, features), flow.axes, flow.shape)
-
-
-def _batch_norm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    flow = flow_of(items[0])
-    if flow.axes[1] != "f":
-        raise TimeMixing("its channel axis is not a feature axis")
-    arrays = [None, *(known_of(item, "parameters") for item in items[1:])]
-    scale, shift = batch_norm_factors(arrays, call.attrs)
-    shape = (-1, *([1] * (len(flow.shape) - 2)))
-    scaled = binary(context.builder, "mul", flow, Known(scale.reshape(shape)))
-    return [binary(context.builder, "add", scaled, Known(shift.reshape(shape)))]
-
-
-def _group_norm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """InstanceNormalization and GroupNormalization where nothing but features is behind the channels."""
-    flow, builder = flow_of(items[0]), context.builder
-    if any(a == "t" for a in flow.axes[1:]):
-        raise TimeMixing("it normalises over time")
-    channels = flow.shape[1]
-    groups = int(call.attrs.get("num_groups", channels))
-    folded = reshaped(context, flow, (flow.shape[0], groups, -1 if 0 in flow.shape else _rest(flow, groups)))
-    assert isinstance(folded, Flow)
-    normal = normalized(context, folded, "layer", -1, call.attrs.get("epsilon", 1e-5), [])
-    assert isinstance(normal, Flow)
-    back = reshaped(context, normal, flow.shape)
-    assert isinstance(back, Flow)
-    shape = (-1, *([1] * (len(flow.shape) - 2)))
-    arrays = [np.asarray(known_of(item, "parameters")) for item in items[1:3]]
-    if arrays[0].size != channels:  # opset 18 to 20: a scale a group
-        arrays = [np.repeat(a, channels // groups) for a in arrays]
-    scaled = binary(builder, "mul", back, Known(arrays[0].reshape(shape)))
-    return [binary(builder, "add", scaled, Known(arrays[1].reshape(shape)))]
-
-
-def _rest(flow: Flow, groups: int) -> int:
-    return int(np.prod(flow.shape[1:], dtype=np.int64)) // groups
-
-
 def _softmax(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow, builder = flow_of(items[0]), context.builder
     old = int(call.op["version"]) < 13
@@ -256,7 +189,7 @@ def _softmax(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
     if flow.axes[axis] == "b":
         raise Unsupported("a softmax over the batch")
     if flow.axes[axis] == "t":  # its sum is known after the last step
-        grown = _plain(unary_any(builder, "exp", flow))
+        grown = plain(unary_any(builder, "exp", flow))
         total = reduced(context, grown, "sum", [axis], True)
         if call.kind == "LogSoftmax":
             return [binary(builder, "sub", flow, unary_any(builder, "log", total))]
@@ -289,12 +222,6 @@ RULES: dict[str, Rule] = {
     "MaxPool": _windowed,
     "GlobalAveragePool": _global_average,
     "GlobalMaxPool": _global_average,
-    "LayerNormalization": _norm,
-    "RMSNormalization": _norm,
-    "SimplifiedLayerNormalization": _norm,
-    "BatchNormalization": _batch_norm,
-    "InstanceNormalization": _group_norm,
-    "GroupNormalization": _group_norm,
     "Softmax": _softmax,
     "LogSoftmax": _softmax,
 }

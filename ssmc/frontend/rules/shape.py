@@ -45,6 +45,10 @@ def _reshape(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
 
 
 def reshaped(context: Context, flow: Flow, target: tuple[int, ...]) -> Tracked:
+    if flow.axes.endswith("x"):  # groups of channels with their steps, see `rules.norms`
+        inner = context.builder.features(flow.value)[flow.axes.count("f") :]
+        wide = (*flow.shape[:-1], *inner, flow.shape[-1] // int(np.prod(inner)))
+        flow = Flow(flow.value, flow.axes[:-1] + "f" * len(inner) + "t", wide)
     axes = regrouped(flow.axes, flow.shape, target)
     features = tuple(d for d, a in zip(target, axes, strict=True) if a == "f")
     return wrap(context.builder.reshape(flow.value, features), axes, target)
