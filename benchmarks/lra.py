@@ -88,7 +88,7 @@ class Row:
 def compiled(graph: Graph, arch: Arch, length: int, *, ideal: bool) -> tuple[Stats, float, float]:
     """Costs of the program, seconds to compile it, and to time it."""
     start = time.perf_counter()
-    manager = PassManager(BACKEND.pipeline(arch, ideal=ideal), validate=False)
+    manager = PassManager(f"{BACKEND.pipeline(arch, ideal=ideal)}{{steps={length}}}", validate=False)
     tiled = manager.run(graph, Context(machine=BACKEND.machine(arch, ideal=ideal), ideal=ideal))
     program = BACKEND.lower(tiled, arch, ideal=ideal)
     done = time.perf_counter()

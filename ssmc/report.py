@@ -101,7 +101,7 @@ def compilation_json(executable: Executable) -> dict[str, Any]:
         "constants_bytes": sum(array.nbytes for array in program.data.values()),
         "sections": {section.name: len(section.code) for section in program.sections},
     }
-    for name in ("warning", "copies", "forms"):
+    for name in ("warning", "copies", "forms", "schedules"):
         if name in program.meta:
             report[name] = plain(program.meta[name])
     if made is None:

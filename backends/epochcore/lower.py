@@ -10,10 +10,12 @@ import numpy as np
 
 from backends.epochcore import lower_array, lower_features, lower_time
 from backends.epochcore.arch import Arch, arch_text
-from backends.epochcore.draft import Draft, place
+from backends.epochcore.arrangement import fastest
+from backends.epochcore.draft import Draft
 from backends.epochcore.flow import is_loop, plan_flow
 from backends.epochcore.lowering import Lowering, Stream
 from backends.epochcore.parameters import param_words
+from backends.epochcore.placement import place
 from backends.epochcore.request import Form, request_of
 from backends.epochcore.residence import on_chip_steps
 from backends.epochcore.tokens import synchronised
@@ -50,12 +52,19 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
         elif node.op.name != "reverse" and not low.fold(node) and not low.absorbed(node):
             RULES[node.op.name](low, node)
             low.finish(node)
-    placed = place(low.draft, _rates(low))
-    on_chip = on_chip_steps(low.draft, low.streams)
-    words = {name: param_words(array, arch.memory.word_bits) for name, array in low.draft.data.items()}
+    if forced is not None:
+        return _assembled(low, low.draft, inputs, outputs)
+    return fastest(low, lambda draft: _assembled(low, draft, inputs, outputs))
+
+
+def _assembled(low: Lowering, draft: Draft, inputs: Sequence[Port], outputs: Sequence[Port]) -> Program:
+    arch, timed = low.arch, low.request.forced is not None
+    placed = place(draft, _rates(low))
+    on_chip = on_chip_steps(draft, low.streams)
+    words = {name: param_words(array, arch.memory.word_bits) for name, array in draft.data.items()}
     section = placed.builder.build()
     moved: Sequence[int] = range(len(section.code))
-    if forced is None or not arch.array.handover_steps:  # where engines hand over step by step, tokens take no time
+    if not timed or not arch.array.handover_steps:  # where engines hand over step by step, tokens take no time
         section, moved = synchronised(section, words)
     used = sorted({ins.loc for ins in section.code if ins.loc is not None})
     number = {old: new for new, old in enumerate(used)}
@@ -65,28 +74,31 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
         isa_version=EPOCHCORE.version,
         arch=arch_text(arch),
         sections=(replace(section, code=code),),
-        data=low.draft.data,
-        locs=tuple(low.draft.locs[old] for old in used),
+        data=draft.data,
+        locs=tuple(draft.locs[old] for old in used),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         meta={
-            "numbers": "ideal" if ideal else "integer" if arch.numbers.fixed else arch.numbers.format,
+            "numbers": "ideal" if low.ideal else "integer" if arch.numbers.fixed else arch.numbers.format,
             "streams": [
                 {
                     "kind": s.kind,
                     "words": s.words,
                     "register": s.register,
                     "on_chip": on_chip if s.kind == "spill" else 0,
+                    "from_end": s.forward,
                 }
                 for s in low.streams
             ],
             "rates": [list(map(list, rates)) for rates in low.registers],
             "taps": [
-                {**tap, "at": moved[placed.position[id(step)]], "address": buffer.address}
+                {**tap, "at": moved[placed.position[step.number]], "address": buffer.address}
                 for step, buffer, tap in low.taps
             ],
             "lowering": low.notes,
-            "forms": {name: [{**a.told, "steps": request.steps} for a in found] for name, found in low.choices.items()},
+            "forms": {
+                name: [{**a.told, "steps": low.request.steps} for a in found] for name, found in low.choices.items()
+            },
         },
     )
 

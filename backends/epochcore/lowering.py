@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.draft import PREAMBLE, Buffer, Draft, Ref, Step
-from backends.epochcore.flow import Flow, Rates, is_loop
+from backends.epochcore.flow import Flow, Rates, is_backward, is_loop
 from backends.epochcore.request import Alternative, Request
 from isa import Loc
 from ssmc.diagnostics import UserError
@@ -33,11 +33,13 @@ class Operand:
 
 @dataclass(frozen=True)
 class Stream:
-    """An entry of the host's table of streams: `kind` is input, output or spill; `register` counts its steps."""
+    """An entry of the host's table of streams: `kind` is input, output or spill; `register` counts its steps. A loop
+    that goes `forward` writes them from the first on."""
 
     kind: str
     words: int
     register: str
+    forward: bool = True
 
 
 @dataclass
@@ -181,7 +183,7 @@ class Lowering:
         """Copy a value to a stream of its own in DRAM; returns its number."""
         words, stage = self.words(value), self.stage(node)
         steps = self.register(self.flow.rates[value]) if value in self.flow.rates else "one"
-        number = self.table_entry(Stream(kind, words, steps))
+        number = self.table_entry(Stream(kind, words, steps, not is_backward(stage)))
         if kind == "spill":
             self.stream_of[value] = number
         source = self.operand(value, stage)

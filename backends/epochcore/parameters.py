@@ -2,7 +2,8 @@
 
 Ideal programs hold float64 values, one flat constant a pass: decay, b, c (by columns, then rows; imaginary halves
 after real ones) and d (by columns). In floating point realistic ones hold the same in their format, the decay as 1 - a
-where the architecture says so; in fixed point int32 mantissas and, after them, as many exponents.
+where the architecture says so; in fixed point mantissas and, after them, exponents, all of them 16 bits wide, or 32
+where `parameter_bits` wants more.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def pack_element(decay: Array, b: Array, c: Array, d: Array, numbers: Numbers | 
     b_int, b_unit = mantissas(halves(b) / g, bits, 0)
     c_int, c_unit = mantissas(halves(c) * g, bits, (0, 2))
     d_int, d_unit = mantissas(d, bits)
-    return _integers([a_int, b_int, c_int, d_int], [a_unit, b_unit, c_unit, d_unit, g])
+    return _integers([a_int, b_int, c_int, d_int], [a_unit, b_unit, c_unit, d_unit, g], bits)
 
 
 def pack_decay(decay: Array, numbers: Numbers | None) -> Array:
@@ -67,12 +68,13 @@ def pack_decay(decay: Array, numbers: Numbers | None) -> Array:
     if not numbers.fixed:
         return stored(kept.ravel(), numbers.format)
     a_int, a_unit = mantissas(kept, numbers.parameter_bits, 0)
-    return _integers([a_int], [a_unit, gain(decay)])
+    return _integers([a_int], [a_unit, gain(decay)], numbers.parameter_bits)
 
 
-def _integers(values: list[Array], units: list[Array]) -> Array:
+def _integers(values: list[Array], units: list[Array], bits: int) -> Array:
     exponents = [np.log2(unit) for unit in units]
-    return np.concatenate([part.ravel() for part in (*values, *exponents)]).astype(np.int32)
+    packed = np.concatenate([part.ravel() for part in (*values, *exponents)])
+    return packed.astype(np.int16 if bits <= 16 else np.int32)
 
 
 def unpack(packed: Array, rows: int, cols: int, is_complex: bool, full: bool, units: bool) -> Element:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isa import Instruction
+from isa import Instruction, Program
 
 Rates = Mapping[str, Instruction]
 
@@ -30,3 +30,12 @@ def stride_of(register: str, rates: Rates) -> int:
     if register not in rates:
         return 1
     return int(rates[register]["stride"]) * stride_of(str(rates[register]["src"]), rates)
+
+
+def totals(program: Program, steps: int) -> dict[str, int]:
+    """Steps of a whole sequence of `steps` steps by register."""
+    found = {"one": 1, "n0": steps}
+    for ins in program.sections[0].code:
+        if ins.mnemonic == "rate":
+            found[str(ins["dst"])] = lower_rate(ins, found[str(ins["src"])])
+    return found

@@ -11,8 +11,10 @@ from backends.epochcore.lowering import Stream
 def on_chip_steps(draft: Draft, streams: Sequence[Stream]) -> int:
     """How many steps of every stream that one loop leaves to another have room in `memory.stream_words`.
 
-    A stream lives from the loop that writes it to the last one that reads it, in which its steps are given up one by
-    one as those of the streams written there come: what must fit is what is alive between any two loops.
+    A stream lives from the loop that writes it to the last one that reads it. The steps that stay are those that its
+    loop writes last: where the next loop goes the other way it reads them first, with no DRAM in between. In the last
+    loop that reads them they are given up before, or one by one as, those of the streams written there come: what must
+    fit is what is alive between any two loops.
     """
     written: dict[int, int] = {}
     read: dict[int, int] = {}

@@ -19,6 +19,7 @@ from backends.epochcore.energy import breakdown, joules
 from backends.epochcore.handover import Handover, conflicts
 from backends.epochcore.plan import trap
 from backends.epochcore.queues import Deadlock, Queues
+from backends.epochcore.rates import totals
 from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.target import LayerStats, Stats
@@ -72,7 +73,7 @@ def measure(
     """
     timed = min(batch, TIMED_SAMPLES)
     ops = list(dispatch(program, timed, steps, shadow=arch.array.shadow))
-    price = pricing(program, arch)
+    price = pricing(program, arch, steps)
     costs = [price(op) for op in ops]
     runs = (_handed_over if arch.array.handover_steps else _queued)(program, arch, ops, costs, steps)
     timeline, phases = Timeline(program, arch, steps), dict.fromkeys(ON_ARRAY, 0)
@@ -122,8 +123,9 @@ def _handed_over(program: Program, arch: Arch, ops: Sequence[Op], costs: Sequenc
     return runs
 
 
-def pricing(program: Program, arch: Arch) -> Callable[[Op], Cost]:
-    """The cost of an op; equal ones are computed once."""
+def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
+    """The cost of an op in a sequence of `steps` steps; equal ones are computed once."""
+    total = totals(program, steps)
     bytes_of = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
     known: dict[tuple[int, int, int, int], Cost] = {}
     kept, first = _kept(program), dict[int, int]()
@@ -131,7 +133,7 @@ def pricing(program: Program, arch: Arch) -> Callable[[Op], Cost]:
     def price(op: Op) -> Cost:
         if op.index in kept and first.setdefault(op.index, op.number) != op.number:
             return Cost(op.engine, 0, 0, {})
-        near = _on_chip(program, op)
+        near = _on_chip(program, op, total)
         key = (op.index, op.steps, near, id(op.held))
         if key not in known:
             known[key] = RULES[op.ins.mnemonic](op.ins, Context(arch, op.steps, op.held, bytes_of, near, program.data))
@@ -150,15 +152,17 @@ def _kept(program: Program) -> frozenset[int]:
     return frozenset() if shared else frozenset(n for n, _ in fetches)
 
 
-def _on_chip(program: Program, op: Op) -> int:
-    """Steps of a transfer that do not leave the chip: the first ones of a stream between two loops."""
+def _on_chip(program: Program, op: Op, total: Mapping[str, int]) -> int:
+    """Steps of a transfer that do not leave the chip: those of a stream between two loops that are written last."""
     if op.ins.mnemonic not in ("load", "store") or op.ins["steps"] == "one":
         return 0
     streams: Any = program.meta.get("streams", ())
     number = int(op.ins["src" if op.ins.mnemonic == "load" else "dst"])
     if number >= len(streams):
         return 0
-    return max(0, min(op.steps, int(streams[number].get("on_chip", 0)) - op.start))
+    kept = int(streams[number].get("on_chip", 0))
+    first = total[str(op.ins["steps"])] - kept if streams[number].get("from_end") else 0
+    return max(0, min(op.start + op.steps, first + kept) - max(op.start, first))
 
 
 def _stuck(program: Program, deadlock: Deadlock) -> Exception:

@@ -103,6 +103,7 @@ def _explain(told: dict[str, Any]) -> None:
         ]
         print_table(title, ["layer", "copies", "arrays", "on the cores"], rows, numbers=1)
     _explain_forms(told.get("forms", {}))
+    _explain_schedules(told.get("schedules", []))
     losses = [
         (
             layer["node"],
@@ -116,6 +117,17 @@ def _explain(told: dict[str, Any]) -> None:
     ]
     title = "losses by layer: max|y - y'| / max|y| on the data, and b with max|y - y'| <= b max|u| for every input"
     print_table(title, ["layer", "pass", "measured", "bound", "no bound because"], losses, numbers=2)
+
+
+def _explain_schedules(schedules: list[dict[str, Any]]) -> None:
+    """The whole program's schedules, where a sequence takes several chunks."""
+    rows = [
+        (made["schedule"], "chosen" if made["chosen"] else "", f"{made['cycles']:,}", quantity(made["joules"], "J"))
+        for made in schedules
+    ]
+    if rows:
+        title = f"schedules: cycles and energy of one sequence of {schedules[0]['steps']} steps"
+        print_table(title, ["schedule", "", "cycles", "energy"], rows, numbers=2)
 
 
 def _explain_forms(forms: dict[str, list[dict[str, Any]]]) -> None:

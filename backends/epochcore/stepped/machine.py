@@ -216,7 +216,7 @@ class Machine:
 def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: int) -> Machine:
     """The machine with all instructions in its queues."""
     chip = Chip(arch, Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth), memory)
-    machine = Machine(chip, program, pricing(program, arch), {name: Engine() for name in ENGINES})
+    machine = Machine(chip, program, pricing(program, arch, steps), {name: Engine() for name in ENGINES})
     for op in dispatch(program, batch, steps, shadow=arch.array.shadow):
         machine.engines[op.engine].queue.append(op)
         machine.kinds[op.number] = op.ins.mnemonic

@@ -263,7 +263,7 @@ class Machine:
 def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: int) -> Machine:
     """The machine with all instructions in its queues."""
     chip = Chip(arch, Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth, parking=True), memory)
-    known, price = conflicts(program, steps), pricing(program, arch)
+    known, price = conflicts(program, steps), pricing(program, arch, steps)
     ops = [op for op in dispatch(program, batch, steps, shadow=arch.array.shadow) if op.ins.mnemonic != "sync"]
     order = _runs(program, arch, known, price, ops)
     queues: dict[str, deque[Run]] = {}

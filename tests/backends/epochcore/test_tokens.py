@@ -23,7 +23,7 @@ SMALL = load_arch("epochcore-small")
 def races(program: Program, arch: Arch, batch: int, steps: int) -> list[tuple[int, int]]:
     """Pairs of instructions that meet in a memory, the later of which starts too early."""
     ops = list(dispatch(program, batch, steps, shadow=True))
-    queues = Queues(arch, pricing(program, arch))
+    queues = Queues(arch, pricing(program, arch, steps))
     queues.run(ops)
     walker = Walker({name: param_words(array, arch.memory.word_bits) for name, array in program.data.items()})
     writes: list[tuple[Region, Op]] = []
