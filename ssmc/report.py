@@ -87,7 +87,7 @@ def inspection_json(model: Model) -> dict[str, Any]:
         "other_ops": plain(model.other_ops),
         "proofs": plain(model.proofs),
         "notes": plain(model.notes),
-        "unsupported": plain(model.unsupported),
+        "unsupported": [{"node": r.node, "op": r.op, "reason": r.reason} for r in model.unsupported],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ class Source:
     model: ModelFile
     graph: Graph
     tolerance: float
+    aside: Executor  # where onnxruntime reads and runs the file meanwhile
 
     def __post_init__(self) -> None:
         self.file: Listing = list_calls(self.graph)  # as it is, for the proofs
@@ -82,7 +83,6 @@ class Source:
         if self.file is not self.listing:
             fold_statics(self.file)
         # A model of many nodes keeps onnxruntime busy for a second before it runs; meanwhile it is lifted here.
-        self.aside = ThreadPoolExecutor(max_workers=1)
         if len(self.file.calls) > MANY and not self.model.weights:
             self.aside.submit(runner, str(self.path))
         self.types: dict[str, TensorType] = input_types(self.graph)

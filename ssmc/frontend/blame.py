@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.findings import Refusal
 
-BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
+BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+LOG = logging.getLogger("ssmc.frontend")
+
+
+def failure(node: str, error: Exception) -> str:
+    """The reason of a refusal where a rule broke on a node, as none does on a node that is what its op says."""
+    LOG.debug("failed on '%s'", node, exc_info=error)
+    return f"the frontend failed on it, a defect of ssmc: {type(error).__name__}: {error} (--debug shows where)"
+
+
+def blame_refusals(path: str | Path, refusals: Iterable[Refusal]) -> None:
+    """Raise UserError where rules broke on nodes of a file that onnx's checker or onnxruntime refuses too."""
+    broken = (r.cause for r in refusals if r.cause is not None and not isinstance(r.cause, ValueError))
+    cause = next(broken, None)  # values that do not fit each other are told as they are
+    if cause is not None and (reason := _fault(path)) is not None:
+        raise _invalid(path, reason) from cause
 
 
 @contextmanager
@@ -28,9 +45,13 @@ def blaming_the_file(path: str | Path) -> Iterator[None]:
         reason = _fault(path)
         if reason is None:
             raise
-        raise UserError(
-            "the file is no valid model", where=str(path), why=reason, hint="export it again, and check it there"
-        ) from error
+        raise _invalid(path, reason) from error
+
+
+def _invalid(path: str | Path, reason: str) -> UserError:
+    return UserError(
+        "the file is no valid model", where=str(path), why=reason, hint="export it again, and check it there"
+    )
 
 
 def _fault(path: str | Path) -> str | None:

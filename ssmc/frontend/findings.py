@@ -14,11 +14,12 @@ SHOWN = 20  # lines of a diagnostic, and nodes of a line
 
 @dataclass(frozen=True)
 class Refusal:
-    """An ONNX node that could not be translated, and why."""
+    """An ONNX node that could not be translated, and why; `cause` is what broke on it, where something did."""
 
     node: str
     op: str
     reason: str
+    cause: Exception | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,12 @@ class Findings:
 
 
 def refuse(refusals: Iterable[Refusal], path: str) -> NoReturn:
-    """Raise one UserError that lists all nodes that cannot be translated; those refused alike in one line."""
+    """Raise one UserError that lists all nodes that cannot be translated; those refused alike in one line.
+
+    Its cause is what broke on the first node that broke something.
+    """
     distinct = sorted(dict.fromkeys(refusals), key=lambda r: (r.op, r.reason))
+    cause = next((r.cause for r in distinct if r.cause is not None), None)
     lines = []
     for (op, reason), group in groupby(distinct, key=lambda r: (r.op, r.reason)):
         names = [f"'{r.node}'" for r in group]
@@ -78,7 +83,7 @@ def refuse(refusals: Iterable[Refusal], path: str) -> NoReturn:
         where=path,
         why="the targets run linear recurrences and what each step computes; nothing else may mix time",
         hint="replace these layers, or export the part of the model before or after them",
-    )
+    ) from cause
 
 
 def _limited(items: list[str], separator: str) -> str:

@@ -22,6 +22,7 @@ from ssmc.ir.op import Array
 def lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked], outside: Sequence[Value]) -> None:
     """Lift a state that is not linear: the potential of neurons, with the spikes that are carried beside it.
 
+    Spikes that are given at first, and need not be those of the first potential, count in the first step alone.
     Raises Unsupported with the reason where it is no such thing.
     """
     which = _potential(lifting)
@@ -36,7 +37,10 @@ def lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked]
     found = find_neurons(maps, *size)
     if found is not None:
         alone.error = neurons_error(found, maps, *size)
-        alone.publish(*_neurons(alone, found, drives[which]))
+        if all(_starts_with(lifting, other, alone.states[0]) for other in carried):
+            alone.publish(*_neurons(alone, found, drives[which]))
+        else:
+            _from_given_spikes(alone, found, drives[which], carried)
     elif carried or not _immediate(alone, driven, maps, outside):
         raise Unsupported(refusal(maps, *size))
     lifting.last = {**alone.last, **_lasts(lifting, carried)}
@@ -52,19 +56,24 @@ def _potential(lifting: Lifting) -> int:
             return which
     raise Unsupported(
         "these states depend on each other, and not linearly; of neurons only the potential may be carried from step "
-        "to step, and the spikes of the step before, starting from zeros"
+        "to step, and the spikes of the step before"
     )
 
 
 def _follows(lifting: Lifting, other: State, state: State) -> bool:
-    """Is `other` a function of `state` alone, from the first step on, when it is zero?"""
+    """Is the next value of `other` a function of that of `state` alone, and zero with it?"""
     if not all(isinstance(lifting.translator.lookup(v), Known) for v in _beside(lifting, other, state)):
         return False
+    return not np.any(_after(lifting, other, state, np.zeros(lifting.shapes[lifting.states.index(state)])))
+
+
+def _starts_with(lifting: Lifting, other: State, state: State) -> bool:
+    """Is `other` zero at first, as it would be after a step that left `state` where it starts?"""
     start, first = state.initial, other.initial
     if not isinstance(start, Known) or not isinstance(first, Known) or np.any(first.array):
         return False
-    zero = np.zeros(lifting.shapes[lifting.states.index(state)])
-    return not any(np.any(_after(lifting, other, state, x)) for x in (zero, zero + start.array))
+    shape = lifting.shapes[lifting.states.index(state)]
+    return not np.any(_after(lifting, other, state, np.broadcast_to(start.array, shape)))
 
 
 def _after(lifting: Lifting, other: State, state: State, x: Array) -> Array:
@@ -135,6 +144,22 @@ def _neurons(lifting: Lifting, found: Neurons, drive: Tracked) -> tuple[Value, V
     return lifting.recurrent("spike", operands, **attrs)
 
 
+def _from_given_spikes(lifting: Lifting, found: Neurons, drive: Tracked, carried: Sequence[State]) -> None:
+    """The op `spike` from zeros, driven in the first step by what all that is given makes of it together."""
+    translator, builder, state = lifting.translator, lifting.translator.builder, lifting.states[0]
+    given = translator.substituted({s.current: s.initial for s in (state, *carried)})
+    (first,) = given.demand([state.following])
+    if isinstance(first, Refused):
+        raise Unsupported("what the first step makes of the potential and the spikes could not be translated")
+    later = builder.add("delay", [builder.stream(np.ones(1), lifting.like)], steps=1)
+    v = builder.emit("select", [later, lifting.vector([drive]), lifting.vector([first])])
+    attrs = found.attributes((prod(lifting.features[0]),))
+    lifting.publish(*lifting.recurrent("spike", [builder.stream(v, lifting.like), None], **attrs))
+    for other, item in zip((state, *carried), translator.demand([s.following for s in (state, *carried)]), strict=True):
+        assert isinstance(item, Flow)
+        translator.later[other.current] = lambda item=item, start=other.initial: lifting.delayed(item, start)  # type: ignore[misc]
+
+
 def _cuts(lifting: Lifting) -> list[Value]:
     """Values through which all goes from the state to its next value, of the state's shape, the last first."""
     state, listing = lifting.states[0], lifting.translator.listing
@@ -161,7 +186,6 @@ def _lasts(lifting: Lifting, carried: Sequence[State]) -> dict[str, Tracked]:
         if not isinstance(item, Flow):
             raise Unsupported("the spikes could not be translated")
         found[state.name] = replace(item, value=builder.add("pool", [item.value], kind="last"))
-        translator.later[state.current] = lambda item=item: replace(  # type: ignore[misc]
-            item, value=builder.add("delay", [item.value], steps=1)
-        )
+        if state.current not in translator.later:
+            translator.later[state.current] = lambda item=item: lifting.delayed(item, Known(np.zeros(())))  # type: ignore[misc]
     return found

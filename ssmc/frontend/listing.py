@@ -14,6 +14,17 @@ from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array, Op
 
 
+class MissingAttribute(KeyError):
+    """A node lacks an attribute that its op cannot do without."""
+
+
+class Attributes(dict[str, Any]):
+    """Attributes of a node by name. Looking up one that is not there raises MissingAttribute."""
+
+    def __missing__(self, name: str) -> Any:
+        raise MissingAttribute(name)
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """One ONNX node: `kind` is its op type, `operands` None where absent, `position` its place in the order."""
@@ -27,9 +38,9 @@ class Call:
     dtypes: tuple[str, ...]
 
     @cached_property
-    def attrs(self) -> dict[str, Any]:
+    def attrs(self) -> Attributes:
         """Attributes of the node, without its subgraphs."""
-        return {a.name: helper.get_attribute_value(a) for a in self.op["node"].attribute}
+        return Attributes({a.name: helper.get_attribute_value(a) for a in self.op["node"].attribute})
 
     @property
     def name(self) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts import Attempt, Source
-from ssmc.frontend.blame import blaming_the_file
+from ssmc.frontend.blame import blame_refusals, blaming_the_file
 from ssmc.frontend.findings import Refusal, refuse
 from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import is_dynamic
@@ -34,18 +35,19 @@ def load_model(
     Raises UserError for a file that is not a model, that holds no state-space system, or that has nodes which cannot
     be translated (all of them in one message).
     """
-    with blaming_the_file(path):
+    with blaming_the_file(path), ThreadPoolExecutor(max_workers=1) as aside:
         file = read_model(path)
         graph = import_model(file, path)
         if graph.attributes["unknown"]:
-            return _with_unknown(Path(path), file, graph, tolerance, strict)
-        source = Source(Path(path), file, graph, tolerance)
+            return _with_unknown(Path(path), file, graph, tolerance, strict, aside)
+        source = Source(Path(path), file, graph, tolerance, aside)
         best = _best(source, states)
         for length in DIVISIBLE if is_dynamic(source.types)[1] else ():
             if not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):
                 break
             source.study(length)
             best = _best(source, states)
+        blame_refusals(path, best.findings.refusals)
         if strict:
             _require_lifted(best, str(path))
         return _as_model(best, source.path)
@@ -84,13 +86,13 @@ def _rank(attempt: Attempt) -> int:
     return 1 if attempt.findings.lifts else 2
 
 
-def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, strict: bool) -> Model:
+def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, strict: bool, aside: Executor) -> Model:
     """A model with unknown ops: these, and what would not compile before them, in one list."""
     unknown: dict[str, tuple[Refusal, ...]] = graph.attributes["unknown"]
     part = known_part(graph, unknown)
     attempt = Attempt("sequence", Graph("model"))
     if part is not None:
-        source = Source(path, file, part, tolerance)
+        source = Source(path, file, part, tolerance, aside)
         with suppress(UserError):
             attempt = _likeliest(source.parts()) or attempt
     refusals = [*(r for told in unknown.values() for r in told), *attempt.findings.refusals]

@@ -120,24 +120,23 @@ class Lifting:
         if not isinstance(following, Flow) or following == state.initial:
             translator.env[state.current] = following if isinstance(following, Known) else state.initial
             return {state.name: following}
-        shape = following.features
-        n = prod(shape)
-        stream = builder.stream(following.value, self.like)
+        stream = replace(following, value=builder.stream(following.value, self.like))
+        translator.later[state.current] = lambda: self.delayed(stream, state.initial)
+        return {state.name: replace(stream, value=builder.add("pool", [stream.value], kind="last"))}
 
-        def before() -> Tracked:
-            start = state.initial
-            if isinstance(start, Known) and not np.any(start.array):
-                return Flow(builder.add("delay", [stream], steps=1), following.axes, following.shape)
-            self.axes, self.shapes, self.features = [following.axes], [following.shape], [shape]
-            x0 = self.vector([start])
-            x0 = x0 if isinstance(x0, Value) else builder.constant(x0)
-            one = np.ones((n, 1, 1))
-            system = StateSpace(A=np.zeros((n, 1)), B=one, C=one, D=0 * one, read_before=True)
-            y, _ = builder.recurrent("ssm", [builder.reshape(stream, (n,)), None, x0], system=system)
-            return wrap(builder.reshape(y, shape), following.axes, following.shape)
-
-        translator.later[state.current] = before
-        return {state.name: Flow(builder.add("pool", [stream], kind="last"), following.axes, following.shape)}
+    def delayed(self, following: Flow, start: Flow | Known) -> Tracked:
+        """What was there a step before, at first `start`."""
+        builder, shape = self.translator.builder, following.features
+        if isinstance(start, Known) and not np.any(start.array):
+            return replace(following, value=builder.add("delay", [following.value], steps=1))
+        one = np.ones((prod(shape), 1, 1))
+        whole = Lifting(self.translator, [], self.disguise, self.like)
+        whole.axes, whole.shapes, whole.features = [following.axes], [following.shape], [shape]
+        x0 = whole.vector([start])
+        x0 = x0 if isinstance(x0, Value) else builder.constant(x0)
+        system = StateSpace(A=np.zeros(one.shape[:2]), B=one, C=one, D=0 * one, read_before=True)
+        y, _ = builder.recurrent("ssm", [builder.reshape(following.value, one.shape[:1]), None, x0], system=system)
+        return wrap(builder.reshape(y, shape), following.axes, following.shape)
 
     # -- the parts of s' = A s + v -------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from ssmc.ir.op import Array
 from ssmc.ir.types import TensorType
 
 AFFINE_TOLERANCE = 1e-8
+SPIKES = 4.0  # the weight of a pair of spikes
 NEAR = 1e-3  # a move that few elements cross a threshold by
 
 
@@ -23,9 +24,9 @@ def pair_states(
     """State inputs and the outputs that are their next values; empty where the model is no single step.
 
     `point` are sample arrays of all inputs. An output can be the next value of an input if it has the same shape and
-    is affine in it, or if it is so near by and elementwise (neurons); of all ways to pair them the one with the most
-    elementwise dependence is taken, then the one that keeps the order of the file. `given` overrides. Raises UserError
-    where a given name does not exist.
+    is affine in it, if it is so near by and elementwise (neurons), or if both can be spikes; of all ways to pair them
+    the one with the most elementwise dependence is taken, then the one that keeps the order of the file. `given`
+    overrides. Raises UserError where a given name does not exist.
     """
     if given is not None:
         return _checked(listing, given)
@@ -38,6 +39,8 @@ def pair_states(
     for i, source in enumerate(inputs):
         for j, target in enumerate(names):
             weights[i, j] = _weight(listing, point, outputs, source, target)
+        if (weights[i] == SPIKES).any():  # they are nothing else
+            weights[i, weights[i] != SPIKES] = 0.0
     order = _order_bonus(weights)
     rows, columns = linear_sum_assignment(-(weights + order))
     pairs = {inputs[i]: names[j] for i, j in zip(rows, columns, strict=True) if weights[i, j] > 0}
@@ -71,6 +74,8 @@ def _weight(
     if base.shape != shape or base.dtype.kind != "f":
         return 0.0
     value = listing.outputs[target]
+    if _are_spikes(listing, point, outputs, source, target):
+        return SPIKES
     if value == x or not listing.users.get(x):
         return 1.0  # handed through, or not read at all: a state that nothing depends on
     if value not in listing.influenced({x}):
@@ -90,6 +95,55 @@ def _weight(
     ratio = a / first
     elementwise = bool(np.abs(b - ratio * second).max(initial=0.0) <= AFFINE_TOLERANCE * max(scale, 1.0))
     return 3.0 if elementwise else 2.0
+
+
+def _are_spikes(
+    listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str, target: str
+) -> bool:
+    """Can an output be the spikes that a step makes of its potentials, and an input those of the step before?
+
+    They are 0 or 1 and made of another output of their shape alone, the potential. Where it was positive, spikes lower
+    it, element by element.
+    """
+    x, base = listing.inputs[source], outputs[target]
+    if not np.isin(base, (0.0, 1.0)).all():
+        return False
+    inputs = set(listing.inputs.values())
+    still = {v: np.zeros(np.shape(a)) if np.asarray(a).dtype.kind == "f" else a for v, a in point.items()}
+    before = [
+        v for v in inputs if v != x and np.asarray(point[v]).dtype.kind == "f" and np.shape(point[v]) == base.shape
+    ]
+    for name, other in outputs.items():
+        potential = _unnamed(listing, listing.outputs[name])
+        if name == target or other.shape != base.shape or potential not in listing.influenced({x}):
+            continue
+        calls = listing.needed([_unnamed(listing, listing.outputs[target])], {potential})
+        read = {v for call in calls for v in call.operands}
+        if potential not in read or read & inputs:
+            continue
+        for charged in before:
+            point = {**still, charged: np.ones(base.shape)}
+
+            def following(spikes: Array, given: Mapping[Value, Array] = point, wanted: Value = potential) -> Array:
+                return np.asarray(evaluate(listing, {**given, x: spikes}, [wanted])[wanted])
+
+            if _lowers(following, base.shape):
+                return True
+    return False
+
+
+def _lowers(f: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
+    """Is every element of f less where the same element of x is 1 instead of 0, whatever the others are?"""
+    some = np.indices(shape).sum(axis=0) % 2.0
+    silent, fired, mixed = (f(spikes) for spikes in (np.zeros(shape), np.ones(shape), some))
+    return bool((fired < silent).all()) and np.array_equal(mixed, np.where(some, fired, silent))
+
+
+def _unnamed(listing: Listing, value: Value) -> Value:
+    """What a value is another name of."""
+    while (call := listing.producer.get(value)) is not None and call.kind == "Identity" and call.operands[0]:
+        value = call.operands[0]
+    return value
 
 
 def _bends(moved: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.blame import BROKEN, failure
 from ssmc.frontend.builder import Builder
 from ssmc.frontend.evaluate import evaluate, run_call
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.lengths import with_lengths
-from ssmc.frontend.listing import Call, Listing
+from ssmc.frontend.listing import Call, Listing, MissingAttribute
 from ssmc.frontend.merged import apply_merged, is_plain
 from ssmc.frontend.rules import RAW_RULES, RULES
 from ssmc.frontend.ticks import apply_tick
@@ -155,13 +156,11 @@ class Translator:
         except Unsupported as reason:
             return self.refuse(call, str(reason))
         except ValueError as error:
-            return self.refuse(call, f"its operands do not fit: {error}")
-        except KeyError as error:
-            if not isinstance(error.args[0], str) or error.args[0] in call.attrs:
-                raise
+            return self.refuse(call, f"its operands do not fit: {error}", error)
+        except MissingAttribute as error:
             return self.refuse(call, f"it lacks the attribute {error}")
-        except (TypeError, IndexError, AttributeError, OverflowError, ZeroDivisionError) as error:
-            return self.refuse(call, f"its operands or attributes are of a kind that is not expected: {error}")
+        except BROKEN as error:
+            return self.refuse(call, failure(call.name, error), error)
 
     def apply(self, call: Call, items: Sequence[Any]) -> list[Tracked]:
         """One node on tracked operands: constants fold, the rest goes by the table.
@@ -186,8 +185,8 @@ class Translator:
             return apply_merged(self, call, items, rule)
         return rule(self, call, items)
 
-    def refuse(self, call: Call, reason: str) -> list[Tracked]:
-        self.findings.refusals.append(Refusal(call.name, call.kind, reason))
+    def refuse(self, call: Call, reason: str, cause: Exception | None = None) -> list[Tracked]:
+        self.findings.refusals.append(Refusal(call.name, call.kind, reason, cause))
         return [Refused()] * len(call.results)
 
     def substituted(self, values: Mapping[Value, Tracked]) -> Translator:

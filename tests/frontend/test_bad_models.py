@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend import load_model, reference
@@ -116,23 +116,6 @@ def test_a_nonlinear_recurrence_is_refused_by_its_nodes(tmp_path: Path) -> None:
     path = save(net.model([(net.op("Exp", following), ["b", 3]), (following, ["b", 3])]), tmp_path)
     with pytest.raises(UserError, match="not a linear function of the state"):
         load_model(path, states={net.inputs[1].name: following})
-
-
-@pytest.mark.parametrize("reset", ["subtract", "zero"])
-def test_spikes_that_one_step_takes_and_gives_are_refused(tmp_path: Path, reset: str) -> None:
-    """The first spikes, given from outside, need not be those of the first potential, all that a neuron keeps."""
-    net = Net()
-    u, potential, spikes = (net.input(["b", 3]) for _ in range(3))
-    kept = net.op("Mul", potential, net.const(np.full(3, 0.8)))
-    if reset == "zero":
-        kept = net.op("Mul", kept, net.op("Sub", net.const(np.ones(())), spikes))
-    new = net.op("Add", kept, u)
-    new = net.op("Sub", new, spikes) if reset == "subtract" else new
-    fired = net.op("Cast", net.op("Greater", new, net.const(np.ones(3))), to=TensorProto.FLOAT)
-    y = net.op("MatMul", fired, net.const(np.ones((3, 2))))
-    path = save(net.model([(y, ["b", 2]), (new, ["b", 3]), (fired, ["b", 3])]), tmp_path)
-    with pytest.raises(UserError, match="the spikes of the step before, starting from zeros"):
-        load_model(path, states={potential: new, spikes: fired})
 
 
 def test_no_system_in_the_model(tmp_path: Path) -> None:

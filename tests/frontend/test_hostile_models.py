@@ -23,6 +23,7 @@ from tests.frontend.mutate import damaged
 from tests.frontend.net import Net, save, stepwise
 from tests.frontend.test_disguises import random_system
 
+pytestmark = pytest.mark.invalid_files
 SYSTEM = random_system(1, 1, 3, 2, 2, True)
 
 

@@ -108,13 +108,32 @@ def two_layers(s: Step) -> None:
     s.states, s.output = [state, ("x1", s.op("Sub", charged, s.op("Mul", spikes, theta)))], spikes
 
 
+def subtracted_spikes(s: Step) -> None:
+    """mem = a mem + u - theta spike."""
+    theta = s.const(0.8)
+    potential = s.op("Sub", s.op("Add", s.op("Mul", "x0", s.row(0.6, 0.9)), s.drive()), s.op("Mul", "x1", theta))
+    spikes = s.fired(potential, theta)
+    s.states, s.output = [("x0", potential), ("x1", spikes)], spikes
+
+
+def gated_spikes(s: Step) -> None:
+    """mem = (a mem + u) (1 - spike): the reset swallows the drive too."""
+    charged = s.op("Add", s.op("Mul", "x0", s.row(0.6, 0.9)), s.drive())
+    potential = s.op("Mul", charged, s.silent("x1"))
+    spikes = s.fired(potential, s.row(0.4, 1.2))
+    s.states, s.output = [("x0", potential), ("x1", spikes)], spikes
+
+
 NEURON = "integrate and fire"
+CARRIED = ("carried spikes", "subtracted spikes", "gated spikes")
 KINDS: dict[str, tuple[Callable[[Step], None], list[str]]] = {
     **{
         f"reset at once: {reset}": (lambda s, reset=reset: integrate(s, reset), [NEURON])
         for reset in ("subtract", "zero", "value", "where")
     },
     "carried spikes": (carried_spikes, [NEURON]),
+    "subtracted spikes": (subtracted_spikes, [NEURON]),
+    "gated spikes": (gated_spikes, [NEURON]),
     "synaptic": (synaptic, ["linear time-invariant", NEURON]),
     "current and reset": (current_and_reset, ["linear time-invariant", NEURON]),
     "after a system": (after_a_system, ["linear time-invariant"]),
@@ -182,10 +201,15 @@ def test_in_a_scan(tmp_path: Path, kind: str) -> None:
             np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "carried spikes"])
+def read_before(s: Step) -> None:
+    subtracted_spikes(s)
+    s.output = s.op("Add", s.output, s.op("Add", "x0", s.op("Mul", "x1", s.const(0.5))))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "read before"])
 def test_as_one_step(tmp_path: Path, kind: str) -> None:
     """States in and out, from any potentials, also such as have fired."""
-    build, kinds = KINDS[kind]
+    build, kinds = KINDS.get(kind, (read_before, [NEURON]))
     s = Step()
     build(s)
     model = load_model(as_step(s, tmp_path / "m.onnx"))
@@ -193,6 +217,8 @@ def test_as_one_step(tmp_path: Path, kind: str) -> None:
     assert sorted(system.kind for system in model.systems) == sorted(kinds)
     given = {"u": s.rng.standard_normal((BATCH, LENGTH, WIDTH)).astype(np.float32)}
     given |= {now: (3 * s.rng.standard_normal((BATCH, NEURONS))).astype(np.float32) for now, _ in s.states}
+    if kind in CARRIED or kind == "read before":
+        given["x1"] = (given["x1"] > 0).astype(np.float32)  # whatever the potential says
     expected = reference(model, given)
     for target in ("cim", "epochcore"):
         found = compile_model(model, target, ideal=True).run(given).outputs
