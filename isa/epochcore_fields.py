@@ -8,6 +8,7 @@ UNARY = (
     *("identity", "neg", "abs", "sign", "square", "sqrt", "rsqrt", "reciprocal", "exp", "log", "sin", "cos", "tanh"),
     *("erf", "sigmoid", "silu", "relu", "gelu", "gelu_tanh", "softplus", "elu", "selu", "hardsigmoid", "hardswish"),
     *("mish", "softsign", "floor", "ceil", "round", "heaviside", "heaviside_or_equal"),
+    *("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"),
 )
 BINARY = ("add", "sub", "mul", "div", "max", "min", "pow", "greater", "greater_or_equal", "equal")
 REDUCE = ("sum", "mean", "max", "min", "prod")

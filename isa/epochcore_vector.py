@@ -24,7 +24,7 @@ VECTOR = (
     InstructionSpec(
         "unary",
         0x40,
-        (DST, SRC, Field("fn", Kind.ENUM, 5, "The function.", choices=UNARY), words("Words a step."), STEPS),
+        (DST, SRC, Field("fn", Kind.ENUM, 6, "The function.", choices=UNARY), words("Words a step."), STEPS),
         "vector",
         "y = fn(x), word by word.",
     ),
@@ -54,7 +54,7 @@ VECTOR = (
             DST,
             spad("a", "First word of what is gated."),
             spad("b", "First word of the gate."),
-            Field("fn", Kind.ENUM, 5, "The function of the gate.", choices=UNARY),
+            Field("fn", Kind.ENUM, 6, "The function of the gate.", choices=UNARY),
             words("Words of the result a step."),
             STEPS,
             held("a"),

@@ -173,6 +173,11 @@ def _rms_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (x[0] * scale * x[1],)
 
 
+def _mean_variance(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axes = tuple(attrs.get("axes", (0, 2, 3)))
+    return ((x[0] - x[0].mean(axes, keepdims=True)) / (x[0].std(axes, keepdims=True) + 1e-9),)
+
+
 def _clip(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     low, high = clip_bounds(x, attrs)
     y = x[0] if low is None else np.maximum(x[0], low)
@@ -322,7 +327,8 @@ UNARY_OPS: dict[str, str] = {
     "Identity": "identity", "Neg": "neg", "Abs": "abs", "Sign": "sign", "Sqrt": "sqrt", "Reciprocal": "reciprocal",
     "Exp": "exp", "Log": "log", "Sin": "sin", "Cos": "cos", "Tanh": "tanh", "Erf": "erf", "Sigmoid": "sigmoid",
     "Relu": "relu", "Softplus": "softplus", "Softsign": "softsign", "HardSwish": "hardswish", "Mish": "mish",
-    "Floor": "floor", "Ceil": "ceil", "Round": "round",
+    "Floor": "floor", "Ceil": "ceil", "Round": "round", "Tan": "tan", "Asin": "asin", "Acos": "acos", "Atan": "atan",
+    "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh",
 }  # fmt: skip
 
 KERNELS: dict[str, Kernel] = {
@@ -381,6 +387,10 @@ KERNELS: dict[str, Kernel] = {
     "RMSNormalization": _rms_norm,
     "SimplifiedLayerNormalization": _rms_norm,
     "BatchNormalization": _batch_norm,
+    "MeanVarianceNormalization": _mean_variance,
+    "LpNormalization": lambda x, attrs, results: (
+        x[0] / np.linalg.norm(x[0], attrs.get("p", 2), attrs.get("axis", -1), keepdims=True),
+    ),
     "CumSum": _cumsum,
     "DFT": _dft,
     "LinearAttention": _linear_attention,

@@ -65,6 +65,15 @@ UNARY: dict[str, Callable[[Array], Array]] = {
     "round": np.rint,
     "heaviside": lambda x: (x > 0).astype(np.float64),
     "heaviside_or_equal": lambda x: (x >= 0).astype(np.float64),
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
 }
 
 BINARY: dict[str, Callable[[Array, Array], Array]] = {

@@ -33,6 +33,10 @@ _AFFINE = {
     ),
     "selu": (1.0507009873554805 * 1.6732632423543772, 0),
     "softplus": (1, math.log(2)),
+    "atan": (0, math.pi / 2),
+    "asin": (0, math.pi / 2),
+    "acos": (0, math.pi),
+    "asinh": (1, 0),
 }
 _SAME = ("reshape", "transpose", "broadcast", "slice", "take", "reverse", "delay", "spread", "output")
 

@@ -183,6 +183,46 @@ def test_rare_activations(tmp_path: Path, kind: str) -> None:
     lift(net, net.op(kind, x, **ELEMENTWISE[kind]), ["n", "t", 4], tmp_path, *DYNAMIC)
 
 
+FUNCTIONS = ("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Atanh")
+
+
+def test_functions_of_one_number(tmp_path: Path) -> None:
+    """Those that no activation is made of; in (-0.9, 0.9), and for acosh above one."""
+    net = Net()
+    x = net.op("Mul", net.op("Tanh", first_layer(net)), net.const(0.9))
+    above = net.op("Acosh", net.op("Add", net.op("Mul", x, x), net.const(1.1)))
+    y = net.op("Concat", *(net.op(kind, x) for kind in FUNCTIONS), above, axis=2)
+    on_targets(load_model(save(net.model([(y, ["n", "t", 36])], opset=22), tmp_path)), 2, 24)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attrs"),
+    [
+        ("LpNormalization", {"p": 1}),
+        ("LpNormalization", {"axis": 1}),
+        ("Hardmax", {}),
+        ("MeanVarianceNormalization", {"axes": [2]}),
+        ("MeanVarianceNormalization", {"axes": [1]}),
+    ],
+)
+def test_rare_norms(tmp_path: Path, kind: str, attrs: dict[str, object]) -> None:
+    net = Net()
+    x = first_layer(net)
+    on_targets(load_model(save(net.model([(net.op(kind, x, **attrs), ["n", "t", 4])]), tmp_path)), 2, 24)
+
+
+def test_what_is_no_number_is_replaced(tmp_path: Path) -> None:
+    """nan_to_num as the exporters write it."""
+    net = Net()
+    x = first_layer(net)
+    root = net.op("Sqrt", x)
+    finite = net.op("Where", net.op("IsNaN", root), net.const(0.5), root)
+    inverse = net.op("Reciprocal", net.op("Relu", x))
+    bounded = net.op("Where", net.op("IsInf", inverse, detect_negative=0), net.const(7.0), inverse)
+    y = net.op("Add", finite, net.op("Tanh", bounded))
+    on_targets(load_model(save(net.model([(y, ["n", "t", 4])]), tmp_path)), 2, 24)
+
+
 def test_remainders_and_exclusive_or(tmp_path: Path) -> None:
     net = Net()
     x = first_layer(net)

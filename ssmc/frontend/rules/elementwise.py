@@ -19,6 +19,7 @@ BINARY_OPS = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Max": "max", "Min": "min", "Sum": "add",
     "Greater": "greater", "GreaterOrEqual": "greater_or_equal", "Equal": "equal", "And": "mul", "Or": "max",
 }  # fmt: skip
+LARGEST = float(np.finfo(np.float32).max)
 SWAPPED_OPS = {"Less": "greater", "LessOrEqual": "greater_or_equal"}
 
 
@@ -192,6 +193,21 @@ def _xor(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     return [binary(context.builder, "sub", scalar(1), binary(context.builder, "equal", items[0], items[1]))]
 
 
+def _is_nan(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """What does not equal itself."""
+    return [binary(context.builder, "sub", scalar(1), binary(context.builder, "equal", items[0], items[0]))]
+
+
+def _is_infinite(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    flow, builder = flow_of(items[0]), context.builder
+    found: Flow | Known = scalar(0)
+    for sign, name in ((1.0, "detect_positive"), (-1.0, "detect_negative")):
+        if call.attrs.get(name, 1):
+            there = binary(builder, "greater", binary(builder, "mul", flow, scalar(sign)), scalar(LARGEST))
+            found = binary(builder, "add", found, there)
+    return [found]
+
+
 def _one_hot(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """Rows of a table: `on` at the place that the index tells, `off` elsewhere."""
     index, builder = flow_of(items[0]), context.builder
@@ -291,6 +307,8 @@ RULES: dict[str, Rule] = {
     "Shrink": _shrink,
     "Mod": _mod,
     "Xor": _xor,
+    "IsNaN": _is_nan,
+    "IsInf": _is_infinite,
     "OneHot": _one_hot,
     "Selu": _unary_rule("selu"),
     "HardSigmoid": _hard_sigmoid,

@@ -103,6 +103,17 @@ def _in_groups(context: Context, flow: Flow, groups: int, epsilon: float, parame
     return found
 
 
+def _mean_variance(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """(x - mean) / (deviation + 1e-9), as the standard has it."""
+    flow, builder, axes = flow_of(items[0]), context.builder, list(call.attrs.get("axes", [0, 2, 3]))
+    if any(flow.axes[a] == "b" for a in axes):
+        raise Unsupported("it normalises over the batch")
+    centred = plain(binary(builder, "sub", flow, reduced(context, flow, "mean", axes, True)))
+    power = reduced(context, plain(unary_any(builder, "square", centred)), "mean", axes, True)
+    deviation = binary(builder, "add", unary_any(builder, "sqrt", power), Known(np.asarray(1e-9)))
+    return [binary(builder, "div", centred, deviation)]
+
+
 def _flow(item: Tracked) -> Flow:
     assert isinstance(item, Flow)
     return item
@@ -131,4 +142,5 @@ RULES: dict[str, Rule] = {
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _group_norm,
     "GroupNormalization": _group_norm,
+    "MeanVarianceNormalization": _mean_variance,
 }

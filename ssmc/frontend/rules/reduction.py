@@ -66,25 +66,27 @@ def _squeezed(context: Context, flow: Flow, axes: Sequence[int]) -> Flow:
     return plain(wrap(context.builder.reshape(flow.value, features), labels, shape))
 
 
-def _arg_rule(largest: bool) -> Rule:
-    """ArgMax, ArgMin over a feature axis: the first (or last) place where the extreme stands."""
+def _arg_rule(function: str) -> Rule:
+    """ArgMax, ArgMin over a feature axis."""
 
     def rule(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-        flow, builder = flow_of(items[0]), context.builder
+        flow, last = flow_of(items[0]), bool(call.attrs.get("select_last_index"))
         axis = int(call.attrs.get("axis", 0)) % len(flow.shape)
-        if flow.axes[axis] != "f":
-            raise TimeMixing("it asks at which step the extreme stands")
-        extreme = reduced(context, flow, "max" if largest else "min", [axis], True)
-        there = plain(binary(builder, "equal", flow, extreme))
-        size, behind = flow.shape[axis], len(flow.shape) - axis - 1
-        places = np.arange(float(size)) if call.attrs.get("select_last_index") else size - np.arange(float(size))
-        marked = plain(binary(builder, "mul", there, Known(places.reshape(size, *[1] * behind))))
-        found: Flow | Known = reduced(context, marked, "max", [axis], bool(call.attrs.get("keepdims", 1)))
-        if not call.attrs.get("select_last_index"):
-            found = binary(builder, "sub", Known(np.asarray(float(size))), found)
-        return [found]
+        return [_first_place(context, flow, axis, function, int(call.attrs.get("keepdims", 1)), last)]
 
     return rule
+
+
+def _first_place(context: Context, flow: Flow, axis: int, function: str, keepdims: int, last: bool) -> Flow | Known:
+    """The first (or last) place where the extreme of a feature axis stands."""
+    if flow.axes[axis] != "f":
+        raise TimeMixing("it asks at which step the extreme stands")
+    builder, size, behind = context.builder, flow.shape[axis], len(flow.shape) - axis - 1
+    there = plain(binary(builder, "equal", flow, reduced(context, flow, function, [axis], True)))
+    places = np.arange(float(size)) if last else size - np.arange(float(size))
+    marked = plain(binary(builder, "mul", there, Known(places.reshape(size, *[1] * behind))))
+    found: Flow | Known = reduced(context, marked, "max", [axis], bool(keepdims))
+    return found if last else binary(builder, "sub", Known(np.asarray(float(size))), found)
 
 
 def reduced(context: Context, flow: Flow, function: str, axes: Sequence[int], keep: bool) -> Flow:
@@ -112,6 +114,25 @@ def reduced(context: Context, flow: Flow, function: str, axes: Sequence[int], ke
     result = wrap(value, labels, shape)
     assert isinstance(result, Flow)
     return result
+
+
+def _hard_max(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """1 where the first of the largest features stands, 0 elsewhere."""
+    flow = flow_of(items[0])
+    axis = int(call.attrs.get("axis", -1)) % len(flow.shape)
+    if int(call.op["version"]) < 13 and axis != len(flow.shape) - 1:
+        raise Unsupported("a maximum over several axes (opset below 13)")
+    place = _first_place(context, flow, axis, "max", 1, False)
+    places = np.arange(float(flow.shape[axis])).reshape(-1, *[1] * (len(flow.shape) - axis - 1))
+    return [binary(context.builder, "equal", Known(places), place)]
+
+
+def _lp_norm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """x divided by the sum of |x|, or by the root of the sum of x^2, along one axis."""
+    flow, builder = flow_of(items[0]), context.builder
+    before, after = ("abs", "identity") if int(call.attrs.get("p", 2)) == 1 else ("square", "sqrt")
+    sums = reduced(context, plain(unary_any(builder, before, flow)), "sum", [int(call.attrs.get("axis", -1))], True)
+    return [binary(builder, "div", flow, unary_any(builder, after, sums))]
 
 
 def _global_average(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -214,8 +235,8 @@ RULES: dict[str, Rule] = {
     "ReduceL2": _reduce_rule("sum", before="square", after="sqrt"),
     "ReduceLogSum": _reduce_rule("sum", after="log"),
     "ReduceLogSumExp": _log_sum_exp,
-    "ArgMax": _arg_rule(True),
-    "ArgMin": _arg_rule(False),
+    "ArgMax": _arg_rule("max"),
+    "ArgMin": _arg_rule("min"),
     "CumSum": _running_sum,
     "Mean": _mean_of,
     "AveragePool": _windowed,
@@ -223,5 +244,7 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePool": _global_average,
     "GlobalMaxPool": _global_average,
     "Softmax": _softmax,
+    "Hardmax": _hard_max,
+    "LpNormalization": _lp_norm,
     "LogSoftmax": _softmax,
 }
