@@ -17,7 +17,7 @@ from ssmc.frontend.listing import Listing
 from ssmc.frontend.model import Proof
 from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, effect_of_fits, require, run_file, run_graph
 from ssmc.frontend.proto import ModelFile
-from ssmc.frontend.reference import runner, runner_on, step_through
+from ssmc.frontend.reference import fed_dtype, runner, runner_on, step_through
 from ssmc.interface import Port
 from ssmc.ir.graph import Graph
 from ssmc.ir.types import TensorType
@@ -121,11 +121,7 @@ def _runtime_tolerance(case: Case) -> float:
 
 def _run(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
     run = runner_on(case.model, str(case.path)) if case.model.weights else runner(str(case.path))
-    typed = {
-        port.name: arrays[port.name].astype(port.dtype if port.dtype not in ("?", "bfloat16") else np.float32)
-        for port in case.inputs
-        if port.name in arrays
-    }
+    typed = {port.name: arrays[port.name].astype(fed_dtype(port)) for port in case.inputs if port.name in arrays}
     try:
         found = run(typed) if case.form == "sequence" else step_through(run, case.inputs, case.states, typed)
     except UserError:

@@ -95,7 +95,7 @@ def step_through(
     carried = {}
     for port in inputs:
         if port.name in states:
-            dtype = np.float64 if run.__module__ == "ssmc.frontend.proof" else port.dtype
+            dtype = np.dtype(np.float64) if run.__module__ == "ssmc.frontend.proof" else fed_dtype(port)
             shape = _state_shape(port, batch)
             carried[port.name] = np.asarray(arrays.get(port.name, np.zeros(shape)), dtype).reshape(shape)
     collected: dict[str, list[Array]] = {}
@@ -160,8 +160,13 @@ def check_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Array]:
                 other, there = sizes[letter]
                 what = {"b": "batch", "t": "length"}[letter]
                 raise UserError(f"'{name}' has the {what} {size}, '{other}' {there}", where=str(model.path))
-        found[name] = array.astype(port.dtype) if port.dtype not in ("?", "bfloat16") else array.astype(np.float32)
+        found[name] = array.astype(fed_dtype(port))
     return found
+
+
+def fed_dtype(port: Port) -> np.dtype[Any]:
+    """The format in which a file is given an input: bfloat16 as float32, for so it runs."""
+    return np.dtype(np.float32 if port.dtype in ("?", "bfloat16") else port.dtype)
 
 
 def user_shape(port: Port) -> tuple[int | str | None, ...]:

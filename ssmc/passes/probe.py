@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Mapping
 from math import lcm
@@ -25,11 +26,12 @@ def probe(graph: Graph, seed: int, least: int = STEPS) -> dict[str, Array] | Non
     may be (ONNX tensors).
 
     Numbers are standard normal; an index stays within the tables it meets; elapsed times are positive and of the
-    order of the systems' time constants. State inputs are given, so that they are tested.
+    order of the systems' time constants. State inputs are given, so that they are tested. There are fewer steps where
+    a table of positions ends before.
     """
     rng = np.random.default_rng(seed)
     window = _window(graph)
-    steps = window * -(-least // window)
+    steps = max(window, min(window * -(-least // window), _positions(graph) // window * window))
     inputs: dict[str, Array] = {}
     for node in graph.inputs():
         kind = node.types[0]
@@ -82,6 +84,31 @@ def _time_scale(graph: Graph) -> float:
     finite = [t[np.isfinite(t)] for t in times]
     every = np.concatenate(finite) if finite else np.empty(0)
     return float(np.median(every)) if every.size else 1.0
+
+
+def _positions(graph: Graph) -> int:
+    """Input steps that every table of positions, looked up by counting, has rows for."""
+    limits = [sys.maxsize]
+    for node in graph.nodes("embed"):
+        kind = node.types[0]
+        if isinstance(kind, StreamType) and not _told(graph, node.name):
+            limits.append(int(node.op["table"].shape[0] / kind.rate))
+    return min(limits)
+
+
+def _told(graph: Graph, name: str) -> bool:
+    """Whether a value depends on what an input holds, and not on its length alone."""
+    seen, waiting = {name}, [name]
+    while waiting:
+        node = graph.node(waiting.pop())
+        if node.op.name == "input":
+            return True
+        values = graph.operands(node.name)
+        for value in values[:1] if node.op.name == "spread" else values:
+            if value is not None and value.node not in seen:
+                seen.add(value.node)
+                waiting.append(value.node)
+    return False
 
 
 def _rows(graph: Graph, node: Node) -> int:

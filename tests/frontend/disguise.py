@@ -6,6 +6,8 @@ time axes. Complex states are stored as `layout` says: "last" (a last axis of 2)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -86,15 +88,51 @@ def one_step(net: Net, system: StateSpace, layout: str, u: str, states: list[str
     return _pack(net, following, layout), read(net, seen, u, c, d)
 
 
-def as_step(system: StateSpace, layout: str = "last") -> onnx.ModelProto:
-    """One step, its states inputs and outputs."""
+EXTRAS = ("sum", "count", "cache", "smoothed", "handed on", "unread")
+
+
+def as_step(system: StateSpace, layout: str = "last", extras: Sequence[str] = ()) -> onnx.ModelProto:
+    """One step, its states inputs and outputs.
+
+    `extras`: states that are not the system's, as exporters carry them along: a running "sum" of the outputs and a
+    "count" of the steps (for a mean), a "cache" of the last inputs (of a filter before the system), "smoothed" inputs,
+    one "handed on" as it is, and one that is "unread" and only written.
+    """
     net = Net()
-    u = net.input(["b", system.inputs])
+    x = u = net.input(["b", system.inputs])
     shapes = state_shapes(system, layout, "b")
     states = [net.input(shape) for shape in shapes]
+    held, more = {}, []
+    for kind in extras:
+        wide = {"sum": [system.outputs], "count": [1], "cache": [system.inputs, 3]}.get(kind, [system.inputs])
+        held[kind] = net.input(["b", *wide])
+        more.append(["b", *wide])
+    new = {}
+    if "cache" in held:
+        taps = np.random.default_rng(system.states).standard_normal((system.inputs, 3))
+        older = net.op("Slice", held["cache"], net.ints(1), net.ints(3), net.ints(2))
+        new["cache"] = net.op("Concat", older, net.op("Unsqueeze", u, net.ints(2)), axis=2)
+        u = net.op("ReduceSum", net.op("Mul", new["cache"], net.const(taps)), net.ints(2), keepdims=0)
+    if "smoothed" in held:
+        old = net.op("Mul", held["smoothed"], net.const(0.75))
+        new["smoothed"] = net.op("Add", old, net.op("Mul", x, net.const(0.25)))
     following, y = one_step(net, system, layout, u, states)
-    outputs = [(net.op("Tanh", y), ["b", system.outputs]), *zip(following, shapes, strict=True)]
-    return net.model(outputs)
+    y = net.op("Tanh", y)
+    if "sum" in held:
+        new["sum"] = net.op("Add", held["sum"], y)
+    if "count" in held:
+        new["count"] = net.op("Add", held["count"], net.const(np.ones(1)))
+    if "handed on" in held:
+        new["handed on"] = net.op("Identity", held["handed on"])
+    if "unread" in held:
+        new["unread"] = net.op("Mul", x, net.const(2.0))
+    if "sum" in held and "count" in held:
+        y = net.op("Div", new["sum"], new["count"])
+    elif "smoothed" in held:
+        y = net.op("Concat", y, new["smoothed"], axis=-1)
+    width = system.outputs + (system.inputs if "smoothed" in held and not {"sum", "count"} <= set(held) else 0)
+    outputs = [(y, ["b", width]), *zip(following, shapes, strict=True)]
+    return net.model([*outputs, *((new[kind], shape) for kind, shape in zip(extras, more, strict=True))])
 
 
 def _zeros(net: Net, x: str, shape: list[int | str], axis: int = 0) -> str:

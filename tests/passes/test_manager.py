@@ -16,6 +16,7 @@ from ssmc.ir.text import print_graph
 from ssmc.passes import Context, Pass, PassManager, Step, print_after, register, registry
 from ssmc.passes.probe import excerpt, probe
 from ssmc.passes.validation import relative_error
+from ssmc.statespace import StateSpace
 
 from .graphs import MACHINES, Model, activation, asynchronous, build, downsample, glu, linear, s4d, s5, stateful
 
@@ -195,6 +196,22 @@ def test_probe_and_excerpt_keep_whole_windows() -> None:
     cut = excerpt(graph, {"u": np.zeros((4, 101, 3))}, 31)
     assert cut["u"].shape == (1, 30, 3)
     assert excerpt(graph, {"u": np.zeros((4, 10, 3))}, 31)["u"].shape == (3, 10, 3)
+
+
+@pytest.mark.parametrize("rows", [7, 24])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_probe_ends_where_a_table_of_positions_does(rows: int, pooled: bool) -> None:
+    """Behind a pooling by two, steps are counted in twos. An input's own index says nothing about the steps."""
+    model = Model(3, index=True)
+    model.x = model.add("downsample", model.x, stride=2) if pooled else model.x
+    one = model.add("constant", value=Tensor(np.ones(1)))
+    counting = StateSpace(np.ones((1, 1)), np.ones((1, 1, 1)), np.ones((1, 1, 1)), -np.ones((1, 1, 1)))
+    step = model.add("reshape", model.add("ssm", model.add("spread", one, model.x), system=counting), shape=())
+    model.output(model.add("embed", step, table=Tensor(np.ones((rows, model.h)))), "y")
+    for least in (11, 128):
+        inputs = probe(model.graph, 0, least)
+        assert inputs is not None and inputs["token"].shape[1] == min(least + least % (1 + pooled), rows * (1 + pooled))
+        assert interpret(model.graph, inputs)["y"].shape[1] == inputs["token"].shape[1] // (1 + pooled)
 
 
 def test_relative_error_of_odd_arrays() -> None:
