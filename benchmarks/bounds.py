@@ -4,9 +4,13 @@ What no schedule on the array can go below, all resources kept busy at once:
 
 * elements: a multiply-accumulate of a matrix, or a step of one (complex) state, an element and cycle;
 * ports: a word that enters (or leaves) serves at most one row or column of the array, C products of a matrix, and R
-  states of a channel; so a matrix needs L K N / C words in and L K N / R out, a system L H ceil(P / R) of each;
+  states of a channel; so a matrix needs L K ceil(N / C) words in and L N ceil(K / R) out, whole words both, a system
+  L H max(1, P / R) of each. Where results stay in place a fold takes K + R + C - 2 cycles: the less of the two counts;
 * DRAM: parameters once, input once, output, and of the streams between loops over time what has no room on the chip;
-* dependence: a layer that runs in both directions ends after it has begun, so layers follow each other: L cycles each.
+* dependence: a layer that runs in both directions ends after it has begun, so layers follow each other: L cycles each;
+* ends: the array has nothing to do before the first word has come from DRAM, and the last word still has to cross R
+  rows and to be stored. Where the first pass is one of states, a column has nothing to do before its own parameters
+  have come: with C columns one after the other, half of that time is lost.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.gemm import ceil_div
+from backends.epochcore.gemm import ceil_div, output_fold
 from benchmarks.models.lra import CLASSES, Model
 
 PARAMETERS = 6  # words of an element: a, b and c, complex
@@ -28,10 +32,11 @@ class Bound:
     ports: float
     dram: float
     dependence: float
+    ends: float
 
     @property
     def cycles(self) -> float:
-        return max(self.elements, self.ports, self.dram, self.dependence)
+        return max(max(self.elements, self.ports, self.dependence) + self.ends, self.dram)
 
     @property
     def what(self) -> str:
@@ -46,19 +51,34 @@ def bound(m: Model, arch: Arch, *, dense: bool, weight_bytes: int = 4) -> Bound:
     enter = leave = passes * length * h * max(1.0, m.states / rows)
     sizes = [(h, 2 * h)] * m.layers + ([] if m.tokens else [(1, h)]) if dense else []
     macs = sum(length * k * n for k, n in sizes)
-    enter += sum(length * max(k * n / cols, k) for k, n in sizes)
-    leave += sum(length * max(k * n / rows, n) for k, n in sizes)
-    held = passes * h * m.states * PARAMETERS * 4 + sum(k * n for k, n in sizes) * weight_bytes
+    array = arch.array
+    ports = max(enter / array.port_words_in, leave / array.port_words_out)
+    ports += sum(_matrix(length, k, n, arch) for k, n in sizes)
+    each = PARAMETERS * (4 if weight_bytes == 4 else arch.numbers.parameter_bits / 8)
+    held = passes * h * m.states * each + sum(k * n for k, n in sizes) * weight_bytes
+    ends = 2 * arch.dram.latency_cycles + rows
+    if not dense:
+        ends += min(h, cols) * min(m.states, rows) * each / arch.dram_bytes_per_cycle / 2
     word = arch.memory.word_bits // 8
     input_words = length
     spilled = _spilled(m, arch, dense)
     moved = held + (input_words + spilled + CLASSES) * word
     return Bound(
         (steps + macs) / (rows * cols),
-        max(enter / arch.array.port_words_in, leave / arch.array.port_words_out),
+        ports,
         moved / arch.dram_bytes_per_cycle,
         length * (m.layers if m.bidirectional and dense else 1),
+        ends,
     )
+
+
+def _matrix(steps: int, k: int, n: int, arch: Arch) -> float:
+    """Cycles of a K x N matrix: its words at the ports with the weights in place, or its folds with the results."""
+    array = arch.array
+    entering, leaving = steps * k * ceil_div(n, array.cols), steps * n * ceil_div(k, array.rows)
+    folds = steps * n / (array.rows * array.cols)
+    weights = max(entering / array.port_words_in, leaving / array.port_words_out)
+    return min(weights, folds * output_fold(k, array.rows, array.cols))
 
 
 def _spilled(m: Model, arch: Arch, dense: bool) -> int:

@@ -35,10 +35,11 @@ SYSTEMS_GOAL, WHOLE_GOAL = 1.05, 1.10
 SHORT = """\
 ## What falls short
 
-- 320 channels (Liquid-S4 Path-X) are two and a half times 128: a fifth of the array idles in every third tile.
-- Liquid-S4 Image keeps 3.1 million words of states in the scratchpad, so chunks are short and its parameters, more than
-  the parameter memory holds, are fetched again in each.
-- S4 Path-X: three quarters of a stream between two loops go through DRAM, and a chunk's load waits for the residual.
+- 320 channels (Liquid-S4 Path-X) are two and a half times 128: a product over 320 words takes three passes, the last
+  of them with half of the rows, which the bound counts. Of the columns nothing idles: layers, and matrices, that read
+  the same stream have the rests of their columns in one pass.
+- Where one loop over time turns into the next, the array waits for the first states and streams of that; most of what
+  is above the bound.
 - The plain array's mat-vec a step, and convolutions with kernels that do not end, are closed forms; so is a liquid
   scan too large to compile. All else of the plain array is compiled and timed.
 """

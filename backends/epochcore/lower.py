@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.epochcore import lower_array, lower_features, lower_time
+from backends.epochcore import lower_array, lower_features, lower_matrix, lower_time
 from backends.epochcore.arch import Arch, arch_text
 from backends.epochcore.arrangement import fastest
 from backends.epochcore.draft import Draft
@@ -25,7 +25,12 @@ from ssmc.diagnostics import UserError
 from ssmc.ir import ConstantType, Graph, Node, StreamType, Value
 
 Rule = Callable[[Lowering, Node], None]
-RULES: dict[str, Rule] = {**lower_features.RULES, **lower_time.RULES, **lower_array.RULES}
+RULES: dict[str, Rule] = {
+    **lower_features.RULES,
+    **lower_time.RULES,
+    **lower_array.RULES,
+    "tile.matmul": lower_matrix.matmul,
+}
 
 
 def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) -> Program:

@@ -1,9 +1,10 @@
-"""Lowering onto the array: matrices, and states that stay in the processing elements."""
+"""Lowering onto the array: states that stay in the processing elements, and the forms of whole systems."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,115 +13,23 @@ from numpy.typing import NDArray
 from backends.epochcore import lower_time
 from backends.epochcore.arch import Numbers
 from backends.epochcore.draft import Buffer, Param, Ref
-from backends.epochcore.floats import stored
-from backends.epochcore.formats import weight_integers
 from backends.epochcore.forms import choose
-from backends.epochcore.lower_features import gather, given
+from backends.epochcore.lower_features import gather
+from backends.epochcore.lower_matrix import cut
 from backends.epochcore.lower_time import carried
 from backends.epochcore.lower_windows import Windows, chunked, convolution
 from backends.epochcore.lowering import Lowering, Operand, liquid_decay
 from backends.epochcore.parameters import pack_decay, pack_element
-from backends.epochcore.window_matrices import common, kernel_length, system_of
+from backends.epochcore.shared_passes import Rest, gathered, hand_out, keep, rests
+from backends.epochcore.window_matrices import System, common, kernel_length, system_of
 from ssmc.diagnostics import UserError
-from ssmc.ir import Node, Piece, Tensor, Value
+from ssmc.ir import Node, Piece, Value
 
 Array = NDArray[Any]
 
 
 def _numbers(low: Lowering) -> Numbers | None:
     return None if low.ideal else low.arch.numbers
-
-
-def cut(pieces: Sequence[Piece], rows: int, cols: int) -> list[Piece]:
-    """Pieces cut down to at most `rows` x `cols` (k by n), ordered by columns."""
-    small = [
-        Piece(k, min(k + rows, p.k1), n, min(n + cols, p.n1))
-        for p in pieces
-        for n in range(p.n0, p.n1, cols)
-        for k in range(p.k0, p.k1, rows)
-    ]
-    return sorted(small, key=lambda p: (p.n0, p.n1, p.k0))
-
-
-# -- matrices --------------------------------------------------------------------------------------------------
-
-
-def matmul(low: Lowering, node: Node) -> None:
-    (x,) = given(low, node, 1)
-    weight, bias = node.op["weight"], node.op["bias"]
-    inputs, outputs = weight.shape
-    pieces = cut(node.op["pieces"], low.arch.array.rows, low.arch.array.cols)
-    vectors = x.words // inputs
-    dst = low.new(node)
-    started: set[tuple[int, int]] = set()
-    apart = _apart(pieces, outputs)
-    if not apart:
-        # columns that pieces share in part, or that none covers: start every column from its bias
-        start = np.zeros(outputs) if bias is None else bias.array
-        _start_rows(low, node, dst, np.tile(start, vectors))
-    integers, scale = _integers(low, node, weight)
-    for number, p in enumerate(pieces):
-        first = apart and (p.n0, p.n1) not in started
-        started.add((p.n0, p.n1))
-        name = f"{node.name}.w{number}"
-        fields: dict[str, Any] = {}
-        if scale is not None:
-            fields["scale"] = Param(low.draft.constant(f"{name}.scale", scale[p.n0 : p.n1]))
-        if first and bias is not None:
-            part = bias.array[p.n0 : p.n1]
-            fields["bias"] = Param(low.draft.constant(f"{name}.bias", part if low.ideal else part.astype(np.float32)))
-        weights = Param(low.draft.constant(name, integers[p.k0 : p.k1, p.n0 : p.n1]))
-        low.emit(
-            node,
-            "preload",
-            **{"src": weights, "scale": 0, "bias": 0, **fields},
-            rows=p.k1 - p.k0,
-            cols=p.n1 - p.n0,
-            mode="mac",
-            scaled="scale" in fields,
-            biased="bias" in fields,
-        )
-        for v in range(vectors):
-            low.emit(
-                node,
-                "mac",
-                dst=dst.at(v * outputs + p.n0),
-                dst_pitch=dst.words,
-                src=Ref(x.ref.buffer, x.ref.offset + v * inputs + p.k0),
-                src_pitch=x.words,
-                steps=low.steps(node),
-                accumulate=not first,
-            )
-
-
-def _apart(pieces: list[Piece], outputs: int) -> bool:
-    """Whether the column ranges of the pieces are equal or disjoint, and cover every column."""
-    ranges = sorted({(p.n0, p.n1) for p in pieces})
-    ends = [0, *(n1 for _, n1 in ranges)]
-    return bool(ranges) and all(n0 == end for (n0, _), end in zip(ranges, ends, strict=False)) and ends[-1] == outputs
-
-
-def _start_rows(low: Lowering, node: Node, dst: Buffer, start: Array) -> None:
-    row, words = low.constant_row(f"{node.name}.start", start), dst.words
-    held = low.steps(node) != "one"
-    fields = {"dst_pitch": words, "src_pitch": words, "words": words, "steps": low.steps(node), "src_held": held}
-    low.emit(node, "copy", dst=dst.at(), src=row, **fields)
-
-
-def _integers(low: Lowering, node: Node, weight: Tensor) -> tuple[Array, Array | None]:
-    """The weights as the array holds them, and the scales of the columns where they are integers."""
-    if low.ideal:
-        return weight.array, None
-    if not low.arch.numbers.fixed:
-        return stored(weight.array, low.arch.numbers.format), None
-    bits = low.arch.numbers.weight_bits
-    dtype = np.int8 if bits <= 8 else np.int16
-    if weight.quantization is not None and weight.quantization.bits <= bits:
-        scale = np.broadcast_to(np.asarray(weight.quantization.scale, np.float32), weight.shape[1:])
-        return weight.integers().astype(dtype), np.ascontiguousarray(scale)
-    integers, scale = weight_integers(weight.array, bits)
-    low.notes.setdefault("weights_rounded_by_lowering", []).append(node.name)
-    return integers.astype(dtype), scale
 
 
 # -- states ----------------------------------------------------------------------------------------------------
@@ -194,31 +103,88 @@ def ssm(low: Lowering, node: Node) -> None:
             assert length is not None
             convolution(windows, length, lambda: system.kernel(length), u, None)
         return
-    mode = "tri" if op["liquid"] else "fri"
-    channels, states = decay.shape
-    parts = 2 if op["decay"].is_complex else 1
-    rows, cols = low.arch.cells(parts == 2)
+    channels = decay.shape[0]
+    parts = rests(low, node, partial(_channels_left_over, low, node)) if node.name not in low.shared else ()
+    if parts:
+        _ssm_together(low, node, u, parts)
+    system = System(decay, b, c, op["d"].array, op["read_before"], op["reverse"])
+    dst, pieces = low.new(node), _pieces(low, node)
+    if node.name in low.shared:
+        pieces = [p for p in pieces if p.k1 != channels]
+        system = system.some(range(pieces[-1].k1 if pieces else 0))
+    if pieces:
+        _states_in_place(low, node, f"{node.name}.", system, pieces, u.ref, dst, x0)
+    hand_out(low, node, pieces[-1].k1 if pieces else 0)
+
+
+def _pieces(low: Lowering, node: Node) -> list[Piece]:
+    """Pieces of the states, channels by states, that the array has room for, by channels."""
+    rows, cols = low.arch.cells(node.op["decay"].is_complex)
     pieces = [
         Piece(k, min(k + cols, p.k1), n, min(n + rows, p.n1))
-        for p in op["pieces"]
+        for p in node.op["pieces"]
         for k in range(p.k0, p.k1, cols)
         for n in range(p.n0, p.n1, rows)
     ]
-    pieces.sort(key=lambda p: (p.k0, p.k1, p.n0))
-    bank = _bank(low, node, pieces, np.arange(channels * states).reshape(channels, states), parts, x0)
-    dst, started = low.new(node), set[tuple[int, int]]()
-    for number, (p, offset) in enumerate(zip(pieces, bank.offsets, strict=True)):
+    return sorted(pieces, key=lambda p: (p.k0, p.k1, p.n0))
+
+
+def _channels_left_over(low: Lowering, first: Node, node: Node) -> int:
+    """Channels of a system in its last passes, 0 where they cannot share those of `first`."""
+    (channels, states), cols = node.op["decay"].shape, low.arch.cells(node.op["decay"].is_complex)[1]
+    alike = all(node.op[name] == first.op[name] for name in ("liquid", "reverse", "read_before"))
+    alike &= states == first.op["decay"].shape[1] and node.op["decay"].is_complex == first.op["decay"].is_complex
+    start = len(low.graph.operands(node.name)) > 1 and low.graph.operand(node.name, 1) is not None
+    if not alike or start or low.graph.users(Value(node.name, 1)) or choose(low, node).name != "state in place":
+        return 0
+    width, pieces = channels % cols, _pieces(low, node)
+    last = [p for p in pieces if p.k1 == channels]
+    whole = sum(p.n1 - p.n0 for p in last) == states and all(p.k0 == channels - width for p in last)
+    return width if whole else 0
+
+
+def _ssm_together(low: Lowering, node: Node, u: Operand, parts: Sequence[Rest]) -> None:
+    """The last channels of several systems side by side."""
+    some = []
+    for rest in parts:
+        b, c = common(rest.node)
+        system = System(rest.node.op["decay"].array, b, c, rest.node.op["d"].array, False, False)
+        some.append(system.some(range(rest.start, rest.start + rest.width)))
+    a, b, c, d = (np.concatenate([getattr(system, name) for system in some]) for name in "abcd")
+    rows, _ = low.arch.cells(np.iscomplexobj(a))
+    pieces = [Piece(0, len(a), n, min(n + rows, a.shape[1])) for n in range(0, a.shape[1], rows)]
+    wide, results = gathered(low, node, u, parts), low.temporary(node, len(a))
+    system = System(a, b, c, d, node.op["read_before"], node.op["reverse"])
+    _states_in_place(low, node, f"{node.name}.together.", system, pieces, wide.at(), results, None)
+    keep(low, results, parts)
+
+
+def _states_in_place(
+    low: Lowering,
+    node: Node,
+    name: str,
+    system: System,
+    pieces: list[Piece],
+    src: Ref,
+    dst: Buffer,
+    x0: Operand | None,
+) -> None:
+    """Passes with the states of `pieces` (channels by states, all of them) in the array."""
+    halves, number, started = system.parts, np.arange(system.a.size).reshape(system.a.shape), set[tuple[int, int]]()
+    bank = _bank(low, node, pieces, number, halves, x0)
+    mode = "tri" if node.op["liquid"] else "fri"
+    for count, (p, offset) in enumerate(zip(pieces, bank.offsets, strict=True)):
         first = (p.k0, p.k1) not in started
         started.add((p.k0, p.k1))
         at = np.s_[p.k0 : p.k1, p.n0 : p.n1]
-        d = op["d"].array[p.k0 : p.k1] * first
-        packed = low.draft.constant(f"{node.name}.p{number}", pack_element(decay[at], b[at], c[at], d, _numbers(low)))
-        fields = {"rows": p.n1 - p.n0, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": mode}
+        element = pack_element(system.a[at], system.b[at], system.c[at], system.d[p.k0 : p.k1] * first, _numbers(low))
+        packed = low.draft.constant(f"{name}p{count}", element)
+        fields = {"rows": p.n1 - p.n0, "cols": p.k1 - p.k0, "complex": halves == 2, "mode": mode}
         low.emit(node, "preload", src=Param(packed), scale=0, bias=0, **fields)
-        low_words = (p.n1 - p.n0) * (p.k1 - p.k0) * parts
-        src = Ref(u.ref.buffer, u.ref.offset + p.k0)
-        streams = {"dst": dst.at(p.k0), "dst_pitch": channels, "src": src, "src_pitch": channels}
-        _pass(low, node, bank.row.at(offset), low_words, mode, **streams, accumulate=not first)
+        words = (p.n1 - p.n0) * (p.k1 - p.k0) * halves
+        pitches = {"dst_pitch": dst.words, "src_pitch": src.buffer.words}
+        streams = {"dst": dst.at(p.k0), "src": Ref(src.buffer, src.offset + p.k0), **pitches}
+        _pass(low, node, bank.row.at(offset), words, mode, **streams, accumulate=not first)
     _last(low, node, bank)
 
 
@@ -372,7 +338,6 @@ def _ssm_on_vectors(low: Lowering, node: Node, u: Operand, x0: Operand | None) -
 
 
 RULES = {
-    "tile.matmul": matmul,
     "tile.ssm": ssm,
     "fir": fir,
     "tile.state": state,

@@ -1,0 +1,166 @@
+"""Lowering of matrices onto the array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.draft import Buffer, Param, Ref
+from backends.epochcore.floats import stored
+from backends.epochcore.formats import weight_integers
+from backends.epochcore.lower_features import given
+from backends.epochcore.lowering import Lowering, Operand
+from backends.epochcore.shared_passes import Rest, hand_out, keep, rests
+from ssmc.ir import Node, Piece, Tensor
+
+Array = NDArray[Any]
+
+
+def cut(pieces: Sequence[Piece], rows: int, cols: int) -> list[Piece]:
+    """Pieces cut down to at most `rows` x `cols` (k by n), ordered by columns."""
+    small = [
+        Piece(k, min(k + rows, p.k1), n, min(n + cols, p.n1))
+        for p in pieces
+        for n in range(p.n0, p.n1, cols)
+        for k in range(p.k0, p.k1, rows)
+    ]
+    return sorted(small, key=lambda p: (p.n0, p.n1, p.k0))
+
+
+def matmul(low: Lowering, node: Node) -> None:
+    (x,) = given(low, node, 1)
+    weight, bias = node.op["weight"], node.op["bias"]
+    inputs, outputs = weight.shape
+    pieces = cut(node.op["pieces"], low.arch.array.rows, low.arch.array.cols)
+    vectors = x.words // inputs
+    parts = rests(low, node, partial(_left_over, low)) if node.name not in low.shared else ()
+    if parts:
+        _matmul_together(low, node, x, parts)
+    dst, apart = low.new(node), _apart(pieces, outputs)
+    if node.name in low.shared:
+        pieces = [p for p in pieces if p.n1 != outputs]
+    started: set[tuple[int, int]] = set()
+    if not apart:
+        # columns that pieces share in part, or that none covers: start every column from its bias
+        start = np.zeros(outputs) if bias is None else bias.array
+        _start_rows(low, node, dst, np.tile(start, vectors))
+    matrix = _matrix(low, node)
+    for number, p in enumerate(pieces):
+        first = apart and (p.n0, p.n1) not in started
+        started.add((p.n0, p.n1))
+        held = matrix.some(p, first)
+        for v in range(vectors):
+            src = Ref(x.ref.buffer, x.ref.offset + v * inputs + p.k0)
+            _product(low, node, f"{node.name}.w{number}" if not v else "", held, src, dst.at(v * outputs + p.n0), first)
+    hand_out(low, node, pieces[-1].n1 if pieces else 0)
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """Weights as the array holds them, with the scales of integers, and what the first products start from."""
+
+    weights: Array
+    scale: Array | None
+    bias: Array | None
+
+    def some(self, p: Piece, first: bool) -> _Matrix:
+        """A piece; the bias goes with the first one of its columns."""
+        columns = slice(p.n0, p.n1)
+        return _Matrix(
+            self.weights[p.k0 : p.k1, columns],
+            None if self.scale is None else self.scale[columns],
+            self.bias[columns] if first and self.bias is not None else None,
+        )
+
+
+def _matrix(low: Lowering, node: Node) -> _Matrix:
+    weights, scale = _integers(low, node, node.op["weight"])
+    bias = node.op["bias"]
+    return _Matrix(weights, scale, None if bias is None else bias.array)
+
+
+def _product(low: Lowering, node: Node, name: str, m: _Matrix, src: Ref, dst: Ref, first: bool) -> None:
+    """One pass; with no name, over what is in the array already."""
+    if name:
+        fields: dict[str, Any] = {"src": Param(low.draft.constant(name, m.weights)), "scale": 0, "bias": 0}
+        if m.scale is not None:
+            fields["scale"] = Param(low.draft.constant(f"{name}.scale", m.scale))
+        if m.bias is not None:
+            bias = m.bias if low.ideal else m.bias.astype(np.float32)
+            fields["bias"] = Param(low.draft.constant(f"{name}.bias", bias))
+        scaled, biased = m.scale is not None, m.bias is not None
+        rows, cols = m.weights.shape
+        low.emit(node, "preload", **fields, rows=rows, cols=cols, mode="mac", scaled=scaled, biased=biased)
+    pitches = {"dst_pitch": dst.buffer.words, "src_pitch": src.buffer.words}
+    low.emit(node, "mac", dst=dst, src=src, **pitches, steps=low.steps(node), accumulate=not first)
+
+
+def _left_over(low: Lowering, node: Node) -> int:
+    """Columns of a matrix in its last pass, 0 where they cannot be shared."""
+    (inputs, outputs), array = node.op["weight"].shape, low.arch.array
+    pieces = cut(node.op["pieces"], array.rows, array.cols)
+    width = outputs % array.cols
+    last = [(p.k0, p.k1) for p in pieces if (p.n0, p.n1) == (outputs - width, outputs)]
+    even = last == [(k, min(k + array.rows, inputs)) for k in range(0, inputs, array.rows)]
+    alone = low.words(low.graph.operand(node.name, 0)) == inputs
+    return width if even and alone and _apart(pieces, outputs) else 0
+
+
+def _matmul_together(low: Lowering, node: Node, x: Operand, parts: Sequence[Rest]) -> None:
+    """The last columns of several matrices side by side."""
+    matrices = [_matrix(low, rest.node) for rest in parts]
+    results, rows = low.temporary(node, sum(rest.width for rest in parts)), low.arch.array.rows
+    biases = [
+        np.zeros(rest.width) if m.bias is None else m.bias[rest.start :]
+        for m, rest in zip(matrices, parts, strict=True)
+    ]
+    scales = [m.scale[rest.start :] for m, rest in zip(matrices, parts, strict=True) if m.scale is not None]
+    whole = _Matrix(
+        np.concatenate([m.weights[:, rest.start :] for m, rest in zip(matrices, parts, strict=True)], 1),
+        np.concatenate(scales) if scales else None,
+        np.concatenate(biases) if any(m.bias is not None for m in matrices) else None,
+    )
+    inputs, outputs = whole.weights.shape
+    for k in range(0, inputs, rows):
+        held = whole.some(Piece(k, min(k + rows, inputs), 0, outputs), k == 0)
+        src = Ref(x.ref.buffer, x.ref.offset + k)
+        _product(low, node, f"{node.name}.together{k}", held, src, results.at(), k == 0)
+    keep(low, results, parts)
+
+
+def _apart(pieces: list[Piece], outputs: int) -> bool:
+    """Whether the column ranges of the pieces are equal or disjoint, and cover every column."""
+    ranges = sorted({(p.n0, p.n1) for p in pieces})
+    ends = [0, *(n1 for _, n1 in ranges)]
+    return bool(ranges) and all(n0 == end for (n0, _), end in zip(ranges, ends, strict=False)) and ends[-1] == outputs
+
+
+def _start_rows(low: Lowering, node: Node, dst: Buffer, start: Array) -> None:
+    row, words = low.constant_row(f"{node.name}.start", start), dst.words
+    held = low.steps(node) != "one"
+    fields = {"dst_pitch": words, "src_pitch": words, "words": words, "steps": low.steps(node), "src_held": held}
+    low.emit(node, "copy", dst=dst.at(), src=row, **fields)
+
+
+def _integers(low: Lowering, node: Node, weight: Tensor) -> tuple[Array, Array | None]:
+    """The weights as the array holds them, and the scales of the columns where they are integers."""
+    if low.ideal:
+        return weight.array, None
+    if not low.arch.numbers.fixed:
+        return stored(weight.array, low.arch.numbers.format), None
+    bits = low.arch.numbers.weight_bits
+    dtype = np.int8 if bits <= 8 else np.int16
+    if weight.quantization is not None and weight.quantization.bits <= bits:
+        scale = np.broadcast_to(np.asarray(weight.quantization.scale, np.float32), weight.shape[1:])
+        return weight.integers().astype(dtype), np.ascontiguousarray(scale)
+    integers, scale = weight_integers(weight.array, bits)
+    low.notes.setdefault("weights_rounded_by_lowering", []).append(node.name)
+    return integers.astype(dtype), scale
+
+
+RULES = {"tile.matmul": matmul}
