@@ -84,14 +84,16 @@ def _key(low: Lowering, node: Node) -> tuple[Any, ...]:
     if op.name == "fir":
         return op.name, op["kernel"].shape, start
     shape = (op["decay"].shape, op["decay"].is_complex, op["liquid"])
-    return op.name, shape, _taps(node), last, start, start and op["reverse"]
+    return op.name, shape, _taps(low, node), last, start, start and op["reverse"]
 
 
-def _taps(node: Node) -> int | None:
+def _taps(low: Lowering, node: Node) -> int | None:
     """Taps of a layer's kernel, None where it does not end."""
     if node.op.name == "fir":
         return int(node.op["kernel"].shape[1])
-    return None if node.op["liquid"] else kernel_length(system_of(node))
+    if node.name not in low.taps_of:
+        low.taps_of[node.name] = None if node.op["liquid"] else kernel_length(system_of(node))
+    return low.taps_of[node.name]
 
 
 def _ranked(low: Lowering, node: Node) -> list[Alternative]:
@@ -160,7 +162,7 @@ def _objection(low: Lowering, node: Node, form: Form) -> str:
     if form.name == "convolution":
         if start:
             return "it starts from states, which are no past inputs"
-        return "" if _taps(node) else f"its kernel does not end within {MOST_TAPS} steps"
+        return "" if _taps(low, node) else f"its kernel does not end within {MOST_TAPS} steps"
     return "it starts from states at the end, where a window may be cut" if node.op["reverse"] and start else ""
 
 
@@ -171,7 +173,7 @@ def _bound(low: Lowering, node: Node, form: Form) -> int:
     span, vector = form.span, low.arch.vector
     rows, channels = ceil_div(low.request.steps, span), low.words(Value(node.name))
     if form.name == "convolution":
-        return _products(low, form, rows, (channels, (_taps(node) or 1) - 1 + span, span))
+        return _products(low, form, rows, (channels, (_taps(low, node) or 1) - 1 + span, span))
     states: int = node.op["decay"].shape[1]
     halves = 2 if node.op["decay"].is_complex else 1
     within = _products(low, form, rows, (channels, span, span))

@@ -62,6 +62,7 @@ class Lowering:
     taps: list[tuple[Step, Buffer, dict[str, Any]]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, list[Alternative]] = field(default_factory=dict)
+    taps_of: dict[str, int | None] = field(default_factory=dict)  # how long kernels are (see `forms`)
     shared: dict[str, Ref] = field(default_factory=dict)  # by node, where its last columns are (see `shared_passes`)
 
     # -- reading ---------------------------------------------------------------------------------------------
