@@ -10,9 +10,10 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: the workers share the cores
-settings.register_profile("ssmc", deadline=None)  # a busy machine is no mistake
-if "CI" not in os.environ:  # there hypothesis has a profile of its own
-    settings.load_profile("ssmc")
+# A busy machine is no mistake. The suite draws the same examples every time; `--hypothesis-profile=search` draws others.
+settings.register_profile("ssmc", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile("ssmc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
