@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: the workers share the cores
-# A busy machine is no mistake. The suite draws the same examples every time; `--hypothesis-profile=search` draws others.
+# A busy machine is no mistake. The suite draws the same examples each time, `--hypothesis-profile=search` others.
 settings.register_profile("ssmc", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, print_blob=True)
 settings.load_profile("ssmc")

@@ -222,7 +222,10 @@ class Source:
         like: Value | None = None,
     ) -> None:
         graph, builder = attempt.graph, translator.builder
-        if attempt.findings.refusals or any(isinstance(item, Refused) for item in found.values()):
+        lost = [name for name, item in found.items() if isinstance(item, Refused)]
+        if lost and not attempt.findings.refusals:
+            attempt.findings.refusals += [Refusal(name, "output", "nothing gives its value") for name in lost]
+        if attempt.findings.refusals:
             return
         declared = {node.op["name"]: node for node in self.graph.outputs()}
         outputs = []

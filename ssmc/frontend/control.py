@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.evaluate import body_of, scan_form
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream
+from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream, reduced_table
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.loop import concat_from_sequence, translate_loop
 from ssmc.frontend.recurrence import State, lift_states
@@ -32,8 +32,11 @@ def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Trac
         translator.findings,
         in_step=True,
     )
+    given = next((f.value for f in own[form.states :] if isinstance(f, Flow)), None)
     for k, item in enumerate(own[form.states :]):
-        inner.env[names[form.states + k]] = _step_of(translator, item, form.input_axes[k], form.input_reversed[k])
+        axis, backward = form.input_axes[k], form.input_reversed[k]
+        stream = _in_time(translator, item, axis, given)
+        inner.env[names[form.states + k]] = _step_of(translator, stream, axis, backward)
     for value, item in zip(names[len(own) :], outer, strict=True):
         inner.env[value] = item
     like = next((f.value for f in inner.env.values() if isinstance(f, Flow) and is_stream(translator.builder, f)), None)
@@ -48,10 +51,22 @@ def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Trac
     return found
 
 
+def _in_time(translator: Translator, item: Flow | Known, axis: int, like: Value | None) -> Flow | Known:
+    """A constant that is scanned as the stream that it is, where it differs from step to step."""
+    if isinstance(item, Flow) or like is None:
+        return item
+    array = np.asarray(item.array)
+    labels = "".join("t" if i == axis else "f" for i in range(array.ndim))
+    table, changing = reduced_table(array, labels)
+    if not changing:
+        return item
+    return Flow(translator.builder.positional(table, like, (array, labels)), labels, array.shape)
+
+
 def _step_of(translator: Translator, item: Flow | Known, axis: int, backward: bool) -> Tracked:
     """A sequence as what one step of the body sees of it."""
     if isinstance(item, Known):
-        raise Unsupported("it scans a constant")
+        return Known(np.take(item.array, 0, axis=axis))  # the same at every step
     if item.axes[axis] != "t":
         raise TimeMixing("it scans an axis that is not time")
     value = translator.builder.reverse(item.value) if backward else item.value

@@ -17,6 +17,8 @@ from ssmc.frontend.listing import Call
 from ssmc.frontend.survey import COLOUR_DEPTH, COMMUTATIVE, Interval, Survey
 from ssmc.ir.graph import Value
 
+BY_ELEMENT = frozenset(["Add", "Sub", "Mul", "Div"])  # what may work on numbers of each step's own
+
 Tuple: TypeAlias = tuple[Value | None, ...]  # one value a step, None where there is none to be seen
 
 
@@ -283,9 +285,25 @@ class Unrolling:
                     family.operands.append(None)
                     continue
                 reference = self.read(values)
+                if reference is None and family.sample.kind in BY_ELEMENT:
+                    reference = self._read_table(values)
                 family.operands.append(reference)
                 family.unread |= reference is None
         return worked
+
+    def _read_table(self, values: Tuple) -> Reading | None:
+        """Numbers of each step's own, as a stream of constants."""
+        seen = [v for v in values if v is not None]
+        if 2 * len(seen) <= self.length or not all(self.survey.is_static(v) for v in seen):
+            return None
+        table = self.survey.stacked([seen[0] if v is None else v for v in values])
+        if table is None:
+            return None
+        key = (table, 0, 0, 1, False)
+        if key not in self._streams:
+            self._streams[key] = StreamFamily(self.length, *key)
+            self.families.append(self._streams[key])
+        return Reading(self._streams[key])
 
     def _aligned(self, family: NodeFamily) -> list[Sequence[Value | None] | None]:
         """Operands of every node, those of commutative ones in the order of the last."""

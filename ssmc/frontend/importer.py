@@ -109,6 +109,13 @@ class _Importer:
         for info in proto.output:
             if info.name not in scope.values:
                 raise UserError(f"nothing produces the output '{info.name}'", where=self.path)
+            if any(node.op["name"] == info.name for node in scope.graph.outputs()):
+                raise UserError(
+                    f"graph '{proto.name}' gives '{info.name}' as two of its outputs",
+                    where=self.path,
+                    why="names of outputs are unique in ONNX; onnxruntime gives wrong numbers for a loop like this",
+                    hint="give one of them through an Identity",
+                )
             scope.graph.add("output", [scope.values[info.name]], {"name": info.name})
         return scope.graph
 

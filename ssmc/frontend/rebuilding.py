@@ -60,7 +60,7 @@ class Rebuilder:
 
     def taken(self, stream: Value, axis: int, start: int, stride: int, steps: int, size: int) -> Value:
         """The steps of a stream that are read, in the stream's own order."""
-        last = start + stride * (steps - 1)
+        stream, last = self.outer(stream), start + stride * (steps - 1)
         low, high, every = min(start, last), max(start, last), abs(stride)
         if (low, high, every) == (0, size - 1, 1):
             return stream

@@ -20,6 +20,7 @@ from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.findings import Lift, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported, known_operand, wrap
 from ssmc.frontend.listing import Call
+from ssmc.frontend.rows import axes_of_state, from_rows, to_rows
 from ssmc.frontend.tangent import tangents
 from ssmc.frontend.transition import Transition, find_transition
 from ssmc.frontend.translator import Translator
@@ -147,7 +148,7 @@ class Lifting:
         drives = driven.demand([state.following for state in self.states])
         if any(isinstance(item, Refused) for item in drives):
             raise Unsupported("the drive of the state could not be translated")
-        self.axes = [_axes_of(item, shape) for item, shape in zip(drives, self.shapes, strict=True)]
+        self.axes = [axes_of_state(item, shape) for item, shape in zip(drives, self.shapes, strict=True)]
         self.features = [
             tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
             for shape, axes in zip(self.shapes, self.axes, strict=True)
@@ -290,7 +291,7 @@ class Lifting:
         half = len(order) // 2
         seeds = np.ones(len(order)) if pairs is None else np.isin(np.arange(len(order)), transition.index[:, 0])
         slopes = tangents(driven, calls, self._seeds(seeds.astype(np.float64)), [s.following for s in self.states])
-        a = self.vector(slopes)
+        a = self.vector([self._for_one_sample(*item) for item in zip(slopes, self.axes, strict=True)])
         operands: list[Operand | None] = [a, v, initial]
         if pairs is not None:
             operands = [
@@ -310,6 +311,17 @@ class Lifting:
 
         self.publish(parts(y), parts(final))
         self.later(lambda: parts(self.recurrent("recurrence", full, read_before=True)[0]))
+
+    def _for_one_sample(self, slope: Tracked, axes: str) -> Tracked:
+        """A slope that the samples share: nothing that it was multiplied by told which axis the batch is."""
+        at = axes.find("b")
+        if not isinstance(slope, Flow) or len(slope.axes) != len(axes) or at < 0 or slope.axes[at] == "b":
+            return slope
+        builder = self.translator.builder
+        first = builder.slice(slope.value, slope.from_right(at), 0, 1)
+        shape = (*slope.shape[:at], 1, *slope.shape[at + 1 :])
+        features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
+        return wrap(builder.reshape(first, features), axes, shape)
 
     def _seeds(self, direction: Array) -> dict[Value, Tracked]:
         seeds: dict[Value, Tracked] = {}
@@ -373,26 +385,3 @@ def _reads_before(system: StateSpace) -> StateSpace:
 
 def _every_other(builder: Any, x: Operand, first: int) -> Operand:
     return builder.slice(x, -1, first, None, 2)  # type: ignore[no-any-return]
-
-
-def _axes_of(item: Tracked, shape: tuple[int, ...]) -> str:
-    """The axes of a state: those of its drive; with no drive to tell, the batch is the first one."""
-    if isinstance(item, Flow):
-        return "f" * (len(shape) - len(item.axes)) + item.axes
-    return "b" + "f" * (len(shape) - 1) if shape else ""
-
-
-def to_rows(array: Array, axes: str) -> Array:
-    """An ONNX tensor as (batch, features in one row)."""
-    if "b" not in axes:
-        return array.reshape(1, -1)
-    return np.moveaxis(array, axes.index("b"), 0).reshape(array.shape[axes.index("b")], -1)
-
-
-def from_rows(rows: Array, axes: str, shape: tuple[int, ...]) -> Array:
-    """The inverse of `to_rows`."""
-    if "b" not in axes:
-        return rows.reshape(shape)
-    at = axes.index("b")
-    moved = rows.reshape(shape[at], *shape[:at], *shape[at + 1 :])
-    return np.moveaxis(moved, 0, at)

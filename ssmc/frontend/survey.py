@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -75,6 +75,21 @@ class Survey:
         new = Value(f"{value}.squeezed.{axis}")
         for static, shapes, array in zip(self.static, self.shapes, arrays, strict=True):
             static[new] = np.squeeze(np.asarray(array), axis)
+            shapes[new] = static[new].shape
+        self.canon[new] = new
+        return new
+
+    def stacked(self, values: Sequence[Value]) -> Value | None:
+        """Static values along a new first axis, as if a node gave them; None where they are not of one floating type
+        and shape, the same for every batch."""
+        rows = [[np.asarray(static[v]) for v in values] for static in self.static]
+        first = rows[0][0]
+        alike = all(a.shape == first.shape and a.dtype == first.dtype for row in rows for a in row)
+        if not alike or first.dtype.kind != "f" or any(not np.array_equal(rows[0], row) for row in rows[1:]):
+            return None
+        new = Value("stacked." + ".".join(map(str, values)))
+        for static, shapes in zip(self.static, self.shapes, strict=True):
+            static[new] = np.stack(rows[0])
             shapes[new] = static[new].shape
         self.canon[new] = new
         return new
