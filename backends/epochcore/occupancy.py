@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost import layout_of
+from backends.epochcore.cost_array import layout_of
 from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.regions import PASSES
 from isa import Instruction, Program

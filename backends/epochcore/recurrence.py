@@ -35,6 +35,19 @@ def order(steps: int, reverse: bool) -> range:
     return range(steps - 1, -1, -1) if reverse else range(steps)
 
 
+def by_row(values: Array) -> Parts:
+    """(halves, cols, rows) as a (rows, 1, cols) array for each half."""
+    return tuple(np.ascontiguousarray(half.T)[:, None, :] for half in values)
+
+
+def read_out(states: Parts, c: Parts) -> Array:
+    """Re(c x) summed over the rows: (rows, batch, cols) to (batch, cols)."""
+    terms = states[0] * c[0]
+    if len(c) == 2:
+        terms -= states[1] * c[1]
+    return np.asarray(np.add.reduce(terms, axis=0))
+
+
 def run_float(decay: Decay, x: Parts, v: Parts) -> Parts:
     """a x + v."""
     a = decay.parts

@@ -11,24 +11,10 @@ from backends.epochcore.formats import drives, entering, parameters, state_unit,
 from backends.epochcore.machine import Machine
 from backends.epochcore.parameters import Element
 from backends.epochcore.plan import Access, Action, Planner
-from backends.epochcore.recurrence import Decay, order, run_machine
+from backends.epochcore.recurrence import Decay, by_row, order, read_out, run_machine
 from isa import Instruction
 
 Array = NDArray[Any]
-Parts = tuple[Array, ...]
-
-
-def by_row(values: Array) -> Parts:
-    """(halves, cols, rows) as a (rows, 1, cols) array for each half."""
-    return tuple(np.ascontiguousarray(half.T)[:, None, :] for half in values)
-
-
-def read_out(states: Parts, c: Parts) -> Array:
-    """Re(c x) summed over the rows: (rows, batch, cols) to (batch, cols)."""
-    terms = states[0] * c[0]
-    if len(c) == 2:
-        terms -= states[1] * c[1]
-    return np.asarray(np.add.reduce(terms, axis=0))
 
 
 def liquid_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access) -> Action:

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost import RULES, Context, Cost
+from backends.epochcore.cost import Context, Cost, Rule
+from backends.epochcore.cost_array import ARRAY
+from backends.epochcore.cost_dram import TRANSFERS
+from backends.epochcore.cost_vector import VECTOR
 from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.energy import breakdown, joules
 from backends.epochcore.handover import Handover, conflicts
@@ -24,6 +27,12 @@ from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.target import LayerStats, Stats
 
+RULES: dict[str, Rule] = {
+    **TRANSFERS,
+    **ARRAY,
+    **VECTOR,
+    "sync": lambda ins, at: Cost(str(ins["engine"]), 1, 0, {}),
+}
 TIMED_SAMPLES = 4
 ON_ARRAY = ("preload", "compute")
 TRACKS = (*ENGINES, "drain")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backends.epochcore.cost import layout_of
+from backends.epochcore.cost_array import layout_of
 from backends.epochcore.dispatch import Op
 from backends.epochcore.gemm import ceil_div
 from backends.epochcore.stepped.passes import Chip

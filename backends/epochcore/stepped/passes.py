@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost import layout_of
+from backends.epochcore.cost_array import layout_of
 from backends.epochcore.dispatch import Op
 from backends.epochcore.gemm import ceil_div
 from backends.epochcore.stepped.grid import Grid, Packet

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.epochcore.cost import Layout, layout_of
+from backends.epochcore.cost_array import Layout, layout_of
 from backends.epochcore.dispatch import Op
 from backends.epochcore.gemm import ceil_div
 from backends.epochcore.parameters import unpack

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.epochcore.compiled_states import WIDTH, run_columns
-from backends.epochcore.recurrence import Decay, order, run_float
-from backends.epochcore.simulate_liquid import by_row, read_out
+from backends.epochcore.recurrence import Decay, by_row, order, read_out, run_float
 
 Parts = tuple[np.ndarray, ...]
 

@@ -1,0 +1,197 @@
+"""What the array's instructions cost.
+
+A pass over the array of R x C elements with parameters in place takes (L - 1) I + F + O - 1 cycles for L steps:
+
+* I, cycles from a step to the next: at least those in which the ports move a step's words in (G) and out (O), and,
+  where states stay in place, s g for s states an element (of g cycles each: 2 where complex numbers are ganged) and
+  d + g - 1 for a pipeline of depth d, as a state must be there when its next step begins.
+* F, cycles until the first step has left the array: G - 1 + R + C - 2 + d where weights stay in place (SCALE-Sim's
+  fold less the R cycles of the preload), G - 1 + R s + d - 1 where states do: columns are independent, and a step goes
+  down a column of R rows.
+* Where results stay in place, ceil(L / R) folds of (K - 1) G + G - 1 + R + C - 1 cycles one after the other (the
+  output-stationary folds of SCALE-Sim), R O + C - 1 where shifting the results of the one before out of its columns
+  takes longer; the R O cycles of the last fold's are added, and d - 1.
+
+The next pass may follow L I cycles later, or as much more as its first step needs not to overtake the last one
+anywhere: both move evenly, so that it is enough to compare them in the corners of the array and at the ports through
+which their words leave it (`Wave.behind`).
+The formulas are ours where no source is named; `stepped` checks them element by element.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.cost import Context, Cost, Rule
+from backends.epochcore.gemm import ceil_div, output_fold, weight_pass
+from backends.epochcore.wave import Shift, Wave
+from isa import Instruction
+
+# Multiply-accumulates of a step of one state: real a x, b u, c x; complex with a real drive (4 + 2 + 2).
+STATE_MACS = {False: 3, True: 8}
+DRIVEN_MACS = {False: 1, True: 4}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the states of a preload lie in the array: `rows` of cells, `stack` states in each, `gang` elements high."""
+
+    rows: int
+    cols: int
+    stack: int
+    gang: int
+
+
+def layout_of(held: Instruction, arch: Arch) -> Layout:
+    """The layout for what `held` preloads."""
+    gang = arch.gang if held["complex"] else 1
+    rows = arch.array.rows // gang
+    return Layout(rows, arch.array.cols // gang, ceil_div(int(held["rows"]), rows), gang)
+
+
+def _held(at: Context) -> tuple[int, int, bool]:
+    assert at.preload is not None
+    return int(at.preload["rows"]), int(at.preload["cols"]), bool(at.preload["complex"])
+
+
+def _words_of(held: Instruction) -> int:
+    """Parameters of a weight or a state, in words."""
+    return 1 if held["mode"] == "mac" else (3 if held["mode"] in ("fri", "tri") else 1) * (2 if held["complex"] else 1)
+
+
+def _preload(ins: Instruction, at: Context) -> Cost:
+    """Parameters are shifted down the columns, a row of the array after the other."""
+    if ins["mode"] in ("sel", "mac.os"):
+        return Cost("preload", 1, 0, {})
+    array, each = at.arch.array, _words_of(ins)
+    layout = layout_of(ins, at.arch) if ins["mode"] != "mac" else Layout(array.rows, array.cols, 1, 1)
+    # states lie in the rows next to the edge: no more rows than are in use are shifted in
+    rows = array.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), layout.stack)
+    shift = Shift(rows, layout.gang, ceil_div(each * layout.stack * layout.cols, array.port_words_in))
+    events = Counter(parameter_words=int(ins["rows"]) * int(ins["cols"]) * each)
+    return Cost("preload", rows * shift.interval, 0, events, shift=shift)
+
+
+def _state_load(ins: Instruction, at: Context) -> Cost:
+    """States come as parameters do, a row of the array after the other."""
+    assert at.preload is not None
+    words, layout = int(ins["words"]), layout_of(at.preload, at.arch)
+    rows, cols, is_complex = _held(at)
+    each = cols * layout.stack * (2 if is_complex else 1)
+    shift = Shift(ceil_div(rows, layout.stack), layout.gang, ceil_div(each, at.arch.array.port_words_in))
+    return Cost("preload", shift.rows * shift.interval, 0, Counter(scratchpad_words=words), shift=shift)
+
+
+def _state_store(ins: Instruction, at: Context) -> Cost:
+    """Behind the last step, states are copied into registers of their own; when all are, they are shifted out."""
+    assert at.preload is not None
+    words, layout = int(ins["words"]), layout_of(at.preload, at.arch)
+    through = layout.rows * layout.stack * layout.gang
+    cycles = through + ceil_div(words, at.arch.array.port_words_out)
+    events = Counter(scratchpad_words=words)
+    busy, out = layout.stack * layout.gang, through + at.arch.array.mac_depth - 2
+    # it sends nothing through the ports of sums, but keeps the passes before and after it in order there
+    wave = Wave.of(1, at.arch.array.rows, layout.stack, 0, _trail(layout, at.arch), out=out, over=out - busy)
+    return Cost("compute", cycles, 0, events, busy, wave, holds=through, latency=through)
+
+
+def _trail(layout: Layout, arch: Arch) -> int:
+    """Cycles from an operand in an element to the product of the last state there."""
+    return arch.array.mac_depth + layout.gang - 2 + (layout.stack - 1) * layout.gang
+
+
+def _mac(ins: Instruction, at: Context) -> Cost:
+    assert at.preload is not None
+    if not at.steps:
+        return Cost("compute", 0, 0, {})
+    return (_results_in_place if at.preload["mode"] == "mac.os" else _weights_in_place)(ins, at)
+
+
+def _weights_in_place(ins: Instruction, at: Context) -> Cost:
+    rows, cols, _ = _held(at)
+    array, steps = at.arch.array, at.steps
+    gather, scatter = ceil_div(rows, array.port_words_in), ceil_div(cols, array.port_words_out)
+    moved = steps * (rows + cols * (2 if ins["accumulate"] else 1))
+    macs = steps * rows * cols
+    first = gather - 1 + weight_pass(1, array.rows, array.cols) - 1 + array.mac_depth
+    events = Counter(macs=macs, scratchpad_words=moved)
+    way = (gather, array.rows, 1, array.cols - 1, array.mac_depth - 1)
+    return _pass(steps, max(gather, scatter), first, scatter, macs, events, way)
+
+
+def _results_in_place(ins: Instruction, at: Context) -> Cost:
+    terms, cols, _ = _held(at)
+    array, steps = at.arch.array, at.steps
+    folds = ceil_div(steps, array.rows)
+    gather = ceil_div(min(array.rows, steps), array.port_words_in)
+    out = array.rows * ceil_div(cols, array.port_words_out)
+    fold = output_fold(1 + (terms - 1) * gather, array.rows, array.cols) + gather - 1
+    cycles = (folds - 1) * max(fold, out + array.cols - 1) + fold + array.mac_depth - 1 + out
+    macs = steps * terms * cols
+    moved = steps * (terms + cols * (2 if ins["accumulate"] else 1))
+    events = Counter(macs=macs, scratchpad_words=moved, parameter_words=folds * terms * cols)
+    first = fold + array.mac_depth - 1
+    wave = Wave.of(gather, array.rows, 1, array.cols - 1, array.mac_depth - 1, out=first, over=0)
+    return Cost("compute", cycles, macs, events, cycles, wave, holds=cycles, apart=True)
+
+
+def _fri(ins: Instruction, at: Context) -> Cost:
+    rows, cols, is_complex = _held(at)
+    macs = at.steps * rows * cols * STATE_MACS[is_complex]
+    moved = at.steps * cols * (3 if ins["accumulate"] else 2)
+    return _in_place(at, cols, cols, macs, moved)
+
+
+def _driven(ins: Instruction, at: Context) -> Cost:
+    rows, cols, is_complex = _held(at)
+    words = cols * (2 if is_complex else 1)
+    streamed = 2 if ins.mnemonic == "sel" else 1
+    macs = at.steps * rows * cols * DRIVEN_MACS[is_complex]
+    return _in_place(at, words * streamed, words, macs, at.steps * words * (streamed + 1))
+
+
+def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int) -> Cost:
+    assert at.preload is not None
+    if not at.steps:
+        return Cost("compute", 0, 0, {})
+    array, layout = at.arch.array, layout_of(at.preload, at.arch)
+    gather, scatter = ceil_div(words_in, array.port_words_in), ceil_div(words_out, array.port_words_out)
+    own = max(layout.stack * layout.gang, array.mac_depth + layout.gang - 1)
+    first = gather - 1 + layout.rows * layout.stack * layout.gang - 1 + array.mac_depth
+    events = Counter(state_macs=macs, scratchpad_words=moved)
+    # passes that hand over step by step all go along the diagonal
+    skew = (layout.cols - 1) * layout.gang if array.handover_steps else 0
+    first += skew
+    way = (gather, array.rows, layout.stack, skew, _trail(layout, at.arch))
+    return _pass(at.steps, max(own, gather, scatter), first, scatter, macs, events, way)
+
+
+def _pass(
+    steps: int,
+    interval: int,
+    first: int,
+    scatter: int,
+    macs: int,
+    events: Mapping[str, int],
+    way: tuple[int, int, int, int, int],
+) -> Cost:
+    cycles = (steps - 1) * interval + first + scatter - 1
+    busy = steps * interval
+    wave = Wave.of(*way, out=first - 1, over=first - 1 + scatter - interval)
+    return Cost("compute", cycles, macs, events, busy, wave, holds=first, latency=cycles - busy)
+
+
+ARRAY: dict[str, Rule] = {
+    "preload": _preload,
+    "state.load": _state_load,
+    "state.store": _state_store,
+    "mac": _mac,
+    "fri": _fri,
+    "fri.x": _driven,
+    "tri": _fri,
+    "tri.x": _driven,
+    "sel": _driven,
+}

@@ -1,0 +1,63 @@
+"""What transfers cost: the bytes of the DRAM channel, whose latency they pay once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+from math import ceil
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.cost import Context, Cost, Rule
+from backends.epochcore.gemm import ceil_div
+from isa import Instruction
+
+
+def _dma(engine: str, size: int, words: int, arch: Arch) -> Cost:
+    if not size:
+        return Cost(engine, 0, 0, {})
+    transfer = _dram_cycles(size, arch)
+    events = Counter(dram_bytes=size, scratchpad_words=words)
+    latency = arch.dram.latency_cycles
+    return Cost(engine, latency + transfer, 0, events, busy=transfer, latency=latency)
+
+
+def _dram_cycles(size: int, arch: Arch) -> int:
+    """Cycles in which `size` bytes cross the channel, its latency apart."""
+    return ceil(size * Fraction(arch.clock_hz) / Fraction(arch.dram.bytes_per_second))
+
+
+def _stream(ins: Instruction, at: Context) -> Cost:
+    near, far = int(ins["words"]) * at.on_chip, int(ins["words"]) * (at.steps - at.on_chip)
+    cost = _dma(ins.mnemonic, far * at.arch.memory.word_bits // 8, far, at.arch)
+    if not near:
+        return cost
+    more = ceil_div(near, at.arch.vector.width)
+    events = Counter(cost.events) + Counter(scratchpad_words=2 * near)
+    return replace(cost, cycles=cost.cycles + more, busy=(cost.busy or 0) + more, events=events)
+
+
+def _const(ins: Instruction, at: Context) -> Cost:
+    words = int(ins["words"])
+    return _dma("load", words * at.arch.memory.word_bits // 8, words, at.arch)
+
+
+def _fetch(ins: Instruction, at: Context) -> Cost:
+    size = at.bytes_of[str(ins["src"])]
+    cost = _dma("load", size, 0, at.arch)
+    words = ceil_div(size * 8, at.arch.memory.word_bits)
+    return replace(cost, events=Counter(dram_bytes=size, parameter_words=words))
+
+
+def _lookup(ins: Instruction, at: Context) -> Cost:
+    words = int(ins["words"]) * int(ins["count"]) * at.steps
+    return _dma("load", words * at.arch.memory.word_bits // 8, words, at.arch)
+
+
+TRANSFERS: dict[str, Rule] = {
+    "fetch": _fetch,
+    "const": _const,
+    "load": _stream,
+    "store": _stream,
+    "lookup": _lookup,
+}

@@ -1,0 +1,154 @@
+"""States in the elements of the array: in and out, and stepped under `fri` and `tri`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.formats import drives, entering, state_unit, states, sums
+from backends.epochcore.machine import Machine
+from backends.epochcore.parameters import Element, unpack
+from backends.epochcore.plan import Access, Action, Planner, Preload, Rule
+from backends.epochcore.recurrence import Decay, by_row, order, read_out, run_machine
+from backends.epochcore.rounding import narrowed
+from backends.epochcore.simulate_liquid import liquid_machine
+from isa import Instruction
+
+Array = NDArray[Any]
+
+
+def result(plan: Planner, ins: Instruction, cols: int) -> Access:
+    """Where a pass writes `cols` words a step, or adds them."""
+    place = plan.update if ins["accumulate"] else plan.write
+    return place(int(ins["dst"]), cols, steps=str(ins["steps"]), pitch=int(ins["dst_pitch"]))
+
+
+def _state_access(plan: Planner, ins: Instruction) -> tuple[int, int, int]:
+    shape = plan.coming().shape
+    if int(np.prod(shape)) != int(ins["words"]):
+        raise plan.trap(
+            f"moves {ins['words']} words of states", f"the array is set up for {' x '.join(map(str, shape))}"
+        )
+    return shape
+
+
+def _gain(plan: Planner, held: Preload) -> Array:
+    """What states are divided by in the elements, (cols, rows)."""
+    if plan.ideal or held.source is None:
+        return np.ones((1, 1))
+    return element_of(plan, held).gain
+
+
+def _has_units(plan: Planner) -> bool:
+    return not plan.ideal and plan.arch.numbers.fixed
+
+
+def element_of(plan: Planner, held: Preload) -> Element:
+    """The unpacked parameters of a preload. Raises UserError, a trap, where they are of another size."""
+    assert held.source is not None
+    parts, cols, rows = held.shape
+    try:
+        return unpack(held.source, rows, cols, parts == 2, held.ins["mode"] in ("fri", "tri"), _has_units(plan))
+    except ValueError as error:
+        raise plan.trap("preloads parameters of the wrong size", str(error)) from None
+
+
+def state_load(plan: Planner, ins: Instruction) -> Action:
+    parts, cols, rows = shape = _state_access(plan, ins)
+    source = plan.read(int(ins["src"]), int(ins["words"]))
+    plan.states = shape
+    count, numbers = 1.0 / (_gain(plan, plan.coming()) * state_unit(plan.arch.numbers)), plan.arch.numbers
+
+    def run(machine: Machine) -> None:
+        # (halves, rows, batch, cols): a step adds up over rows with whole samples side by side
+        value = machine.rows(source)[0].reshape(machine.batch, parts, cols, rows)
+        if not plan.ideal:
+            value, outside = states(drives(value * count, numbers), numbers)
+            machine.saturated(outside)
+        machine.states = tuple(np.ascontiguousarray(value.transpose(1, 3, 0, 2)))
+
+    return run
+
+
+def state_store(plan: Planner, ins: Instruction) -> Action:
+    parts, cols, rows = shape = _state_access(plan, ins)
+    if plan.states != shape:
+        raise plan.trap("takes states out of elements that do not hold them", hint="state.load first")
+    target = plan.write(int(ins["dst"]), int(ins["words"]))
+    worth = _gain(plan, plan.coming()) * state_unit(plan.arch.numbers)
+
+    def run(machine: Machine) -> None:
+        row = machine.rows(target)[0].reshape(machine.batch, parts, cols, rows)
+        for part, held in enumerate(machine.states):
+            value = held.transpose(1, 2, 0)
+            row[:, part] = value if plan.ideal else value * worth
+
+    return run
+
+
+def fri(plan: Planner, ins: Instruction) -> Action:
+    """`fri` and `tri`."""
+    held = plan.programmed(ins.mnemonic)
+    cols, steps = int(held.ins["cols"]), str(ins["steps"])
+    u = plan.read(int(ins["src"]), cols, steps=steps, pitch=int(ins["src_pitch"]))
+    y = result(plan, ins, cols)
+    element = element_of(plan, held)
+    if plan.ideal:
+        return _fri_float(ins, element, u, y)
+    of_machine = liquid_machine if ins.mnemonic == "tri" else _fri_machine
+    return narrowed(of_machine(plan, ins, element, u, y), y)
+
+
+def _fri_float(ins: Instruction, e: Element, u: Access, y: Access) -> Action:
+    flags = {name: bool(ins[name]) for name in ("reverse", "before")}
+    accumulate, liquid = bool(ins["accumulate"]), ins.mnemonic == "tri"
+
+    def run(machine: Machine) -> None:
+        from backends.epochcore.compiled_states import run_columns
+
+        drive, out = machine.rows(u).astype(np.float64, copy=False), machine.rows(y)
+        machine.states, total = run_columns(e.decay, e.b, e.c, machine.states, drive, liquid=liquid, **flags)
+        total += drive * e.d
+        out[...] = out + total if accumulate else total
+
+    return run
+
+
+def _fri_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access) -> Action:
+    numbers = plan.arch.numbers
+    decay = Decay(by_row(e.decay), e.decay_unit[0].T[:, None, :], numbers.decay == "one-minus")
+    b, c = by_row(e.b), by_row(e.c)
+    b_unit = e.b_unit[0].T[:, None, :] / state_unit(numbers)
+    y_unit = e.c_unit[0, :, 0] * state_unit(numbers)
+    reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
+
+    def run(machine: Machine) -> None:
+        integers, unit, outside = entering(machine.rows(u), numbers)
+        machine.saturated(outside)
+        unit = np.broadcast_to(unit, (*integers.shape[:-1], 1))
+        out = machine.rows(y)
+        total = np.empty(integers.shape)
+        for k in order(len(integers), reverse):
+            drive = tuple(drives(half * integers[k] * (b_unit * unit[k]), numbers) for half in b)
+            before_step = machine.states
+            following, outside = run_machine(decay, before_step, drive, numbers)
+            machine.saturated(outside)
+            read = before_step if before else following
+            total[k] = read_out(read, c)
+            machine.states = following
+        total, outside = sums(total, numbers)
+        machine.saturated(outside)
+        value = total * y_unit + integers * unit * (e.d * e.d_unit)
+        out[...] = out + value if accumulate else value
+
+    return run
+
+
+STATES: dict[str, Rule] = {
+    "state.load": state_load,
+    "state.store": state_store,
+    "fri": fri,
+    "tri": fri,
+}
