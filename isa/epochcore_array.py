@@ -20,6 +20,9 @@ from isa.epochcore_fields import (
 )
 from isa.spec import Field, InstructionSpec, Kind
 
+STREAM = (DST, DST_PITCH, SRC, SRC_PITCH, STEPS)
+ACCUMULATE = flag("accumulate", "Add to the result that is there.")
+
 ARRAY = (
     InstructionSpec(
         "preload",
@@ -57,7 +60,7 @@ ARRAY = (
     InstructionSpec(
         "mac",
         0x33,
-        (DST, DST_PITCH, SRC, SRC_PITCH, STEPS, flag("accumulate", "Add to the result that is there.")),
+        (*STREAM, ACCUMULATE),
         "compute",
         "y = x W (+ bias), `rows` words in and `cols` words out at every step.",
         "The dataflow is that of the preload: weights stay in place with `mac`, results with `mac.os`.",
@@ -65,16 +68,7 @@ ARRAY = (
     InstructionSpec(
         "fri",
         0x34,
-        (
-            DST,
-            DST_PITCH,
-            SRC,
-            SRC_PITCH,
-            STEPS,
-            flag("accumulate", "Add to the result that is there."),
-            REVERSE,
-            BEFORE,
-        ),
+        (*STREAM, ACCUMULATE, REVERSE, BEFORE),
         "compute",
         "State stationary: in a column x <- a x + b u in every row, y = sum of Re(c x) down the column, plus d u.",
         "`cols` words in and out at every step. The FRI-MAC of the paper as we read it.",
@@ -82,7 +76,7 @@ ARRAY = (
     InstructionSpec(
         "fri.x",
         0x35,
-        (DST, DST_PITCH, SRC, SRC_PITCH, STEPS, REVERSE, BEFORE),
+        (*STREAM, REVERSE, BEFORE),
         "compute",
         "State stationary: x <- a x + v with a drive of its own and the state itself read out, `cols` states.",
         "A complex row has its imaginary half `pitch` / 2 words after its real half.",
@@ -90,16 +84,7 @@ ARRAY = (
     InstructionSpec(
         "tri",
         0x38,
-        (
-            DST,
-            DST_PITCH,
-            SRC,
-            SRC_PITCH,
-            STEPS,
-            flag("accumulate", "Add to the result that is there."),
-            REVERSE,
-            BEFORE,
-        ),
+        (*STREAM, ACCUMULATE, REVERSE, BEFORE),
         "compute",
         "Liquid-S4: x <- (a + b u) x + b u, otherwise as `fri`.",
         "The TRI-MAC of the paper as we read it.",
@@ -107,7 +92,7 @@ ARRAY = (
     InstructionSpec(
         "tri.x",
         0x36,
-        (DST, DST_PITCH, SRC, SRC_PITCH, STEPS, REVERSE, BEFORE),
+        (*STREAM, REVERSE, BEFORE),
         "compute",
         "Liquid-S4 with a drive of its own: x <- (a + v) x + v, otherwise as `fri.x`.",
     ),

@@ -20,6 +20,16 @@ from isa.epochcore_fields import (
 )
 from isa.spec import Field, InstructionSpec, Kind
 
+OPERANDS = (
+    words("Words of the result a step."),
+    STEPS,
+    held("a"),
+    held("b"),
+    pattern("a"),
+    pattern("b"),
+    INNER,
+)
+
 VECTOR = (
     InstructionSpec(
         "unary",
@@ -36,13 +46,7 @@ VECTOR = (
             spad("a", "First word of the left operand."),
             spad("b", "First word of the right operand."),
             Field("fn", Kind.ENUM, 4, "The function.", choices=BINARY),
-            words("Words of the result a step."),
-            STEPS,
-            held("a"),
-            held("b"),
-            pattern("a"),
-            pattern("b"),
-            INNER,
+            *OPERANDS,
         ),
         "vector",
         "y = fn(a, b), word by word.",
@@ -55,13 +59,7 @@ VECTOR = (
             spad("a", "First word of what is gated."),
             spad("b", "First word of the gate."),
             Field("fn", Kind.ENUM, 6, "The function of the gate.", choices=UNARY),
-            words("Words of the result a step."),
-            STEPS,
-            held("a"),
-            held("b"),
-            pattern("a"),
-            pattern("b"),
-            INNER,
+            *OPERANDS,
         ),
         "vector",
         "y = a fn(b), word by word.",

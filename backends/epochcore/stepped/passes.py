@@ -12,7 +12,7 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.cost_array import layout_of
 from backends.epochcore.dispatch import Op
 from backends.epochcore.gemm import ceil_div
-from backends.epochcore.stepped.grid import Grid, Packet
+from backends.epochcore.stepped.grid import Grid, Packet, Work
 from backends.epochcore.stepped.memory import Memory
 
 Array = NDArray[Any]
@@ -29,6 +29,21 @@ class Chip:
     def delay(self, column: int) -> int:
         """Cycles by which a column is later than the first, where all goes along the diagonal."""
         return column if self.arch.array.handover_steps else 0
+
+
+@dataclass
+class Entries:
+    """What a pass sends into the array, by cycles."""
+
+    work: Work
+    waiting: dict[int, list[tuple[str, int, int, Packet]]] = field(default_factory=dict)
+
+    def send(self, cycle: int, kind: str, row: int, col: int, step: int, value: Any) -> None:
+        self.waiting.setdefault(cycle, []).append((kind, row, col, Packet(self.work, step, value)))
+
+    def tick(self, grid: Grid, now: int) -> None:
+        for kind, row, col, packet in self.waiting.pop(now, ()):
+            grid.put(kind, row, col, packet)
 
 
 @dataclass
@@ -54,9 +69,9 @@ class Pass:
     _begun: dict[int, int] = field(default_factory=dict)
     _values: dict[int, list[float]] = field(default_factory=dict)
     _exits: dict[int, dict[int, Any]] = field(default_factory=dict)
-    _entries: dict[int, list[tuple[str, int, int, Packet]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._entries = Entries(self)
         ins, held, array = self.op.ins, self.op.held, self.chip.arch.array
         assert held is not None
         self.name, self.before = ins.mnemonic, bool(ins.operands.get("before"))
@@ -117,26 +132,22 @@ class Pass:
             if phase == self.gather - 1:
                 self._enter(step, now)
                 del self._begun[step]
-        for kind, row, col, packet in self._entries.pop(now, ()):
-            self.chip.grid.put(kind, row, col, packet)
+        self._entries.tick(self.chip.grid, now)
 
     def _enter(self, step: int, now: int) -> None:
         array, values = self.chip.arch.array, self._values[step]
         depth = array.mac_depth
         if self.name == "mac":
             for r in range(array.rows):
-                self._send(now + r, "west", r, 0, step, values[r] if r < self.rows else 0.0)
+                self._entries.send(now + r, "west", r, 0, step, values[r] if r < self.rows else 0.0)
             for c in range(array.cols):
-                self._send(now + c + depth - 1, "sums", 0, c, step, 0.0)
+                self._entries.send(now + c + depth - 1, "sums", 0, c, step, 0.0)
             return
         for c in range(array.cols // self.height):
             col = c * self.height
             at = now + self.chip.delay(col)
-            self._send(at, "north", 0, col, step, self._drive(values, c) if c < self.cols else None)
-            self._send(at + depth + self.gang - 2, "sums", 0, col, step, 0.0)
-
-    def _send(self, cycle: int, kind: str, row: int, col: int, step: int, value: Any) -> None:
-        self._entries.setdefault(cycle, []).append((kind, row, col, Packet(self, step, value)))
+            self._entries.send(at, "north", 0, col, step, self._drive(values, c) if c < self.cols else None)
+            self._entries.send(at + depth + self.gang - 2, "sums", 0, col, step, 0.0)
 
     def _drive(self, values: list[float], col: int) -> Any:
         """What a column gets: u, or v, or a and v."""

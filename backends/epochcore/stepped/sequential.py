@@ -115,7 +115,10 @@ def _gate(op: Op, memory: Memory, program: Program) -> Effect:
 def _copy(op: Op, memory: Memory, program: Program) -> Effect:
     ins, words = op.ins, int(op.ins["words"])
     pitch = 0 if ins["src_held"] else int(ins["src_pitch"])
-    rows = lambda m: [_rows(m, int(ins["src"]), words, pitch, op.steps)]  # noqa: E731
+
+    def rows(memory: Memory) -> list[Array]:
+        return [_rows(memory, int(ins["src"]), words, pitch, op.steps)]
+
     return _vector(op, rows, lambda x: x, int(ins["dst_pitch"]))
 
 

@@ -11,7 +11,7 @@ from backends.epochcore.dispatch import Op
 from backends.epochcore.gemm import ceil_div
 from backends.epochcore.parameters import unpack
 from backends.epochcore.stepped.grid import Element, Packet
-from backends.epochcore.stepped.passes import Chip
+from backends.epochcore.stepped.passes import Chip, Entries
 from isa import Instruction
 
 
@@ -223,14 +223,13 @@ class Product:
     takes: tuple[bool, bool] = (True, False)
     before: bool = False
     _values: dict[tuple[int, int], list[float]] = field(default_factory=dict)
-    _entries: dict[int, list[tuple[str, int, int, Packet]]] = field(default_factory=dict)
     _captures: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
     _shifts: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         held, array = self.op.held, self.chip.arch.array
         assert held is not None
-        self.rows, self.cols = int(held["rows"]), int(held["cols"])
+        self.rows, self.cols, self._entries = int(held["rows"]), int(held["cols"]), Entries(self)
         if not self.op.steps:
             self.done = self.passed = self.start + 1
             return
@@ -272,11 +271,10 @@ class Product:
                 weights = memory.params[int(self.op.held["src"])].reshape(self.rows, self.cols)
                 key = number * self.rows + term
                 for r in range(array.rows):
-                    self._send(now + r, "west", r, 0, key, values[r])
+                    self._entries.send(now + r, "west", r, 0, key, values[r])
                 for c in range(array.cols):
-                    self._send(now + c, "north", 0, c, key, float(weights[term, c]) if c < self.cols else 0.0)
-        for kind, row, col, packet in self._entries.pop(now, ()):
-            self.chip.grid.put(kind, row, col, packet)
+                    self._entries.send(now + c, "north", 0, c, key, float(weights[term, c]) if c < self.cols else 0.0)
+        self._entries.tick(self.chip.grid, now)
 
     def after(self, now: int) -> None:
         """When the elements have worked: results that are put aside move on by a row, finished ones are put aside."""
@@ -307,9 +305,6 @@ class Product:
             memory.later(now, address, float(complex(result[1]).real + bias + old))
         if not self._shifts:
             self.done = self.passed = now + 1
-
-    def _send(self, cycle: int, kind: str, row: int, col: int, step: int, value: Any) -> None:
-        self._entries.setdefault(cycle, []).append((kind, row, col, Packet(self, step, value)))
 
     def leave(self, kind: str, column: int, packet: Packet, now: int) -> None:
         """Operands that have passed every element are done with."""
