@@ -111,6 +111,20 @@ def test_code_words_are_little_endian_with_fields_from_the_table() -> None:
     assert word == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "encoding"), [("cim", "1.1", "a64e1cae9a75e0e4"), ("epochcore", "3.0", "f32d6f27b9c6168e")]
+)
+def test_a_version_stands_for_one_encoding(name: str, version: str, encoding: str) -> None:
+    """Where this fails an instruction was added (raise the minor version) or changed (the major one)."""
+    assert (load_set(name).version, load_set(name).fingerprint) == (version, encoding)
+
+
+def test_programs_of_an_older_encoding_are_refused() -> None:
+    with pytest.raises(IsaError, match=r"for epochcore ISA version 2\.0, and here is version \S+: compile the model"):
+        find_set("epochcore", "2.0")
+    assert find_set("cim", "1.0") is load_set("cim")
+
+
 def test_a_set_reads_its_own_and_earlier_minor_versions() -> None:
     assert [EVERY_KIND.reads(v) for v in ("2.3", "2.0", "2.4", "1.3", "3.0", "2", "x.y")] == [True, True] + [False] * 5
     assert find_set("every-kind", "2.1", EVERY_KIND) is find_set("every-kind", "2.3", {"every-kind": EVERY_KIND})
