@@ -135,7 +135,7 @@ def page(rows: list[Row], found: list[Limit]) -> str:
         "no model was trained again. Accuracy of the whole test set in float64, by what is refitted: nothing (the",
         "decays are clustered), B and C to the layer's kernel over the sequence's steps, then C to the calibration",
         "data, and the decays moved while that helps (`search=true`). The oscillations of single-input channels",
-        "(`s4d-digits`) are refitted with C. Without a target: nothing is weighed against the noise of devices.",
+        "(`s4d-digits`) are refitted with C, and with `search=true` exchanged for others. Without a target: nothing is weighed against the noise of devices.",
         "`realdecay-vowels` has one decay a layer from the start.",
         "",
         f"| sample | decays a layer | {' | '.join(WAYS)} |",

@@ -33,7 +33,7 @@ class ShareDecays(Pass):
     of B and C to the layer's own kernel is in closed form, over the first `length` taps: as many as the calibration
     data has steps where it is not given, all where there is no such data; of an event-driven layer over the elapsed
     times of that data. With calibration data, C is then fitted to what the layer gave there. `search` moves the decays
-    while that helps. `ridge` keeps C small where states nearly repeat each other; `tolerance` is how much the outputs
+    while that helps, and exchanges oscillations of single-input channels for others. `ridge` keeps C small where states nearly repeat each other; `tolerance` is how much the outputs
     may change on the data, relative, before it is an error.
     """
 

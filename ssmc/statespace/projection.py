@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,10 @@ _TURN = 0.1  # rad; the farthest that a step moves an oscillation
 _FACTOR = 0.2  # the farthest that a step moves the logarithm of a decay
 _NORM = 8  # p of the norm that stands for the largest weight
 _WITHIN = 10  # steps towards its least, each 1 / (p - 1) of the reweighted one's: longer ones swing
+_SWAPS = 3  # rounds from one swap of oscillations to the next
+_SETTLING = 2  # steps that a swap is given before it is judged
+_GRID = 64  # oscillations that are tried on each decay, at the most
+_APART = 1e-9  # of its power: how far a new oscillation must be from what the others can do
 _TINY = 1e-12  # of the largest on a diagonal, so that a state that stays zero has a solution
 
 
@@ -127,8 +132,9 @@ def project(
     `|root (h - taps)|^2` plus the weights' toll is made small. For given poles the best weights are a convex problem
     (iteratively reweighted least squares); a step of Gauss, Newton, Levenberg and Marquardt moves the oscillations of
     each channel, and the shared decays, on what is left: variable projection (Golub and Pereyra, SIAM J. Numer. Anal.
-    10, 1973, with Kaufman's derivative, BIT 15, 1975). Steps that do not help are not taken. `toll` may follow the
-    weights: it is asked again in every round, and the mean of its answers is used.
+    10, 1973, with Kaufman's derivative, BIT 15, 1975). Such steps end in the nearest least; with `move_decays`
+    oscillations are exchanged for others as well (see `_exchange`). What does not help is not taken. `toll` may follow
+    the weights: it is asked again in every round, and the mean of its answers is used.
 
     Raises StateSpaceError where the system is not `projectable`.
     """
@@ -149,10 +155,14 @@ def project(
         fit, at, damping = _turned(fit, at, used, damping)
         if move_decays:
             fit, at, slower = _shifted(fit, at, used, slower)
+            if k % _SWAPS == _SWAPS - 1:
+                fit, at = _swapped(fit, at, used)
     cost = fit.solved(toll(at.coordinates()), at.weights, still=True).cost
     c = (at.weights[:, :states] + 1j * at.weights[:, states:]) / system.gain
     found = np.exp(fit.log_rates)
-    made = replace(system, A=np.exp(-found[assignment] + 1j * fit.angles), B=np.ones_like(system.B), C=c[:, None, :])
+    made = replace(
+        system, A=np.exp(-found[fit.assignment] + 1j * fit.angles), B=np.ones_like(system.B), C=c[:, None, :]
+    )
     missed = np.square(at.residual).sum(1)
     return Projected(made, found, missed + wanted.rest, cost - missed)
 
@@ -222,6 +232,73 @@ def _largest(weights: Real) -> tuple[Real, Real]:
     return np.asarray(np.square(whole * top)[:, 0]), omega
 
 
+def _mixed(fit: _Fit, at: _Solved, tried: _Fit, found: _Solved) -> tuple[_Fit, _Solved, NDArray[np.bool_]]:
+    """Channel by channel whichever costs less, and where that is `tried`."""
+    better = found.cost < at.cost
+
+    def pick(new: Any, old: Any) -> Any:
+        return np.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    fields = {name: pick(getattr(tried, name), getattr(fit, name)) for name in ("angles", "assignment")}
+    names = ("weights", "residual", "cost", "columns", "gram", "damped", "plain", "slope")
+    return (
+        replace(fit, **fields),
+        replace(at, **{name: pick(getattr(found, name), getattr(at, name)) for name in names}),
+        better,
+    )
+
+
+def _swapped(fit: _Fit, at: _Solved, toll: Toll) -> tuple[_Fit, _Solved]:
+    """One oscillation of every channel is exchanged (see `_exchange`), and stays so where that helps the channel once
+    it has settled."""
+    out, angles, levels = _exchange(fit, at)
+    where = np.arange(len(out)), out
+    turned, moved = fit.angles.copy(), fit.assignment.copy()
+    turned[where], moved[where] = angles, levels
+    tried = replace(fit, angles=turned, assignment=moved)
+    found, damping = tried.solved(toll, at.weights), np.full(len(out), 1e-2)
+    for _ in range(_SETTLING):
+        tried, found, damping = _turned(tried, found, toll, damping)
+    return _mixed(fit, at, tried, found)[:2]
+
+
+def _exchange(fit: _Fit, at: _Solved) -> tuple[NDArray[np.int64], Real, NDArray[np.int64]]:
+    """The state of each channel (G,) to give up for another, and that one's angle and decay: the pair with the least
+    error, the other states' weights being the best for it. Angles are those of a grid; the toll of the new state is
+    taken for that of the old one."""
+    groups, half = fit.angles.shape
+    length, levels = fit.wanted.taps.shape[1], len(fit.log_rates)
+    count = min(length, _GRID)
+    angles, level = np.tile((np.arange(count) + 0.5) * np.pi / count, levels), np.repeat(np.arange(levels), count)
+    k = np.arange(length)[:, None]
+    size = np.exp(-k * np.exp(fit.log_rates)[level])
+    plain = np.concatenate([size * np.cos(k * angles), -size * np.sin(k * angles)], axis=1)
+    waves = fit.wanted.weigh(np.broadcast_to(plain, (groups, *plain.shape)))
+    aim = fit.wanted.weigh(fit.wanted.taps[:, :, None])
+    cross, drawn, pull = _t(at.columns) @ waves, (_t(aim) @ waves)[:, 0], _t(at.columns) @ aim
+    power, both = np.square(waves).sum(1), (waves[:, :, : len(level)] * waves[:, :, len(level) :]).sum(1)
+    added = _diagonal(at.damped) - np.square(at.columns).sum(1)
+    least, out, chosen = np.full(groups, np.inf), np.zeros(groups, np.int64), np.zeros(groups, np.int64)
+    for n in range(half):
+        kept = np.delete(np.arange(2 * half), [n, n + half])
+        others, own = cross[:, kept], pull[:, kept]
+        inverse = np.linalg.inv(at.damped[:, kept[:, None], kept])
+        solved = inverse @ others
+        # What is left of the waves and of the aim when the others have done what they can.
+        x, y = np.split(drawn - (_t(own) @ solved)[:, 0], 2, axis=1)
+        xx, yy = np.split(power - (others * solved).sum(1), 2, axis=1)
+        xy = both - (others[:, :, : len(level)] * solved[:, :, len(level) :]).sum(1)
+        xx, yy = xx + added[:, n, None], yy + added[:, n + half, None]
+        size = xx * yy - xy**2
+        new = size > _APART * power[:, : len(level)] * power[:, len(level) :]
+        gain = np.where(new, (yy * x**2 - 2 * xy * x * y + xx * y**2) / np.where(new, size, 1.0), 0.0)
+        cost = -(own * (inverse @ own)).sum((1, 2)) - gain.max(1)
+        better = cost < least
+        least, out = np.where(better, cost, least), np.where(better, n, out)
+        chosen = np.where(better, gain.argmax(1), chosen)
+    return out, angles[chosen], level[chosen]
+
+
 def _turned(fit: _Fit, at: _Solved, toll: Toll, damping: Real) -> tuple[_Fit, _Solved, Real]:
     """A step of every channel's oscillations, where it helps that channel."""
     half = fit.angles.shape[1]
@@ -232,14 +309,8 @@ def _turned(fit: _Fit, at: _Solved, toll: Toll, damping: Real) -> tuple[_Fit, _S
     step = _step(_t(moved) @ moved, _t(moved) @ at.residual[..., None], damping)
     angles = fit.angles + np.clip(step, -_TURN, _TURN)
     tried = replace(fit, angles=(angles + np.pi) % (2 * np.pi) - np.pi)
-    found = tried.solved(toll, at.weights)
-    better = found.cost < at.cost
-    fit = replace(fit, angles=np.where(better[:, None], tried.angles, fit.angles))
-    mixed = {
-        name: np.where(better.reshape(-1, *[1] * (getattr(at, name).ndim - 1)), getattr(found, name), getattr(at, name))
-        for name in ("weights", "residual", "cost", "columns", "gram", "damped", "plain", "slope")
-    }
-    return fit, replace(at, **mixed), np.where(better, damping / 3, damping * 4)
+    fit, at, better = _mixed(fit, at, tried, tried.solved(toll, at.weights))
+    return fit, at, np.where(better, damping / 3, damping * 4)
 
 
 def _shifted(fit: _Fit, at: _Solved, toll: Toll, damping: float) -> tuple[_Fit, _Solved, float]:

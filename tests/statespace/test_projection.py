@@ -82,6 +82,23 @@ def test_poles_that_are_off_are_found_again() -> None:
     assert still.rates == pytest.approx([1 / 12]) and (still.missed > found.missed).all()
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_oscillations_that_are_far_off_are_exchanged(levels: int) -> None:
+    """Steps alone end elsewhere; exchanges find the decay that belongs to each oscillation, too."""
+    truth = channels(3, groups=6, tau=20.0)
+    rates = np.array([1 / 20, 1 / 5])[:levels]
+    assignment = np.arange(truth.A.size).reshape(truth.A.shape) % levels
+    truth = replace(truth, A=np.exp(-rates[assignment] + 1j * np.angle(truth.A)))
+    far = np.broadcast_to(np.linspace(2.2, 3.0, truth.A.shape[1]), truth.A.shape)
+    off = replace(truth, A=np.exp(-rates[0] + 1j * far))
+    wanted, mixed = wanted_kernel(truth, LENGTH), 1 - assignment if levels == 2 else assignment
+    power = np.square(wanted.taps).sum(1)
+    found = project(off, wanted, rates, mixed, free, move_decays=True, rounds=40)
+    assert np.median(found.missed / power) < 1e-3 and (found.missed < 0.02 * power).all()
+    nearest = project(off, wanted, rates, mixed, free, move_decays=False, rounds=40)
+    assert (found.missed < 0.2 * nearest.missed).all()
+
+
 @given(st.integers(0, 2**16), st.integers(1, 3))
 @settings(max_examples=15, deadline=None)
 def test_moving_oscillations_comes_closer_than_the_refit(seed: int, levels: int) -> None:
