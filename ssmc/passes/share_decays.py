@@ -29,12 +29,13 @@ class ShareDecays(Pass):
     after   ssm {system = A' with 6 of them, C'}
 
     `levels` is the machine's where it is not given. Decays are clustered by log time constant, weighted by what each
-    state contributes; oscillations stay, and so do layers that are dense or have states that do not decay. The `refit`
-    of B and C to the layer's own kernel is in closed form, over the first `length` taps: as many as the calibration
-    data has steps where it is not given, all where there is no such data; of an event-driven layer over the elapsed
-    times of that data. With calibration data, C is then fitted to what the layer gave there. `search` moves the decays
-    while that helps, and exchanges oscillations of single-input channels for others. `ridge` keeps C small where states nearly repeat each other; `tolerance` is how much the outputs
-    may change on the data, relative, before it is an error.
+    state contributes; oscillations stay, and so do layers that are dense or have states that do not decay. The
+    `refit` of B and C to the layer's own kernel is in closed form, over the first `length` taps: as many as the
+    calibration data has steps where it is not given, all where there is no such data; of an event-driven layer over
+    the elapsed times of that data. With calibration data, C is then fitted to what the layer gave there. `search`
+    moves the decays while that helps, and exchanges oscillations of single-input channels for others. `ridge` keeps C
+    small where states nearly repeat each other; `tolerance` is how much the outputs may change on the data, relative,
+    before it is an error.
     """
 
     name = "share-decays"
