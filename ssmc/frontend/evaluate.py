@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.kernels import KERNELS, LeftToReference
+from ssmc.frontend.kernels import KERNELS
+from ssmc.frontend.kernels_time import LeftToReference
 from ssmc.frontend.listing import Call, Listing, list_calls
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array

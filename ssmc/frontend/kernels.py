@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.kernels_time import TIME_KERNELS, LeftToReference
 from ssmc.frontend.operands import (
     along,
     axes_of,
@@ -30,10 +31,6 @@ from ssmc.ir.tensor import times, widened
 Array = np.ndarray[Any, Any]
 Attrs = dict[str, Any]
 Kernel = Callable[[Sequence[Any], Attrs, int], Sequence[Any]]
-
-
-class LeftToReference(Exception):
-    """A form of an op that the function here does not cover: `onnx.reference` runs it."""
 
 
 def _elementwise(function: Callable[..., Any]) -> Kernel:
@@ -92,6 +89,13 @@ def _slice(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 
 def _gather(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (np.take(x[0], np.asarray(x[1]).astype(np.int64), axis=attrs.get("axis", 0)),)
+
+
+def _gather_nd(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    index, outer = np.asarray(x[1]).astype(np.int64), int(attrs.get("batch_dims", 0))
+    samples = np.meshgrid(*map(np.arange, index.shape[:outer]), indexing="ij")
+    before = [s.reshape(*s.shape, *[1] * (index.ndim - 1 - outer)) for s in samples]
+    return (x[0][(*before, *np.moveaxis(index, -1, 0))],)
 
 
 def _split(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
@@ -254,40 +258,6 @@ def _batch_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (x[0] * scale.reshape(shape) + shift.reshape(shape),)
 
 
-def _linear_attention(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    """S_k = exp(g_k) S_{k-1} + k_k v_k^T and o_k = scale q_k^T S_k; with the delta rule, k_k (v_k - S^T k_k) beta_k."""
-    query, key, value, past, decay, beta = (*x, None, None, None)[:6]
-    heads, readers = attrs["kv_num_heads"], attrs["q_num_heads"]
-    rule = text(attrs.get("update_rule", b"gated_delta"))
-    batch, steps = query.shape[:2]
-    q = query.reshape(batch, steps, heads, readers // heads, -1)
-    k, v = key.reshape(batch, steps, heads, -1), value.reshape(batch, steps, heads, -1)
-    scale = attrs.get("scale", 0.0) or q.shape[-1] ** -0.5
-    state = np.zeros((batch, heads, k.shape[-1], v.shape[-1])) if past is None else np.array(past)
-    outputs = []
-    for t in range(steps):
-        if "gated" in rule:
-            state = state * np.exp(decay[:, t].reshape(batch, heads, -1))[..., None]
-        update = v[:, t]
-        if "delta" in rule:
-            update = (update - np.einsum("bhkv,bhk->bhv", state, k[:, t])) * beta[:, t][..., None]
-        state = state + k[:, t][..., None] * update[..., None, :]
-        outputs.append(np.einsum("bhrk,bhkv->bhrv", q[:, t], state).reshape(batch, -1))
-    return (scale * np.stack(outputs, axis=1), state)[:results]
-
-
-def _causal_conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    signal, weight, bias, past = (*x, None, None)[:4]
-    taps = weight.shape[2]
-    past = np.zeros((*signal.shape[:2], taps - 1)) if past is None else past
-    whole = np.concatenate([past, signal], axis=2)
-    y = sum(whole[:, :, j : j + signal.shape[2]] * weight[:, 0, j][:, None] for j in range(taps))
-    y = y if bias is None else y + bias[:, None]
-    if text(attrs.get("activation", b"none")) in ("silu", "swish"):
-        y = UNARY["silu"](y)
-    return (y, whole[:, :, whole.shape[2] - taps + 1 :])[:results]
-
-
 def _dft(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     """Parts in the last axis; a spectrum of real numbers comes from `rfft`, which is half the work of `fft`."""
     if "axis" in attrs:
@@ -393,8 +363,8 @@ KERNELS: dict[str, Kernel] = {
     ),
     "CumSum": _cumsum,
     "DFT": _dft,
-    "LinearAttention": _linear_attention,
-    "CausalConvWithState": _causal_conv,
+    **TIME_KERNELS,
+    "GatherND": _gather_nd,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
 }

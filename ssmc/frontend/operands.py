@@ -88,6 +88,16 @@ def conv_padding(attrs: Attrs, length: int, taps: int) -> tuple[int, int]:
     return (half, total - half) if mode == "SAME_UPPER" else (total - half, half)
 
 
+def window_count(attrs: Attrs, length: int, taps: int, padding: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    """How many windows a pooling has, and the padding that they reach over: with `ceil_mode` the last may be broken."""
+    reach, stride = (taps - 1) * attrs.get("dilations", [1])[0] + 1, int(attrs.get("strides", [1])[0])
+    rest = length + sum(padding) - reach
+    count = rest // stride + 1
+    if attrs.get("ceil_mode", 0) and rest % stride and count * stride < length + padding[0]:
+        count += 1
+    return count, (padding[0], max(padding[1], (count - 1) * stride + reach - length - padding[0]))
+
+
 def pad_widths(x: Sequence[Any], attrs: Attrs) -> tuple[list[tuple[int, int]], float]:
     """(before, after) of every axis, and the value that fills, of a Pad in either form."""
     pads = [int(p) for p in (x[1] if len(x) > 1 else attrs["pads"])]

@@ -24,8 +24,10 @@ from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import einsum_terms, gemm_terms, product_terms
 from ssmc.frontend.strided import strided_conv
 from ssmc.ir.graph import Value
+from ssmc.ir.op import Array
 
 LONGEST = 256  # steps that one value may span (ours)
+SHORT = 32  # steps that are features rather than a short sequence, where the file does not tell (ours)
 
 
 def spelled_out(translator: Any, call: Call) -> list[Tracked]:
@@ -39,23 +41,62 @@ def spelled_out(translator: Any, call: Call) -> list[Tracked]:
 
 
 def _slice(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """All but the first steps, or the last ones, which are then features of the sequence."""
+    """A part of the steps: as a stream where it is as long as the rest, else as features of the sequence."""
     flow = items[0]
     if not isinstance(flow, Flow):
         raise Unsupported("it mixes time")
-    builder = translator.builder
-    for axis, part in slices_of(arrays_or_flows(items), call.attrs, len(flow.shape)):
-        length = flow.shape[axis]
-        chosen = range(length)[part]
-        if flow.axes[axis] != "t" or len(slices_of(arrays_or_flows(items), call.attrs, len(flow.shape))) > 1:
-            raise Unsupported("it takes parts of several axes")
-        if chosen.step < 1 or len(chosen) != len(range(chosen.start, length, chosen.step)):
-            raise TimeMixing(f"it takes steps {chosen.start} to {chosen.stop} of {length}")
-        if part.start is not None and part.start < 0 and chosen.step == 1:
-            return [_last_steps(builder, flow, axis, len(chosen))]
-        value = builder.add("downsample", [flow.value], stride=chosen.step, kind="take", offset=chosen.start)
-        return [Flow(value, flow.axes, (*flow.shape[:axis], len(chosen), *flow.shape[axis + 1 :]))]
-    raise Unsupported("it mixes time")
+    builder, parts = translator.builder, slices_of(arrays_or_flows(items), call.attrs, len(flow.shape))
+    if len(parts) != 1 or flow.axes[parts[0][0]] != "t":
+        raise Unsupported("it takes parts of several axes")
+    ((axis, part),) = parts
+    length = flow.shape[axis]
+    chosen = range(length)[part]
+    if chosen.step < 1 or not chosen:
+        raise TimeMixing(f"it takes steps {chosen.start} to {chosen.stop} of {length}")
+    if part.start is not None and part.start < 0 and chosen.step == 1 and chosen.stop == length:
+        return [_last_steps(builder, flow, axis, len(chosen))]
+    to_end = len(chosen) == len(range(chosen.start, length, chosen.step))
+    computed = len(items) > 2 and call.operands[2] not in translator.listing.constants
+    from_end = part.stop is not None and (part.stop < 0 or computed)
+    few = len(chosen) <= SHORT and length >= 4 * len(chosen)
+    if not to_end and not from_end and (translator.dynamic or few):
+        return [chosen_steps(builder, flow, axis, np.asarray(chosen))]
+    if not to_end and chosen.step > 1:
+        raise TimeMixing(f"it takes steps {chosen.start} to {chosen.stop} of {length}")
+    left = 0 if to_end else length - chosen.stop  # out at the end: as a delay that is out at the beginning
+    value = builder.add("delay", [flow.value], steps=left) if left else flow.value
+    value = builder.add("downsample", [value], stride=chosen.step, kind="take", offset=chosen.start + left)
+    return [Flow(value, flow.axes, (*flow.shape[:axis], len(chosen), *flow.shape[axis + 1 :]))]
+
+
+def chosen_steps(builder: Builder, flow: Flow, axis: int, index: Array) -> Flow:
+    """Steps told by their numbers, as features of the sequence: sums over all steps, of which one each counts."""
+    if index.size > LONGEST:
+        raise TimeMixing(f"it takes {index.size} steps by their numbers (at most {LONGEST})")
+    axes = flow.axes[:axis] + "f" + flow.axes[axis + 1 :]
+    place = Flow(flow.value, axes, (*flow.shape[:axis], 1, *flow.shape[axis + 1 :]))
+    numbers = index.reshape(-1, *[1] * (-1 - place.from_right(axis))).astype(np.float64)
+    there = builder.binary("equal", builder.steps(flow.value), numbers)
+    each = builder.binary("mul", there, builder.reshape(flow.value, place.features))
+    value = builder.add("pool", [each], kind="sum")
+    return Flow(value, axes, (*flow.shape[:axis], index.size, *flow.shape[axis + 1 :]))
+
+
+def _gathered(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Single steps by their numbers, or a tensor that is looked up in the order in which it lies there."""
+    flow, index = items[0], items[1]
+    if not isinstance(flow, Flow) or not isinstance(index, Known):
+        return _viewed(translator, call, items)
+    axis, position = int(call.attrs.get("axis", 0)) % len(flow.axes), np.asarray(index.array).astype(np.int64)
+    if flow.axes[axis] == "t" and position.ndim == 2:
+        return [_overlapping(translator.builder, flow, axis, position)]
+    if flow.axes[axis] != "t" or position.ndim > 1 or np.any(position < 0):
+        raise TimeMixing("it takes single steps")
+    found = chosen_steps(translator.builder, flow, axis, position.reshape(-1))
+    if position.ndim:
+        return [found]
+    shape, axes = (*found.shape[:axis], *found.shape[axis + 1 :]), found.axes[:axis] + found.axes[axis + 1 :]
+    return [wrap(translator.builder.reshape(found.value, Flow(found.value, axes, shape).features), axes, shape)]
 
 
 def _last_steps(builder: Builder, flow: Flow, axis: int, count: int) -> Tracked:
@@ -106,6 +147,27 @@ def unfolded(builder: Builder, flow: Flow) -> Flow:
     stacked = builder.concat([builder.reshape(p, place.features) for p in parts], place.from_right(at))
     value = builder.add("downsample", [stacked], stride=window, kind="take", offset=window - 1)
     return Flow(value, axes, flow.shape)
+
+
+def _overlapping(builder: Builder, flow: Flow, axis: int, position: Array) -> Flow:
+    """Windows of steps, each so many steps after the one before, as torch's unfold takes them."""
+    count, window = position.shape
+    stride = int(position[1, 0] - position[0, 0]) if count > 1 else 1
+    spacing = int(position[0, 1] - position[0, 0]) if window > 1 else 1
+    regular = position[0, 0] + stride * np.arange(count)[:, None] + spacing * np.arange(window)
+    end = int(position[0, -1])
+    if window > LONGEST or min(stride, spacing) < 1 or np.any(position != regular):
+        raise TimeMixing("it takes single steps")
+    if len(range(end, flow.shape[axis], stride)) != count:
+        raise TimeMixing("what it gives is no regular part of the steps")
+    axes = flow.axes[:axis] + "tf" + flow.axes[axis + 1 :]
+    place = Flow(flow.value, axes, (*flow.shape[:axis], count, 1, *flow.shape[axis + 1 :]))
+    parts: list[Operand] = [flow.value]
+    for _ in range(window - 1):
+        parts.insert(0, builder.add("delay", [parts[0]], steps=spacing))
+    stacked = builder.concat([builder.reshape(p, place.features) for p in parts], place.from_right(axis + 1))
+    value = builder.add("downsample", [stacked], stride=stride, kind="take", offset=end)
+    return Flow(value, axes, (*flow.shape[:axis], count, window, *flow.shape[axis + 1 :]))
 
 
 def _windowed(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -235,7 +297,7 @@ RULES: dict[str, Rule] = {
     "Mul": _stepwise,
     "Div": _stepwise,
     "Where": _stepwise,
-    "Gather": _viewed,
+    "Gather": _gathered,
     "GatherElements": picked_step,
     "Concat": _windowed,
     "MatMul": _contracted,

@@ -88,6 +88,37 @@ def filtered(builder: Builder, flow: Flow, taps: Array, padding: tuple[int, int]
     return Flow(y, "bft", (flow.shape[0], len(taps), size))
 
 
+def largest(builder: Builder, flow: Flow, reach: int, padding: tuple[int, int], stride: int, size: int) -> Flow:
+    """The largest of `reach` steps around every `stride`-th one, (batch, channels, time); there are `size` of them."""
+    left, right = padding
+    anchor = _anchor(reach, left, right, stride, flow.shape[2])
+    if anchor is None or len(range(anchor, flow.shape[2], stride)) != size:
+        raise TimeMixing("what it gives is no regular part of the steps")
+    before, behind = anchor + left, reach - 1 - anchor - left
+    y: Operand = flow.value
+    if behind:
+        y = builder.reverse(_latest(builder, builder.reverse(flow.value), behind + 1))
+    if before:
+        past = _latest(builder, flow.value, before + 1)
+        y = builder.binary("max", past, y) if behind else past
+    assert isinstance(y, Value)
+    if stride > 1 or anchor:
+        y = builder.add("downsample", [y], stride=stride, kind="take", offset=anchor)
+    return Flow(y, flow.axes, (*flow.shape[:2], size))
+
+
+def _latest(builder: Builder, x: Value, reach: int) -> Operand:
+    """The largest of the last `reach` steps, or of as many as there are: windows twice as long each time."""
+    y: Operand = x
+    width, steps = 1, builder.steps(x)
+    while width < reach:
+        lag = min(width, reach - width)
+        there = builder.binary("greater_or_equal", steps, np.asarray(float(lag)))
+        earlier = builder.emit("select", [there, builder.add("delay", [y], steps=lag), y])
+        y, width = builder.binary("max", y, earlier), width + lag
+    return y
+
+
 def _anchor(reach: int, left: int, right: int, stride: int, length: int) -> int | None:
     """The step, the latest, at which output 0 stands if output j stands at j strides more, at every length."""
     for anchor in range(max(reach - 1 - left, 0), -1, -1):

@@ -17,6 +17,7 @@ class Context(Protocol):
     builder: Builder
     findings: Findings
     in_step: bool  # streams have no time axis in the ONNX tensors
+    dynamic: bool  # whether the number of steps differs from run to run
 
     def dtype(self, call: Call, slot: int) -> str:
         """'f', 'i', 'u' or 'b': what an operand holds in the file."""

@@ -10,7 +10,7 @@ import numpy as np
 from ssmc.frontend.contraction import einsum
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import axes_of, conv_padding, text
+from ssmc.frontend.operands import axes_of, conv_padding, text, window_count
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, unary_any
 
@@ -150,6 +150,9 @@ def _windowed(context: Context, call: Call, items: Sequence[Any]) -> list[Tracke
         return [reduced(context, flow, "mean" if call.kind == "AveragePool" else "max", [2], True)]
     if call.kind == "AveragePool" and flow.axes == "bft" and (padded or list(attrs.get("strides", [1])) != window):
         return [_moving_average(context, call, flow, window[0])]
+    apart = list(attrs.get("strides", [1])) == window and not attrs.get("ceil_mode", 0)
+    if call.kind == "MaxPool" and flow.axes == "bft" and (padded or not apart):
+        return [_moving_maximum(context, call, flow, window[0])]
     plain = not padded and not attrs.get("ceil_mode", 0) and all(d == 1 for d in attrs.get("dilations", [1]))
     time = [i for i, axis in enumerate(flow.axes[2:]) if axis == "t"]
     if not time or flow.axes[1] != "f":
@@ -162,6 +165,21 @@ def _windowed(context: Context, call: Call, items: Sequence[Any]) -> list[Tracke
         "downsample", [flow.value], stride=stride, kind="mean" if call.kind == "AveragePool" else "max"
     )
     return [Flow(value, flow.axes, (*flow.shape[:axis], flow.shape[axis] // stride, *flow.shape[axis + 1 :]))]
+
+
+def _moving_maximum(context: Context, call: Call, flow: Flow, window: int) -> Flow:
+    """The largest of windows that overlap or reach over the ends."""
+    from ssmc.frontend.strided import largest
+
+    attrs, length = call.attrs, flow.shape[2]
+    if len(call.results) > 1:
+        raise Unsupported("it asks at which step the largest stands")
+    if int(attrs.get("dilations", [1])[0]) != 1:
+        raise Unsupported("its windows leave steps out")
+    if context.dynamic and attrs.get("ceil_mode", 0):
+        raise TimeMixing("its last window may be broken")
+    count, padding = window_count(attrs, length, window, conv_padding(attrs, length, window))
+    return largest(context.builder, flow, window, padding, int(attrs.get("strides", [1])[0]), count)
 
 
 def _moving_average(context: Context, call: Call, flow: Flow, window: int) -> Flow | Known:
