@@ -19,6 +19,7 @@ from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, effect_of_fits, requ
 from ssmc.frontend.proto import ModelFile
 from ssmc.frontend.reference import fed_dtype, runner, runner_on, step_through
 from ssmc.interface import Port
+from ssmc.ir.clocks import timestamps
 from ssmc.ir.graph import Graph
 from ssmc.ir.types import TensorType
 
@@ -89,7 +90,7 @@ def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) ->
     """Proofs at one size, against onnxruntime too where `runtime`, and notes."""
     # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
     allowed = max([case.tolerance, *(ROOM * lift.proof_error for lift in case.lifts)])
-    arrays = _proof_inputs(case, batch, length, seed)
+    arrays = _in_order(case, _proof_inputs(case, batch, length, seed))
     batch, length = _sizes(case.inputs, arrays)
     # Weights that stand in memory once are not to stand there twice.
     given = case.aside.submit(_run, case, arrays) if runtime and not case.model.weights else None
@@ -150,6 +151,16 @@ def _proof_inputs(case: Case, batch: int, length: int, seed: int) -> dict[str, A
             continue
         steps = np.stack([np.asarray(row[case.file.inputs[port.name]]) for row in rows])
         arrays[port.name] = steps[None] if len(port.shape) < len(port.axes) - 1 else np.moveaxis(steps, 0, 1)
+    return arrays
+
+
+def _in_order(case: Case, arrays: dict[str, Any]) -> dict[str, Any]:
+    """With times of events that grow from one to the next."""
+    clocks = timestamps(case.graph)
+    for port in case.inputs:
+        if port.name in clocks:
+            total = np.cumsum(np.abs(arrays[port.name]), axis=port.axes.index("t"))
+            arrays[port.name] = np.float32(total).astype(np.float64)
     return arrays
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Value
+from ssmc.ir.clocks import timestamps
 from ssmc.statespace import time_constants
 
 Array = NDArray[Any]
@@ -26,8 +27,8 @@ def probe(graph: Graph, seed: int, least: int = STEPS) -> dict[str, Array] | Non
     may be (ONNX tensors).
 
     Numbers are standard normal; an index stays within the tables it meets; elapsed times are positive and of the
-    order of the systems' time constants. State inputs are given, so that they are tested. There are fewer steps where
-    a table of positions ends before.
+    order of the systems' time constants, times of events grow. State inputs are given, so that they are tested. There
+    are fewer steps where a table of positions ends before.
     """
     rng = np.random.default_rng(seed)
     window = _window(graph)
@@ -39,6 +40,8 @@ def probe(graph: Graph, seed: int, least: int = STEPS) -> dict[str, Array] | Non
             return None
         shape = (BATCH, *((steps,) if isinstance(kind, StreamType) else ()), *kind.shape)
         inputs[node.op["name"]] = _draw(graph, node, kind.element, shape, rng)
+    for name in timestamps(graph):
+        inputs[name] = np.cumsum(rng.uniform(0.05, 1.0, inputs[name].shape), axis=1) * _time_scale(graph)
     return inputs
 
 
