@@ -100,13 +100,15 @@ def _elsewhere(ins: Instruction) -> list[Words]:
 def _pairs(table: Ints, count: int, loop: list[int]) -> Conflicts:
     index, start, stop, words, pitch, register, written, loops, against = table
     a, b = _meeting(start, stop, written > 0)
-    stepped = (register[a] >= 0) & (register[b] >= 0) & (pitch[a] == pitch[b])
-    apart = np.where(stepped, (start[b] - start[a]) % np.maximum(pitch[a], 1), 0)
-    kept = ~stepped | (apart < words[a]) | (apart + words[b] > pitch[a])
-    a, b, stepped = a[kept], b[kept], stepped[kept]
-    apart = start[b] - start[a]
-    fits = np.where(apart >= 0, apart + words[b], words[a] - apart) <= pitch[a]
-    chained = stepped & (register[a] == register[b]) & (loops[a] == loops[b]) & (against[a] == against[b]) & fits
+    apart, own, wide = start[b] - start[a], register[a], pitch[a]
+    stepped = (own >= 0) & (register[b] >= 0) & (wide == pitch[b])
+    inside = np.where(stepped, apart % np.maximum(wide, 1), 0)
+    kept = ~stepped | (inside < words[a]) | (inside + words[b] > wide)
+    a, b, apart, own, wide, stepped = (values[kept] for values in (a, b, apart, own, wide, stepped))
+    # `a` starts first
+    fits = np.maximum(words[a], apart + words[b]) <= wide
+    chained = stepped & (own == register[b]) & (loops[a] == loops[b]) & (against[a] == against[b]) & fits
+    a, b, chained = np.concatenate([a, b]), np.concatenate([b, a]), np.tile(chained, 2)
     results, reads = (
         _grouped(index[a[kept]], index[b[kept]], count)
         for kept in (chained & (written[b] > 0), chained & (written[b] == 0))
@@ -116,20 +118,24 @@ def _pairs(table: Ints, count: int, loop: list[int]) -> Conflicts:
 
 
 def _meeting(start: Ints, stop: Ints, written: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Pairs of accesses to the same words, one of them written; parameters and streams are apart from the rest."""
-    found = []
-    for space in np.split(np.argsort(start, kind="stable"), np.searchsorted(np.sort(start), (PARAMETERS, STREAMS))):
-        low, high, writes = start[space], stop[space], written[space]
-        a, b = np.nonzero((low[:, None] < high) & (low < high[:, None]) & (writes[:, None] | writes))
-        found.append((space[a], space[b]))
-    return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+    """Pairs of accesses to the same words, one of them written, that which starts first in front; also an access that
+    writes and itself."""
+    order = np.argsort(start, kind="stable")
+    low, high, writes = start[order], stop[order], written[order]
+    places = np.arange(len(low))
+    # those that start after one of them and before it stops follow it in order
+    following = np.maximum(np.searchsorted(low, high) - places - 1, 0)
+    first = np.repeat(places, following)
+    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(following) - following, following)
+    kept = (writes[first] | writes[second]) & (low[first] < high[second])
+    return np.concatenate([order[first[kept]], order[writes]]), np.concatenate([order[second[kept]], order[writes]])
 
 
 def _grouped(consumers: Ints, producers: Ints, count: int) -> list[Ints]:
     """Producers by consumer, each once."""
-    met = np.zeros((count, count), np.bool_)
-    met[consumers, producers] = True
-    rows, found = np.nonzero(met)
+    met = np.zeros(count * count, np.bool_)
+    met[consumers * count + producers] = True
+    rows, found = np.divmod(np.flatnonzero(met), count)
     bounds = np.searchsorted(rows, np.arange(count + 1)).tolist()
     return [found[low:high] for low, high in itertools.pairwise(bounds)]
 
