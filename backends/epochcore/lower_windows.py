@@ -201,7 +201,7 @@ def _inward(w: Windows, system: System, rows: Buffer, part: range) -> Buffer:
         # (channels, halves, states) -> (halves, channels, states)
         return w.gather(drive, np.arange(drive.words).reshape(len(part), halves, states).swapaxes(0, 1), ".in")
     for half in range(halves):
-        make = lambda half=half: np.split(some.inward(w.span), halves, 2)[half]  # noqa: E731
+        make = partial(_half, some.inward, w.span, halves, half, axis=2)
         dst = drive.at(half * len(part) * states)
         w.multiply(f"in{part.start}.{half}.", at, dst, (len(part), w.span, states), make)
     return drive
@@ -236,9 +236,14 @@ def _outward(w: Windows, some: System, x: Buffer, y: Ref, number: int) -> None:
         w.multiply(f"out{number}.", ordered.at(), y, shape, lambda: some.outward(w.span), add=True)
         return
     for half in range(halves):
-        make = lambda half=half: np.split(some.outward(w.span), halves, 1)[half]  # noqa: E731
+        make = partial(_half, some.outward, w.span, halves, half, axis=1)
         src = x.at(half * some.channels * states)
         w.multiply(f"out{number}.{half}.", src, y, (some.channels, states, w.span), make, add=True)
+
+
+def _half(matrices: Callable[[int], Array], span: int, halves: int, half: int, axis: int) -> Array:
+    """The real or the imaginary part of what a window's matrices take from states, or give to them."""
+    return np.asarray(np.split(matrices(span), halves, axis)[half])
 
 
 def _together(w: Windows, states: int, parts: int) -> bool:
