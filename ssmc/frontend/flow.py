@@ -191,6 +191,8 @@ def reduced_table(array: Array, labels: str) -> tuple[Array, bool]:
         if reduced is not None:
             table = reduced
         elif labels[axis] == "b":
+            if counted_samples(array):
+                raise TimeMixing("it numbers the samples of the batch")
             raise Unsupported("a constant differs from sample to sample of the batch")
         else:
             remaining = [i for i in range(axis) if labels[i] == "f" or known_along(array, i) is None]
@@ -202,6 +204,13 @@ def reduced_table(array: Array, labels: str) -> tuple[Array, bool]:
                     table = np.take(table, 0, axis=i + 1)
             return table, True
     return table, False
+
+
+def counted_samples(array: Array) -> int:
+    """c where the array is 0, c, 2c ... for the samples of a batch, as indices into (batch * time) start; else 0."""
+    flat = array.reshape(-1)
+    step = int(flat[1]) if flat.size > 1 and flat.size == max(array.shape) else 0
+    return step if step > 0 and np.array_equal(flat, step * np.arange(flat.size)) else 0
 
 
 def placed(array: Array, axes: str, shape: tuple[int, ...]) -> Array:

@@ -107,7 +107,8 @@ def sample_inputs(
             found[value] = rng.integers(0, 2, shape).astype(bool)
         elif dtype.startswith(("int", "uint")):
             counts = len(shape) < 2 or shape[1:] == (1,)  # one a sequence: how many steps of it are valid, say
-            found[value] = rng.integers(0, _rows(listing, value, steps + 1 if counts else 2), shape)
+            most = _rows(listing, value, steps + 1 if counts else 2)
+            found[value] = rng.integers(int(counts and most == steps + 1), most, shape)
         elif len(shape) < 3 and (len(shape) < 2 or shape[-1] == 1 or (len(shapes) > 1 and len(shape) == 2)):
             found[value] = np.float32(rng.uniform(0.05, 1.0, shape)).astype(np.float64)
         else:

@@ -4,11 +4,13 @@ tells."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
+from ssmc.frontend.builder import Builder
+from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, counted_samples, wrap
 from ssmc.frontend.listing import Call
 from ssmc.frontend.operands import axes_of
 from ssmc.frontend.rules.context import arrays_or_flows
@@ -87,12 +89,45 @@ def _new_behind(translator: Any, call: Call, rank: int, at: int) -> int:
 
 
 def picked_step(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """The step that a number tells, -1 the last: a sum over all steps, of which that one alone counts."""
-    data, index, builder = items[0], items[1], translator.builder
+    """GatherElements: the step that a number tells."""
+    data, index = items[0], items[1]
     axis = int(call.attrs.get("axis", 0)) % max(len(getattr(data, "shape", ())), 1)
     known = isinstance(data, Flow) and isinstance(index, Flow) and data.axes[axis] == "t"
     if not known or "t" in index.axes or len(index.shape) != len(data.shape) or index.shape[axis] != 1:
         raise Unsupported("it mixes time")
+    return [picked(translator.builder, data, index, axis)]
+
+
+def picked_of_samples(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Of every sample the step that its number tells: x[arange(batch), number], as GatherND of pairs, or as Gather of
+    (batch * time, features) by number + time * sample."""
+    data, index = items[0], None if call.operands[1] is None else translator.listing.producer.get(call.operands[1])
+    parts = {} if index is None else {v: translator.lookup(v) for v in index.operands if v is not None}
+    numbers = [item for item in parts.values() if isinstance(item, Flow)]
+    samples = [item for item in parts.values() if isinstance(item, Known)]
+    if not isinstance(data, Flow) or index is None or len(numbers) != 1 or len(samples) != 1 or len(parts) != 2:
+        raise Unsupported("it mixes time")
+    (number,), count = numbers, np.asarray(samples[0].array)
+    step, batch = counted_samples(count), max(count.shape, default=0)
+    if index.kind == "Add" and call.kind == "Gather" and data.axes[:1] == "m" and call.attrs.get("axis", 0) == 0:
+        data = Flow(data.value, "bt" + data.axes[1:], (batch, data.shape[0] // max(batch, 1), *data.shape[1:]))
+        right = step == data.shape[1] and index.kind == "Add"
+    else:
+        first = isinstance(translator.lookup(index.operands[0]), Known)
+        right = step == 1 and first and index.kind == "Concat" and int(index.attrs["axis"]) % len(number.shape) == 1
+    if not right or data.axes[:2] != "bt" or number.axes.strip("f") != "b" or prod(number.features) != 1:
+        raise Unsupported("it mixes time")
+    value = translator.builder.reshape(number.value, (1,) * (len(data.axes) - 1))
+    found = picked(
+        translator.builder, data, Flow(value, "b" + "f" * (len(data.axes) - 1), (batch, *[1] * (len(data.axes) - 1))), 1
+    )
+    assert isinstance(found, Flow)
+    axes, shape = found.axes[:1] + found.axes[2:], (*found.shape[:1], *found.shape[2:])
+    return [wrap(translator.builder.reshape(found.value, shape[1:]), axes, shape)]
+
+
+def picked(builder: Builder, data: Flow, index: Flow, axis: int) -> Flow | Known:
+    """The step that a number tells, -1 the last: a sum over all steps, of which that one alone counts."""
     steps = Flow(builder.steps(data.value), "f" * axis + "t" + "f" * (len(data.axes) - axis - 1), _only(data, axis))
     there = binary(builder, "equal", steps, index)
     each = binary(builder, "mul", there, data)
@@ -105,7 +140,7 @@ def picked_step(translator: Any, call: Call, items: Sequence[Any]) -> list[Track
     last = builder.reshape(builder.add("pool", [data.value], kind="last"), _placed(data, axis, axes))
     final = wrap(last, axes, _one(data, axis))
     behind = binary(builder, "mul", binary(builder, "equal", index, Known(np.asarray(-1.0))), final)
-    return [binary(builder, "add", found, behind)]
+    return binary(builder, "add", found, behind)
 
 
 def _one(flow: Flow, axis: int) -> tuple[int, ...]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import evaluate
-from ssmc.frontend.flow import Flow, Known, Raw, known_along
+from ssmc.frontend.flow import Flow, Known, Raw, Unsupported, known_along
 from ssmc.frontend.listing import Call
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.translator import Translator
@@ -82,7 +83,10 @@ def region_of(
 
     def run(arrays: Sequence[Array]) -> Array:
         given = {**known, **dict(zip(entries, arrays, strict=True))}
-        return np.asarray(evaluate(translator.listing, given, [value])[value])
+        try:
+            return np.asarray(evaluate(translator.listing, given, [value])[value])
+        except UserError as error:  # what is tried here the file may not be made for, as places out of range
+            raise Unsupported(f"cannot be run on other values: {error.why or error.what}") from error
 
     samples = []
     for point in range(len(translator.samples.points)):

@@ -17,7 +17,7 @@ from ssmc.frontend.builder import Builder, Operand
 from ssmc.frontend.contraction import einsum
 from ssmc.frontend.flow import Flow, Known, Raw, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.listing import Call
-from ssmc.frontend.masks import as_stream, picked_step
+from ssmc.frontend.masks import as_stream, picked_of_samples, picked_step
 from ssmc.frontend.operands import reshape_target, slices_of
 from ssmc.frontend.rules.context import arrays_or_flows, known_of
 from ssmc.frontend.rules.elementwise import binary
@@ -85,6 +85,8 @@ def chosen_steps(builder: Builder, flow: Flow, axis: int, index: Array) -> Flow:
 def _gathered(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """Single steps by their numbers, or a tensor that is looked up in the order in which it lies there."""
     flow, index = items[0], items[1]
+    if isinstance(flow, Flow) and not isinstance(index, Known):
+        return picked_of_samples(translator, call, items)
     if not isinstance(flow, Flow) or not isinstance(index, Known):
         return _viewed(translator, call, items)
     axis, position = int(call.attrs.get("axis", 0)) % len(flow.axes), np.asarray(index.array).astype(np.int64)
@@ -299,6 +301,7 @@ RULES: dict[str, Rule] = {
     "Where": _stepwise,
     "Gather": _gathered,
     "GatherElements": picked_step,
+    "GatherND": picked_of_samples,
     "Concat": _windowed,
     "MatMul": _contracted,
     "Gemm": _contracted,

@@ -83,6 +83,15 @@ def lengths(net: Net, form: str, length: int | str) -> str:
         wide = net.op("Expand", index, net.ints(1, 1, 4))
         return net.op("Squeeze", net.op("GatherElements", x, wide, axis=1), net.ints(1))
     size = net.op("Gather", net.op("Shape", u), net.const(np.int64(1)), axis=0)
+    if form in ("pairs", "flattened"):  # x[arange(batch), count - 1], by dynamo and by TorchScript
+        batch = net.op("Gather", net.op("Shape", u), net.const(np.int64(0)), axis=0)
+        rows = net.op("Range", net.const(np.int64(0)), batch, net.const(np.int64(1)))
+        if form == "pairs":
+            place = net.op("Sub", column, net.ints(1))
+            return net.op("GatherND", x, net.op("Concat", net.op("Unsqueeze", rows, net.ints(1)), place, axis=1))
+        place = net.op("Add", net.op("Sub", count, net.ints(1)), net.op("Mul", rows, size))
+        picked = net.op("Gather", net.op("Flatten", x, axis=2), place, axis=0)
+        return net.op("Reshape", picked, net.op("Concat", net.op("Shape", place), net.ints(4), axis=0))
     steps = net.op("Range", net.const(np.int64(0)), size, net.const(np.int64(1)))
     valid = net.op("Less", net.op("Unsqueeze", steps, net.ints(0)), column)
     mask = net.op("Unsqueeze", valid, net.ints(2))
@@ -97,7 +106,7 @@ def lengths(net: Net, form: str, length: int | str) -> str:
 
 
 @pytest.mark.parametrize("length", [24, "t"])
-@pytest.mark.parametrize("form", ["mean", "counted", "max", "last"])
+@pytest.mark.parametrize("form", ["mean", "counted", "max", "last", "pairs", "flattened"])
 def test_masks_from_lengths(tmp_path: Path, form: str, length: int | str) -> None:
     net = Net()
     y = lengths(net, form, length)
@@ -110,6 +119,25 @@ def test_masks_from_lengths(tmp_path: Path, form: str, length: int | str) -> Non
             found = compile_model(model, target, ideal=True).run(arrays).outputs
             for name, array in reference(model, arrays).items():
                 assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
+
+
+@pytest.mark.parametrize("length", [24, "t"])
+def test_the_last_step_that_a_mask_leaves(tmp_path: Path, length: int | str) -> None:
+    """x[arange(batch), mask.sum(1) - 1]: which step that is is known after the last one."""
+    net = Net()
+    u, mask = net.input(["n", length, 3]), net.input(["n", length])
+    x = decaying(net, dense(net, u, 3, 4), 4)
+    count = net.op("Cast", net.op("ReduceSum", mask, net.ints(1), keepdims=1), to=7)
+    batch = net.op("Gather", net.op("Shape", u), net.const(np.int64(0)), axis=0)
+    rows = net.op("Range", net.const(np.int64(0)), batch, net.const(np.int64(1)))
+    place = net.op("Concat", net.op("Unsqueeze", rows, net.ints(1)), net.op("Sub", count, net.ints(1)), axis=1)
+    model = load_model(save(net.model([(net.op("GatherND", x, place), ["n", 4])]), tmp_path))
+    valid = (np.arange(24) < np.array([[3], [24]])).astype(np.float32)
+    arrays = {u: RNG.standard_normal((2, 24, 3)).astype(np.float32), mask: valid}
+    for target in ("cim", "epochcore"):
+        found = compile_model(model, target, ideal=True).run(arrays).outputs
+        for name, array in reference(model, arrays).items():
+            assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
 
 
 def spread_over_time(net: Net, x: str, unbiased: bool) -> str:
