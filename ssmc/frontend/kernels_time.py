@@ -1,4 +1,4 @@
-"""How ops that run along time are computed: LinearAttention, CausalConvWithState, poolings in windows."""
+"""How ops along time are computed: LinearAttention, CausalConvWithState, maxima of windows, turns by the position."""
 
 from __future__ import annotations
 
@@ -61,8 +61,35 @@ def _max_pool(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (np.max(taps, axis=0),)
 
 
+def _rotary(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """Pairs of features turned; com.microsoft has the positions before the tables."""
+    signal, *rest = (*x, None)
+    places = rest.pop(0 if np.asarray(rest[0]).dtype.kind in "iu" else 2)
+    u = signal if signal.ndim == 4 else signal.reshape(*signal.shape[:2], attrs.get("num_heads", 0) or 1, -1)
+    length, at = (u.shape[2], 1) if signal.ndim == 4 else (u.shape[1], 2)
+    if places is not None:
+        index = np.asarray(places).astype(np.int64)
+        index = index if index.size > 1 else index.reshape(()) + np.arange(length)[None]
+        rest = [table[index] for table in rest[:2]]
+    cos, sin = (np.expand_dims(table, at) for table in rest[:2])
+    size = attrs.get("rotary_embedding_dim", 0) or u.shape[3]
+    spread = (
+        (slice(0, size, 2), slice(1, size, 2))
+        if attrs.get("interleaved")
+        else (
+            slice(0, size // 2),
+            slice(size // 2, size),
+        )
+    )
+    y, (first, second) = np.array(u), spread
+    y[..., first] = cos * u[..., first] - sin * u[..., second]
+    y[..., second] = sin * u[..., first] + cos * u[..., second]
+    return (y.reshape(signal.shape),)
+
+
 TIME_KERNELS: dict[str, Callable[[Sequence[Any], Attrs, int], Sequence[Any]]] = {
     "LinearAttention": _linear_attention,
     "CausalConvWithState": _causal_conv,
     "MaxPool": _max_pool,
+    "RotaryEmbedding": _rotary,
 }

@@ -292,6 +292,7 @@ def test_every_rule_has_a_case() -> None:
         "LinearAttention",
         "CausalConvWithState",
         *("ScatterElements", "ScatterND"),  # in test_writes.py
+        "RotaryEmbedding",
         *("ArgMax", "ArgMin", "ReduceLogSum", "ReduceLogSumExp", "CumSum", "OneHot"),  # in test_surroundings.py
         *("Celu", "ThresholdedRelu", "Shrink", "Mod", "Xor"),  # in test_surroundings.py
         *("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"),  # in test_surroundings.py

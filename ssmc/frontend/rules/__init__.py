@@ -7,7 +7,7 @@ from typing import Any
 
 from ssmc.frontend.flow import Tracked
 from ssmc.frontend.listing import Call
-from ssmc.frontend.rules import elementwise, matrix, norms, reduction, scatter, shape, standard
+from ssmc.frontend.rules import elementwise, matrix, norms, reduction, rotary, scatter, shape, standard
 from ssmc.frontend.rules.context import Context, Rule
 
 RULES: dict[str, Rule] = {
@@ -15,6 +15,7 @@ RULES: dict[str, Rule] = {
     **matrix.RULES,
     **norms.RULES,
     **reduction.RULES,
+    **rotary.RULES,
     **scatter.RULES,
     **shape.RULES,
     **standard.RULES,

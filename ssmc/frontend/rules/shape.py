@@ -240,7 +240,9 @@ def _steps(context: Context, flow: Flow, axis: int, chosen: range) -> Tracked:
 def _gather(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     source, index = items
     if isinstance(source, Known):
-        return [_embedded(context, call, source, flow_of(index))]
+        if call.attrs.get("axis", 0) % source.array.ndim != 0:
+            raise Unsupported("it looks up columns, not rows, of a table")
+        return [embedded(context, source, flow_of(index))]
     flow = flow_of(source)
     axis = call.attrs.get("axis", 0) % len(flow.shape)
     if isinstance(index, Flow):
@@ -274,10 +276,9 @@ def _gathered_steps(context: Context, flow: Flow, axis: int, position: Any, shap
     raise TimeMixing("it takes single steps")
 
 
-def _embedded(context: Context, call: Call, table: Known, index: Flow) -> Tracked:
+def embedded(context: Context, table: Known, index: Flow) -> Tracked:
+    """Rows of a table by a computed index."""
     array = np.asarray(table.stored)
-    if call.attrs.get("axis", 0) % array.ndim != 0:
-        raise Unsupported("it looks up columns, not rows, of a table")
     rows = array.reshape(len(array), -1)
     value = context.builder.emit(
         "embed", [index.value], table=Tensor(rows if rows.dtype.kind == "f" else rows.astype(np.float64))
