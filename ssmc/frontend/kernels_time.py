@@ -63,6 +63,7 @@ def _max_pool(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 
 def _rotary(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     """Pairs of features turned; com.microsoft has the positions before the tables."""
+    rest: list[Any]
     signal, *rest = (*x, None)
     places = rest.pop(0 if np.asarray(rest[0]).dtype.kind in "iu" else 2)
     u = signal if signal.ndim == 4 else signal.reshape(*signal.shape[:2], attrs.get("num_heads", 0) or 1, -1)

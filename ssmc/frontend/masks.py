@@ -117,10 +117,10 @@ def picked_of_samples(translator: Any, call: Call, items: Sequence[Any]) -> list
         right = step == 1 and first and index.kind == "Concat" and int(index.attrs["axis"]) % len(number.shape) == 1
     if not right or data.axes[:2] != "bt" or number.axes.strip("f") != "b" or prod(number.features) != 1:
         raise Unsupported("it mixes time")
-    value = translator.builder.reshape(number.value, (1,) * (len(data.axes) - 1))
-    found = picked(
-        translator.builder, data, Flow(value, "b" + "f" * (len(data.axes) - 1), (batch, *[1] * (len(data.axes) - 1))), 1
-    )
+    ones = (1,) * (len(data.axes) - 1)
+    value = translator.builder.reshape(number.value, ones)
+    assert isinstance(value, Value)
+    found = picked(translator.builder, data, Flow(value, "b" + "f" * len(ones), (batch, *ones)), 1)
     assert isinstance(found, Flow)
     axes, shape = found.axes[:1] + found.axes[2:], (*found.shape[:1], *found.shape[2:])
     return [wrap(translator.builder.reshape(found.value, shape[1:]), axes, shape)]
