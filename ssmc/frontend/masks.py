@@ -128,7 +128,9 @@ def picked_of_samples(translator: Any, call: Call, items: Sequence[Any]) -> list
 
 def picked(builder: Builder, data: Flow, index: Flow, axis: int) -> Flow | Known:
     """The step that a number tells, -1 the last: a sum over all steps, of which that one alone counts."""
-    steps = Flow(builder.steps(data.value), "f" * axis + "t" + "f" * (len(data.axes) - axis - 1), _only(data, axis))
+    counter = builder.steps(data.value)
+    assert isinstance(counter, Value)
+    steps = Flow(counter, "f" * axis + "t" + "f" * (len(data.axes) - axis - 1), _only(data, axis))
     there = binary(builder, "equal", steps, index)
     each = binary(builder, "mul", there, data)
     assert isinstance(each, Flow)
