@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isa.cim_fields import DST, LINE, SRC, WORDS, A, B, data, flag, size, vector
+from isa.cim_fields import DST, FEATURES, HELD, LINE, SRC, VECTORS, WORDS, A, B, data, flag, size, vector
 from isa.spec import Field, InstructionSpec, Kind
 
 UNARY_FUNCTIONS = (
@@ -13,6 +13,15 @@ UNARY_FUNCTIONS = (
 )
 BINARY_FUNCTIONS = ("add", "sub", "mul", "div", "max", "min", "pow", "greater", "greater_or_equal", "equal")
 REDUCE_FUNCTIONS = ("sum", "mean", "max", "min", "prod")
+TABLE = Field("fn", Kind.ENUM, 6, "The table.", choices=UNARY_FUNCTIONS)
+
+
+def _taken_in_turn(name: str) -> tuple[Field, Field]:
+    return (
+        size(f"{name}_words", f"Words of `{name}`, taken in turn; 0: as many as the result.", default=0, low=0),
+        size(f"{name}_repeat", f"Results that take the same word of `{name}`.", default=1),
+    )
+
 
 MOVES = (
     InstructionSpec(
@@ -46,7 +55,7 @@ VECTOR = (
     InstructionSpec(
         "unary",
         0x30,
-        (DST, SRC, WORDS, Field("fn", Kind.ENUM, 6, "The table.", choices=UNARY_FUNCTIONS)),
+        (DST, SRC, WORDS, TABLE),
         "vector",
         "Look every word up in a table.",
     ),
@@ -58,10 +67,8 @@ VECTOR = (
             A,
             B,
             WORDS,
-            size("a_words", "Words of `a`, taken in turn; 0: as many as the result.", default=0, low=0),
-            size("a_repeat", "Results that take the same word of `a`.", default=1),
-            size("b_words", "Words of `b`, taken in turn; 0: as many as the result.", default=0, low=0),
-            size("b_repeat", "Results that take the same word of `b`.", default=1),
+            *_taken_in_turn("a"),
+            *_taken_in_turn("b"),
             Field("fn", Kind.ENUM, 6, "The function.", choices=BINARY_FUNCTIONS),
         ),
         "vector",
@@ -70,7 +77,7 @@ VECTOR = (
     InstructionSpec(
         "gate",
         0x32,
-        (DST, A, B, WORDS, Field("fn", Kind.ENUM, 6, "The table.", choices=UNARY_FUNCTIONS)),
+        (DST, A, B, WORDS, TABLE),
         "vector",
         "dst = a fn(b), word by word.",
     ),
@@ -87,8 +94,8 @@ VECTOR = (
         (
             DST,
             SRC,
-            size("features", "Words of a vector."),
-            size("vectors", "Vectors, one after another.", default=1),
+            FEATURES,
+            VECTORS,
             size("groups", "Equal groups of a vector, normalised apart.", default=1),
             Field("kind", Kind.ENUM, 2, "Whether the mean is subtracted.", choices=("layer", "rms")),
             Field("epsilon", Kind.FLOAT, 64, "Added to the variance."),
@@ -104,8 +111,8 @@ VECTOR = (
         (
             DST,
             SRC,
-            size("features", "Words of a vector."),
-            size("vectors", "Vectors, one after another.", default=1),
+            FEATURES,
+            VECTORS,
             flag("log", "Log-softmax."),
         ),
         "vector",
@@ -160,14 +167,14 @@ TIME = (
     InstructionSpec(
         "prime",
         0x42,
-        (SRC, WORDS, LINE, size("steps", "Steps held.")),
+        (SRC, WORDS, LINE, HELD),
         "vector",
         "Set a line's past inputs, (words, steps), oldest first.",
     ),
     InstructionSpec(
         "tail",
         0x43,
-        (DST, WORDS, LINE, size("steps", "Steps held.")),
+        (DST, WORDS, LINE, HELD),
         "vector",
         "Read a line's past inputs, (words, steps), oldest first.",
     ),

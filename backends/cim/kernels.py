@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.jit import compiled
+from ssmc.jit import compiled, inlined
 
 Array = NDArray[Any]
 
@@ -27,6 +27,16 @@ def bits_of(x: Array) -> Array:
 def magnitude_bits(x: Array) -> Any:
     """All bits but the sign's."""
     return np.int64(np.iinfo(np.int32 if x.dtype == np.float32 else np.int64).max)
+
+
+@inlined
+def _within(word: Any, largest: Any) -> Any:
+    """A converter's word, and 1 where its range cuts it off."""
+    if word > largest:
+        return largest, 1
+    if word < -largest:
+        return -largest, 1
+    return word, 0
 
 
 @compiled
@@ -49,12 +59,8 @@ def to_words(x: Array, bits: Array, mask: int, given: Any, largest: Any, reach: 
                 x[i, j] = x[i, j] / reach[i]
             continue
         for j in range(x.shape[1]):
-            word = np.rint(x[i, j] / reach[i] * largest)
-            if word > largest:
-                word, clipped = largest, clipped + 1
-            elif word < -largest:
-                word, clipped = -largest, clipped + 1
-            x[i, j] = word
+            x[i, j], cut = _within(np.rint(x[i, j] / reach[i] * largest), largest)
+            clipped += cut
     return clipped
 
 
@@ -96,12 +102,8 @@ def to_codes(sums: Array, to_word: Array, offset: Array | None, largest: Any) ->
             word = sums[i, j] * to_word[j]
             if offset is not None:
                 word += offset[j]
-            word = np.rint(word)
-            if word > largest:
-                word, clipped = largest, clipped + 1
-            elif word < -largest:
-                word, clipped = -largest, clipped + 1
-            sums[i, j] = word
+            sums[i, j], cut = _within(np.rint(word), largest)
+            clipped += cut
     return clipped
 
 
