@@ -1,15 +1,13 @@
-"""Which registers each instruction reads and writes, and whether a loop carries any from step to step."""
+"""Which registers each instruction reads and writes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from backends.cim.decode import Item, walk
+from backends.cim.decode import Item
 
 Array = NDArray[Any]
 Ranges = list[tuple[int, int]]  # first word, words
@@ -126,55 +124,3 @@ ACCESS: dict[str, Access] = {
     "reduce": _reduce,
     "contract": _contract,
 }
-
-
-@dataclass
-class _Scan:
-    """Which steps each word was written at last: 0 outside of any loop, -1 not yet in this round, else an id."""
-
-    accesses: dict[int, tuple[Ranges, Ranges]]
-    owner: Array
-    ids: dict[tuple[int, int], int] = field(default_factory=dict)
-
-    def crosses(self, body: Item) -> bool:
-        """Whether a body reads a word that this round has not written, or wrote at other steps than its own."""
-        stride, offset = body.integer("stride"), body.integer("offset")
-        own = self.ids.setdefault((stride, offset), len(self.ids) + 1)
-        for item in body.body:
-            if item.body:
-                if self.crosses(item):
-                    return True
-                continue
-            seen = [n for (s, o), n in self.ids.items() if stride % s == 0 and (offset - o) % s == 0]
-            reads, writes = self.accesses[item.index]
-            if any(not np.isin(self.owner[at : at + words], [0, *seen]).all() for at, words in reads):
-                return True
-            for at, words in writes:
-                self.owner[at : at + words] = own
-        return False
-
-
-def carries(items: tuple[Item, ...], data: Mapping[str, Array]) -> bool:
-    """Whether a register written in a loop is read in a later round, at other steps, or after the loop.
-
-    Such a program runs one step at a time; all others may run in blocks of steps.
-    """
-    accesses = {item.index: ACCESS[item.code.mnemonic](item, data) for item in walk(items)}
-    size = max((at + words for reads, writes in accesses.values() for at, words in (*reads, *writes)), default=0)
-    scan = _Scan(accesses, np.zeros(size, np.int64))
-    for item in items:
-        reads, writes = accesses[item.index]
-        if item.code.mnemonic == "loop":
-            written = np.zeros(size, bool)
-            for inner in walk(item.body):
-                for at, words in accesses[inner.index][1]:
-                    written[at : at + words] = True
-            scan.owner[written] = -1
-            if scan.crosses(item):
-                return True
-            scan.owner[written] = -1
-        if any(scan.owner[at : at + words].any() for at, words in reads):
-            return True
-        for at, words in writes:
-            scan.owner[at : at + words] = 0
-    return False

@@ -10,7 +10,7 @@ from ssmc.ir import Node
 
 
 def lower_feedback(state: Lowering, node: Node, work: Context) -> None:
-    """x <- A x + v. The register that carries x makes the simulator run one step at a time."""
+    """x <- A x + v. Because of the register that carries x the simulator runs this one step at a time."""
     words = node.op["weight"].shape[1]
     v = operand_in_order(state, node, 0, work)
     held, fed, y = state.new(words), state.new(words), state.new(words)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from backends.cim import unit_crossbar, unit_state, unit_time, unit_vector
-from backends.cim.access import carries
+from backends.cim.access import Ranges
 from backends.cim.arch import Architecture, Devices
+from backends.cim.carried import Part, parts_of
 from backends.cim.core import Array, Channel, Core, Trap, join_steps
 from backends.cim.decode import Item, cores, decode
 from backends.cim.latency import delays
@@ -51,6 +52,7 @@ class Run:
     waiting: dict[int, tuple[int, int]] = field(default_factory=dict)  # core: channel, messages
     cores: dict[int, Core] = field(default_factory=dict)
     groups: dict[int, tuple[Any, Any]] = field(default_factory=dict)  # a body and its groups, by its identity
+    parts: dict[tuple[int, int], tuple[Part, ...]] = field(default_factory=dict)  # by core and loop
 
     def grouped(self, items: tuple[Item, ...]) -> tuple[tuple[Item, ...], ...]:
         """A body's instructions, with products that run together in one group."""
@@ -73,7 +75,12 @@ def execute(run: Run) -> None:
     """Run every core to its end. Raises UserError on a trap or a deadlock."""
     sections = cores(run.program)
     trees = {number: decode(section) for number, section in sections.items()}
-    carried = any(carries(tree, run.program.data) for tree in trees.values())
+    parts = {number: parts_of(tree, run.program.data) for number, tree in trees.items()}
+    carried = any(found is None for found in parts.values())
+    if not carried:
+        run.parts = {
+            (core, loop): each for core, found in parts.items() for loop, each in (found or {}).items() if each
+        }
     scale = 0.0 if run.ideal else run.devices.latency_scale
     late = delays(run.program, run.arch, scale) if scale else None
     for number in sections:
@@ -181,15 +188,63 @@ def _at_steps(core: Core, array: Array, stream: bool) -> Array:
 
 def _loop(run: Run, core: Core, item: Item, block: int) -> Iterator[None]:
     total = core.total = {"rT": run.steps, "rB": run.batch}[item.text("count")]
+    pieces = _pieces(item, run.parts.get((core.number, item.index), ()))
+    carried = [Registers(latched=True) for _ in pieces]
     for k0 in range(0, total, block):
         now = Steps(item.integer("stride"), item.integer("offset"), k0, min(k0 + block, total))
         if now.count:
-            core.now = now
-            yield from _items(run, core, item.body, now, block)
+            for (items, part), held in zip(pieces, carried, strict=True):
+                core.now = now
+                if part is None:
+                    yield from _items(run, core, items, now, block)
+                else:
+                    _step_by_step(run, core, items, part, now, held)
             yield
         if not core.registers.latched:
             core.registers.forget_steps()
     core.now = None
+    for (_, part), held in zip(pieces, carried, strict=True):
+        _hand_over(held, core.registers, part.carried if part is not None else [])
+
+
+def _pieces(loop: Item, parts: tuple[Part, ...]) -> list[tuple[tuple[Item, ...], Part | None]]:
+    """A body cut at its parts; the same tuples each time, as `grouped` knows them by."""
+    if not parts:
+        return [(loop.body, None)]
+    found: list[tuple[tuple[Item, ...], Part | None]] = []
+    at = 0
+    for part in parts:
+        found += [(loop.body[at : part.first], None), (loop.body[part.first : part.last + 1], part)]
+        at = part.last + 1
+    return [*found, (loop.body[at:], None)]
+
+
+def _step_by_step(run: Run, core: Core, items: tuple[Item, ...], part: Part, now: Steps, held: Registers) -> None:
+    """A part of a body, on registers of its own: `held` keeps what steps carry."""
+    outside, made = core.registers, defaultdict[int, list[Array]](list)
+    if not now.first:
+        _hand_over(outside, held, part.carried)
+    for k in range(now.offset + now.first * now.stride, now.k1, now.stride):
+        core.now = Steps(now.stride, now.offset, k, k + 1)
+        _hand_over(outside, held, part.given, core.now)
+        core.registers = held
+        for _ in _items(run, core, items, core.now, 1):
+            raise AssertionError("no message is waited for in a part")
+        core.registers = outside
+        for at, words in part.made:
+            made[at].append(held.read(at, words, None))
+    core.now = now
+    for at, arrays in made.items():
+        outside.write(at, join_steps(arrays), now)
+
+
+def _hand_over(source: Registers, target: Registers, ranges: Ranges, steps: Steps | None = None) -> None:
+    """Copy words that have been written; who reads others is told."""
+    for at, words in ranges:
+        try:
+            target.write(at, source.read(at, words, steps), None)
+        except NotWritten:
+            continue
 
 
 def _recv(run: Run, core: Core, item: Item) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import onnxruntime
 import pytest
 
 from backends.cim import BACKEND
+from backends.cim.carried import parts_of
+from backends.cim.decode import cores, decode
 from ssmc.driver import compile_model
-from ssmc.ir import Graph, StreamType, Value, interpret
+from ssmc.ir import Graph, StreamType, Tensor, Value, interpret
 from ssmc.passes import Context, PassManager
 from ssmc.passes.bank_choice import feedback_error
 from ssmc.passes.banks import demand
@@ -21,6 +24,7 @@ from ssmc.target import RunSettings
 from tests.frontend.net import Net
 
 from .chips import changed
+from .programs import program
 
 FEEDBACK = {"feedback": True}
 
@@ -127,6 +131,67 @@ def test_blocks_and_forms_do_not_matter(read_before: bool, dtype: type) -> None:
         got = BACKEND.simulate(BACKEND.lower(tiled, arch, ideal=True), u, RunSettings(block=block)).outputs
         for name, value in want.items():
             assert np.abs(got[name] - value).max() < 1e-12 * np.abs(value).max()
+
+
+def stacked(read_before: bool) -> Graph:
+    """A layer with feedback, a product and another such layer in one loop."""
+    rng, system = np.random.default_rng(1), replace(defective(6, 0.7), read_before=read_before)
+    g = Graph()
+    u = g.add("input", [], {"name": "u", "type": StreamType((2,))}, name="u")
+    y = g.add("unary", [g.add("ssm", [u], {"system": system}, name="y")], {"fn": "tanh"})
+    z = g.add("linear", [y], {"weight": Tensor(rng.normal(size=(2, 2)))})
+    w = g.add("ssm", [z], {"system": system}, name="w")
+    g.add("output", [w], {"name": "y"}, name="out")
+    g.add("output", [Value("w", 1)], {"name": "last"}, name="end")
+    return g
+
+
+@pytest.mark.parametrize("read_before", [False, True])
+def test_only_what_is_carried_goes_step_by_step(read_before: bool) -> None:
+    """With the noise of devices the same bits in blocks of any size, and with one register for every step."""
+    arch = changed(crossbar=FEEDBACK, devices={"product_bits": 7.0})
+    tiled, _ = placed(stacked(read_before), arch, False, "{feedback_error=9}")
+    assert len(list(tiled.nodes("tile.feedback"))) == 2
+    program = BACKEND.lower(tiled, arch, ideal=False)
+    (section,) = cores(program).values()
+    (loop,) = (item for item in decode(section) if item.code.mnemonic == "loop")
+    found = parts_of(decode(section), program.data)
+    assert found is not None and len(found[loop.index]) == 2
+    inside = sum(part.last - part.first + 1 for part in found[loop.index])
+    assert inside < len(loop.body) / 2
+    assert [words for part in found[loop.index] for _, words in part.carried] == [6, 6]
+    u = {"u": np.random.default_rng(0).normal(size=(3, 23, 2))}
+    results = [BACKEND.simulate(program, u, RunSettings(block=block, taps=True)) for block in (None, 1, 5, 23)]
+    for result in results[1:]:
+        for name in ("y", "last"):
+            np.testing.assert_array_equal(result.outputs[name], results[0].outputs[name])
+        for name, array in results[0].taps.items():
+            np.testing.assert_array_equal(result.taps[name], array)
+
+
+KEPT = "binary v[4], v[4], v[0], words=2, fn=add"
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "parts"),
+    [("copy v[6], v[0], words=2", KEPT, 1), (KEPT, "", None), ("", "copy v[4], v[0], words=2", 0)],
+    ids=["a part", "within a guard", "nothing"],
+)
+def test_what_must_go_step_by_step_is_found(inner: str, outer: str, parts: int | None) -> None:
+    text = f"""
+    .section core0
+    fill v[4], words=2
+    loop rT, done
+    recv v[0], 2, 0
+    every stride=2, offset=0, inner
+    {inner}
+    inner: {outer}
+    emit v[4], 2, 1
+    done: halt
+    """
+    tree = decode(program(text).sections[0])
+    found = parts_of(tree, {})
+    assert found is None if parts is None else found is not None and len(found[tree[1].index]) == parts
 
 
 def test_the_choice_and_what_it_is_told_by() -> None:
