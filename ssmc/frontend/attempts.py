@@ -22,6 +22,7 @@ from ssmc.frontend.merged import is_plain
 from ssmc.frontend.merging import merge_duplicates
 from ssmc.frontend.model import Proof
 from ssmc.frontend.norms import recognise_norms
+from ssmc.frontend.parts import Divided, divide
 from ssmc.frontend.positions import extend_tables
 from ssmc.frontend.proto import ModelFile
 from ssmc.frontend.proving import Case, prove
@@ -191,12 +192,18 @@ class Source:
             f.value for n, v in listing.inputs.items() if n not in pairs and isinstance(f := translator.env[v], Flow)
         ]
         attempt = Attempt("step", translator.builder.graph, tuple(ports), (), pairs, translator.findings)
-        carried = []
+        carried: list[State] = []
+        divided: dict[str, Divided] = {}
         for name, target in pairs.items():
             initial = translator.env.pop(listing.inputs[name])
             assert isinstance(initial, Flow)
-            carried.append(State(target, listing.inputs[name], listing.outputs[target], initial))
+            whole = State(target, listing.inputs[name], listing.outputs[target], initial)
+            parts = divide(translator, whole, self._point(0))
+            carried += [whole] if parts is None else parts.states
+            divided |= {} if parts is None else {target: parts}
         last = lift_states(translator, carried, "step", streams[0])
+        for target, layers in divided.items():
+            last[target] = layers.together(translator, last)
         names = list(listing.outputs)
         found = dict(zip(names, translator.demand([listing.outputs[n] for n in names]), strict=True))
         self._outputs(attempt, translator, {**found, **last}, pairs, tuple(ports), streams[0])

@@ -9,6 +9,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.listing import Listing
+from ssmc.frontend.parts import find_parts
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.types import TensorType
@@ -89,6 +90,8 @@ def _weight(
     a, b, both = moved(first), moved(second), moved(first + second)
     scale = max(float(np.abs(both).max(initial=0.0)), float(np.abs(a).max(initial=0.0)), 1e-12)
     if not np.isfinite(both).all() or np.abs(both - a - b).max(initial=0.0) > AFFINE_TOLERANCE * max(scale, 1.0):
+        if find_parts(listing, x, value, point) is not None:
+            return 2.0  # several layers in one, and what is between them is not linear
         return 1.5 if _bends(moved, shape) else 0.0
     if not np.any(a):
         return 0.5
