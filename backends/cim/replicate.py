@@ -1,15 +1,16 @@
 """Copies of the layers that keep the busiest core from the next event.
 
 Products of different steps do not need each other. Where the products of one layer are most of what the busiest core
-does, the layer's arrays are programmed again on free cores near by, which take turns over the steps: the core sends the
-vectors away and collects the results. States stay where they are. A copy costs arrays, their programming and words on
-the mesh; it is kept where the time between events falls.
+does, the layer's arrays are programmed again on free cores near by, each time on one, also where the first ones lie on
+several. The copies take turns over the steps: the layer's core sends the vectors away and collects the results. States
+stay where they are. A copy costs arrays, their programming and words on the mesh; it is kept where the time between
+events falls. Layers that take more arrays than a core has get none.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,12 +33,8 @@ def replicated(make: Callable[[Turns], Program], graph: Graph, arch: Architectur
     if arch.mesh.copies == 1 or any(graph.attributes.get("loads", {}).values()):
         return program
     began = interval = schedule(program, arch, 1).interval
-    while (more := _one_more(program, graph, arch, turns)) is not None:
-        longer = make(more)
-        found = schedule(longer, arch, 1).interval
-        if found > WORTH * interval:
-            break
-        turns, program, interval = more, longer, found
+    while (found := _better(make, program, graph, arch, turns, interval)) is not None:
+        turns, program, interval = found
     if not turns:
         return program
     told = [
@@ -53,29 +50,39 @@ def replicated(make: Callable[[Turns], Program], graph: Graph, arch: Architectur
     return replace(program, meta=FrozenMap({**program.meta, "copies": {"layers": told, **seconds}}))
 
 
-def _one_more(program: Program, graph: Graph, arch: Architecture, turns: Turns) -> dict[str, tuple[Copy, ...]] | None:
-    """The copies there are, and for the layer with the most products on the busiest core one more (two at first)."""
+def _better(
+    make: Callable[[Turns], Program], program: Program, graph: Graph, arch: Architecture, turns: Turns, interval: float
+) -> tuple[dict[str, tuple[Copy, ...]], Program, float] | None:
+    """One copy more (two at first) of the layer with the most products on the busiest core for which that pays."""
+    for more in _one_more(program, graph, arch, turns):
+        longer = make(more)
+        found = schedule(longer, arch, 1).interval
+        if found <= WORTH * interval:
+            return more, longer, found
+    return None
+
+
+def _one_more(
+    program: Program, graph: Graph, arch: Architecture, turns: Turns
+) -> Iterator[dict[str, tuple[Copy, ...]]]:
+    """The copies there are, and for a layer with products on the busiest core one more; those with the most first."""
     busy, products = _cycles(program, arch)
     if not busy:
-        return None
+        return
     core = max(busy, key=lambda number: (busy[number], -number))
     for name, _ in products[core].most_common():
         if not isinstance(graph.node(name).types[0], StreamType) or graph.op(name).name != "tile.matmul":
             continue
-        own, used = turns.get(name, ()), {number for number, found in products.items() if name in found}
-        if not own and used != {core}:
-            continue  # spread over several cores already
+        own, units = turns.get(name, ()), sorted({piece.unit for piece in graph.op(name)["pieces"]})
         wanted = 2 if not own else 1
-        if len(own) + wanted > arch.mesh.copies:
-            continue
-        units = sorted({piece.unit for piece in graph.op(name)["pieces"]})
+        if len(own) + wanted > arch.mesh.copies or len(units) > arch.crossbar.per_core:
+            continue  # a copy is on one core, also where the first arrays are not
         made = [*own]
         for free in _free(program, graph, arch, core)[:wanted]:
             arrays = {unit: free * arch.crossbar.per_core + i for i, unit in enumerate(units)}
             made.append(Copy(free, arrays))
         if len(made) == len(own) + wanted:
-            return {**turns, name: tuple(made)}
-    return None
+            yield {**turns, name: tuple(made)}
 
 
 def _free(program: Program, graph: Graph, arch: Architecture, near: int) -> list[int]:

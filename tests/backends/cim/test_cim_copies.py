@@ -17,13 +17,15 @@ from .chips import changed
 from .programs import program, run
 
 
-def heavy(stride: int = 1) -> Graph:
-    """A wide product, states, and a small product; the wide one is most of the work."""
+def heavy(stride: int = 1, first: bool = False) -> Graph:
+    """A wide product and a small one; the wide one is most of the work. With `first` another stands before them."""
     rng = np.random.default_rng(0)
     g = Graph()
     u = g.add("input", [], {"name": "u", "type": StreamType((40,))}, name="u")
     if stride > 1:
         u = g.add("downsample", [u], {"stride": stride, "kind": "take", "offset": 1}, name="down")
+    if first:
+        u = g.add("unary", [g.add("linear", [u], {"weight": Tensor(rng.normal(size=(40, 40)))})], {"fn": "tanh"})
     wide = g.add("linear", [u], {"weight": Tensor(rng.normal(size=(40, 120)))}, name="wide")
     bent = g.add("unary", [wide], {"fn": "tanh"}, name="bent")
     y = g.add("linear", [bent], {"weight": Tensor(rng.normal(size=(120, 3)))}, name="narrow")
@@ -31,10 +33,11 @@ def heavy(stride: int = 1) -> Graph:
     return g
 
 
-def compiled(copies: int, stride: int = 1, **mesh: Any) -> tuple[Program, Any]:
-    arch = changed(mesh={"copies": copies, "cores": 9, **mesh}, crossbar={"rows": 16, "cols": 16, "per_core": 64})
+def compiled(copies: int, stride: int = 1, first: bool = False, **mesh: Any) -> tuple[Program, Any]:
+    box = {"rows": 16, "cols": 16, "per_core": 44 if first else 64}
+    arch = changed(mesh={"copies": copies, "cores": 9, **mesh}, crossbar=box)
     context = Context(BACKEND.machine(arch, ideal=True), ideal=True)
-    graph = PassManager(BACKEND.pipeline(arch, ideal=True)).run(heavy(stride), context)
+    graph = PassManager(BACKEND.pipeline(arch, ideal=True)).run(heavy(stride, first), context)
     return BACKEND.lower(graph, arch, ideal=True), graph
 
 
@@ -67,6 +70,23 @@ def test_what_is_told_of_copies() -> None:
     assert all(arch.hops(home, core) <= 2 for core in layers["wide"]["cores"])  # the nearest that are free
     assert "copies" not in compiled(1)[0].meta
     assert "copies" not in compiled(3, cores=2)[0].meta  # two copies find no two free cores
+
+
+@pytest.mark.parametrize("block", [None, 1, 5])
+def test_a_layer_that_is_spread_over_cores_is_copied_whole(block: int | None) -> None:
+    once, graph = compiled(1, first=True)
+    often, _ = compiled(3, first=True)
+    wide = {piece.unit // 44 for piece in graph.op("wide")["pieces"]}
+    assert len(wide) == 2
+    told: Any = often.meta["copies"]
+    assert told["layers"][0]["layer"] == "wide" and told["layers"][0]["copies"] >= 2
+    assert not wide & set(told["layers"][0]["cores"])
+    u = {"u": np.random.default_rng(1).normal(size=(3, 23, 40))}
+    a, b = (BACKEND.simulate(code, u, RunSettings(block=block)) for code in (once, often))
+    np.testing.assert_allclose(a.outputs["y"], b.outputs["y"], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(b.outputs["y"], interpret(graph, u)["y"], rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(b.outputs["y"], BACKEND.simulate(often, u, RunSettings(block=7)).outputs["y"])
+    assert b.stats.notes["event_interval_seconds"] < 0.98 * a.stats.notes["event_interval_seconds"]
 
 
 def test_real_devices_of_copies_differ() -> None:
