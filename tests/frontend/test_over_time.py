@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssmc.driver import compile_model
 from ssmc.frontend import load_model
 from ssmc.frontend.afterwards import late_values
 from tests.frontend.blocks import RNG, decaying, dense, first_layer
@@ -99,8 +100,9 @@ ANY_LENGTH: dict[str, tuple[Build, int]] = {
     "excited": (excited, 2),
     "covariance": (covariance, 2),
     "centred": (centred, 3),
-    "attended": (attended, 2),
-    "weighed": (weighed, 2),
+    "attended": (attended, 3),  # the largest score, then the sum of the exponentials
+    "weighed": (weighed, 3),
+    "weighed within bounds": (lambda net, x: weighed(net, net.op("Tanh", x)), 2),
     "instance": (across(instance), 3),
     "groups": (across(groups), 3),
     "groups by a reshape": (across(groups_by_reshape), 3),
@@ -122,6 +124,24 @@ def test_the_sequence_is_run_through_again(tmp_path: Path, form: str, length: in
     assert any(f"run through {runs} times" in note for note in model.notes)
     for steps in (24, 37) if length == "t" else (24,):
         on_targets(model, 2, steps)
+
+
+@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax", "ReduceLogSumExp"])
+def test_exponentials_of_large_scores(tmp_path: Path, kind: str) -> None:
+    """Scores of a hundred and more: their exponentials are no float32 numbers."""
+    net = Net()
+    x = net.op("Mul", first_layer(net), net.const(30.0))
+    if kind == "ReduceLogSumExp":
+        y = net.op("Sub", x, net.op("ReduceLogSumExp", x, net.ints(1), keepdims=1))
+    else:
+        y = net.op(kind, x, axis=1)
+    path = save(net.model([(decaying(net, y, 4), ["n", "t", 4])]), tmp_path)
+    model = load_model(path)
+    on_targets(model, 2, 24)
+    u = RNG.standard_normal((2, 24, model.inputs[0].type.shape[0])).astype(np.float32)
+    for target in ("cim", "epochcore"):
+        (y_quantised,) = compile_model(model, target).run({model.inputs[0].name: u}).outputs.values()
+        assert np.isfinite(y_quantised).all()
 
 
 def test_a_large_mean_is_taken_off_before_squares_are_summed(tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ import numpy as np
 from ssmc.frontend.contraction import einsum
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.listing import Call
+from ssmc.frontend.magnitude import magnitude
 from ssmc.frontend.operands import axes_of, conv_padding, text, window_count
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, unary_any
+
+SMALL = 20.0  # exponentials of what is no larger, and their sums, are well inside float32 (ours)
 
 
 def _reduce_rule(function: str, before: str = "identity", after: str = "identity") -> Rule:
@@ -39,7 +42,7 @@ def plain(item: Flow | Known) -> Flow:
 
 
 def _log_sum_exp(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """log sum exp(x), over features from the largest of them on, so that nothing overflows."""
+    """log sum exp(x), from the largest of them on, so that nothing overflows."""
     flow, builder = flow_of(items[0]), context.builder
     axes = axes_of(arrays_or_flows(items), call.attrs, 1)
     if not axes:
@@ -48,14 +51,15 @@ def _log_sum_exp(context: Context, call: Call, items: Sequence[Any]) -> list[Tra
     features = [a for a in axes if flow.axes[a] == "f"]
     result = flow
     if features:
-        top = reduced(context, flow, "max", features, True)
-        spread = plain(unary_any(builder, "exp", plain(binary(builder, "sub", flow, top))))
+        largest = reduced(context, flow, "max", features, True)
+        spread = plain(unary_any(builder, "exp", plain(binary(builder, "sub", flow, largest))))
         sums = unary_any(builder, "log", reduced(context, spread, "sum", features, True))
-        result = plain(binary(builder, "add", sums, top))
+        result = plain(binary(builder, "add", sums, largest))
     rest = [a for a in axes if flow.axes[a] != "f"]
     if rest:
-        sums = reduced(context, plain(unary_any(builder, "exp", result)), "sum", rest, True)
-        result = plain(unary_any(builder, "log", plain(sums)))
+        low, top = _from_the_largest(context, result, rest)
+        sums = reduced(context, plain(unary_any(builder, "exp", low)), "sum", rest, True)
+        result = plain(binary(builder, "add", unary_any(builder, "log", plain(sums)), top))
     return [result if keep else _squeezed(context, result, axes)]
 
 
@@ -221,6 +225,15 @@ def _mean_of(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
     return [binary(context.builder, "div", total, Known(np.asarray(float(len(items)))))]
 
 
+def _from_the_largest(context: Context, flow: Flow, axes: Sequence[int]) -> tuple[Flow, Flow | Known]:
+    """Numbers to take exponentials of, and what was taken from them: nothing where they are small whatever comes, else
+    the largest of the sequence, which takes another run."""
+    if magnitude(context.builder.graph, flow.value) <= SMALL:
+        return flow, Known(np.zeros(()))
+    top = reduced(context, flow, "max", axes, True)
+    return plain(binary(context.builder, "sub", flow, top)), top
+
+
 def _softmax(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow, builder = flow_of(items[0]), context.builder
     old = int(call.op["version"]) < 13
@@ -228,10 +241,11 @@ def _softmax(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
     if flow.axes[axis] == "b":
         raise Unsupported("a softmax over the batch")
     if flow.axes[axis] == "t":  # its sum is known after the last step
-        grown = plain(unary_any(builder, "exp", flow))
+        low, _ = _from_the_largest(context, flow, [axis])
+        grown = plain(unary_any(builder, "exp", low))
         total = reduced(context, grown, "sum", [axis], True)
         if call.kind == "LogSoftmax":
-            return [binary(builder, "sub", flow, unary_any(builder, "log", total))]
+            return [binary(builder, "sub", low, unary_any(builder, "log", total))]
         return [binary(builder, "div", grown, total)]
     if old and axis != len(flow.shape) - 1:
         raise Unsupported("a softmax over several axes (opset below 13)")
