@@ -12,6 +12,7 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.draft import Draft
 from backends.epochcore.flow import plan_flow
 from backends.epochcore.gemm import ceil_div, output_fold
+from backends.epochcore.lower_matvec import least_cycles, side_by_side
 from backends.epochcore.lower_windows import room, weight_parts
 from backends.epochcore.lowering import Lowering
 from backends.epochcore.request import NAMES, Alternative, Form, Request, request_of
@@ -20,6 +21,7 @@ from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Tensor, Value
 
 FORMS = ("tile.ssm", "fir")
+STEP_BY_STEP = 128  # steps that are timed where every step is a chunk
 SPANS = (4, 8, 16, 32, 64, 128, 256)
 
 
@@ -144,13 +146,16 @@ def _candidates(low: Lowering, node: Node) -> list[Form]:
         own, windowed = ["vector unit"], ["convolution"]
     else:
         in_place = ("tri" if node.op["liquid"] else "fri") in array.modes
-        own, windowed = [*(["state in place"] * in_place), "scan"], ["chunked", "convolution"]
+        own, windowed = [*(["state in place"] * in_place), "scan", "mat-vec"], ["chunked", "convolution"]
     every = [Form(name, span, mode) for name in windowed for mode in products for span in sorted(spans)]
-    return [*map(Form, own), *sorted(every, key=lambda form: _bound(low, node, form))]
+    some, last = ([Form(name) for name in own if (name == "mat-vec") == late] for late in (False, True))
+    return [*some, *sorted(every, key=lambda form: _bound(low, node, form)), *last]
 
 
 def _objection(low: Lowering, node: Node, form: Form) -> str:
     """Why a layer has no such form; empty where it has."""
+    if form.name == "mat-vec":
+        return _no_matvec(low, node)
     if node.op.name == "fir" or form.name not in ("chunked", "convolution"):
         return ""
     operands = low.graph.operands(node.name)
@@ -166,8 +171,27 @@ def _objection(low: Lowering, node: Node, form: Form) -> str:
     return "it starts from states at the end, where a window may be cut" if node.op["reverse"] and start else ""
 
 
+def _no_matvec(low: Lowering, node: Node) -> str:
+    if node.op["liquid"]:
+        return "its decay follows the input"
+    if low.flow.rates[Value(node.name)]:
+        return "it runs at a lower rate than the loop"
+    if not low.ideal and low.arch.numbers.fixed:
+        return f"its states would be rounded to {low.arch.numbers.activation_bits} bits on their way in, at every step"
+    if not side_by_side(low, _words_of_channel(node)):
+        return f"the {_words_of_channel(node)} words of a channel are more than the array has rows or columns"
+    return ""
+
+
+def _words_of_channel(node: Node) -> int:
+    """Real states of a channel and its input."""
+    return int(node.op["decay"].shape[1]) * (2 if node.op["decay"].is_complex else 1) + 1
+
+
 def _bound(low: Lowering, node: Node, form: Form) -> int:
     """Cycles that a form takes at least: those of its products alone, or of its scan alone."""
+    if form.name == "mat-vec":
+        return least_cycles(low, low.words(Value(node.name)), _words_of_channel(node))
     if form.name not in ("chunked", "convolution"):
         return 0
     span, vector = form.span, low.arch.vector
@@ -208,12 +232,23 @@ def _timed(low: Lowering, node: Node, form: Form) -> Alternative:
     from backends.epochcore.lower import lower
     from backends.epochcore.timing import measure
 
+    steps, short = low.request.steps, STEP_BY_STEP if form.name == "mat-vec" else low.request.steps
     try:
         program = lower(_alone(low, node), low.arch, ideal=low.ideal, forced=form)
-        stats, _ = measure(program, low.arch, 1, low.request.steps)
+        stats, _ = measure(program, low.arch, 1, min(steps, short))
+        if steps <= short:
+            return Alternative(form, stats.cycles, stats.energy_joules)
+        half, _ = measure(program, low.arch, 1, short // 2)
     except (Misfit, UserError) as error:
         return Alternative(form, objection=str(error).splitlines()[0])
-    return Alternative(form, stats.cycles, stats.energy_joules)
+    # chunks of a step are all alike: every further one adds as much as the last ones did
+    cycles, joules = stats.cycles or 0, stats.energy_joules or 0.0
+    more = (steps - short) / (short - short // 2)
+    return Alternative(
+        form,
+        cycles + round(more * (cycles - (half.cycles or 0))),
+        joules + more * (joules - (half.energy_joules or 0.0)),
+    )
 
 
 def _alone(low: Lowering, node: Node) -> Graph:

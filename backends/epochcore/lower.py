@@ -100,6 +100,7 @@ def _assembled(low: Lowering, draft: Draft, inputs: Sequence[Port], outputs: Seq
                 {**tap, "at": moved[placed.position[step.number]], "address": buffer.address}
                 for step, buffer, tap in low.taps
             ],
+            "step_by_step": bool(draft.single),
             "lowering": low.notes,
             "forms": {
                 name: [{**a.told, "steps": low.request.steps} for a in found] for name, found in low.choices.items()

@@ -16,6 +16,7 @@ from backends.epochcore.draft import Buffer, Param, Ref
 from backends.epochcore.forms import choose
 from backends.epochcore.lower_features import gather
 from backends.epochcore.lower_matrix import cut
+from backends.epochcore.lower_matvec import matvec
 from backends.epochcore.lower_time import carried
 from backends.epochcore.lower_windows import Windows, chunked, convolution
 from backends.epochcore.lowering import Lowering, Operand, liquid_decay
@@ -93,6 +94,9 @@ def ssm(low: Lowering, node: Node) -> None:
     if form.name == "scan":
         _ssm_on_vectors(low, node, u, x0)
         return
+    if form.name == "mat-vec":
+        matvec(low, node, system_of(node), u, x0)
+        return
     decay, (b, c) = op["decay"].array, common(node)
     if form.name in ("chunked", "convolution"):
         windows, system = Windows(low, node, form.span, form.mode), system_of(node)
@@ -135,7 +139,9 @@ def _channels_left_over(low: Lowering, first: Node, node: Node) -> int:
     alike = all(node.op[name] == first.op[name] for name in ("liquid", "reverse", "read_before"))
     alike &= states == first.op["decay"].shape[1] and node.op["decay"].is_complex == first.op["decay"].is_complex
     start = len(low.graph.operands(node.name)) > 1 and low.graph.operand(node.name, 1) is not None
-    if not alike or start or low.graph.users(Value(node.name, 1)) or choose(low, node).name != "state in place":
+    if not channels % cols or not alike or start:
+        return 0
+    if low.graph.users(Value(node.name, 1)) or choose(low, node).name != "state in place":
         return 0
     width, pieces = channels % cols, _pieces(low, node)
     last = [p for p in pieces if p.k1 == channels]

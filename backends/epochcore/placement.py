@@ -212,7 +212,8 @@ def _place_loop(draft: Draft, loop: int, resident: int, most: int) -> int:
         placed.append((first, last, buffer))
     width = max((b.offset + b.width for *_, b in placed), default=1)
     bound, multiple = draft.arch.memory.scratchpad_words, draft.multiples.get(loop, 1)
-    limit = min((bound - resident) // width, max(most, multiple)) // multiple * multiple
+    most = 1 if loop in draft.single else max(most, multiple)
+    limit = min((bound - resident) // width, most) // multiple * multiple
     if limit < 1:
         raise Misfit(
             "one step of the model in the scratchpad" if multiple == 1 else f"{multiple} steps in the scratchpad",

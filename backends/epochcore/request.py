@@ -9,7 +9,7 @@ from ssmc.ir import Graph
 
 # Steps of the sequence that a choice is made for, where nobody says: LRA's shortest.
 STEPS = 1024
-NAMES = ("state in place", "scan", "chunked", "convolution", "vector unit")
+NAMES = ("state in place", "scan", "chunked", "convolution", "vector unit", "mat-vec")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Form:
 
     def __str__(self) -> str:
         span = f", windows of {self.span} steps" if self.span else ""
-        return f"{self.name}{span}{', results in place' if self.mode == 'mac.os' else ''}"
+        name = "one mat-vec a step" if self.name == "mat-vec" else self.name
+        return f"{name}{span}{', results in place' if self.mode == 'mac.os' else ''}"
 
 
 @dataclass(frozen=True)

@@ -182,9 +182,11 @@ def _is_stream(program: Program, port: Port) -> bool:
 def _block(plan: Plan, batch: int, steps: int, settings: RunSettings) -> int:
     """Steps executed at once, of whole windows where the program has them."""
     whole = lcm(1, *(int(ins["multiple"]) for ins in plan.program.sections[0].code if ins.mnemonic == "chunks"))
+    if settings.block is not None and settings.block < 1:
+        raise UserError(f"a block of {settings.block} steps is empty")
+    if plan.program.meta.get("step_by_step"):
+        return 1
     if settings.block is not None:
-        if settings.block < 1:
-            raise UserError(f"a block of {settings.block} steps is empty")
         return max(1, min(-(-settings.block // whole) * whole, steps))
     many = [
         slot.pitch * np.dtype(slot.dtype).itemsize // stride_of(slot.steps, plan.rates)

@@ -113,6 +113,38 @@ def test_windows_of_a_scan_mean_the_same(
 
 
 @settings(max_examples=30, deadline=None)
+@given(shapes, st.integers(0, 40), st.booleans(), st.sampled_from([1, 7]))
+def test_a_matrix_vector_product_a_step_means_the_same(s: Shape, steps: int, start: bool, block: int) -> None:
+    """Several groups of channels, states given and left, in both directions."""
+    s = Shape(**{**s.__dict__, "start": start, "stride": 1})
+    arch = with_changes(PLAIN, array__rows=14, array__cols=12)
+    g = graph(s, {"form": "mat-vec", "steps": 64}, last=True)
+    program, x = BACKEND.lower(g, arch, ideal=True), arrays(s, 2, steps)
+    assert chosen(program)["form"] == "one mat-vec a step"
+    expected = interpret(g, x)
+    for n in (None, block):
+        found = BACKEND.simulate(program, x, RunSettings(block=n)).outputs
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-11 * max(1.0, np.abs(value).max(initial=0)))
+
+
+def test_a_matrix_vector_product_a_step_is_chosen_by_its_cost() -> None:
+    """It pays fill and drain at every step: the last choice on a large array, and the first where a scan waits long."""
+    s = Shape(channels=2, states=2)
+    g = graph(s, {"steps": 200})
+    found: Any = BACKEND.lower(g, PLAIN, ideal=True).meta["forms"]["layer"]
+    (own,) = (a for a in found if a["form"] == "one mat-vec a step")
+    assert own["least"] and own["cycles"] >= 200 * 255 and not own["chosen"]
+    slow = with_changes(PLAIN, array__rows=10, array__cols=10, array__modes=["mac"], vector__latency_cycles=8)
+    taken = {a["form"]: a["cycles"] for a in BACKEND.lower(g, slow, ideal=True).meta["forms"]["layer"]}  # type: ignore[index]
+    alone = graph(s, {"steps": 200, "form": "mat-vec"})
+    program = BACKEND.lower(alone, slow, ideal=True)
+    assert "one mat-vec a step" in taken and chosen(program)["cycles"] == pytest.approx(
+        measure(program, slow, 1, 200)[0].cycles, rel=0.2
+    )
+
+
+@settings(max_examples=30, deadline=None)
 @given(
     st.integers(1, 5),
     st.integers(1, 20),
