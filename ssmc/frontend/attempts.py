@@ -16,6 +16,7 @@ from ssmc.frontend.builder import Builder
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
 from ssmc.frontend.fusion import fuse_systems
+from ssmc.frontend.growing import recognise_growing_weights
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs
 from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
@@ -48,6 +49,7 @@ SIMPLIFICATIONS = (
     fuse_systems,
     merge_duplicates,  # fusing makes equal what was not
     fuse_systems,
+    recognise_growing_weights,
     recognise_registers,
 )
 MANY = 2000  # nodes of a file that onnxruntime takes long to read
