@@ -26,8 +26,10 @@ SHORTEST = 6  # steps that tell a system
 def explain_start(translator: Translator, region: Region) -> Flow | None:
     """The target of a region that treats all steps alike but the first; None where it does not."""
     lengths = {f.shape[f.axes.index("t")] for f in region.flows if "t" in f.axes}
+    if len(lengths) != 1 or min(lengths) < SHORTEST or not lengths & set(region.shape):
+        return None
     zero = region.run([np.zeros(f.shape) for f in region.flows])
-    if len(lengths) != 1 or min(lengths) < SHORTEST or not lengths & set(region.shape) or np.any(zero):
+    if np.any(zero):
         return None
     try:
         later = probe(_without_first(region))

@@ -267,7 +267,8 @@ def _dft(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     else:
         raise LeftToReference("its default axis depends on the opset")
     axis, inverse, onesided = axis % x[0].ndim, bool(attrs.get("inverse", 0)), bool(attrs.get("onesided", 0))
-    signal = x[0][..., 0] if x[0].shape[-1] == 1 else x[0][..., 0] + 1j * x[0][..., 1]
+    parts = x[0] if x[0].shape[-1] == 1 else np.ascontiguousarray(x[0], np.float64).view(np.complex128)
+    signal = parts[..., 0]
     size = signal.shape[axis]
     if len(x) > 1 and x[1] is not None:
         size = int(np.reshape(x[1], -1)[0])

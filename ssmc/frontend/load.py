@@ -11,6 +11,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts import Attempt, Source
 from ssmc.frontend.blame import blame_refusals, blaming_the_file
 from ssmc.frontend.findings import Refusal, refuse
+from ssmc.frontend.heap import built_aside
 from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import is_dynamic
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems
@@ -35,12 +36,13 @@ def load_model(
     Raises UserError for a file that is not a model, that holds no state-space system, or that has nodes which cannot
     be translated (all of them in one message).
     """
-    with blaming_the_file(path), ThreadPoolExecutor(max_workers=1) as aside:
+    with blaming_the_file(path), ThreadPoolExecutor(max_workers=1) as aside, built_aside() as built:
         file = read_model(path)
         graph = import_model(file, path)
         if graph.attributes["unknown"]:
             return _with_unknown(Path(path), file, graph, tolerance, strict, aside)
         source = Source(Path(path), file, graph, tolerance, aside)
+        built()
         best = _best(source, states)
         for length in DIVISIBLE if is_dynamic(source.types)[1] else ():
             if not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):

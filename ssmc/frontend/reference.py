@@ -227,9 +227,10 @@ def _session(model: str | bytes, arena: bool = True) -> Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     # The file as it is, soon ready: its optimizer folds kernels of gigabytes, its search for buffers to use again
-    # is quadratic in the nodes, and packing holds each weight twice.
+    # is quadratic in the nodes, as is its plan of the memory where nothing is packed; packing holds each weight twice.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_mem_reuse = False
+    options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.disable_prepacking", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

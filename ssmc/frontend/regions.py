@@ -92,7 +92,7 @@ def region_of(
     for point in range(len(translator.samples.points)):
         arrays = translator.samples.at(point, entries)
         samples.append(tuple(np.asarray(arrays[v], np.float64) for v in entries))
-    shape = run(samples[0]).shape
+    shape = np.shape(translator.samples.at(0, [value])[value])
     return Region(value, tuple(calls), tuple(entries), flows, known, shape, run, tuple(samples), rounding)  # type: ignore[arg-type]
 
 

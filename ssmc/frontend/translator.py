@@ -23,7 +23,7 @@ from ssmc.frontend.ticks import apply_tick
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
 
-KEPT = 1 << 25  # bytes of sample values that are not computed again
+KEPT = 1 << 26  # bytes of sample values that are not computed again
 
 
 @dataclass(eq=False)

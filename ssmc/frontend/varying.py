@@ -80,6 +80,8 @@ def explain_varying(translator: Translator, region: Region) -> Flow | None:
     lengths = {f.shape[f.axes.index("t")] for f in region.flows}
     if len(lengths) != 1 or len(region.samples) < 2:
         return None
+    if not any(lengths & set(shaped.shape) for shaped in shapes_of(translator, region)):
+        return None  # a spectrum, say: told without running anything
     with np.errstate(all="ignore"):
         region = out_of_logs(translator.builder, region)
         for shaped in shapes_of(translator, region):
