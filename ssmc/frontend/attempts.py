@@ -12,6 +12,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.activations import recognise_activations
 from ssmc.frontend.afterwards import late_values, postpone
 from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
+from ssmc.frontend.baked import File
 from ssmc.frontend.builder import Builder
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
@@ -96,6 +97,11 @@ class Source:
         """Study a dynamic length at so many steps."""
         self.length = length
         self.shapes = concrete_shapes(self.types, BATCH, length)
+
+    def as_file(self) -> File:
+        """The file as it is, to be run at other sizes."""
+        declared = {node.op["name"]: node.types[0] for node in self.graph.outputs()}
+        return File(self.path, self.file, self.types, declared, self.length)  # type: ignore[arg-type]
 
     def attempts(self, states: Mapping[str, str] | None) -> Any:
         """Readings of the file, the likeliest first: as a sequence model, or as one step."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts import Attempt, Source
+from ssmc.frontend.baked import baked_size
 from ssmc.frontend.blame import blame_refusals, blaming_the_file
 from ssmc.frontend.findings import Refusal, refuse
 from ssmc.frontend.heap import built_aside
@@ -21,6 +22,7 @@ from ssmc.frontend.unknown import known_part
 from ssmc.ir.graph import Graph
 
 INDIVISIBLE = "cannot become"
+FAILED = 3  # the rank of a reading that does not hold
 
 
 def load_model(
@@ -43,16 +45,42 @@ def load_model(
             return _with_unknown(Path(path), file, graph, tolerance, strict, aside)
         source = Source(Path(path), file, graph, tolerance, aside)
         built()
-        best = _best(source, states)
-        for length in DIVISIBLE if is_dynamic(source.types)[1] else ():
-            if not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):
-                break
-            source.study(length)
-            best = _best(source, states)
+        try:
+            best = _at_some_length(source, states)
+        except UserError as error:
+            baked = baked_size(source.as_file())
+            if baked is not None:
+                raise _baked(baked, path) from error
+            raise
+        baked = baked_size(source.as_file()) if _rank(best) == FAILED else None
+        if baked is not None and strict:
+            raise _baked(baked, path)
+        if baked is not None:
+            best.findings.refusals[:] = [baked]
         blame_refusals(path, best.findings.refusals)
         if strict:
             _require_lifted(best, str(path))
         return _as_model(best, source.path)
+
+
+def _baked(found: Refusal, path: str | Path) -> UserError:
+    return UserError(
+        "a size is written into the file that the file declares dynamic",
+        where=str(path),
+        why=f"{found.op} '{found.node}': {found.reason}",
+        hint="export it at fixed sizes, or so that its shapes follow those of its inputs",
+    )
+
+
+def _at_some_length(source: Source, states: Mapping[str, str] | None) -> Attempt:
+    """The best reading, at a length that the file can split into its windows."""
+    best = _best(source, states)
+    for length in DIVISIBLE if is_dynamic(source.types)[1] else ():
+        if not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):
+            break
+        source.study(length)
+        best = _best(source, states)
+    return best
 
 
 def _best(source: Source, states: Mapping[str, str] | None) -> Attempt:
@@ -82,7 +110,7 @@ def _rank(attempt: Attempt) -> int:
     Read along its features, a model is a sum over a few steps; right, but nothing that anybody means.
     """
     if attempt.findings.refusals or attempt.failure is not None:
-        return 3
+        return FAILED
     if not attempt.findings.spans:
         return 0
     return 1 if attempt.findings.lifts else 2

@@ -1,0 +1,84 @@
+"""Sizes that an exporter wrote into a file that declares them dynamic: the message says which, and in which node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssmc.frontend import load_model
+from tests.frontend.blocks import RNG, decaying, dense
+from tests.frontend.checks import refused
+from tests.frontend.net import Net, save
+
+Build = Callable[[Net, str], tuple[str, str]]  # the output, and that of the node to be named
+
+
+def heads(*shape: int) -> Build:
+    def build(net: Net, x: str) -> tuple[str, str]:
+        split = net.op("Reshape", dense(net, x, 3, 8), net.ints(*shape))
+        scaled = net.op("Mul", split, net.const(RNG.standard_normal((2, 4))))
+        return decaying(net, net.op("Reshape", scaled, net.ints(0, 0, 8)), 8), split
+
+    return build
+
+
+def flattened(net: Net, x: str) -> tuple[str, str]:
+    """A linear layer on batch and time as one axis, and back with the traced batch."""
+    flat = dense(net, net.op("Reshape", x, net.ints(-1, 3)), 3, 8)
+    back = net.op("Reshape", flat, net.ints(1, -1, 8))
+    return decaying(net, back, 8), back
+
+
+def positions(net: Net, x: str) -> tuple[str, str]:
+    shifted = net.op("Add", dense(net, x, 3, 8), net.const(RNG.standard_normal((1, 24, 8))))
+    return decaying(net, shifted, 8), shifted
+
+
+def started(net: Net, x: str) -> tuple[str, str]:
+    """A Scan whose state starts from zeros of one sample."""
+    body = Net()
+    state, v = body.input(None), body.input(None)
+    following = body.op("Add", body.op("Mul", state, body.const(np.full(8, 0.5))), v)
+    graph = body.subgraph([(following, None), (body.op("Identity", following), None)])
+    attrs = {"num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [1]}
+    last, y = net.op("Scan", net.const(np.zeros((1, 8))), dense(net, x, 3, 8), outputs=2, body=graph, **attrs)
+    return y, last
+
+
+CASES: dict[str, tuple[Build, str]] = {
+    "one sample": (heads(1, -1, 2, 4), "the batch 1"),
+    "two samples": (heads(2, -1, 2, 4), "the batch 2"),
+    "the length": (heads(0, 24, 2, 4), "the length 24"),
+    "both": (heads(1, 24, 2, 4), "the batch 1 and the length 24"),
+    "flattened": (flattened, "the batch 1"),
+    "positions": (positions, "the length 24"),
+    "started": (started, "the batch 1"),
+}
+
+
+@pytest.mark.parametrize("form", CASES)
+def test_a_traced_size_is_named_with_its_node(tmp_path: Path, form: str) -> None:
+    build, said = CASES[form]
+    net = Net()
+    y, node = build(net, net.input(["n", "t", 3]))
+    path = save(net.model([(y, ["n", "t", 8])]), tmp_path)
+    refused(path, f"it holds {said}, which the file declares dynamic", f"({node})'", "fixed sizes")
+
+
+def test_a_file_that_runs_at_any_size_is_not_suspected(tmp_path: Path) -> None:
+    """Refused for what it does; and listed where that is asked for."""
+    net = Net()
+    x = net.input(["n", "t", 3])
+    scores = net.op("Softmax", net.op("MatMul", x, net.op("Transpose", x, perm=[0, 2, 1])), axis=-1)
+    path = save(net.model([(net.op("MatMul", scores, x), ["n", "t", 3])]), tmp_path)
+    assert "declares dynamic" not in refused(path, "attention")
+
+
+def test_a_traced_size_is_listed(tmp_path: Path) -> None:
+    net = Net()
+    y, node = flattened(net, net.input(["n", "t", 3]))
+    (refusal,) = load_model(save(net.model([(y, ["n", "t", 8])]), tmp_path), strict=False).unsupported
+    assert refusal.op == "Reshape" and node in refusal.node and "the batch 1" in refusal.reason
