@@ -71,9 +71,13 @@ class Raw:
 
 @dataclass(frozen=True, eq=False)
 class Tick:
-    """What is known at every trip of a Loop and changes from trip to trip: `values` (trips, ...)."""
+    """What is known at every trip of a Loop and changes from trip to trip: `values` (trips or more, ...).
+
+    Where the number of trips differs from run to run there are rows for more of them than the `trips` of the sample.
+    """
 
     values: Array
+    trips: int
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -15,13 +15,15 @@ from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.stacking import sequence_of
-from ssmc.frontend.ticks import tick_of
+from ssmc.frontend.ticks import LONGEST as LONGEST_TABLE
+from ssmc.frontend.ticks import counted_on, tick_of
 from ssmc.frontend.translator import Samples, Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.ops.onnx_op import region
 
 LAYOUT = frozenset(["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"])
+CHOOSING = frozenset(["Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Mod", "Where"])
 LONGEST, COUNTED = 1 << 17, 1 << 15  # trips of a loop, and of one that counts for itself (ours)
 
 
@@ -59,13 +61,14 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     carried = [_classify(body, *state, count) for state in states]
     points = _points(translator, call, body, count)
     inner = Translator(body, translator.builder, Samples(body, points), translator.findings, in_step=True)
-    inner.env[names[0]], inner.env[names[1]] = tick_of(np.arange(count.trips)), Known(np.asarray(True))
+    reach = max(count.trips, LONGEST_TABLE) if translator.dynamic else count.trips
+    inner.env[names[0]], inner.env[names[1]] = tick_of(np.arange(reach), count.trips), Known(np.asarray(True))
     inner.env.update(zip(names[len(own) :], outer, strict=True))
     for item in carried:
         if item.kind == "same":
             inner.env[item.current] = item.initial
         elif item.kind == "counted":
-            inner.env[item.current] = tick_of(count.tables[item.current][:-1])
+            inner.env[item.current] = tick_of(counted_on(count.tables[item.current][:-1], reach), count.trips)
         elif item.kind == "buffer":
             inner.env[item.current] = Known(np.zeros(np.shape(points[0][item.current])))
         elif item.kind == "pieces":
@@ -248,16 +251,19 @@ def _written_axis(inner: Translator, item: _Carried, length: int) -> tuple[int, 
 
 
 def _points(translator: Translator, call: Call, body: Listing, count: _Count) -> list[dict[Value, Any]]:
-    """Sample points: the first and a later trip, what is carried drawn at random."""
+    """Sample points: the first, a later trip, the last where trips may differ; what is carried drawn at random."""
     rng = np.random.default_rng(0)
     captured = int(call.op["captured"])
     names = list(body.inputs.values())
+    counted = body.influenced({names[0], *count.tables})
+    differ = any(call.kind in CHOOSING and not counted.isdisjoint(call.operands) for call in body.calls)
+    steps = {0, min(count.trips // 2 | 1, count.trips - 1), *([count.trips - 1] if differ else [])}
     points = []
     for outer in range(len(translator.samples.points)):
         values = [v for v in call.operands if v is not None]
         arrays = translator.samples.at(outer, values)
         given = [None if v is None else arrays[v] for v in call.operands]
-        for step in {0, count.trips // 2}:
+        for step in sorted(steps):
             carried = [
                 rng.standard_normal(np.shape(a)) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
                 for a in given[2 : len(given) - captured]

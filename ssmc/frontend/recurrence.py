@@ -18,7 +18,7 @@ import numpy as np
 from ssmc.frontend.builder import Operand
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.findings import Lift, Refusal
-from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported, known_operand, wrap
+from ssmc.frontend.flow import Flow, Known, Refused, Tick, Tracked, Unsupported, known_operand, wrap
 from ssmc.frontend.listing import Call
 from ssmc.frontend.rows import axes_of_state, from_rows, to_rows
 from ssmc.frontend.tangent import tangents
@@ -29,6 +29,7 @@ from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
 from ssmc.statespace import StateSpace
 
+UNTRANSLATED = "the drive of the state could not be translated"
 FAR, FAR_TOLERANCE = (1e3, 1e6), 1e-6  # states so large show what a threshold hides from small ones
 
 
@@ -106,6 +107,8 @@ class Lifting:
         except Unsupported as reason:
             name = calls[0].name if calls else states[0].name
             kind = calls[0].kind if calls else "state"
+            if str(reason) == UNTRANSLATED and translator.findings.refusals:  # its reason is among them
+                return self._give_up()
             translator.findings.refusals.append(Refusal(name, kind, str(reason)))
             return self._give_up()
 
@@ -147,7 +150,7 @@ class Lifting:
         driven = self.translator.substituted(zeros)
         drives = driven.demand([state.following for state in self.states])
         if any(isinstance(item, Refused) for item in drives):
-            raise Unsupported("the drive of the state could not be translated")
+            raise Unsupported(UNTRANSLATED)
         self.axes = [axes_of_state(item, shape) for item, shape in zip(drives, self.shapes, strict=True)]
         self.features = [
             tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
@@ -233,6 +236,11 @@ class Lifting:
             if isinstance(item, Known):
                 full = np.broadcast_to(np.asarray(item.array, np.float64), self.shapes[len(parts)])
                 value = known_operand(builder, np.array(full), axes)
+            elif isinstance(item, Tick):
+                shape = self.shapes[len(parts)]
+                rows = np.asarray(item.values, np.float64)
+                rows = rows.reshape(len(rows), *(1,) * (len(shape) + 1 - rows.ndim), *rows.shape[1:])
+                value = known_operand(builder, np.broadcast_to(rows, (len(rows), *shape)), "t" + axes, self.like)
             else:
                 assert isinstance(item, Flow)
                 value = builder.broadcast(item.value, features)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import run_call
 from ssmc.frontend.flow import Flow, Known, Tick, Tracked, Unsupported, is_stream, known_operand
 from ssmc.frontend.listing import Call
@@ -26,9 +28,21 @@ ELEMENTWISE = frozenset(
 )
 
 
-def tick_of(values: Array) -> Tick | Known:
-    """Values (trips, ...) of every trip: a constant where they are all the same."""
-    return Known(values[0]) if bool((values == values[:1]).all()) else Tick(values)
+LONGEST = 2048  # trips that what follows from their number is known for, where a run may have more or fewer (ours)
+
+
+def tick_of(values: Array, trips: int) -> Tick | Known:
+    """Values (trips or more, ...) of every trip: a constant where they are all the same."""
+    return Known(values[0]) if bool((values == values[:1]).all()) else Tick(values, trips)
+
+
+def counted_on(values: Array, trips: int) -> Array:
+    """The values of a counter at more trips than it was run for, if it goes on as it began; else as they are."""
+    steps = np.diff(values, axis=0)
+    if len(values) >= trips or values.dtype.kind not in "iu" or not len(steps) or np.any(steps != steps[0]):
+        return values
+    more = np.arange(trips).reshape(-1, *(1,) * (values.ndim - 1))
+    return np.asarray(values[0] + more * steps[0], values.dtype)
 
 
 def apply_tick(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -36,14 +50,16 @@ def apply_tick(translator: Translator, call: Call, items: Sequence[Any]) -> list
     if call.kind in ("Gather", "Slice") and isinstance(items[0], Flow):
         return [_picked(translator, call, items)]
     if call.kind == "If":
-        raise Unsupported("its condition depends on the number of the step")
+        raise Unsupported("which branch it takes depends on the number of the step; write it as a Where of both")
     if any(isinstance(item, Flow) for item in items):
         like = next((i.value for i in items if isinstance(i, Flow) and is_stream(translator.builder, i)), None)
         return translator.apply(call, [_stream(translator, i, like) if isinstance(i, Tick) else i for i in items])
     if call.kind in ("Shape", "Size"):
         return [Known(a) for a in run_call(call, [np.empty(items[0].shape)])]
+    ticks = [item for item in items if isinstance(item, Tick)]
+    trips, rows = ticks[0].trips, min(len(tick.values) for tick in ticks)
     arrays: list[Any] = [
-        item.values if isinstance(item, Tick) else None if item is None else item.stored for item in items
+        item.values[:rows] if isinstance(item, Tick) else None if item is None else item.stored for item in items
     ]
     moving = [isinstance(item, Tick) for item in items]
     if call.kind in ELEMENTWISE:
@@ -51,13 +67,24 @@ def apply_tick(translator: Translator, call: Call, items: Sequence[Any]) -> list
     elif call.kind in PLACING and (call.kind == "Concat" or not any(moving[1:])):
         results = [_placed(call, arrays, moving)]
     else:
-        trips = len(next(a for a, moves in zip(arrays, moving, strict=True) if moves))
-        rows = [
-            run_call(call, [a[k] if moves else a for a, moves in zip(arrays, moving, strict=True)])
-            for k in range(trips)
-        ]
-        results = [_stacked([row[j] for row in rows]) for j in range(len(rows[0]))]
-    return [tick_of(np.asarray(array)) for array in results]
+        found = _trip_by_trip(call, arrays, moving, trips, rows)
+        results = [_stacked([row[j] for row in found]) for j in range(len(found[0]))]
+    return [tick_of(np.asarray(array), trips) for array in results]
+
+
+def _trip_by_trip(
+    call: Call, arrays: Sequence[Any], moving: Sequence[bool], trips: int, rows: int
+) -> list[Sequence[Any]]:
+    """Results of a node at every trip, and at as many more as it runs for, as where it looks up a table that ends."""
+    found: list[Sequence[Any]] = []
+    for k in range(rows):
+        try:
+            found.append(run_call(call, [a[k] if moves else a for a, moves in zip(arrays, moving, strict=True)]))
+        except UserError:
+            if k < trips:
+                raise
+            break
+    return found
 
 
 def _stacked(rows: Sequence[Array]) -> Array:
@@ -103,6 +130,7 @@ def _stream(translator: Translator, tick: Tick, like: Any) -> Flow:
 def _picked(translator: Translator, call: Call, items: Sequence[Any]) -> Tracked:
     """The present step of a whole sequence."""
     flow: Flow = items[0]
+    items = [replace(i, values=i.values[: i.trips]) if isinstance(i, Tick) else i for i in items]
     if call.kind == "Gather":
         if not isinstance(items[1], Tick):
             raise Unsupported("it picks by the step number in a way that is not understood")
