@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmc.ir import Node
-from ssmc.passes.banks import Demand, demand, objection
-from ssmc.passes.machine import Machine, StateBank
+from ssmc.passes.banks import Array, Demand, demand, objection
+from ssmc.passes.machine import Machine, StateBank, StateCost
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def energy(bank: StateBank, want: Demand, rows: int) -> float | None:
 
     A bank that only decays pays for rotating what turns, there and back; one with multipliers for the arithmetic, twice
     as much where states are complex, and for the decay of an elapsed time; one that holds A in arrays for all of A.
-    What it would take to diagonalize a dense A is not counted: matrices on both sides of the states take it up.
+    Elsewhere states that feed each other are those of A's eigenbasis, whose matrices B and C take up (see `sides`).
     """
     cost = bank.cost
     if cost is None:
@@ -54,17 +54,27 @@ def energy(bank: StateBank, want: Demand, rows: int) -> float | None:
     if bank.dense:
         words = want.states * (2 if want.is_complex else 1)
         return words * -(-words // rows) * cost.update + words**2 * cost.pair
-    if want.matrix is not None:  # in its eigenbasis, one of each conjugate pair
-        poles = want.poles if want.poles is not None else np.zeros(0)
-        turning = bool((np.abs(poles.imag) > 0).any() or (poles.real < 0).any())
-        if bank.decay_only:
-            return want.states * (cost.update + (cost.turn if turning else 0.0))
-        return want.states * cost.update * (2 if turning else 1)
+    if want.matrix is not None:
+        return None if want.poles is None else energy(bank, in_eigenbasis(want.poles), rows)
     words = want.states * (2 if want.is_complex else 1)
     if bank.decay_only:
         return want.size(bank) * (cost.update + (cost.turn if want.turns else 0.0))
     timed = cost.timed if want.asynchronous else 0.0
     return words * (cost.update * (2 if want.is_complex else 1) + timed)
+
+
+def in_eigenbasis(poles: Array) -> Demand:
+    """States that go their own way, one of each conjugate pair; real ones are complex where others are."""
+    is_complex = bool((np.abs(poles.imag) > 0).any())
+    kept = poles[poles.imag >= 0] if is_complex else poles.real
+    return Demand(len(kept), is_complex, kept, False, False)
+
+
+def sides(bank: StateBank, words: int, inputs: int, outputs: int) -> float:
+    """Joules of a step of B and C in arrays, by the costs of a bank that has A there: so many words of states, each
+    with its `inputs` and `outputs`."""
+    cost = bank.cost or StateCost(0.0)
+    return words * (cost.update + (inputs + outputs) * cost.pair)
 
 
 def expected_error(bank: StateBank, want: Demand) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from ssmc.ir import Node, Tensor, Value
-from ssmc.passes.bank_choice import energy, expected_error
+from ssmc.passes.bank_choice import energy, expected_error, in_eigenbasis, sides
 from ssmc.passes.banks import Demand, objection
 from ssmc.passes.grid import column_grid
 from ssmc.passes.machine import Machine
@@ -53,18 +53,19 @@ def kept_dense(
     own = energy(bank, want, machine.array_rows)
     if not cheapest or own is None:
         return False, f"{what} is possible (expected error {error:.3g}), but an eigenbasis comes first"
-    poles = np.linalg.eigvals(matrix)
-    alone = Demand(len(matrix), False, np.abs(poles), False, False)
+    alone = in_eigenbasis(np.linalg.eigvals(matrix) if want.poles is None else want.poles)
+    words = alone.states * (2 if alone.is_complex else 1)
+    ends = system.B.shape[2], system.C.shape[1]  # of a group
+    own += sides(bank, len(matrix), *ends)
     others = [
-        joules
+        joules + sides(bank, words, *ends)
         for other in machine.banks
         if not other.dense and not objection(other, alone, machine)
-        if (joules := energy(other, want, machine.array_rows)) is not None
+        if (joules := energy(other, alone, machine.array_rows)) is not None
     ]
     least = min(others, default=np.inf)
-    if least <= own:
-        return False, f"{what} takes {own:.3g} J a step, {least:.3g} J in an eigenbasis; expected error {error:.3g}"
-    return True, f"{what} takes {own:.3g} J a step, {least:.3g} J in an eigenbasis; expected error {error:.3g}"
+    told = f"{what}, B and C take {own:.3g} J a step, {least:.3g} J in an eigenbasis; expected error {error:.3g}"
+    return own < least, told
 
 
 def tile_feedback(

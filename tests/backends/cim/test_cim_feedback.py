@@ -17,8 +17,9 @@ from backends.cim.decode import cores, decode
 from ssmc.driver import compile_model
 from ssmc.ir import Graph, StreamType, Tensor, Value, interpret
 from ssmc.passes import Context, PassManager
-from ssmc.passes.bank_choice import feedback_error
+from ssmc.passes.bank_choice import feedback_error, in_eigenbasis
 from ssmc.passes.banks import demand
+from ssmc.passes.feedback import fed_back
 from ssmc.statespace import StateSpace
 from ssmc.target import RunSettings
 from tests.frontend.net import Net
@@ -227,6 +228,34 @@ def test_an_eigenbasis_comes_first_unless_it_costs_more() -> None:
         assert bool(list(tiled.nodes("tile.feedback"))) == dense
     tiled, _ = placed(graph_of(system), changed(crossbar=FEEDBACK), False, "{feedback=cheapest}")
     assert not list(tiled.nodes("tile.feedback"))
+
+
+@pytest.mark.parametrize("dtype", [float, complex])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_the_choice_counts_is_what_is_compiled(dtype: type, seed: int) -> None:
+    """Words of states, and weights of B and C on both sides of them, in either basis."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> Any:
+        return rng.normal(size=shape) + (1j * rng.normal(size=shape) if dtype is complex else 0)
+
+    a = draw(1, 5, 5)
+    a *= 0.5 / np.abs(np.linalg.eigvals(a)).max()
+    system = StateSpace(a, draw(1, 5, 2), draw(1, 3, 5), np.zeros((1, 3, 2)))
+    dear = {"digital_state": 1e3, "state_charge": 1e3}
+    chip = changed(crossbar=FEEDBACK, devices={"product_bits": 0.0}, energy=dear)
+    matrix = fed_back(system, system.is_complex)[0]
+    alone = in_eigenbasis(np.linalg.eigvals(matrix))
+    counted = {False: alone.states * (2 if alone.is_complex else 1), True: len(matrix)}
+    for options, dense in (("", False), ("{feedback=cheapest}", True)):
+        tiled, context = placed(graph_of(system, last=False), chip, False, options)
+        assert bool(list(tiled.nodes("tile.feedback"))) == dense
+        pieces = [p for n in tiled.nodes("tile.matmul") if n.name != "y.through" for p in n.op["pieces"]]
+        assert sum((p.k1 - p.k0) * (p.n1 - p.n0) for p in pieces) == counted[dense] * (2 + 3)
+        if not dense:
+            (node,) = tiled.nodes("tile.state")
+            assert demand(node).states * (2 if demand(node).is_complex else 1) == counted[dense]
+        assert any("J in an eigenbasis" in note.text for note in context.notes) == dense
 
 
 def test_the_expected_error_is_near_the_measured_one() -> None:
