@@ -16,7 +16,7 @@ from ssmc.frontend.importer import import_model
 from ssmc.frontend.listing import list_calls
 from ssmc.frontend.proto import read_model
 from tests.frontend.blocks import RNG, decaying, dense, first_layer
-from tests.frontend.checks import on_targets
+from tests.frontend.checks import on_targets, refused
 from tests.frontend.net import Net, save
 
 Build = Callable[[Net, str], str]
@@ -148,3 +148,31 @@ def test_maxima_are_those_of_onnxruntime(
     (call,) = [c for c in list_calls(import_model(read_model(path), path)).calls if c.kind == "MaxPool"]
     (found,) = run_call(call, [array])
     assert np.array_equal(found, expected)
+
+
+EDGES = {"causal": ([4, 0], 1, 2), "both": ([1, 1], 1, 1), "strided": ([2, 0], 2, 1), "each channel": ([2, 0], 1, 1)}
+
+
+@pytest.mark.parametrize("form", EDGES)
+@pytest.mark.parametrize("length", [24, "t"])
+def test_convolutions_that_repeat_the_ends(tmp_path: Path, form: str, length: int | str) -> None:
+    """F.pad(mode="replicate") in front of a convolution."""
+    (left, right), stride, dilation = EDGES[form]
+    net, own = Net(), form == "each channel"
+    x = net.op("Transpose", first_layer(net, length), perm=[0, 2, 1])
+    padded = net.op("Pad", x, net.ints(0, 0, left, 0, 0, right), mode="edge")
+    kernel = net.const(RNG.standard_normal((4, 1 if own else 4, 3)))
+    attrs = {"strides": [stride], "dilations": [dilation], "group": 4 if own else 1}
+    y = net.op("Tanh", net.op("Conv", padded, kernel, net.const(RNG.standard_normal(4)), **attrs))
+    y = net.op("ReduceMean", decaying(net, net.op("Transpose", y, perm=[0, 2, 1]), 4), net.ints(1), keepdims=0)
+    model = load_model(save(net.model([(y, ["n", 4])]), tmp_path))
+    for steps in (24, 31) if length == "t" else (24,):
+        on_targets(model, 2, steps)
+
+
+def test_what_is_mirrored_at_the_ends_is_refused(tmp_path: Path) -> None:
+    net = Net()
+    x = net.op("Transpose", first_layer(net), perm=[0, 2, 1])
+    padded = net.op("Pad", x, net.ints(0, 0, 2, 0, 0, 0), mode="reflect")
+    y = net.op("Conv", padded, net.const(RNG.standard_normal((4, 4, 3))))
+    refused(save(net.model([(y, ["n", 4, "t"])]), tmp_path), "Pad", "more than a constant")
