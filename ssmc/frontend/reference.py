@@ -108,10 +108,12 @@ def step_through(
         carried = {name: found[target] for name, target in states.items()}
         for name, array in found.items():
             collected.setdefault(name, []).append(array)
-    last = set(states.values())
+    last = {states[port.name]: len(port.shape) < len(port.axes) for port in inputs if port.name in states}
     squeezed = {port.name for port in streams if len(port.shape) < len(port.axes) - 1}
     return {
-        name: rows[-1] if name in last else np.stack([r[None] if squeezed else r for r in rows], axis=1)
+        name: (rows[-1][None] if last[name] else rows[-1])
+        if name in last
+        else np.stack([r[None] if squeezed else r for r in rows], axis=1)
         for name, rows in collected.items()
     }
 

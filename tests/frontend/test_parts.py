@@ -60,3 +60,22 @@ def test_layers_that_share_a_tensor(tmp_path: Path, read: str, layers: int, comp
             assert found[together].shape == (2, layers, *([WIDTH, 2] if rank == 4 else [WIDTH]))
             for name, array in expected.items():
                 assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_one_step_without_a_batch(tmp_path: Path, batched: bool) -> None:
+    """Numbers of one sample and step go in and out; a state may have a batch axis of one nevertheless."""
+    net, rng = Net(), np.random.default_rng(4)
+    shape = [1, WIDTH] if batched else [WIDTH]
+    u, state = net.input(shape), net.input(shape)
+    following = net.op("Add", net.op("Mul", state, net.const(rng.uniform(0.5, 0.9, WIDTH))), net.op("Relu", u))
+    model = load_model(save(net.model([(net.op("Tanh", following), shape), (following, shape)]), tmp_path))
+    arrays = {u: rng.standard_normal((3, 5, WIDTH)).astype(np.float32)}
+    for start in ({}, {state: rng.standard_normal((3, WIDTH)).astype(np.float32)}):
+        expected = reference(model, {**arrays, **start})
+        assert expected[following].shape == (3, WIDTH)
+        for target in ("cim", "epochcore"):
+            found = compile_model(model, target, ideal=True).run({**arrays, **start}).outputs
+            for name, array in expected.items():
+                assert found[name].shape == array.shape
+                assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
