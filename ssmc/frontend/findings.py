@@ -58,13 +58,15 @@ class Findings:
     """Shared by the translators of a model and of its bodies.
 
     `tolerance` is the error allowed to a system that is fitted to a kernel, relative to the largest tap. `spans` counts
-    the nodes that take spans of the time axis in a way that no system explains.
+    the nodes that take spans of the time axis in a way that no system explains, `chosen` those of them that take steps
+    by their numbers.
     """
 
     tolerance: float = 1e-6
     refusals: list[Refusal] = field(default_factory=list)
     lifts: list[Lift] = field(default_factory=list)
     spans: int = 0
+    chosen: int = 0
 
 
 def refuse(refusals: Iterable[Refusal], path: str) -> NoReturn:

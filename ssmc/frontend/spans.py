@@ -27,6 +27,7 @@ from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
 LONGEST = 256  # steps that one value may span (ours)
+CHOSEN = 4  # nodes that take steps by their numbers (ours)
 SHORT = 32  # steps that are features rather than a short sequence, where the file does not tell (ours)
 
 
@@ -60,7 +61,7 @@ def _slice(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
     from_end = part.stop is not None and (part.stop < 0 or computed)
     few = len(chosen) <= SHORT and length >= 4 * len(chosen)
     if not to_end and not from_end and (translator.dynamic or few):
-        return [chosen_steps(builder, flow, axis, np.asarray(chosen))]
+        return [chosen_steps(translator, flow, axis, np.asarray(chosen))]
     if not to_end and chosen.step > 1:
         raise TimeMixing(f"it takes steps {chosen.start} to {chosen.stop} of {length}")
     left = 0 if to_end else length - chosen.stop  # out at the end: as a delay that is out at the beginning
@@ -69,8 +70,11 @@ def _slice(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
     return [Flow(value, flow.axes, (*flow.shape[:axis], len(chosen), *flow.shape[axis + 1 :]))]
 
 
-def chosen_steps(builder: Builder, flow: Flow, axis: int, index: Array) -> Flow:
+def chosen_steps(translator: Any, flow: Flow, axis: int, index: Array) -> Flow:
     """Steps told by their numbers, as features of the sequence: sums over all steps, of which one each counts."""
+    builder, translator.findings.chosen = translator.builder, translator.findings.chosen + 1
+    if translator.findings.chosen > CHOSEN:  # a loop that was unrolled and is no system
+        raise TimeMixing("it takes single steps, as others do")
     if index.size > LONGEST:
         raise TimeMixing(f"it takes {index.size} steps by their numbers (at most {LONGEST})")
     axes = flow.axes[:axis] + "f" + flow.axes[axis + 1 :]
@@ -94,7 +98,7 @@ def _gathered(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked
         return [_overlapping(translator.builder, flow, axis, position)]
     if flow.axes[axis] != "t" or position.ndim > 1 or np.any(position < 0):
         raise TimeMixing("it takes single steps")
-    found = chosen_steps(translator.builder, flow, axis, position.reshape(-1))
+    found = chosen_steps(translator, flow, axis, position.reshape(-1))
     if position.ndim:
         return [found]
     shape, axes = (*found.shape[:axis], *found.shape[axis + 1 :]), found.axes[:axis] + found.axes[axis + 1 :]

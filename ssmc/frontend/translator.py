@@ -142,7 +142,7 @@ class Translator:
             mixed = next(item.reason for item in items if isinstance(item, Raw))
             items = [None if v is None else self.settled(v) for v in call.operands]
             if any(isinstance(item, Refused) for item in items):
-                what = ATTENTION if call.kind == "Softmax" else "not linear in what it is given"
+                what = NONLINEAR.get(call.kind, "not linear in what it is given")
                 return self.refuse(call, f"{what}, where {mixed}")
         try:
             with self.builder.origin(call.provenance):
@@ -259,7 +259,10 @@ RAW_OPS = frozenset(
     ]
 )
 
-ATTENTION = "a softmax of values that mix all steps (attention)"
+NONLINEAR = {
+    "Softmax": "a softmax of values that mix all steps (attention)",
+    "QuantizeLinear": "a state that is rounded at every step is no linear system; quantise the weights alone",
+}
 REFUSED_OPS = {
     "LSTM": "an LSTM is not linear in its state",
     "GRU": "a GRU is not linear in its state",

@@ -176,3 +176,19 @@ def test_what_is_mirrored_at_the_ends_is_refused(tmp_path: Path) -> None:
     padded = net.op("Pad", x, net.ints(0, 0, 2, 0, 0, 0), mode="reflect")
     y = net.op("Conv", padded, net.const(RNG.standard_normal((4, 4, 3))))
     refused(save(net.model([(y, ["n", 4, "t"])]), tmp_path), "Pad", "more than a constant")
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_an_unrolled_loop_that_is_no_system_is_not_taken_step_by_step(tmp_path: Path, rounded: bool) -> None:
+    """x_k = f(a x_{k-1} + u_k), f a hyperbolic tangent or, as onnxruntime quantises, a rounding a step."""
+    net = Net()
+    u, decay, zero = first_layer(net, 12), net.const(RNG.uniform(0.5, 0.9, 4)), net.const(np.int8(0))
+    x, states = net.op("Gather", u, net.const(np.int64(0)), axis=1), []
+    for k in range(1, 12):
+        x = net.op("Add", net.op("Mul", decay, x), net.op("Gather", u, net.const(np.int64(k)), axis=1))
+        scale = net.const(np.float32(0.05 + 0.001 * k))
+        rounding = net.op("DequantizeLinear", net.op("QuantizeLinear", x, scale, zero), scale, zero)
+        x = rounding if rounded else net.op("Tanh", x)
+        states.append(net.op("Unsqueeze", x, net.ints(1)))
+    path = save(net.model([(net.op("Concat", *states, axis=1), ["n", 11, 4])]), tmp_path)
+    refused(path, "quantise the weights alone" if rounded else "the next state is not a linear function of the state")
