@@ -20,6 +20,7 @@ ELEMENTWISE = ("unary", "binary", "gate", "select")
 # Passes of a loop whose parameters are fetched before the loop's streams, but for the first one loaded: in time for
 # the first pass, and before a store that keeps the channel.
 FETCHED_AHEAD = 4
+APART = 8
 Places = dict[tuple[int, str], int]
 
 
@@ -139,8 +140,9 @@ def _entrance(steps: list[Step]) -> Step | None:
 def _place_rows(draft: Draft) -> dict[int, int]:
     """Give rows their places by the stages in which they are in use; returns where the room beside them begins in each.
 
-    What is written before the samples stays for all of them; of the rest, rows of one size that are in use in different
-    stages share a place.
+    What is written before the samples stays for all of them. Of the rest, rows of one size that are in use in different
+    stages share a place, where all of them apart would take more than an `APART`th of the scratchpad: a sequence waits
+    for the one before at what they share.
     """
     last = max(draft.blocks)
     life: dict[Buffer, tuple[int, int]] = {}
@@ -149,10 +151,11 @@ def _place_rows(draft: Draft) -> dict[int, int]:
         for buffer in {ref.buffer: None for step in steps for ref in step.operands.values() if isinstance(ref, Ref)}:
             if buffer.loop is None:
                 life[buffer] = life.get(buffer, (stage, end))[0], max(end, life.get(buffer, (stage, end))[1])
+    scarce = APART * sum(buffer.words for buffer in life) > draft.arch.memory.scratchpad_words
     resident, top = dict.fromkeys(draft.blocks, 0), 0
     free: dict[int, list[tuple[int, int]]] = {}  # by size, places with the last stage of who has them
     for buffer, (first, end) in sorted(life.items(), key=lambda item: item[1][0]):
-        places = free.setdefault(buffer.words, [])
+        places = free.setdefault(buffer.words, []) if scarce else []
         left = next((place for place in places if place[0] < first), None)
         if left is None:
             buffer.address, top = top, top + buffer.words
@@ -160,7 +163,7 @@ def _place_rows(draft: Draft) -> dict[int, int]:
             places.remove(left)
             buffer.address = left[1]
         places.append((end, buffer.address))
-        for stage in range(first, end + 1):
+        for stage in range(first, end + 1) if scarce else resident:
             if stage in resident:
                 resident[stage] = max(resident[stage], buffer.address + buffer.words)
     most, bound = max(resident.values()), draft.arch.memory.scratchpad_words

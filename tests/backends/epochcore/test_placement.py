@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.epochcore import BACKEND
+from backends.epochcore import BACKEND, placement
 from backends.epochcore.arch import Arch, load_arch
 from backends.epochcore.timing import measure
 from isa import Program
@@ -57,14 +57,25 @@ def check(graph: Graph, arch: Arch, steps: int) -> Program:
 
 
 def test_rows_of_different_loops_share_their_places() -> None:
-    """Six layers keep no more states at a time than two loops have."""
+    """Six layers keep no more states at a time than two loops have, where the scratchpad is small."""
     places = []
+    small = with_changes(LARGE, memory__scratchpad_words=4_000)
     for layers in (2, 6):
-        program = check(blocks(layers, 64), LARGE, 20)
+        program = check(blocks(layers, 64), small, 20)
         loads = [ins for ins in program.sections[0].code if ins.mnemonic == "state.load"]
         assert len(loads) == 2 * layers
         places.append(len({int(ins["src"]) for ins in loads}))
     assert places[1] <= places[0] + 1 <= 5
+
+
+def test_sequences_do_not_wait_for_each_other_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = check(blocks(2, 64), LARGE, 20)
+    loads = [ins for ins in program.sections[0].code if ins.mnemonic == "state.load"]
+    assert len({int(ins["src"]) for ins in loads}) == len(loads)
+    monkeypatch.setattr(placement, "APART", 10**9)
+    shared = check(blocks(2, 64), LARGE, 20)
+    apart, together = (measure(p, LARGE, 8, 20)[0].cycles for p in (program, shared))
+    assert apart is not None and together is not None and apart <= together
 
 
 def test_a_residual_is_copied_where_that_is_faster() -> None:
