@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.branches import unbranched
 from ssmc.frontend.evaluate import body_of, evaluate
 from ssmc.frontend.flow import Flow, Known, Pieces, Refused, Tracked, Unsupported, is_stream, wrap
 from ssmc.frontend.listing import Call, Listing
@@ -58,6 +59,7 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     given = {v: item for v, item in zip(names[len(own) :], outer, strict=True) if isinstance(item, Known)}
     given |= {now: first for now, following, first in states if _is_same(body, now, following, first)}
     count = _count(body, own, states, {v: item.stored for v, item in given.items()})
+    body = unbranched(body, {names[0], *count.tables})
     carried = [_classify(body, *state, count) for state in states]
     points = _points(translator, call, body, count)
     inner = Translator(body, translator.builder, Samples(body, points), translator.findings, in_step=True)

@@ -13,7 +13,7 @@ from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
 from tests.frontend.blocks import RNG
-from tests.frontend.checks import LINEAR, kinds, on_targets, refused
+from tests.frontend.checks import LINEAR, kinds, on_targets
 from tests.frontend.net import Net, save
 
 WIDTH, LENGTH = 3, 12
@@ -84,6 +84,38 @@ def branching(b: Body) -> tuple[str, str]:
     return following, following
 
 
+def branching_twice(b: Body) -> tuple[str, str]:
+    """A branch within a branch, with weights of its own."""
+    innermost, inner, then, outer = Net(), Net(), Net(), Net()
+    third = innermost.op("Equal", innermost.op("Mod", b.step, b.const(np.int64(3))), innermost.const(np.int64(0)))
+    half = inner.op("Mul", b.decayed, inner.const(np.full(WIDTH, 0.5)))
+    branches = {
+        "then_branch": then.subgraph([(then.op("Neg", b.seen), None)]),
+        "else_branch": inner.subgraph([(inner.op("Add", half, b.seen), None)]),
+    }
+    chosen = innermost.op("If", third, **branches)
+    late = b.op("Less", b.const(np.int64(4)), b.step)
+    following = b.op(
+        "If",
+        late,
+        then_branch=innermost.subgraph([(chosen, None)]),
+        else_branch=outer.subgraph([(outer.op("Add", b.decayed, b.seen), None)]),
+    )
+    return following, following
+
+
+def fixed_branch(b: Body) -> tuple[str, str]:
+    """A branch that is always taken reads the number of the step."""
+    then, other = Net(), Net()
+    weight = then.op("Exp", then.op("Mul", then.op("Cast", b.step, to=1), then.const(np.float32(-0.1))))
+    branches = {
+        "then_branch": then.subgraph([(then.op("Mul", weight, b.seen), None)]),
+        "else_branch": other.subgraph([(other.op("Identity", b.seen), None)]),
+    }
+    following = b.following(b.op("If", b.const(np.asarray(True)), **branches))
+    return following, following
+
+
 def looped(build: Callable[[Body], tuple[str, str]], length: int | str, folder: Path) -> Path:
     net = Net()
     x = net.input(["n", length, WIDTH])
@@ -100,14 +132,16 @@ def looped(build: Callable[[Body], tuple[str, str]], length: int | str, folder: 
     return save(net.model([(y, ["n", length, WIDTH])]), folder)
 
 
-FORMS = {f.__name__: f for f in (weaker_and_weaker, averaged, looked_up, first_otherwise, every_other, from_the_eighth)}
+LINEAR_FORMS = (weaker_and_weaker, averaged, looked_up, fixed_branch)
+OTHER_FORMS = (first_otherwise, every_other, from_the_eighth, branching, branching_twice)
+FORMS = {f.__name__: f for f in (*LINEAR_FORMS, *OTHER_FORMS)}
 
 
 @pytest.mark.parametrize("length", [LENGTH, "t"])
 @pytest.mark.parametrize("form", FORMS)
 def test_the_number_of_the_step_is_a_number(tmp_path: Path, form: str, length: int | str) -> None:
     model = load_model(looped(FORMS[form], length, tmp_path))
-    assert kinds(model) == ["selective" if "other" in form or "from" in form else LINEAR]
+    assert kinds(model) == [LINEAR if FORMS[form] in LINEAR_FORMS else "selective"]
     for steps in (LENGTH, 29) if length == "t" else (LENGTH,):
         on_targets(model, 2, steps)
 
@@ -120,7 +154,3 @@ def test_a_table_that_ends(tmp_path: Path) -> None:
         compile_model(model, "cim", ideal=True).run(u)
     with pytest.raises(Exception, match="indices element out of data bounds"):
         reference(model, u)
-
-
-def test_a_branch_by_the_number_of_the_step_is_refused_alone(tmp_path: Path) -> None:
-    refused(looped(branching, "t", tmp_path), "1 node cannot", "If", "number of the step; write it as a Where")
