@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.evaluate import run_call
+from ssmc.frontend.evaluate import body_of, run_call
 from ssmc.frontend.findings import Refusal
 from ssmc.frontend.interface import concrete_shapes, is_dynamic, sample_inputs
 from ssmc.frontend.listing import Call, Listing
@@ -41,6 +41,8 @@ def baked_size(file: File) -> Refusal | None:
     Asked only of a file that could not be lifted: it is run at the sizes that its shapes tell.
     """
     usual = BATCH, file.length
+    if _loops(file.listing):
+        return None  # onnxruntime runs one that never ends for ever
     if not any(is_dynamic(file.types)) or _runs(file, usual):
         return None
     good = next((size for size in islice(_written_sizes(file, usual), TRIES) if _runs(file, size)), None)
@@ -55,6 +57,14 @@ def baked_size(file: File) -> Refusal | None:
     usually = f"batch {usual[0]}, length {usual[1]}"
     reason = f"it holds {what}, which the file declares dynamic; the file runs at {what}, not at {usually}"
     return Refusal(file.path.name if node is None else node.name, "model" if node is None else node.kind, reason)
+
+
+def _loops(listing: Listing) -> bool:
+    """Does the file, or a body in it, loop?"""
+    return any(
+        call.kind == "Loop" or any(_loops(body_of(graph)) for graph in call.op["regions"].values())
+        for call in listing.calls
+    )
 
 
 def _with(size: Size, which: int, value: int) -> Size:
