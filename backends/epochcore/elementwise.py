@@ -84,7 +84,11 @@ def gate_into(name: str, a: Array, b: Array, out: Array, gated: Array) -> None:
         if out.dtype == a.dtype == b.dtype == np.float32:
             from backends.epochcore.compiled import gate_narrow
 
-            gate_narrow(a, b, out=out)
+            if gated.shape == out.shape and (np.may_share_memory(a, out) or np.may_share_memory(b, out)):
+                gate_narrow(a, b, out=gated)  # many numbers at once, which a loop in place is not
+                out[...] = gated
+            else:
+                gate_narrow(a, b, out=out)
             return
         np.negative(b, out=gated)
         np.exp(gated, out=gated)
