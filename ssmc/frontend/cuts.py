@@ -12,48 +12,17 @@ from collections.abc import Sequence
 from ssmc.frontend.flow import Flow, Known, Raw, Unsupported
 from ssmc.frontend.listing import Call
 from ssmc.frontend.regions import region_of, repeated_entries
-from ssmc.frontend.translator import Translator
+from ssmc.frontend.translator import RAW_OPS, Translator
 from ssmc.ir.graph import Value
 
 SHORT = 16  # taps of a filter that nothing better is looked for
 CONTRACTIONS = frozenset(["MatMul", "Gemm", "Einsum", "Conv", "ReduceSum", "ReduceMean", "FusedMatMul"])
 
 # Ops that can stand after the last mixing of time; whether they do is seen when they are translated.
-STEPWISE = frozenset(
-    [
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Neg",
-        "Sum",
-        "MatMul",
-        "Gemm",
-        "Einsum",
-        "Conv",
-        "Slice",
-        "Split",
-        "Gather",
-        "Concat",
-        "Reshape",
-        "Flatten",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Expand",
-        "Cast",
-        "Identity",
-        "Dropout",
-        "ReduceSum",
-        "ReduceMean",
-        "ReduceMax",
-        "Exp",
-        "Log",
-        "Reciprocal",
-        "Where",
-        "FusedMatMul",
-    ]
-)
+STEPWISE = RAW_OPS - {
+    *("Pad", "DFT", "CumSum", "CumProd", "Tile", "Trilu"),
+    *("GatherElements", "GatherND", "ScatterElements", "ScatterND"),
+}
 
 
 def explained_by_a_cut(translator: Translator, value: Value, cone: Sequence[Call]) -> Flow | Known | str:

@@ -11,8 +11,8 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts import Attempt, Source
 from ssmc.frontend.baked import baked_size
 from ssmc.frontend.blame import blame_refusals, blaming_the_file
+from ssmc.frontend.collection import built_aside
 from ssmc.frontend.findings import Refusal, refuse
-from ssmc.frontend.heap import built_aside
 from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import is_dynamic
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems

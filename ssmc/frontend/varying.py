@@ -389,13 +389,8 @@ def _plus(translator: Translator, region: Region, roles: _Roles, found: Flow) ->
         def run(arrays: Sequence[Array], i: int = i) -> Array:
             return region.run([arrays[0] if j == i else np.zeros(f.shape) for j, f in enumerate(region.flows)])
 
-        single = replace(
-            region,
-            entries=(region.entries[i],),
-            flows=(region.flows[i],),
-            run=run,
-            samples=tuple((s[i],) for s in region.samples),
-        )
+        samples = tuple((s[i],) for s in region.samples)
+        single = replace(region, entries=(region.entries[i],), flows=(region.flows[i],), run=run, samples=samples)
         total = binary(translator.builder, "add", total, explain_region(translator, single))
     assert isinstance(total, Flow)
     return total
