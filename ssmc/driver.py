@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import isa
 from ssmc import arrays, files
 from ssmc.diagnostics import UserError
-from ssmc.interface import Interface, from_json, to_json
+from ssmc.interface import Interface, Port, from_json, to_json
 from ssmc.target import Backend, RunResult, RunSettings, backend, target_names
 
 if TYPE_CHECKING:
@@ -58,15 +58,19 @@ class Executable:
 
     @cached_property
     def interface(self) -> Interface:
-        """The model's inputs and outputs. Raises UserError for a program that the compiler did not make."""
+        """The model's inputs and outputs; of a program that the compiler did not make, those that it declares.
+
+        Raises UserError where it declares none."""
+        data: Any = self.program.meta.get("interface")
         try:
-            data: Any = self.program.meta["interface"]
+            if data is None and (self.program.inputs or self.program.outputs):
+                return _declared(self.program)
             return from_json(data)
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                "the program does not say what its inputs and outputs mean",
-                why="it holds no 'interface', which the compiler writes",
-                hint="compile the model again, or keep the .meta lines when editing assembly",
+                "the program does not say what its inputs and outputs are",
+                why="it holds no '.input' and no '.output'" if data is None else "its 'interface' is damaged",
+                hint="declare them in the assembly, or keep the .meta lines that the compiler wrote",
             ) from None
 
     @property
@@ -214,6 +218,23 @@ def default_pipeline(target: str, *, arch: str | None = None, ideal: bool = Fals
 
     machine_of = backend(target)
     return parse_pipeline(machine_of.pipeline(machine_of.load_arch(arch), ideal=ideal))
+
+
+def _declared(program: isa.Program) -> Interface:
+    """What the program's own ports say: batch first, of streams then time, then the features; axes and roles that the
+    compiler left in the bindings count."""
+    from ssmc.ir.types import SequenceType, StreamType
+
+    def port(found: isa.Port) -> Port:
+        binding = found.binding if isinstance(found.binding, Mapping) else {}
+        streams, state = found.kind == "stream", found.kind == "state"
+        axes = str(binding.get("axes", ("bt" if streams else "b") + "f" * len(found.shape)))
+        role = str(binding.get("role", "state" if state else "data"))
+        kind = StreamType(found.shape) if streams else SequenceType(found.shape)
+        return Port(found.name, axes, (), found.dtype, role, kind)
+
+    inputs, outputs = (tuple(map(port, ports)) for ports in (program.inputs, program.outputs))
+    return Interface("sequence", inputs, outputs)
 
 
 def _meta(model: Model, pipeline: str, ideal: bool) -> dict[str, Any]:

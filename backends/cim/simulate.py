@@ -13,8 +13,9 @@ from backends.cim import unit_crossbar, unit_state, unit_time, unit_vector
 from backends.cim.access import Ranges
 from backends.cim.arch import Architecture, Devices
 from backends.cim.carried import Part, parts_of
+from backends.cim.constants import check
 from backends.cim.core import Array, Channel, Core, Trap, join_steps
-from backends.cim.decode import Item, cores, decode
+from backends.cim.decode import Item, cores, decode, walk
 from backends.cim.latency import delays
 from backends.cim.memory import NotWritten, Registers, Steps
 from backends.cim.plan import together
@@ -75,6 +76,7 @@ def execute(run: Run) -> None:
     """Run every core to its end. Raises UserError on a trap or a deadlock."""
     sections = cores(run.program)
     trees = {number: decode(section) for number, section in sections.items()}
+    _check_constants(run)
     parts = {number: parts_of(tree, run.program.data) for number, tree in trees.items()}
     carried = any(found is None for found in parts.values())
     if not carried:
@@ -105,6 +107,17 @@ def execute(run: Run) -> None:
     block = run.block(carried)
     processes = {number: _items(run, run.cores[number], tree, None, block) for number, tree in trees.items()}
     _until_all_end(run, processes)
+
+
+def _check_constants(run: Run) -> None:
+    """Raises UserError where an instruction names a constant that it cannot take."""
+    for suffix in ("", ".setup"):
+        for number, section in cores(run.program, suffix).items():
+            for item in walk(decode(section)):
+                try:
+                    check(item, run.program.data)
+                except Trap as trap:
+                    raise _trapped(run, number, item, suffix, trap) from None
 
 
 def program_taps(program: Program) -> list[Any]:
@@ -164,7 +177,7 @@ def _items(
                 yield from _loop(run, core, item, block)
             case "every":
                 if now is None:
-                    raise _trapped(run, core, item, suffix, Trap("'every' stands outside of a loop"))
+                    raise _trapped(run, core.number, item, suffix, Trap("'every' stands outside of a loop"))
                 inner = Steps(item.integer("stride"), item.integer("offset"), now.k0, now.k1)
                 if inner.count:
                     core.now = inner
@@ -255,7 +268,9 @@ def _recv(run: Run, core: Core, item: Item) -> Iterator[None]:
     else:
         array = yield from _take(run, core, number, core.count)
     if array.shape[2] != words:
-        raise _trapped(run, core, item, "", Trap(f"a message of {array.shape[2]} words comes where {words} are read"))
+        raise _trapped(
+            run, core.number, item, "", Trap(f"a message of {array.shape[2]} words comes where {words} are read")
+        )
     core.write(item.integer("dst"), array)
 
 
@@ -281,7 +296,7 @@ def _collect(run: Run, core: Core, item: Item) -> Iterator[None]:
     for first, part in parts.items():
         if part.shape[2] != words:
             raise _trapped(
-                run, core, item, "", Trap(f"a message of {part.shape[2]} words comes where {words} are read")
+                run, core.number, item, "", Trap(f"a message of {part.shape[2]} words comes where {words} are read")
             )
         array[:, first::copies] = part
     core.write(item.integer("dst"), array)
@@ -299,7 +314,7 @@ def _one(run: Run, core: Core, group: tuple[Item, ...], suffix: str) -> None:
             else:
                 _message(run, core, item)
     except (Trap, NotWritten) as trap:
-        raise _trapped(run, core, trap.item or item, suffix, trap) from None
+        raise _trapped(run, core.number, trap.item or item, suffix, trap) from None
 
 
 def _message(run: Run, core: Core, item: Item) -> None:
@@ -346,14 +361,14 @@ def _fetch(core: Core, item: Item) -> None:
     core.write(item.integer("dst"), np.ascontiguousarray(part))
 
 
-def _trapped(run: Run, core: Core, item: Item, suffix: str, trap: Trap | NotWritten) -> UserError:
+def _trapped(run: Run, core: int, item: Item, suffix: str, trap: Trap | NotWritten) -> UserError:
     """The user's error for a trap: instruction, layer, ONNX nodes."""
     source = run.program.source(item.code)
     origin = ""
     if source is not None:
         nodes = f" from {', '.join(source.onnx_nodes[:3])}" if source.onnx_nodes else ""
         origin = f", layer '{source.layer}' ({source.op}{nodes})"
-    where = f"core{core.number}{suffix}, instruction {item.index} ({item.code.mnemonic}){origin}"
+    where = f"core{core}{suffix}, instruction {item.index} ({item.code.mnemonic}){origin}"
     if isinstance(trap, NotWritten):
         return UserError("a register is read before it is written", where=where, why=str(trap))
     return UserError(trap.what, where=where, why=trap.why, hint=trap.hint)

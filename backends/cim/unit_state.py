@@ -141,6 +141,12 @@ def _rates(core: Core, code: Item) -> Array:
     """(words,) decay exponents of one unit of time, with the devices' own spread."""
     if code.index not in core.cache:
         rates = core.data[code.text("rates")]
+        if not (rates < 0).all():
+            raise Trap(
+                "a volatile state can only decay",
+                f"its rates are below zero, and one of '{code.text('rates')}' is {rates[~(rates < 0)][0]:g}",
+                "let 'dstate' hold it, in the digital bank",
+            )
         if not core.ideal and core.devices.decay_sigma:
             first, size = code.integer("node"), core.arch.volatile.per_core
             drawn = device_normals(key_of(core.seed, "decay", core.number), size)

@@ -86,7 +86,7 @@ def _explain(told: dict[str, Any]) -> None:
             choice["bank"],
             "chosen" if choice["chosen"] else "",
             quantity(choice["joules"], "J"),
-            f"{choice['error']:.2g}",
+            "no bound" if choice["error"] is None else f"{choice['error']:.2g}",
             choice["objection"],
         )
         for choice in told["banks"]

@@ -247,6 +247,13 @@ def test_explain_tells_banks_and_losses(ssmc: Ssmc, folder: Path) -> None:
     assert chosen and all(choice["joules"] > 0 and not choice["objection"] for choice in chosen)
 
 
+def test_explain_of_states_that_grow(ssmc: Ssmc, folder: Path) -> None:
+    """Products fed back would err without bound there."""
+    told = ssmc("compile", "unstable.onnx", "--target", "cim", "-o", "p.ssmx", "--explain")
+    assert told.status == 0, told.err
+    assert "can only decay" in told.out and "no bound" in told.out
+
+
 def test_a_latency_that_is_long_against_the_states_is_told(ssmc: Ssmc, folder: Path) -> None:
     text = samples.arch_path("cim-large").read_text().replace("clock_hertz: 1.0e+8", "clock_hertz: 1.0e+3")
     (folder / "slow.yaml").write_text(text)

@@ -146,7 +146,7 @@ def test_assembly_without_an_interface_says_so(toy: str, scan: frontend.Model) -
     from dataclasses import replace
 
     bare = Executable(replace(executable.program, meta={}), executable.backend)
-    with pytest.raises(UserError, match="does not say what its inputs"):
+    with pytest.raises(UserError, match=r"does not say what its inputs(.|\n)*no '.input'"):
         bare.run(models.sequences())
 
 

@@ -205,6 +205,13 @@ def test_states_outside_their_window_are_counted() -> None:
     assert notes["states outside their window"] == {"layer": 4}  # 1.0, 1.9, 2.7: two of three, both nodes
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.1, np.nan])
+@pytest.mark.parametrize("noise", [None, "ideal"])
+def test_volatile_states_only_decay(rate: float, noise: str | None) -> None:
+    code = looped("    charge v[0], v[0], words=2, node=0, @r", r=np.array([-0.1, rate]))
+    traps(code, "can only decay", f"of 'r' is {rate:g}", "(charge)", "Node_7", "dstate", noise=noise)
+
+
 def test_out_of_range() -> None:
     traps(looped("    charge v[0], v[0], words=2, node=4, @r", r=np.array([-1.0, -1.0])), "volatile bank of 5")
     traps(looped("    gather v[0], v[0], span=2, @i", i=np.array([0, 5])), "index of 0..5 is outside of 2 words")
@@ -265,3 +272,29 @@ done:
         outputs="y:sequence:1:1",
     )
     traps(code, "nothing to pool", u=np.zeros((2, 0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong", "told"),
+    [
+        ("charge v[0], v[0], words=2, node=0, @r", np.full(3, -0.5), "has the shape (3,)"),
+        ("charge v[0], v[0], words=2, node=0, @r", np.full((1, 2), -0.5), "takes (2)"),
+        ("charge v[0], v[0], words=2, node=0, @r", np.full(2, -0.5 + 1j), "holds complex128"),
+        ("dstate v[0], v[0], words=4, node=0, @r, complex", np.full(2, 0.5), "takes (4)"),
+        ("spike v[0], v[0], words=2, node=0, @r", np.ones((5, 1)), "takes (5, 2)"),
+        ("fir v[0], v[0], words=2, @r, line=0", np.ones(2), "takes (2, taps)"),
+        ("norm v[0], v[0], features=4, layer, epsilon=1e-5, scale=@r", np.ones(1), "takes (4)"),
+        ("gather v[0], v[0], span=4, @r", np.zeros(4), "takes whole numbers"),
+        ("embed v[0], v[0], count=1, @r", np.zeros(4), "takes (rows, features)"),
+        ("load v[0], @r", np.zeros(0), "is empty"),
+    ],
+)
+def test_constants_of_another_shape_or_kind(body: str, wrong: np.ndarray, told: str) -> None:
+    traps(looped(f"    {body}", r=wrong), "the constant 'r'", told, "core0, instruction 2", "Node_7")
+
+
+@pytest.mark.parametrize(("weights", "scale"), [((4, 2), (1,)), ((4, 2), (3,)), ((4,), (4,)), ((1, 4, 2), (2,))])
+def test_weights_of_another_shape(weights: tuple[int, ...], scale: tuple[int, ...]) -> None:
+    setup = "    program array=0, row=0, col=0, @w, @s"
+    code = looped("", setup, w=np.ones(weights), s=np.ones(scale))
+    traps(code, "the constant", "has the shape", "core0.setup, instruction 0 (program)")
