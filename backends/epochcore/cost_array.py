@@ -9,8 +9,9 @@ A pass over the array of R x C elements with parameters in place takes (L - 1) I
   fold less the R cycles of the preload), G - 1 + R s + d - 1 where states do: columns are independent, and a step goes
   down a column of R rows.
 * Where results stay in place, ceil(L / R) folds of (K - 1) G + G - 1 + R + C - 1 cycles one after the other (the
-  output-stationary folds of SCALE-Sim), R O + C - 1 where shifting the results of the one before out of its columns
-  takes longer; the R O cycles of the last fold's are added, and d - 1.
+  output-stationary folds of SCALE-Sim), G cycles for the inputs of a term, or for its weights where these take longer;
+  R O + C - 1 where shifting the results of the one before out of its columns takes longer; the R O cycles of the last
+  fold's are added, and d - 1.
 
 The next pass may follow L I cycles later, or as much more as its first step needs not to overtake the last one
 anywhere: both move evenly, so that it is enough to compare them in the corners of the array and at the ports through
@@ -126,7 +127,7 @@ def _results_in_place(ins: Instruction, at: Context) -> Cost:
     terms, cols, _ = _held(at)
     array, steps = at.arch.array, at.steps
     folds = ceil_div(steps, array.rows)
-    gather = ceil_div(min(array.rows, steps), array.port_words_in)
+    gather = ceil_div(max(min(array.rows, steps), cols), array.port_words_in)
     out = array.rows * ceil_div(cols, array.port_words_out)
     fold = output_fold(1 + (terms - 1) * gather, array.rows, array.cols) + gather - 1
     cycles = (folds - 1) * max(fold, out + array.cols - 1) + fold + array.mac_depth - 1 + out

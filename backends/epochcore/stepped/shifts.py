@@ -222,7 +222,7 @@ class Product:
     gang: int = 1
     takes: tuple[bool, bool] = (True, False)
     before: bool = False
-    _values: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+    _values: dict[tuple[int, int], tuple[list[float], list[float]]] = field(default_factory=dict)
     _captures: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
     _shifts: dict[int, int] = field(default_factory=dict)
 
@@ -233,7 +233,7 @@ class Product:
         if not self.op.steps:
             self.done = self.passed = self.start + 1
             return
-        self._gather = ceil_div(min(array.rows, self.op.steps), array.port_words_in)
+        self._gather = ceil_div(max(min(array.rows, self.op.steps), self.cols), array.port_words_in)
         self._out = ceil_div(self.cols, array.port_words_out)
         fold = (self.rows - 1) * self._gather + self._gather - 1 + array.rows + array.cols - 1
         self._period = max(fold, array.rows * self._out + array.cols - 1)
@@ -258,7 +258,9 @@ class Product:
         term, phase = divmod(inside, self._gather)
         if number < self._folds and term < self.rows:
             wide = array.port_words_in
-            values = self._values.setdefault((number, term), [])
+            values, terms = self._values.setdefault((number, term), ([], []))
+            weights = memory.params[int(self.op.held["src"])].reshape(self.rows, self.cols)[term]
+            terms += [float(weight) for weight in weights[phase * wide : (phase + 1) * wide]]
             for r in range(phase * wide, min((phase + 1) * wide, array.rows)):
                 step = number * array.rows + r
                 used = step < self.op.steps
@@ -268,12 +270,12 @@ class Product:
                     memory.use("in", now)
             if phase == self._gather - 1:
                 values += [0.0] * (array.rows - len(values))
-                weights = memory.params[int(self.op.held["src"])].reshape(self.rows, self.cols)
+                terms += [0.0] * (array.cols - len(terms))
                 key = number * self.rows + term
                 for r in range(array.rows):
                     self._entries.send(now + r, "west", r, 0, key, values[r])
                 for c in range(array.cols):
-                    self._entries.send(now + c, "north", 0, c, key, float(weights[term, c]) if c < self.cols else 0.0)
+                    self._entries.send(now + c, "north", 0, c, key, terms[c])
         self._entries.tick(self.chip.grid, now)
 
     def after(self, now: int) -> None:
