@@ -7,44 +7,33 @@ the copy the load is as far ahead as those who read it early allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from backends.epochcore.assembly import Assembly
 from backends.epochcore.draft import Buffer, Draft, Ref, Step
 from backends.epochcore.flow import is_loop
-from backends.epochcore.lowering import Lowering
 from backends.epochcore.regions import PASSES
-from isa import Program
 from ssmc.diagnostics import Misfit
 
 
-def fastest(low: Lowering, assembled: Callable[[Draft], Program]) -> Program:
-    """The program of the draft as it is or with copies, whichever takes less time for the sequences that forms are
-    chosen for. There is a choice where these are longer than a chunk; `schedules` in the program's data tells it."""
-    from backends.epochcore.timing import measure
-
-    plain, draft, steps = assembled(low.draft), with_copies(low.draft), low.request.steps
-    chunks = [int(ins["limit"]) for ins in plain.sections[0].code if ins.mnemonic == "chunks"]
-    if draft is low.draft or steps <= min(chunks):
-        return plain
-    found = {"residuals where they were loaded": plain}
+def fastest(made: Assembly) -> Assembly:
+    """The program as it is or with copies, whichever takes less time for the sequences that forms are chosen for. There
+    is a choice where these are longer than a chunk; `schedules` in the program's data tells it."""
+    steps, draft = made.low.request.steps, with_copies(made.draft)
+    if draft is made.draft:
+        return made
+    chunks = [int(ins["limit"]) for ins in made.to_time.sections[0].code if ins.mnemonic == "chunks"]
+    if steps <= min(chunks):
+        return made
+    found = {"residuals where they were loaded": made}
+    other = replace(made, draft=draft)
     with suppress(Misfit):
-        found["residuals copied"] = assembled(draft)
-    stats = {name: measure(program, low.arch, 1, steps)[0] for name, program in found.items()}
-    chosen = min(found, key=lambda name: (stats[name].cycles or 0, stats[name].energy_joules or 0.0))
-    told = [
-        {
-            "schedule": name,
-            "cycles": stats[name].cycles,
-            "joules": stats[name].energy_joules,
-            "steps": steps,
-            "chosen": name == chosen,
-        }
-        for name in found
-    ]
-    program = found[chosen]
-    return replace(program, meta={**program.meta, "schedules": told})
+        if other.costs:
+            found["residuals copied"] = other
+    chosen = min(found, key=lambda name: found[name].costs)
+    found[chosen].schedules = tuple(other.told(name, chosen=name == chosen) for name, other in found.items())
+    return found[chosen]
 
 
 def with_copies(draft: Draft) -> Draft:

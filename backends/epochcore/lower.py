@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from backends.epochcore import lower_array, lower_features, lower_matrix, lower_time
-from backends.epochcore.arch import Arch, arch_text
-from backends.epochcore.arrangement import fastest
+from backends.epochcore import arrangement, dataflow, lower_array, lower_features, lower_matrix, lower_time
+from backends.epochcore.arch import Arch
+from backends.epochcore.assembly import Assembly
 from backends.epochcore.draft import Draft
 from backends.epochcore.flow import is_loop, plan_flow
 from backends.epochcore.lowering import Lowering, Stream
-from backends.epochcore.parameters import param_words
-from backends.epochcore.placement import place
-from backends.epochcore.request import Form, request_of
-from backends.epochcore.residence import on_chip_steps
-from backends.epochcore.tokens import synchronised
+from backends.epochcore.request import Form, Request, request_of
 from isa import Port, Program
-from isa.epochcore import EPOCHCORE
 from ssmc.diagnostics import UserError
 from ssmc.ir import ConstantType, Graph, Node, StreamType, Value
 
 Rule = Callable[[Lowering, Node], None]
+Known = dict[str, int | None]  # how long kernels are, by node
 RULES: dict[str, Rule] = {
     **lower_features.RULES,
     **lower_time.RULES,
@@ -42,8 +38,17 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
     _check(graph)
     request = request_of(graph)
     if forced is not None:
-        request = replace(request, forced=forced)
-    low = Lowering(graph, arch, ideal, plan_flow(graph), Draft(arch, forced is not None), request)
+        return _lowered(graph, arch, ideal, replace(request, forced=forced), {}, {}).to_time
+    known: Known = {}
+    made = dataflow.fastest(lambda flows: arrangement.fastest(_lowered(graph, arch, ideal, request, flows, known)))
+    return made.finished
+
+
+def _lowered(
+    graph: Graph, arch: Arch, ideal: bool, request: Request, flows: dataflow.Dataflows, known: Known
+) -> Assembly:
+    draft = Draft(arch, request.forced is not None)
+    low = Lowering(graph, arch, ideal, plan_flow(graph), draft, request, flows, taps_of=known)
     inputs = _inputs(low)
     low.spilled = _spilled(low)
     outputs = []
@@ -57,56 +62,7 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
         elif node.op.name != "reverse" and not low.fold(node) and not low.absorbed(node):
             RULES[node.op.name](low, node)
             low.finish(node)
-    if forced is not None:
-        return _assembled(low, low.draft, inputs, outputs)
-    return fastest(low, lambda draft: _assembled(low, draft, inputs, outputs))
-
-
-def _assembled(low: Lowering, draft: Draft, inputs: Sequence[Port], outputs: Sequence[Port]) -> Program:
-    arch, timed = low.arch, low.request.forced is not None
-    placed = place(draft, _rates(low))
-    on_chip = on_chip_steps(draft, low.streams)
-    words = {name: param_words(array, arch.memory.word_bits) for name, array in draft.data.items()}
-    section = placed.builder.build()
-    moved: Sequence[int] = range(len(section.code))
-    if not timed or not arch.array.handover_steps:  # where engines hand over step by step, tokens take no time
-        section, moved = synchronised(section, words)
-    used = sorted({ins.loc for ins in section.code if ins.loc is not None})
-    number = {old: new for new, old in enumerate(used)}
-    code = tuple(ins if ins.loc is None else replace(ins, loc=number[ins.loc]) for ins in section.code)
-    return Program(
-        target=EPOCHCORE.name,
-        isa_version=EPOCHCORE.version,
-        arch=arch_text(arch),
-        sections=(replace(section, code=code),),
-        data=draft.data,
-        locs=tuple(draft.locs[old] for old in used),
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        meta={
-            "numbers": "ideal" if low.ideal else "integer" if arch.numbers.fixed else arch.numbers.format,
-            "streams": [
-                {
-                    "kind": s.kind,
-                    "words": s.words,
-                    "register": s.register,
-                    "on_chip": on_chip if s.kind == "spill" else 0,
-                    "from_end": s.forward,
-                }
-                for s in low.streams
-            ],
-            "rates": [list(map(list, rates)) for rates in low.registers],
-            "taps": [
-                {**tap, "at": moved[placed.position[step.number]], "address": buffer.address}
-                for step, buffer, tap in low.taps
-            ],
-            "step_by_step": bool(draft.single),
-            "lowering": low.notes,
-            "forms": {
-                name: [{**a.told, "steps": low.request.steps} for a in found] for name, found in low.choices.items()
-            },
-        },
-    )
+    return Assembly(low, low.draft, tuple(inputs), tuple(outputs))
 
 
 def _check(graph: Graph) -> None:
@@ -178,14 +134,3 @@ def _spilled(low: Lowering) -> frozenset[Value]:
             if low.flow.stage[source.node] != stage or mirror:
                 found.add(source)
     return frozenset(value for value in found if low.graph.op(value.node).name != "input")
-
-
-def _rates(low: Lowering) -> list[dict[str, Any]]:
-    """A `rate` instruction for every lower rate, the higher ones first."""
-    rules = []
-    for rates, register in low.registers.items():
-        if rates:
-            stride, offset, windows = rates[-1]
-            source = low.registers[rates[:-1]]
-            rules.append({"dst": register, "src": source, "stride": stride, "offset": offset, "windows": windows})
-    return rules

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from backends.epochcore.draft import Buffer, Param, Ref
 from backends.epochcore.floats import stored
 from backends.epochcore.formats import weight_integers
 from backends.epochcore.lower_features import given
+from backends.epochcore.lower_windows import room
 from backends.epochcore.lowering import Lowering, Operand
 from backends.epochcore.shared_passes import Rest, hand_out, keep, rests
 from ssmc.ir import Node, Piece, Tensor
@@ -36,7 +37,8 @@ def matmul(low: Lowering, node: Node) -> None:
     (x,) = given(low, node, 1)
     weight, bias = node.op["weight"], node.op["bias"]
     inputs, outputs = weight.shape
-    pieces = cut(node.op["pieces"], low.arch.array.rows, low.arch.array.cols)
+    kept = low.dataflows.get(node.name, "weights")
+    pieces = pieces_of(low, node, kept)
     vectors = x.words // inputs
     parts = rests(low, node, partial(_left_over, low)) if node.name not in low.shared else ()
     if parts:
@@ -54,10 +56,29 @@ def matmul(low: Lowering, node: Node) -> None:
         first = apart and (p.n0, p.n1) not in started
         started.add((p.n0, p.n1))
         held = matrix.some(p, first)
+        mode = "mac.os" if kept == "results" else "mac"
         for v in range(vectors):
-            src = Ref(x.ref.buffer, x.ref.offset + v * inputs + p.k0)
-            _product(low, node, f"{node.name}.w{number}" if not v else "", held, src, dst.at(v * outputs + p.n0), first)
-    hand_out(low, node, pieces[-1].n1 if pieces else 0)
+            src, at = Ref(x.ref.buffer, x.ref.offset + v * inputs + p.k0), dst.at(v * outputs + p.n0)
+            _product(low, node, f"{node.name}.w{number}" if not v else "", held, src, at, first, mode)
+    hand_out(low, node, max((p.n1 for p in pieces), default=0))
+
+
+def pieces_of(low: Lowering, node: Node, kept: str) -> list[Piece]:
+    """Pieces that the array has room for, in the order of their products. Sums that stay in place are as long as an
+    instruction can say; pieces that follow each other in them are one."""
+    array, columns = low.arch.array, cut(node.op["pieces"], low.arch.array.rows, low.arch.array.cols)
+    if kept == "weights-by-rows":
+        return sorted(columns, key=lambda p: (p.k0, p.n0))
+    if kept != "results":
+        return columns
+    joined: list[Piece] = []
+    for p in columns:
+        last = joined[-1] if joined else None
+        if last is not None and (last.n0, last.n1, last.k1) == (p.n0, p.n1, p.k0):
+            joined[-1] = replace(last, k1=p.k1)
+        else:
+            joined.append(p)
+    return cut(joined, room(low, "mac.os")[0], array.cols)
 
 
 @dataclass(frozen=True)
@@ -84,7 +105,9 @@ def _matrix(low: Lowering, node: Node) -> _Matrix:
     return _Matrix(weights, scale, None if bias is None else bias.array)
 
 
-def _product(low: Lowering, node: Node, name: str, m: _Matrix, src: Ref, dst: Ref, first: bool) -> None:
+def _product(
+    low: Lowering, node: Node, name: str, m: _Matrix, src: Ref, dst: Ref, first: bool, mode: str = "mac"
+) -> None:
     """One pass; with no name, over what is in the array already."""
     if name:
         fields: dict[str, Any] = {"src": Param(low.draft.constant(name, m.weights)), "scale": 0, "bias": 0}
@@ -95,7 +118,7 @@ def _product(low: Lowering, node: Node, name: str, m: _Matrix, src: Ref, dst: Re
             fields["bias"] = Param(low.draft.constant(f"{name}.bias", bias))
         scaled, biased = m.scale is not None, m.bias is not None
         rows, cols = m.weights.shape
-        low.emit(node, "preload", **fields, rows=rows, cols=cols, mode="mac", scaled=scaled, biased=biased)
+        low.emit(node, "preload", **fields, rows=rows, cols=cols, mode=mode, scaled=scaled, biased=biased)
     pitches = {"dst_pitch": dst.buffer.words, "src_pitch": src.buffer.words}
     low.emit(node, "mac", dst=dst, src=src, **pitches, steps=low.steps(node), accumulate=not first)
 
@@ -104,6 +127,8 @@ def _left_over(low: Lowering, node: Node) -> int:
     """Columns of a matrix in its last pass, 0 where they cannot be shared."""
     (inputs, outputs), array = node.op["weight"].shape, low.arch.array
     pieces = cut(node.op["pieces"], array.rows, array.cols)
+    if low.dataflows.get(node.name) == "results":
+        return 0
     width = outputs % array.cols
     last = [(p.k0, p.k1) for p in pieces if (p.n0, p.n1) == (outputs - width, outputs)]
     even = last == [(k, min(k + array.rows, inputs)) for k in range(0, inputs, array.rows)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -52,6 +53,7 @@ class Lowering:
     flow: Flow
     draft: Draft
     request: Request
+    dataflows: Mapping[str, str] = field(default_factory=dict)  # of matrix products, by node (see `dataflow`)
     constants: dict[Value, Array] = field(default_factory=dict)
     buffers: dict[Value, Buffer] = field(default_factory=dict)
     streams: list[Stream] = field(default_factory=list)

@@ -9,6 +9,8 @@ from ssmc.ir import Graph
 
 # Steps of the sequence that a choice is made for, where nobody says: LRA's shortest.
 STEPS = 1024
+# What the array keeps of a matrix product, and in which order (see `dataflow`).
+DATAFLOWS = ("weights", "weights-by-rows", "results")
 NAMES = ("state in place", "scan", "chunked", "convolution", "vector unit", "mat-vec")
 
 
@@ -53,16 +55,19 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Request:
-    """What the pipeline says of forms: one by `name` and `span` alone ("" and 0: any), for sequences of `steps`.
-    `forced` is the form of every layer while alternatives are timed."""
+    """What the pipeline says of forms: one by `name` and `span` alone ("" and 0: any), for sequences of `steps`;
+    of matrix products one `dataflow` for all ("": by cost). `forced` is the form of every layer while alternatives are
+    timed."""
 
     name: str = ""
     span: int = 0
     steps: int = STEPS
+    dataflow: str = ""
     forced: Form | None = None
 
 
 def request_of(graph: Graph) -> Request:
     """The request that the pass `schedule` leaves in the graph's attributes."""
     asked: Any = graph.attributes.get("schedule", {})
-    return Request(str(asked.get("form", "")), int(asked.get("window", 0)), int(asked.get("steps", 0)) or STEPS)
+    form, dataflow = (str(asked.get(name, "")) for name in ("form", "dataflow"))
+    return Request(form, int(asked.get("window", 0)), int(asked.get("steps", 0)) or STEPS, dataflow)
