@@ -59,6 +59,11 @@ def baked_size(file: File) -> Refusal | None:
     return Refusal(file.path.name if node is None else node.name, "model" if node is None else node.kind, reason)
 
 
+def runs_at(file: File, length: int) -> bool:
+    """Does the file run at a length, as far as can be told by running it?"""
+    return _loops(file.listing) or _runs(file, (BATCH, length))
+
+
 def _loops(listing: Listing) -> bool:
     """Does the file, or a body in it, loop?"""
     return any(

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts import Attempt, Source
-from ssmc.frontend.baked import baked_size
+from ssmc.frontend.baked import baked_size, runs_at
 from ssmc.frontend.blame import blame_refusals, blaming_the_file
 from ssmc.frontend.collection import built_aside
-from ssmc.frontend.findings import Refusal, refuse
+from ssmc.frontend.findings import Findings, Refusal, refuse
 from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import is_dynamic
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.sizes import DIVISIBLE
+from ssmc.frontend.traced import unrolled_size
 from ssmc.frontend.unknown import known_part
 from ssmc.ir.graph import Graph
 
@@ -45,6 +46,9 @@ def load_model(
             return _with_unknown(Path(path), file, graph, tolerance, strict, aside)
         source = Source(Path(path), file, graph, tolerance, aside)
         built()
+        traced = unrolled_size(source.file, source.types, source.length)
+        if traced is not None:
+            return _not_dynamic(source.path, traced, strict)
         try:
             best = _at_some_length(source, states)
         except UserError as error:
@@ -53,14 +57,18 @@ def load_model(
                 raise _baked(baked, path) from error
             raise
         baked = baked_size(source.as_file()) if _rank(best) == FAILED else None
-        if baked is not None and strict:
-            raise _baked(baked, path)
         if baked is not None:
-            best.findings.refusals[:] = [baked]
+            return _not_dynamic(source.path, baked, strict)
         blame_refusals(path, best.findings.refusals)
         if strict:
             _require_lifted(best, str(path))
         return _as_model(best, source.path)
+
+
+def _not_dynamic(path: Path, found: Refusal, strict: bool) -> Model:
+    if strict:
+        raise _baked(found, path)
+    return _as_model(Attempt("sequence", Graph("model"), findings=Findings(refusals=[found])), path)
 
 
 def _baked(found: Refusal, path: str | Path) -> UserError:
@@ -74,13 +82,19 @@ def _baked(found: Refusal, path: str | Path) -> UserError:
 
 def _at_some_length(source: Source, states: Mapping[str, str] | None) -> Attempt:
     """The best reading, at a length that the file can split into its windows."""
-    best = _best(source, states)
-    for length in DIVISIBLE if is_dynamic(source.types)[1] else ():
-        if not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):
-            break
+    lengths = iter(DIVISIBLE if is_dynamic(source.types)[1] else ())
+    while True:
+        try:
+            best = _best(source, states)
+        except UserError:
+            length = next((n for n in lengths if runs_at(source.as_file(), n)), None)
+            if length is None or runs_at(source.as_file(), source.length):
+                raise
+        else:
+            length = next(lengths, None)
+            if length is None or not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):
+                return best
         source.study(length)
-        best = _best(source, states)
-    return best
 
 
 def _best(source: Source, states: Mapping[str, str] | None) -> Attempt:

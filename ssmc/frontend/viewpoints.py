@@ -9,26 +9,96 @@ from math import prod
 import numpy as np
 
 from ssmc.frontend.builder import Builder
+from ssmc.frontend.flow import Flow
 from ssmc.frontend.regions import Region
 from ssmc.frontend.translator import Translator
+from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
 TOLERANCE = 1e-8
 
 
 def shapes_of(translator: Translator, region: Region) -> Iterator[Region]:
-    """The region as it is, and with its last axis as the axes that a reshape made it of."""
-    yield region
+    """The region as it is, and with axes as the axes that a reshape makes of them, or made them of."""
+    for entered in (region, with_parts(translator, region)):
+        if entered is None:
+            return
+        yield entered
+        parts = _parts_of_result(translator, region)
+        if parts:
+            yield _with_result(entered, (*region.shape[:-1], *parts))
+
+
+def _with_result(region: Region, shape: tuple[int, ...]) -> Region:
+    return replace(region, shape=shape, run=lambda arrays: region.run(arrays).reshape(shape))
+
+
+def _parts_of_result(translator: Translator, region: Region) -> tuple[int, ...]:
+    """What a reshape made the last axis of the target of; nothing where none did."""
     call = translator.listing.producer.get(region.target)
     while call is not None and call.kind in ("Slice", "Identity", "Cast") and call.operands[0] is not None:
         call = translator.listing.producer.get(call.operands[0])
     if call is None or call.kind != "Reshape" or call.operands[0] is None:
-        return
+        return ()
     source = np.shape(translator.samples.at(0, [call.operands[0]])[call.operands[0]])
     parts = next((source[i:] for i in range(len(source)) if prod(source[i:]) == region.shape[-1]), ())
-    if len(parts) > 1:
-        shape = (*region.shape[:-1], *parts)
-        yield replace(region, shape=shape, run=lambda arrays: region.run(arrays).reshape(shape))
+    return parts if len(parts) > 1 else ()
+
+
+def with_parts(translator: Translator, region: Region) -> Region | None:
+    """The region with feature axes of its entries as what a reshape inside makes of them, time split or not.
+
+    None where no reshape splits any.
+    """
+    shapes = [flow.shape for flow in region.flows]
+    flows = tuple(_in_parts(translator, region, *pair) for pair in zip(region.entries, region.flows, strict=True))
+    if flows == region.flows:
+        return None
+
+    def run(arrays: Sequence[Array]) -> Array:
+        return region.run([a.reshape(s) for a, s in zip(arrays, shapes, strict=True)])
+
+    samples = tuple(tuple(a.reshape(f.shape) for a, f in zip(s, flows, strict=True)) for s in region.samples)
+    return replace(region, flows=flows, run=run, samples=samples)
+
+
+def _in_parts(translator: Translator, region: Region, entry: Value, flow: Flow) -> Flow:
+    """An entry with its feature axes as the first reshape of it, or of it with more steps or fewer, makes them."""
+    same = {entry}
+    for call in region.calls:
+        if not call.operands or call.operands[0] not in same:
+            continue
+        if call.kind in ("Pad", "Slice", "Identity", "Cast"):
+            same.update(call.results)
+        if call.kind != "Reshape":
+            continue
+        source, target = (np.shape(translator.samples.at(0, [v])[v]) for v in (call.operands[0], call.results[0]))
+        parts = split_axes(source, target)
+        features = [(d, p) for a, d, p in zip(flow.axes, flow.shape, parts or (), strict=False) if a == "f"]
+        if not any(len(p) > 1 for _, p in features) or any(prod(p) != d for d, p in features):
+            continue
+        assert parts is not None
+        kept = [p if a == "f" else (d,) for a, p, d in zip(flow.axes, parts, flow.shape, strict=True)]
+        axes = "".join(a * len(p) for a, p in zip(flow.axes, kept, strict=True))
+        shape = tuple(d for p in kept for d in p)
+        value = translator.builder.reshape(flow.value, feature_sizes(shape, axes))
+        assert not isinstance(value, np.ndarray)
+        return Flow(value, axes, shape)
+    return flow
+
+
+def split_axes(shape: Sequence[int], target: Sequence[int]) -> list[tuple[int, ...]] | None:
+    """Which axes of `target` each axis of `shape` becomes, those of size one left out; None where some are merged."""
+    left = [d for d in target if d != 1]
+    found: list[tuple[int, ...]] = []
+    for size in shape:
+        parts: tuple[int, ...] = ()
+        while prod(parts) < size and left:
+            parts = (*parts, left.pop(0))
+        if prod(parts) != size:
+            return None
+        found.append(parts or (1,))
+    return found
 
 
 def narrowed(builder: Builder, region: Region, axes: str) -> tuple[Region, str]:

@@ -20,7 +20,8 @@ FEATURES = 5
 class Heads:
     """Sizes of a layer of heads with matrix-valued states (states, width); `shared`: one key and query for all heads.
 
-    `constant`: each head has a decay of its own (retention); else it is computed (Mamba-2).
+    `constant`: each head has a decay of its own (retention); else it is computed (Mamba-2). `flat`: chunks and heads
+    are split by one reshape.
     """
 
     seed: int
@@ -30,6 +31,7 @@ class Heads:
     length: int
     shared: bool
     constant: bool
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def as_chunks(sizes: Heads, chunk: int, stable: bool = False, backward: bool = F
     rest, count = -sizes.length % chunk, -(-sizes.length // chunk)
 
     def chunks(x: str, rank: int, *shape: int) -> str:
+        if sizes.flat:
+            x, rank = net.op("Reshape", x, net.ints(0, 0, -1)), 3
         padded = net.op("Pad", x, net.ints(*[0] * rank, 0, rest, *[0] * (rank - 2))) if rest else x
         return str(net.op("Reshape", padded, net.ints(0, count, chunk, *shape)))
 

@@ -82,3 +82,29 @@ def test_a_traced_size_is_listed(tmp_path: Path) -> None:
     y, node = flattened(net, net.input(["n", "t", 3]))
     (refusal,) = load_model(save(net.model([(y, ["n", "t", 8])]), tmp_path), strict=False).unsupported
     assert refusal.op == "Reshape" and node in refusal.node and "the batch 1" in refusal.reason
+
+
+@pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.parametrize(("which", "shape"), [("batch", ["n", 6, 3]), ("length", ["n", "t", 3])])
+def test_a_loop_that_was_unrolled_over_a_dynamic_axis(
+    tmp_path: Path, which: str, shape: list[str | int], sliced: bool
+) -> None:
+    """The first steps are written one by one into zeros of the length that is given: the file runs at any."""
+    net = Net()
+    x = net.input(shape)
+    axis, turned = shape.index("t") if "t" in shape else 0, [1, 0, 2] if "t" in shape else [0, 1, 2]
+    y, nodes = net.op("Transpose", net.op("Mul", x, net.const(np.zeros(1))), perm=turned), []
+    state = net.const(np.zeros((1, 3)))
+    for t in range(5):
+        if sliced:
+            nodes.append(net.op("Slice", x, net.ints(t), net.ints(t + 1), net.ints(axis)))
+            step = net.op("Squeeze", nodes[-1], net.ints(axis))
+        else:
+            nodes.append(net.op("Gather", x, net.const(np.array(t)), axis=axis))
+            step = nodes[-1]
+        state = net.op("Add", net.op("Mul", state, net.const(np.array([0.9, 0.5, -0.3]))), step)
+        y = net.op("ScatterND", y, net.const(np.array([[t]])), net.op("Unsqueeze", state, net.ints(0)))
+    path = save(net.model([(net.op("Transpose", y, perm=turned), shape)]), tmp_path)
+    refused(path, f"({nodes[0]})': the first of 5", f"declares the {which} dynamic")
+    (refusal,) = load_model(path, strict=False).unsupported
+    assert refusal.op == ("Slice" if sliced else "Gather")

@@ -25,6 +25,7 @@ sizes = st.builds(
     length=st.integers(6, 20),
     shared=st.booleans(),
     constant=st.booleans(),
+    flat=st.booleans(),
 )
 
 

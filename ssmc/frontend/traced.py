@@ -1,0 +1,87 @@
+"""Loops that an exporter unrolled over an axis which the file declares dynamic: right at the traced size alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.findings import Refusal
+from ssmc.frontend.interface import concrete_shapes, is_dynamic, sample_inputs
+from ssmc.frontend.listing import Call, Listing
+from ssmc.frontend.operands import slices_of
+from ssmc.frontend.sizes import BATCH, DIVISIBLE
+from ssmc.ir.graph import Value
+from ssmc.ir.types import TensorType
+
+FEWEST = 3  # single steps from the first one on that tell a loop from a model that looks at its first steps (ours)
+AXES = ("batch", "length")
+ENTRIES = ("sequences", "steps")
+RANK = 1 << 10  # of nothing: an axis counted from the end comes out beyond the half of it
+
+
+def unrolled_size(listing: Listing, types: Mapping[str, TensorType], length: int) -> Refusal | None:
+    """The node that takes the first of the steps of an unrolled loop, where there may be more steps than it takes.
+
+    Such a file runs at any size, and leaves out what comes after the traced one.
+    """
+    dynamic = is_dynamic(types)
+    for (source, axis), taken in _taken(listing).items() if any(dynamic) else ():
+        if len(taken) < FEWEST or sorted(taken) != list(range(len(taken))):
+            continue
+        for k, which in enumerate(AXES):
+            if dynamic[k] and any(_follows(listing, types, source, axis, k, n) for n in (length, *DIVISIBLE)):
+                reason = (
+                    f"the first of {len(taken)} {ENTRIES[k]} that the file takes one by one, as an unrolled loop does; "
+                    f"it declares the {which} dynamic, and would leave out all further {ENTRIES[k]}"
+                )
+                return Refusal(taken[0].name, taken[0].kind, reason)
+    return None
+
+
+def _taken(listing: Listing) -> dict[tuple[Value, int], dict[int, Call]]:
+    """Which single entries of an axis the file takes by constant numbers: by value and axis, number -> node."""
+    found: dict[tuple[Value, int], dict[int, Call]] = defaultdict(dict)
+    for call in listing.calls:
+        place = _single(listing, call)
+        if place is not None:
+            found[call.operands[0], place[0]].setdefault(place[1], call)  # type: ignore[index]
+    return found
+
+
+def _single(listing: Listing, call: Call) -> tuple[int, int] | None:
+    """Axis and number of the one entry that a node takes; None where it is none, or counted from the end."""
+    if call.kind not in ("Gather", "Slice") or call.operands[0] is None or call.operands[0] in listing.constants:
+        return None
+    told = [None if v is None else listing.constants.get(v) for v in call.operands[1:]]
+    if any(t is None and v is not None for t, v in zip(told, call.operands[1:], strict=True)):
+        return None
+    if call.kind == "Gather":
+        numbers, axis = np.ravel(np.asarray(told[0])), int(call.attrs.get("axis", 0))
+        return (axis, int(numbers[0])) if numbers.size == 1 and axis >= 0 <= numbers[0] else None
+    try:
+        ((axis, part),) = slices_of([None, *told], call.attrs, RANK)
+    except (KeyError, ValueError):
+        return None
+    return (axis, part.start) if 0 <= part.start == part.stop - 1 and axis < RANK // 2 else None
+
+
+def _follows(
+    listing: Listing, types: Mapping[str, TensorType], value: Value, axis: int, which: int, length: int
+) -> bool:
+    """Is an axis of a value twice as large where the batch (0) or the length (1) is?"""
+    sizes = []
+    for times in (1, 2):
+        batch, steps = (BATCH * times, length) if which == 0 else (BATCH, length * times)
+        point = sample_inputs(listing, concrete_shapes(types, batch, steps), types, 0)
+        try:
+            shape = np.shape(evaluate(listing, point, [value])[value])
+        except (UserError, KeyError):  # it does not run at this size
+            return False
+        if axis >= len(shape):
+            return False
+        sizes.append(shape[axis])
+    return bool(sizes[1] == 2 * sizes[0])
