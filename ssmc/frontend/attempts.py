@@ -18,13 +18,13 @@ from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
 from ssmc.frontend.fusion import fuse_systems
 from ssmc.frontend.growing import recognise_growing_weights
-from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs
+from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs, step_axes
 from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.merging import merge_duplicates
 from ssmc.frontend.model import Proof
 from ssmc.frontend.norms import recognise_norms
-from ssmc.frontend.parts import Divided, divide
+from ssmc.frontend.parts import Divided, Parts, affine, divide, find_parts, with_parts
 from ssmc.frontend.positions import extend_tables
 from ssmc.frontend.proto import ModelFile
 from ssmc.frontend.proving import Case, prove
@@ -110,7 +110,8 @@ class Source:
         if states is not None or not temporal:
             pairs = pair_states(self.listing, self.types, self._point(0), states)
         if pairs:
-            yield self._as_step(pairs)
+            for letters in step_axes(self.types, pairs):
+                yield self._as_step(pairs, letters)
         if states is None:
             dtypes = {name: kind.dtype for name, kind in self.types.items()}
             for axes in sorted(readings(self.shapes, dtypes), key=self._dynamic_features):
@@ -128,10 +129,10 @@ class Source:
     def _point(self, seed: int) -> dict[Value, Any]:
         return sample_inputs(self.listing, self.shapes, self.types, seed)
 
-    def _translator(self, in_step: bool) -> Translator:
-        samples = Samples(self.listing, [self._point(0), self._point(1)])
+    def _translator(self, listing: Listing, in_step: bool) -> Translator:
+        samples = Samples(listing, [self._point(0), self._point(1)])
         findings, dynamic = Findings(self.tolerance), is_dynamic(self.types)[1]
-        return Translator(self.listing, Builder(Graph("model")), samples, findings, in_step, dynamic=dynamic)
+        return Translator(listing, Builder(Graph("model")), samples, findings, in_step, dynamic=dynamic)
 
     # -- sequence models -----------------------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ class Source:
             yield attempt
 
     def _begin(self, axes: Mapping[str, str]) -> tuple[Attempt, Translator]:
-        translator = self._translator(in_step=False)
+        translator = self._translator(self.listing, in_step=False)
         ports = tuple(self._input(translator, name, axes[name], axes[name]) for name in self.types)
         return Attempt("sequence", translator.builder.graph, ports, findings=translator.findings), translator
 
@@ -185,45 +186,42 @@ class Source:
 
     # -- one-step models -----------------------------------------------------------------------------------
 
-    def _as_step(self, pairs: dict[str, str]) -> Attempt:
-        translator = self._translator(in_step=True)
-        batched = self._batched(pairs)
+    def _as_step(self, pairs: dict[str, str], letters: Mapping[str, str]) -> Attempt:
+        point, inputs, outputs = self._point(0), self.listing.inputs, self.listing.outputs
+        parts: dict[str, Parts] = {}
+        for name, target in pairs.items():
+            if not affine(self.listing, point, inputs[name], outputs[target]):
+                shared = find_parts(self.listing, inputs[name], outputs[target], point)
+                parts |= {} if shared is None else {target: shared}
+        translator = self._translator(with_parts(self.listing, parts.values()), in_step=True)
         ports = []
-        for name in self.types:
-            rank = len(self.shapes[name])
-            axes = "b" + "f" * (rank - 1) if batched and rank else "f" * rank
-            inner = axes[1:] if batched and rank else axes
-            user = ("b" if name in pairs else "bt") + inner
-            ports.append(self._input(translator, name, axes, user, "state" if name in pairs else "data"))
-        listing = self.listing
-        streams = [
-            f.value for n, v in listing.inputs.items() if n not in pairs and isinstance(f := translator.env[v], Flow)
-        ]
+        for name, axes in letters.items():
+            user, role = (axes, "state") if name in pairs else (_with_time(axes), "data")
+            if name in pairs and "b" not in axes:
+                user = "b" + axes
+            ports.append(self._input(translator, name, axes, user, role))
+        streams = [f.value for n, v in inputs.items() if n not in pairs and isinstance(f := translator.env[v], Flow)]
         attempt = Attempt("step", translator.builder.graph, tuple(ports), (), pairs, translator.findings)
         carried: list[State] = []
         divided: dict[str, Divided] = {}
         for name, target in pairs.items():
-            initial = translator.env.pop(listing.inputs[name])
+            initial = translator.env[inputs[name]]
             assert isinstance(initial, Flow)
-            whole = State(target, listing.inputs[name], listing.outputs[target], initial)
-            parts = divide(translator, whole, self._point(0))
-            carried += [whole] if parts is None else parts.states
-            divided |= {} if parts is None else {target: parts}
+            whole = State(target, inputs[name], outputs[target], initial)
+            if target in parts:  # what is not written of it stays
+                divided[target] = divide(translator, whole, parts[target])
+                carried += divided[target].states
+            else:
+                translator.env.pop(inputs[name])
+                carried.append(whole)
         last = lift_states(translator, carried, "step", streams[0])
         for target, layers in divided.items():
             last[target] = layers.together(translator, last)
-        names = list(listing.outputs)
-        found = dict(zip(names, translator.demand([listing.outputs[n] for n in names]), strict=True))
+        names = list(outputs)
+        found = dict(zip(names, translator.demand([outputs[n] for n in names]), strict=True))
         self._outputs(attempt, translator, {**found, **last}, pairs, tuple(ports), streams[0])
         attempt.notes = tuple(ambiguous(pairs, self.shapes))
         return attempt
-
-    def _batched(self, pairs: Mapping[str, str]) -> bool:
-        """Is the first axis of every input the batch?"""
-        first = {kind.shape[0] if kind.shape else None for kind in self.types.values()}
-        dynamic = any(not isinstance(d, int) for d in first)
-        ranks = [len(kind.shape or ()) for kind in self.types.values()]
-        return dynamic or (len(first) == 1 and min(ranks) > 1) or (len(first) == 1 and next(iter(first)) == 1)
 
     # -- outputs, clean-up, proof --------------------------------------------------------------------------
 
@@ -260,7 +258,8 @@ class Source:
             kind: Any = graph.type(value)
             axes = item.axes
             if attempt.form == "step":
-                axes = ("b" if state else "bt") + axes.replace("b", "")
+                axes = axes if "b" in axes else "b" + axes if state else axes
+                axes = axes if state else _with_time(axes)
             role = "state" if state else "data"
             graph.add("output", [value], {"name": name, "axes": axes, "role": role}, name=name)
             declared_type: Any = declared[name].types[0]
@@ -333,3 +332,8 @@ class Source:
             tuple(attempt.findings.lifts),
             self.aside,
         )
+
+
+def _with_time(axes: str) -> str:
+    """The axes of a stream of which one step has these."""
+    return f"{axes[0]}t{axes[1:]}" if "b" in axes else f"bt{axes}"

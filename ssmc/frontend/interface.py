@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice, product
 from math import prod
 from typing import Any
@@ -44,22 +44,68 @@ def input_types(graph: Graph) -> dict[str, TensorType]:
 
 
 def concrete_shapes(types: Mapping[str, TensorType], batch: int, length: int) -> dict[str, tuple[int, ...]]:
-    """Sizes for the dynamic axes: the first axis is taken for the batch, any other for time."""
-    found = {}
+    """Sizes for the dynamic axes, by what they are taken for (`dynamic_axes`)."""
+    letters, found = dynamic_axes(types), {}
     for name, kind in types.items():
         assert kind.shape is not None
-        found[name] = tuple(
-            d if isinstance(d, int) and d > 0 else (batch if i == 0 else length) for i, d in enumerate(kind.shape)
-        )
+        sizes = zip(kind.shape, letters[name], strict=True)
+        found[name] = tuple(int(d) if a == "." else {"b": batch, "t": length}[a] for d, a in sizes)  # type: ignore[arg-type]
     return found
+
+
+def dynamic_axes(types: Mapping[str, TensorType]) -> dict[str, str]:
+    """A letter for each axis of each input: `b` and `t` for a dynamic one, by what it is taken for, `.` for any other.
+
+    The first axis is taken for the batch, any other for time; unless its name is that of a first axis, or no input has
+    two dynamic axes and some have the first (states of several layers, which stand before the batch).
+    """
+    dims = {name: kind.shape or () for name, kind in types.items()}
+    free = {n: [i for i, d in enumerate(shape) if not (isinstance(d, int) and d > 0)] for n, shape in dims.items()}
+    first = {shape[0] for n, shape in dims.items() if 0 in free[n]} - {None}
+    later = {shape[i] for n, shape in dims.items() for i in free[n] if i > 0} - {None}
+    batch = first - later or first
+    alone = all(len(axes) < 2 for axes in free.values()) and any(0 in axes for axes in free.values())
+
+    def meaning(i: int, d: int | str | None) -> str:
+        return "b" if alone or d in batch or (i == 0 and d is None) else "t"
+
+    return {
+        n: "".join(meaning(i, d) if i in free[n] else "." for i, d in enumerate(shape)) for n, shape in dims.items()
+    }
 
 
 def is_dynamic(types: Mapping[str, TensorType]) -> tuple[bool, bool]:
     """Is the batch dynamic, is the length?"""
-    dims = [
-        (i, d) for kind in types.values() for i, d in enumerate(kind.shape or ()) if not (isinstance(d, int) and d > 0)
-    ]
-    return any(i == 0 for i, _ in dims), any(i > 0 for i, _ in dims)
+    letters = "".join(dynamic_axes(types).values())
+    return "b" in letters, "t" in letters
+
+
+def step_axes(types: Mapping[str, TensorType], states: Collection[str]) -> Iterator[dict[str, str]]:
+    """Ways to read the axes of a one-step model, the likeliest first: where the batch is in each input, if anywhere.
+
+    It is the first axis of the data; of states another may be of its size, after one for the layers.
+    """
+    ranks = {name: len(kind.shape or ()) for name, kind in types.items()}
+    letters = dynamic_axes(types)
+    if any(is_dynamic(types)):
+        places = {name: letters[name].find("b") if "b" in letters[name] else 0 for name in types}
+        yield {name: _with_batch(rank, places[name]) for name, rank in ranks.items()}
+        return
+    data = {kind.shape[0] if kind.shape else None for name, kind in types.items() if name not in states}
+    size = next(iter(data)) if len(data) == 1 else None
+    if size is not None:
+        options = [
+            [i for i, d in enumerate((kind.shape or ())[: 2 if name in states else 1]) if d == size]
+            for name, kind in types.items()
+        ]
+        sure = size == 1 or min(ranks.values()) > 1
+        for chosen in islice(product(*options), MAX_READINGS) if sure else ():
+            yield {n: _with_batch(rank, place) for (n, rank), place in zip(ranks.items(), chosen, strict=True)}
+    yield {name: "f" * rank for name, rank in ranks.items()}
+
+
+def _with_batch(rank: int, place: int) -> str:
+    return "".join("b" if i == place else "f" for i in range(rank))
 
 
 def readings(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -> Iterator[dict[str, str]]:

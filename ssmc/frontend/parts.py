@@ -1,18 +1,21 @@
-"""Several layers' states in one tensor: each layer reads its part of it, and the new parts are put together."""
+"""Several layers' states in one tensor: each layer reads its part of it, and the new parts are put together.
+
+Nothing is said of the ops that take the tensor apart and put it together again, but that they only move numbers: run on
+the numbers of the places, they tell which number comes from where.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
-from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.evaluate import evaluate, run_call
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
 from ssmc.frontend.listing import Call, Listing
-from ssmc.frontend.operands import axes_of, slices_of, split_sizes
+from ssmc.frontend.operands import text
 from ssmc.frontend.recurrence import State
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
@@ -20,70 +23,71 @@ from ssmc.ir.op import Array
 
 AFFINE_TOLERANCE = 1e-8
 
-
-@dataclass(frozen=True)
-class Part:
-    """`current` is what a layer reads, the result number `result` of `read`; `following` is what it writes.
-
-    `wrapped` is the node that gives `following` the axis along which the parts stand, None where it has it.
-    """
-
-    current: Value
-    following: Value
-    read: Call
-    result: int
-    wrapped: Call | None
+# Ops that only move numbers, and which of their operands the numbers are of; None: all.
+MOVERS: dict[str, tuple[int, ...] | None] = {
+    **dict.fromkeys(["Gather", "GatherElements", "GatherND", "Slice", "Split", "Expand", "Cast", "Identity"], (0,)),
+    **dict.fromkeys(["Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"], (0,)),
+    **dict.fromkeys(["ScatterND", "ScatterElements"], (0, 2)),
+    "Concat": None,
+}
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts in their order, and the node that puts them together."""
+    """What a layer reads -> what it writes there; other names under which the same is read; shapes of what is written
+    beside the state."""
 
-    members: tuple[Part, ...]
-    join: Call
+    members: Mapping[Value, Value]
+    others: Mapping[Value, Value]
+    shapes: Mapping[Value, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Divided:
     """A state as the states that are its parts."""
 
+    whole: State
     states: tuple[State, ...]
-    parts: Parts
 
     def together(self, translator: Translator, last: dict[str, Tracked]) -> Tracked:
         """The last state, of the last states of the parts, which are taken out of `last`. Raises Unsupported."""
-        found: list[Tracked] = []
-        for state, part in zip(self.states, self.parts.members, strict=True):
-            item = last.pop(state.name)
-            if part.wrapped is not None and not isinstance(item, Refused):
-                (item,) = translator.apply(part.wrapped, [item, *_known(translator, part.wrapped.operands[1:])])
-            found.append(item)
-        if any(isinstance(item, Refused) for item in found):
+        found = {state.following: last.pop(state.name) for state in self.states}
+        if any(isinstance(item, Refused) for item in found.values()):
             return Refused()
-        return translator.apply(self.parts.join, found)[0]
+        return _moved(translator, {self.whole.current: self.whole.initial, **found}, self.whole.following)
 
 
-def divide(translator: Translator, state: State, point: Mapping[Value, Array]) -> Divided | None:
-    """A state of which the layers that share it are not linear in each other's parts; None where there is no need.
-
-    Raises Unsupported where its first value cannot be taken apart.
-    """
-    listing = translator.listing
-    if affine(listing, point, state.current, state.following):
-        return None
-    parts = find_parts(listing, state.current, state.following, point)
-    if parts is None:
-        return None
+def divide(translator: Translator, state: State, parts: Parts) -> Divided:
+    """A state as its parts. Raises Unsupported where its first value cannot be taken apart."""
+    nothing = {value: Known(np.zeros(shape)) for value, shape in parts.shapes.items()}
     states = []
-    for k, part in enumerate(parts.members):
-        initial = translator.apply(part.read, [state.initial, *_known(translator, part.read.operands[1:])])[part.result]
+    for k, (current, following) in enumerate(parts.members.items()):
+        initial = _moved(translator, {**nothing, state.current: state.initial}, current)
         assert isinstance(initial, Flow | Known)
-        states.append(State(f"{state.name}[{k}]", part.current, part.following, initial))
-    return Divided(tuple(states), parts)
+        states.append(State(f"{state.name}[{k}]", current, following, initial))
+    return Divided(state, tuple(states))
 
 
-def _known(translator: Translator, values: Sequence[Value | None]) -> list[Known | None]:
-    return [None if v is None else Known(translator.listing.constants[v]) for v in values]
+def _moved(translator: Translator, given: Mapping[Value, Tracked], wanted: Value) -> Tracked:
+    """What the nodes between make of other values than those of a step."""
+    inputs = [value for value in translator.listing.inputs.values() if value in translator.env]
+    env = {**{value: translator.env[value] for value in inputs}, **given}
+    return replace(translator, env=env, later={}, outer=None).demand([wanted])[0]
+
+
+def with_parts(listing: Listing, parts: Iterable[Parts]) -> Listing:
+    """The listing in which what is read under several names is read under one."""
+    others = {old: new for found in parts for old, new in found.others.items()}
+    if not others:
+        return listing
+    calls = [
+        replace(call, operands=tuple(others.get(v, v) for v in call.operands))  # type: ignore[arg-type]
+        if not others.keys().isdisjoint(call.operands)
+        else call
+        for call in listing.calls
+    ]
+    producer = {value: call for call in calls for value in call.results}
+    return replace(listing, calls=calls, producer=producer)
 
 
 def affine(listing: Listing, point: Mapping[Value, Array], current: Value, following: Value) -> bool:
@@ -101,83 +105,158 @@ def affine(listing: Listing, point: Mapping[Value, Array], current: Value, follo
 
 
 def find_parts(listing: Listing, current: Value, following: Value, point: Mapping[Value, Array]) -> Parts | None:
-    """How a state is made of parts, each read once and written once; None where it is not.
+    """How a state is made of parts, each read and written; None where it is not.
 
     `point` are sample arrays of all inputs.
     """
-    join = listing.producer.get(following)
-    while join is not None and join.kind == "Identity" and join.operands[0] is not None:
-        join = listing.producer.get(join.operands[0])
-    if join is None or join.kind != "Concat":
+    numbers = _Numbers(listing, current, following, point)
+    places = numbers.places() if following in numbers.of else None
+    if places is None:
         return None
-    shape = np.shape(point[current])
-    axis = int(join.attrs["axis"]) % len(shape)
-    reads = _reads(listing, current, shape, axis)
-    written = _written(listing, join, axis, point)
-    if reads is None or written is None or sorted(reads) != sorted(written) or len(reads) < 2:
-        return None
-    members = []
-    for place in sorted(reads):
-        read, result, squeezed = reads[place]
-        value, wrapped = written[place]
-        inside = listing.producer.get(value) if wrapped is None else None
-        if squeezed != (wrapped is not None) or value in (current, None) or inside is read:
+    size = numbers.of[current].size
+    written = {v: places[numbers.of[v]] for v in reversed(numbers.written)}
+    needed = numbers.needed()
+    pairs = [
+        (v, next((w for w, there in written.items() if np.array_equal(there, numbers.of[v])), None))
+        for v in numbers.read
+        if v in needed and 0 < numbers.of[v].size < size and numbers.of[v].max() < size
+    ]
+    # The smallest parts that hold, else larger ones; each as it is used, else as it is first.
+    for turn, used in product((1, -1), (True, False)):
+        free = np.full(size, True)
+        found: dict[Value, Value] = {}
+        order = {v: (0, k) if numbers.is_used(v) else (1, -k) for k, (v, _) in enumerate(pairs)} if used else {}
+        for v, w in sorted(pairs, key=lambda p: (turn * numbers.of[p[0]].size, order.get(p[0], (0, 0)))):
+            if w is not None and free[numbers.of[v]].all():
+                found[v] = w
+                free[numbers.of[v]] = False
+        others = numbers.others(found, places)
+        if len(found) > 1 and others is not None:
+            ordered = sorted(found, key=lambda v: int(numbers.of[v].min()))
+            return Parts({v: found[v] for v in ordered}, others, numbers.beside())
+    return None
+
+
+class _Numbers:
+    """A number for each place of a state, and for each number that is written to it, wherever they are moved.
+
+    `of`: the numbers in each value; `read`: values that are made of the state by moving alone, `written`: those that
+    the next state is put together of, the last ones first.
+    """
+
+    def __init__(self, listing: Listing, current: Value, following: Value, point: Mapping[Value, Array]) -> None:
+        self.listing, self.current, self.following = listing, current, following
+        back = self._behind(following)
+        moved, made = {current}, set[Value]()
+        calls = []
+        for call in listing.calls:
+            if not moved.isdisjoint(_data(call).values()):
+                moved.update(call.results)
+            elif call.position not in back:
+                continue
+            made.update(call.results)
+            calls.append(call)
+        inner = (v for call in calls for v in _data(call).values() if v not in made and v != current)
+        self.leaves = leaves = list(dict.fromkeys(inner))
+        told = [v for call in calls for k, v in enumerate(call.operands) if v is not None and k not in _data(call)]
+        arrays = evaluate(listing, point, [*leaves, *told, current])
+        self.of: dict[Value, Array] = {}
+        self.constant = np.zeros(0, bool)
+        for value in (current, *leaves):
+            shape, first = np.shape(arrays[value]), len(self.constant)
+            count = int(np.prod(shape, dtype=np.int64))
+            self.of[value] = np.arange(first, first + count).reshape(shape)
+            self.constant = np.append(self.constant, np.full(count, value in listing.constants))
+        for call in calls:
+            given = [
+                None if v is None else self.of[v].astype(np.float64) if k in _data(call) else np.asarray(arrays[v])
+                for k, v in enumerate(call.operands)
+            ]
+            for value, array in zip(call.results, run_call(call, given), strict=False):
+                self.of[value] = np.asarray(array).astype(np.int64)
+        self.calls = {call.position for call in calls}
+        self.read = [v for call in calls for v in call.results if v in moved]
+        self.written = [v for call in back.values() for v in _data(call).values() if v != current]
+
+    def beside(self) -> dict[Value, tuple[int, ...]]:
+        """Shapes of what is moved besides the state, but for constants."""
+        return {v: self.of[v].shape for v in self.leaves if v not in self.listing.constants}
+
+    def _behind(self, value: Value) -> dict[int, Call]:
+        """Calls that only move numbers on their way to a value."""
+        found: dict[int, Call] = {}
+        waiting = [value]
+        while waiting:
+            call = self.listing.producer.get(waiting.pop())
+            if call is not None and call.position not in found and _data(call):
+                found[call.position] = call
+                waiting += _data(call).values()
+        return dict(sorted(found.items(), reverse=True))
+
+    def places(self) -> Array | None:
+        """The place in the next state of each number, -1 for one that is not in it; None where one is in two places."""
+        after, size = self.of[self.following].reshape(-1), self.of[self.current].size
+        if after.size != size:
             return None
-        members.append(Part(read.results[result], value, read, result, wrapped))
-    return Parts(tuple(members), join)
+        told = ~self.constant[after]
+        found = np.full(len(self.constant), -1)
+        found[after[told]] = np.flatnonzero(told)
+        return found if np.count_nonzero(found >= 0) == np.count_nonzero(told) else None
 
+    def others(self, parts: Mapping[Value, Value], places: Array) -> dict[Value, Value] | None:
+        """What else is read is the same as what; None where some of the state is read or written in no part.
 
-def _reads(
-    listing: Listing, current: Value, shape: tuple[int, ...], axis: int
-) -> dict[tuple[int, int], tuple[Call, int, bool]] | None:
-    """(first, end) of each part that is read -> the node, its result, and whether the axis is gone; None if else."""
-    found: dict[tuple[int, int], tuple[Call, int, bool]] = {}
-    for call in listing.users.get(current, []):
-        known = [listing.constants[v] for v in call.operands[1:] if v is not None and v in listing.constants]
-        if call.operands[0] != current or len(known) < len(call.operands) - 1:
+        Places that are never written are what they were at first, whoever reads them.
+        """
+        size = self.of[self.current].size
+        inside = np.full(size, False)
+        for value in parts:
+            inside[self.of[value]] = True
+        moved = places[np.flatnonzero(places != np.arange(len(places)))]
+        if np.any(~inside[moved[moved >= 0]]) or self.is_used(self.current):
             return None
-        operands: list[Any] = [np.empty(shape), *known]
-        places: list[tuple[int, int]] = []
-        squeezed = False
-        if call.kind == "Gather" and int(call.attrs.get("axis", 0)) % len(shape) == axis and np.size(known[0]) == 1:
-            first = int(np.reshape(known[0], ())) % shape[axis]
-            places, squeezed = [(first, first + 1)], np.ndim(known[0]) == 0
-        elif call.kind == "Slice":
-            cuts = [(a, range(shape[a])[part]) for a, part in slices_of(operands, call.attrs, len(shape))]
-            cuts = [(a, part) for a, part in cuts if part != range(shape[a])]
-            if len(cuts) == 1 and cuts[0][0] == axis and cuts[0][1].step == 1:
-                places = [(cuts[0][1].start, cuts[0][1].stop)]
-        elif call.kind == "Split" and int(call.attrs.get("axis", 0)) % len(shape) == axis:
-            ends = np.cumsum([0, *split_sizes(operands, call.attrs, len(call.results))])
-            places = [(int(a), int(b)) for a, b in pairwise(ends)]
-        if not places or any(place in found for place in places):
-            return None
-        found.update({place: (call, k, squeezed) for k, place in enumerate(places)})
-    return found
+        found: dict[Value, Value] = {}
+        passed = {self.current}
+        for call in self.listing.calls:
+            if call.position not in self.calls or passed.isdisjoint(_data(call).values()):
+                continue
+            for value in call.results:
+                if value in parts:
+                    continue
+                passed.add(value)
+                numbers, used = self.of[value], self.is_used(value)
+                same = (v for v in (*parts, *self.written) if v not in passed and np.array_equal(self.of[v], numbers))
+                other = next(same, None) if used else None
+                if other is not None:
+                    found[value] = other
+                elif used and np.any(inside[numbers[numbers < size]]):
+                    return None
+        return found
+
+    def needed(self) -> set[Value]:
+        """Values of which something needs the numbers, wherever they are moved before."""
+        found: set[Value] = set()
+        for call in reversed(self.listing.calls):
+            if call.position in self.calls and any(v in found or self.is_used(v) for v in call.results):
+                found.update(call.results, _data(call).values())
+        return found
+
+    def is_used(self, value: Value) -> bool:
+        """Does anything need the numbers of a value, but what only moves them?"""
+        if value == self.following:
+            return False
+        users = (c for c in self.listing.users.get(value, []) if c.kind not in ("Shape", "Size"))
+        return value in self.listing.outputs.values() or any(
+            c.position not in self.calls or any(v == value and k not in _data(c) for k, v in enumerate(c.operands))
+            for c in users
+        )
 
 
-def _written(
-    listing: Listing, join: Call, axis: int, point: Mapping[Value, Array]
-) -> dict[tuple[int, int], tuple[Value, Call | None]] | None:
-    """(first, end) of each part that is written -> its value without and with the axis of the parts."""
-    operands = [value for value in join.operands if value is not None]
-    sizes = [np.shape(array)[axis] for array in _values(listing, operands, point)]
-    found: dict[tuple[int, int], tuple[Value, Call | None]] = {}
-    first = 0
-    for value, size in zip(operands, sizes, strict=True):
-        call = listing.producer.get(value)
-        inside = call.operands[0] if call is not None and call.kind == "Unsqueeze" else None
-        if call is not None and inside is not None:
-            known = [None, *(None if v is None else listing.constants.get(v) for v in call.operands[1:])]
-            axes = axes_of(known, call.attrs, 1, ()) or []
-            rank = np.ndim(_values(listing, [value], point)[0])
-            found[first, first + size] = (inside, call) if [a % rank for a in axes] == [axis] else (value, None)
-        else:
-            found[first, first + size] = (value, None)
-        first += size
-    return found
-
-
-def _values(listing: Listing, wanted: Sequence[Value], point: Mapping[Value, Array]) -> list[Array]:
-    found = evaluate(listing, point, wanted)
-    return [np.asarray(found[value]) for value in wanted]
+def _data(call: Call) -> dict[int, Value]:
+    """The operands of which a call moves the numbers, by their slots; none for any other call."""
+    if call.kind not in MOVERS or (call.kind == "Cast" and not call.dtypes[0].startswith(("float", "double"))):
+        return {}
+    if call.kind.startswith("Scatter") and text(call.attrs.get("reduction", "none")) != "none":
+        return {}
+    slots = MOVERS[call.kind]
+    return {k: v for k, v in enumerate(call.operands) if v is not None and (slots is None or k in slots)}

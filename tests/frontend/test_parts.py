@@ -62,6 +62,95 @@ def test_layers_that_share_a_tensor(tmp_path: Path, read: str, layers: int, comp
                 assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
 
 
+def on_targets(path: Path, states: dict[str, tuple[int, ...]], systems: int) -> None:
+    """Both targets give what onnxruntime gives, at two lengths, from zeros and from given states."""
+    model, rng = load_model(path), np.random.default_rng(5)
+    assert set(model.states) == set(states) and len(model.systems) == systems
+    (u,) = (port for port in model.inputs if port.name not in states)
+    for target in ("cim", "epochcore"):
+        program = compile_model(model, target, ideal=True)
+        for length in (1, 8):
+            x = rng.standard_normal((2, length, WIDTH)).astype(np.float32)
+            given = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in states.items()}
+            for arrays in ({u.name: x}, {u.name: x, **given}):
+                found = program.run(arrays).outputs
+                for name, array in reference(model, arrays).items():
+                    assert found[name].shape == array.shape
+                    assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
+
+
+def _layer(net: Net, rng: np.random.Generator, h: str, state: str) -> tuple[str, str]:
+    """The new state of a layer, and what the next layer reads."""
+    drive = net.op("MatMul", h, net.const(rng.standard_normal((WIDTH, WIDTH))))
+    new = net.op("Add", net.op("Mul", state, net.const(rng.uniform(0.5, 0.9, WIDTH))), drive)
+    return new, net.op("Add", h, net.op("Tanh", new))
+
+
+@pytest.mark.parametrize("named", ["b", "other", None])
+@pytest.mark.parametrize("read", ["Gather", "Split"])
+def test_layers_before_the_batch(tmp_path: Path, named: str | None, read: str) -> None:
+    """`torch.stack(states)` gives (layers, batch, width), the batch dynamic, or of one size."""
+    net, rng, layers = Net(), np.random.default_rng(6), 3
+    u, states = net.input(["b" if named else 2, WIDTH]), net.input([layers, named or 2, WIDTH])
+    pieces = net.op("Split", states, outputs=layers, axis=0, num_outputs=layers) if read == "Split" else []
+    h, new = u, []
+    for k in range(layers):
+        state = (
+            net.op("Squeeze", pieces[k], net.ints(0))
+            if pieces
+            else net.op("Gather", states, net.const(np.int64(k)), axis=0)
+        )
+        x, h = _layer(net, rng, h, state)
+        new.append(net.op("Unsqueeze", x, net.ints(0)))
+    together = net.op("Concat", *new, axis=0)
+    dims: list[int | str] = [named or 2, WIDTH]
+    path = save(net.model([(h, dims), (together, [layers, *dims])]), tmp_path)
+    on_targets(path, {states: (layers, 2, WIDTH)}, layers)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("reread", [False, True])
+def test_states_written_in_place(tmp_path: Path, axis: int, reread: bool) -> None:
+    """`S[i] = x`, as torch's exporter says it: each layer writes to what the layer before has written."""
+    net, rng, layers = Net(), np.random.default_rng(7), 3
+    shape: list[int | str] = ["b", WIDTH]
+    shape.insert(axis, layers)
+    u, states = net.input(["b", WIDTH]), net.input(shape)
+    h, written = u, states
+    for k in range(layers):
+        place = net.const(np.int64(k))
+        x, h = _layer(net, rng, h, net.op("Gather", written if reread else states, place, axis=axis))
+        update = net.op("Unsqueeze", x, net.ints(axis))
+        places = net.op("Expand", place, net.op("Shape", update))
+        written = net.op("ScatterElements", written, places, update, axis=axis)
+        if reread:
+            h = net.op("Add", h, net.op("Relu", net.op("Gather", written, place, axis=axis)))
+    path = save(net.model([(h, ["b", WIDTH]), (net.op("Identity", written), shape)]), tmp_path)
+    on_targets(path, {states: tuple(2 if d == "b" else int(d) for d in shape)}, layers)
+
+
+def test_caches_and_states_of_all_layers(tmp_path: Path) -> None:
+    """One flat vector: of each layer a window of its last inputs, which moves on, and its state."""
+    net, rng, layers, taps = Net(), np.random.default_rng(8), 2, 3
+    size = WIDTH * (taps + 1)
+    u, states = net.input(["b", WIDTH]), net.input(["b", layers * size])
+    h, new = u, []
+    for k in range(layers):
+        part = net.op("Slice", states, net.ints(k * size), net.ints((k + 1) * size), net.ints(1))
+        window = net.op("Slice", part, net.ints(0), net.ints(WIDTH * taps), net.ints(1))
+        window = net.op("Reshape", window, net.ints(-1, WIDTH, taps))
+        window = net.op("Slice", window, net.ints(1), net.ints(taps), net.ints(2))
+        window = net.op("Concat", window, net.op("Unsqueeze", h, net.ints(2)), axis=2)
+        product = net.op("Mul", window, net.const(rng.standard_normal((WIDTH, taps))))
+        a = net.op("Relu", net.op("ReduceSum", product, net.ints(2), keepdims=0))
+        state = net.op("Slice", part, net.ints(WIDTH * taps), net.ints(size), net.ints(1))
+        x, h = _layer(net, rng, a, state)
+        new += [net.op("Flatten", window, axis=1), x]
+    together = net.op("Concat", *new, axis=1)
+    path = save(net.model([(h, ["b", WIDTH]), (together, ["b", layers * size])]), tmp_path)
+    on_targets(path, {states: (2, layers * size)}, 2 * layers)
+
+
 @pytest.mark.parametrize("batched", [False, True])
 def test_one_step_without_a_batch(tmp_path: Path, batched: bool) -> None:
     """Numbers of one sample and step go in and out; a state may have a batch axis of one nevertheless."""
