@@ -37,23 +37,38 @@ ARRAY = (
             COMPLEX,
             flag("scaled", "Products of a column are multiplied by its scale."),
             flag("biased", "A column starts from its bias."),
+            Field("segments", Kind.IMM, 8, "How often the parameters are there, side by side.", default=1, low=1),
+            Field("span", Kind.IMM, 16, "Steps of a segment, where there are several.", default=1, low=1),
         ),
         "preload",
         "Shift parameters into the shadow registers of the array; the next array instruction takes them over.",
         "Runs under the array's computation, and waits until the parameters before have been taken over. With `mac.os` "
-        "nothing is shifted in: the weights stream from the parameter memory, and `rows` are the terms of a sum.",
+        "nothing is shifted in: the weights stream from the parameter memory, and `rows` are the terms of a sum. "
+        "With several `segments` (modes mac, fri and fri.x) a pass works on stretches of time at once: the steps, in "
+        "the order in which they are taken, are cut every `span`, copy g of the parameters takes stretch g, with "
+        "states of its own, and its elements sleep when that has ended. Copies lie beside each other, those of "
+        "weights on the diagonal.",
     ),
     InstructionSpec(
         "state.load",
         0x31,
-        (SRC, words("Words of the states: columns times rows, by columns; twice that where complex.", bits=22)),
+        (
+            SRC,
+            words(
+                "Words of the states: columns of all segments times rows, by columns; twice that if complex.", bits=22
+            ),
+        ),
         "preload",
         "Put states into the shadow registers of the processing elements; the next array instruction takes them over.",
     ),
     InstructionSpec(
         "state.store",
         0x32,
-        (DST, words("Words of the states, as in `state.load`.", bits=22)),
+        (
+            DST,
+            words("Words of the states, as in `state.load`.", bits=22),
+            flag("last", "Those of one segment alone: of the one that took the last step."),
+        ),
         "compute",
         "Take the states out of the processing elements.",
     ),

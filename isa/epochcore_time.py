@@ -25,6 +25,25 @@ TIME = (
         "x <- a x + v in the vector unit, a step after the other: what an array without state modes is left with.",
     ),
     InstructionSpec(
+        "carry",
+        0x5B,
+        (
+            DST,
+            spad("a", "First word of what a whole segment leaves of a state: the decay to the power of `span`."),
+            SRC,
+            STATE,
+            words("Words of the states of one segment, both halves of complex ones."),
+            Field("segments", Kind.IMM, 8, "Segments.", low=1),
+            Field("span", Kind.IMM, 16, "Steps of a segment.", low=1),
+            STEPS,
+            COMPLEX,
+        ),
+        "vector",
+        "The states with which the segments of a chunk begin, from those that each leaves when it begins with zeros.",
+        "x is `state` first; a segment with steps begins with x, then x <- a x + v, v what it leaves. A row has the "
+        "real halves of all segments, then the imaginary ones, as `state.store` gives them; `state` stays as it is.",
+    ),
+    InstructionSpec(
         "decay",
         0x51,
         (

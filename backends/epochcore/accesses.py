@@ -130,6 +130,12 @@ def _scan(ins: Instruction, held: Held) -> list[Words]:
     return [*_same(ins, held), decay, *_carried(ins, words)]
 
 
+def _carry(ins: Instruction, held: Held) -> list[Words]:
+    words, every = int(ins["words"]), int(ins["words"]) * int(ins["segments"])
+    rows = [_at(ins, name, words, None) for name in ("a", "state")]
+    return [*rows, _at(ins, "src", every, None), _at(ins, "dst", every, None, written=True)]
+
+
 def _spike(ins: Instruction, held: Held) -> list[Words]:
     words = int(ins["words"])
     return [*_same(ins, held), _at(ins, "rows", 5 * words, None), *_carried(ins, words)]
@@ -193,6 +199,7 @@ RULES: Mapping[str, Rule] = {
     "contract": _contract,
     "lookup": _lookup,
     "scan": _scan,
+    "carry": _carry,
     "spike": _spike,
     "decay": _decay,
     "pool": lambda i, h: [_at(i, "src", int(i["words"]), _steps(i)), *_carried(i, int(i["words"]))],

@@ -13,6 +13,9 @@ A pass over the array of R x C elements with parameters in place takes (L - 1) I
   R O + C - 1 where shifting the results of the one before out of its columns takes longer; the R O cycles of the last
   fold's are added, and d - 1.
 
+Where the parameters are there several times (`segments`), L are the steps of the longest segment, and G and O count the
+words of all of them.
+
 The next pass may follow L I cycles later, or as much more as its first step needs not to overtake the last one
 anywhere: both move evenly, so that it is enough to compare them in the corners of the array and at the ports through
 which their words leave it (`Wave.behind`).
@@ -23,11 +26,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.cost import Context, Cost, Rule
 from backends.epochcore.gemm import ceil_div, output_fold, weight_pass
+from backends.epochcore.stretches import copies, longest
 from backends.epochcore.wave import Shift, Wave
 from isa import Instruction
 
@@ -53,9 +57,27 @@ def layout_of(held: Instruction, arch: Arch) -> Layout:
     return Layout(rows, arch.array.cols // gang, ceil_div(int(held["rows"]), rows), gang)
 
 
-def _held(at: Context) -> tuple[int, int, bool]:
+def _own(at: Context) -> tuple[int, int, bool]:
+    """Rows and columns of one segment."""
     assert at.preload is not None
     return int(at.preload["rows"]), int(at.preload["cols"]), bool(at.preload["complex"])
+
+
+def _held(at: Context) -> tuple[int, int, bool]:
+    """Rows and columns of all segments."""
+    rows, cols, is_complex = _own(at)
+    assert at.preload is not None
+    return rows, cols * copies(at.preload), is_complex
+
+
+def through_ports(held: Instruction, arch: Arch, words: int, port: int) -> int:
+    """Cycles in which a step's `words` (of each segment) go through ports of `port` words.
+
+    Segments lie far apart in the scratchpad: they are taken to begin in one bank, all of them.
+    """
+    number, banks = copies(held), arch.memory.banks
+    waiting = ceil_div(number * ceil_div(words, banks), arch.memory.bank_ports) if banks and number > 1 else 1
+    return max(ceil_div(number * words, port), waiting)
 
 
 def _words_of(held: Instruction) -> int:
@@ -112,15 +134,18 @@ def _mac(ins: Instruction, at: Context) -> Cost:
 
 
 def _weights_in_place(ins: Instruction, at: Context) -> Cost:
-    rows, cols, _ = _held(at)
-    array, steps = at.arch.array, at.steps
-    gather, scatter = ceil_div(rows, array.port_words_in), ceil_div(cols, array.port_words_out)
-    moved = steps * (rows + cols * (2 if ins["accumulate"] else 1))
-    macs = steps * rows * cols
+    assert at.preload is not None
+    array, held = at.arch.array, at.preload
+    rows, cols, steps = int(held["rows"]), int(held["cols"]), longest(held, at.steps)
+    gather = through_ports(held, at.arch, rows, array.port_words_in)
+    scatter = through_ports(held, at.arch, cols, array.port_words_out)
+    moved = at.steps * (rows + cols * (2 if ins["accumulate"] else 1))
+    macs = at.steps * rows * cols
     first = gather - 1 + weight_pass(1, array.rows, array.cols) - 1 + array.mac_depth
     events = Counter(macs=macs, scratchpad_words=moved)
     way = (gather, array.rows, 1, array.cols - 1, array.mac_depth - 1)
-    return _pass(steps, max(gather, scatter), first, scatter, macs, events, way)
+    cost = _pass(steps, max(gather, scatter), first, scatter, macs, events, way)
+    return replace(cost, apart=copies(held) > 1)
 
 
 def _results_in_place(ins: Instruction, at: Context) -> Cost:
@@ -140,26 +165,27 @@ def _results_in_place(ins: Instruction, at: Context) -> Cost:
 
 
 def _fri(ins: Instruction, at: Context) -> Cost:
-    rows, cols, is_complex = _held(at)
+    rows, cols, is_complex = _own(at)
     macs = at.steps * rows * cols * STATE_MACS[is_complex]
     moved = at.steps * cols * (3 if ins["accumulate"] else 2)
-    return _in_place(at, cols, cols, macs, moved)
+    return _in_place(at, 1, 1, macs, moved)
 
 
 def _driven(ins: Instruction, at: Context) -> Cost:
-    rows, cols, is_complex = _held(at)
-    words = cols * (2 if is_complex else 1)
-    streamed = 2 if ins.mnemonic == "sel" else 1
+    rows, cols, is_complex = _own(at)
+    parts, streamed = 2 if is_complex else 1, 2 if ins.mnemonic == "sel" else 1
     macs = at.steps * rows * cols * DRIVEN_MACS[is_complex]
-    return _in_place(at, words * streamed, words, macs, at.steps * words * (streamed + 1))
+    return _in_place(at, parts * streamed, parts, macs, at.steps * cols * parts * (streamed + 1))
 
 
 def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int) -> Cost:
+    """A pass of states with so many words in and out a column and step."""
     assert at.preload is not None
     if not at.steps:
         return Cost("compute", 0, 0, {})
-    array, layout = at.arch.array, layout_of(at.preload, at.arch)
-    gather, scatter = ceil_div(words_in, array.port_words_in), ceil_div(words_out, array.port_words_out)
+    array, layout, cols = at.arch.array, layout_of(at.preload, at.arch), int(at.preload["cols"])
+    gather = through_ports(at.preload, at.arch, cols * words_in, array.port_words_in)
+    scatter = through_ports(at.preload, at.arch, cols * words_out, array.port_words_out)
     own = max(layout.stack * layout.gang, array.mac_depth + layout.gang - 1)
     first = gather - 1 + layout.rows * layout.stack * layout.gang - 1 + array.mac_depth
     events = Counter(state_macs=macs, scratchpad_words=moved)
@@ -167,7 +193,9 @@ def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int)
     skew = (layout.cols - 1) * layout.gang if array.handover_steps else 0
     first += skew
     way = (gather, array.rows, layout.stack, skew, _trail(layout, at.arch))
-    return _pass(at.steps, max(own, gather, scatter), first, scatter, macs, events, way)
+    steps = longest(at.preload, at.steps)
+    cost = _pass(steps, max(own, gather, scatter), first, scatter, macs, events, way)
+    return replace(cost, apart=copies(at.preload) > 1)
 
 
 def _pass(

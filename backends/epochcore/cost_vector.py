@@ -48,12 +48,21 @@ def _reduce(ins: Instruction, at: Context) -> Cost:
 
 def _scan(ins: Instruction, at: Context) -> Cost:
     """A step waits for the one before: every step pays the unit's latency."""
-    words, vector = _words(ins), at.arch.vector
-    macs = words * (2 if ins["complex"] else 1)
-    cycles = at.steps * (ceil_div(macs, vector.width) + vector.latency_cycles)
-    moved = at.steps * words * (2 if ins["a_held"] else 3)
-    events = Counter(vector_words=at.steps * macs, scratchpad_words=moved)
-    return Cost("vector", cycles, at.steps * macs, events)
+    return _scan_of(_words(ins), bool(ins["complex"]), at.steps, 2 if ins["a_held"] else 3, at)
+
+
+def _scan_of(words: int, is_complex: bool, steps: int, streams: int, at: Context) -> Cost:
+    vector, macs = at.arch.vector, words * (2 if is_complex else 1)
+    cycles = steps * (ceil_div(macs, vector.width) + vector.latency_cycles)
+    events = Counter(vector_words=steps * macs, scratchpad_words=steps * words * streams)
+    return Cost("vector", cycles, steps * macs, events)
+
+
+def _carry(ins: Instruction, at: Context) -> Cost:
+    """As a scan over the segments that have steps."""
+    segments = min(ceil_div(at.steps, int(ins["span"])), int(ins["segments"]))
+    cost = _scan_of(_words(ins), bool(ins["complex"]), segments, 2, at)
+    return replace(cost, apart=True)
 
 
 def _spike(ins: Instruction, at: Context) -> Cost:
@@ -114,6 +123,7 @@ VECTOR: dict[str, Rule] = {
     "gather": _gather,
     "contract": _contract,
     "scan": _scan,
+    "carry": _carry,
     "spike": _spike,
     "decay": lambda i, at: _vector(at, _words(i), _words(i) + 1, 1 + at.arch.vector.function_passes),
     "pool": lambda i, at: _vector(at, _words(i), _words(i)),

@@ -70,6 +70,7 @@ def dispatch(program: Program, batch: int, steps: int, *, shadow: bool) -> Itera
     coming: Instruction | None = None
     active: Instruction | None = None
     last_compute: int | None = None
+    taken: tuple[int, int] = (0, 0)
     number = 0
     for sample, index, spans in _runs(program, batch, steps):
         ins = section.code[index]
@@ -86,10 +87,12 @@ def dispatch(program: Program, batch: int, steps: int, *, shadow: bool) -> Itera
             if coming is not None:
                 active, coming = coming, None
             finished = (*parameters.take(number), *states.take(number))
+            taken = spans[str(ins["steps"])]
         if ins.mnemonic in ("preload", "state.load") and not shadow:
             finished, passed = () if last_compute is None else (last_compute,), None
         register = str(ins.operands.get("steps", "one"))
-        start, count = spans[register]
+        # states go out behind the last step of a pass
+        start, count = taken if ins.mnemonic == "state.store" else spans[register]
         held = ins if ins.mnemonic == "preload" else active or coming
         if ins.mnemonic == "state.load":
             held = coming or active

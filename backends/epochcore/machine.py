@@ -42,6 +42,7 @@ class Machine:
     arrays: list[Array] = field(default_factory=list)
     streams: dict[int, Array] = field(default_factory=dict)
     states: tuple[Array, ...] = ()
+    latest: int = 0  # the copy of a pass's parameters that took its last step (see `stretches`)
     tapped: dict[str, Array] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=dict)
     _scratch: list[Array] = field(default_factory=list)

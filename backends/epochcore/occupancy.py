@@ -14,6 +14,7 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.cost_array import layout_of
 from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.regions import PASSES
+from backends.epochcore.stretches import copies
 from isa import Instruction, Program
 
 Counts = NDArray[np.int64]
@@ -40,12 +41,21 @@ def of_pass(held: Instruction, steps: int, arch: Arch) -> Counts:
     high, wide = arch.array.rows, arch.array.cols
     rows, cols = int(held["rows"]), int(held["cols"])
     if held["mode"] == "mac":
-        return steps * np.outer(np.arange(high) < rows, np.arange(wide) < cols).astype(np.int64)
+        owner = np.arange(high) // rows, np.arange(wide) // cols
+        return np.where(owner[0][:, None] == owner[1], taken(held, steps, owner[1]), 0)
     if held["mode"] == "mac.os":
         # step after step goes to the next row, from the first one again when all have one
         folds = steps // high + (np.arange(high) < steps % high)
         return rows * np.outer(folds, np.arange(wide) < cols).astype(np.int64)
     layout = layout_of(held, arch)
     states = np.clip(rows - np.arange(high) // layout.gang * layout.stack, 0, layout.stack)
-    used = np.arange(wide) // layout.gang < cols
-    return steps * layout.gang * np.outer(states, used).astype(np.int64)
+    own = taken(held, steps, np.arange(wide) // layout.gang // cols)
+    return np.asarray(layout.gang * np.outer(states, own), np.int64)
+
+
+def taken(held: Instruction, steps: int, copy: Counts) -> Counts:
+    """Steps that copies of the parameters take."""
+    if copies(held) == 1:
+        return np.where(copy == 0, steps, 0)
+    spans = np.clip(steps - copy * int(held["span"]), 0, int(held["span"]))
+    return np.where(copy < copies(held), spans, 0)

@@ -91,8 +91,8 @@ class Preload:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Halves, columns, rows of its states."""
-        return 2 if self.ins["complex"] else 1, int(self.ins["cols"]), int(self.ins["rows"])
+        """Halves, columns of all segments, rows of its states."""
+        return 2 if self.ins["complex"] else 1, int(self.ins["cols"]) * int(self.ins["segments"]), int(self.ins["rows"])
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,17 @@ class Planner:
             raise self.trap(f"runs '{mode}' on elements without its states", hint="state.load first")
         if self.used.setdefault(self.index, self.active).ins != self.active.ins:
             raise self.trap("finds other parameters in the array in the second round of its loop")
+        self._check_segments(self.active.ins)
         return self.active
+
+    def _check_segments(self, held: Instruction) -> None:
+        ins = self.program.sections[0].code[self.index]
+        most = most_rows(str(ins["steps"]), self.limit, self.rates)
+        if (segments := int(held["segments"])) > 1 and segments * int(held["span"]) < most:
+            raise self.trap(
+                f"takes up to {most} steps in {segments} segments of {held['span']}",
+                hint="shorter chunks, or longer segments",
+            )
 
     def coming(self) -> Preload:
         """The parameters that the next array instruction will work with."""

@@ -19,6 +19,7 @@ from backends.epochcore.machine import Machine
 from backends.epochcore.occupancy import occupancy
 from backends.epochcore.plan import Access, Plan, Rule, make_plan
 from backends.epochcore.rates import stride_of
+from backends.epochcore.stretches import copies
 from backends.epochcore.timing import measure
 from isa import Port, Program
 from ssmc.diagnostics import UserError
@@ -180,12 +181,18 @@ def _is_stream(program: Program, port: Port) -> bool:
 
 
 def _block(plan: Plan, batch: int, steps: int, settings: RunSettings) -> int:
-    """Steps executed at once, of whole windows where the program has them."""
-    whole = lcm(1, *(int(ins["multiple"]) for ins in plan.program.sections[0].code if ins.mnemonic == "chunks"))
+    """Steps executed at once, of whole windows where the program has them; no more than segments cover, which are those
+    of a chunk."""
+    code = plan.program.sections[0].code
+    loops = [ins for ins in code if ins.mnemonic == "chunks"]
+    whole = lcm(1, *(int(ins["multiple"]) for ins in loops))
     if settings.block is not None and settings.block < 1:
         raise UserError(f"a block of {settings.block} steps is empty")
     if plan.program.meta.get("step_by_step"):
         return 1
+    if any(ins.mnemonic == "preload" and copies(ins) > 1 for ins in code):
+        most = min(int(ins["limit"]) for ins in loops)
+        return max(1, min(-(-(settings.block or most) // whole) * whole, most, steps))
     if settings.block is not None:
         return max(1, min(-(-settings.block // whole) * whole, steps))
     many = [

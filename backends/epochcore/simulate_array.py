@@ -18,6 +18,7 @@ from backends.epochcore.plan import Access, Action, Planner, Preload, Rule
 from backends.epochcore.rounding import narrowed
 from backends.epochcore.simulate_driven import DRIVEN
 from backends.epochcore.simulate_states import STATES, result
+from backends.epochcore.stretches import MODES
 from isa import Instruction
 
 Array = NDArray[Any]
@@ -31,10 +32,12 @@ def fetch(plan: Planner, ins: Instruction) -> None:
 
 def preload(plan: Planner, ins: Instruction) -> None:
     rows, cols = plan.arch.room(str(ins["mode"]), bool(ins["complex"]))
-    if int(ins["rows"]) > rows or int(ins["cols"]) > cols:
-        raise plan.trap(
-            f"needs {ins['rows']} x {ins['cols']} elements", f"the array has {rows} x {cols} for such numbers"
-        )
+    mode, segments = str(ins["mode"]), int(ins["segments"])
+    high, wide = int(ins["rows"]) * (segments if mode == "mac" else 1), int(ins["cols"]) * segments
+    if high > rows or wide > cols:
+        raise plan.trap(f"needs {high} x {wide} elements", f"the array has {rows} x {cols} for such numbers")
+    if segments > 1 and mode not in MODES:
+        raise plan.trap(f"has {segments} segments", f"the mode '{mode}' has one")
     if ins["mode"] not in plan.arch.array.modes:
         raise plan.trap(f"needs mode '{ins['mode']}'", f"the array has: {', '.join(plan.arch.array.modes)}")
     source = None if ins["mode"] == "sel" else plan.param(int(ins["src"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from backends.epochcore.plan import Access, Action, Planner, Rule
 from backends.epochcore.recurrence import Decay, order, run_float, run_float_into, run_machine
 from backends.epochcore.rounding import narrowed
 from backends.epochcore.simulate_states import element_of
+from backends.epochcore.stretches import by_stretch
 from isa import Instruction
 
 Array = NDArray[Any]
@@ -23,11 +25,11 @@ Array = NDArray[Any]
 def stationary(plan: Planner, ins: Instruction) -> Action:
     """`fri.x` and `tri.x`."""
     held = plan.programmed(ins.mnemonic)
-    parts, cols, _ = held.shape
+    parts, cols = held.shape[0], int(held.ins["cols"])
     src = _halves_in(plan, ins, "src", int(ins["src_pitch"]), cols, parts)
     dst = _halves_out(plan, ins, int(ins["dst_pitch"]), cols, parts)
     element = element_of(plan, held)
-    return _driven(plan, ins, src, dst, element, None, ins.mnemonic == "tri.x")
+    return _driven(plan, ins, src, dst, element, None, ins.mnemonic == "tri.x", held.ins)
 
 
 def sel(plan: Planner, ins: Instruction) -> Action:
@@ -37,7 +39,7 @@ def sel(plan: Planner, ins: Instruction) -> Action:
     src = _halves_in(plan, ins, "src", pitch, cols, parts)
     a = _halves_in(plan, ins, "a", pitch, cols, parts, "one" if ins["a_held"] else str(ins["steps"]))
     dst = _halves_out(plan, ins, pitch, cols, parts)
-    return _driven(plan, ins, src, dst, None, a, False)
+    return _driven(plan, ins, src, dst, None, a, False, held.ins)
 
 
 def _halves_in(
@@ -61,6 +63,7 @@ def _driven(
     e: Element | None,
     a: list[Access] | None,
     tri: bool,
+    held: Instruction,
 ) -> Action:
     """States with drives of their own, read out themselves. The decay is e's, plus the drive (`tri`), or `a`."""
     numbers, ideal = plan.arch.numbers, plan.ideal
@@ -74,7 +77,7 @@ def _driven(
     count = (1.0 if ideal else state_unit(numbers)) * worth
     changes = tri or a is not None
 
-    def decays(machine: Machine, drive: list[Array]) -> Decay:
+    def decays(machine: Machine, drive: Sequence[Array]) -> Decay:
         """With a time axis where they change."""
         if a is not None:
             return _streamed([machine.rows(part) for part in a], None if ideal else numbers, machine)
@@ -90,17 +93,14 @@ def _driven(
             exact = [1.0 - part if i == 0 else -part for i, part in enumerate(exact)]
         return _streamed([part + v for part, v in zip(exact, drive, strict=True)], numbers, machine)
 
-    def run(machine: Machine) -> None:
-        drive = [machine.rows(part) for part in src]
+    def step_all(machine: Machine, drive: Sequence[Array], outs: Sequence[Array]) -> None:
         decay = decays(machine, drive)
         if ideal and not before:
             fast = decay if changes else _widened(decay, machine, drive[0].shape[1:])
-            outs = [machine.rows(part) for part in dst]
             present = tuple(part[0] for part in machine.states)
             present = run_float_into(fast, changes, present, drive, outs, order(len(drive[0]), reverse))
             machine.states = tuple(part[None].astype(np.float64) for part in present)
             return
-        outs = [machine.rows(part) for part in dst]
         if not ideal:
             drive = [drives(part / count, numbers) for part in drive]
         for k in order(len(drive[0]), reverse):
@@ -114,6 +114,11 @@ def _driven(
             for out, value in zip(outs, present if before else following, strict=True):
                 out[k] = value[0] if ideal else value[0] * count
             machine.states = following
+
+    body = by_stretch(held, reverse, step_all)
+
+    def run(machine: Machine) -> None:
+        body(machine, [machine.rows(part) for part in src], [machine.rows(part) for part in dst])
 
     return run if ideal else narrowed(run, *dst)
 

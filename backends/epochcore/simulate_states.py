@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from backends.epochcore.plan import Access, Action, Planner, Preload, Rule
 from backends.epochcore.recurrence import Decay, by_row, order, read_out, run_machine
 from backends.epochcore.rounding import narrowed
 from backends.epochcore.simulate_liquid import liquid_machine
+from backends.epochcore.stretches import Body, by_stretch, copies
 from isa import Instruction
 
 Array = NDArray[Any]
@@ -25,8 +27,10 @@ def result(plan: Planner, ins: Instruction, cols: int) -> Access:
     return place(int(ins["dst"]), cols, steps=str(ins["steps"]), pitch=int(ins["dst_pitch"]))
 
 
-def _state_access(plan: Planner, ins: Instruction) -> tuple[int, int, int]:
-    shape = plan.coming().shape
+def _state_access(plan: Planner, ins: Instruction, parts_of: int = 1) -> tuple[int, int, int]:
+    """Halves, columns and rows: those of all segments, or of one of so many."""
+    halves, cols, rows = plan.coming().shape
+    shape = halves, cols // parts_of, rows
     if int(np.prod(shape)) != int(ins["words"]):
         raise plan.trap(
             f"moves {ins['words']} words of states", f"the array is set up for {' x '.join(map(str, shape))}"
@@ -38,7 +42,7 @@ def _gain(plan: Planner, held: Preload) -> Array:
     """What states are divided by in the elements, (cols, rows)."""
     if plan.ideal or held.source is None:
         return np.ones((1, 1))
-    return element_of(plan, held).gain
+    return np.tile(element_of(plan, held).gain, (copies(held.ins), 1))
 
 
 def _has_units(plan: Planner) -> bool:
@@ -48,9 +52,9 @@ def _has_units(plan: Planner) -> bool:
 def element_of(plan: Planner, held: Preload) -> Element:
     """The unpacked parameters of a preload. Raises UserError, a trap, where they are of another size."""
     assert held.source is not None
-    parts, cols, rows = held.shape
+    rows, cols, is_complex = int(held.ins["rows"]), int(held.ins["cols"]), bool(held.ins["complex"])
     try:
-        return unpack(held.source, rows, cols, parts == 2, held.ins["mode"] in ("fri", "tri"), _has_units(plan))
+        return unpack(held.source, rows, cols, is_complex, held.ins["mode"] in ("fri", "tri"), _has_units(plan))
     except ValueError as error:
         raise plan.trap("preloads parameters of the wrong size", str(error)) from None
 
@@ -73,16 +77,19 @@ def state_load(plan: Planner, ins: Instruction) -> Action:
 
 
 def state_store(plan: Planner, ins: Instruction) -> Action:
-    parts, cols, rows = shape = _state_access(plan, ins)
-    if plan.states != shape:
+    segments = copies(plan.coming().ins)
+    last = bool(ins["last"]) and segments > 1
+    parts, cols, rows = _state_access(plan, ins, segments if last else 1)
+    if plan.states != plan.coming().shape:
         raise plan.trap("takes states out of elements that do not hold them", hint="state.load first")
     target = plan.write(int(ins["dst"]), int(ins["words"]))
-    worth = _gain(plan, plan.coming()) * state_unit(plan.arch.numbers)
+    worth = _gain(plan, plan.coming())[:cols] * state_unit(plan.arch.numbers)
 
     def run(machine: Machine) -> None:
         row = machine.rows(target)[0].reshape(machine.batch, parts, cols, rows)
         for part, held in enumerate(machine.states):
-            value = held.transpose(1, 2, 0)
+            own = held[..., machine.latest * cols : (machine.latest + 1) * cols] if last else held
+            value = own.transpose(1, 2, 0)
             row[:, part] = value if plan.ideal else value * worth
 
     return run
@@ -95,20 +102,25 @@ def fri(plan: Planner, ins: Instruction) -> Action:
     u = plan.read(int(ins["src"]), cols, steps=steps, pitch=int(ins["src_pitch"]))
     y = result(plan, ins, cols)
     element = element_of(plan, held)
-    if plan.ideal:
-        return _fri_float(ins, element, u, y)
-    of_machine = liquid_machine if ins.mnemonic == "tri" else _fri_machine
-    return narrowed(of_machine(plan, ins, element, u, y), y)
+    if ins.mnemonic == "tri" and not plan.ideal:
+        return narrowed(liquid_machine(plan, ins, element, u, y), y)
+    step = _fri_float(ins, element) if plan.ideal else _fri_machine(plan, ins, element)
+    body = by_stretch(held.ins, bool(ins["reverse"]), step)
+
+    def run(machine: Machine) -> None:
+        body(machine, [machine.rows(u)], [machine.rows(y)])
+
+    return run if plan.ideal else narrowed(run, y)
 
 
-def _fri_float(ins: Instruction, e: Element, u: Access, y: Access) -> Action:
+def _fri_float(ins: Instruction, e: Element) -> Body:
     flags = {name: bool(ins[name]) for name in ("reverse", "before")}
     accumulate, liquid = bool(ins["accumulate"]), ins.mnemonic == "tri"
 
-    def run(machine: Machine) -> None:
+    def run(machine: Machine, sources: Sequence[Array], results: Sequence[Array]) -> None:
         from backends.epochcore.compiled_states import run_columns
 
-        drive, out = machine.rows(u).astype(np.float64, copy=False), machine.rows(y)
+        drive, (out,) = sources[0].astype(np.float64, copy=False), results
         machine.states, total = run_columns(e.decay, e.b, e.c, machine.states, drive, liquid=liquid, **flags)
         total += drive * e.d
         out[...] = out + total if accumulate else total
@@ -116,7 +128,7 @@ def _fri_float(ins: Instruction, e: Element, u: Access, y: Access) -> Action:
     return run
 
 
-def _fri_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access) -> Action:
+def _fri_machine(plan: Planner, ins: Instruction, e: Element) -> Body:
     numbers = plan.arch.numbers
     decay = Decay(by_row(e.decay), e.decay_unit[0].T[:, None, :], numbers.decay == "one-minus")
     b, c = by_row(e.b), by_row(e.c)
@@ -124,11 +136,11 @@ def _fri_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Acce
     y_unit = e.c_unit[0, :, 0] * state_unit(numbers)
     reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
 
-    def run(machine: Machine) -> None:
-        integers, unit, outside = entering(machine.rows(u), numbers)
+    def run(machine: Machine, sources: Sequence[Array], results: Sequence[Array]) -> None:
+        integers, unit, outside = entering(sources[0], numbers)
         machine.saturated(outside)
         unit = np.broadcast_to(unit, (*integers.shape[:-1], 1))
-        out = machine.rows(y)
+        (out,) = results
         total = np.empty(integers.shape)
         for k in order(len(integers), reverse):
             drive = tuple(drives(half * integers[k] * (b_unit * unit[k]), numbers) for half in b)

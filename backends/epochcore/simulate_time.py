@@ -169,6 +169,26 @@ def scan(plan: Planner, ins: Instruction) -> Action:
     return run
 
 
+def carry(plan: Planner, ins: Instruction) -> Action:
+    words, segments, parts = int(ins["words"]), int(ins["segments"]), 2 if ins["complex"] else 1
+    a, state = plan.read(int(ins["a"]), words), plan.read(int(ins["state"]), words)
+    v, y = plan.read(int(ins["src"]), segments * words), plan.write(int(ins["dst"]), segments * words)
+    register, span, shape = str(ins["steps"]), int(ins["span"]), (parts, segments, words // parts)
+
+    def run(machine: Machine) -> None:
+        decay = Decay(tuple(np.moveaxis(machine.rows(a)[0].reshape(-1, parts, shape[2]), 1, 0)))
+        left, out = machine.rows(v)[0].reshape(-1, *shape), machine.rows(y)[0].reshape(-1, *shape)
+        x = tuple(np.moveaxis(machine.rows(state)[0].reshape(-1, parts, shape[2]).copy(), 1, 0))
+        for segment in range(segments):
+            for part, value in enumerate(x):
+                out[:, part, segment] = value
+            if (segment + 1) * span < machine.span[register][1]:
+                x = run_float(decay, x, tuple(left[:, part, segment] for part in range(parts)))
+                x = x if plan.ideal else tuple(narrow(part) for part in x)
+
+    return run
+
+
 def spike(plan: Planner, ins: Instruction) -> Action:
     words, or_equal, immediate = int(ins["words"]), bool(ins["or_equal"]), bool(ins["immediate"])
     v, rows = src(plan, ins, words), plan.read(int(ins["rows"]), 5 * words)
@@ -345,6 +365,7 @@ RULES: dict[str, Rule] = {
     "pool": pool,
     "average": average,
     "scan": scan,
+    "carry": carry,
     "spike": spike,
     "decay": decay,
     "fir": fir,

@@ -112,7 +112,7 @@ def test_code_words_are_little_endian_with_fields_from_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "encoding"), [("cim", "1.1", "a64e1cae9a75e0e4"), ("epochcore", "3.0", "f32d6f27b9c6168e")]
+    ("name", "version", "encoding"), [("cim", "1.1", "a64e1cae9a75e0e4"), ("epochcore", "4.0", "e72923d4452b06cc")]
 )
 def test_a_version_stands_for_one_encoding(name: str, version: str, encoding: str) -> None:
     """Where this fails an instruction was added (raise the minor version) or changed (the major one)."""

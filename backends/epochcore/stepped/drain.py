@@ -8,6 +8,7 @@ from backends.epochcore.cost_array import layout_of
 from backends.epochcore.dispatch import Op
 from backends.epochcore.gemm import ceil_div
 from backends.epochcore.stepped.passes import Chip
+from backends.epochcore.stepped.shifts import stored_columns
 
 
 @dataclass
@@ -24,7 +25,8 @@ class Drain:
         held, ins, memory = self.op.held, self.op.ins, self.chip.memory
         assert held is not None
         at, array = layout_of(held, self.chip.arch), self.chip.arch.array
-        rows, cols = int(held["rows"]), int(held["cols"])
+        rows = int(held["rows"])
+        before, cols = stored_columns(self.op)
         self._cells = [line[: at.cols * at.gang : at.gang] for line in self.chip.grid.at[: at.rows * at.gang : at.gang]]
         for line in self._cells:
             for cell in line:
@@ -35,7 +37,7 @@ class Drain:
         for word in range(int(ins["words"])):
             half, place = divmod(word, rows * cols)
             col, row = divmod(place, rows)
-            out = self._cells[row // at.stack][col].out
+            out = self._cells[row // at.stack][before + col].out
             assert out is not None
             value = complex(out[row % at.stack])
             memory.later(

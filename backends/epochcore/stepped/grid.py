@@ -114,6 +114,7 @@ class Element:
         state, due = packet.age // work.gang, now + self.depth + work.gang - 2
         first = self.row // work.height * (work.hop // work.gang)
         here = first + state < work.rows and self.col // work.height < work.cols
+        here &= packet.value is not None or work.name == "state.store"
         rule = RULES[work.name]
         if rule is None:
             self._copy(state, here)

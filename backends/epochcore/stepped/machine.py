@@ -188,7 +188,7 @@ class Machine:
         if op.ins.mnemonic == "mac" and op.held is not None and op.held["mode"] == "mac.os":
             return Product(op, self.chip, self.now), max(1, self.price(op).cycles)
         stream = Pass(op, self.chip, self.now, takes=self._takes(op))
-        return stream, max(1, op.steps * stream.interval)
+        return stream, max(1, stream.count * stream.interval)
 
     def _takes(self, op: Op) -> tuple[bool, bool]:
         kinds = {self.kinds[number] for number in op.finished}

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost_array import layout_of
+from backends.epochcore.cost_array import layout_of, through_ports
 from backends.epochcore.dispatch import Op
-from backends.epochcore.gemm import ceil_div
 from backends.epochcore.stepped.grid import Grid, Packet, Work
 from backends.epochcore.stepped.memory import Memory
+from backends.epochcore.stretches import copies, longest
+from isa import Instruction
 
 Array = NDArray[Any]
 
@@ -67,7 +68,7 @@ class Pass:
     parts: bool = False  # whether its steps are sent block by block
     out: dict[int, int] = field(default_factory=dict)  # when the words of a step are in the scratchpad
     _begun: dict[int, int] = field(default_factory=dict)
-    _values: dict[int, list[float]] = field(default_factory=dict)
+    _values: dict[int, list[float | None]] = field(default_factory=dict)
     _exits: dict[int, dict[int, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,18 +76,21 @@ class Pass:
         ins, held, array = self.op.ins, self.op.held, self.chip.arch.array
         assert held is not None
         self.name, self.before = ins.mnemonic, bool(ins.operands.get("before"))
-        self.rows, self.cols = int(held["rows"]), int(held["cols"])
+        self._own = int(held["rows"]), int(held["cols"])
+        self.rows, self.cols = self._own[0], self._own[1] * copies(held)
+        self.count = longest(held, self.op.steps)
         self._ports = array.port_words_in, array.port_words_out
         own = 1
         if ins.mnemonic != "mac":
             layout = layout_of(held, self.chip.arch)
             self.hop, self.height, self.gang = layout.stack * layout.gang, layout.gang, layout.gang
             own = max(self.hop, array.mac_depth + layout.gang - 1)
-        self.gather = ceil_div(len(self._inputs(0)), array.port_words_in)
-        self.scatter = ceil_div(len(self._outputs(0)), array.port_words_out)
+        number = copies(held)
+        self.gather = through_ports(held, self.chip.arch, len(self._inputs(0)) // number, self._ports[0])
+        self.scatter = through_ports(held, self.chip.arch, len(self._outputs(0)) // number, self._ports[1])
         self.interval = max(own, self.gather, self.scatter)
         if not self.parts:
-            self.send(0, self.op.steps, self.start)
+            self.send(0, self.count, self.start)
         if not self.op.steps:
             self.done = self.passed = self.start + 1
             for line in self.chip.grid.at:
@@ -97,23 +101,32 @@ class Pass:
 
     def _row(self, step: int) -> int:
         """The place of a step in the sequence's order."""
-        return self.op.steps - 1 - step if self.op.ins.operands.get("reverse", self.backward) else step
+        # a matrix has no direction of its own: its segments are cut from the first step on, whatever the loop's is
+        backward = self.backward and copies(self._held) == 1
+        return self.op.steps - 1 - step if self.op.ins.operands.get("reverse", backward) else step
 
-    def _at(self, name: str, step: int) -> list[int]:
-        """Words of an operand at a step, real halves first."""
-        ins, held = self.op.ins, self.op.held
-        assert held is not None
+    @property
+    def _held(self) -> Instruction:
+        assert self.op.held is not None
+        return self.op.held
+
+    def _at(self, name: str, step: int) -> list[int | None]:
+        """Words of an operand at a step, real halves first, of one segment after the other; None where one sleeps."""
+        ins, held, found = self.op.ins, self._held, list[int | None]()
         pitch = int(ins["pitch"] if "pitch" in ins.operands else ins[f"{name}_pitch"])
-        row = 0 if ins.operands.get(f"{name}_held") else self._row(step)
-        first = int(ins[name]) + row * pitch
-        count = self.rows if self.name == "mac" and name == "src" else self.cols
-        halves = 2 if held["complex"] and self.name not in ("mac", "fri", "tri") else 1
-        return [first + half * (pitch // 2) + word for half in range(halves) for word in range(count)]
+        count = self._own[0] if self.name == "mac" and name == "src" else self._own[1]
+        for half in range(self._halves):
+            for segment in range(copies(held)):
+                place = step + segment * int(held["span"]) * (copies(held) > 1)
+                row = 0 if ins.operands.get(f"{name}_held") else self._row(place)
+                first = int(ins[name]) + row * pitch + half * (pitch // 2)
+                found += [first + word if place < self.op.steps else None for word in range(count)]
+        return found
 
-    def _inputs(self, step: int) -> list[int]:
+    def _inputs(self, step: int) -> list[int | None]:
         return [*(self._at("a", step) if self.name == "sel" else ()), *self._at("src", step)]
 
-    def _outputs(self, step: int) -> list[int]:
+    def _outputs(self, step: int) -> list[int | None]:
         return self._at("dst", step)
 
     # -- in --------------------------------------------------------------------------------------------------
@@ -128,7 +141,8 @@ class Pass:
             addresses, wide = self._inputs(step), self._ports[0]
             for address in addresses[phase * wide : (phase + 1) * wide]:
                 self.chip.memory.use("in", now)
-                self._values.setdefault(step, []).append(float(self.chip.memory.spad[address]))
+                value = None if address is None else float(self.chip.memory.spad[address])
+                self._values.setdefault(step, []).append(value)
             if phase == self.gather - 1:
                 self._enter(step, now)
                 del self._begun[step]
@@ -139,7 +153,8 @@ class Pass:
         depth = array.mac_depth
         if self.name == "mac":
             for r in range(array.rows):
-                self._entries.send(now + r, "west", r, 0, step, values[r] if r < self.rows else 0.0)
+                value = values[r] if r < len(values) else None
+                self._entries.send(now + r, "west", r, 0, step, 0.0 if value is None else value)
             for c in range(array.cols):
                 self._entries.send(now + c + depth - 1, "sums", 0, c, step, 0.0)
             return
@@ -149,14 +164,17 @@ class Pass:
             self._entries.send(at, "north", 0, col, step, self._drive(values, c) if c < self.cols else None)
             self._entries.send(at + depth + self.gang - 2, "sums", 0, col, step, 0.0)
 
-    def _drive(self, values: list[float], col: int) -> Any:
-        """What a column gets: u, or v, or a and v."""
-        parts = [complex(*values[i + col :: self.cols][: self._halves]) for i in self._starts]
+    def _drive(self, values: list[float | None], col: int) -> Any:
+        """What a column gets: u, or v, or a and v; None where it sleeps."""
+        own = [values[i + col :: self.cols][: self._halves] for i in self._starts]
+        if own[0][0] is None:
+            return None
+        parts = [complex(*(0.0 if value is None else value for value in part)) for part in own]
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     @property
     def _halves(self) -> int:
-        return len(self._at("src", 0)) // self.cols
+        return 2 if self._held["complex"] and self.name not in ("mac", "fri", "tri") else 1
 
     @property
     def _starts(self) -> list[int]:
@@ -179,9 +197,10 @@ class Pass:
         for number, (address, value) in enumerate(zip(self._outputs(packet.step), results, strict=True)):
             cycle = now + number // self._ports[1]
             self.chip.memory.use("out", cycle)
-            self.chip.memory.later(cycle, address, value)
+            if address is not None:
+                self.chip.memory.later(cycle, address, value)
         self.out[packet.step] = now + self.scatter
-        if packet.step == self.op.steps - 1:
+        if packet.step == self.count - 1:
             self.done = now + self.scatter
 
     def _results(self, step: int, exits: dict[int, Any]) -> list[float]:
@@ -191,10 +210,13 @@ class Pass:
         if self.name in ("fri.x", "tri.x", "sel"):
             parts = [[complex(v).real for v in values], [complex(v).imag for v in values]]
             return [value for part in parts[: self._halves] for value in part]
+        number, cols = copies(held), self._own[1]
         if self.name == "mac":
-            more: Any = memory.params[int(held["bias"])] if held["biased"] else np.zeros(self.cols)
+            more: Any = np.tile(memory.params[int(held["bias"])], number) if held["biased"] else np.zeros(self.cols)
         else:
-            d = memory.params[int(held["src"])].ravel()[-self.cols :]
-            more = d * np.array(self._values[step][: self.cols])
-        old = [memory.spad[a] for a in self._outputs(step)] if self.op.ins["accumulate"] else np.zeros(self.cols)
+            d = np.tile(memory.params[int(held["src"])].ravel()[-cols:], number)
+            more = d * np.array([value or 0.0 for value in self._values[step][: self.cols]])
+        old = np.zeros(self.cols)
+        if self.op.ins["accumulate"]:
+            old[:] = [0.0 if a is None else memory.spad[a] for a in self._outputs(step)]
         return [float(complex(v).real + extra + before) for v, extra, before in zip(values, more, old, strict=True)]

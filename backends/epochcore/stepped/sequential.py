@@ -122,6 +122,27 @@ def _copy(op: Op, memory: Memory, program: Program) -> Effect:
     return _vector(op, rows, lambda x: x, int(ins["dst_pitch"]))
 
 
+def _carry(op: Op, memory: Memory, program: Program) -> Effect:
+    ins, words = op.ins, int(op.ins["words"])
+    number, span, half = int(ins["segments"]), int(ins["span"]), 1 + bool(ins["complex"])
+    size = words // half
+
+    def operands(m: Memory) -> list[Array]:
+        return [_rows(m, int(ins[name]), words * n, 0, 1)[0] for name, n in (("a", 1), ("state", 1), ("src", number))]
+
+    def compute(a: Array, x: Array, left: Array) -> Array:
+        a, x = (v[:size] + 1j * v[size:] if half == 2 else v for v in (a, x))
+        found = np.zeros((half, number, size))
+        for g in range(number):
+            found[:, g] = np.stack([x.real, x.imag][:half])
+            own = [left[(h * number + g) * size :][:size] for h in range(half)]
+            if (g + 1) * span < op.steps:
+                x = a * x + (own[0] + 1j * own[1] if half == 2 else own[0])
+        return found.reshape(1, -1)
+
+    return _vector(op, operands, compute, 1)
+
+
 def _fill(op: Op, memory: Memory, program: Program) -> Effect:
     values = np.full((1, int(op.ins["words"])), float(op.ins["value"]))
     return _vector(op, lambda m: [], lambda: values, 1)
@@ -183,5 +204,6 @@ RULES: dict[str, Callable[[Op, Memory, Program], Effect]] = {
     "gate": _gate,
     "copy": _copy,
     "fill": _fill,
+    "carry": _carry,
     "sync": lambda op, memory, program: Effect(lambda m: None, lambda m: None),
 }

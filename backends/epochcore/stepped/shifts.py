@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from backends.epochcore.cost_array import Layout, layout_of
 from backends.epochcore.dispatch import Op
 from backends.epochcore.gemm import ceil_div
 from backends.epochcore.parameters import unpack
 from backends.epochcore.stepped.grid import Element, Packet
 from backends.epochcore.stepped.passes import Chip, Entries
+from backends.epochcore.stretches import copies, count
 from isa import Instruction
 
 
@@ -19,6 +22,16 @@ def cells(held: Instruction, chip: Chip) -> Layout:
     """Rows and columns of what holds a weight, or states, for a preload."""
     array = chip.arch.array
     return Layout(array.rows, array.cols, 1, 1) if held["mode"] == "mac" else layout_of(held, chip.arch)
+
+
+def stored_columns(op: Op) -> tuple[int, int]:
+    """The first column, and how many, whose states a `state.store` takes out."""
+    held = op.held
+    assert held is not None
+    cols = int(held["cols"])
+    if copies(held) == 1 or not op.ins["last"]:
+        return 0, cols * copies(held)
+    return (count(held, op.steps) - 1) * cols, cols
 
 
 @dataclass
@@ -87,10 +100,12 @@ class Preload:
         ins, at = self.op.ins, self._layout
         rows, cols = int(ins["rows"]), int(ins["cols"])
         source = self.chip.memory.params[int(ins["src"])]
+        number = copies(ins)
         if ins["mode"] == "mac":
-            weights = source.reshape(rows, cols)
+            weights = np.kron(np.eye(number), source.reshape(rows, cols))
+            high, wide = weights.shape
             return [
-                [float(weights[r, c]) if r < rows and c < cols else None for c in range(at.cols)]
+                [float(weights[r, c]) if r < high and c < wide else None for c in range(at.cols)]
                 for r in range(at.rows)
             ]
         full = ins["mode"] in ("fri", "tri")
@@ -98,8 +113,8 @@ class Preload:
         names = (e.decay, e.b, e.c) if full else (e.decay,)
 
         def state(row: int, col: int) -> tuple[complex, ...] | None:
-            inside = row < rows and col < cols
-            return tuple(complex(*values[:, col, row]) for values in names) if inside else None
+            inside = row < rows and col < cols * number
+            return tuple(complex(*values[:, col % cols, row]) for values in names) if inside else None
 
         return [[[state(r * at.stack + s, c) for s in range(at.stack)] for c in range(at.cols)] for r in range(at.rows)]
 
@@ -130,7 +145,7 @@ class StateLoad:
     def __post_init__(self) -> None:
         at, held = layout_of(self.held, self.chip.arch), self.held
         self._at, parts = at, 1 + bool(held["complex"])
-        each = int(held["cols"]) * at.stack * parts
+        each = int(held["cols"]) * copies(held) * at.stack * parts
         wide = ceil_div(each, self.chip.arch.array.port_words_in)
         self._shift = Shift(self.chip, self.start, at, wide, ceil_div(int(held["rows"]), at.stack))
 
@@ -150,7 +165,7 @@ class StateLoad:
         return self._rows[row]
 
     def _state(self, row: int, col: int) -> complex:
-        rows, cols = int(self.held["rows"]), int(self.held["cols"])
+        rows, cols = int(self.held["rows"]), int(self.held["cols"]) * copies(self.held)
         if row >= rows or col >= cols:
             return 0j
         spad, first = self.chip.memory.spad, int(self.op.ins["src"]) + col * rows + row
@@ -181,7 +196,8 @@ class StateStore:
         assert held is not None
         at = self._layout = layout_of(held, self.chip.arch)
         self.hop, self.height, self.gang = at.stack * at.gang, at.gang, at.gang
-        self.rows, self.cols = int(held["rows"]), int(held["cols"])
+        self.rows, self.cols = int(held["rows"]), int(held["cols"]) * copies(held)
+        self._first, self._wide = stored_columns(self.op)
         self._left = 0
 
     def tick(self, now: int) -> None:
@@ -197,9 +213,9 @@ class StateStore:
         at, ins, memory = self._layout, self.op.ins, self.chip.memory
         wide = self.chip.arch.array.port_words_out
         for word in range(int(ins["words"])):
-            half, place = divmod(word, self.rows * self.cols)
+            half, place = divmod(word, self.rows * self._wide)
             col, row = divmod(place, self.rows)
-            out = self.chip.grid.at[row // at.stack * at.gang][col * at.gang].out
+            out = self.chip.grid.at[row // at.stack * at.gang][(self._first + col) * at.gang].out
             assert out is not None
             value = out[row % at.stack]
             part = complex(value).imag if half else complex(value).real

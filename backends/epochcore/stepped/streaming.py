@@ -138,7 +138,7 @@ class Machine:
             assert job is not None
             if isinstance(job, Pass) and run.op.steps:
                 for block in range(run.blocks):
-                    last = run.op.steps - 1 if block == run.blocks - 1 else (block + 1) * self.size - 1
+                    last = job.count - 1 if block == run.blocks - 1 else (block + 1) * self.size - 1
                     if job.out.get(last, self.now + 1) <= self.now:
                         run.there.setdefault(block, job.out[last])
             elif job.done is not None and job.done <= self.now:
@@ -226,7 +226,7 @@ class Machine:
                     self.last = run, run.cost.wave
             if isinstance(run.job, Pass):
                 first = run.block * self.size
-                steps = op.steps - first if run.blocks == 1 else min(self.size, op.steps - first)
+                steps = run.job.count if run.blocks == 1 else min(self.size, op.steps - first)
                 run.job.send(first, steps, self.now)
             return
         if name not in RULES:

@@ -103,9 +103,9 @@ class Writer:
         dst = self.draw(st.sampled_from(onto)) if onto and self.draw(st.booleans()) else None
         target = dst or self.stream(cols)
         mode = "mac.os" if in_place else "mac"
-        self.builder.emit(
-            "preload", src=weights, scale=0, bias=bias, rows=rows, cols=cols, mode=mode, biased=biased, scaled=False
-        )
+        cut = {} if in_place else self.segments(min(self.arch.array.rows // rows, self.arch.array.cols // cols))
+        fields = {"src": weights, "scale": 0, "bias": bias, "rows": rows, "cols": cols, "mode": mode}
+        self.builder.emit("preload", **fields, biased=biased, scaled=False, **cut)
         fields = {"dst": target[0], "dst_pitch": cols, "src": src, "src_pitch": rows}
         self.builder.emit("mac", **fields, steps="n0", accumulate=dst is not None)
 
@@ -148,15 +148,39 @@ class Writer:
             fields |= {"dst_pitch": words, "src_pitch": words}
         self.run(mode, packed, 1, cols, is_complex, fields)
 
+    def segments(self, most: int) -> dict[str, int]:
+        """How often parameters are there: once, or for stretches of time that cover a chunk."""
+        number = self.draw(st.integers(1, max(1, min(most, 3))))
+        least = -(-self.limit // number)
+        return {} if number == 1 else {"segments": number, "span": self.draw(st.integers(least, self.limit))}
+
     def run(self, mode: str, packed: int, rows: int, cols: int, is_complex: bool, fields: Mapping[str, Any]) -> None:
-        words = rows * cols * (1 + is_complex)
+        most = self.arch.cells(is_complex)[1] // cols
+        cut = self.segments(most) if mode in ("fri", "fri.x") else {}
+        own = rows * cols * (1 + is_complex)
+        words = own * cut.get("segments", 1)
         state = self.room(words, row=True)
         shape = {"rows": rows, "cols": cols, "mode": mode, "complex": is_complex}
         self.carried.append((state, words))
-        self.builder.emit("preload", src=packed, scale=0, bias=0, **shape)
-        self.builder.emit("state.load", src=state, words=words)
+        self.builder.emit("preload", src=packed, scale=0, bias=0, **shape, **cut)
+        source = self.begun(state, own, is_complex, cut) if cut and self.draw(st.booleans()) else state
+        self.builder.emit("state.load", src=source, words=words)
         self.builder.emit(mode, **fields, steps="n0")
         self.builder.emit("state.store", dst=state, words=words)
+        if cut and self.draw(st.booleans()):
+            last, wide = self.room(own, row=True), self.streams[-1][1]
+            self.builder.emit("state.store", dst=last, words=own, last=True)
+            at = {"a": self.streams[-1][0], "b": last, "dst": self.stream(wide)[0], "b_pattern": "one"}
+            self.builder.emit("binary", **at, fn="add", words=wide, steps="n0", b_held=True)
+
+    def begun(self, state: int, own: int, is_complex: bool, cut: Mapping[str, int]) -> int:
+        """States with which segments begin, made of those that they left."""
+        decay, first, dst = (self.room(n, row=True) for n in (own, own, own * cut["segments"]))
+        for at, value in ((decay, 0.5), (first, 1.0)):
+            self.builder.emit("fill", dst=at, words=own, value=value)
+        where = {"dst": dst, "a": decay, "src": state, "state": first}
+        self.builder.emit("carry", **where, words=own, **cut, steps="n0", complex=is_complex)
+        return dst
 
     carried: list[tuple[int, int]] = field(default_factory=list)
 
