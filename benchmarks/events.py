@@ -132,7 +132,7 @@ def program(devices: dict[str, Any], layers: int = LAYERS) -> Program:
             "    halt",
         ]
     lines = [
-        ".isa cim 1.1",
+        ".isa cim 2.0",
         ".arch",
         *(f"| {line}" for line in BACKEND.arch_text(arch).splitlines()),
         '.input token stream [1] float64 binding={"channel": 0}',

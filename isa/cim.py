@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from isa.cim_fields import (
+    ANALOG_DST,
+    ANALOG_SRC,
     BANK,
     BEFORE,
     CHANNEL,
@@ -110,8 +112,8 @@ _CROSSBAR = (
         "mvm",
         0x21,
         (
-            DST,
-            SRC,
+            ANALOG_DST,
+            ANALOG_SRC,
             index("array", "Which of the core's arrays."),
             index("row", "First row driven."),
             size("rows", "Rows driven."),
@@ -121,15 +123,22 @@ _CROSSBAR = (
             size("src_step", "Words from one input vector to the next.", default=0, low=0),
             size("dst_step", "Words from one output vector to the next.", default=0, low=0),
             Field(
-                "input_range", Kind.FLOAT, 32, "Largest |input| of the DAC; 0: as the architecture says.", default=0.0
+                "input_range",
+                Kind.FLOAT,
+                32,
+                "Largest |input| of the DAC, or |state| of a line that drives a row; 0: as the architecture says.",
+                default=0.0,
             ),
             Field(
                 "output_range", Kind.FLOAT, 32, "Largest |sum| of the ADC; 0: as the architecture says.", default=0.0
             ),
-            flag("accumulate", "Add to the result digitally instead of replacing it."),
+            flag("accumulate", "Add to the result (digitally, or currents on a line) instead of replacing it."),
         ),
         "crossbar",
         "Drive rows with a vector and read the columns: DAC, array, ADC, digital scale.",
+        "Onto lines `a[...]` goes the columns' current, through no ADC and to no digital scale: one full conductance "
+        "for all columns, a DAC range of the program's, single pairs with analog inputs. From lines that `charge` "
+        "drives the states drive the rows, through no DAC.",
     ),
 )
 
@@ -146,8 +155,8 @@ _STATES = (
         "charge",
         0x2A,
         (
-            DST,
-            SRC,
+            ANALOG_DST,
+            ANALOG_SRC,
             WORDS,
             NODE,
             data("rates", "(words,) logarithm of the decay in one unit of time, below zero."),
@@ -158,6 +167,7 @@ _STATES = (
         ),
         "state",
         "Volatile bank: the states decay by the elapsed time, x <- exp(rate dt) x + src; read them.",
+        "Lines `a[...]` as `src`: columns' currents charge the nodes. As `dst`: the nodes drive lines.",
     ),
     InstructionSpec(
         "dstate",
@@ -225,11 +235,18 @@ _STATES = (
 
 CIM = InstructionSet(
     name="cim",
-    version="1.1",
+    version="2.0",
     doc="Programs are event-driven: a core sleeps in `recv` until a message comes, and states decay meanwhile. "
     "Section `coreN` is what core N runs for every sequence, `coreN.setup` what it runs once, when the chip is loaded.",
     registers=(Term("rT", "Steps of the sequence."), Term("rB", "Samples in the batch.")),
-    spaces=(Term("v", "Vector registers of a core, in words."),),
+    spaces=(
+        Term("v", "Vector registers of a core, in words."),
+        Term(
+            "a",
+            "Analog lines of a core, a wire with a sample-and-hold each: from columns to state nodes, from state nodes "
+            "to rows. They carry a value within an event, and no other instruction takes them.",
+        ),
+    ),
     timings=(
         Term("control", "The sequencer alone."),
         Term("message", "The mesh, by words and hops."),

@@ -5,10 +5,16 @@ from __future__ import annotations
 from isa.spec import Field, Kind
 
 ADDRESS, SIZE, INDEX = 20, 20, 16
+LINES = 1 << ADDRESS  # operands from here on are analog lines: see `analog`
 
 
 def vector(name: str, doc: str) -> Field:
     return Field(name, Kind.ADDR, ADDRESS, doc, space="v")
+
+
+def analog(name: str, doc: str) -> Field:
+    """A vector in registers `v[...]`, or on analog lines `a[...]`."""
+    return Field(name, Kind.ADDR, ADDRESS + 1, doc, space="v", other="a")
 
 
 def size(name: str, doc: str, default: int | None = None, low: int = 1) -> Field:
@@ -29,6 +35,8 @@ def data(name: str, doc: str, default: str | None = None) -> Field:
 
 DST = vector("dst", "First word of the result.")
 SRC = vector("src", "First word of the operand.")
+ANALOG_DST = analog("dst", "First word of the result, or the first line that it goes onto without a conversion.")
+ANALOG_SRC = analog("src", "First word of the operand, or the first line that it is taken from without a conversion.")
 A, B = vector("a", "First word of the first operand."), vector("b", "First word of the second operand.")
 WORDS = size("words", "Words.")
 FEATURES = size("features", "Words of a vector.")

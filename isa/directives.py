@@ -291,7 +291,7 @@ def _block_line(token: Token) -> str:
 
 
 _DIRECTIVES: dict[str, Callable[[Assembly, Arguments], None]] = {
-    ".isa": _isa,  # .isa cim 1.1
+    ".isa": _isa,  # .isa cim 2.0
     ".arch": _arch,  # .arch, then block lines with the architecture's text
     ".input": _input,  # .input u stream [8] float32 binding={...}
     ".output": _output,  # .output y sequence [10] float32

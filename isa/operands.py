@@ -29,7 +29,8 @@ def expected(field: Field, isa: InstructionSet) -> str:
         case Kind.REG:
             return "a register: " + ", ".join(register.name for register in isa.registers)
         case Kind.ADDR:
-            return f"an address {field.space}[{field.range[0]}..{field.range[1]}]"
+            low, high = _bounds(field)
+            return "an address " + " or ".join(f"{space}[{low}..{high}]" for space in field.spaces)
         case Kind.IMM:
             return f"an integer {field.range[0]}..{field.range[1]}"
         case Kind.FLOAT:
@@ -50,7 +51,7 @@ def placeholder(field: Field) -> str:
         case Kind.FLAG:
             return f"[{field.name}]"
         case Kind.ADDR:
-            shape = f"{field.space}[{field.name}]"
+            shape = "|".join(f"{space}[{field.name}]" for space in field.spaces)
         case Kind.DATA:
             shape = f"@{field.name}"
         case Kind.IMM | Kind.FLOAT:
@@ -89,6 +90,8 @@ def write_operand(field: Field, value: Value) -> str:
             return field.name
         case Kind.ADDR:
             text = f"{field.space}[{value}]"
+            if field.other and isinstance(value, int) and value >= field.half:
+                text = f"{field.other}[{value - field.half}]"
         case Kind.DATA:
             text = data_text(str(value))
         case Kind.FLOAT:
@@ -138,13 +141,18 @@ def _integer(field: Field, operand: Operand, isa: InstructionSet) -> Value:
 def _address(field: Field, operand: Operand, isa: InstructionSet) -> Value:
     if operand.form != "address":
         raise BadOperand(f"{_article(operand)} is not an address")
-    if operand.space != field.space:
-        raise BadOperand(f"'{operand.space}' is the wrong memory for this operand", (field.space,))
-    return _in_range(field, operand.text)
+    if operand.space not in field.spaces:
+        raise BadOperand(f"'{operand.space}' is the wrong memory for this operand", field.spaces)
+    return _in_range(field, operand.text) + (field.half if operand.space == field.other else 0)
+
+
+def _bounds(field: Field) -> tuple[int, int]:
+    """Of a number as written: of an address, in either of its memories."""
+    return (0, field.half - 1) if field.other else field.range
 
 
 def _in_range(field: Field, text: str) -> int:
-    low, high = field.range
+    low, high = _bounds(field)
     try:
         value = parse_number(text)
     except ValueError:

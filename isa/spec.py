@@ -57,8 +57,10 @@ class Field:
 
     `low` and `high` bound IMM and ADDR (inclusive); left out they follow from `bits`: ``0 .. 2**bits - 1``,
     or two's complement where `low` is negative. `choices` are for ENUM, `space` names the memory of an
-    ADDR, `unit` is for the reader. An operand with a `default` is optional and left out of canonical text
-    when it holds it; ``default=""`` makes a DATA operand optional. A FLAG is false by default.
+    ADDR, `other` a second one that it may name instead: the top bit says which, so that a value of `half` and
+    above is address value - half there. `unit` is for the reader. An operand with a `default` is optional and
+    left out of canonical text when it holds it; ``default=""`` makes a DATA operand optional. A FLAG is false by
+    default.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Field:
     high: int | None = None
     choices: tuple[str, ...] = ()
     space: str = ""
+    other: str = ""
     default: Value | None = None
     unit: str = ""
 
@@ -97,6 +100,16 @@ class Field:
     @property
     def signed(self) -> bool:
         return self.low is not None and self.low < 0
+
+    @property
+    def half(self) -> int:
+        """Where the addresses of `other` begin."""
+        return 1 << (self.bits - 1)
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The memories that an ADDR may name."""
+        return (self.space, self.other) if self.other else (self.space,)
 
     @property
     def range(self) -> tuple[int, int]:
@@ -309,8 +322,11 @@ def _field_mistakes(field: Field, isa: InstructionSet) -> Iterator[str]:
             most = 2 ** (field.bits - 1) - 1 if field.signed else 2**field.bits - 1
             if not least <= low <= high <= most:
                 yield f"range {low}..{high} does not fit {field.bits} bits"
-            if field.kind is Kind.ADDR and field.space not in {term.name for term in isa.spaces}:
-                yield f"memory space '{field.space}' is not declared"
+            declared = {term.name for term in isa.spaces}
+            if field.kind is Kind.ADDR and (unknown := [space for space in field.spaces if space not in declared]):
+                yield f"memory space '{unknown[0]}' is not declared"
+            if field.other and (field.kind is not Kind.ADDR or (low, high) != (0, 2**field.bits - 1)):
+                yield "an address in either of two memories takes all values of its bits"
         case Kind.FLOAT:
             if field.bits not in (32, 64):
                 yield "a float has 32 or 64 bits"

@@ -8,10 +8,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from backends.cim.decode import Item
+from isa.cim_fields import LINES
 
 Array = NDArray[Any]
 Ranges = list[tuple[int, int]]  # first word, words
 Access = Callable[[Item, Mapping[str, Array]], tuple[Ranges, Ranges]]  # what is read, what is written
+
+
+def on_lines(address: int) -> bool:
+    """Whether an operand names analog lines, not registers."""
+    return address >= LINES
 
 
 def _vector(reads: Mapping[str, str], written: str) -> Access:

@@ -80,6 +80,11 @@ class Crossbar(Part):
         description="The states' own matrix A may lie in arrays too, states in registers: x <- A x + B u, a product "
         "more a step (as IMSSA, arXiv 2412.20215); not where `reloads`.",
     )
+    coupling: Literal["off", "in", "out", "both"] = Field(
+        default="off",
+        description="in: a column's current may charge a state node of the core without an ADC; out: state nodes may "
+        "drive rows of the core's arrays without DACs; single pairs and analog inputs only.",
+    )
     adc_norms: Positive = Field(default=2.0, description="Range of the policy 'norm', in column norms.")
 
     @model_validator(mode="after")
@@ -90,6 +95,8 @@ class Crossbar(Part):
             raise ValueError(f"{self.cols} columns hold no weight of {self.cells_per_weight} devices")
         if self.encoding == "offset" and self.levels**self.slices < 3:
             raise ValueError("an offset weight takes three levels at least")
+        if self.coupling != "off" and (self.encoding, self.slices, self.input) != ("pair", 1, "analog"):
+            raise ValueError("coupling has no digital sums: it takes pairs of one slice and analog inputs")
         return self
 
     @property
@@ -225,6 +232,11 @@ class Devices(Part):
     )
     wire_ohms: NotNegative = Field(
         default=0.0, description="Resistance of a wire between neighbouring cells, Ohm, to first order."
+    )
+    line_gain: NotNegative = Field(
+        default=0.0,
+        description="Spread of the gain with which a line charges its node, and of that with which a node drives its "
+        "line, from node to node, of the mean.",
     )
     decay_sigma: NotNegative = Field(
         default=0.0, description="Spread of the time constants from device to device, of the mean."

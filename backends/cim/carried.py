@@ -14,6 +14,7 @@ import numpy as np
 
 from backends.cim.access import ACCESS, Array, Ranges
 from backends.cim.decode import Item, walk
+from isa.cim_fields import LINES
 
 MESSAGES = ("send", "recv", "collect", "emit", "keep", "fetch")
 
@@ -66,7 +67,7 @@ class _Scan:
 
 def parts_of(items: tuple[Item, ...], data: Mapping[str, Array]) -> dict[int, tuple[Part, ...]] | None:
     """The parts of each loop, by its index, that go step by step; None where the whole program has to."""
-    accesses = {item.index: ACCESS[item.code.mnemonic](item, data) for item in walk(items)}
+    accesses, first_line = _side_by_side({item.index: ACCESS[item.code.mnemonic](item, data) for item in walk(items)})
     size = max((at + words for reads, writes in accesses.values() for at, words in (*reads, *writes)), default=0)
     scan = _Scan(accesses, np.zeros(size, np.int64))
     found: dict[int, tuple[Part, ...]] = {}
@@ -87,7 +88,31 @@ def parts_of(items: tuple[Item, ...], data: Mapping[str, Array]) -> dict[int, tu
             return None
         for at, words in writes:
             scan.owner[at : at + words] = 0
-    return found
+    return {loop: tuple(_with_lines(part, first_line) for part in parts) for loop, parts in found.items()}
+
+
+def _side_by_side(
+    accesses: Mapping[int, tuple[Ranges, Ranges]],
+) -> tuple[Mapping[int, tuple[Ranges, Ranges]], int]:
+    """The analog lines right behind the registers, a word apart; and where they begin there."""
+    every = [each for sides in accesses.values() for side in sides for each in side]
+    begin = 1 + max((at + words for at, words in every if at < LINES), default=0)
+    if all(at < LINES for at, _ in every):
+        return accesses, begin
+
+    def near(ranges: Ranges) -> Ranges:
+        return [(at - LINES + begin if at >= LINES else at, words) for at, words in ranges]
+
+    return {index: (near(reads), near(writes)) for index, (reads, writes) in accesses.items()}, begin
+
+
+def _with_lines(part: Part, first: int) -> Part:
+    """The part with lines where they really are."""
+
+    def real(ranges: Ranges) -> Ranges:
+        return [(at - first + LINES if at >= first else at, words) for at, words in ranges]
+
+    return Part(part.first, part.last, real(part.carried), real(part.given), real(part.made))
 
 
 def _inside(loop: Item, part: Part) -> tuple[Item, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
+from backends.cim.access import on_lines
 from backends.cim.arch import Architecture
 from backends.cim.decode import Item
 
@@ -16,12 +17,15 @@ Data = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Cost:
-    """One execution, for one sample. `conversions` are those of the ADCs."""
+    """One execution, for one sample. `conversions` are those of the ADCs, `drives` those of the DACs; `spared` is what
+    lines save of both: conversions, drives."""
 
     cycles: int
     picojoules: float
     macs: int = 0
     conversions: int = 0
+    drives: int = 0
+    spared: tuple[int, int] = (0, 0)
 
 
 def _up(number: int, by: int) -> int:
@@ -112,9 +116,13 @@ def _mvm(item: Item, arch: Architecture, data: Data) -> Cost:
 
     A pair's two columns meet before the ADC, so that a slice of a weight column takes one conversion (ours). Bits of
     an input that come one after the other take a read each. An offset's reference column is read with the others, and
-    its inputs are summed digitally meanwhile, which takes energy and no time (ours).
+    its inputs are summed digitally meanwhile, which takes energy and no time (ours). Columns on analog lines are all
+    read at once, without ADCs and a digital scale; rows on lines are driven by state nodes, at once, without DACs.
     """
     rows, cols, vectors, box = item.integer("rows"), item.integer("cols"), item.integer("vectors"), arch.crossbar
+    from_lines, to_lines = (on_lines(item.integer(name)) for name in ("src", "dst"))
+    if from_lines or to_lines:
+        return _coupled(arch, rows, cols, from_lines, to_lines)
     words = cols * box.slices
     shared = box.devices_per_weight if box.encoding == "pair" else 1
     turns = min(words, max(1, box.cols_per_adc // shared))
@@ -127,13 +135,32 @@ def _mvm(item: Item, arch: Architecture, data: Data) -> Cost:
         energy += rows * arch.energy.device_read
         summed = rows * arch.energy.vector_word
     return Cost(
-        vectors * cycles, vectors * (box.planes * energy + summed), vectors * rows * cols, vectors * box.planes * words
+        vectors * cycles,
+        vectors * (box.planes * energy + summed),
+        vectors * rows * cols,
+        vectors * box.planes * words,
+        vectors * box.planes * rows,
     )
 
 
+def _coupled(arch: Architecture, rows: int, cols: int, from_lines: bool, to_lines: bool) -> Cost:
+    """A product of single pairs and analog inputs, one vector, with lines on one side."""
+    box, energy, timing = arch.crossbar, arch.energy, arch.timing
+    cycles, picojoules = timing.read_cycles, 2 * rows * cols * energy.device_read
+    drives, words = (0 if from_lines else rows), (0 if to_lines else cols)
+    cycles += timing.dac_cycles if drives else 0
+    if words:
+        turns = min(cols, max(1, box.cols_per_adc // box.devices_per_weight))
+        cycles += turns * timing.adc_cycles + _up(cols, arch.vector.lanes)
+    picojoules += drives * energy.dac + words * (energy.adc + energy.vector_word)
+    return Cost(cycles, picojoules, rows * cols, words, drives, (cols - words, rows - drives))
+
+
 def _charge(item: Item, arch: Architecture, data: Data) -> Cost:
-    words = item.integer("words")
-    cycles = arch.volatile.charge_cycles + arch.volatile.read_cycles + _up(words, arch.vector.lanes)
+    """Words that come from registers and go there take their turns on the way; lines do not."""
+    words, digital = item.integer("words"), not on_lines(item.integer("dst"))
+    cycles = arch.volatile.charge_cycles + arch.volatile.read_cycles
+    cycles += _up(words, arch.vector.lanes) if digital or not on_lines(item.integer("src")) else 0
     return Cost(cycles, words * (arch.energy.state_charge + arch.energy.state_read), words)
 
 
@@ -186,4 +213,4 @@ COSTS: dict[str, Callable[[Item, Architecture, Data], Cost]] = {
 def cost(item: Item, arch: Architecture, data: Data) -> Cost:
     """One execution of an instruction, its fetch included. A message's hops are the mesh's, not its sender's."""
     found = COSTS[item.code.mnemonic](item, arch, data)
-    return Cost(found.cycles, found.picojoules + arch.energy.control, found.macs, found.conversions)
+    return replace(found, picojoules=found.picojoules + arch.energy.control)

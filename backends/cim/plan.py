@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from backends.cim.access import overlap, vector_ranges
+from backends.cim.access import on_lines, overlap, vector_ranges
 from backends.cim.arch import Crossbar
 from backends.cim.converters import largest_word, output_range
 from backends.cim.core import Array, Core, Trap
 from backends.cim.decode import Item
 from backends.cim.noise import device_normals, key_of
 from backends.cim.programming import CrossbarArray, Meaning, meaning
+from isa.cim_fields import LINES
 
 _EXACT = 2**24  # whole numbers up to here are exact in float32
+SAME = 1e-6  # relative; ranges are float32
 _FINE_BITS = 12  # of a converter; from here on float32 would show
 
 
@@ -41,6 +43,8 @@ def _joins(group: list[Item], item: Item) -> bool:
     """Whether a product may run with those before it: none of them writes what it reads, or what it overwrites."""
     first = group[0]
     if item.loc != first.loc or any(item.integer(name) != first.integer(name) for name in ("vectors", "dst_step")):
+        return False
+    if any(on_lines(item.integer(name)) != on_lines(first.integer(name)) for name in ("src", "dst")):
         return False
     reads, writes = vector_ranges(item)
     for other in group:
@@ -71,7 +75,8 @@ class Drive:
 
     A sum of input words times `weights` (rows, columns), times `to_word` and plus `offset` (columns,), is what an ADC
     rounds; times `gain` and the input's range it is the result; `middle` (columns of weights,) times the sum of the
-    input words is subtracted. `variance` is that of a read of `weights`.
+    input words is subtracted. `variance` is that of a read of `weights`. `from_lines`: state nodes drive the rows, no
+    DAC does; `to_lines`: the sums stay as they are, for no ADC reads them.
     """
 
     source: tuple[int, int, int, int]  # first word, rows, vectors, words between vectors
@@ -87,6 +92,8 @@ class Drive:
     targets: tuple[Target, ...]
     joined: tuple[Target, ...]  # of the columns of weights, neighbours together
     slices: int = 1
+    from_lines: bool = False
+    to_lines: bool = False
 
     @cached_property
     def places(self) -> Array:
@@ -121,6 +128,7 @@ class Plan:
     kept: tuple[tuple[int, int], ...]  # words that are added to: first word of a vector, words
     written: tuple[tuple[int, int], ...]  # words that are written, likewise
     dtype: Any  # of the digital sums behind the ADCs
+    units: dict[int, float] = field(default_factory=dict)  # of the lines written, as `Core.units`
     scratch: dict[str, Array] = field(default_factory=dict)
 
     def room(self, name: str, rows: int, cols: int, dtype: Any) -> Array:
@@ -209,7 +217,8 @@ def plan_of(core: Core, items: tuple[Item, ...]) -> Plan:
     words = max(at + cols for at, cols in written) - first
     drives = tuple(_drive(core, source, reach, found, first) for (source, reach), found in by_input.items())
     dtype = np.result_type(*(drive.weights.dtype for drive in drives))
-    return Plan(versions_of(core, items), first, words, drives, tuple(kept), _touching(written), dtype)
+    units = {line: core.units[line] for at, cols in written for line in range(at, at + cols) if line in core.units}
+    return Plan(versions_of(core, items), first, words, drives, tuple(kept), _touching(written), dtype, units)
 
 
 def _touching(regions: set[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
@@ -241,6 +250,7 @@ def _drive(
         joined = _joined(targets, 1)
         return Drive(source, reach, 0, weights, False, None, nothing, None, nothing, None, targets, joined)
     box, devices = core.arch.crossbar, core.devices
+    _coupled(core, reach, found)
     parts, start, targets_made = [], 0, []
     for item, block in found:
         try:
@@ -254,8 +264,11 @@ def _drive(
         np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)
     )
     units = np.rint(relative * (box.levels - 1))
-    exact = devices.converters and bool(np.abs(relative * (box.levels - 1) - units).max(initial=0.0) < 1e-9)
-    narrow = devices.converters and max(box.dac_bits, box.adc_bits) < _FINE_BITS
+    from_lines, to_lines = on_lines(source[0]), on_lines(found[0][0].integer("dst"))
+    coupled = from_lines or to_lines
+    whole = bool(np.abs(relative * (box.levels - 1) - units).max(initial=0.0) < 1e-9)
+    exact = devices.converters and not from_lines and whole
+    narrow = devices.converters and not coupled and max(box.dac_bits, box.adc_bits) < _FINE_BITS
     if exact:
         relative, to_word = units, to_word / (box.levels - 1)
         variance = variance * (box.levels - 1) ** 2
@@ -275,7 +288,42 @@ def _drive(
         targets=tuple(targets_made),
         joined=_joined(tuple(targets_made), box.slices),
         slices=box.slices,
+        from_lines=from_lines,
+        to_lines=to_lines,
     )
+
+
+def _coupled(core: Core, reach: float, found: list[tuple[Item, Block]]) -> None:
+    """Raises Trap where a product on lines lacks what no digital number can make up for."""
+    item = found[0][0]
+    from_lines, to_lines = on_lines(item.integer("src")), on_lines(item.integer("dst"))
+    trap = None
+    if from_lines and not reach:
+        trap = Trap("what state drives a row fully is not known", "no DAC follows the vector")
+    elif to_lines and not reach and core.devices.converters:
+        trap = Trap("what input drives a row fully is not known", "no digital scale follows the vector")
+    if trap is not None:
+        trap.hint = "give the product an input_range: compile for these devices, with --calibrate X.npz"
+        trap.item = item
+        raise trap
+    if to_lines:
+        for each, block in found:
+            _charges(core, each, block.scale * (reach or 1.0))
+
+
+def _charges(core: Core, item: Item, units: Array) -> None:
+    """Note what a full conductance, driven fully, stands for on each line; currents that join must agree."""
+    for line, unit in enumerate(units.tolist(), item.integer("dst")):
+        held = core.units.get(line, unit) if item.flag("accumulate") else unit
+        if abs(held - unit) > SAME * abs(unit):
+            trap = Trap(
+                f"currents that join on line a[{line - LINES}] stand for different sums",
+                f"full ones for {held:.6g} and {unit:.6g}",
+                "program the arrays with one scale, and give their products one input_range",
+            )
+            trap.item = item
+            raise trap
+        core.units[line] = unit
 
 
 def _columns(core: Core, item: Item, block: Block) -> tuple[Array, ...]:
@@ -290,6 +338,13 @@ def _columns(core: Core, item: Item, block: Block) -> tuple[Array, ...]:
     if not devices.converters:
         return relative, variance, np.ones(words), np.zeros(words), gain, means.middle * block.scale
     inputs, largest = largest_word(box.dac_bits), largest_word(box.adc_bits)
+    if on_lines(item.integer("dst")):
+        offset = np.zeros(words)
+        if devices.dac_offset:
+            offset += _dac_offsets(core, item, rows) @ relative
+        return relative, variance, np.ones(words), offset, gain / inputs, means.middle * block.scale
+    if on_lines(item.integer("src")):
+        inputs = 1
     full = _full(block, item, box)
     # Inputs that come bit by bit are -1, 0 or 1; a range for them is the range of a bit.
     unit = 1 if box.input == "bit-serial" else inputs
@@ -298,9 +353,8 @@ def _columns(core: Core, item: Item, block: Block) -> tuple[Array, ...]:
     if devices.adc_offset:
         first = item.integer("col") * box.slices
         offset += _offsets(core, "adc", item, devices.adc_offset)[first : first + words]
-    if devices.dac_offset:  # a constant at the inputs is one at the outputs; its part in the read noise is left out
-        first = item.integer("row")
-        offset += to_word * (_offsets(core, "dac", item, devices.dac_offset)[first : first + rows] @ relative)
+    if devices.dac_offset and not on_lines(item.integer("src")):
+        offset += to_word * (_dac_offsets(core, item, rows) @ relative)
     return (
         relative,
         variance,
@@ -309,6 +363,12 @@ def _columns(core: Core, item: Item, block: Block) -> tuple[Array, ...]:
         gain * (full * unit / largest / inputs),
         means.middle * block.scale / inputs,
     )
+
+
+def _dac_offsets(core: Core, item: Item, rows: int) -> Array:
+    """(rows,) A constant at the inputs is one at the outputs; its part in the read noise is left out."""
+    first = item.integer("row")
+    return _offsets(core, "dac", item, core.devices.dac_offset)[first : first + rows]
 
 
 def _offsets(core: Core, what: str, item: Item, sigma: float) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from backends.cim import unit_crossbar, unit_state, unit_time, unit_vector
 from backends.cim.access import Ranges
+from backends.cim.analog import check_lines
 from backends.cim.arch import Architecture, Devices
 from backends.cim.carried import Part, parts_of
 from backends.cim.constants import check
@@ -77,6 +78,7 @@ def execute(run: Run) -> None:
     sections = cores(run.program)
     trees = {number: decode(section) for number, section in sections.items()}
     _check_constants(run)
+    _check_lines(run, trees)
     parts = {number: parts_of(tree, run.program.data) for number, tree in trees.items()}
     carried = any(found is None for found in parts.values())
     if not carried:
@@ -118,6 +120,16 @@ def _check_constants(run: Run) -> None:
                     check(item, run.program.data)
                 except Trap as trap:
                     raise _trapped(run, number, item, suffix, trap) from None
+
+
+def _check_lines(run: Run, trees: Mapping[int, tuple[Item, ...]]) -> None:
+    """Raises UserError where an analog line does not carry what an instruction takes it for."""
+    for number, tree in trees.items():
+        try:
+            check_lines(tree, run.arch)
+        except Trap as trap:
+            assert trap.item is not None
+            raise _trapped(run, number, trap.item, "", trap) from None
 
 
 def program_taps(program: Program) -> list[Any]:

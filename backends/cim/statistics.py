@@ -44,7 +44,7 @@ def statistics(
     """Stats of a run of `batch` samples one after another, and the schedule of one of them."""
     timing = schedule(program, arch, steps)
     layers: dict[int, _Layer] = defaultdict(_Layer)
-    total = {"picojoules": 0.0, "adc": 0.0, "instructions": 0, "macs": 0}
+    total = {"picojoules": 0.0, "adc": 0.0, "dac": 0.0, "no_adc": 0, "no_dac": 0, "instructions": 0, "macs": 0}
     for number, section in cores(program).items():
         for item, times in executed(decode(section), steps):
             one, often = cost(item, arch, program.data), times * batch
@@ -54,6 +54,9 @@ def statistics(
                 picojoules += hops * item.integer("words") * arch.energy.mesh_word_hop
             total["picojoules"] += picojoules * often
             total["adc"] += one.conversions * arch.energy.adc * often
+            total["dac"] += one.drives * arch.energy.dac * often
+            total["no_adc"] += one.spared[0] * often
+            total["no_dac"] += one.spared[1] * often
             total["instructions"] += often
             total["macs"] += one.macs * often
             if item.loc is not None:
@@ -144,11 +147,16 @@ def _notes(
         "event_latency_seconds": latency,
         "event_interval_seconds": timing.interval / clock,
         "adc_joules": total["adc"] * 1e-12,
+        "dac_joules": total["dac"] * 1e-12,
         "idle_joules": idle,
         "idle_watts": len(cores(program)) * arch.energy.core_idle_watts,
         "programming_joules": _programming(program, arch),
     }
     notes |= reloading(program, arch)
+    if total["no_adc"] or total["no_dac"]:
+        spared = total["no_adc"] * (arch.energy.adc + arch.energy.vector_word) + total["no_dac"] * arch.energy.dac
+        notes["conversions_spared"] = {"adc": int(total["no_adc"]), "dac": int(total["no_dac"])}
+        notes["conversions_spared_joules"] = spared * 1e-12
     if (real := real_seconds(program, arch, steps)) is not None:
         notes |= {"real_seconds_per_sequence": real, "real_idle_joules_per_sequence": notes["idle_watts"] * real}
     tau = smallest_tau(program, arch)

@@ -1,4 +1,4 @@
-"""Products in crossbars: DAC, array, ADC, and the digital scale behind them.
+"""Products in crossbars: DAC, array, ADC, and the digital scale behind them; on analog lines without these.
 
 Products that follow each other in a program and belong to one layer run together: those with the same input share its
 conversion and one matrix product. The work is done in panels of samples and steps that stay in the cache.
@@ -47,6 +47,7 @@ def products(core: Core, items: tuple[Item, ...]) -> None:
     plan: Plan | None = core.cache.get(items[0].index)
     if plan is None or plan.versions != versions_of(core, items):
         plan = core.cache[items[0].index] = plan_of(core, items)
+    core.units |= plan.units
     vectors, step = items[0].integer("vectors"), items[0].integer("dst_step") or items[0].integer("cols")
     inputs = []
     for drive in plan.drives:
@@ -161,8 +162,13 @@ def _driven(core: Core, plan: Plan, drive: Drive, loc: int | None, x: Array) -> 
     """`x` (n, rows) becomes what drives the rows; also (n,) the input that the DAC's end stands for, and the reads."""
     from backends.cim.kernels import bits_of, magnitude_bits, to_words
 
-    box, calibrated = core.arch.crossbar, drive.input_range if core.arch.crossbar.input_scale == "array" else 0.0
-    given, reach = x.dtype.type(calibrated), plan.room("reach", len(x), 1, x.dtype)[:, 0]
+    box, reach = core.arch.crossbar, plan.room("reach", len(x), 1, x.dtype)[:, 0]
+    if drive.from_lines:
+        reach[:] = drive.input_range
+        x /= drive.input_range
+        core.tally(loc, "rows beyond their full drive", int(np.count_nonzero(np.abs(x) > 1.0)))
+        return reach, [np.clip(x, -1.0, 1.0, out=x)]
+    given = x.dtype.type(drive.input_range if box.input_scale == "array" or drive.to_lines else 0.0)
     largest = x.dtype.type(largest_word(box.dac_bits) if core.devices.converters else 0)
     clipped = to_words(x, bits_of(x), magnitude_bits(x), given, largest, reach, bits_of(reach))
     core.tally(loc, "inputs clipped by a DAC", clipped)
@@ -181,7 +187,11 @@ def _read(
         product(driven, drive.weights, out=sums)
     if noise is not None:
         _disturb(plan, drive, core.devices, driven, sums, noise)
-    if core.devices.converters:
+    if drive.to_lines:
+        sums *= drive.to_word
+        if drive.offset is not None:
+            sums += drive.offset
+    elif core.devices.converters:
         largest = sums.dtype.type(largest_word(core.arch.crossbar.adc_bits))
         core.tally(loc, "outputs clipped by an ADC", to_codes(sums, drive.to_word, drive.offset, largest))
 

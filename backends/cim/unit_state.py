@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from backends.cim.access import on_lines
 from backends.cim.core import Array, Core, Trap
 from backends.cim.decode import Item
 from backends.cim.noise import device_normals, key_of, normals
+from backends.cim.plan import SAME
 from ssmc.ir.ops.spiking import neuron_step
 
 MINUS = "minus"  # the second device of each volatile node: a state is the difference of two
@@ -106,7 +108,8 @@ def _charge(core: Core, code: Item) -> None:
     if sigma:
         key = key_of(core.seed, "cycle", core.number, code.index)
         exponent = exponent * (1.0 + sigma * normals(key, core.batch, core.first, core.count, words, core.sample))
-    drive = core.full(core.read(code.integer("src"), words))
+    _check_units(core, code)
+    drive = _gained(core, code, "src", core.full(core.read(code.integer("src"), words)))
     decay = np.exp(np.minimum(exponent, 0.0))
     saturation = 0.0 if core.ideal else core.devices.write_saturation
     if core.ideal or not (window or saturation):
@@ -134,7 +137,28 @@ def _write_read(core: Core, code: Item, y: Array, rates: Array) -> None:
     """What a charge reads; with `before` it does so ahead of the pulse."""
     if core.delays is not None and not code.flag("before"):
         y *= _left(core, code, rates)
-    core.write(code.integer("dst"), y)
+    core.write(code.integer("dst"), _gained(core, code, "dst", y))
+
+
+def _check_units(core: Core, code: Item) -> None:
+    """Raises Trap where a pulse means more on one line than on another: nodes have no scale of their own."""
+    first = code.integer("src")
+    found = [core.units[line] for line in range(first, first + code.integer("words")) if line in core.units]
+    if found and max(found) - min(found) > SAME * max(found):
+        raise Trap(
+            "lines that charge nodes stand for different sums",
+            f"full currents for {min(found):.6g} to {max(found):.6g}",
+            "program the columns with one scale: a state may be counted in units of its column's",
+        )
+
+
+def _gained(core: Core, code: Item, side: str, x: Array) -> Array:
+    """What a line charges nodes with, or nodes drive a line with: each with a gain of its own."""
+    if core.ideal or not core.devices.line_gain or not on_lines(code.integer(side)):
+        return x
+    first, words = code.integer("node"), code.integer("words")
+    drawn = device_normals(key_of(core.seed, f"line {side}", core.number), core.arch.volatile.per_core)
+    return np.asarray(x * (1.0 + core.devices.line_gain * drawn[first : first + words]))
 
 
 def _rates(core: Core, code: Item) -> Array:

@@ -10,7 +10,7 @@ EVERY_KIND = InstructionSet(
     word_bytes=32,
     doc="One of each.",
     registers=(Term("rT", "Steps."), Term("rB", "Batch."), Term("r0", "Free.")),
-    spaces=(Term("mem", "The memory."),),
+    spaces=(Term("mem", "The memory."), Term("io", "The other memory.")),
     timings=(Term("step", "One cycle."), Term("long", "Many.")),
     instructions=(
         InstructionSpec("stop", 0, (), "step", "Stop."),
@@ -46,6 +46,7 @@ EVERY_KIND = InstructionSet(
                 Field("quiet", Kind.FLAG, 1, "Say nothing."),
                 Field("last", Kind.FLAG, 1, "The end."),
                 Field("bias", Kind.FLOAT, 32, "A term.", default=0.0),
+                Field("either", Kind.ADDR, 9, "Here or there.", space="mem", other="io", default=0),
             ),
             "step",
             "Do something or nothing.",

@@ -139,3 +139,65 @@ def states(
             row.append(pair[0] * read - pair[1] * read)
         out.append(row)
     return out
+
+
+def currents(
+    x: list[float],
+    weights: list[list[Weight]],
+    box: Crossbar,
+    reach: float,
+    fresh: Callable[[Any], Any] = lambda g: g,
+) -> list[float]:
+    """What the columns of single pairs carry, in full conductances times inputs: rows driven by DACs that end at
+    `reach`, no ADC."""
+    window = float(Fraction(box.g_max) - Fraction(box.g_min))
+    end = 2 ** (box.dac_bits - 1) - 1
+    words = [max(-end, min(end, round(value / reach * end))) for value in x]
+    found = []
+    for j in range(len(weights[0])):
+        total = 0.0
+        for word, row in zip(words, weights, strict=True):
+            plus, minus = (float(fresh(device[0])) for device in row[j].devices)
+            total += word * (plus - minus) / window
+        found.append(total * reach / end)
+    return found
+
+
+@dataclass
+class Nodes:
+    """Volatile states, each the difference of two devices, through one event after another."""
+
+    rates: list[float]
+
+    def __post_init__(self) -> None:
+        self.levels = [[0.0, 0.0] for _ in self.rates]
+
+    def step(self, charges: list[float], gap: float) -> list[float]:
+        for pair, rate, charge in zip(self.levels, self.rates, charges, strict=True):
+            for side, sign in enumerate((1, -1)):
+                pair[side] = pair[side] * math.exp(rate * gap) + max(sign * charge, 0.0)
+        return [plus - minus for plus, minus in self.levels]
+
+
+def read_by_nodes(
+    states: list[float],
+    weights: list[list[Weight]],
+    scale: list[float],
+    box: Crossbar,
+    reach: float,
+    full: float,
+    fresh: Callable[[Any], Any] = lambda g: g,
+) -> list[float]:
+    """Rows driven by state nodes, fully at `reach`; each column of single pairs through its ADC, whose range is `full`
+    for rows driven fully."""
+    window = float(Fraction(box.g_max) - Fraction(box.g_min))
+    step = full / (2 ** (box.adc_bits - 1) - 1)
+    found = []
+    for j, one in enumerate(scale):
+        total = 0.0
+        for state, row in zip(states, weights, strict=True):
+            plus, minus = (float(fresh(device[0])) for device in row[j].devices)
+            total += max(-1.0, min(1.0, state / reach)) * (plus - minus) / window
+        code = round(max(-full, min(full, total)) / step)
+        found.append(code * step * reach * one)
+    return found
