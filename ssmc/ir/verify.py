@@ -74,11 +74,8 @@ def _node(graph: Graph, name: str) -> Node | None:
 
 
 def _structure(graph: Graph) -> Iterator[Problem]:
-    try:
+    if not nx.is_directed_acyclic_graph(graph.net):  # in linear time, unlike the search for a cycle
         cycle = nx.find_cycle(graph.net)
-    except nx.NetworkXNoCycle:
-        pass
-    else:
         around = " -> ".join([edge[0] for edge in cycle] + [cycle[0][0]])
         yield Problem("", f"a cycle: {around}")
     for kind in ("input", "output"):
