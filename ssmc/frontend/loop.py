@@ -61,7 +61,7 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     count = _count(body, own, states, {v: item.stored for v, item in given.items()})
     body = unbranched(body, {names[0], *count.tables})
     carried = [_classify(body, *state, count) for state in states]
-    points = _points(translator, call, body, count)
+    points = _points(translator, call, body, count, {item.current for item in carried if item.kind == "same"})
     inner = Translator(body, translator.builder, Samples(body, points), translator.findings, in_step=True)
     reach = max(count.trips, LONGEST_TABLE) if translator.dynamic else count.trips
     inner.env[names[0]], inner.env[names[1]] = tick_of(np.arange(reach), count.trips), Known(np.asarray(True))
@@ -252,8 +252,10 @@ def _written_axis(inner: Translator, item: _Carried, length: int) -> tuple[int, 
     return min(candidates)
 
 
-def _points(translator: Translator, call: Call, body: Listing, count: _Count) -> list[dict[Value, Any]]:
-    """Sample points: the first, a later trip, the last where trips may differ; what is carried drawn at random."""
+def _points(
+    translator: Translator, call: Call, body: Listing, count: _Count, same: Collection[Value]
+) -> list[dict[Value, Any]]:
+    """Sample points: the first, a later trip, the last where trips may differ; what changes on the way at random."""
     rng = np.random.default_rng(0)
     captured = int(call.op["captured"])
     names = list(body.inputs.values())
@@ -267,13 +269,17 @@ def _points(translator: Translator, call: Call, body: Listing, count: _Count) ->
         given = [None if v is None else arrays[v] for v in call.operands]
         for step in sorted(steps):
             carried = [
-                rng.standard_normal(np.shape(a)) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
-                for a in given[2 : len(given) - captured]
+                rng.standard_normal(np.shape(a)) if now not in same and _is_real(a) else a
+                for now, a in zip(names[2:], given[2 : len(given) - captured], strict=False)
             ]
             own = [np.asarray(step, np.int64), np.asarray(True), *carried, *given[len(given) - captured :]]
             points.append(dict(zip(names, own, strict=True)))
             points[-1].update({now: table[step] for now, table in count.tables.items()})
     return points
+
+
+def _is_real(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind == "f"
 
 
 def concat_from_sequence(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
