@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import groupby
 from typing import Any
 
@@ -96,17 +99,15 @@ def _allocate(code: CoreCode, tree: list[Any], arch: Architecture) -> dict[int, 
             if life[0] < start <= life[1] < end:
                 life[1] = end - 1
     addresses: dict[int, int] = {}
-    alive: list[tuple[int, int, int]] = []  # address, words, last place
+    room = _Room()
+    alive: list[tuple[int, int, int]] = []  # last place, address, words; the first to end in front
     peak = 0
     for register, (first, last) in sorted(lives.items(), key=lambda item: (item[1][0], item[0])):
-        alive = sorted(block for block in alive if block[2] >= first)
-        words, at = code.sizes[register], 0
-        for address, size, _ in alive:
-            if at + words <= address:
-                break
-            at = max(at, address + size)
-        addresses[register] = at
-        alive.append((at, words, last))
+        while alive and alive[0][0] < first:
+            room.free(*heappop(alive)[1:])
+        words = code.sizes[register]
+        addresses[register] = at = room.take(words)
+        heappush(alive, (last, at, words))
         peak = max(peak, at + words)
     if peak > arch.vector.words:
         raise Misfit(
@@ -117,6 +118,27 @@ def _allocate(code: CoreCode, tree: list[Any], arch: Architecture) -> dict[int, 
             levers="spread the layers over more cores, or raise vector.words in the architecture",
         )
     return addresses
+
+
+class _Room:
+    """Addresses from 0 on: what is taken gets the lowest ones that are free."""
+
+    def __init__(self) -> None:
+        self._gaps = [(0, sys.maxsize)]
+
+    def take(self, words: int) -> int:
+        place, (low, high) = next((k, gap) for k, gap in enumerate(self._gaps) if gap[1] - gap[0] >= words)
+        self._gaps[place : place + 1] = [(low + words, high)] if low + words < high else []
+        return low
+
+    def free(self, low: int, words: int) -> None:
+        high, place = low + words, bisect(self._gaps, (low,))
+        before, after = place, place
+        if place and self._gaps[place - 1][1] == low:
+            before, low = place - 1, self._gaps[place - 1][0]
+        if place < len(self._gaps) and self._gaps[place][0] == high:
+            after, high = place + 1, self._gaps[place][1]
+        self._gaps[before:after] = [(low, high)] if low < high else []
 
 
 def _write(builder: SectionBuilder, items: list[Any], addresses: dict[int, int], positions: dict[int, int]) -> None:

@@ -82,7 +82,8 @@ def _written_sizes(file: File, usual: Size) -> Iterator[Size]:
     told = [file.listing.constants[v] for call in calls for v in _shape_operands(file.listing, call)]
     shapes = [tuple(int(d) for d in np.ravel(a)) for a in told]
     tables = [a.shape for a in file.listing.constants.values() if 1 < np.ndim(a) <= 4]
-    written = dict.fromkeys(d for shape in (*shapes, *tables) for d in shape if 1 < d <= LONGEST)
+    steps = [1 + max((int(np.max(a)) for call in calls for a in _indices(file.listing, call)), default=0)]
+    written = dict.fromkeys(d for shape in (steps, *shapes, *tables) for d in shape if 1 < d <= LONGEST)
     batches = [usual[0], 1, *(s[0] for s in shapes if s and 1 < s[0] <= 64)] if dynamic[0] else [usual[0]]
     lengths = [usual[1], *written] if dynamic[1] else [usual[1]]
     yield from sorted(product(dict.fromkeys(batches), dict.fromkeys(lengths)), key=lambda s: s[1] != usual[1])
@@ -92,6 +93,12 @@ def _shape_operands(listing: Listing, call: Call) -> list[Value]:
     """The operand that says what shape the result has, if the file says it."""
     operands = call.operands[1:2] if call.kind in ("Reshape", "Expand") else ()
     return [v for v in operands if v is not None and v in listing.constants]
+
+
+def _indices(listing: Listing, call: Call) -> list[np.ndarray]:
+    """The places that a Gather takes, if the file says them: steps that are unrolled are taken one by one."""
+    places = call.operands[1] if call.kind == "Gather" else None
+    return [listing.constants[places]] if places in listing.constants and np.size(listing.constants[places]) else []
 
 
 def _runs(file: File, size: Size) -> bool:

@@ -269,7 +269,7 @@ def _points(
         given = [None if v is None else arrays[v] for v in call.operands]
         for step in sorted(steps):
             carried = [
-                rng.standard_normal(np.shape(a)) if now not in same and _is_real(a) else a
+                _drawn(rng, a) if now not in same else a
                 for now, a in zip(names[2:], given[2 : len(given) - captured], strict=False)
             ]
             own = [np.asarray(step, np.int64), np.asarray(True), *carried, *given[len(given) - captured :]]
@@ -278,8 +278,10 @@ def _points(
     return points
 
 
-def _is_real(array: Any) -> bool:
-    return isinstance(array, np.ndarray) and array.dtype.kind == "f"
+def _drawn(rng: np.random.Generator, array: Any) -> Any:
+    """Random numbers in place of those of a tensor; anything else as it is."""
+    is_real = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+    return rng.standard_normal(array.shape) if is_real else array
 
 
 def concat_from_sequence(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:

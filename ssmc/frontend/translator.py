@@ -125,7 +125,7 @@ class Translator:
         """The results of one node; Refused (and a line in the findings) where it has no translation."""
         items = [None if v is None else self.lookup(v) or Refused() for v in call.operands]
         if any(isinstance(item, Refused) for item in items):
-            if call.kind in REFUSED_OPS:  # whatever it is given: told along with the rest
+            if call.kind in REFUSED_OPS and call.kind != "NonZero":  # whatever it is given: told along with the rest
                 return self.refuse(call, REFUSED_OPS[call.kind])
             return [Refused()] * len(call.results)
         if any(isinstance(item, Raw) for item in items):

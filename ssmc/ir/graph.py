@@ -171,6 +171,11 @@ class Graph:
         uses = [(v, slot) for v, slots in edges for slot, data in slots.items() if data["index"] == value.index]
         return sorted(uses, key=lambda use: (self.net.nodes[use[0]]["serial"], use[1]))
 
+    def is_shared(self, value: Value) -> bool:
+        """Whether a value is used more than once."""
+        slots = (data for slots in self._after[value.node].values() for data in slots.values())
+        return any(count for count, data in enumerate(d for d in slots if d["index"] == value.index))
+
     def order(self) -> list[str]:
         """Topological order; among ready nodes the one added first comes first. Raises ValueError on a cycle."""
         if self._order is None:

@@ -14,8 +14,7 @@ Array = NDArray[Any]
 
 def sole_user(graph: Graph, value: Value) -> tuple[str, int] | None:
     """The one (node, slot) that uses a value, None where there is none or more."""
-    users = graph.users(value)
-    return users[0] if len(users) == 1 else None
+    return None if graph.is_shared(value) else next(iter(graph.users(value)), None)
 
 
 def constant_of(graph: Graph, value: Value | None) -> Array | None:

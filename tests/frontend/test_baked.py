@@ -48,6 +48,17 @@ def started(net: Net, x: str) -> tuple[str, str]:
     return y, last
 
 
+def unrolled(net: Net, x: str) -> tuple[str, str]:
+    """Steps one by one; the twelfth is the first that a sequence of eleven steps lacks."""
+    leak, v, state = net.const(np.full(8, 0.5)), dense(net, x, 3, 8), ""
+    taken, steps = [], []
+    for k in range(24):
+        taken.append(net.op("Gather", v, net.const(np.int64(k)), axis=1))
+        state = net.op("Add", net.op("Mul", state, leak), taken[k]) if state else taken[k]
+        steps.append(net.op("Unsqueeze", state, net.ints(1)))
+    return net.op("Concat", *steps, axis=1), taken[11]
+
+
 CASES: dict[str, tuple[Build, str]] = {
     "one sample": (heads(1, -1, 2, 4), "the batch 1"),
     "two samples": (heads(2, -1, 2, 4), "the batch 2"),
@@ -56,6 +67,7 @@ CASES: dict[str, tuple[Build, str]] = {
     "flattened": (flattened, "the batch 1"),
     "positions": (positions, "the length 24"),
     "started": (started, "the batch 1"),
+    "unrolled": (unrolled, "the length 24"),
 }
 
 

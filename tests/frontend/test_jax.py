@@ -1,4 +1,4 @@
-"""Loops as jax2onnx writes `jax.lax.scan`: parameters and the whole sequence are carried, zeros take a computed shape."""
+"""Loops as jax2onnx writes `jax.lax.scan`: parameters and the sequence are carried, zeros take a computed shape."""
 
 from __future__ import annotations
 
