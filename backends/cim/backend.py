@@ -96,6 +96,7 @@ class CimBackend:
         ideal, devices = self._devices(program, arch, settings)
         steps, batch = _extent(program, inputs)
         counts: Counter[tuple[int | None, str]] = Counter()
+        passed: Counter[tuple[int, int]] = Counter()
         parts: list[Mapping[int, Array]] = []
         tapped: dict[str, list[Array]] = defaultdict(list)
         words = {_channel(port): _words(port, inputs, batch, steps) for port in program.inputs}
@@ -106,10 +107,12 @@ class CimBackend:
             execute(run)
             for core in run.cores.values():
                 counts.update(core.counts)
+                for index, times in core.passed.items():
+                    passed[core.number, index] += times.mean() * run.batch / batch
             parts.append(output_arrays(run))
             for name, pieces in run.tapped.items():
                 tapped[name].append(np.concatenate(pieces, axis=1))
-        stats, timing = statistics(program, arch, batch, steps, counts)
+        stats, timing = statistics(program, arch, batch, steps, counts, passed)
         found = {channel: join_samples([part[channel] for part in parts]) for channel in parts[0]}
         outputs = {port.name: _shaped(port, found.get(_channel(port)), batch) for port in program.outputs}
         taps = {name: join_samples(pieces) for name, pieces in tapped.items()}

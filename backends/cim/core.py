@@ -94,6 +94,7 @@ class Core:
     waits: dict[int, Array] = field(default_factory=dict)
     rates: dict[int, Array] = field(default_factory=dict)  # by first node
     units: dict[int, float] = field(default_factory=dict)  # by line, of currents: what a full one stands for
+    passed: dict[int, Array] = field(default_factory=dict)  # (batch or 1,) elapsed times in all, by instruction
     buffers: dict[int, list[Array]] = field(default_factory=lambda: defaultdict(list))
     fetched: dict[int, Array] = field(default_factory=dict)
     counts: Counter[tuple[int | None, str]] = field(default_factory=Counter)

@@ -18,6 +18,8 @@ from backends.cim.timing import Schedule, rounds, schedule
 from isa import Program
 from ssmc.target import LayerStats, Stats
 
+Place = tuple[int, int]  # core, index of an instruction
+
 
 @dataclass
 class _Layer:
@@ -26,12 +28,14 @@ class _Layer:
     cores: set[int] = field(default_factory=set)
 
 
-def executed(items: tuple[Item, ...], steps: int, times: int = 1) -> Iterator[tuple[Item, int]]:
-    """Every instruction with how often it runs in one sequence of `steps`."""
+def executed(
+    items: tuple[Item, ...], steps: int, times: int = 1, swept: bool = False
+) -> Iterator[tuple[Item, int, bool]]:
+    """Every instruction with how often it runs in one sequence of `steps`, and whether that is in a sweep over them."""
     for item in items:
-        yield item, times
+        yield item, times, swept
         if item.body:
-            yield from executed(item.body, steps, rounds(item, steps))
+            yield from executed(item.body, steps, rounds(item, steps), True)
 
 
 def statistics(
@@ -40,13 +44,16 @@ def statistics(
     batch: int,
     steps: int,
     counts: Mapping[tuple[int | None, str], int],
+    passed: Mapping[Place, float],
 ) -> tuple[Stats, Schedule]:
-    """Stats of a run of `batch` samples one after another, and the schedule of one of them."""
+    """Stats of a run of `batch` samples one after another, and the schedule of one of them. `passed` are elapsed times
+    in all, of a sample on average, by the instruction that took them."""
     timing = schedule(program, arch, steps)
     layers: dict[int, _Layer] = defaultdict(_Layer)
     total = {"picojoules": 0.0, "adc": 0.0, "dac": 0.0, "no_adc": 0, "no_dac": 0, "instructions": 0, "macs": 0}
+    event = {"event_joules": 0.0, "event_instructions": 0.0, "event_macs": 0.0}  # what a sweep takes, of one event
     for number, section in cores(program).items():
-        for item, times in executed(decode(section), steps):
+        for item, times, swept in executed(decode(section), steps):
             one, often = cost(item, arch, program.data), times * batch
             picojoules = one.picojoules
             if item.code.mnemonic == "send":
@@ -59,6 +66,10 @@ def statistics(
             total["no_dac"] += one.spared[1] * often
             total["instructions"] += often
             total["macs"] += one.macs * often
+            if swept and steps:
+                event["event_joules"] += 1e-12 * picojoules * times / steps
+                event["event_instructions"] += times / steps
+                event["event_macs"] += one.macs * times / steps
             if item.loc is not None:
                 layer = layers[item.loc]
                 layer.cycles += one.cycles * often
@@ -79,7 +90,7 @@ def statistics(
         batch=batch,
         steps=steps,
         layers=found,
-        notes=_notes(program, arch, timing, total, idle, counts, steps),
+        notes=event | _notes(program, arch, timing, total, idle, counts, steps, passed),
     )
     return stats, timing
 
@@ -120,16 +131,19 @@ def latency_warning(program: Program, arch: Architecture, timing: Schedule) -> s
     )
 
 
-def real_seconds(program: Program, arch: Architecture, steps: int) -> float | None:
-    """Time of a regularly sampled sequence whose states decay by themselves, which nothing can hurry: a sweep over
-    volatile states lasts as long as the sequence; None where none does, or events bring their own times."""
-    loops = 0
-    for section in cores(program).values():
-        charges = [[item for item in walk(loop.body) if item.code.mnemonic == "charge"] for loop in decode(section)]
-        if any(item.flag("timed") for found in charges for item in found):
-            return None
-        loops = max(loops, sum(bool(found) for found in charges))
-    return loops * steps * arch.time.step_seconds if loops else None
+def real_seconds(program: Program, arch: Architecture, steps: int, passed: Mapping[Place, float]) -> float | None:
+    """Time of a sequence whose states decay by themselves, which nothing can hurry: a sweep over volatile states lasts
+    as long as the sequence does, by its steps or by the times that its events bring; None where no states do."""
+    seconds = []
+    for number, section in cores(program).items():
+        lasted = []
+        for loop in decode(section):
+            charges = [item for item in walk(loop.body) if item.code.mnemonic == "charge"]
+            timed = [passed.get((number, item.index), 0.0) for item in charges if item.flag("timed")]
+            untimed = [steps * arch.time.step_seconds] if len(timed) < len(charges) else []
+            lasted.append(max([*untimed, max(timed, default=0.0) * arch.time.unit(timed=True)] if charges else [0.0]))
+        seconds.append(sum(lasted))
+    return max(seconds, default=0.0) or None
 
 
 def _notes(
@@ -140,6 +154,7 @@ def _notes(
     idle: float,
     counts: Mapping[tuple[int | None, str], int],
     steps: int,
+    passed: Mapping[Place, float],
 ) -> dict[str, Any]:
     clock = arch.vector.clock_hertz
     latency = timing.latency / clock
@@ -157,7 +172,7 @@ def _notes(
         spared = total["no_adc"] * (arch.energy.adc + arch.energy.vector_word) + total["no_dac"] * arch.energy.dac
         notes["conversions_spared"] = {"adc": int(total["no_adc"]), "dac": int(total["no_dac"])}
         notes["conversions_spared_joules"] = spared * 1e-12
-    if (real := real_seconds(program, arch, steps)) is not None:
+    if (real := real_seconds(program, arch, steps, passed)) is not None:
         notes |= {"real_seconds_per_sequence": real, "real_idle_joules_per_sequence": notes["idle_watts"] * real}
     tau = smallest_tau(program, arch)
     if tau is not None:

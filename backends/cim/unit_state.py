@@ -44,6 +44,12 @@ def elapsed(core: Core, code: Item) -> Array:
             "time passes: elapsed times are zero or positive numbers",
             "sort the events by their timestamps",
         )
+    held = core.passed.get(code.index, np.zeros(1))
+    both = (
+        np.broadcast_to(held[:, None], (max(len(held), len(dt)), 1)),
+        np.broadcast_to(dt[..., 0], (len(dt), core.count)),
+    )
+    core.passed[code.index] = np.add.accumulate(np.concatenate(both, axis=1), axis=1)[:, -1]  # in the order of time
     return dt
 
 

@@ -136,8 +136,8 @@ def _tell(result: RunResult, layers: bool) -> None:
         f"  {_count(stats.cycles)} cycles, {quantity(stats.seconds, 's')}, {quantity(stats.energy_joules, 'J')}, "
         f"{stats.macs} multiply-accumulates, {stats.instructions} instructions"
     )
-    if "warning" in stats.notes:
-        click.echo(f"  {stats.notes['warning']}")
+    if "event_joules" in stats.notes:
+        click.echo(f"  {_of_an_event(stats.notes)}")
     for what, counts in stats.notes.items():
         if isinstance(counts, Mapping):
             click.echo(f"  {what}: {', '.join(f'{layer} {count}' for layer, count in counts.items())}")
@@ -147,6 +147,16 @@ def _tell(result: RunResult, layers: bool) -> None:
         _tell_layers(stats.layers)
     for name, array in result.outputs.items():
         click.echo(f"  {name}: {array.dtype} {tuple(array.shape)}")
+
+
+def _of_an_event(notes: Mapping[str, Any]) -> str:
+    """What one event takes, on average, and what the machine takes while none comes."""
+    took = f"{notes['event_macs']:.6g} multiply-accumulates, {notes['event_instructions']:.4g} instructions"
+    told = f"an event: {quantity(notes['event_joules'], 'J')}, {took}; idle: {quantity(notes['idle_watts'], 'W')}"
+    if "real_idle_joules_per_sequence" in notes:
+        lasts, idle = notes["real_seconds_per_sequence"], notes["real_idle_joules_per_sequence"]
+        told += f", {quantity(idle, 'J')} while a sequence lasts ({quantity(lasts, 's')})"
+    return told
 
 
 def _tell_layers(layers: tuple[LayerStats, ...]) -> None:
