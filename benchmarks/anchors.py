@@ -51,7 +51,7 @@ class Drop:
 def drop(name: str) -> Drop:
     """The whole test set on the large chip."""
     sample = samples.load(name)
-    program = compile_model(sample.model_path, "cim", arch=CHIP, calibration=sample.calibration)
+    program = compile_model(sample.model_path, "cim", arch=sample.arch("cim", CHIP), calibration=sample.calibration)
     found, perfect = {}, None
     for what, noise in STEPS.items():
         count = 1 if noise == "quantized" else TRIALS

@@ -132,7 +132,7 @@ class OnChip:
 def on_chip(name: str, arch: str) -> OnChip:
     """The sample's whole test set, realistic, calibrated."""
     sample = samples.load(name)
-    program = compile_model(sample.model_path, "cim", arch=arch, calibration=sample.calibration)
+    program = compile_model(sample.model_path, "cim", arch=sample.arch("cim", arch), calibration=sample.calibration)
     results = [program.run(sample.test, seed=seed) for seed in range(SEEDS)]
     stats = results[0].stats
     assert stats.seconds is not None and stats.energy_joules is not None

@@ -40,6 +40,11 @@ class Sample:
     test: Arrays = field(repr=False)
     calibration: Arrays = field(repr=False)
 
+    def arch(self, target: str, name: str) -> str:
+        """The architecture ``name`` of ``target``, changed as the data ask: a unit of time other than its own."""
+        changes = self.metadata.get("arch", {}).get(target)
+        return f"{name}{{{changes}}}" if changes else name
+
     def predict(self, outputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
         """Class indices ``(batch,)`` read from the model's outputs the way ``sample.yaml`` says.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -44,11 +45,45 @@ def packaged(*prefixes: str) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name.startswith(prefixes)))
 
 
-def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
-    """The text of a packaged architecture (one of `names`) or of a file, and what messages call it.
+_CHANGED = re.compile(r"(?P<source>[^{}\n]+)\{(?P<changes>[^{}]*)\}")
 
-    Raises UserError where it is neither or cannot be read.
+
+def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
+    """The text of a packaged architecture (one of `names`) or of a file, and what messages call it; with changes, as in
+    `cim-large{crossbar.adc_bits=6,mesh.cores=16}`.
+
+    Raises UserError where it is neither, cannot be read, or a change is none.
     """
+    found = _CHANGED.fullmatch(source.strip())
+    if found is None or Path(source).is_file():
+        return _read(source, names)
+    text, file = _read(found["source"].strip(), names)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text, file  # `parse` says what is wrong with it
+    for change in filter(None, (part.strip() for part in found["changes"].split(","))):
+        path, equal, given = (part.strip() for part in change.partition("="))
+        *parents, last = path.split(".")
+        inside = value
+        for key in parents:
+            inside = inside.setdefault(key, {}) if isinstance(inside, dict) else None
+        if not equal or not path or not isinstance(inside, dict):
+            hint = "give SECTION.KEY=VALUE, as in 'cim-large{crossbar.adc_bits=6}'"
+            raise UserError(f"'{change}' changes nothing that an architecture has", where=source, hint=hint)
+        try:
+            inside[last] = yaml.safe_load(given)
+        except yaml.YAMLError:
+            raise UserError(
+                f"'{given}' is no value", where=source, hint="give a number, a word, true or false"
+            ) from None
+    if isinstance(value, dict) and found["changes"].strip():
+        value["name"] = f"{value.get('name', file)}{{{found['changes'].strip()}}}"
+    return yaml.safe_dump(value, sort_keys=False, width=120), source
+
+
+def _read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
+    """Without changes."""
     if source in names:
         file = f"{source}.yaml"
         return resources.files("samples").joinpath("arch", file).read_text(encoding="utf-8"), file

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import samples
 from ssmc.driver import Executable, compile_model, load_model
+from ssmc.target import backend
 
 if TYPE_CHECKING:
     from ssmc.frontend import Model
@@ -40,10 +41,11 @@ class Row:
 
 def measure(sample: samples.Sample, model: Model, target: str, reference: float, done: Callable[[], None]) -> Row:
     """Compile one sample for one target, ideal and realistic, and run its test set; `done` is called after each."""
-    ideal = compile_model(model, target, ideal=True)
+    arch = sample.arch(target, backend(target).default_arch)
+    ideal = compile_model(model, target, arch=arch, ideal=True)
     ideal_accuracy = sample.accuracy(ideal.run(sample.test).outputs)
     done()
-    real = compile_model(model, target, calibration=sample.calibration)
+    real = compile_model(model, target, arch=arch, calibration=sample.calibration)
     result = real.run(sample.test)
     stats = result.stats
     done()

@@ -247,6 +247,7 @@ def main() -> None:
                 "longest": EVENTS,
                 "mean_events": round(float((test.event != NULL).sum(1).mean()), 1),
             },
+            "arch": {"cim": "time.unit_seconds=1"},
             "model": {
                 "form": "complex, one step with explicit states; SSM, LayerNorm, sigmoid gate, skip; mean over events",
                 "width": WIDTH, "complex_states": STATES, "blocks": len(model.blocks),

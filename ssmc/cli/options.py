@@ -43,7 +43,11 @@ def compiling(command: F) -> F:
         (
             click.argument("model", metavar="MODEL.onnx"),
             click.option("--target", required=True, metavar="NAME", help="What to compile for (see `ssmc targets`)."),
-            click.option("--arch", metavar="NAME|FILE.yaml", help="Architecture; default: the target's own."),
+            click.option(
+                "--arch",
+                metavar="NAME|FILE.yaml",
+                help="Architecture, with changes as in 'cim-large{crossbar.adc_bits=6}'; default: the target's own.",
+            ),
             click.option(
                 "--passes",
                 metavar="PIPELINE",

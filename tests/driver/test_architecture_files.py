@@ -69,3 +69,36 @@ def test_a_name_nearly_right_is_told(name: str, tmp_path: Path) -> None:
         target.load_arch(str(tmp_path / "own.yaml"))
     with pytest.raises(UserError, match="cannot be read"):
         target.load_arch(str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "rows"), [("cim", "crossbar.rows"), ("epochcore", "array.rows")])
+def test_a_change_in_braces(name: str, rows: str, tmp_path: Path) -> None:
+    target = backend(name)
+    other = target.load_arch(f"{target.default_arch}{{{rows}=32}}")
+    whole = target.arch_text(other)
+    assert "rows: 32\n" in whole and f"name: {target.default_arch}{{{rows}=32}}" in whole
+    (tmp_path / "whole.yaml").write_text(whole)
+    assert target.load_arch(str(tmp_path / "whole.yaml")) == other
+    assert target.load_arch(f"{target.default_arch}{{}}") == target.load_arch(None)
+    file = changed(target, r"rows: \d+$", "rows: 16", tmp_path)
+    assert "rows: 32\n" in target.arch_text(target.load_arch(f"{file}{{ {rows} = 32, }}"))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("loud=1", "unknown key 'loud'"),
+        ("array.rowz=1", "rowz|unknown key 'array'"),
+        ("name.x=1", "changes nothing"),
+        ("mesh", "changes nothing"),
+        ("=3", "changes nothing"),
+        ("name=[1", "is no value"),
+    ],
+)
+def test_a_change_that_is_none(name: str, change: str, says: str) -> None:
+    target = backend(name)
+    with pytest.raises(UserError, match=says):
+        target.load_arch(f"{target.default_arch}{{{change}}}")
+    with pytest.raises(UserError, match=f"did you mean '{target.default_arch}'"):
+        target.load_arch(target.default_arch.replace("-", "_") + "{mesh.cores=2}")

@@ -24,7 +24,8 @@ def watch() -> tuple[Any, dict[str, np.ndarray]]:
     """A trained model of events, complex states, and some of its test data with timestamps."""
     sample = samples.load("events-watch")
     calibration = dict(np.load(sample.calibration_path))
-    program = compile_model(sample.model_path, "cim", calibration=calibration)
+    arch = sample.arch("cim", BACKEND.default_arch)
+    program = compile_model(sample.model_path, "cim", arch=arch, calibration=calibration)
     return program, {name: array[:10, :40].copy() for name, array in sample.test.items()}
 
 
@@ -47,6 +48,15 @@ def test_times_that_are_none(watch: Any, what: Any, told: str, block: int | None
     with pytest.raises(UserError, match="elapsed time of event 17 of sample 9") as caught:  # the machine's own word
         BACKEND.simulate(program.program, given, RunSettings(block=block, noise=noise))
     assert told in str(caught.value) and "sort the events" in str(caught.value) and "layer '" in str(caught.value)
+
+
+def test_events_come_in_the_data_s_own_time(watch: Any) -> None:
+    """Seconds: states last for tens of milliseconds at least, and the chip idles while a sequence goes on."""
+    program, inputs = watch
+    notes = program.run(inputs).stats.notes
+    assert 0.04 < notes["smallest_tau_seconds"] < 0.05
+    assert notes["real_seconds_per_sequence"] == pytest.approx(inputs["dt"].sum(1).mean(), rel=1e-6)
+    assert "{time.unit_seconds=1}" in program.run(inputs).stats.arch
 
 
 def test_no_time_at_all_may_pass(watch: Any) -> None:
