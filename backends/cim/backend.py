@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class CimBackend:
         ideal, devices = self._devices(program, arch, settings)
         steps, batch = _extent(program, inputs)
         counts: Counter[tuple[int | None, str]] = Counter()
-        passed: Counter[tuple[int, int]] = Counter()
+        passed: dict[tuple[int, int], list[float]] = defaultdict(list)
         parts: list[Mapping[int, Array]] = []
         tapped: dict[str, list[Array]] = defaultdict(list)
         words = {_channel(port): _words(port, inputs, batch, steps) for port in program.inputs}
@@ -108,11 +109,12 @@ class CimBackend:
             for core in run.cores.values():
                 counts.update(core.counts)
                 for index, times in core.passed.items():
-                    passed[core.number, index] += times.mean() * run.batch / batch
+                    passed[core.number, index] += np.broadcast_to(times, run.batch).tolist()
             parts.append(output_arrays(run))
             for name, pieces in run.tapped.items():
                 tapped[name].append(np.concatenate(pieces, axis=1))
-        stats, timing = statistics(program, arch, batch, steps, counts, passed)
+        mean = {place: fsum(times) / batch for place, times in passed.items()}
+        stats, timing = statistics(program, arch, batch, steps, counts, mean)
         found = {channel: join_samples([part[channel] for part in parts]) for channel in parts[0]}
         outputs = {port.name: _shaped(port, found.get(_channel(port)), batch) for port in program.outputs}
         taps = {name: join_samples(pieces) for name, pieces in tapped.items()}
