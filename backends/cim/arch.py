@@ -196,8 +196,18 @@ class Devices(Part):
 
     converters: bool = Field(default=True, description="DAC and ADC round and clip.")
     levels: bool = Field(default=True, description="Conductances take the nearest level.")
-    programming: Literal["none", "pcm", "rram-wan", "rram-milo"] = Field(
+    g_min: NotNegative = Field(default=0.0, description="As g_max, the smallest conductance.")
+    g_max: NotNegative = Field(
+        default=0.0,
+        description="Largest conductance of these devices, uS, where it is not the crossbar's own; 0: it is.",
+    )
+    programming: Literal["none", "pcm", "rram-wan", "rram-milo", "independent", "proportional", "uniform"] = Field(
         default="none", description="Law of the programming error."
+    )
+    programming_sigma: NotNegative = Field(
+        default=0.0,
+        description="Standard deviation of a programmed conductance: of g_max (independent), of the conductance "
+        "(proportional); half the width, of g_max (uniform).",
     )
     programming_scale: NotNegative = Field(default=1.0, description="Factor on the programming error.")
     stuck_low: Share = Field(default=0.0, description="Part of the devices that stay at g_min.")
@@ -253,6 +263,12 @@ class Devices(Part):
         default=0.0,
         description="How much less a state node takes the fuller it is: 1 is the published law, 0 a linear write.",
     )
+
+    @model_validator(mode="after")
+    def _window(self) -> Devices:
+        if (self.g_min or self.g_max) and self.g_max <= self.g_min:
+            raise ValueError(f"g_max ({self.g_max:g} uS) must lie above g_min ({self.g_min:g} uS)")
+        return self
 
 
 class Architecture(Part):

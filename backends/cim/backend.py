@@ -14,7 +14,7 @@ from backends.cim import arch_file
 from backends.cim.arch import Architecture, Devices
 from backends.cim.converters import largest_word
 from backends.cim.core import Array, join_samples
-from backends.cim.devices import PRESETS, preset, product_sigma, programming_sigma, read_sigma
+from backends.cim.devices import PRESETS, preset, product_sigma, read_sigma, with_window, written_sigma
 from backends.cim.encoding import encoding_of
 from backends.cim.lower import lower
 from backends.cim.simulate import Run, execute, output_arrays, program_taps
@@ -95,6 +95,7 @@ class CimBackend:
     def simulate(self, program: Program, inputs: Mapping[str, Array], settings: RunSettings) -> RunResult:
         arch = arch_file.load_arch(program.arch)
         ideal, devices = self._devices(program, arch, settings)
+        arch = with_window(arch, devices)
         steps, batch = _extent(program, inputs)
         counts: Counter[tuple[int | None, str]] = Counter()
         passed: dict[tuple[int, int], list[float]] = defaultdict(list)
@@ -182,14 +183,14 @@ def array_errors(arch: Architecture) -> ArrayErrors:
     Converters round by 1/sqrt(12) of a step. A device is taken at the middle of its window; the errors of a pair's two
     devices add up in squares. Digits of sliced weights are taken for the highest one, which counts most.
     """
-    box, devices = arch.crossbar, arch.devices
+    box, devices = with_window(arch, arch.devices).crossbar, arch.devices
     product = float(product_sigma(np.ones(1), devices.product_bits)[0]) if devices.product_bits else 0.0
     weight, drive = 0.0, 0.0
     if devices.converters:
         product = float(np.hypot(product, _rounding(largest_word(box.adc_bits))))
         drive = _rounding(largest_word(box.dac_bits))
     middle = np.array([(box.g_min + box.g_max) / 2])
-    written = devices.programming_scale * programming_sigma(devices.programming, middle, box.g_max, devices.age_seconds)
+    written = written_sigma(devices, middle, box.g_max)
     fresh = read_sigma(devices, middle, box.g_max)
     both = np.sqrt(2.0) if box.encoding == "pair" else 1.0
     weight = both * float(np.hypot(written, fresh)[0]) / (box.g_max - box.g_min)

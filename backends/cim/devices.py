@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from backends.cim.arch import Devices
+from backends.cim.arch import Architecture, Devices
 from ssmc.diagnostics import UserError
 
 Array = NDArray[Any]
@@ -44,6 +44,33 @@ def programming_sigma(law: str, g: Array, g_max: float, age: float = 1.0) -> Arr
         case "rram-milo":
             return np.asarray(np.maximum(4.782321 - 0.009107 * g, 0.0))
     raise UserError(f"there is no programming law '{law}'")
+
+
+def written_sigma(devices: Devices, g: Array, g_max: float) -> Array:
+    """Standard deviation of what a device is programmed to, uS.
+
+    A published law (`programming_sigma`), or `independent`: G + s g_max N; `proportional`: G (1 + s N); `uniform`:
+    G + s g_max U, U even in -1..1 (CrossSim), s the `programming_sigma` of the devices.
+    """
+    size = devices.programming_sigma
+    match devices.programming:
+        case "independent":
+            sigma = np.full_like(g, size * g_max)
+        case "proportional":
+            sigma = size * g
+        case "uniform":
+            sigma = np.full_like(g, size * g_max / np.sqrt(3.0))
+        case law:
+            sigma = programming_sigma(law, g, g_max, devices.age_seconds)
+    return np.asarray(devices.programming_scale * sigma)
+
+
+def with_window(arch: Architecture, devices: Devices) -> Architecture:
+    """The architecture with the devices' own conductances in its crossbars, where they have some."""
+    if not devices.g_max:
+        return arch
+    box = arch.crossbar.model_copy(update={"g_min": devices.g_min, "g_max": devices.g_max})
+    return arch.model_copy(update={"crossbar": box})
 
 
 def drift_exponent(g: Array, g_max: float, drawn: Array) -> Array:
@@ -106,8 +133,8 @@ PRESETS: dict[str, Devices] = {
     "pcm": Devices(levels=False, programming="pcm", drift="pcm", read_noise="pcm", age_seconds=20.0),
     # oxide RRAM a second after programming (Wan 2022)
     "rram-wan": Devices(levels=False, programming="rram-wan", age_seconds=1.0),
-    # HfO2 RRAM (Milo 2021); its window is 50 to 225 uS
-    "rram-milo": Devices(levels=False, programming="rram-milo"),
+    # HfO2 RRAM (Milo 2021), in the window of 50 to 225 uS that its law is for
+    "rram-milo": Devices(levels=False, programming="rram-milo", g_min=50.0, g_max=225.0),
     # volatile WOx: spread of the time constants. 5 % and 2 % are ours, the published spread is not known to us. The
     # saturating write (RN-Net, arXiv 2303.10770) is an option, `wox-stm{write_saturation=1}`: it is not linear. The
     # nodes decay while the program runs, too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from backends.cim.arch import Architecture, Crossbar, Devices
 from backends.cim.core import Array, Core, Trap
 from backends.cim.decode import Item
-from backends.cim.devices import drift_exponent, drifted, programming_sigma, read_sigma
+from backends.cim.devices import drift_exponent, drifted, read_sigma, written_sigma
 from backends.cim.encoding import encode, encoding_of
 from backends.cim.noise import device_normals, device_uniforms, key_of
 from backends.cim.wires import attenuation
@@ -53,9 +54,9 @@ def _write_reference(core: Core, array: CrossbarArray, number: int) -> None:
     if core.ideal or box.encoding != "offset" or not devices.reference:
         return
     key = [key_of(core.seed, "reference", what, core.number, number) for what in ("program", "drift", "stuck")]
-    g = np.full(box.rows, box.g_min)
-    sigma = devices.programming_scale * programming_sigma(devices.programming, g, box.g_max, devices.age_seconds)
-    g = np.maximum(g + sigma * device_normals(key[0], box.rows), 0.0)
+    g, program = np.full(box.rows, box.g_min), _errors_of(devices)
+    sigma = written_sigma(devices, g, box.g_max)
+    g = np.maximum(g + sigma * program(key[0], box.rows), 0.0)
     if devices.stuck_low or devices.stuck_high:
         g = stuck(g, box, devices, device_uniforms(key[2], box.rows))
     if devices.drift != "none":
@@ -93,7 +94,7 @@ def program(core: Core, code: Item) -> None:
 
     def drawn(what: str) -> Array:
         """Every device has its own numbers, wherever a block begins."""
-        numbers = device_uniforms if what == "stuck" else device_normals
+        numbers = {"stuck": device_uniforms, "program": _errors_of(devices)}.get(what, device_normals)
         write = (code.index,) if again and what != "stuck" else ()  # each write errs anew
         every = numbers(key_of(core.seed, what, core.number, number, *write), int(np.prod(shape)))
         return np.asarray(every.reshape(shape)[part])
@@ -107,15 +108,22 @@ def program(core: Core, code: Item) -> None:
     array.g[part], array.sigma[part] = g, read_sigma(devices, g, box.g_max)
 
 
+def _errors_of(devices: Devices) -> Callable[[int, int], Array]:
+    """What draws the programming errors of devices, of mean 0 and variance 1."""
+    if devices.programming != "uniform":
+        return device_normals
+    return lambda key, count: np.asarray((device_uniforms(key, count) - 0.5) * np.sqrt(12.0))
+
+
 def written(relative: Array, box: Crossbar, devices: Devices, drawn: Array | None) -> Array:
     """Conductances (devices, slices, rows, columns), uS, that weights in -1..1 are written as, with their error.
 
-    `drawn` are standard normals of that shape; not needed where there is no error.
+    `drawn` are numbers of that shape, of mean 0 and variance 1; not needed where there is no error.
     """
     g = box.g_min + encode(relative, encoding_of(box), rounded=devices.levels) * (box.g_max - box.g_min)
     if drawn is None:
         return np.asarray(g)
-    sigma = devices.programming_scale * programming_sigma(devices.programming, g, box.g_max, devices.age_seconds)
+    sigma = written_sigma(devices, g, box.g_max)
     return np.asarray(np.maximum(g + sigma * drawn, 0.0))
 
 

@@ -120,6 +120,45 @@ def test_programming_errors_reach_the_products(law: str) -> None:
     assert np.median(np.abs(linear)) < 1e-9  # all but devices that would fall below zero
 
 
+@pytest.mark.parametrize("law", ["independent", "proportional", "uniform"])
+def test_programming_errors_of_a_stated_size(law: str) -> None:
+    """CrossSim's: G + s N, G (1 + s N) and an even spread, of both devices of a pair."""
+    n, w, size = 512, 0.6, 0.02
+    box = {"cols": 2 * n + 2, "g_min": 10.0, "g_max": 50.0}
+    weights, x = np.full((SIZE, n), w), np.eye(SIZE)[:1]
+    devices = {"programming": law, "programming_sigma": size}
+    error = 40.0 * (outputs(devices, weights, x[None], box, seed=6)[0] - w)  # of one pair a column, uS
+    g = np.array([10.0 + w * 40.0, 10.0])
+    sigma = {"proportional": size * g}.get(law, np.full(2, size * 50.0 / (np.sqrt(3.0) if law == "uniform" else 1.0)))
+    deviation = np.sqrt((sigma**2).sum())
+    assert error.mean() == pytest.approx(0.0, abs=5 * deviation / np.sqrt(n))
+    assert error.std() == pytest.approx(deviation, rel=5 / np.sqrt(2 * n))
+    if law == "uniform":  # the sum of two even ones ends, and is a triangle
+        assert np.abs(error).max() <= 2 * size * 50.0
+        assert (error**4).mean() / deviation**4 == pytest.approx(2.4, abs=5 * 1.7 / np.sqrt(n))
+    twice = outputs({**devices, "programming_scale": 2.0}, weights, x[None], box, seed=6)[0]
+    np.testing.assert_allclose(40.0 * (twice - w), 2 * error, atol=1e-9)
+
+
+def test_a_preset_of_devices_with_conductances_of_their_own() -> None:
+    """Milo's law is for 50 to 225 uS: there it is applied, whatever the chip's other devices conduct."""
+    rng = np.random.default_rng(8)
+    weights, u = rng.uniform(-1, 1, (SIZE, 9)), rng.normal(size=(2, 5, SIZE))
+    given = {"u": u, "seed": 3, "noise": "rram-milo"}
+    one, other = (
+        run(crossbar(weights, np.ones(9), chip({}, **BOX, **window)), **given).outputs["y"]
+        for window in ({"g_min": 1.0, "g_max": 40.0}, {"g_min": 50.0, "g_max": 225.0})
+    )
+    assert np.array_equal(one, other)
+    own = {"levels": False, "programming": "rram-milo"}
+    inside = crossbar(weights, np.ones(9), chip(own, **BOX, g_min=50.0, g_max=225.0))
+    assert np.array_equal(run(inside, u=u, seed=3).outputs["y"], one)
+    error = np.sqrt(np.mean((one - u @ weights) ** 2) / np.mean((u @ weights) ** 2))
+    assert 0.01 < error < 0.2
+    with pytest.raises(UserError, match="g_max"):
+        preset("rram-milo{g_max=40}", Devices())
+
+
 def test_pcm_read_noise_and_drift_reach_the_products() -> None:
     """aihwkit's PCM: read noise has the variance sum_i x_i^2 sigma_i^2 (both devices); drift scales by (t/t0)^-nu."""
     n, w, age = 20_000, 0.6, 3600.0
