@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from isa import Instruction
 
 
-@dataclass(frozen=True)
-class Words:
+class Words(NamedTuple):
     """`words` at `start`, once or (`register`) once a step, `pitch` apart."""
 
     start: int

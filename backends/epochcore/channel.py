@@ -15,43 +15,44 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 
-def _none() -> Ints:
-    return np.zeros(0, np.int64)
+NONE: Ints = np.zeros(0, np.int64)
 
 
-def one_by_one(ready: Ints, shares: Ints) -> Ints:
-    """When each of some shares of work is done, none begun before it is ready, nor before the one before is done."""
-    done = np.cumsum(shares)
-    return np.asarray(np.maximum.accumulate(ready - (done - shares)) + done)
+def one_by_one(ready: Ints, before: Ints, done: Ints) -> Ints:
+    """When each of some shares of work is done, none begun before it is ready, nor before the one before is done.
+
+    `before` and `done` are sums of the shares, without and with each one.
+    """
+    return np.asarray(np.maximum.accumulate(ready - before) + done)
 
 
 @dataclass
 class Channel:
     """When it is taken: disjoint intervals in order."""
 
-    starts: Ints = field(default_factory=_none)
-    ends: Ints = field(default_factory=_none)
+    starts: Ints = field(default_factory=lambda: NONE)
+    ends: Ints = field(default_factory=lambda: NONE)
 
-    def take(self, ready: Ints, shares: Ints, unit: int, horizon: int) -> tuple[int, Ints]:
-        """Serve blocks of `shares` / `unit` > 0 cycles one after the other, none before it is `ready`.
+    def take(self, ready: Ints, before: Ints, done: Ints, unit: int, horizon: int) -> tuple[int, Ints]:
+        """Serve blocks of (`done` - `before`) / `unit` > 0 cycles one after the other, none before it is `ready`.
 
         Returns when the first begins, and when each ends. Nothing will be asked for before `horizon` any more.
         """
-        kept = self.ends > horizon
-        self.starts, self.ends = self.starts[kept], self.ends[kept]
+        old = int(self.ends.searchsorted(horizon, "right"))
+        self.starts, self.ends = self.starts[old:], self.ends[old:]
         taken = np.concatenate([[0], np.cumsum(self.ends - self.starts)])
-        done = one_by_one(unit * self._free(ready, taken), shares)
-        first, last = (done - shares) // unit, -(-done // unit)
+        last = one_by_one(unit * self._free(ready, taken), before, done)
+        first, last = (last - (done - before)) // unit, -(-last // unit)
         idle = self.starts - taken[:-1]  # free cycles before each interval
-        begins = first + taken[np.searchsorted(idle, first, "right")]
-        ends = last + taken[np.searchsorted(idle, last, "left")]
+        begins = first + taken[idle.searchsorted(first, "right")]
+        ends = last + taken[idle.searchsorted(last, "left")]
         self._add(begins, ends)
         return int(begins[0]), ends
 
     def take_one(self, ready: int, cycles: int, horizon: int) -> tuple[int, int]:
         """The same for one block: begin and end."""
         if len(self.ends) and ready < self.ends[-1]:
-            start, ends = self.take(np.array([ready]), np.array([cycles]), 1, horizon)
+            start, ends = self.take(np.array([ready]), np.array([0]), np.array([cycles]), 1, horizon)
             return start, int(ends[0])
         if len(self.ends) and self.ends[-1] == ready:
             self.ends[-1] += cycles
@@ -61,7 +62,7 @@ class Channel:
 
     def _free(self, times: Ints, taken: Ints) -> Ints:
         """Free cycles before each of `times`."""
-        before = np.searchsorted(self.starts, times, "right")
+        before = self.starts.searchsorted(times, "right")
         if not len(self.ends):
             return times
         inside = np.maximum(0, self.ends[before - 1] - times) * (before > 0)

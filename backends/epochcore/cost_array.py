@@ -24,7 +24,6 @@ The formulas are ours where no source is named; `stepped` checks them element by
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -94,7 +93,7 @@ def _preload(ins: Instruction, at: Context) -> Cost:
     # states lie in the rows next to the edge: no more rows than are in use are shifted in
     rows = array.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), layout.stack)
     shift = Shift(rows, layout.gang, ceil_div(each * layout.stack * layout.cols, array.port_words_in))
-    events = Counter(parameter_words=int(ins["rows"]) * int(ins["cols"]) * each)
+    events = {"parameter_words": int(ins["rows"]) * int(ins["cols"]) * each}
     return Cost("preload", rows * shift.interval, 0, events, shift=shift)
 
 
@@ -105,7 +104,7 @@ def _state_load(ins: Instruction, at: Context) -> Cost:
     rows, cols, is_complex = _held(at)
     each = cols * layout.stack * (2 if is_complex else 1)
     shift = Shift(ceil_div(rows, layout.stack), layout.gang, ceil_div(each, at.arch.array.port_words_in))
-    return Cost("preload", shift.rows * shift.interval, 0, Counter(scratchpad_words=words), shift=shift)
+    return Cost("preload", shift.rows * shift.interval, 0, {"scratchpad_words": words}, shift=shift)
 
 
 def _state_store(ins: Instruction, at: Context) -> Cost:
@@ -114,7 +113,7 @@ def _state_store(ins: Instruction, at: Context) -> Cost:
     words, layout = int(ins["words"]), layout_of(at.preload, at.arch)
     through = layout.rows * layout.stack * layout.gang
     cycles = through + ceil_div(words, at.arch.array.port_words_out)
-    events = Counter(scratchpad_words=words)
+    events = {"scratchpad_words": words}
     busy, out = layout.stack * layout.gang, through + at.arch.array.mac_depth - 2
     # it sends nothing through the ports of sums, but keeps the passes before and after it in order there
     wave = Wave.of(1, at.arch.array.rows, layout.stack, 0, _trail(layout, at.arch), out=out, over=out - busy)
@@ -142,7 +141,7 @@ def _weights_in_place(ins: Instruction, at: Context) -> Cost:
     moved = at.steps * (rows + cols * (2 if ins["accumulate"] else 1))
     macs = at.steps * rows * cols
     first = gather - 1 + weight_pass(1, array.rows, array.cols) - 1 + array.mac_depth
-    events = Counter(macs=macs, scratchpad_words=moved)
+    events = {"macs": macs, "scratchpad_words": moved}
     way = (gather, array.rows, 1, array.cols - 1, array.mac_depth - 1)
     cost = _pass(steps, max(gather, scatter), first, scatter, macs, events, way)
     return replace(cost, apart=copies(held) > 1)
@@ -158,7 +157,7 @@ def _results_in_place(ins: Instruction, at: Context) -> Cost:
     cycles = (folds - 1) * max(fold, out + array.cols - 1) + fold + array.mac_depth - 1 + out
     macs = steps * terms * cols
     moved = steps * (terms + cols * (2 if ins["accumulate"] else 1))
-    events = Counter(macs=macs, scratchpad_words=moved, parameter_words=folds * terms * cols)
+    events = {"macs": macs, "scratchpad_words": moved, "parameter_words": folds * terms * cols}
     first = fold + array.mac_depth - 1
     wave = Wave.of(gather, array.rows, 1, array.cols - 1, array.mac_depth - 1, out=first, over=0)
     return Cost("compute", cycles, macs, events, cycles, wave, holds=cycles, apart=True)
@@ -188,7 +187,7 @@ def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int)
     scatter = through_ports(at.preload, at.arch, cols * words_out, array.port_words_out)
     own = max(layout.stack * layout.gang, array.mac_depth + layout.gang - 1)
     first = gather - 1 + layout.rows * layout.stack * layout.gang - 1 + array.mac_depth
-    events = Counter(state_macs=macs, scratchpad_words=moved)
+    events = {"state_macs": macs, "scratchpad_words": moved}
     # passes that hand over step by step all go along the diagonal
     skew = (layout.cols - 1) * layout.gang if array.handover_steps else 0
     first += skew

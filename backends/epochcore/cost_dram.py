@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil
 
 from backends.epochcore.arch import Arch
@@ -17,14 +17,19 @@ def _dma(engine: str, size: int, words: int, arch: Arch) -> Cost:
     if not size:
         return Cost(engine, 0, 0, {})
     transfer = _dram_cycles(size, arch)
-    events = Counter(dram_bytes=size, scratchpad_words=words)
+    events = {"dram_bytes": size, "scratchpad_words": words}
     latency = arch.dram.latency_cycles
     return Cost(engine, latency + transfer, 0, events, busy=transfer, latency=latency)
 
 
 def _dram_cycles(size: int, arch: Arch) -> int:
     """Cycles in which `size` bytes cross the channel, its latency apart."""
-    return ceil(size * Fraction(arch.clock_hz) / Fraction(arch.dram.bytes_per_second))
+    return ceil(size * _cycles_a_byte(arch.clock_hz, arch.dram.bytes_per_second))
+
+
+@lru_cache(maxsize=16)
+def _cycles_a_byte(clock_hz: float, bytes_per_second: float) -> Fraction:
+    return Fraction(clock_hz) / Fraction(bytes_per_second)
 
 
 def _stream(ins: Instruction, at: Context) -> Cost:
@@ -33,7 +38,8 @@ def _stream(ins: Instruction, at: Context) -> Cost:
     if not near:
         return cost
     more = ceil_div(near, at.arch.vector.width)
-    events = Counter(cost.events) + Counter(scratchpad_words=2 * near)
+    moved = cost.events.get("scratchpad_words", 0) + 2 * near
+    events = {**cost.events, "scratchpad_words": moved}
     return replace(cost, cycles=cost.cycles + more, busy=(cost.busy or 0) + more, events=events)
 
 
@@ -46,7 +52,7 @@ def _fetch(ins: Instruction, at: Context) -> Cost:
     size = at.bytes_of[str(ins["src"])]
     cost = _dma("load", size, 0, at.arch)
     words = ceil_div(size * 8, at.arch.memory.word_bits)
-    return replace(cost, events=Counter(dram_bytes=size, parameter_words=words))
+    return replace(cost, events={"dram_bytes": size, "parameter_words": words})
 
 
 def _lookup(ins: Instruction, at: Context) -> Cost:

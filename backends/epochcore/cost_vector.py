@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +23,7 @@ def _vector(at: Context, words: int, moved: int, passes: int = 1, macs: int = 0)
     if not work:
         return Cost("vector", 0, 0, {})
     cycles = ceil_div(work, at.arch.vector.width) + at.arch.vector.latency_cycles
-    events = Counter(vector_words=work, scratchpad_words=at.steps * moved)
+    events = {"vector_words": work, "scratchpad_words": at.steps * moved}
     return Cost("vector", cycles, macs * at.steps, events, latency=at.arch.vector.latency_cycles)
 
 
@@ -54,7 +53,7 @@ def _scan(ins: Instruction, at: Context) -> Cost:
 def _scan_of(words: int, is_complex: bool, steps: int, streams: int, at: Context) -> Cost:
     vector, macs = at.arch.vector, words * (2 if is_complex else 1)
     cycles = steps * (ceil_div(macs, vector.width) + vector.latency_cycles)
-    events = Counter(vector_words=steps * macs, scratchpad_words=steps * words * streams)
+    events = {"vector_words": steps * macs, "scratchpad_words": steps * words * streams}
     return Cost("vector", cycles, steps * macs, events)
 
 
@@ -69,7 +68,7 @@ def _spike(ins: Instruction, at: Context) -> Cost:
     """A comparison and a multiply-add a neuron; a step waits for the one before."""
     words, vector = _words(ins), at.arch.vector
     cycles = at.steps * (ceil_div(2 * words, vector.width) + vector.latency_cycles)
-    events = Counter(vector_words=2 * at.steps * words, scratchpad_words=2 * at.steps * words + 5 * words)
+    events = {"vector_words": 2 * at.steps * words, "scratchpad_words": 2 * at.steps * words + 5 * words}
     return Cost("vector", cycles, at.steps * words, events)
 
 

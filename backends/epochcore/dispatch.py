@@ -16,10 +16,11 @@ from backends.epochcore.tokens import engine_of
 from isa import Instruction, Program
 from isa.epochcore_fields import ENGINES
 
+POPS, PUSHES = (tuple((engine, f"{what}.{engine}") for engine in ENGINES) for what in ("pop", "push"))
 Spans = Mapping[str, tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes several times as long to make
 class Op:
     """One run of one instruction: the place of it in the code, and numbers of other ops that it depends on.
 
@@ -74,42 +75,40 @@ def dispatch(program: Program, batch: int, steps: int, *, shadow: bool) -> Itera
     number = 0
     for sample, index, spans in _runs(program, batch, steps):
         ins = section.code[index]
-        engine, pops, pushes = static[index]
+        engine, register, pops, pushes = static[index]
         if engine is None:
             continue
         finished: tuple[int, ...] = ()
         passed: int | None = None
-        if ins.mnemonic == "preload":
+        name = ins.mnemonic
+        if name == "preload":
             coming, passed = ins, parameters.fill(number)
-        elif ins.mnemonic == "state.load":
+        elif name == "state.load":
             passed = states.fill(number)
-        elif ins.mnemonic in PASSES:
+        elif name in PASSES:
             if coming is not None:
                 active, coming = coming, None
             finished = (*parameters.take(number), *states.take(number))
-            taken = spans[str(ins["steps"])]
-        if ins.mnemonic in ("preload", "state.load") and not shadow:
+            taken = spans[register]
+        if not shadow and name in ("preload", "state.load"):
             finished, passed = () if last_compute is None else (last_compute,), None
-        register = str(ins.operands.get("steps", "one"))
         # states go out behind the last step of a pass
-        start, count = taken if ins.mnemonic == "state.store" else spans[register]
-        held = ins if ins.mnemonic == "preload" else active or coming
-        if ins.mnemonic == "state.load":
+        start, count = taken if name == "state.store" else spans[register]
+        held = ins if name == "preload" else active or coming
+        if name == "state.load":
             held = coming or active
         last_compute = number if engine == "compute" else last_compute
         yield Op(number, index, ins, engine, sample, start, count, spans, pops, pushes, held, finished, passed)
         number += 1
 
 
-def _static(ins: Instruction) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
-    engine = engine_of(ins)
+def _static(ins: Instruction) -> tuple[str | None, str, tuple[str, ...], tuple[str, ...]]:
+    """Engine, register of its steps, tokens taken and given."""
+    engine, operands = engine_of(ins), ins.operands
     if engine is None:
-        return None, (), ()
-    return (
-        engine,
-        tuple(e for e in ENGINES if ins[f"pop.{e}"]),
-        tuple(e for e in ENGINES if ins[f"push.{e}"]),
-    )
+        return None, "one", (), ()
+    pops, pushes = (tuple(e for e, flag in flags if operands[flag]) for flags in (POPS, PUSHES))
+    return engine, str(operands.get("steps", "one")), pops, pushes
 
 
 def _runs(program: Program, batch: int, steps: int) -> Iterator[tuple[int, int, Spans]]:

@@ -21,123 +21,62 @@ cycle by cycle.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.accesses import Held, Words, accesses
 from backends.epochcore.arch import Arch
 from backends.epochcore.channel import Channel, one_by_one
+from backends.epochcore.conflicts import Conflicts
 from backends.epochcore.cost import Cost
-from backends.epochcore.rates import most_rows
+from backends.epochcore.regions import PASSES
 from backends.epochcore.wave import Wave
-from isa import Instruction, Program
+from isa import Instruction
 
 Ints = NDArray[np.int64]
-PASSES = ("mac", "fri", "fri.x", "tri", "tri.x", "sel")
-# Where parameters and streams lie in the one space in which conflicts are looked for.
-PARAMETERS, STREAMS = 1 << 40, 1 << 41
+SHIFTS = ("preload", "state.load", "state.store")
 
 
-@dataclass(frozen=True)
-class Conflicts:
-    """By instruction: others (or its own last run) that it waits for as a whole, and block by block for their results
-    or their reading."""
+class Blocks(NamedTuple):
+    """Of each block of an instruction: what those `before` it take of the engine, in cycles over `unit`, and with it
+    (`done`); when it ends, after the start, where nothing holds up any of them (`alone`)."""
 
-    whole: list[Ints]
-    results: list[list[int]]
-    reads: list[list[int]]
-    loop: list[int]  # where the loop ends that it is in, or 0
-
-
-def conflicts(program: Program, steps: int) -> Conflicts:
-    """Which instructions meet in the scratchpad, the parameter memory and the streams."""
-    code, labels = program.sections[0].code, program.sections[0].labels
-    rows: list[tuple[int, ...]] = []
-    loop, limit, stop, backward = [0] * len(code), 1, -1, False
-    shadow = active = Held(1, 1, False)
-    registers: dict[str, int] = {}
-    rates: dict[str, Instruction] = {}
-    for index, ins in enumerate(code):
-        if index == stop:
-            limit, stop = 1, -1
-        if ins.mnemonic == "chunks":
-            limit, stop = max(1, min(int(ins["limit"]), steps)), labels[str(ins["end"])]
-            backward = bool(ins["backward"])
-        if stop >= 0:
-            loop[index] = stop
-        if ins.mnemonic == "rate":
-            rates[str(ins["dst"])] = ins
-        elif ins.mnemonic == "preload":
-            shadow = Held(int(ins["rows"]), int(ins["cols"]), bool(ins["complex"]))
-        elif ins.mnemonic in PASSES:
-            active = shadow
-        against = bool(ins.operands.get("reverse", backward)) != backward
-        for w in (*accesses(ins, active), *_elsewhere(ins)):
-            register = -1 if w.register is None else registers.setdefault(w.register, len(registers))
-            extent = (most_rows(w.register or "one", limit, rates) - 1) * w.pitch + w.words
-            place = (w.start, w.start + extent, w.words, w.pitch, register)
-            rows.append((index, *place, w.written, loop[index], against))
-    table = np.array(rows or [(0,) * 9], np.int64).T
-    return _pairs(table, len(code), loop)
+    number: int
+    unit: int
+    before: Ints
+    done: Ints
+    alone: Ints
 
 
-def _elsewhere(ins: Instruction) -> list[Words]:
-    """Parameters by their first word, streams by their number."""
-    name = ins.mnemonic
-    if name == "fetch":
-        return [Words(PARAMETERS + int(ins["dst"]), 1, 1, None, True)]
-    if name == "preload" and ins["mode"] != "sel":
-        places = ["src", *(["scale"] if ins["scaled"] else []), *(["bias"] if ins["biased"] else [])]
-        return [Words(PARAMETERS + int(ins[place]), 1, 1, None, False) for place in places]
-    if name in ("load", "store"):
-        return [Words(STREAMS + int(ins["src" if name == "load" else "dst"]), 1, 1, None, name == "store")]
-    return []
+class Job(NamedTuple):
+    """What placing an instruction takes, the same at every run of it with this `cost` and `steps`."""
+
+    cost: Cost
+    steps: int
+    engine: str
+    way: str  # through the array: a pass, one of the shifts, or none
+    busy: int
+    channel: bool
+    blocks: Blocks | None
 
 
-def _pairs(table: Ints, count: int, loop: list[int]) -> Conflicts:
-    index, start, stop, words, pitch, register, written, loops, against = table
-    a, b = _meeting(start, stop, written > 0)
-    apart, own, wide = start[b] - start[a], register[a], pitch[a]
-    stepped = (own >= 0) & (register[b] >= 0) & (wide == pitch[b])
-    inside = np.where(stepped, apart % np.maximum(wide, 1), 0)
-    kept = ~stepped | (inside < words[a]) | (inside + words[b] > wide)
-    a, b, apart, own, wide, stepped = (values[kept] for values in (a, b, apart, own, wide, stepped))
-    # `a` starts first
-    fits = np.maximum(words[a], apart + words[b]) <= wide
-    chained = stepped & (own == register[b]) & (loops[a] == loops[b]) & (against[a] == against[b]) & fits
-    a, b, chained = np.concatenate([a, b]), np.concatenate([b, a]), np.tile(chained, 2)
-    results, reads = (
-        _grouped(index[a[kept]], index[b[kept]], count)
-        for kept in (chained & (written[b] > 0), chained & (written[b] == 0))
-    )
-    whole = _grouped(index[a[~chained]], index[b[~chained]], count)
-    return Conflicts(whole, [r.tolist() for r in results], [r.tolist() for r in reads], loop)
+class Run(NamedTuple):
+    """When an op ran, and on which track of the trace: from its start until its whole result is there."""
+
+    engine: str
+    start: int
+    finish: int
 
 
-def _meeting(start: Ints, stop: Ints, written: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Pairs of accesses to the same words, one of them written, that which starts first in front; also an access that
-    writes and itself."""
-    order = np.argsort(start, kind="stable")
-    low, high, writes = start[order], stop[order], written[order]
-    places = np.arange(len(low))
-    # those that start after one of them and before it stops follow it in order
-    following = np.maximum(np.searchsorted(low, high) - places - 1, 0)
-    first = np.repeat(places, following)
-    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(following) - following, following)
-    kept = (writes[first] | writes[second]) & (low[first] < high[second])
-    return np.concatenate([order[first[kept]], order[writes]]), np.concatenate([order[second[kept]], order[writes]])
+class Latest(NamedTuple):
+    """The last run of an instruction: when its blocks ended (None: it was of one), and the latency of its results."""
 
-
-def _grouped(consumers: Ints, producers: Ints, count: int) -> list[Ints]:
-    """Producers by consumer, each once."""
-    met = np.zeros(count * count, np.bool_)
-    met[consumers * count + producers] = True
-    rows, found = np.divmod(np.flatnonzero(met), count)
-    bounds = np.searchsorted(rows, np.arange(count + 1)).tolist()
-    return [found[low:high] for low, high in itertools.pairwise(bounds)]
+    finish: int
+    latency: int
+    steps: int
+    ends: Ints | None
 
 
 @dataclass
@@ -147,11 +86,8 @@ class Handover:
     arch: Arch
     known: Conflicts
     engines: dict[str, int] = field(default_factory=dict)
-    done: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    finish: list[int] = field(default_factory=list)  # the same, one by one
-    ends: list[Ints | None] = field(default_factory=list)
-    latency: list[int] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
+    latest: list[Latest] = field(default_factory=list)
+    touched: list[int] = field(default_factory=list)  # when the last runs of a group are finished
     channel: Channel = field(default_factory=Channel)
     last: Wave | None = None  # how the last pass goes through the array
     parameters: int = 0  # when parameters in the shadow registers are complete,
@@ -159,97 +95,128 @@ class Handover:
     led: tuple[int, Wave | None] = (0, None)  # when the last pass began that others are shifted in behind, and how
     passed: int = 0  # when the last pass has all its states
     drained: tuple[int, int] = (0, 0)  # when the states of the last two passes were out
+    _jobs: list[Job | None] = field(default_factory=list)
+    _blocks: dict[tuple[int, int], tuple[Cost, Blocks]] = field(default_factory=dict)  # by cost and steps
+    _pipes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        count = len(self.known.whole)
-        self.done = np.zeros(count, np.int64)
-        self.ends, self.latency, self.steps, self.finish = [None] * count, [0] * count, [0] * count, [0] * count
+        self.latest = [Latest(0, 0, 0, None)] * len(self.known.loop)
+        self.touched = [0] * len(self.known.members)
+        self._jobs = [None] * len(self.known.loop)
+        self._pipes = ("vector", *(f"vector.{n}" for n in range(1, self.arch.vector.pipes)))
 
-    def place(self, index: int, ins: Instruction, cost: Cost, steps: int) -> tuple[str, int, int]:
-        """(engine, begin, when its whole result is there)."""
-        name, engine = ins.mnemonic, engine_of(ins.mnemonic, cost.engine, self.arch)
-        slot = self._slot(engine)
-        begin = self.engines.get(slot, 0)
-        whole = self.known.whole[index]
-        if whole.size:
-            begin = max(begin, int(self.done[whole].max()))
-        begin = max(begin, self._array_ready(name, cost))
-        horizon = min(self.engines.get("load", 0), self.engines.get("store", 0))
-        channel = cost.events.get("dram_bytes", 0) > 0
+    def place(self, index: int, ins: Instruction, cost: Cost, steps: int) -> Run:
+        """The next run of the instruction at `index`."""
+        job = self._jobs[index]
+        if job is None or job.cost is not cost or job.steps != steps:
+            job = self._jobs[index] = self._job(index, ins, cost, steps)
+        engines, slot = self.engines, job.engine
+        if slot == "vector" and len(self._pipes) > 1:  # the one that is free first
+            slot = min(self._pipes, key=lambda pipe: engines.get(pipe, 0))
+        begin = max((engines.get(slot, 0), *map(self.touched.__getitem__, self.known.groups[index])))
+        if job.way:
+            begin = max(begin, self._array_ready(job))
         ends: Ints | None = None
-        if not in_blocks(ins, cost, steps, self.arch, bool(self.known.loop[index])):
-            start, busy = self._ready(index, begin), cost.cycles - cost.latency
-            start, end = self.channel.take_one(start, busy, horizon) if channel else (start, start + busy)
-        else:
-            blocks = blocks_of(cost, steps, self.arch)
-            ready = self._blocks_ready(index, steps, len(blocks), begin)
-            if channel:
-                start, ends = self.channel.take(ready, blocks, steps, horizon)
+        if job.blocks is None:
+            start = self._ready(index, begin)
+            if job.channel:
+                start, end = self.channel.take_one(start, job.busy, self._horizon())
             else:
-                start, ends = int(ready[0]), -(-one_by_one(steps * ready, blocks) // steps)
+                end = start + job.busy
+        else:
+            start, ends = self._in_blocks(index, job, job.blocks, begin)
             end = int(ends[-1])
-        self.engines[slot] = end
+        engines[slot] = end
         finish = end + cost.latency
-        self.ends[index], self.latency[index], self.steps[index] = ends, cost.latency, steps
-        self.done[index] = self.finish[index] = finish
-        self._array_moved(name, start, finish, cost)
-        return engine, start, finish
+        self._finished(index, Latest(finish, cost.latency, steps, ends))
+        if job.way:
+            self._array_moved(job, start, finish)
+        return Run(job.engine, start, finish)
 
-    def _slot(self, engine: str) -> str:
-        """The pipe of the vector unit that is free first, or the engine itself."""
-        if engine != "vector":
-            return engine
-        pipes = [engine if n == 0 else f"{engine}.{n}" for n in range(self.arch.vector.pipes)]
-        return min(pipes, key=lambda pipe: self.engines.get(pipe, 0))
+    def _job(self, index: int, ins: Instruction, cost: Cost, steps: int) -> Job:
+        engine = engine_of(ins.mnemonic, cost.engine, self.arch)
+        way = "pass" if ins.mnemonic in PASSES else ins.mnemonic if ins.mnemonic in SHIFTS else ""
+        busy, blocks = cost.cycles - cost.latency, None
+        if in_blocks(ins, cost, steps, self.arch, bool(self.known.loop[index])):
+            known = self._blocks.get((id(cost), steps))
+            blocks = known[1] if known else _blocks(cost, steps, self.arch)
+            self._blocks[id(cost), steps] = cost, blocks
+        return Job(cost, steps, engine, way, busy, cost.events.get("dram_bytes", 0) > 0, blocks)
+
+    def _horizon(self) -> int:
+        """Before this nothing will ask for the DRAM channel any more."""
+        return min(self.engines.get("load", 0), self.engines.get("store", 0))
+
+    def _finished(self, index: int, run: Latest) -> None:
+        """Note a run, and when those that touch the same are finished: the last one of each counts."""
+        before, self.latest[index] = self.latest[index].finish, run
+        for group in self.known.touches[index]:
+            latest = self.touched[group]
+            if run.finish >= latest:
+                self.touched[group] = run.finish
+            elif before == latest:
+                self.touched[group] = max(self.latest[other].finish for other in self.known.members[group])
 
     def _ready(self, index: int, begin: int) -> int:
         """When an instruction of one block may begin, as far as others are concerned."""
         for j in self.known.results[index]:
-            begin = max(begin, self.finish[j])
+            begin = max(begin, self.latest[j].finish)
         for j in self.known.reads[index]:
-            begin = max(begin, self.finish[j] - self.latency[j])
+            begin = max(begin, self.latest[j].finish - self.latest[j].latency)
         return begin
 
-    def _blocks_ready(self, index: int, steps: int, blocks: int, begin: int) -> Ints:
-        """When every block may begin, as far as others are concerned."""
-        ready = None
+    def _in_blocks(self, index: int, job: Job, blocks: Blocks, begin: int) -> tuple[int, Ints]:
+        """When an instruction begins, and when each of its blocks ends."""
+        ready, first = None, 0  # when each block may begin, and the first of them
         for others, with_latency in ((self.known.results[index], True), (self.known.reads[index], False)):
             for j in others:
-                if self.finish[j] <= begin:
+                finish, latency, steps, ends = self.latest[j]
+                late = latency if with_latency else 0
+                last = finish - latency + late
+                if last <= begin or last <= first:
                     continue
-                ends, late = self.ends[j], self.latency[j] if with_latency else 0
-                if ends is not None and self.steps[j] == steps and len(ends) == blocks:
-                    there = ends + late
+                if ends is not None and steps == job.steps and len(ends) == blocks.number:
+                    there = ends + late if late else ends
                     ready = there if ready is None else np.maximum(ready, there)
+                    first = int(ready[0])
                 else:
-                    begin = max(begin, self.finish[j] - self.latency[j] + late)
-        return np.full(blocks, begin) if ready is None else np.maximum(ready, begin)
+                    begin = last
+        if ready is None and not job.channel:
+            return begin, blocks.alone + begin
+        ready = np.full(blocks.number, begin) if ready is None else np.maximum(ready, begin)
+        if job.channel:
+            return self.channel.take(ready, blocks.before, blocks.done, blocks.unit, self._horizon())
+        if blocks.unit == 1:
+            return int(ready[0]), one_by_one(ready, blocks.before, blocks.done)
+        return int(ready[0]), -(-one_by_one(blocks.unit * ready, blocks.before, blocks.done) // blocks.unit)
 
-    def _array_ready(self, name: str, cost: Cost) -> int:
-        if name in ("preload", "state.load"):
-            begun, ahead = self.led
-            behind = 0 if ahead is None else ahead.leads(cost.shift)
-            return begun + behind if self.arch.array.shadow else max(self.passed, *self.drained)
-        if name == "state.store":
-            return max(self.passed, self.drained[1])
-        if name not in PASSES:
-            return 0
-        ready = max(self.parameters, self.states, self.drained[0])
-        if cost.wave is None:
-            return max(ready, self.passed)  # a pass of no steps takes over all at once
-        behind = 0 if self.last is None else cost.wave.behind(self.last)
-        return max(ready, self.engines.get("compute", 0) + behind)
+    def _array_ready(self, job: Job) -> int:
+        match job.way:
+            case "preload" | "state.load":
+                begun, ahead = self.led
+                behind = 0 if ahead is None else ahead.leads(job.cost.shift)
+                return begun + behind if self.arch.array.shadow else max(self.passed, *self.drained)
+            case "state.store":
+                return max(self.passed, self.drained[1])
+            case "pass":
+                ready = max(self.parameters, self.states, self.drained[0])
+                if job.cost.wave is None:
+                    return max(ready, self.passed)  # a pass of no steps takes over all at once
+                behind = 0 if self.last is None else job.cost.wave.behind(self.last)
+                return max(ready, self.engines.get("compute", 0) + behind)
+        return 0
 
-    def _array_moved(self, name: str, start: int, finish: int, cost: Cost) -> None:
-        if name == "preload":
-            self.parameters = finish
-        elif name == "state.load":
-            self.states = finish
-        elif name == "state.store":
-            self.drained = (self.drained[1], finish)
-        elif name in PASSES:
-            self.led, self.passed = (start, cost.wave), finish
-            self.last = cost.wave or self.last
+    def _array_moved(self, job: Job, start: int, finish: int) -> None:
+        match job.way:
+            case "preload":
+                self.parameters = finish
+            case "state.load":
+                self.states = finish
+            case "state.store":
+                self.drained = (self.drained[1], finish)
+            case "pass":
+                self.led, self.passed = (start, job.cost.wave), finish
+                self.last = job.cost.wave or self.last
 
 
 def engine_of(name: str, engine: str, arch: Arch) -> str:
@@ -262,6 +229,14 @@ def engine_of(name: str, engine: str, arch: Arch) -> str:
 def in_blocks(ins: Instruction, cost: Cost, steps: int, arch: Arch, looped: bool) -> bool:
     """Whether an instruction works block by block."""
     return looped and steps > arch.array.handover_steps and "steps" in ins.operands and not cost.apart
+
+
+def _blocks(cost: Cost, steps: int, arch: Arch) -> Blocks:
+    shares, unit = blocks_of(cost, steps, arch), steps
+    if not (shares % steps).any():
+        shares, unit = shares // steps, 1
+    done = np.cumsum(shares)
+    return Blocks(len(shares), unit, done - shares, done, -(-done // unit))
 
 
 def blocks_of(cost: Cost, steps: int, arch: Arch) -> Ints:

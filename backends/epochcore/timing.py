@@ -8,51 +8,54 @@ timed; every further one is taken to add as much as the last of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost import Context, Cost, Rule
-from backends.epochcore.cost_array import ARRAY
-from backends.epochcore.cost_dram import TRANSFERS
-from backends.epochcore.cost_vector import VECTOR
+from backends.epochcore.conflicts import conflicts
+from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.energy import breakdown, joules
-from backends.epochcore.handover import Handover, conflicts
+from backends.epochcore.handover import Handover, Run
 from backends.epochcore.plan import trap
+from backends.epochcore.pricing import pricing
 from backends.epochcore.queues import Deadlock, Queues
-from backends.epochcore.rates import totals
 from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.target import LayerStats, Stats
 
-RULES: dict[str, Rule] = {
-    **TRANSFERS,
-    **ARRAY,
-    **VECTOR,
-    "sync": lambda ins, at: Cost(str(ins["engine"]), 1, 0, {}),
-}
 TIMED_SAMPLES = 4
 ON_ARRAY = ("preload", "compute")
 TRACKS = (*ENGINES, "drain")
 
 
-@dataclass
+@dataclass(slots=True)
 class Layer:
-    """What a layer adds up to."""
+    """What a layer adds up to: cycles, those in which the array's clocks run, and how often it pays which cost."""
 
     cycles: int = 0
-    macs: int = 0
-    events: Counter[str] = field(default_factory=Counter)
-    on_array: bool = False
+    phases: Counter[str] = field(default_factory=Counter)
+    paid: dict[int, tuple[Cost, int]] = field(default_factory=dict)
 
-    def add(self, cycles: int, cost: Cost, times: int) -> None:
-        self.cycles += cycles * times
-        self.macs += cost.macs * times
-        for name, count in cost.events.items():
-            self.events[name] += count * times
-        self.on_array |= cost.engine in ON_ARRAY
+    def pay(self, cost: Cost, times: int) -> None:
+        before = self.paid.get(id(cost))
+        self.paid[id(cost)] = cost, times if before is None else before[1] + times
+
+    @property
+    def macs(self) -> int:
+        return sum(cost.macs * times for cost, times in self.paid.values())
+
+    @property
+    def on_array(self) -> bool:
+        return any(cost.engine in ON_ARRAY for cost, _ in self.paid.values())
+
+    def events(self) -> Counter[str]:
+        found = Counter(self.phases)
+        for cost, times in self.paid.values():
+            for name, count in cost.events.items():
+                found[name] += count * times
+        return found
 
 
 @dataclass
@@ -85,29 +88,24 @@ def measure(
     price = pricing(program, arch, steps)
     costs = [price(op) for op in ops]
     runs = (_handed_over if arch.array.handover_steps else _queued)(program, arch, ops, costs, steps)
-    timeline, phases = Timeline(program, arch, steps), dict.fromkeys(ON_ARRAY, 0)
+    timeline, phases, end = Timeline(program, arch, steps), dict.fromkeys(ON_ARRAY, 0), 0
+    layers = timeline.layers
     for op, run, cost in zip(ops, runs, costs, strict=True):
         # samples that are not timed are like the last one that is
         times = 1 + batch - timed if op.sample == timed - 1 else 1
-        layer = timeline.layers.setdefault(op.ins.loc, Layer())
-        layer.add(max(0, run.finish - timeline.end), cost, times)
-        if op.engine in phases and op.ins.mnemonic != "sync":
-            active = max(0, run.finish - max(run.start, phases[op.engine]))
-            layer.events[f"{op.engine}_cycles"] += active * times
-            phases[op.engine] = max(phases[op.engine], run.finish)
-        timeline.end = max(timeline.end, run.finish)
+        layer = layers.get(op.ins.loc)
+        if layer is None:
+            layer = layers[op.ins.loc] = Layer()
+        layer.pay(cost, times)
+        if run.finish > end:
+            layer.cycles += (run.finish - end) * times
+            end = run.finish
+        if op.engine in phases and op.ins.mnemonic != "sync" and run.finish > phases[op.engine]:
+            layer.phases[f"{op.engine}_cycles"] += (run.finish - max(run.start, phases[op.engine])) * times
+            phases[op.engine] = run.finish
         timeline.issued += times
     timeline.end = sum(layer.cycles for layer in timeline.layers.values())
     return _stats(timeline, batch), tuple(_trace(ops, runs, program, arch)) if trace else ()
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """When an op ran, and on which track of the trace."""
-
-    engine: str
-    start: int
-    finish: int
 
 
 def _queued(program: Program, arch: Arch, ops: Sequence[Op], costs: Sequence[Cost], steps: int) -> list[Run]:
@@ -127,51 +125,9 @@ def _handed_over(program: Program, arch: Arch, ops: Sequence[Op], costs: Sequenc
         if op.ins.mnemonic == "sync":
             runs.append(Run(op.engine, end, end))
             continue
-        runs.append(Run(*handover.place(op.index, op.ins, cost, op.steps)))
+        runs.append(handover.place(op.index, op.ins, cost, op.steps))
         end = max(end, runs[-1].finish)
     return runs
-
-
-def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
-    """The cost of an op in a sequence of `steps` steps; equal ones are computed once."""
-    total = totals(program, steps)
-    bytes_of = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
-    known: dict[tuple[int, int, int, int], Cost] = {}
-    kept, first = _kept(program), dict[int, int]()
-
-    def price(op: Op) -> Cost:
-        if op.index in kept and first.setdefault(op.index, op.number) != op.number:
-            return Cost(op.engine, 0, 0, {})
-        near = _on_chip(program, op, total)
-        key = (op.index, op.steps, near, id(op.held))
-        if key not in known:
-            known[key] = RULES[op.ins.mnemonic](op.ins, Context(arch, op.steps, op.held, bytes_of, near, program.data))
-        return known[key]
-
-    return price
-
-
-def _kept(program: Program) -> frozenset[int]:
-    """Fetches of what stays where it is: the next time that they run nothing moves."""
-    places: dict[int, set[str]] = {}
-    fetches = [(n, ins) for n, ins in enumerate(program.sections[0].code) if ins.mnemonic == "fetch"]
-    for _, ins in fetches:
-        places.setdefault(int(ins["dst"]), set()).add(str(ins["src"]))
-    shared = any(len(names) > 1 for names in places.values())  # too few words for all: each moves at every use
-    return frozenset() if shared else frozenset(n for n, _ in fetches)
-
-
-def _on_chip(program: Program, op: Op, total: Mapping[str, int]) -> int:
-    """Steps of a transfer that do not leave the chip: those of a stream between two loops that are written last."""
-    if op.ins.mnemonic not in ("load", "store") or op.ins["steps"] == "one":
-        return 0
-    streams: Any = program.meta.get("streams", ())
-    number = int(op.ins["src" if op.ins.mnemonic == "load" else "dst"])
-    if number >= len(streams):
-        return 0
-    kept = int(streams[number].get("on_chip", 0))
-    first = total[str(op.ins["steps"])] - kept if streams[number].get("from_end") else 0
-    return max(0, min(op.start + op.steps, first + kept) - max(op.start, first))
 
 
 def _stuck(program: Program, deadlock: Deadlock) -> Exception:
@@ -218,16 +174,21 @@ def _stats(timeline: Timeline, batch: int) -> Stats:
     arch, program = timeline.arch, timeline.program
     elements = arch.array.rows * arch.array.cols
     rows = []
-    total = 0.0
+    total, every = 0.0, Counter[str]()
     for loc, layer in sorted(timeline.layers.items(), key=lambda item: -1 if item[0] is None else item[0]):
         seconds = layer.cycles / arch.clock_hz
-        energy = joules(layer.events, seconds, arch)
+        events = layer.events()
+        energy = joules(events, seconds, arch)
         total += energy
+        every.update(events)
         used = layer.macs / (layer.cycles * elements) if layer.cycles and layer.on_array else None
         source = None if loc is None else program.locs[loc]
         name, op, nodes = (source.layer, source.op, source.onnx_nodes) if source else ("setup", "setup", ())
         rows.append(LayerStats(name, nodes, op, layer.cycles, seconds, energy, used))
-    notes: dict[str, Any] = {"breakdown_joules": _breakdown(timeline), "instructions_issued": timeline.issued}
+    notes: dict[str, Any] = {
+        "breakdown_joules": breakdown(every, timeline.end / arch.clock_hz, arch),
+        "instructions_issued": timeline.issued,
+    }
     return Stats(
         target="epochcore",
         arch=arch.name,
@@ -241,10 +202,3 @@ def _stats(timeline: Timeline, batch: int) -> Stats:
         layers=tuple(rows),
         notes=notes,
     )
-
-
-def _breakdown(timeline: Timeline) -> dict[str, float]:
-    events = Counter[str]()
-    for layer in timeline.layers.values():
-        events.update(layer.events)
-    return breakdown(events, timeline.end / timeline.arch.clock_hz, timeline.arch)

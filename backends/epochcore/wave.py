@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import sub
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Wave:
         Neither its operands nor its sums may overtake, and the ports must have sent the words of the one before: where
         ganged states leave a row of elements unused, words leave the array earlier than its corners tell.
         """
-        late = max(a - b for a, b in zip(before.corners, self.corners, strict=True))
-        return max(max(0, late) + max(0, before.trail - self.trail), before.over - self.out)
+        late: int = max(0, *map(sub, before.corners, self.corners))
+        return max(late + max(0, before.trail - self.trail), before.over - self.out)
 
     def leads(self, shift: Shift) -> int:
         """Cycles that a shift must wait so as to come nowhere before the first step has taken over what is there.

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch
 from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op, dispatch
+from backends.epochcore.pricing import pricing
 from backends.epochcore.stepped.grid import Grid
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
 from backends.epochcore.stepped.sequential import RULES, Effect
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad, StateStore
-from backends.epochcore.timing import pricing
 from backends.epochcore.wave import Wave
 from isa import Program
 from isa.epochcore_fields import ENGINES

@@ -1,6 +1,6 @@
 """The engines where they hand over step by step, one cycle after the other.
 
-What an instruction waits for is told by `handover.conflicts`; when that is there shows in the machine itself: a block
+What an instruction waits for is told by `conflicts`; when that is there shows in the machine itself: a block
 has been taken in when the engine has worked through it, and is there when its last word is in the scratchpad. Numbers
 are read and written in these cycles, block by block, so that a conflict too few, a pass that follows too closely or
 parameters that come too early show as wrong numbers or as an AssertionError.
@@ -16,16 +16,18 @@ from typing import Any
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
+from backends.epochcore.conflicts import Conflicts, conflicts
 from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op, dispatch
-from backends.epochcore.handover import PASSES, Conflicts, blocks_of, conflicts, engine_of, in_blocks
+from backends.epochcore.handover import blocks_of, engine_of, in_blocks
+from backends.epochcore.pricing import pricing
+from backends.epochcore.regions import PASSES
 from backends.epochcore.stepped.drain import Drain
 from backends.epochcore.stepped.grid import Grid
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
 from backends.epochcore.stepped.sequential import RULES, Effect, part_of
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad
-from backends.epochcore.timing import pricing
 from backends.epochcore.wave import Wave
 from isa import Program
 from ssmc.diagnostics import UserError
@@ -286,8 +288,9 @@ def _runs(program: Program, arch: Arch, known: Conflicts, price: Callable[[Op], 
         several = in_blocks(op.ins, cost, op.steps, arch, bool(loop))
         shares = blocks_of(cost, op.steps, arch).tolist() if several else [cost.cycles - cost.latency]
         run = Run(op, cost, shares, op.steps if several else 1, backward.get(loop, False))
-        for found, others in ((run.whole, known.whole), (run.results, known.results), (run.reads, known.reads)):
-            found += [latest[int(j)] for j in others[op.index] if int(j) in latest]
+        met = known.whole(op.index), known.results[op.index], known.reads[op.index]
+        for found, others in zip((run.whole, run.results, run.reads), met, strict=True):
+            found += [latest[j] for j in others if j in latest]
         latest[op.index] = run
         order.append(run)
     _follow(order, arch)

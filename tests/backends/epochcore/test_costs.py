@@ -14,9 +14,10 @@ from backends.epochcore.arch import Arch, arch_text, load_arch, parse_arch
 from backends.epochcore.cost import Context
 from backends.epochcore.energy import breakdown
 from backends.epochcore.gemm import ceil_div, weight_stationary
+from backends.epochcore.pricing import RULES
 from backends.epochcore.simulate import CONTROL
 from backends.epochcore.simulate import RULES as SIMULATION
-from backends.epochcore.timing import RULES, measure
+from backends.epochcore.timing import measure
 from isa import Instruction, Program, instruction
 from isa.epochcore import EPOCHCORE
 from ssmc.ir import Graph, Piece, StreamType, Tensor

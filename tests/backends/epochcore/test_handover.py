@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from backends.epochcore import BACKEND
 from backends.epochcore.accesses import RULES, Held, accesses
 from backends.epochcore.arch import Arch, load_arch
+from backends.epochcore.conflicts import conflicts
 from backends.epochcore.dispatch import Op, dispatch
-from backends.epochcore.handover import conflicts
 from backends.epochcore.timing import measure
 from isa import Kind, Program
 from isa.epochcore import EPOCHCORE
@@ -83,7 +83,7 @@ def test_columns_of_one_buffer_do_not_meet() -> None:
     passes = [n for n, ins in enumerate(code) if ins.mnemonic == "fri"]
     known = conflicts(program, 100)
     assert len(passes) == 2
-    assert passes[1] not in known.results[passes[0]] + known.reads[passes[0]] + known.whole[passes[0]].tolist()
+    assert passes[1] not in known.results[passes[0]] + known.reads[passes[0]] + known.whole(passes[0])
 
 
 def test_what_is_touched_lies_within_the_rows() -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from backends.epochcore import BACKEND, handover
+from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
+from backends.epochcore.conflicts import Conflicts
 from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op
 from backends.epochcore.parameters import pack_decay, pack_element
@@ -136,7 +137,7 @@ def test_a_pass_that_is_followed_too_closely_is_noticed(monkeypatch: pytest.Monk
 def test_a_clock_that_is_too_fast_is_noticed(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     """Without one of the rules of handing over, the slow model finds wrong numbers, words or collisions."""
     if rule == "results":
-        whole = handover.conflicts
+        whole = streaming.conflicts
         monkeypatch.setattr(streaming, "conflicts", lambda *args: _without_results(whole(*args)))
     else:
         priced = streaming.pricing
@@ -157,7 +158,7 @@ def _without_latency(price: Callable[[Op], Cost]) -> Callable[[Op], Cost]:
     return lambda op: replace(price(op), latency=0)
 
 
-def _without_results(known: handover.Conflicts) -> handover.Conflicts:
+def _without_results(known: Conflicts) -> Conflicts:
     return replace(known, results=[[] for _ in known.results])
 
 

@@ -9,9 +9,9 @@ from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
 from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.parameters import param_words
+from backends.epochcore.pricing import pricing
 from backends.epochcore.queues import Queues
 from backends.epochcore.regions import Region, Walker
-from backends.epochcore.timing import pricing
 from backends.epochcore.tokens import OVERLAPPING, without_tokens
 from isa import Program
 from tests.backends.epochcore.graphs import OPS, build

@@ -1,0 +1,173 @@
+"""Which instructions meet: in the scratchpad, in the parameter memory, in the streams. Who waits for whom follows.
+
+Instructions touch the same words again and again: what is alike in all that matters here is one `group`, and it is
+groups that are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.accesses import Held, Words, accesses
+from backends.epochcore.rates import most_rows
+from backends.epochcore.regions import PASSES
+from isa import Instruction, Program
+
+Ints = NDArray[np.int64]
+# Where parameters and streams lie in the one space in which conflicts are looked for.
+PARAMETERS, STREAMS = 1 << 40, 1 << 41
+Partners = list[list[int]]
+Group = tuple[Words, int, bool]  # what is touched, the loop, and whether against its direction
+
+
+@dataclass(frozen=True)
+class Conflicts:
+    """By instruction: others (or its own last run) that it waits for block by block, for their `results` or their
+    reading; where the loop ends that it is in, or 0; the groups that it `touches`. By group: its `members`, and the
+    groups whose members its own wait for as a whole (`apart`)."""
+
+    results: Partners
+    reads: Partners
+    loop: list[int]
+    touches: list[tuple[int, ...]]
+    members: Partners
+    apart: Partners
+
+    @cached_property
+    def groups(self) -> list[list[int]]:
+        """By instruction: the groups that it waits for as a whole."""
+        known: dict[tuple[int, ...], list[int]] = {}
+        for groups in self.touches:
+            if groups not in known:
+                known[groups] = list(set(chain.from_iterable(self.apart[group] for group in groups)))
+        return [known[groups] for groups in self.touches]
+
+    def whole(self, index: int) -> list[int]:
+        """Those that an instruction waits for as a whole."""
+        return sorted({other for group in self.groups[index] for other in self.members[group]})
+
+
+def conflicts(program: Program, steps: int) -> Conflicts:
+    """Who meets whom, where sequences have `steps` steps."""
+    code, labels = program.sections[0].code, program.sections[0].labels
+    groups: dict[Group, int] = {}
+    extents: list[int] = []
+    touches: list[tuple[int, ...]] = []
+    loop, limit, stop, backward = [0] * len(code), 1, -1, False
+    shadow = active = Held(1, 1, False)
+    rates: dict[str, Instruction] = {}
+    for index, ins in enumerate(code):
+        name = ins.mnemonic
+        if index == stop:
+            limit, stop = 1, -1
+        if name == "chunks":
+            limit, stop = max(1, min(int(ins["limit"]), steps)), labels[str(ins["end"])]
+            backward = bool(ins["backward"])
+        if stop >= 0:
+            loop[index] = stop
+        if name == "rate":
+            rates[str(ins["dst"])] = ins
+        elif name == "preload":
+            shadow = Held(int(ins["rows"]), int(ins["cols"]), bool(ins["complex"]))
+        elif name in PASSES:
+            active = shadow
+        found = [*accesses(ins, active), *_elsewhere(ins)]
+        against = bool(found) and bool(ins.operands.get("reverse", backward)) != backward
+        own = []
+        for words in found:
+            stepped = words.register is not None  # else neither the loop nor its direction matters
+            key = (words, loop[index], against) if stepped else (words, 0, False)
+            group = groups.setdefault(key, len(groups))
+            if group == len(extents):
+                extents.append((most_rows(words.register or "one", limit, rates) - 1) * words.pitch + words.words)
+            if group not in own:
+                own.append(group)
+        touches.append(tuple(own))
+    members: Partners = [[] for _ in groups]
+    for index, numbers in enumerate(touches):
+        for group in numbers:
+            members[group].append(index)
+    results, reads, apart = _pairs(groups, extents)
+    chained = [_instructions(touches, members, partners) for partners in (results, reads)]
+    return Conflicts(chained[0], chained[1], loop, touches, members, apart)
+
+
+def _elsewhere(ins: Instruction) -> list[Words]:
+    """Parameters by their first word, streams by their number."""
+    name = ins.mnemonic
+    if name == "fetch":
+        return [Words(PARAMETERS + int(ins["dst"]), 1, 1, None, True)]
+    if name == "preload" and ins["mode"] != "sel":
+        places = ["src", *(["scale"] if ins["scaled"] else []), *(["bias"] if ins["biased"] else [])]
+        return [Words(PARAMETERS + int(ins[place]), 1, 1, None, False) for place in places]
+    if name in ("load", "store"):
+        return [Words(STREAMS + int(ins["src" if name == "load" else "dst"]), 1, 1, None, name == "store")]
+    return []
+
+
+def _pairs(groups: Mapping[Group, int], extents: Sequence[int]) -> tuple[Partners, Partners, Partners]:
+    """By group: those that it waits for block by block, for their results or their reading, and those as a whole."""
+    written = np.array([words.written for words, _, _ in groups], np.bool_)
+    start, stop, words, pitch, register, loop, against = _table(groups, extents).T
+    a, b = _meeting(start, stop, written)
+    between, own, wide = start[b] - start[a], register[a], pitch[a]
+    stepped = (own >= 0) & (register[b] >= 0) & (wide == pitch[b])
+    inside = np.where(stepped, between % wide, 0)
+    kept = ~stepped | (inside < words[a]) | (inside + words[b] > wide)
+    a, b, between, own, wide, stepped = (values[kept] for values in (a, b, between, own, wide, stepped))
+    # `a` starts first
+    fits = np.maximum(words[a], between + words[b]) <= wide
+    chained = stepped & (own == register[b]) & (loop[a] == loop[b]) & (against[a] == against[b]) & fits
+    others = a != b
+    a, b, chained = np.concatenate([a, b[others]]), np.concatenate([b, a[others]]), np.append(chained, chained[others])
+    kinds = (chained & written[b], chained & ~written[b], ~chained)
+    results, reads, apart = (_partners(a[kind], b[kind], len(groups)) for kind in kinds)
+    return results, reads, apart
+
+
+def _table(groups: Mapping[Group, int], extents: Sequence[int]) -> Ints:
+    """A row of numbers for every group: start, stop, words, pitch, register, loop, against."""
+    registers: dict[str | None, int] = {None: -1}
+    rows = [
+        (w.start, w.start + n, w.words, w.pitch, registers.setdefault(w.register, len(registers)), loop, against)
+        for (w, loop, against), n in zip(groups, extents, strict=True)
+    ]
+    return np.array(rows, np.int64).reshape(-1, 7)
+
+
+def _meeting(start: Ints, stop: Ints, written: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Pairs of groups of the same words, one of them written, that which starts first in front; also a group that is
+    written and itself."""
+    order = np.argsort(start, kind="stable")
+    low, high, writes = start[order], stop[order], written[order]
+    places = np.arange(len(low))
+    # those that start after one of them and before it stops follow it in order
+    following = np.maximum(np.searchsorted(low, high) - places - 1, 0)
+    first = np.repeat(places, following)
+    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(following) - following, following)
+    kept = writes[first] | writes[second]
+    return np.concatenate([order[first[kept]], order[writes]]), np.concatenate([order[second[kept]], order[writes]])
+
+
+def _partners(consumers: Ints, producers: Ints, count: int) -> Partners:
+    """Producers by consumer."""
+    order = np.argsort(consumers, kind="stable")
+    bounds = np.searchsorted(consumers[order], np.arange(count + 1)).tolist()
+    sorted_ = producers[order].tolist()
+    return [sorted_[low:high] for low, high in pairwise(bounds)]
+
+
+def _instructions(touches: Sequence[tuple[int, ...]], members: Partners, partners: Partners) -> list[list[int]]:
+    """The instructions that each one waits for, from the groups that groups wait for; each once, the last one first:
+    an engine that works in order has done with those before."""
+    found = []
+    for groups in touches:
+        others = [other for group in groups for other in partners[group]]
+        found.append(sorted({index for other in others for index in members[other]}, reverse=True) if others else [])
+    return found
