@@ -26,7 +26,7 @@ from ssmc.ir import Graph
 from ssmc.passes.machine import ArrayErrors, Converters, Machine, StateBank, StateCost
 from ssmc.target import RunResult, RunSettings
 
-_EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates"
+_EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,fold-readout"
 _PLACED = "tile,balance-columns,map-weights,calibrate,schedule"
 ROTATIONS, ROTATION_PASSES = 2, 2  # into the frame and out of it; passes of `rot` (see `costs`)
 SAMPLES_AT_ONCE = 4096  # the chip is run anew for further ones, so that memory does not grow with them

@@ -23,6 +23,7 @@ BUILTIN = (
     "discretize:Discretize",
     "diagonalize:Diagonalize",
     "halve_conjugates:HalveConjugates",
+    "fold_readout:FoldReadout",
     "share_decays:ShareDecays",
     "quantize:Quantize",
     "tile:Tile",

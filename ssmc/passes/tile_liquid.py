@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ssmc.ir import Node, Value
-from ssmc.passes.tile_systems import fused, halves, read, spread
+from ssmc.passes.tile_fused import fused, halves
+from ssmc.passes.tile_systems import read, spread
 from ssmc.passes.tiling import Halves, Ports, Tiling
 from ssmc.statespace import StateSpace
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ssmc.ir import Node, Piece, SequenceType, StreamType, Tensor, Value
 from ssmc.passes.feedback import tile_feedback
-from ssmc.passes.grid import column_grid, row_grid
-from ssmc.passes.pieces import Block, weights_per_array
+from ssmc.passes.grid import column_grid
+from ssmc.passes.pieces import Block
 from ssmc.passes.rewrite import constant_sources
+from ssmc.passes.tile_fused import fits, fused, halves
 from ssmc.passes.tile_triangular import cascade, levels
 from ssmc.passes.tiling import Halves, Ports, Tiling
 from ssmc.statespace import StateSpace
@@ -35,8 +36,7 @@ def tile_ssm(t: Tiling, node: Node, fold_input: bool, fold_output: bool) -> None
     if fold_input and system.diagonal and bits is None and single_input and ports.x0 is None and not ports.last_used:
         system = fold_b(system)
         ports = replace(ports, is_complex=system.is_complex)
-    single = system.diagonal and single_input and system.C.shape[1] == 1 and system.real_output
-    if single and not system.asynchronous and any(bank.fused and not bank.liquid for bank in t.machine.banks):
+    if fits(t, system):
         y, last = fused(t, node, system, ports, bits)
     else:
         if system.diagonal:
@@ -125,48 +125,6 @@ def _ports(t: Tiling, node: Node, system: StateSpace) -> Ports:
     elapsed = None if dt is None else t.real[dt]
     last_used = bool(t.source.users(Value(node.name, 1)))
     return Ports(t.real[u], elapsed, start, is_complex, last_used, bool(node.op["reverse"]))
-
-
-def halves(array: Array, is_complex: bool) -> Array:
-    """Halves re|im of the last axis, or the array as it is."""
-    return np.concatenate([array.real, array.imag], -1) if is_complex else array
-
-
-def fused(
-    t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | None, liquid: bool = False
-) -> tuple[Value, Value]:
-    """`tile.ssm`: one channel a group; pieces are channels x states, as many as an array has columns and rows."""
-    channels, states = system.groups, system.states
-    kind = np.complex128 if ports.is_complex else np.float64
-    decay = system.A.astype(kind)
-    b, c = (
-        system.B[:, :, 0].astype(kind),
-        (system.C[:, 0] * system.gain).astype(kind if ports.is_complex else system.C.dtype),
-    )
-    if not ports.is_complex:
-        c = c.real
-    rows, cols = weights_per_array(t.machine)
-    native = any(bank.fused and bank.liquid == liquid and bank.native_complex for bank in t.machine.banks)
-    rows = max(1, rows // 2) if ports.is_complex and not native else rows
-    pieces = tuple(
-        Piece(k, min(k + cols, channels), n, min(n + rows, states))
-        for k in range(0, channels, cols)
-        for n in range(0, states, rows)
-    )
-    y = t.emit(
-        node,
-        "tile.ssm",
-        [ports.u] if ports.x0 is None else [ports.u, ports.x0],
-        decay=Tensor(decay),
-        b=row_grid(b, bits),
-        c=row_grid(c, bits),
-        d=Tensor(system.D[:, 0, 0]),
-        liquid=liquid,
-        pieces=pieces,
-        read_before=system.read_before,
-        reverse=ports.reverse,
-    )
-    return y, Value(y.node, 1)
 
 
 def _drive(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | None) -> Value:

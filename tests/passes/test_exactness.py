@@ -15,7 +15,7 @@ from ssmc.passes.validation import relative_error
 
 from .graphs import LAYERS, MACHINES, Model, build, graphs, linear
 
-EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,tile,map-weights,schedule"
+EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,fold-readout,tile,map-weights,schedule"
 LOSSY = (
     "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,"
     "share-decays{levels=2},quantize{weights=6,decays=12},tile,map-weights,schedule"

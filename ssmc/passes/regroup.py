@@ -1,0 +1,178 @@
+"""Groups of a system put together: those whose outputs are added, with what is done to inputs and outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from ssmc.ir import Graph, Value
+from ssmc.passes.linear_maps import Matrix, itself, terms_of, words
+from ssmc.passes.rewrite import constant_of
+from ssmc.statespace import StateSpace
+from ssmc.statespace.system import dense_matrix
+
+Array = NDArray[Any]
+LEAST_DECAY = 1e-3  # of a state from which the one before it is computed
+MOST = 1 << 24  # entries of a matrix of the new system
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A system's inputs: the word `index` of `source` times `scale` each; `silent`: all zero, as long as `source`."""
+
+    source: Value
+    index: Array
+    scale: Array
+    silent: bool = False
+
+
+@dataclass(frozen=True)
+class Regrouped:
+    """The new system, with real outputs. `columns`: the words of the drive that are its inputs; `order`: which state
+    of the old one (group by group) each of its states is; `place`: where each row of the readout is in its outputs."""
+
+    system: StateSpace
+    columns: Array
+    order: Array
+    place: Array
+
+
+def drive_of(graph: Graph, u: Value) -> Drive:
+    """Follow inputs back through what takes, orders and scales words, to where there are fewest of them."""
+    count = words(graph, u)
+    here = best = Drive(u, np.arange(count), np.ones(count))
+    while True:
+        node = graph.node(here.source.node)
+        if node.op.name == "spread" and here.source.index == 0:
+            value = constant_of(graph, graph.operand(node.name, 0))
+            if value is not None and not value.any():
+                like = graph.operand(node.name, 1)
+                return Drive(like, here.index, here.scale, silent=True)
+        terms = terms_of(graph, node, lambda value: itself(graph, value)) if here.source.index == 0 else None
+        if terms is None or len(terms) != 1:
+            return best
+        ((source, part),) = terms.items()
+        matrix = sparse.csr_matrix(part.re)
+        matrix.eliminate_zeros()
+        if part.im is not None or matrix.shape[1] != words(graph, source) or (np.diff(matrix.indptr) != 1).any():
+            return best
+        here = Drive(source, matrix.indices[here.index], here.scale * matrix.data[here.index])
+        if words(graph, source) <= words(graph, best.source):
+            best = here
+
+
+def regrouped(system: StateSpace, rows: Matrix, drive: Drive) -> Regrouped | None:
+    """The system whose outputs are `rows` times those of the old one; None where that would be mostly zeros, or of
+    groups of different sizes. Columns of `rows` are real outputs, then imaginary ones where outputs are complex."""
+    groups, high, states = system.C.shape
+    wide = system.B.shape[2]
+    entries = sparse.coo_matrix(rows)
+    group = entries.col % (groups * high) // high
+    touched = sparse.csr_matrix((np.ones(group.size), (entries.row, group)), (rows.shape[0], groups))
+    touched.sum_duplicates()
+    _, label = connected_components(touched.T @ touched, directed=False)
+    if (np.diff(touched.indptr) == 0).any():
+        return None
+    owner = label[touched.indices[touched.indptr[:-1]]]  # the new group of each row
+    sizes, heights = np.bincount(label), np.bincount(owner, minlength=label.max() + 1)
+    count, size, height = len(sizes), int(sizes[0]), int(heights[0])
+    if (sizes != size).any() or (heights != height).any() or 2 * touched.nnz < count * height * size:
+        return None
+    members = np.argsort(label, kind="stable").reshape(count, size)  # old groups by new one
+    inside = np.empty(groups, np.int64)
+    inside[members] = np.arange(size)
+    by_owner = np.argsort(owner, kind="stable").reshape(count, height)
+    place = np.empty(rows.shape[0], np.int64)
+    place[by_owner] = np.arange(by_owner.size).reshape(by_owner.shape)
+    taken = _columns(drive, members, wide)
+    if taken is None:
+        return None
+    columns, column, width = taken
+    if count * size * states * max(height, width, 1 if system.diagonal else size * states) > MOST:
+        return None
+    # how a row weighs the outputs of its groups: Re(w y) for complex ones
+    weigh = np.zeros((count, height, size, high), np.float64 if system.real_output else np.complex128)
+    imaginary = entries.col >= groups * high
+    factor = np.where(imaginary, -1j, 1) if not system.real_output else np.ones(group.size)
+    at = label[group], place[entries.row] % height, inside[group], entries.col % high
+    np.add.at(weigh, at, entries.data * factor)
+    inputs = np.zeros((count, size, wide, width))
+    np.put_along_axis(
+        inputs, column[..., None], (drive.scale * (not drive.silent)).reshape(groups, wide)[members][..., None], 3
+    )
+    b = np.einsum("ckni,ckim->cknm", system.B[members], inputs).reshape(count, size * states, width)
+    c = np.einsum("crko,ckon->crkn", weigh, system.C[members]).reshape(count, height, size * states)
+    d = np.einsum("crko,ckoi,ckim->crm", weigh, system.D[members], inputs).real
+    if 2 * np.count_nonzero(b) < b.size and size > 1 and not drive.silent:
+        return None
+    new = StateSpace(
+        _joined(system, members),
+        b,
+        c,
+        d,
+        delta=None if system.delta is None else _states_of(np.broadcast_to(system.delta, (groups, states)), members),
+        halved=system.halved,
+        read_before=system.read_before,
+        x0=None if system.x0 is None else _states_of(system.x0, members),
+        asynchronous=system.asynchronous,
+    )
+    order = _states_of(np.arange(groups * states).reshape(groups, states), members).ravel()
+    return Regrouped(new, columns, order, place)
+
+
+def _columns(drive: Drive, members: Array, wide: int) -> tuple[Array, Array, int] | None:
+    """Words of the drive that the new groups read, one group's after the other's; for each input of each old group its
+    column; and columns of a group. None where groups read different numbers of words."""
+    count, size = members.shape
+    if drive.silent:
+        return np.zeros(count, np.int64), np.zeros((count, size, wide), np.int64), 1
+    read = drive.index.reshape(-1, wide)[members].reshape(count, -1)
+    distinct = [np.unique(row) for row in read]
+    width = len(distinct[0])
+    if any(len(row) != width for row in distinct):
+        return None
+    column = np.array([np.searchsorted(own, row) for own, row in zip(distinct, read, strict=True)])
+    return np.concatenate(distinct), column.reshape(count, size, wide), width
+
+
+def _states_of(array: Array, members: Array) -> Array:
+    """(G, N) by new groups."""
+    return array[members].reshape(len(members), -1)
+
+
+def _joined(system: StateSpace, members: Array) -> Array:
+    if system.diagonal:
+        return _states_of(system.A, members)
+    count, size = members.shape
+    states = system.states
+    a = np.zeros((count, size, states, size, states), system.A.dtype)
+    for k in range(size):
+        a[:, k, :, k] = dense_matrix(system)[members[:, k]]
+    return a.reshape(count, size * states, size * states)
+
+
+def at_end(system: StateSpace, rows: Matrix) -> tuple[Matrix, Matrix]:
+    """What `rows` of the outputs are after the last step: matrices of the states after it (of which the real part
+    counts) and of its inputs.
+
+    With x_{L-1} = A^{-1} (x_L - B u_L) where the system reads before it updates.
+    """
+    groups, high, _ = system.C.shape
+    if not system.real_output:
+        half = groups * high
+        rows = rows[:, :half] - 1j * rows[:, half:]
+    c, d = system.C * system.gain, system.D
+    if system.read_before:
+        c = c / system.A[:, None, :]
+        through = c @ system.B
+        d = d - (through.real if system.real_output else through)
+    return rows @ _blocks(c), (rows @ _blocks(d)).real
+
+
+def _blocks(stack: Array) -> Matrix:
+    return sparse.block_diag(list(stack), "csr")
