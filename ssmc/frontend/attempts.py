@@ -33,8 +33,9 @@ from ssmc.frontend.reference import runner
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll
 from ssmc.frontend.sizes import BATCH, other_length, stored_steps, strides, studied_length
+from ssmc.frontend.stabilised import blamed, told
 from ssmc.frontend.statics import fold_statics
-from ssmc.frontend.step import ambiguous, pair_states
+from ssmc.frontend.step import ambiguous, pair_states, unpaired
 from ssmc.frontend.translator import Samples, Translator
 from ssmc.interface import Port
 from ssmc.ir.graph import Graph, Value
@@ -216,12 +217,17 @@ class Source:
                 carried.append(whole)
         last = lift_states(translator, carried, "step", streams[0])
         for target, layers in divided.items():
-            last[target] = layers.together(translator, last)
-        names = list(outputs)
+            last[target] = layers.together(last)
+        names = [name for name in outputs if name not in last]
         found = dict(zip(names, translator.demand([outputs[n] for n in names]), strict=True))
-        self._outputs(attempt, translator, {**found, **last}, pairs, tuple(ports), streams[0])
-        attempt.notes = tuple(ambiguous(pairs, self.shapes))
+        self._outputs(attempt, translator, {n: (found | last)[n] for n in outputs}, pairs, tuple(ports), streams[0])
+        attempt.notes += (*ambiguous(pairs, self.shapes), *self.suspected(pairs))
         return attempt
+
+    def suspected(self, pairs: Mapping[str, str]) -> Iterator[str]:
+        """Lines about inputs and outputs that may be states, though they are not paired."""
+        for name, target in unpaired(self.listing, self.types, self._point(0), pairs):
+            yield f"'{target}' may be the next value of '{name}', not linear in it; it is taken for data at every step"
 
     # -- outputs, clean-up, proof --------------------------------------------------------------------------
 
@@ -269,8 +275,9 @@ class Source:
         try:
             attempt.proofs, notes = prove(self._case(attempt), (BATCH, self.length), self._other_size())
             attempt.notes += notes
+            attempt.notes += told(attempt.findings)
         except UserError as error:
-            attempt.failure = error
+            attempt.failure = blamed(attempt.findings, error)
         except ValueError as error:  # sizes of another reading of the axes
             attempt.failure = UserError("the lifted model does not fit its inputs at another size", why=str(error))
 

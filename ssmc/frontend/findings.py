@@ -57,7 +57,8 @@ class Lift:
 class Findings:
     """Shared by the translators of a model and of its bodies.
 
-    `tolerance` is the error allowed to a system that is fitted to a kernel, relative to the largest tap. `spans` counts
+    `tolerance` is the error allowed to a system that is fitted to a kernel, relative to the largest tap. `stabilisers`
+    are nodes that give running maxima, which were left out because they only keep exponentials in range. `spans` counts
     the nodes that take spans of the time axis in a way that no system explains, `chosen` those of them that take steps
     by their numbers.
     """
@@ -65,6 +66,7 @@ class Findings:
     tolerance: float = 1e-6
     refusals: list[Refusal] = field(default_factory=list)
     lifts: list[Lift] = field(default_factory=list)
+    stabilisers: list[str] = field(default_factory=list)
     spans: int = 0
     chosen: int = 0
 

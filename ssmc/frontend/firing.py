@@ -19,6 +19,8 @@ from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
+SMOOTH = frozenset(["Tanh", "Sigmoid", "Softplus", "Erf", "Gelu", "Exp", "Log", "Sqrt", "Softmax", "Pow", "Sin", "Cos"])
+
 
 def lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked], outside: Sequence[Value]) -> None:
     """Lift a state that is not linear: the potential of neurons, with the spikes that are carried beside it.
@@ -26,6 +28,27 @@ def lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked]
     Spikes that are given at first, and need not be those of the first potential, count in the first step alone.
     Raises Unsupported with the reason where it is no such thing.
     """
+    try:
+        _lift_neurons(lifting, driven, drives, outside)
+    except Unsupported as reason:
+        raise Unsupported(_bent(lifting) or str(reason)) from reason
+
+
+def _bent(lifting: Lifting) -> str | None:
+    """Where a state goes through what is smooth and not linear, as those of recurrent networks do."""
+    calls = lifting.translator.listing.needed(
+        [s.following for s in lifting.states], {s.current for s in lifting.states}
+    )
+    bends = [c for c in calls if c.kind in SMOOTH and not lifting.influenced.isdisjoint(c.operands)]
+    if not bends:
+        return None
+    shown = ", ".join(f"{call.kind} '{call.name}'" for call in bends[:4]) + ", ..." * (len(bends) > 4)
+    return (
+        f"a recurrence that is not linear in its state, as those of RNN, GRU and LSTM: the state goes through {shown}"
+    )
+
+
+def _lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked], outside: Sequence[Value]) -> None:
     which = _potential(lifting)
     alone = Lifting(lifting.translator, [lifting.states[which]], lifting.disguise, lifting.like)
     alone.influenced, alone.where = lifting.influenced, lifting.where

@@ -61,7 +61,7 @@ def load_model(
             return _not_dynamic(source.path, baked, strict)
         blame_refusals(path, best.findings.refusals)
         if strict:
-            _require_lifted(best, str(path))
+            _require_lifted(best, str(path), source)
         return _as_model(best, source.path)
 
 
@@ -146,17 +146,19 @@ def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, s
     return _as_model(attempt, path)
 
 
-def _require_lifted(attempt: Attempt, path: str) -> None:
+def _require_lifted(attempt: Attempt, path: str, source: Source) -> None:
     if attempt.findings.refusals:
         refuse(attempt.findings.refusals, path)
     if attempt.failure is not None:
         raise attempt.failure
     if not any(True for _ in attempt.graph.nodes(*SYSTEMS)):
+        suspects = list(source.suspected(attempt.states))
         raise UserError(
             "no state-space system was found in the model",
             where=path,
-            why="every output depends on the present step alone",
-            hint="if this is one step of a recurrent model, export its states as inputs and outputs",
+            why="; ".join(["every output depends on the present step alone", *suspects]),
+            hint="if this is one step of a recurrent model, export its states as inputs and outputs"
+            + (" (--state IN=OUT says which they are)" if suspects else ""),
         )
 
 

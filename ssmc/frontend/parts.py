@@ -44,17 +44,18 @@ class Parts:
 
 @dataclass(frozen=True)
 class Divided:
-    """A state as the states that are its parts."""
+    """A state as the states that are its parts; `before` translates the listing as it is before these are lifted."""
 
     whole: State
     states: tuple[State, ...]
+    before: Translator
 
-    def together(self, translator: Translator, last: dict[str, Tracked]) -> Tracked:
+    def together(self, last: dict[str, Tracked]) -> Tracked:
         """The last state, of the last states of the parts, which are taken out of `last`. Raises Unsupported."""
         found = {state.following: last.pop(state.name) for state in self.states}
         if any(isinstance(item, Refused) for item in found.values()):
             return Refused()
-        return _moved(translator, {self.whole.current: self.whole.initial, **found}, self.whole.following)
+        return _moved(self.before, {self.whole.current: self.whole.initial, **found}, self.whole.following)
 
 
 def divide(translator: Translator, state: State, parts: Parts) -> Divided:
@@ -65,7 +66,7 @@ def divide(translator: Translator, state: State, parts: Parts) -> Divided:
         initial = _moved(translator, {**nothing, state.current: state.initial}, current)
         assert isinstance(initial, Flow | Known)
         states.append(State(f"{state.name}[{k}]", current, following, initial))
-    return Divided(state, tuple(states))
+    return Divided(state, tuple(states), replace(translator, env=dict(translator.env)))
 
 
 def _moved(translator: Translator, given: Mapping[Value, Tracked], wanted: Value) -> Tracked:

@@ -15,12 +15,14 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
+from ssmc.frontend.block_systems import block_system, every_other, reads_before, widest
 from ssmc.frontend.builder import Operand
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.findings import Lift, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tick, Tracked, Unsupported, known_operand, wrap
 from ssmc.frontend.listing import Call
 from ssmc.frontend.rows import axes_of_state, from_rows, to_rows
+from ssmc.frontend.stabilised import find_stabilisers, growing, last_states, without
 from ssmc.frontend.tangent import tangents
 from ssmc.frontend.transition import Transition, find_transition
 from ssmc.frontend.translator import Translator
@@ -50,6 +52,12 @@ def lift_states(translator: Translator, states: Sequence[State], disguise: str, 
     linear become Refused, with a line in the findings.
     """
     states = [replace(state, following=_renamed_from(translator, state)) for state in states]
+    if stabilisers := find_stabilisers(translator, states):
+        if grown := growing(translator, stabilisers):
+            translator.findings.refusals += grown
+            return Lifting(translator, states, disguise, like)._give_up()
+        found = lift_states(translator, without(translator, states, stabilisers), disguise, like)
+        return last_states(translator, states, stabilisers, found, disguise, like)
     influenced = [translator.listing.influenced({state.current}) for state in states]
     links: nx.DiGraph[int] = nx.DiGraph()
     links.add_nodes_from(range(len(states)))
@@ -165,7 +173,7 @@ class Lifting:
         elif all(t.index.shape == transitions[0].index.shape and t.invariant(transitions[0]) for t in transitions):
             self._system(transitions[0], drives)
         else:
-            self._recurrence(_widest(transitions), driven, calls, drives)
+            self._recurrence(widest(transitions), driven, calls, drives)
         return self.last
 
     def recurrent(self, name: str, operands: Sequence[Operand | None], **attrs: Any) -> tuple[Value, Value]:
@@ -262,13 +270,13 @@ class Lifting:
         builder, pairs = self.translator.builder, transition.complex_pairs
         order = transition.index.reshape(-1)
         u = builder.stream(self._take(self.vector(drives), order), self.like)
-        system = _block_system(transition, pairs)
+        system = block_system(transition, pairs)
         initial = self.initial()
         x0: Operand | None = None
         if initial is not None:
             x0 = self._take(initial, order)
             if pairs is not None:
-                x0 = builder.emit("complex", [_every_other(builder, x0, 0), _every_other(builder, x0, 1)])
+                x0 = builder.emit("complex", [every_other(builder, x0, 0), every_other(builder, x0, 1)])
             x0 = x0 if isinstance(x0, Value) else builder.constant(x0)
         y, final = self.recurrent("ssm", [u, None, x0], system=system)
         last: Operand = final
@@ -281,7 +289,7 @@ class Lifting:
         self.publish(self._take(y, back), last)
 
         def before() -> Operand:
-            early, _ = self.recurrent("ssm", [u, None, x0], system=_reads_before(system))
+            early, _ = self.recurrent("ssm", [u, None, x0], system=reads_before(system))
             return self._take(early, back)
 
         self.later(before)
@@ -366,30 +374,3 @@ class Lifting:
 
         for i, state in enumerate(self.states):
             self.translator.later[state.current] = lambda i=i: piece(i)  # type: ignore[misc]
-
-
-def _widest(transitions: Sequence[Transition]) -> Transition:
-    """The transition with the widest blocks: at some points a matrix can look simpler than it is."""
-    return max(transitions, key=lambda t: t.width)
-
-
-def _block_system(transition: Transition, pairs: Array | None) -> StateSpace:
-    blocks, width = transition.index.shape
-    if pairs is not None:
-        return StateSpace(
-            A=pairs[0][:, None],
-            B=np.tile([[[1.0, 1.0j]]], (blocks, 1, 1)),
-            C=np.tile([[[1.0], [-1.0j]]], (blocks, 1, 1)),
-            D=np.zeros((blocks, 2, 2)),
-        )
-    eye = np.tile(np.eye(width), (blocks, 1, 1))
-    a = transition.matrices[0]
-    return StateSpace(A=a[:, :, 0] if width == 1 else a, B=eye, C=eye, D=np.zeros((blocks, width, width)))
-
-
-def _reads_before(system: StateSpace) -> StateSpace:
-    return replace(system, read_before=True)
-
-
-def _every_other(builder: Any, x: Operand, first: int) -> Operand:
-    return builder.slice(x, -1, first, None, 2)  # type: ignore[no-any-return]

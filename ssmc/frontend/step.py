@@ -10,6 +10,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.listing import Listing
 from ssmc.frontend.parts import find_parts
+from ssmc.frontend.stabilised import is_running_maximum
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.types import TensorType
@@ -49,6 +50,27 @@ def pair_states(
         weakest = min(pairs, key=lambda name: weights[inputs.index(name), names.index(pairs[name])])
         pairs.pop(weakest)
     return {name: pairs[name] for name in types if name in pairs}
+
+
+def unpaired(
+    listing: Listing, types: Mapping[str, TensorType], point: Mapping[Value, Array], pairs: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Inputs and outputs that look like states which are not linear in themselves: data is given, and comes out, too.
+
+    States stand last, in the same order.
+    """
+    inputs = [n for n, kind in types.items() if n not in pairs and kind.dtype.startswith(("float", "double", "bfloat"))]
+    outputs = _arrays(listing, point)
+    left = [name for name in outputs if name not in pairs.values()]
+    found: list[tuple[str, str]] = []
+    for name in reversed(inputs[1:]):
+        value = listing.inputs[name]
+        reached, shape = listing.influenced({value}), np.shape(point[value])
+        fits = [n for n in left[1:] if outputs[n].shape == shape and listing.outputs[n] in reached]
+        if fits:
+            found.append((name, fits[-1]))
+            left.remove(fits[-1])
+    return found[::-1]
 
 
 def _checked(listing: Listing, given: Mapping[str, str]) -> dict[str, str]:
@@ -92,7 +114,8 @@ def _weight(
     if not np.isfinite(both).all() or np.abs(both - a - b).max(initial=0.0) > AFFINE_TOLERANCE * max(scale, 1.0):
         if find_parts(listing, x, value, point) is not None:
             return 2.0  # several layers in one, and what is between them is not linear
-        return 1.5 if _bends(moved, shape) else 0.0
+        maximum = is_running_maximum(lambda m: moved(m - point[x]) + base, shape)
+        return 1.5 if maximum or _bends(moved, shape) else 0.0
     if not np.any(a):
         return 0.5
     ratio = a / first
