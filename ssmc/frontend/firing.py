@@ -43,9 +43,7 @@ def _bent(lifting: Lifting) -> str | None:
     if not bends:
         return None
     shown = ", ".join(f"{call.kind} '{call.name}'" for call in bends[:4]) + ", ..." * (len(bends) > 4)
-    return (
-        f"a recurrence that is not linear in its state, as those of RNN, GRU and LSTM: the state goes through {shown}"
-    )
+    return f"the next state is not a linear function of the state, as in RNN, GRU and LSTM: it goes through {shown}"
 
 
 def _lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked], outside: Sequence[Value]) -> None:

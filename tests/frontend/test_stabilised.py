@@ -156,9 +156,11 @@ def test_what_reads_more_than_the_sums_is_refused(tmp_path: Path) -> None:
 
 
 def test_recurrent_networks_are_refused_by_their_nodes(tmp_path: Path) -> None:
-    message = refused(scanned(gru, SHAPES["gru"], tmp_path), "not linear in its state, as those of RNN, GRU and LSTM")
+    message = refused(
+        scanned(gru, SHAPES["gru"], tmp_path), "not a linear function of the state, as in RNN, GRU and LSTM"
+    )
     assert "Tanh" in message and "Sigmoid" in message
     path, (state,) = one_step(gru, SHAPES["gru"], tmp_path)
     refused(path, f"may be the next value of '{state}', not linear in it", "--state IN=OUT")
     named = load_model(path, states={state: load_model(path, strict=False).outputs[1].name}, strict=False)
-    assert any("not linear in its state" in refusal.reason for refusal in named.unsupported)
+    assert any("not a linear function of the state" in refusal.reason for refusal in named.unsupported)
