@@ -66,13 +66,15 @@ class Step:
 class Draft:
     """Blocks of instructions by stage (see `flow`), the constants, and where instructions come from.
 
-    `multiples` are what the chunks of a loop are multiples of, `single` loops whose chunks are one step. A `measured`
+    `multiples` are what the chunks of a loop are multiples of, `most` their longest steps where these are limited,
+    `single` loops whose chunks are one step. A `measured`
     draft is for its costs: its constants are all zeros but for orders of words, none of them shared, none in memory.
     """
 
     arch: Arch
     measured: bool = False
     multiples: dict[int, int] = field(default_factory=dict)
+    most: dict[int, int] = field(default_factory=dict)
     single: set[int] = field(default_factory=set)
     blocks: dict[int, list[Step]] = field(default_factory=lambda: {PREAMBLE: []})
     data: dict[str, Array] = field(default_factory=dict)

@@ -10,9 +10,11 @@ import numpy as np
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.draft import Draft
-from backends.epochcore.flow import plan_flow
+from backends.epochcore.flow import is_loop, plan_flow
 from backends.epochcore.gemm import ceil_div, output_fold
 from backends.epochcore.lower_matvec import least_cycles, side_by_side
+from backends.epochcore.lower_segments import copies_of
+from backends.epochcore.lower_segments import least_cycles as segmented_bound
 from backends.epochcore.lower_windows import room, weight_parts
 from backends.epochcore.lowering import Lowering
 from backends.epochcore.request import NAMES, Alternative, Form, Request, request_of
@@ -20,7 +22,7 @@ from backends.epochcore.window_matrices import MOST_TAPS, kernel_length, system_
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Tensor, Value
 
-FORMS = ("tile.ssm", "fir")
+FORMS = ("tile.ssm", "fir", "tile.state", "tile.matmul")
 STEP_BY_STEP = 128  # steps that are timed where every step is a chunk
 SPANS = (4, 8, 16, 32, 64, 128, 256)
 
@@ -34,9 +36,28 @@ def choose(low: Lowering, node: Node) -> Form:
         return low.request.forced
     if low.request.name not in ("", *NAMES):
         raise UserError(f"no form is called '{low.request.name}'", hint=f"forms: {', '.join(NAMES)}")
+    if not _is_open(low, node):
+        return Form(_usual(low, node))
     found = list(_known(_Question(_key(low, node), low.arch, low.ideal, low.request), _Layer(low, node)))
     low.choices[node.name] = found
     return next(a.form for a in found if a.chosen)
+
+
+def _usual(low: Lowering, node: Node) -> str:
+    """The form of a layer that is not asked for one."""
+    if node.op.name == "tile.matmul":
+        return "weights in place"
+    return "state in place" if "fri.x" in low.arch.array.modes else "scan"
+
+
+def _is_open(low: Lowering, node: Node) -> bool:
+    """Whether there is a choice."""
+    if node.op.name not in ("tile.state", "tile.matmul"):
+        return True
+    if not is_loop(low.stage(node)) or node.op.get("asynchronous"):
+        return False
+    mode = "mac" if node.op.name == "tile.matmul" else "fri.x"
+    return mode in low.arch.array.modes and copies_of(low, node) > 1
 
 
 @dataclass(frozen=True)
@@ -85,8 +106,13 @@ def _key(low: Lowering, node: Node) -> tuple[Any, ...]:
     start = len(operands) > 1 and operands[1] is not None
     if op.name == "fir":
         return op.name, op["kernel"].shape, start
+    rates = low.flow.rates[Value(node.name)]
+    if op.name == "tile.matmul":
+        return op.name, op["weight"].shape, op["bias"] is None, rates
+    if op.name == "tile.state":
+        return op.name, op["decay"].shape, op["decay"].is_complex, last, start, rates
     shape = (op["decay"].shape, op["decay"].is_complex, op["liquid"])
-    return op.name, shape, _taps(low, node), last, start, start and op["reverse"]
+    return op.name, shape, _taps(low, node), last, start, start and op["reverse"], rates
 
 
 def _taps(low: Lowering, node: Node) -> int | None:
@@ -133,7 +159,12 @@ def _ranked(low: Lowering, node: Node) -> list[Alternative]:
 
 def _asked(request: Request, form: Form) -> bool:
     """Whether a form may be chosen."""
-    return request.name in ("", form.name) and request.span in (0, form.span or request.span)
+    number = form.segments if form.name == "segmented" else request.segments
+    return (
+        request.name in ("", form.name)
+        and request.span in (0, form.span or request.span)
+        and request.segments in (0, number)
+    )
 
 
 def _candidates(low: Lowering, node: Node) -> list[Form]:
@@ -142,6 +173,8 @@ def _candidates(low: Lowering, node: Node) -> list[Form]:
     most = min(low.request.steps, max(array.rows, array.cols))
     spans = {span for span in SPANS if span <= most} | ({asked} if asked else set())
     products = [mode for mode in ("mac", "mac.os") if mode in array.modes]
+    if node.op.name in ("tile.state", "tile.matmul"):
+        return [Form(_usual(low, node)), *_segmented(low, node)]
     if node.op.name == "fir":
         own, windowed = ["vector unit"], ["convolution"]
     else:
@@ -149,11 +182,24 @@ def _candidates(low: Lowering, node: Node) -> list[Form]:
         own, windowed = [*(["state in place"] * in_place), "scan", "mat-vec"], ["chunked", "convolution"]
     every = [Form(name, span, mode) for name in windowed for mode in products for span in sorted(spans)]
     some, last = ([Form(name) for name in own if (name == "mat-vec") == late] for late in (False, True))
-    return [*some, *sorted(every, key=lambda form: _bound(low, node, form)), *last]
+    cut = _segmented(low, node) if "state in place" in own else []
+    return [*some, *cut, *sorted(every, key=lambda form: _bound(low, node, form)), *last]
+
+
+def _segmented(low: Lowering, node: Node) -> list[Form]:
+    """As many segments as there is room for, and fewer: so many that passing twice can be worth it."""
+    most, least = copies_of(low, node), 2 if node.op.name == "tile.matmul" else 3
+    if node.op.name == "tile.ssm" and node.op["liquid"]:
+        return []
+    numbers = {2**n for n in range(1, 8) if least <= 2**n < most} | ({most} if most >= least else set())
+    numbers |= {low.request.segments} if 1 < low.request.segments <= most else set()
+    return [Form("segmented", segments=n) for n in sorted(numbers, reverse=True)]
 
 
 def _objection(low: Lowering, node: Node, form: Form) -> str:
     """Why a layer has no such form; empty where it has."""
+    if form.name == "segmented" and not low.request.chunk:
+        return low.request.refused
     if form.name == "mat-vec":
         return _no_matvec(low, node)
     if node.op.name == "fir" or form.name not in ("chunked", "convolution"):
@@ -192,6 +238,8 @@ def _bound(low: Lowering, node: Node, form: Form) -> int:
     """Cycles that a form takes at least: those of its products alone, or of its scan alone."""
     if form.name == "mat-vec":
         return least_cycles(low, low.words(Value(node.name)), _words_of_channel(node))
+    if form.name == "segmented":
+        return segmented_bound(low, node, form.segments)
     if form.name not in ("chunked", "convolution"):
         return 0
     span, vector = form.span, low.arch.vector
@@ -252,16 +300,19 @@ def _timed(low: Lowering, node: Node, form: Form) -> Alternative:
 
 
 def _alone(low: Lowering, node: Node) -> Graph:
-    graph = Graph(node.name)
+    graph = Graph(node.name, {"schedule": {"steps": low.request.steps, "chunk": low.request.chunk}})
     u = graph.add("input", [], {"name": "u", "type": StreamType((1,))}, name="u")
     operands = low.graph.operands(node.name)
-    channels = low.words(Value(node.name))
+    assert operands[0] is not None
+    channels = low.words(operands[0])
     wide = graph.add("take", [u], {"axis": -1, "index": Tensor(np.zeros(channels, np.int64))})
-    start = operands[1] if len(operands) > 1 else None
-    given = []
+    start = operands[-1] if len(operands) > 1 else None
+    given: list[Value | None] = []
     if start is not None:
         kind = SequenceType(low.shape(start))
         given = [graph.add("input", [], {"name": "x0", "type": kind}, name="x0")]
+    if node.op.name == "tile.state":
+        given = [None, *given]
     y = graph.add(node.op.name, [wide, *given], dict(node.op.attrs), name="layer")
     graph.add("output", [graph.add("pool", [y], {"kind": "mean"})], {"name": "y"})
     return graph

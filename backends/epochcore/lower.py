@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from backends.epochcore import arrangement, dataflow, lower_array, lower_features, lower_matrix, lower_time
+from backends.epochcore import (
+    arrangement,
+    dataflow,
+    lower_array,
+    lower_features,
+    lower_matrix,
+    lower_time,
+    segmentation,
+)
 from backends.epochcore.arch import Arch
 from backends.epochcore.assembly import Assembly
 from backends.epochcore.draft import Draft
@@ -40,8 +48,11 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
     if forced is not None:
         return _lowered(graph, arch, ideal, replace(request, forced=forced), {}, {}).to_time
     known: Known = {}
-    made = dataflow.fastest(lambda flows: arrangement.fastest(_lowered(graph, arch, ideal, request, flows, known)))
-    return made.finished
+
+    def made(asked: Request) -> Assembly:
+        return dataflow.fastest(lambda flows: arrangement.fastest(_lowered(graph, arch, ideal, asked, flows, known)))
+
+    return segmentation.fastest(made, request).finished
 
 
 def _lowered(

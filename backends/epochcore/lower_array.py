@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore import lower_time
+from backends.epochcore import lower_segments, lower_time
 from backends.epochcore.arch import Numbers
 from backends.epochcore.draft import Buffer, Param, Ref
 from backends.epochcore.forms import choose
@@ -96,6 +96,9 @@ def ssm(low: Lowering, node: Node) -> None:
         return
     if form.name == "mat-vec":
         matvec(low, node, system_of(node), u, x0)
+        return
+    if form.name == "segmented":
+        lower_segments.system(low, node, system_of(node), u, x0, form.segments)
         return
     decay, (b, c) = op["decay"].array, common(node)
     if form.name in ("chunked", "convolution"):
@@ -219,6 +222,9 @@ def state(low: Lowering, node: Node) -> None:
         fields = {"words": v.words, "steps": low.steps(node), "complex": parts == 2}
         low.emit(node, "decay", dst=decay.at(), src=dt.ref, rate=row, **fields)
         _selective(low, node, Operand(decay.at(), v.words, False), v, x0, parts)
+        return
+    if (form := choose(low, node)).name == "segmented":
+        lower_segments.states(low, node, op["decay"].array, v, x0, form.segments)
         return
     _stationary(low, node, "fri.x", op["decay"].array, v, x0, parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from backends.epochcore.draft import Buffer, Param, Ref
 from backends.epochcore.floats import stored
 from backends.epochcore.formats import weight_integers
+from backends.epochcore.forms import choose
 from backends.epochcore.lower_features import given
+from backends.epochcore.lower_segments import cut as cut_time
 from backends.epochcore.lower_windows import room
 from backends.epochcore.lowering import Lowering, Operand
 from backends.epochcore.shared_passes import Rest, hand_out, keep, rests
@@ -38,6 +40,11 @@ def matmul(low: Lowering, node: Node) -> None:
     weight, bias = node.op["weight"], node.op["bias"]
     inputs, outputs = weight.shape
     kept = low.dataflows.get(node.name, "weights")
+    if kept == "weights" and (form := choose(low, node)).name == "segmented":
+        held = _matrix(low, node).some(Piece(0, inputs, 0, outputs), True)
+        fields = cut_time(low, node, form.segments)
+        _product(low, node, f"{node.name}.w", held, x.ref, low.new(node).at(), True, segments=fields)
+        return
     pieces = pieces_of(low, node, kept)
     vectors = x.words // inputs
     parts = rests(low, node, partial(_left_over, low)) if node.name not in low.shared else ()
@@ -106,7 +113,16 @@ def _matrix(low: Lowering, node: Node) -> _Matrix:
 
 
 def _product(
-    low: Lowering, node: Node, name: str, m: _Matrix, src: Ref, dst: Ref, first: bool, mode: str = "mac"
+    low: Lowering,
+    node: Node,
+    name: str,
+    m: _Matrix,
+    src: Ref,
+    dst: Ref,
+    first: bool,
+    mode: str = "mac",
+    *,
+    segments: Mapping[str, int] | None = None,
 ) -> None:
     """One pass; with no name, over what is in the array already."""
     if name:
@@ -118,7 +134,9 @@ def _product(
             fields["bias"] = Param(low.draft.constant(f"{name}.bias", bias))
         scaled, biased = m.scale is not None, m.bias is not None
         rows, cols = m.weights.shape
-        low.emit(node, "preload", **fields, rows=rows, cols=cols, mode=mode, scaled=scaled, biased=biased)
+        low.emit(
+            node, "preload", **fields, rows=rows, cols=cols, mode=mode, scaled=scaled, biased=biased, **(segments or {})
+        )
     pitches = {"dst_pitch": dst.buffer.words, "src_pitch": src.buffer.words}
     low.emit(node, "mac", dst=dst, src=src, **pitches, steps=low.steps(node), accumulate=not first)
 
@@ -127,7 +145,7 @@ def _left_over(low: Lowering, node: Node) -> int:
     """Columns of a matrix in its last pass, 0 where they cannot be shared."""
     (inputs, outputs), array = node.op["weight"].shape, low.arch.array
     pieces = cut(node.op["pieces"], array.rows, array.cols)
-    if low.dataflows.get(node.name) == "results":
+    if low.dataflows.get(node.name) == "results" or choose(low, node).name == "segmented":
         return 0
     width = outputs % array.cols
     last = [(p.k0, p.k1) for p in pieces if (p.n0, p.n1) == (outputs - width, outputs)]

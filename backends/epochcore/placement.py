@@ -215,7 +215,9 @@ def _place_loop(draft: Draft, loop: int, resident: int, most: int) -> int:
         placed.append((first, last, buffer))
     width = max((b.offset + b.width for *_, b in placed), default=1)
     bound, multiple = draft.arch.memory.scratchpad_words, draft.multiples.get(loop, 1)
-    most = 1 if loop in draft.single else max(most, multiple)
+    most = 1 if loop in draft.single else max(min(most, draft.most.get(loop, most)), multiple)
+    if most > draft.most.get(loop, most) or (loop in draft.single and loop in draft.most):
+        raise Misfit("chunks of whole windows in segments of time", most, draft.most[loop], unit="steps")
     limit = min((bound - resident) // width, most) // multiple * multiple
     if limit < 1:
         raise Misfit(

@@ -11,18 +11,27 @@ from ssmc.ir import Graph
 STEPS = 1024
 # What the array keeps of a matrix product, and in which order (see `dataflow`).
 DATAFLOWS = ("weights", "weights-by-rows", "results")
-NAMES = ("state in place", "scan", "chunked", "convolution", "vector unit", "mat-vec")
+NAMES = (
+    *("state in place", "segmented", "scan", "chunked", "convolution", "vector unit", "mat-vec"),
+    "weights in place",
+)
+MOST_STEPS = 65536  # of a chunk
+LEAST = 256  # chunks that are cut into segments are multiples of it
 
 
 @dataclass(frozen=True)
 class Form:
-    """A form of a layer: its `name`, the `span` of its windows in steps, and the `mode` of its matrix products."""
+    """A form of a layer: its `name`, the `span` of its windows in steps, the `mode` of its matrix products, and the
+    `segments` of time that it takes at once."""
 
     name: str
     span: int = 0
     mode: str = "mac"
+    segments: int = 1
 
     def __str__(self) -> str:
+        if self.segments > 1:
+            return f"{self.name}, {self.segments} segments of time at once"
         span = f", windows of {self.span} steps" if self.span else ""
         name = "one mat-vec a step" if self.name == "mat-vec" else self.name
         return f"{name}{span}{', results in place' if self.mode == 'mac.os' else ''}"
@@ -57,17 +66,23 @@ class Alternative:
 class Request:
     """What the pipeline says of forms: one by `name` and `span` alone ("" and 0: any), for sequences of `steps`;
     of matrix products one `dataflow` for all ("": by cost). `forced` is the form of every layer while alternatives are
-    timed."""
+    timed. Time is cut into `segments` (0: by cost) in chunks of `chunk` steps (0: it is not, `refused` says why)."""
 
     name: str = ""
     span: int = 0
     steps: int = STEPS
     dataflow: str = ""
     forced: Form | None = None
+    segments: int = 0
+    chunk: int = 0
+    refused: str = ""
 
 
 def request_of(graph: Graph) -> Request:
     """The request that the pass `schedule` leaves in the graph's attributes."""
     asked: Any = graph.attributes.get("schedule", {})
     form, dataflow = (str(asked.get(name, "")) for name in ("form", "dataflow"))
-    return Request(form, int(asked.get("window", 0)), int(asked.get("steps", 0)) or STEPS, dataflow)
+    steps = int(asked.get("steps", 0)) or STEPS
+    chunk = int(asked.get("chunk", min(-(-max(steps, 1) // LEAST) * LEAST, MOST_STEPS - LEAST)))
+    segments = int(asked.get("segments", 0))
+    return Request(form, int(asked.get("window", 0)), steps, dataflow, segments=segments, chunk=chunk)

@@ -19,9 +19,10 @@ class Schedule(Pass):
     after   %y = tile.matmul(%x) place(0, 4, steps)
 
     On targets that know several forms of a system the cheapest is taken: `form` names one instead, `window` the steps
-    of its windows, and `steps` the length of sequence that costs are compared for (0: that of the calibration data or
-    of the model's file, else the target's own). `dataflow` says what an array keeps of all matrix products: weights,
-    weights-by-rows (the same in another order) or results; left out, what makes the whole program fastest.
+    of its windows, `segments` how many stretches of time it takes at once, and `steps` the length of sequence that
+    costs are compared for (0: that of the calibration data or of the model's file, else the target's own). `dataflow`
+    says what an array keeps of all matrix products: weights, weights-by-rows (the same in another order) or results;
+    left out, what makes the whole program fastest.
 
     Streams run in the loop. A value of one per sequence runs after it if it depends on a stream (a pooled head, a
     last state), else before it. A stream that needs such a value runs in another loop, where the machine sweeps a
@@ -33,6 +34,7 @@ class Schedule(Pass):
     window: int = 0
     steps: int = 0
     dataflow: str = ""
+    segments: int = 0
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """Raises UserError where a step needs what is known only after the last step, and there is one sweep."""
@@ -45,7 +47,8 @@ class Schedule(Pass):
         for position, name in enumerate(order):
             out.set_place(name, Place(0, position, _named(phase[name])))
         steps = self.steps or context.usual_steps(out)
-        asked = {"form": self.form, "window": self.window, "steps": steps, "dataflow": self.dataflow}
+        asked = {"form": self.form, "window": self.window, "segments": self.segments, "steps": steps}
+        asked |= {"dataflow": self.dataflow}
         out.attributes["schedule"] = {name: value for name, value in asked.items() if value}
         return out
 

@@ -201,6 +201,11 @@ class Machine:
         effect = RULES[op.ins.mnemonic](op, self.chip.memory, self.program)
         if size := events.get("dram_bytes", 0):
             return Timed(op, size * arch.clock_hz, arch.dram.bytes_per_second, arch.dram.latency_cycles, effect)
+        if op.ins.mnemonic == "carry":
+            # a segment waits for the one before
+            rounds = min(-(-op.steps // int(op.ins["span"])), int(op.ins["segments"]))
+            work = int(op.ins["words"]) * (1 + bool(op.ins["complex"]))
+            return Timed(op, rounds * (-(-work // arch.vector.width) + arch.vector.latency_cycles), 1, 0, effect)
         if words := events.get("vector_words", 0):
             return Timed(op, words, arch.vector.width, arch.vector.latency_cycles, effect)
         return Timed(op, 1, 1, 0, effect)

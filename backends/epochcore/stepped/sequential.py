@@ -189,7 +189,8 @@ def _store(op: Op, memory: Memory, program: Program) -> Effect:
     def write(m: Memory) -> None:
         if op.steps:
             target = m.streams[number][op.sample]
-            target[... if op.ins["steps"] == "one" else part] = found[0].reshape(target[part].shape)
+            place = ... if op.ins["steps"] == "one" else part
+            target[place] = found[0].reshape(target[place].shape)
 
     return Effect(read, write)
 

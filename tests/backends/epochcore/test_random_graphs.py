@@ -25,7 +25,11 @@ def tiny() -> Arch:
     return parse_arch(text.replace("rows: 16", "rows: 3").replace("cols: 16", "cols: 2").replace("ganged", "native"))
 
 
-ARCHES = {"epochcore": load_arch("epochcore-128"), "tiny": tiny(), "plain": load_arch("tpu-like-128")}
+ARCHES = {
+    **{name: load_arch("epochcore-128") for name in ("epochcore", "segments")},
+    "tiny": tiny(),
+    "plain": load_arch("tpu-like-128"),
+}
 OP_LISTS = st.lists(st.sampled_from(sorted(OPS)), min_size=1, max_size=7)
 
 
@@ -37,6 +41,13 @@ class Case:
 
 def case(seed: int, ops: list[str], batch: int, steps: int) -> Case:
     return Case(build(seed, ops), inputs(seed, batch, steps))
+
+
+def asked(graph: Graph, arch: str) -> Graph:
+    """The graph; with stretches of time at once, of few steps, where that is to be tested."""
+    if arch == "segments":
+        graph.attributes["schedule"] = {"form": "segmented", "chunk": 4}
+    return graph
 
 
 def close(actual: np.ndarray, expected: np.ndarray) -> None:
@@ -51,7 +62,7 @@ def close(actual: np.ndarray, expected: np.ndarray) -> None:
 def test_program_means_what_the_graph_means(arch: str, seed: int, ops: list[str], batch: int, steps: int) -> None:
     c = case(seed, ops, batch, steps)
     expected = interpret(c.graph, c.arrays)
-    program = BACKEND.lower(c.graph, ARCHES[arch], ideal=True)
+    program = BACKEND.lower(asked(c.graph, arch), ARCHES[arch], ideal=True)
     whole = BACKEND.simulate(program, c.arrays, RunSettings()).outputs
     for name, reference in expected.items():
         close(whole[name], reference)
@@ -66,7 +77,7 @@ def test_program_means_what_the_graph_means(arch: str, seed: int, ops: list[str]
 @given(st.integers(0, 2**32), OP_LISTS, st.integers(1, 3), st.integers(1, 9))
 def test_integer_programs_do_not_depend_on_blocks(arch: str, seed: int, ops: list[str], batch: int, steps: int) -> None:
     c = case(seed, ops, batch, steps)
-    program = BACKEND.lower(c.graph, ARCHES[arch], ideal=False)
+    program = BACKEND.lower(asked(c.graph, arch), ARCHES[arch], ideal=False)
     whole = BACKEND.simulate(program, c.arrays, RunSettings())
     for block in (1, 2):
         parts = BACKEND.simulate(program, c.arrays, RunSettings(block=block))
@@ -93,8 +104,8 @@ def test_every_op_and_every_instruction_is_reached() -> None:
         names = list(np.random.default_rng(seed).permutation(sorted(OPS))[:6])
         graph = build(seed, names)
         ops |= {node.op.name for node in graph.nodes()}
-        for arch in ("tiny", "plain"):
-            program = BACKEND.lower(graph, ARCHES[arch], ideal=True)
+        for arch in ("tiny", "plain", "segments"):
+            program = BACKEND.lower(asked(graph, arch), ARCHES[arch], ideal=True)
             instructions |= {ins.mnemonic for section in program.sections for ins in section.code}
     assert ops >= set(LOWERING)
     assert instructions == set(EPOCHCORE.by_mnemonic)
