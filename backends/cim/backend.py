@@ -23,7 +23,7 @@ from isa import InstructionSet, Port, Program
 from isa.cim import CIM
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
-from ssmc.passes.machine import ArrayErrors, Converters, Machine, StateBank, StateCost
+from ssmc.passes.machine import ArrayErrors, Converters, Machine, ProductCost, StateBank, StateCost
 from ssmc.target import RunResult, RunSettings
 
 _EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,fold-readout"
@@ -74,6 +74,7 @@ class CimBackend:
             decay_levels=None if ideal or not arch.volatile.per_core else arch.volatile.time_constants,
             converters=None if ideal else converters(arch),
             errors=None if ideal else array_errors(arch),
+            product_cost=product_cost(arch),
             arrays_per_core=arch.crossbar.per_core,
             mesh_width=arch.mesh_width,
             sweeps=True,
@@ -170,6 +171,15 @@ def feedback_bank(arch: Architecture, *, ideal: bool) -> StateBank:
     )
     error = 0.0 if ideal else float(np.sqrt(sum(product_sigma(np.array(1.0), b) ** 2 for b in bits if b)))
     return StateBank("feedback", dense=True, product_error=error, cost=cost)
+
+
+def product_cost(arch: Architecture) -> ProductCost:
+    """As `costs` has it."""
+    box, one = arch.crossbar, arch.energy
+    pair, pico = box.encoding == "pair", 1e-12
+    row = box.planes * (one.dac + (0.0 if pair else one.device_read)) + (0.0 if pair else one.vector_word)
+    col = box.planes * box.slices * (one.adc + one.vector_word)
+    return ProductCost(pico * row, pico * col, pico * box.planes * box.slices * (2 if pair else 1) * one.device_read)
 
 
 def converters(arch: Architecture) -> Converters:

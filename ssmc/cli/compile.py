@@ -86,14 +86,20 @@ def _explain(told: dict[str, Any]) -> None:
             choice["bank"],
             "chosen" if choice["chosen"] else "",
             quantity(choice["joules"], "J"),
-            "no bound" if choice["error"] is None else f"{choice['error']:.2g}",
+            _share(choice["error"]),
+            quantity(choice["whole_joules"], "J"),
+            _share(choice["whole_error"]),
             choice["objection"],
         )
         for choice in told["banks"]
     ]
-    title = "state banks: energy of a step, expected error (spread of decays, products fed back)"
+    title = (
+        "state banks: energy of a step and expected error (spread of decays, products fed back) of the states alone, "
+        "and with B and C around them (arrays, converters)"
+    )
+    heads = ["layer", "bank", "", "energy", "error", "with B, C", "error", "cannot hold them because"]
     if banks:
-        print_table(title, ["layer", "bank", "", "energy", "error", "cannot hold them because"], banks, numbers=3)
+        print_table(title, heads, banks, numbers=3)
     if "copies" in told:
         made = told["copies"]
         title = f"copies of arrays: an event every {made['interval_seconds']:.3g} s, not {made['once_seconds']:.3g} s"
@@ -117,6 +123,10 @@ def _explain(told: dict[str, Any]) -> None:
     ]
     title = "losses by layer: max|y - y'| / max|y| on the data, and b with max|y - y'| <= b max|u| for every input"
     print_table(title, ["layer", "pass", "measured", "bound", "no bound because"], losses, numbers=2)
+
+
+def _share(error: float | None) -> str:
+    return "no bound" if error is None else f"{error:.2g}"
 
 
 def _explain_schedules(schedules: list[dict[str, Any]]) -> None:

@@ -7,38 +7,57 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssmc.ir import Node
+from ssmc.ir import Graph, Node
 from ssmc.passes.banks import Array, Demand, demand, objection
 from ssmc.passes.machine import Machine, StateBank, StateCost
+from ssmc.passes.pieces import weights_per_array
+from ssmc.passes.surroundings import Sides, energy_of, error_of, in_basis, sides_of
 
 
 @dataclass(frozen=True)
 class BankChoice:
     """One bank as a place for a layer's states. `joules` is the energy of a step (None: the target does not say);
-    `error` what the bank's spread of decays does to the states' response, rms, relative (H2, expected); `objection`
-    says why it cannot hold them, empty where it can."""
+    `error` what the bank's spread of decays, or its products fed back, do to the states' response, rms, relative (H2,
+    expected); `objection` says why it cannot hold them, empty where it can. `whole_joules` and `whole_error` count B
+    and C too, in the basis of states that the bank takes (see `surroundings`)."""
 
     node: str
     bank: str
     joules: float | None
     error: float
     objection: str
+    whole_joules: float | None = None
+    whole_error: float = 0.0
     chosen: bool = False
 
 
-def candidates(node: Node, machine: Machine) -> list[BankChoice]:
+def candidates(graph: Graph, node: Node, machine: Machine) -> list[BankChoice]:
     """Every bank of the machine for one node, in the machine's order of preference."""
-    want = demand(node)
-    return [
-        BankChoice(
-            node.name,
-            bank.kind,
-            energy(bank, want, machine.array_rows),
-            expected_error(bank, want),
-            objection(bank, want, machine),
-        )
-        for bank in machine.banks
-    ]
+    want, sides, rows = demand(node), sides_of(graph, node), machine.array_rows
+    around = energy_of(sides, machine.product_cost), error_of(sides, want, machine.errors)
+    other, apart = around, None if want.matrix is None else want.poles
+    if want.matrix is not None and any(not bank.dense for bank in machine.banks):
+        other, apart = _in_eigenbasis(sides, want.matrix, machine)
+    found = []
+    for bank in machine.banks:
+        joules = energy(bank, want, rows)
+        alone = want if bank.dense or apart is None else in_eigenbasis(apart)
+        error = expected_error(bank, alone)
+        more, lost = around if bank.dense else other
+        whole = None if joules is None or more is None else joules + more
+        why = objection(bank, want, machine)
+        found.append(BankChoice(node.name, bank.kind, joules, error, why, whole, math.hypot(error, lost)))
+    return found
+
+
+def _in_eigenbasis(sides: Sides, matrix: Array, machine: Machine) -> tuple[tuple[float | None, float], Array | None]:
+    """What B and C take and lose where the states go their own way, and the poles; unknown where they cannot."""
+    try:
+        turned, poles = in_basis(sides, matrix, *weights_per_array(machine))
+    except np.linalg.LinAlgError:
+        return (None, math.inf), None
+    cost = energy_of(turned, machine.product_cost)
+    return (cost, error_of(turned, in_eigenbasis(poles), machine.errors)), poles
 
 
 def energy(bank: StateBank, want: Demand, rows: int) -> float | None:
@@ -130,7 +149,8 @@ def by_choice(found: list[BankChoice], cheapest: bool, most: float) -> list[int]
         choice = found[i]
         if choice.error > most:
             return (1.0, choice.error, i)
-        known = choice.joules if cheapest and choice.joules is not None else 0.0
+        joules = choice.joules if choice.whole_joules is None else choice.whole_joules
+        known = joules if cheapest and joules is not None else 0.0
         return (0.0, known, i)
 
     return sorted(legal, key=rank)

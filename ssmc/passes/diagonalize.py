@@ -30,7 +30,8 @@ class Diagonalize(Pass):
 
     Where the target has a bank that holds A itself in weight arrays, a dense A stays as it is if it has no such basis
     and is no cascade (`feedback=needed`), or also if that takes less energy than its states would take elsewhere
-    (`cheapest`), but only if its response then errs by no more than `feedback_error` (rms, relative, expected).
+    (`cheapest`), but only if its response then errs by no more than `feedback_error` (rms, relative, expected). It
+    stays, too, where B and C of the eigenbasis let the response err by more than that, and by twice as much as here.
     """
 
     name = "diagonalize"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from ssmc.passes.bank_choice import energy, expected_error, in_eigenbasis, sides
 from ssmc.passes.banks import Demand, objection
 from ssmc.passes.grid import column_grid
 from ssmc.passes.machine import Machine
-from ssmc.passes.pieces import Block, cut
+from ssmc.passes.pieces import Block, cut, weights_per_array
+from ssmc.passes.surroundings import error_of, in_basis, sides_of_system
 from ssmc.passes.tiling import Ports, Tiling, real_form
 from ssmc.statespace import StateSpace
 
 Array = NDArray[Any]
+WORSE = 0.5  # of an eigenbasis's error, from which A in arrays is worth its products (ours)
+LARGEST = 512  # words of states whose covariance is solved for
 
 
 def fed_back(system: StateSpace, is_complex: bool) -> tuple[Array, list[Block]]:
@@ -50,6 +54,9 @@ def kept_dense(
         return False, f"{what} would let the response err by {error:.3g}, more than {most:g}"
     if not has_basis:
         return True, f"{what}: it has no eigenbasis; expected error {error:.3g}"
+    mine, theirs = _whole_errors(system, want, machine)
+    if theirs > most and mine < WORSE * theirs:
+        return True, f"{what}: with B and C it errs by {mine:.3g}, in an eigenbasis by {theirs:.3g}"
     own = energy(bank, want, machine.array_rows)
     if not cheapest or own is None:
         return False, f"{what} is possible (expected error {error:.3g}), but an eigenbasis comes first"
@@ -66,6 +73,19 @@ def kept_dense(
     least = min(others, default=np.inf)
     told = f"{what}, B and C take {own:.3g} J a step, {least:.3g} J in an eigenbasis; expected error {error:.3g}"
     return own < least, told
+
+
+def _whole_errors(system: StateSpace, want: Demand, machine: Machine) -> tuple[float, float]:
+    """Expected errors of the response with B and C in arrays, too: A as it is, and in its eigenbasis; 0 where nothing
+    errs or the system is too large for that."""
+    if machine.errors is None or want.matrix is None or len(want.matrix) > LARGEST:
+        return 0.0, 0.0
+    size = weights_per_array(machine)
+    sides = sides_of_system(system, *size)
+    bank = next(bank for bank in machine.banks if bank.dense)
+    mine = math.hypot(expected_error(bank, want), error_of(sides, want, machine.errors))
+    turned, poles = in_basis(sides, want.matrix, *size)
+    return mine, error_of(turned, in_eigenbasis(poles), machine.errors)
 
 
 def tile_feedback(

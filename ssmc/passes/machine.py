@@ -59,6 +59,15 @@ class Converters:
 
 
 @dataclass(frozen=True)
+class ProductCost:
+    """Joules of a product in an array: of each row driven, each column converted, each weight."""
+
+    row: float
+    col: float
+    pair: float
+
+
+@dataclass(frozen=True)
 class ArrayErrors:
     """How a weight array errs, as standard deviations: a product, of its largest output; a weight, of the full
     conductance, rounding included; an input, of the largest one."""
@@ -74,9 +83,9 @@ class Machine:
 
     `arrays` is how many weight arrays are resident (None: reloaded at will). `banks` stand in order of
     preference. Bits are None where numbers are not rounded, `converters` where there are none, `errors` where arrays
-    are perfect. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row by row (None: one core).
-    `sweeps`: it may run through a sequence several times; `reloads`: where a model takes more than there is, arrays may
-    be written again in between.
+    are perfect, `product_cost` where it is not known. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row
+    by row (None: one core). `sweeps`: it may run through a sequence several times; `reloads`: where a model takes more
+    than there is, arrays may be written again in between.
     """
 
     target: str
@@ -90,6 +99,7 @@ class Machine:
     decay_levels: int | None = None
     converters: Converters | None = None
     errors: ArrayErrors | None = None
+    product_cost: ProductCost | None = None
     arrays_per_core: int | None = None
     mesh_width: int | None = None
     sweeps: bool = False

@@ -150,7 +150,7 @@ def _place_states(
     for node in graph.nodes("tile.state", "tile.recurrence", "tile.ssm", "tile.feedback"):
         used = every.setdefault(loads.get(node.name, 0), [0] * len(machine.banks))
         want = demand(node)
-        found = candidates(node, machine)
+        found = candidates(graph, node, machine)
         index = _bank(machine, used, node, want, by_choice(found, pass_.banks == "cheapest", pass_.bank_error))
         context.banks += [replace(choice, chosen=i == index) for i, choice in enumerate(found)]
         bank = machine.banks[index]
