@@ -93,7 +93,14 @@ class Pieces:
     length: int
 
 
-Tracked: TypeAlias = Flow | Known | Raw | Refused | Tick | Pieces
+@dataclass(frozen=True, eq=False)
+class Members:
+    """An ONNX sequence of tensors that are known one by one."""
+
+    items: tuple[Any, ...]
+
+
+Tracked: TypeAlias = Flow | Known | Raw | Refused | Tick | Pieces | Members
 
 
 class Unsupported(Exception):

@@ -53,6 +53,17 @@ def _divide(a: Array, b: Array) -> Array:
     return np.asarray(a / b)
 
 
+def _bit_shift(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    shift = np.left_shift if text(attrs["direction"]) == "LEFT" else np.right_shift
+    return (np.asarray(shift(x[0], x[1].astype(x[0].dtype))),)
+
+
+def _global_lp_pool(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    order = int(attrs.get("p", 2))
+    sums = np.sum(np.abs(x[0]) ** order, axis=tuple(range(2, x[0].ndim)), keepdims=True)
+    return (np.asarray(sums ** (1 / order)),)
+
+
 def _unsqueeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     axes = axes_of(x, attrs, 1, ()) or []
     rank = x[0].ndim + len(axes)
@@ -304,7 +315,11 @@ UNARY_OPS: dict[str, str] = {
 
 KERNELS: dict[str, Kernel] = {
     **{kind: _elementwise(UNARY[function]) for kind, function in UNARY_OPS.items()},
-    "Dropout": lambda x, attrs, results: (x[0],),
+    "Dropout": lambda x, attrs, results: (x[0], np.ones(np.shape(x[0]), bool))[:results],
+    "Optional": lambda x, attrs, results: (x[0],),
+    "OptionalGetElement": lambda x, attrs, results: (x[0],),
+    "BitShift": _bit_shift,
+    "GlobalLpPool": _global_lp_pool,
     "Not": _elementwise(np.logical_not),
     "Add": _elementwise(np.add),
     "Sub": _elementwise(np.subtract),

@@ -61,6 +61,19 @@ def _max_pool(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (np.max(taps, axis=0),)
 
 
+def _average_pool(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    if x[0].ndim != 3 or attrs.get("ceil_mode", 0):
+        raise LeftToReference("only one spatial dimension, and no broken windows")
+    (reach,), spacing = attrs["kernel_shape"], int(attrs.get("dilations", [1])[0])
+    padding = conv_padding(attrs, x[0].shape[2], reach)
+    stride, width = int(attrs.get("strides", [1])[0]), ((0, 0), (0, 0), padding)
+    counted = np.ones(x[0].shape[2:])
+    u, ones = np.pad(x[0], width), np.pad(counted, padding, constant_values=attrs.get("count_include_pad", 0))
+    last = u.shape[2] - (reach - 1) * spacing
+    sums, counts = (sum(a[..., k * spacing :][..., :last:stride] for k in range(reach)) for a in (u, ones))
+    return (np.asarray(sums / counts),)
+
+
 def _rotary(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     """Pairs of features turned; com.microsoft has the positions before the tables."""
     rest: list[Any]
@@ -92,5 +105,6 @@ TIME_KERNELS: dict[str, Callable[[Sequence[Any], Attrs, int], Sequence[Any]]] = 
     "LinearAttention": _linear_attention,
     "CausalConvWithState": _causal_conv,
     "MaxPool": _max_pool,
+    "AveragePool": _average_pool,
     "RotaryEmbedding": _rotary,
 }

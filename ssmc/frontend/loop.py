@@ -11,9 +11,10 @@ import numpy as np
 
 from ssmc.frontend.branches import unbranched
 from ssmc.frontend.evaluate import body_of, evaluate
-from ssmc.frontend.flow import Flow, Known, Pieces, Refused, Tracked, Unsupported, is_stream, wrap
+from ssmc.frontend.flow import Flow, Known, Members, Pieces, Refused, Tracked, Unsupported, is_stream, wrap
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.recurrence import State, lift_states
+from ssmc.frontend.rules.sequences import joined
 from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.stacking import sequence_of
 from ssmc.frontend.ticks import LONGEST as LONGEST_TABLE
@@ -287,6 +288,8 @@ def _drawn(rng: np.random.Generator, array: Any) -> Any:
 def concat_from_sequence(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """The pieces of all steps as one tensor."""
     pieces = items[0]
+    if isinstance(pieces, Members):
+        return joined(translator, call, pieces)
     if not isinstance(pieces, Pieces):
         raise Unsupported("it joins something other than the steps of a loop")
     axis = int(call.attrs["axis"])

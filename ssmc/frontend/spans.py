@@ -22,7 +22,7 @@ from ssmc.frontend.operands import reshape_target, slices_of
 from ssmc.frontend.rules.context import arrays_or_flows, known_of
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import einsum_terms, gemm_terms, product_terms
-from ssmc.frontend.strided import strided_conv
+from ssmc.frontend.strided import averaged, strided_conv
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
@@ -294,6 +294,7 @@ def _viewed(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
 Rule = Callable[[Any, Call, Sequence[Any]], list[Tracked]]
 RULES: dict[str, Rule] = {
     "Conv": strided_conv,
+    "AveragePool": averaged,
     "Slice": _slice,
     "Reshape": _reshape,
     "Flatten": _windowed,

@@ -13,8 +13,8 @@ import numpy as np
 from ssmc.frontend.builder import Builder, Operand
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import conv_padding, pad_widths, text
-from ssmc.frontend.rules.context import arrays_or_flows, known_of
+from ssmc.frontend.operands import conv_padding
+from ssmc.frontend.rules.context import known_of
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import dense_groups
 from ssmc.ir.graph import Value
@@ -22,17 +22,20 @@ from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
 from ssmc.statespace import StateSpace
 
+ZEROS, EDGE, REFLECTION = "zeros", "edge", "reflection"  # what stands around a sequence
+NUMPY_MODES = {ZEROS: "constant", EDGE: "edge", REFLECTION: "reflect"}
+
 
 def strided_conv(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A convolution along time with a stride, or without enough padding to keep the length."""
-    flow, padding, edge = _padded(translator, call, items[0])
+    flow, padding, ends = _padded(translator, call, items[0])
     weight = np.asarray(known_of(items[1], "kernel"))
     if flow.axes != "bft":
         raise Unsupported("its axes are not batch, channels, time")
     builder, outputs = translator.builder, len(weight)
     reach = (weight.shape[2] - 1) * int(call.attrs.get("dilations", [1])[0]) + 1
     left, right = conv_padding(call.attrs, flow.shape[2] + sum(padding), weight.shape[2])
-    if edge and (left or right):
+    if ends != ZEROS and (left or right):
         raise Unsupported("zeros stand around what is repeated")
     groups = int(call.attrs.get("group", 1))
     wide = np.zeros((*weight.shape[:2], reach))
@@ -40,35 +43,71 @@ def strided_conv(translator: Any, call: Call, items: Sequence[Any]) -> list[Trac
     taps = [dense_groups(wide[..., k], groups) for k in range(reach)]
     full = np.stack(taps, axis=2) if groups == 1 or groups != outputs or outputs != flow.shape[1] else wide
     stride = int(call.attrs.get("strides", [1])[0])
-    found: Flow | Known = filtered(builder, flow, full, (left + padding[0], right + padding[1]), stride, edge)
+    found: Flow | Known = filtered(builder, flow, full, (left + padding[0], right + padding[1]), stride, ends)
     if len(items) > 2 and items[2] is not None:
         found = binary(builder, "add", found, Known(np.asarray(known_of(items[2], "bias")).reshape(-1, 1)))
     return [found]
 
 
-def _padded(translator: Any, call: Call, item: Any) -> tuple[Flow, tuple[int, int], bool]:
-    """The stream that a convolution reads, what a Pad before it puts around it, and whether that is its first and last
-    step repeated rather than zeros."""
+def averaged(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Moving averages over steps that the ends of the sequence were put around."""
+    flow, padding, ends = _padded(translator, call, items[0])
+    attrs, (window,) = call.attrs, call.attrs["kernel_shape"]
+    if flow.axes != "bft":
+        raise Unsupported("its axes are not batch, channels, time")
+    if any(conv_padding(attrs, flow.shape[2] + sum(padding), window)) or attrs.get("ceil_mode", 0):
+        raise Unsupported("what it pads by itself stands around what was padded before")
+    spacing = int(attrs.get("dilations", [1])[0])
+    taps = np.zeros((flow.shape[1], 1, (window - 1) * spacing + 1))
+    taps[..., ::spacing] = 1.0 / window
+    return [filtered(translator.builder, flow, taps, padding, int(attrs.get("strides", [1])[0]), ends)]
+
+
+def _padded(translator: Any, call: Call, item: Any) -> tuple[Flow, tuple[int, int], str]:
+    """The stream that a node reads, how many steps were put before and after it, and which: ZEROS, its first and last
+    step (EDGE) or its first and last ones backwards (REFLECTION). What the file computes tells it.
+
+    Raises Unsupported for anything else.
+    """
     if isinstance(item, Flow):
-        return item, (0, 0), False
-    before = translator.listing.producer.get(call.operands[0])
-    items = [] if before is None else [None if v is None else translator.lookup(v) for v in before.operands]
-    if before is None or before.kind != "Pad" or not items or not isinstance(items[0], Flow):
+        return item, (0, 0), ZEROS
+    value = call.operands[0]
+    before = translator.listing.producer.get(value)
+    while before is not None and before.kind in ("Transpose", "Identity", "Cast"):
+        before = translator.listing.producer.get(before.operands[0])
+    if before is None or before.kind not in ("Pad", "Concat"):
         raise Unsupported("it mixes time")
-    flow = items[0]
-    widths, value = pad_widths([np.empty(flow.shape), *arrays_or_flows(items[1:])], before.attrs)
-    others = [w for w, a in zip(widths, flow.axes, strict=True) if a != "t"]
-    mode = text(before.attrs.get("mode", "constant"))
-    if mode not in ("constant", "edge") or (mode == "constant" and value) or any(any(w) for w in others):
-        raise Unsupported("it pads with more than zeros, or the first and the last step")
-    return flow, widths[flow.axes.index("t")], mode == "edge"
+    sources = [(v, f) for v in before.operands if v is not None and isinstance(f := translator.lookup(v), Flow)]
+    wide = np.asarray(translator.samples.at(0, [value])[value])
+    for source, flow in sources:
+        if sorted(flow.axes) != ["b", "f", "t"] or wide.ndim != 3:
+            continue
+        order = [flow.axes.index(letter) for letter in "bft"]
+        narrow = np.asarray(translator.samples.at(0, [source])[source]).transpose(order)
+        found = _ends(narrow, wide)
+        if found is not None:
+            return Flow(flow.value, "bft", narrow.shape), *found
+    raise Unsupported("it pads with more than zeros, or steps from the ends of the sequence")
+
+
+def _ends(narrow: Array, wide: Array) -> tuple[tuple[int, int], str] | None:
+    """How `wide` is `narrow` with steps before and after it, both (batch, channels, time)."""
+    length, more = narrow.shape[2], wide.shape[2] - narrow.shape[2]
+    for left in range(more + 1) if wide.shape[:2] == narrow.shape[:2] else ():
+        if not np.array_equal(wide[:, :, left : left + length], narrow):
+            continue
+        for name, mode in NUMPY_MODES.items():
+            if name == REFLECTION and max(left, more - left) >= length:
+                continue
+            if np.array_equal(np.pad(narrow, ((0, 0), (0, 0), (left, more - left)), mode=mode), wide):  # type: ignore[call-overload]
+                return (left, more - left), name
+    return None
 
 
 def filtered(
-    builder: Builder, flow: Flow, taps: Array, padding: tuple[int, int], stride: int, edge: bool = False
+    builder: Builder, flow: Flow, taps: Array, padding: tuple[int, int], stride: int, ends: str = ZEROS
 ) -> Flow:
-    """y_j = sum_i taps[..., i] x_{j stride - left + i} of a stream (batch, channels, time); around it zeros, or its
-    first and last step.
+    """y_j = sum_i taps[..., i] x_{j stride - left + i} of a stream (batch, channels, time); around it `ends`.
 
     `taps` is (outputs, channels, reach), or (channels, 1, reach) for a filter a channel.
     """
@@ -83,14 +122,14 @@ def filtered(
     used = [k for k in range(reach) if np.any(taps[..., k])]
     x: Operand = flow.value
     own = taps.shape[1] == 1 and taps.shape[0] == flow.shape[1] and flow.shape[1] > 1
-    if own and not edge:
+    if own and ends == ZEROS:
         y = _each_channel(builder, x, taps[:, 0], lags)
     elif own:
         y = x if not used else np.zeros(1)
         for k in used:
-            y = builder.binary("add", y, builder.binary("mul", _late(builder, x, int(lags[k]), edge), taps[:, 0, k]))
+            y = builder.binary("add", y, builder.binary("mul", _late(builder, x, int(lags[k]), ends), taps[:, 0, k]))
     else:
-        parts = [_late(builder, x, int(lags[k]), edge) for k in used]
+        parts = [_late(builder, x, int(lags[k]), ends) for k in used]
         matrix = np.concatenate([taps[..., k].T for k in used])
         y = builder.linear(builder.concat(parts, -1), matrix)
     assert isinstance(y, Value)
@@ -139,16 +178,22 @@ def _anchor(reach: int, left: int, right: int, stride: int, length: int) -> int 
     return None
 
 
-def _late(builder: Builder, x: Operand, lag: int, edge: bool = False) -> Operand:
-    """The stream `lag` steps later, or earlier; zeros where there is none, or with `edge` its first or last step."""
+def _late(builder: Builder, x: Operand, lag: int, ends: str = ZEROS) -> Operand:
+    """The stream `lag` steps later, or earlier, and before its first step (after its last one) its `ends`."""
     if lag == 0:
         return x
     if lag < 0:
-        return builder.reverse(_late(builder, builder.reverse(x), -lag, edge))
+        return builder.reverse(_late(builder, builder.reverse(x), -lag, ends))
     late = builder.add("delay", [x], steps=lag)
-    if not edge:
+    if ends == ZEROS:
         return late
     steps = builder.steps(late)
+    if ends == REFLECTION:  # step k is step lag - k
+        found: Operand = late
+        for k in range(lag):
+            there = builder.binary("equal", steps, np.asarray(float(k)))
+            found = builder.emit("select", [there, _late(builder, x, 2 * k - lag), found])
+        return found
     first = builder.binary("mul", builder.binary("equal", steps, np.zeros(())), x)
     ones = np.ones((builder.features(x)[0], 1, 1))
     held = StateSpace(A=ones[..., 0], B=ones, C=ones, D=0 * ones)  # the sum of what is nothing after the first step

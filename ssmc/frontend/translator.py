@@ -18,6 +18,7 @@ from ssmc.frontend.flow import Known, Raw, Refused, Tick, TimeMixing, Tracked, U
 from ssmc.frontend.lengths import with_lengths
 from ssmc.frontend.listing import Call, Listing, MissingAttribute
 from ssmc.frontend.merged import apply_merged, is_plain
+from ssmc.frontend.operands import text
 from ssmc.frontend.rules import RAW_RULES, RULES
 from ssmc.frontend.ticks import apply_tick
 from ssmc.ir.graph import Value
@@ -132,7 +133,7 @@ class Translator:
             if call.kind in ("Shape", "Size"):  # known without knowing what the value is
                 found = self.samples.at(0, [v for v in call.operands if v is not None])
                 return [Known(array) for array in run_call(call, [np.asarray(a) for a in found.values()])]
-            if call.kind in RAW_OPS:
+            if call.kind in RAW_OPS and not self._is_apart(call):
                 return [Raw(next(item.reason for item in items if isinstance(item, Raw)))] * len(call.results)
             if call.kind in RAW_RULES:
                 with self.builder.origin(call.provenance):
@@ -167,7 +168,7 @@ class Translator:
 
         Raises TimeMixing or Unsupported.
         """
-        if all(item is None or isinstance(item, Known) for item in items):
+        if all(item is None or isinstance(item, Known) for item in items) and call.kind not in RANDOM:
             arrays = [None if item is None else item.stored for item in items]
             return [Known(array) for array in run_call(call, arrays)]
         if any(isinstance(item, Tick) for item in items):
@@ -205,11 +206,27 @@ class Translator:
             outer=self,
         )
 
+    def _is_apart(self, call: Call) -> bool:
+        """Does it have a reason of its own to be refused, whatever region of several ops it is in?"""
+        if call.kind == "Dropout" and len(call.operands) > 2 and call.operands[2] is not None:
+            training = self.lookup(call.operands[2])
+            return isinstance(training, Known) and bool(np.any(training.array))
+        if call.kind == "AveragePool":
+            return bool(call.attrs.get("ceil_mode", 0))
+        return call.kind == "Pad" and text(call.attrs.get("mode", "constant")) == "wrap"
+
     def dtype(self, call: Call, slot: int) -> str:
         """'f', 'i', 'u' or 'b': what an operand holds in the file."""
+        return self._held(call, slot).kind
+
+    def bits(self, call: Call, slot: int) -> int:
+        """The bits of a number that an operand holds in the file."""
+        return 8 * self._held(call, slot).itemsize
+
+    def _held(self, call: Call, slot: int) -> np.dtype[Any]:
         value = call.operands[slot]
         assert value is not None
-        return str(np.asarray(self.samples.at(0, [value])[value]).dtype.kind)
+        return np.asarray(self.samples.at(0, [value])[value]).dtype
 
 
 # Ops through which a value may pass that mixes time, until something asks what it is.
@@ -225,6 +242,7 @@ RAW_OPS = frozenset(
         "Gemm",
         "Einsum",
         "Conv",
+        "AveragePool",
         "Pad",
         "DFT",
         "Slice",
@@ -263,6 +281,9 @@ NONLINEAR = {
     "Softmax": "a softmax of values that mix all steps (attention)",
     "QuantizeLinear": "a state that is rounded at every step is no linear system; quantise the weights alone",
 }
+RANDOM = frozenset(
+    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
+)
 REFUSED_OPS = {
     "LSTM": "an LSTM is not linear in its state",
     "GRU": "a GRU is not linear in its state",
@@ -272,5 +293,6 @@ REFUSED_OPS = {
     "GroupQueryAttention": "attention mixes all steps with weights that depend on the data",
     "DynamicQuantizeLinear": "its scale depends on all steps at once (dynamic quantisation); quantise statically",
     "NonZero": "the shape of its result depends on the data",
-    "TopK": "sorting is not supported",
+    "Unique": "the shape of its result depends on the data",
+    **dict.fromkeys(RANDOM, "it draws random numbers; export the model in evaluation mode"),
 }

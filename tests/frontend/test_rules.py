@@ -296,6 +296,10 @@ def test_every_rule_has_a_case() -> None:
         *("ArgMax", "ArgMin", "ReduceLogSum", "ReduceLogSumExp", "CumSum", "OneHot"),  # in test_surroundings.py
         *("Celu", "ThresholdedRelu", "Shrink", "Mod", "Xor"),  # in test_surroundings.py
         *("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"),  # in test_surroundings.py
+        *("TopK", "GatherElements", "CumProd", "Compress", "BitShift", "LpPool"),  # in test_selection.py
+        *("SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceAt"),  # in test_selection.py
+        *("SequenceLength", "SplitToSequence"),  # in test_selection.py
+        *("Optional", "OptionalGetElement", "OptionalHasElement", "GlobalLpPool"),  # in test_selection.py
         *("Hardmax", "LpNormalization", "MeanVarianceNormalization", "IsNaN", "IsInf"),  # in test_surroundings.py
     }
     used: set[str] = set()

@@ -170,14 +170,6 @@ def test_convolutions_that_repeat_the_ends(tmp_path: Path, form: str, length: in
         on_targets(model, 2, steps)
 
 
-def test_what_is_mirrored_at_the_ends_is_refused(tmp_path: Path) -> None:
-    net = Net()
-    x = net.op("Transpose", first_layer(net), perm=[0, 2, 1])
-    padded = net.op("Pad", x, net.ints(0, 0, 2, 0, 0, 0), mode="reflect")
-    y = net.op("Conv", padded, net.const(RNG.standard_normal((4, 4, 3))))
-    refused(save(net.model([(y, ["n", 4, "t"])]), tmp_path), "Pad", "more than a constant")
-
-
 @pytest.mark.parametrize("rounded", [False, True])
 def test_an_unrolled_loop_that_is_no_system_is_not_taken_step_by_step(tmp_path: Path, rounded: bool) -> None:
     """x_k = f(a x_{k-1} + u_k), f a hyperbolic tangent or, as onnxruntime quantises, a rounding a step."""

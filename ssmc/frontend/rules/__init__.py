@@ -7,7 +7,18 @@ from typing import Any
 
 from ssmc.frontend.flow import Tracked
 from ssmc.frontend.listing import Call
-from ssmc.frontend.rules import elementwise, matrix, norms, reduction, rotary, scatter, shape, standard
+from ssmc.frontend.rules import (
+    elementwise,
+    matrix,
+    norms,
+    reduction,
+    rotary,
+    scatter,
+    selection,
+    sequences,
+    shape,
+    standard,
+)
 from ssmc.frontend.rules.context import Context, Rule
 
 RULES: dict[str, Rule] = {
@@ -17,6 +28,8 @@ RULES: dict[str, Rule] = {
     **reduction.RULES,
     **rotary.RULES,
     **scatter.RULES,
+    **selection.RULES,
+    **sequences.RULES,
     **shape.RULES,
     **standard.RULES,
 }

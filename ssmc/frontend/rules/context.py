@@ -22,6 +22,9 @@ class Context(Protocol):
     def dtype(self, call: Call, slot: int) -> str:
         """'f', 'i', 'u' or 'b': what an operand holds in the file."""
 
+    def bits(self, call: Call, slot: int) -> int:
+        """The bits of a number that an operand holds in the file."""
+
 
 # (context, node, its tracked operands; None where absent) -> its tracked results.
 # Raises TimeMixing or Unsupported, with the reason for the user.

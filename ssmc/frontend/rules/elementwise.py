@@ -13,12 +13,13 @@ from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported, align, wrap
 from ssmc.frontend.kernels import UNARY_OPS
 from ssmc.frontend.listing import Call
 from ssmc.frontend.operands import along, clip_bounds, quantized_range, text
-from ssmc.frontend.rules.context import Context, Rule, flow_of, present
+from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of, present
 
 BINARY_OPS = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Max": "max", "Min": "min", "Sum": "add",
     "Greater": "greater", "GreaterOrEqual": "greater_or_equal", "Equal": "equal", "And": "mul", "Or": "max",
 }  # fmt: skip
+SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875  # ONNX, Selu-22
 LARGEST = float(np.finfo(np.float32).max)
 SWAPPED_OPS = {"Less": "greater", "LessOrEqual": "greater_or_equal"}
 
@@ -281,8 +282,41 @@ def _dequantize(context: Context, call: Call, items: Sequence[Any]) -> list[Trac
     return [binary(builder, "mul", centred, Known(along(items[1].array, rank, axis)))]
 
 
+def _selu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """gamma (max(x, 0) + alpha (exp(min(x, 0)) - 1))."""
+    alpha, gamma = float(call.attrs.get("alpha", SELU_ALPHA)), float(call.attrs.get("gamma", SELU_GAMMA))
+    flow, builder = flow_of(items[0]), context.builder
+    if np.allclose([alpha, gamma], [SELU_ALPHA, SELU_GAMMA], rtol=1e-6):
+        return [unary(builder, "selu", flow)]
+    grown = unary_any(builder, "exp", _only(binary(builder, "min", flow, scalar(0))))
+    below = binary(builder, "mul", scalar(alpha), binary(builder, "sub", grown, scalar(1)))
+    return [binary(builder, "mul", scalar(gamma), binary(builder, "add", unary_any(builder, "relu", flow), below))]
+
+
+def _bit_shift(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Unsigned numbers times or by a power of two; what is shifted out is lost."""
+    flow, builder = flow_of(items[0]), context.builder
+    if not isinstance(items[1], Known):
+        raise Unsupported("how far it shifts is computed from the input")
+    factor = Known(2.0 ** np.asarray(items[1].array, np.float64))
+    if text(call.attrs["direction"]) == "RIGHT":
+        return [unary(builder, "floor", _only(binary(builder, "div", flow, factor)))]
+    size = scalar(2.0 ** context.bits(call, 0))
+    moved = binary(builder, "mul", flow, factor)
+    over = unary_any(builder, "floor", _only(binary(builder, "div", moved, size)))
+    return [binary(builder, "sub", moved, binary(builder, "mul", over, size))]
+
+
 def identity(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     return [items[0]]
+
+
+def _dropout(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Nothing, and a mask of ones. Raises Unsupported where it is left in training mode."""
+    ratio = 0.5 if len(items) < 2 or items[1] is None else float(np.max(known_of(items[1], "ratio")))
+    if len(items) > 2 and items[2] is not None and np.any(known_of(items[2], "training mode")) and ratio:
+        raise Unsupported("it draws random numbers; export the model in evaluation mode")
+    return [items[0], Known(np.ones(items[0].shape, bool))]
 
 
 RULES: dict[str, Rule] = {
@@ -290,7 +324,8 @@ RULES: dict[str, Rule] = {
     **{kind: _binary_rule(function) for kind, function in BINARY_OPS.items()},
     **{kind: _binary_rule(function, swap=True) for kind, function in SWAPPED_OPS.items()},
     "Identity": identity,
-    "Dropout": identity,
+    "Dropout": _dropout,
+    "BitShift": _bit_shift,
     "Cast": _cast,
     "CastLike": identity,
     "Not": _not,
@@ -310,7 +345,7 @@ RULES: dict[str, Rule] = {
     "IsNaN": _is_nan,
     "IsInf": _is_infinite,
     "OneHot": _one_hot,
-    "Selu": _unary_rule("selu"),
+    "Selu": _selu,
     "HardSigmoid": _hard_sigmoid,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,

@@ -65,6 +65,8 @@ def standardized(context: Context, flow: Flow, axes: Sequence[int], epsilon: flo
 
 def _batch_norm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow = flow_of(items[0])
+    if call.attrs.get("training_mode"):
+        raise Unsupported("it normalises by the mean of the whole batch; export the model in evaluation mode")
     if flow.axes[1] != "f":
         raise TimeMixing("its channel axis is not a feature axis")
     arrays = [None, *(known_of(item, "parameters") for item in items[1:])]

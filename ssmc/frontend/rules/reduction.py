@@ -140,7 +140,13 @@ def _lp_norm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
 
 
 def _global_average(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    flow = flow_of(items[0])
+    flow, order = flow_of(items[0]), int(call.attrs.get("p", 2))
+    if call.kind == "GlobalLpPool" and order in (1, 2):
+        before, after = ("abs", "identity") if order == 1 else ("square", "sqrt")
+        sums = reduced(context, plain(unary_any(context.builder, before, flow)), "sum", range(2, len(flow.shape)), True)
+        return [unary_any(context.builder, after, sums)]
+    if call.kind == "GlobalLpPool":
+        raise Unsupported(f"a norm of order {order}")
     function = "mean" if call.kind == "GlobalAveragePool" else "max"
     return [reduced(context, flow, function, range(2, len(flow.shape)), True)]
 
@@ -159,7 +165,11 @@ def _windowed(context: Context, call: Call, items: Sequence[Any]) -> list[Tracke
         return [_moving_maximum(context, call, flow, window[0])]
     plain = not padded and not attrs.get("ceil_mode", 0) and all(d == 1 for d in attrs.get("dilations", [1]))
     time = [i for i, axis in enumerate(flow.axes[2:]) if axis == "t"]
-    if not time or flow.axes[1] != "f":
+    if not any(window[i] > 1 for i in time):
+        from ssmc.frontend.rules.windows import pooled_features
+
+        return [pooled_features(context, call, flow)]
+    if flow.axes[1] != "f":
         raise Unsupported("it pools over features")
     others = [w for i, w in enumerate(window) if i not in time]
     if not plain or list(attrs.get("strides", [1] * len(window))) != window or any(w != 1 for w in others):
@@ -273,8 +283,10 @@ RULES: dict[str, Rule] = {
     "Mean": _mean_of,
     "AveragePool": _windowed,
     "MaxPool": _windowed,
+    "LpPool": _windowed,
     "GlobalAveragePool": _global_average,
     "GlobalMaxPool": _global_average,
+    "GlobalLpPool": _global_average,
     "Softmax": _softmax,
     "Hardmax": _hard_max,
     "LpNormalization": _lp_norm,

@@ -12,6 +12,7 @@ from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, is_stream, know
 from ssmc.frontend.listing import Call
 from ssmc.frontend.operands import text
 from ssmc.frontend.rules.context import Context, Rule
+from ssmc.frontend.rules.selection import computed_writes
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
 
@@ -24,6 +25,8 @@ def _scatter(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
     Raises TimeMixing where the places are computed, or where a sample or step gets what is another's.
     """
     data, index, updates = items
+    if call.kind == "ScatterElements" and isinstance(index, Flow):
+        return computed_writes(context, call, items)
     if text(call.attrs.get("reduction", "none")) != "none" or not isinstance(index, Known):
         raise TimeMixing(TOGETHER)
     axes = data.axes if isinstance(data, Flow) else _axes_like(data, updates)

@@ -177,7 +177,7 @@ def _split(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     found: list[Tracked] = []
     start = 0
     for size in sizes:
-        found.append(_part(context, flow, axis, start, start + size, 1))
+        found.append(cut(context, flow, axis, start, start + size, 1))
         start += size
     return found
 
@@ -189,7 +189,8 @@ def _require_feature(flow: Flow, axis: int, doing: str) -> None:
         raise Unsupported(f"{doing} the batch axis")
 
 
-def _part(context: Context, flow: Flow, axis: int, start: int | None, stop: int | None, step: int) -> Tracked:
+def cut(context: Context, flow: Flow, axis: int, start: int | None, stop: int | None, step: int) -> Tracked:
+    """Entries `start` to `stop` of a feature axis."""
     size = len(range(flow.shape[axis])[slice(start, stop, step)])
     shape = (*flow.shape[:axis], size, *flow.shape[axis + 1 :])
     if size == 0:
@@ -214,7 +215,7 @@ def _slice(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
             raise Unsupported("it takes a part of the batch")
         else:
             stop = part.stop if part.step > 0 or part.stop is None or part.stop >= -flow.shape[axis] else None
-            flow = _part(context, flow, axis, part.start, stop, part.step)
+            flow = cut(context, flow, axis, part.start, stop, part.step)
     return [flow]
 
 
@@ -247,21 +248,25 @@ def _gather(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
     axis = call.attrs.get("axis", 0) % len(flow.shape)
     if isinstance(index, Flow):
         raise TimeMixing("it picks entries by a computed index")
-    position = np.asarray(index.array).astype(np.int64)
+    return [gathered(context, flow, axis, np.asarray(index.array).astype(np.int64))]
+
+
+def gathered(context: Context, flow: Flow, axis: int, position: Any) -> Tracked:
+    """Entries of an axis, at constant places."""
     size = flow.shape[axis]
     position = np.where(position < 0, position + size, position)
     shape = (*flow.shape[:axis], *position.shape, *flow.shape[axis + 1 :])
     if flow.axes[axis] == "t":
-        return [_gathered_steps(context, flow, axis, position, shape)]
+        return _gathered_steps(context, flow, axis, position, shape)
     if flow.axes[axis] == "b":
         if position.ndim == 1 and np.array_equal(position, np.arange(size)):
-            return [flow]
+            return flow
         raise Unsupported("it takes a part of the batch")
     axes = flow.axes[:axis] + "f" * position.ndim + flow.axes[axis + 1 :]
     flat = position if position.ndim <= 1 else position.reshape(-1)
     value = context.builder.emit("take", [flow.value], axis=flow.from_right(axis), index=Tensor(flat))
     features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
-    return [wrap(context.builder.reshape(value, features), axes, shape)]
+    return wrap(context.builder.reshape(value, features), axes, shape)
 
 
 def _gathered_steps(context: Context, flow: Flow, axis: int, position: Any, shape: tuple[int, ...]) -> Tracked:
@@ -321,9 +326,10 @@ def _tile(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
 def _pad(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """Constant padding of feature axes."""
     flow = flow_of(items[0])
-    if text(call.attrs.get("mode", "constant")) != "constant":
-        raise TimeMixing("it pads with more than a constant")
+    mode = text(call.attrs.get("mode", "constant"))
     widths, value = pad_widths([np.empty(flow.shape), *arrays_or_flows(items[1:])], call.attrs)
+    if mode != "constant":
+        return [_padded_by_itself(context, flow, widths, mode)]
     result: Any = flow
     for axis, (before, after) in enumerate(widths):
         if before == after == 0:
@@ -331,7 +337,7 @@ def _pad(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
         _require_feature(result, axis, "it pads")
         size = result.shape[axis]
         if before < 0 or after < 0:
-            result = _part(context, result, axis, max(-before, 0), size - max(-after, 0), 1)
+            result = cut(context, result, axis, max(-before, 0), size - max(-after, 0), 1)
         parts: list[Any] = [result.value]
         for width, place in ((max(before, 0), 0), (max(after, 0), len(parts))):
             if width:
@@ -341,6 +347,23 @@ def _pad(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
         shape = (*result.shape[:axis], result.shape[axis] + max(before, 0) + max(after, 0), *result.shape[axis + 1 :])
         result = wrap(context.builder.concat(parts, result.from_right(axis)), result.axes, shape)
     return [result]
+
+
+def _padded_by_itself(context: Context, flow: Flow, widths: Sequence[tuple[int, int]], mode: str) -> Tracked:
+    """Feature axes padded with entries of their own: "edge", "reflect" or "wrap"."""
+    found: Tracked = flow
+    for axis, (before, after) in enumerate(widths):
+        if before == after == 0:
+            continue
+        assert isinstance(found, Flow)
+        if found.axes[axis] == "t" and mode == "wrap":
+            raise Unsupported("it puts the end of the sequence before its beginning (circular padding)")
+        _require_feature(found, axis, "it pads")
+        if min(before, after) < 0:
+            raise Unsupported("its padding is negative")
+        places = np.pad(np.arange(found.shape[axis]), (before, after), mode=mode)  # type: ignore[call-overload]
+        found = gathered(context, found, axis, places)
+    return found
 
 
 def _shape_of(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:

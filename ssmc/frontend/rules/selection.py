@@ -1,0 +1,160 @@
+"""Features that are picked by computed places: sorting, one-hot reads and writes, running products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, align, wrap
+from ssmc.frontend.listing import Call
+from ssmc.frontend.operands import text
+from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
+from ssmc.frontend.rules.elementwise import binary, scalar
+from ssmc.frontend.rules.reduction import plain, reduced
+from ssmc.frontend.rules.shape import gathered
+
+MOST = 1 << 16  # pairs of features that are compared (ours)
+WRITES = 64  # computed places that are written one after the other (ours)
+
+
+def _top(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """The largest features in order and their places: a feature's rank is how many stand before it."""
+    flow, builder = flow_of(items[0]), context.builder
+    axis = int(call.attrs.get("axis", -1)) % len(flow.shape)
+    if flow.axes[axis] != "f":
+        raise TimeMixing("it sorts steps")
+    told = known_of(items[1], "count") if len(items) > 1 else call.attrs["k"]
+    count, size = int(np.asarray(told).reshape(-1)[0]), flow.shape[axis]
+    _require_few(size * size)
+    each, others = inserted(context, flow, axis + 1), inserted(context, flow, axis)
+    first, second = (others, each) if call.attrs.get("largest", 1) else (each, others)
+    behind = len(flow.shape) - axis - 1
+    earlier = np.tri(size, k=-1).reshape(size, size, *[1] * behind)
+    tied = binary(builder, "mul", binary(builder, "equal", each, others), Known(earlier))
+    before = plain(binary(builder, "add", binary(builder, "greater", first, second), tied))
+    rank = reduced(context, before, "sum", [axis + 1], True)
+    places = np.arange(float(count)).reshape(count, *[1] * behind)
+    chosen = binary(builder, "equal", rank, Known(places))  # (..., size, count, ...)
+    numbers = np.arange(float(size)).reshape(size, *[1] * (behind + 1))
+    return [_sum_where(context, chosen, of, axis) for of in (each, Known(numbers))]
+
+
+def _sum_where(context: Context, chosen: Flow | Known, values: Flow | Known, axis: int) -> Tracked:
+    """The one value along an axis that is chosen."""
+    operands, axes, shape = align(context.builder, [chosen, values, scalar(0)])
+    picked = wrap(context.builder.emit("select", operands), axes, shape)
+    return reduced(context, plain(picked), "sum", [axis], False)
+
+
+def inserted(context: Context, flow: Flow, at: int) -> Flow:
+    """The flow with a feature axis of size one before axis `at`."""
+    axes, shape = flow.axes[:at] + "f" + flow.axes[at:], (*flow.shape[:at], 1, *flow.shape[at:])
+    wide = Flow(flow.value, axes, shape)
+    return plain(wrap(context.builder.reshape(flow.value, wide.features), axes, shape))
+
+
+def _require_few(pairs: int) -> None:
+    if pairs > MOST:
+        raise Unsupported(f"it compares {pairs} pairs of features (at most {MOST})")
+
+
+def _picked(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """GatherElements along features, by places that are computed or not."""
+    data, index = items
+    axis = int(call.attrs.get("axis", 0)) % len(index.shape)
+    if isinstance(data, Flow) and data.axes[axis] != "f":
+        raise TimeMixing("it takes single steps")
+    if any(d != e for i, (d, e) in enumerate(zip(data.shape, index.shape, strict=True)) if i != axis):
+        raise Unsupported("it takes a part of other axes than the one of its places")
+    size, behind = data.shape[axis], len(index.shape) - axis - 1
+    _require_few(size * index.shape[axis])
+    there = _one_hot(context, index, axis, size, behind)
+    wide = inserted(context, data, axis + 1) if isinstance(data, Flow) else Known(np.expand_dims(data.array, axis + 1))
+    return [_sum_where(context, there, wide, axis)]
+
+
+def _one_hot(context: Context, index: Flow | Known, axis: int, size: int, behind: int) -> Flow | Known:
+    """Where a place (..., count, ...) tells which of `size` features: (..., size, count, ...)."""
+    builder = context.builder
+    wide = (
+        inserted(context, index, axis)
+        if isinstance(index, Flow)
+        else Known(np.expand_dims(np.asarray(index.array, np.float64), axis))
+    )
+    under = binary(builder, "mul", binary(builder, "greater", scalar(0), wide), scalar(size))
+    numbers = Known(np.arange(float(size)).reshape(size, *[1] * (behind + 1)))
+    return binary(builder, "equal", binary(builder, "add", wide, under), numbers)
+
+
+def computed_writes(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """ScatterElements along features to computed places: what is written last stays."""
+    data, index, updates = items
+    reduction, builder = text(call.attrs.get("reduction", "none")), context.builder
+    axis = int(call.attrs.get("axis", 0)) % len(index.shape)
+    if any(isinstance(item, Flow) and item.axes[axis] != "f" for item in items):
+        raise TimeMixing("it writes to single steps")
+    if reduction not in ("none", "add"):
+        raise Unsupported(f"it writes by '{reduction}' to computed places")
+    others = [i for i in range(len(index.shape)) if i != axis]
+    if any(index.shape[i] != data.shape[i] or index.shape[i] != updates.shape[i] for i in others):
+        raise Unsupported("it writes a part of other axes than the one of its places")
+    size, count = data.shape[axis], index.shape[axis]
+    if count > WRITES:
+        raise Unsupported(f"it writes to {count} computed places (at most {WRITES})")
+    _require_few(size * count)
+    result: Flow | Known = data
+    for k in range(count):
+        place, value = (_entry(context, item, axis, k) for item in (index, updates))
+        numbers = Known(np.arange(float(size)).reshape(size, *[1] * (len(index.shape) - axis - 1)))
+        under = binary(builder, "mul", binary(builder, "greater", scalar(0), place), scalar(size))
+        there = binary(builder, "equal", binary(builder, "add", place, under), numbers)
+        new = value if reduction == "none" else binary(builder, "add", result, value)
+        operands, axes, shape = align(builder, [there, new, result])
+        result = wrap(builder.emit("select", operands), axes, shape)
+    return [result]
+
+
+def _entry(context: Context, item: Flow | Known, axis: int, k: int) -> Flow | Known:
+    """Entry k of a feature axis, which stays."""
+    if isinstance(item, Known):
+        return Known(np.take(np.asarray(item.array, np.float64), [k], axis=axis))
+    value = context.builder.slice(item.value, item.from_right(axis), k, k + 1)
+    return wrap(value, item.axes, (*item.shape[:axis], 1, *item.shape[axis + 1 :]))
+
+
+def _running_product(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """A cumulative product along features: products of twice as many each time."""
+    flow, builder = flow_of(items[0]), context.builder
+    axis = int(np.asarray(known_of(items[1], "axis")).reshape(-1)[0]) % len(flow.shape)
+    if flow.axes[axis] != "f":
+        raise TimeMixing("it brings several steps together")
+    place, size, backward = flow.from_right(axis), flow.shape[axis], bool(call.attrs.get("reverse"))
+
+    def moved(x: Any, lag: int) -> Any:
+        kept = builder.slice(x, place, lag, None) if backward else builder.slice(x, place, 0, size - lag)
+        ones = np.ones([lag if i == len(flow.features) + place else d for i, d in enumerate(flow.features)])
+        return builder.concat([kept, ones] if backward else [ones, kept], place)
+
+    y: Any = moved(flow.value, 1) if call.attrs.get("exclusive") and size > 1 else flow.value
+    lag = 1
+    while lag < size:
+        y, lag = builder.binary("mul", y, moved(y, lag)), 2 * lag
+    return [wrap(y, flow.axes, flow.shape)]
+
+
+def _compressed(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """The entries of an axis where a constant says so."""
+    flow, kept = flow_of(items[0]), np.flatnonzero(known_of(items[1], "condition"))
+    if "axis" not in call.attrs:
+        raise Unsupported("it flattens the batch")
+    return [gathered(context, flow, int(call.attrs["axis"]) % len(flow.shape), kept)]
+
+
+RULES: dict[str, Rule] = {
+    "TopK": _top,
+    "GatherElements": _picked,
+    "CumProd": _running_product,
+    "Compress": _compressed,
+}
