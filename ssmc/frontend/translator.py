@@ -14,7 +14,7 @@ from ssmc.frontend.blame import BROKEN, failure
 from ssmc.frontend.builder import Builder
 from ssmc.frontend.evaluate import evaluate, run_call
 from ssmc.frontend.findings import Findings, Refusal
-from ssmc.frontend.flow import Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
+from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.lengths import with_lengths
 from ssmc.frontend.listing import Call, Listing, MissingAttribute
 from ssmc.frontend.merged import apply_merged, is_plain
@@ -207,7 +207,9 @@ class Translator:
         )
 
     def _is_apart(self, call: Call) -> bool:
-        """Does it have a reason of its own to be refused, whatever region of several ops it is in?"""
+        """Does it have a meaning, or a reason to be refused, of its own, whatever region of several ops it is in?"""
+        if call.kind == "ScatterElements":
+            return isinstance(call.operands[1] and self.lookup(call.operands[1]), Flow)
         if call.kind == "Dropout" and len(call.operands) > 2 and call.operands[2] is not None:
             training = self.lookup(call.operands[2])
             return isinstance(training, Known) and bool(np.any(training.array))
