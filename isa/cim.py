@@ -126,7 +126,8 @@ _CROSSBAR = (
                 "input_range",
                 Kind.FLOAT,
                 32,
-                "Largest |input| of the DAC, or |state| of a line that drives a row; 0: as the architecture says.",
+                "Largest |input| of the DAC, or |state| of a line that drives a row; 0: as the architecture says, on "
+                "lines each vector's own (programs for perfect devices carry none).",
                 default=0.0,
             ),
             Field(

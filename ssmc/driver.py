@@ -26,7 +26,7 @@ from ssmc.target import Backend, RunResult, RunSettings, backend, target_names
 if TYPE_CHECKING:
     from ssmc.frontend import Model
     from ssmc.ir import Graph
-    from ssmc.passes import BankChoice, DecayLoss, LossReport, Note, Observer, Pass, Step
+    from ssmc.passes import BankChoice, CouplingChoice, DecayLoss, LossReport, Note, Observer, Pass, Step
 
 Array = NDArray[Any]
 SUFFIX = ".ssmx"
@@ -46,6 +46,7 @@ class Compilation:
     notes: tuple[Note, ...]
     decays: tuple[DecayLoss, ...] = ()
     banks: tuple[BankChoice, ...] = ()
+    couplings: tuple[CouplingChoice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,8 +197,8 @@ def compile_model(
     program = machine_of.lower(graph, described, ideal=ideal)
     program = replace(program, meta={**program.meta, **_meta(model, str(manager), ideal)})
     losses, notes = tuple(context.losses), tuple(context.notes)
-    decays, banks = tuple(context.decays), tuple(context.banks)
-    made = Compilation(model, graph, described, tuple(steps), losses, notes, decays, banks)
+    decays, banks, couplings = tuple(context.decays), tuple(context.banks), tuple(context.couplings)
+    made = Compilation(model, graph, described, tuple(steps), losses, notes, decays, banks, couplings)
     return Executable(program, machine_of, made)
 
 

@@ -122,6 +122,7 @@ def compilation_json(executable: Executable) -> dict[str, Any]:
     report["notes"] = plain(made.notes)
     report["decays"] = plain(made.decays)
     report["banks"] = plain(made.banks)
+    report["couplings"] = plain(made.couplings)
     report["ops"] = dict(sorted(Counter(node.op.name for node in made.graph.nodes()).items()))
     return report
 

@@ -9,6 +9,8 @@ partial sums of split rows as long as their arrays belong to the core.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from backends.cim.access import on_lines, vector_ranges
 from backends.cim.arch import Architecture
 from backends.cim.core import Trap
@@ -75,12 +77,13 @@ def _taken(lines: tuple[int, int], driven: dict[int, str], wanted: str, arch: Ar
             )
 
 
-def _allowed(lines: tuple[int, int], side: str, arch: Architecture) -> None:
-    if arch.crossbar.coupling not in (side, "both"):
+def _allowed(lines: tuple[int, int], side: Literal["in", "out"], arch: Architecture) -> None:
+    if not arch.crossbar.couples(side):
+        box = arch.crossbar
         raise Trap(
             "this chip does not couple " + ("columns to state nodes" if side == "in" else "state nodes to rows"),
-            f"crossbar.coupling is '{arch.crossbar.coupling}'",
-            f"set it to '{side}' or 'both' in the architecture",
+            f"crossbar.coupling is '{box.coupling}', its weights {box.slices} x {box.encoding}, inputs {box.input}",
+            f"coupling '{side}' or 'both' takes weights as 1 x pair and analog inputs",
         )
     if sum(lines) > LINES + arch.volatile.per_core:
         last = sum(lines) - LINES - 1

@@ -80,10 +80,11 @@ class Crossbar(Part):
         description="The states' own matrix A may lie in arrays too, states in registers: x <- A x + B u, a product "
         "more a step (as IMSSA, arXiv 2412.20215); not where `reloads`.",
     )
-    coupling: Literal["off", "in", "out", "both"] = Field(
-        default="off",
+    coupling: Literal["none", "in", "out", "both"] = Field(
+        default="none",
         description="in: a column's current may charge a state node of the core without an ADC; out: state nodes may "
-        "drive rows of the core's arrays without DACs; single pairs and analog inputs only.",
+        "drive rows of the core's arrays without DACs; where weights are single pairs and inputs analog: slices, bits "
+        "and offsets are put together digitally.",
     )
     adc_norms: Positive = Field(default=2.0, description="Range of the policy 'norm', in column norms.")
 
@@ -95,9 +96,12 @@ class Crossbar(Part):
             raise ValueError(f"{self.cols} columns hold no weight of {self.cells_per_weight} devices")
         if self.encoding == "offset" and self.levels**self.slices < 3:
             raise ValueError("an offset weight takes three levels at least")
-        if self.coupling != "off" and (self.encoding, self.slices, self.input) != ("pair", 1, "analog"):
-            raise ValueError("coupling has no digital sums: it takes pairs of one slice and analog inputs")
         return self
+
+    def couples(self, side: Literal["in", "out"]) -> bool:
+        """Whether columns may charge nodes (in), nodes drive rows (out)."""
+        single = (self.encoding, self.slices, self.input) == ("pair", 1, "analog")
+        return single and self.coupling in (side, "both")
 
     @property
     def cells_per_weight(self) -> int:

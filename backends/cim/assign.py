@@ -14,6 +14,7 @@ from backends.cim.code import CoreCode, Slot, Virtual
 from backends.cim.contexts import Context
 from isa import Section, SectionBuilder
 from isa.cim import CIM
+from isa.cim_fields import LINES
 from ssmc.diagnostics import Misfit
 
 
@@ -73,7 +74,7 @@ def _nest(stage: int, items: list[Virtual]) -> list[Any]:
 
 
 def _allocate(code: CoreCode, tree: list[Any], arch: Architecture) -> dict[int, int]:
-    """First address of each register in use: those alive at once lie apart. Raises Misfit."""
+    """First address of each register in use: those alive at once lie apart, lines among lines. Raises Misfit."""
     lives: dict[int, list[int]] = {}  # register: [first, last] place of use
     loops: list[tuple[int, int]] = []
     place = 0
@@ -98,17 +99,9 @@ def _allocate(code: CoreCode, tree: list[Any], arch: Architecture) -> dict[int, 
         for life in lives.values():
             if life[0] < start <= life[1] < end:
                 life[1] = end - 1
-    addresses: dict[int, int] = {}
-    room = _Room()
-    alive: list[tuple[int, int, int]] = []  # last place, address, words; the first to end in front
-    peak = 0
-    for register, (first, last) in sorted(lives.items(), key=lambda item: (item[1][0], item[0])):
-        while alive and alive[0][0] < first:
-            room.free(*heappop(alive)[1:])
-        words = code.sizes[register]
-        addresses[register] = at = room.take(words)
-        heappush(alive, (last, at, words))
-        peak = max(peak, at + words)
+    ordered = sorted(lives.items(), key=lambda item: (item[1][0], item[0]))
+    addresses, peak = _apart([item for item in ordered if item[0] not in code.lines], code)
+    lines, last_line = _apart([item for item in ordered if item[0] in code.lines], code)
     if peak > arch.vector.words:
         raise Misfit(
             f"vector registers of core {code.core}",
@@ -117,7 +110,31 @@ def _allocate(code: CoreCode, tree: list[Any], arch: Architecture) -> dict[int, 
             unit="words",
             levers="spread the layers over more cores, or raise vector.words in the architecture",
         )
-    return addresses
+    if last_line > arch.volatile.per_core:
+        raise Misfit(
+            f"analog lines of core {code.core}",
+            last_line,
+            arch.volatile.per_core,
+            levers="run 'couple{sides=off}', or raise volatile.per_core in the architecture",
+        )
+    return addresses | {register: LINES + at for register, at in lines.items()}
+
+
+def _apart(lives: list[tuple[int, list[int]]], code: CoreCode) -> tuple[dict[int, int], int]:
+    """Addresses from 0 on for registers with their first and last places, in the order of the first; and how many
+    words that takes."""
+    addresses: dict[int, int] = {}
+    room = _Room()
+    alive: list[tuple[int, int, int]] = []  # last place, address, words; the first to end in front
+    peak = 0
+    for register, (first, last) in lives:
+        while alive and alive[0][0] < first:
+            room.free(*heappop(alive)[1:])
+        words = code.sizes[register]
+        addresses[register] = at = room.take(words)
+        heappush(alive, (last, at, words))
+        peak = max(peak, at + words)
+    return addresses, peak
 
 
 class _Room:

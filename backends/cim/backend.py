@@ -23,11 +23,11 @@ from isa import InstructionSet, Port, Program
 from isa.cim import CIM
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
-from ssmc.passes.machine import ArrayErrors, Converters, Machine, ProductCost, StateBank, StateCost
+from ssmc.passes.machine import ArrayErrors, Converters, Coupling, Machine, ProductCost, StateBank, StateCost
 from ssmc.target import RunResult, RunSettings
 
 _EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,fold-readout"
-_PLACED = "tile,balance-columns,map-weights,calibrate,schedule"
+_PLACED = "tile,balance-columns,map-weights,{couple}calibrate,schedule"
 ROTATIONS, ROTATION_PASSES = 2, 2  # into the frame and out of it; passes of `rot` (see `costs`)
 SAMPLES_AT_ONCE = 4096  # the chip is run anew for further ones, so that memory does not grow with them
 SEARCHED = 2  # so few decays that it pays to look for the best
@@ -75,6 +75,7 @@ class CimBackend:
             converters=None if ideal else converters(arch),
             errors=None if ideal else array_errors(arch),
             product_cost=product_cost(arch),
+            coupling=coupling(arch),
             arrays_per_core=arch.crossbar.per_core,
             mesh_width=arch.mesh_width,
             sweeps=True,
@@ -82,13 +83,15 @@ class CimBackend:
         )
 
     def pipeline(self, arch: Architecture, *, ideal: bool) -> str:
+        placed = _PLACED.format(couple="couple," if coupling(arch) is not None else "")
         if ideal:
-            return f"{_EXACT},{_PLACED}"
+            return f"{_EXACT},{placed}"
         levels = arch.volatile.time_constants
         shared = f"share-decays{{levels={levels}{',search=true' if levels <= SEARCHED else ''}}},"
         if not arch.volatile.per_core:
             shared = ""
-        return f"{_EXACT},{shared}quantize{{weights={weight_bits(arch)}}},{_PLACED}"
+        scaled = "scale-states," if arch.crossbar.couples("in") else ""
+        return f"{_EXACT},{shared}{scaled}quantize{{weights={weight_bits(arch)}}},{placed}"
 
     def lower(self, graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
         return lower(graph, arch, ideal=ideal)
@@ -185,6 +188,15 @@ def product_cost(arch: Architecture) -> ProductCost:
 def converters(arch: Architecture) -> Converters:
     box = arch.crossbar
     return Converters(box.dac_bits, box.adc_bits, each_vector=box.input_scale == "vector")
+
+
+def coupling(arch: Architecture) -> Coupling | None:
+    """What lines spare: of a column the ADC and the digital scale behind it, of a row the DAC."""
+    into, out, energy = arch.crossbar.couples("in"), arch.crossbar.couples("out"), arch.energy
+    if not (into or out) or not arch.volatile.per_core:
+        return None
+    spared = 1e-12 * (energy.adc + energy.vector_word), 1e-12 * energy.dac
+    return Coupling(into, out, arch.volatile.per_core, *spared, gain=arch.devices.line_gain)
 
 
 def array_errors(arch: Architecture) -> ArrayErrors:

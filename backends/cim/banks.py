@@ -66,8 +66,28 @@ class Nodes:
             state.emit(context, "copy", dst=whole.at(self.half + share.start), src=part.at(count), words=count)
 
 
+def reserve_nodes(state: Lowering) -> None:
+    """Coupled states first: lines reach the nodes of their own core only. Raises Misfit where it has too few."""
+    for name, core in state.coupling.cores.items():
+        state.node, state.core = state.graph.node(name), core
+        words = state.node.op["decay"].shape[0]
+        first = state.code(core).serial(f"{VOLATILE} {state.load}", words)
+        if first + words > state.arch.volatile.per_core:
+            raise Misfit(
+                f"{VOLATILE} state nodes of core {core}",
+                first + words,
+                state.arch.volatile.per_core,
+                unit="real states",
+                where=state.where,
+                levers="run 'couple{sides=off}', or raise volatile.per_core in the architecture",
+            )
+        state.reserved[name] = Nodes(VOLATILE, core, (Share(core, first, 0, words),))
+
+
 def take_nodes(state: Lowering, bank: str, states: int, *, pairs: bool = False) -> Nodes:
     """Nodes for so many states; each load has the whole bank. Raises Misfit where the whole chip has too few left."""
+    if bank == VOLATILE and state.node.name in state.reserved:
+        return state.reserved[state.node.name]
     arch, home, kind = state.arch, state.core, f"{bank} {state.load}"
     bound = arch.volatile.per_core if bank == VOLATILE else arch.digital.per_core
     each, start, shares = 2 if pairs else 1, 0, []

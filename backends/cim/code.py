@@ -53,11 +53,18 @@ class CoreCode:
     taps: list[Tap] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     table_words: int = 0
+    lines: set[int] = field(default_factory=set)  # registers that are analog lines
 
     def new(self, words: int) -> Slot:
         """A fresh virtual register."""
         self.sizes.append(max(words, 1))
         return Slot(len(self.sizes) - 1)
+
+    def new_lines(self, words: int) -> Slot:
+        """Analog lines, which are allocated as registers are."""
+        slot = self.new(words)
+        self.lines.add(slot.register)
+        return slot
 
     def serial(self, what: str, count: int = 1) -> int:
         """The next free number of a resource (line, clock, buffer, state nodes), and take `count` of them."""

@@ -9,8 +9,10 @@ from dataclasses import replace
 from backends.cim.arch import Architecture
 from backends.cim.arch_file import arch_text
 from backends.cim.assign import sections
+from backends.cim.banks import reserve_nodes
 from backends.cim.code import Tap
 from backends.cim.contexts import place_in_time, work_context
+from backends.cim.coupling import coupling_of
 from backends.cim.lowering import Lowering
 from backends.cim.replicate import Turns, replicated
 from backends.cim.rules import RULES
@@ -34,7 +36,9 @@ def lower(graph: Graph, arch: Architecture, *, ideal: bool) -> Program:
 
 def _lower(graph: Graph, arch: Architecture, ideal: bool, turns: Turns) -> Program:
     timing = place_in_time(graph)
-    state = Lowering(graph, arch, timing.contexts, ideal, timing.begins, turns=turns)
+    coupling = coupling_of(graph, ideal=ideal)
+    state = Lowering(graph, arch, timing.contexts, ideal, timing.begins, turns=turns, coupling=coupling)
+    reserve_nodes(state)
     for node in sorted(graph.nodes(), key=_program_order(graph)):
         rule = RULES.get(node.op.name)
         state.node = node
@@ -67,6 +71,8 @@ def _program_order(graph: Graph) -> Callable[[Node], tuple[int, int]]:
 
 def _core(state: Lowering, node: Node) -> int:
     """The core of a layer: as placed where the schedule tells cores apart, else where its arrays or operands are."""
+    if (coupled := state.coupling.cores.get(node.name)) is not None:
+        return coupled
     if node.op.name == "output":
         return state.home[state.graph.operand(node.name, 0)][0]
     if state.placed and node.place is not None:

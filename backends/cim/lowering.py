@@ -6,17 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.cim.arch import Architecture
 from backends.cim.code import CoreCode, Slot, Virtual
 from backends.cim.contexts import Context
+from backends.cim.coupling import Coupling
 from isa import Loc, Port
 from isa import Value as Operand
 from ssmc.diagnostics import Misfit
 from ssmc.ir import Graph, Node, Value
+
+if TYPE_CHECKING:
+    from backends.cim.banks import Nodes
 
 Rule = Callable[["Lowering", Node, Context], None]
 
@@ -53,6 +57,8 @@ class Lowering:
     copies: dict[tuple[Value, int, Context], Slot] = field(default_factory=dict)
     channels: int = 0
     turns: Mapping[str, tuple[Copy, ...]] = field(default_factory=dict)
+    coupling: Coupling = field(default_factory=Coupling)
+    reserved: dict[str, Nodes] = field(default_factory=dict)
     node: Node = field(init=False)
     core: int = 0
     loc: int | None = None
@@ -69,6 +75,12 @@ class Lowering:
 
     def new(self, words: int, on: int | None = None) -> Slot:
         return self.code(on).new(words)
+
+    def result_on_lines(self, context: Context) -> Slot:
+        """Analog lines for the node's result, written in `context`."""
+        slot = self.code().new_lines(words_of(self.node.types[0]))
+        self.bind(slot, context)
+        return slot
 
     def constant(self, name: str, array: Any) -> str:
         """Put an array into the data section under the node's name; the same one twice is kept once."""

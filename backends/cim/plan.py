@@ -250,7 +250,9 @@ def _drive(
         joined = _joined(targets, 1)
         return Drive(source, reach, 0, weights, False, None, nothing, None, nothing, None, targets, joined)
     box, devices = core.arch.crossbar, core.devices
-    _coupled(core, reach, found)
+    if on_lines(found[0][0].integer("dst")):
+        for item, block in found:
+            _charges(core, item, block.scale * (reach or 1.0))
     parts, start, targets_made = [], 0, []
     for item, block in found:
         try:
@@ -291,24 +293,6 @@ def _drive(
         from_lines=from_lines,
         to_lines=to_lines,
     )
-
-
-def _coupled(core: Core, reach: float, found: list[tuple[Item, Block]]) -> None:
-    """Raises Trap where a product on lines lacks what no digital number can make up for."""
-    item = found[0][0]
-    from_lines, to_lines = on_lines(item.integer("src")), on_lines(item.integer("dst"))
-    trap = None
-    if from_lines and not reach:
-        trap = Trap("what state drives a row fully is not known", "no DAC follows the vector")
-    elif to_lines and not reach and core.devices.converters:
-        trap = Trap("what input drives a row fully is not known", "no digital scale follows the vector")
-    if trap is not None:
-        trap.hint = "give the product an input_range: compile for these devices, with --calibrate X.npz"
-        trap.item = item
-        raise trap
-    if to_lines:
-        for each, block in found:
-            _charges(core, each, block.scale * (reach or 1.0))
 
 
 def _charges(core: Core, item: Item, units: Array) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from backends.cim.arch import Architecture
 from backends.cim.costs import cost
+from backends.cim.coupling import coupling_of
 from backends.cim.decode import Item, cores, decode
 from backends.cim.lowering import Copy
 from backends.cim.timing import schedule
@@ -69,9 +70,12 @@ def _one_more(
     busy, products = _cycles(program, arch)
     if not busy:
         return
+    coupled = coupling_of(graph, ideal=bool(program.meta.get("ideal"))).products
     core = max(busy, key=lambda number: (busy[number], -number))
     for name, _ in products[core].most_common():
         if not isinstance(graph.node(name).types[0], StreamType) or graph.op(name).name != "tile.matmul":
+            continue
+        if name in coupled:  # its lines end in the core of the states
             continue
         own, units = turns.get(name, ()), sorted({piece.unit for piece in graph.op(name)["pieces"]})
         wanted = 2 if not own else 1

@@ -7,6 +7,8 @@ from itertools import groupby, pairwise
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from backends.cim.code import Slot, Virtual
 from backends.cim.contexts import Context
 from backends.cim.lowering import Lowering
@@ -19,7 +21,8 @@ def lower_matmul(state: Lowering, node: Node, work: Context) -> None:
     """`vectors` input vectors of `rows` words become `vectors` vectors of `cols` words."""
     cols = node.op["weight"].shape[1]
     vectors = prod(state.kind(0).shape[:-1])
-    x, y = state.read(0, work), state.result(work)
+    x = state.read(0, work)
+    y = state.result_on_lines(work) if node.name in state.coupling.charging else state.result(work)
     if node.name in state.turns:
         _in_turns(state, node, work, x, y, vectors)
     else:
@@ -173,6 +176,9 @@ def _program(state: Lowering, piece: Piece, unit: int, core: int) -> None:
             where=state.where,
             levers="run 'tile' and 'map-weights' for this architecture",
         )
+    scale = full_scale(weight, piece)
+    if state.node.name in state.coupling.charging:  # no digital scale is behind a column
+        scale = np.full_like(scale, max(float(full_scale(weight, p).max()) for p in state.node.op["pieces"]))
     block = weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]
     label = f"r{piece.k0}c{piece.n0}"
     operands: dict[str, Any] = {
@@ -180,7 +186,7 @@ def _program(state: Lowering, piece: Piece, unit: int, core: int) -> None:
         "row": piece.row,
         "col": col,
         "weights": state.constant(f"weights.{label}", block),
-        "scale": state.constant(f"scale.{label}", full_scale(weight, piece)),
+        "scale": state.constant(f"scale.{label}", scale),
     }
     if state.reloaded:
         state.emit(Context(state.begin), "program", on=core, erase=True, **operands)

@@ -78,7 +78,7 @@ def _by_share(
 ) -> Slot:
     """An instruction on the states of every share, on its core; `vectors` are whole, on the layer's core, `more` are a
     share's other operands. Returns the `words` read, on the layer's core."""
-    x = state.new(words)
+    x = _onto(state, words, vectors["src"])
     for share in nodes.shares:
         parts = {name: nodes.there(state, work, slot, share) for name, slot in vectors.items()}
         whole = nodes.whole(share)
@@ -88,6 +88,13 @@ def _by_share(
         if not whole:
             nodes.back(state, work, part, share, x)
     return x
+
+
+def _onto(state: Lowering, words: int, source: Slot) -> Slot:
+    """Where the states go: onto lines where they drive rows, those by which they are charged where there are such."""
+    if not state.coupling.drives(state.node.name):
+        return state.new(words)
+    return source if source.register in state.code().lines else state.code().new_lines(words)
 
 
 def _elapsed(state: Lowering, work: Context, dt: Slot | None, nodes: Nodes, core: int) -> dict[str, Any]:

@@ -164,8 +164,8 @@ def _driven(core: Core, plan: Plan, drive: Drive, loc: int | None, x: Array) -> 
 
     box, reach = core.arch.crossbar, plan.room("reach", len(x), 1, x.dtype)[:, 0]
     if drive.from_lines:
-        reach[:] = drive.input_range
-        x /= drive.input_range
+        reach[:] = drive.input_range or np.maximum(np.abs(x).max(1, initial=0.0), np.finfo(x.dtype).tiny)
+        x /= reach[:, None]
         core.tally(loc, "rows beyond their full drive", int(np.count_nonzero(np.abs(x) > 1.0)))
         return reach, [np.clip(x, -1.0, 1.0, out=x)]
     given = x.dtype.type(drive.input_range if box.input_scale == "array" or drive.to_lines else 0.0)

@@ -100,6 +100,7 @@ def _explain(told: dict[str, Any]) -> None:
     heads = ["layer", "bank", "", "energy", "error", "with B, C", "error", "cannot hold them because"]
     if banks:
         print_table(title, heads, banks, numbers=3)
+    _explain_couplings(told["couplings"])
     if "copies" in told:
         made = told["copies"]
         title = f"copies of arrays: an event every {made['interval_seconds']:.3g} s, not {made['once_seconds']:.3g} s"
@@ -127,6 +128,25 @@ def _explain(told: dict[str, Any]) -> None:
 
 def _share(error: float | None) -> str:
     return "no bound" if error is None else f"{error:.2g}"
+
+
+def _explain_couplings(couplings: list[dict[str, Any]]) -> None:
+    """Where states meet arrays without conversions, and why elsewhere not."""
+    rows = [
+        (
+            choice["node"],
+            f"{choice['side']}: {choice['product']}" if choice["product"] else choice["side"],
+            "coupled" if choice["chosen"] else "",
+            quantity(choice["joules"], "J") if choice["joules"] else "-",
+            *("-" if choice[way] is None else f"{choice[way]:.2g}" for way in ("converted", "coupled")),
+            choice["objection"],
+        )
+        for choice in couplings
+    ]
+    if rows:
+        title = "states and arrays: energy of a step's conversions, expected error of the sums with and without them"
+        headings = ["layer", "side", "", "conversions", "error", "coupled", "cannot be coupled because"]
+        print_table(title, headings, rows, numbers=3)
 
 
 def _explain_schedules(schedules: list[dict[str, Any]]) -> None:

@@ -8,17 +8,20 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     diagonalize               states that go their own way are what both targets hold; needs Abar, or a step
     halve-conjugates          pairs show in the eigenbasis only; half the states are left to share and to round
     share-decays{levels=6}    (if the target has few time constants) before the rounding, which refits would undo
+    scale-states              (if columns charge state nodes) before the rounding of C, which takes the units over
     quantize{weights=8}       (if the target rounds) on the numbers that `tile` will store
     tile                      from systems to pieces of the target's size
     balance-columns           (if arrays err by their largest output) on rounded pieces, before their ranges are chosen
     map-weights               pieces and states find their places
+    couple                    (if columns charge state nodes) on placed pieces; where it does, ranges are others
     calibrate                 (if the target has converters) on the pieces as they lie
     schedule                  nodes find their times
 """
 
 from ssmc.passes.bank_choice import BankChoice
 from ssmc.passes.base import Context, DecayLoss, LayerLoss, LossReport, Note, Pass
-from ssmc.passes.machine import ArrayErrors, Converters, Machine, StateBank, StateCost
+from ssmc.passes.couple import CouplingChoice
+from ssmc.passes.machine import ArrayErrors, Converters, Coupling, Machine, StateBank, StateCost
 from ssmc.passes.manager import Observer, PassManager, Step, print_after
 from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline
 from ssmc.passes.registry import PassInfo, available, register
@@ -28,6 +31,8 @@ __all__ = [
     "BankChoice",
     "Context",
     "Converters",
+    "Coupling",
+    "CouplingChoice",
     "DecayLoss",
     "LayerLoss",
     "LossReport",

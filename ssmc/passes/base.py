@@ -15,6 +15,7 @@ from ssmc.passes.machine import Machine
 
 if TYPE_CHECKING:
     from ssmc.passes.bank_choice import BankChoice
+    from ssmc.passes.couple import CouplingChoice
 
 Array = NDArray[Any]
 
@@ -107,6 +108,7 @@ class Context:
     losses: list[LossReport] = field(default_factory=list)
     decays: list[DecayLoss] = field(default_factory=list)
     banks: list[BankChoice] = field(default_factory=list)
+    couplings: list[CouplingChoice] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     steps: int = 0
 

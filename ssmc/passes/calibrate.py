@@ -31,9 +31,10 @@ class Calibrate(Pass):
     With calibration data, the first `steps` of it: a range is the one that changes the layer's outputs least, what is
     clipped against what is rounded; a window is the largest level that a device of a state's pair reaches there, times
     `headroom`. A signed state lives in two devices that both only decay: their common mode counts, which grows with
-    rate times time constant even where the state stays small. Without data: DAC ranges and windows that no input can
-    leave, where norms, tables and bounded functions tell; elsewhere the target's own policy. What a program computes
-    is not changed.
+    rate times time constant even where the state stays small. Where columns charge nodes, or nodes drive rows, a row's
+    full drive is fixed: the range of the DACs that loses least, or the largest |state| times `headroom`. Without data:
+    DAC ranges and windows that no input can leave, where norms, tables and bounded functions tell; elsewhere the
+    target's own policy. What a program computes is not changed.
     """
 
     name = "calibrate"
@@ -51,7 +52,7 @@ class Calibrate(Pass):
         out = graph.copy()
         if context.calibration:
             values = interpret(graph, excerpt(graph, context.calibration, self.steps), keep=True)
-            ranges = _measured_ranges(graph, values, machine.converters)
+            ranges = _measured_ranges(graph, values, machine.converters, self.headroom)
             windows = _measured_windows(graph, values, self.headroom)
             told = "the calibration data"
         else:
@@ -68,24 +69,38 @@ class Calibrate(Pass):
 Ranges = dict[str, tuple[tuple[float, float], ...]]
 
 
-def _measured_ranges(graph: Graph, values: Mapping[str, Array], converters: Converters) -> Ranges:
+def _measured_ranges(graph: Graph, values: Mapping[str, Array], converters: Converters, headroom: float) -> Ranges:
     """(input range, output range) of each piece of each matrix; 0 leaves it to the target."""
     found: Ranges = {}
+    coupled = graph.attributes.get("coupling", {}).values()
+    charging, driven = ({sides[side] for sides in coupled if side in sides} for side in ("in", "out"))
     for node in graph.nodes("tile.matmul", "tile.feedback"):
         source = Value(node.name) if node.op.name == "tile.feedback" else graph.operand(node.name, 0)
         x = values[str(source)]
         flat = x.reshape(-1, node.op["weight"].shape[0])
         flat = flat[np.linspace(0, len(flat) - 1, min(VECTORS, len(flat))).astype(int)]
-        found[node.name] = tuple(_piece_ranges(node, piece, flat, converters) for piece in node.op["pieces"])
+        fixed: float | None = None
+        if node.name in charging:  # no digital scale follows the vector
+            fixed = best_range(flat, converters.dac_bits, np.square(node.op["weight"].array).sum(1))
+        elif node.name in driven:
+            fixed = headroom * float(np.abs(x).max(initial=0.0))
+        found[node.name] = tuple(_piece_ranges(node, piece, flat, converters, fixed) for piece in node.op["pieces"])
     return found
 
 
-def _piece_ranges(node: Node, piece: Piece, x: Array, converters: Converters) -> tuple[float, float]:
+def _piece_ranges(
+    node: Node, piece: Piece, x: Array, converters: Converters, fixed: float | None
+) -> tuple[float, float]:
+    """`fixed` is what drives a row fully where that is one for the whole matrix."""
     weight = node.op["weight"]
     block = weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]
     scale = full_scale(weight, piece)
     driven = x[:, piece.k0 : piece.k1]
-    if converters.each_vector:
+    if fixed is not None:
+        input_range = fixed or 1.0
+        reach = np.full((len(driven), 1), input_range)
+        driven = np.clip(driven, -reach, reach)
+    elif converters.each_vector:
         input_range = 0.0
         reach = np.abs(driven).max(1, keepdims=True)
         reach = np.where(reach == 0, 1.0, reach)

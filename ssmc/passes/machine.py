@@ -78,6 +78,20 @@ class ArrayErrors:
 
 
 @dataclass(frozen=True)
+class Coupling:
+    """Analog paths between weight arrays and a bank that decays by itself, within a core: columns `into` nodes, nodes
+    `out` to rows. `conversion` and `drive` are the joules that a column and a row then spare; `gain` is the spread of
+    the gain from node to node, of the mean."""
+
+    into: bool
+    out: bool
+    nodes_per_core: int
+    conversion: float = 0.0
+    drive: float = 0.0
+    gain: float = 0.0
+
+
+@dataclass(frozen=True)
 class Machine:
     """Array geometry and state banks of a target, and the number formats it stores.
 
@@ -86,6 +100,9 @@ class Machine:
     are perfect, `product_cost` where it is not known. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row
     by row (None: one core). `sweeps`: it may run through a sequence several times; `reloads`: where a model takes more
     than there is, arrays may be written again in between.
+    are perfect. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row by row (None: one core).
+    `sweeps`: it may run through a sequence several times; `reloads`: where a model takes more than there is, arrays may
+    be written again in between. `coupling` is None where arrays and state nodes meet through converters only.
     """
 
     target: str
@@ -100,6 +117,7 @@ class Machine:
     converters: Converters | None = None
     errors: ArrayErrors | None = None
     product_cost: ProductCost | None = None
+    coupling: Coupling | None = None
     arrays_per_core: int | None = None
     mesh_width: int | None = None
     sweeps: bool = False

@@ -25,10 +25,12 @@ BUILTIN = (
     "halve_conjugates:HalveConjugates",
     "fold_readout:FoldReadout",
     "share_decays:ShareDecays",
+    "scale_states:ScaleStates",
     "quantize:Quantize",
     "tile:Tile",
     "balance_columns:BalanceColumns",
     "map_weights:MapWeights",
+    "couple:Couple",
     "calibrate:Calibrate",
     "schedule:Schedule",
 )

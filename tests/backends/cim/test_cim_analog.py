@@ -186,7 +186,7 @@ def test_a_line_carries_only_what_drives_it_in_the_same_event(what: str) -> None
     assert "core0, instruction" in str(caught.value)
 
 
-@pytest.mark.parametrize(("coupling", "text"), [("off", IN), ("off", OUT), ("in", OUT), ("out", IN), ("in", COUPLED)])
+@pytest.mark.parametrize(("coupling", "text"), [("none", IN), ("none", OUT), ("in", OUT), ("out", IN), ("in", COUPLED)])
 def test_a_chip_without_lines_has_none(coupling: str, text: str) -> None:
     with pytest.raises(UserError, match=f"crossbar.coupling is '{coupling}'"):
         run(made(text, chip(coupling=coupling)), u=events())
@@ -206,11 +206,10 @@ def test_what_has_no_digital_scale_must_not_need_one() -> None:
         with pytest.raises(UserError, match=told):
             run(code, u=u)
         run(code, u=u, noise="ideal")
-    for lacking, told in ((", input_range=2.5", "what input drives"), (", input_range=20.0", "what state drives")):
-        code = made(COUPLED.replace(lacking, ""), chip())
-        with pytest.raises(UserError, match=f"{told} a row fully is not known"):
-            run(code, u=u)
-        run(code, u=u, noise="ideal")
+    code = made(COUPLED.replace(", input_range=2.5", "").replace(", input_range=20.0", ""), chip())
+    want = run(code, u=u, noise="ideal").outputs["y"]
+    got = run(code, u=u, noise="quantized").outputs["y"]  # as programs for perfect devices do, which carry no ranges
+    assert 0 < np.abs(got - want).max() < 0.1 * np.abs(want).max()
 
 
 def test_lines_serve_one_layer_after_the_other() -> None:
