@@ -100,9 +100,7 @@ class Machine:
     are perfect, `product_cost` where it is not known. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row
     by row (None: one core). `sweeps`: it may run through a sequence several times; `reloads`: where a model takes more
     than there is, arrays may be written again in between.
-    are perfect. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row by row (None: one core).
-    `sweeps`: it may run through a sequence several times; `reloads`: where a model takes more than there is, arrays may
-    be written again in between. `coupling` is None where arrays and state nodes meet through converters only.
+    `coupling` is None where arrays and state nodes meet through converters only.
     """
 
     target: str
