@@ -32,7 +32,8 @@ def words_of(kind: Any) -> int:
 
 @dataclass(frozen=True)
 class Copy:
-    """A layer's arrays once more: on which core, and which array stands for which of the first ones."""
+    """A layer's arrays once more: on which core its words come and go, and which array, there or on other cores, stands
+    for which of the first ones."""
 
     core: int
     units: Mapping[int, int]

@@ -1,10 +1,10 @@
 """Copies of the layers that keep the busiest core from the next event.
 
 Products of different steps do not need each other. Where the products of one layer are most of what the busiest core
-does, the layer's arrays are programmed again on free cores near by, each time on one, also where the first ones lie on
-several. The copies take turns over the steps: the layer's core sends the vectors away and collects the results. States
-stay where they are. A copy costs arrays, their programming and words on the mesh; it is kept where the time between
-events falls. Layers that take more arrays than a core has get none.
+does, the layer's arrays are programmed again on free cores near by, each time on as few as hold them. The copies take
+turns over the steps: the layer's core sends the vectors away and collects the results; of a copy on several cores one
+sends parts of the vector on and adds up what comes back. States stay where they are. A copy costs arrays, their
+programming and words on the mesh; it is kept where the time between events falls.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def replicated(make: Callable[[Turns], Program], graph: Graph, arch: Architectur
             "layer": name,
             "copies": len(copies),
             "arrays": len(copies) * len(copies[0].units),
-            "cores": [c.core for c in copies],
+            "cores": [core for copy in copies for core in dict.fromkeys([copy.core, *_cores_of(copy, arch)])],
         }
         for name, copies in turns.items()
     ]
@@ -79,14 +79,21 @@ def _one_more(
             continue
         own, units = turns.get(name, ()), sorted({piece.unit for piece in graph.op(name)["pieces"]})
         wanted = 2 if not own else 1
-        if len(own) + wanted > arch.mesh.copies or len(units) > arch.crossbar.per_core:
-            continue  # a copy is on one core, also where the first arrays are not
+        if len(own) + wanted > arch.mesh.copies:
+            continue
+        per_core, free = arch.crossbar.per_core, _free(program, graph, arch, core)
+        span = -(-len(units) // per_core)
+        if len(free) < span * wanted:
+            continue
         made = [*own]
-        for free in _free(program, graph, arch, core)[:wanted]:
-            arrays = {unit: free * arch.crossbar.per_core + i for i, unit in enumerate(units)}
-            made.append(Copy(free, arrays))
-        if len(made) == len(own) + wanted:
-            yield {**turns, name: tuple(made)}
+        for first in range(0, span * wanted, span):
+            arrays = {unit: free[first + i // per_core] * per_core + i % per_core for i, unit in enumerate(units)}
+            made.append(Copy(free[first], arrays))
+        yield {**turns, name: tuple(made)}
+
+
+def _cores_of(copy: Copy, arch: Architecture) -> list[int]:
+    return sorted({unit // arch.crossbar.per_core for unit in copy.units.values()})
 
 
 def _free(program: Program, graph: Graph, arch: Architecture, near: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import groupby, pairwise
 from math import prod
 from typing import Any
@@ -45,20 +46,28 @@ def _in_turns(state: Lowering, node: Node, work: Context, x: Slot, y: Slot, vect
         state.emit(steps, "send", src=x, words=vectors * rows, channel=into + turn, core=copy.core)
         there, partial = state.new(vectors * rows, copy.core), state.new(vectors * cols, copy.core)
         state.emit(steps, "recv", on=copy.core, dst=there, words=vectors * rows, channel=into + turn)
-        pieces = sorted(node.op["pieces"], key=lambda p: (p.n0, p.n1, p.k0))
-        shape, units = (rows, cols, vectors), copy.units
-        covered = _products(state, steps, pieces, there, partial, shape, copy.core, (0, 0), units)
-        for start, stop in _gaps(covered, cols):
-            _blank(state, steps, partial, start, stop, cols, vectors, copy.core)
+        home, state.core = state.core, copy.core
+        multiply(state, node, steps, there, partial, vectors, copy.units)
+        state.core = home
         operands = {"words": vectors * cols, "channel": back + turn, "core": state.core}
         state.emit(steps, "send", on=copy.core, src=partial, **operands)
     state.emit(work, "collect", dst=y, words=vectors * cols, channel=back, copies=count)
 
 
-def multiply(state: Lowering, node: Node, work: Context, x: Slot, y: Slot, vectors: int = 1) -> None:
-    """Vectors at `x` times the node's weight, to `y`, both on the node's core."""
+def multiply(
+    state: Lowering,
+    node: Node,
+    work: Context,
+    x: Slot,
+    y: Slot,
+    vectors: int = 1,
+    units: Mapping[int, int] | None = None,
+) -> None:
+    """Vectors at `x` times the node's weight, to `y`, both on the core `state` is at; `units` are other arrays in the
+    place of the pieces'."""
     rows, cols = node.op["weight"].shape
-    pieces = sorted(node.op["pieces"], key=lambda p: (_core(state, p), p.n0, p.n1, p.k0))
+    placed = [piece if units is None else replace(piece, unit=units[piece.unit]) for piece in node.op["pieces"]]
+    pieces = sorted(placed, key=lambda p: (_core(state, p), p.n0, p.n1, p.k0))
     by_core = {core: list(group) for core, group in groupby(pieces, key=lambda p: _core(state, p))}
     covered: list[tuple[int, int]] = []
     if state.core in by_core:
@@ -119,11 +128,9 @@ def _products(
     shape: tuple[int, int, int],
     core: int,
     origin: tuple[int, int],
-    units: Mapping[int, int] | None = None,
 ) -> list[tuple[int, int]]:
     """The products of one core's pieces, summed in `y`. `shape` is (rows, cols, vectors) of the words at `x`
-    and `y`, `origin` the matrix row and column of their first word, `units` other arrays in the place of the pieces'.
-    Returns the columns written.
+    and `y`, `origin` the matrix row and column of their first word. Returns the columns written.
     """
     rows, cols, vectors = shape
     written: set[tuple[int, int]] = set()
@@ -131,8 +138,7 @@ def _products(
     if accumulate:
         state.emit(work, "fill", on=core, dst=y, words=vectors * cols)
     for piece in pieces:
-        unit = piece.unit if units is None else units[piece.unit]
-        _program(state, piece, unit, core)
+        _program(state, piece, core)
         columns = (piece.n0, piece.n1)
         state.emit(
             work,
@@ -140,7 +146,7 @@ def _products(
             on=core,
             dst=y.at(piece.n0 - origin[1]),
             src=x.at(piece.k0 - origin[0]),
-            array=unit % state.arch.crossbar.per_core,
+            array=piece.unit % state.arch.crossbar.per_core,
             row=piece.row,
             rows=piece.k1 - piece.k0,
             col=piece.col // state.arch.crossbar.cells_per_weight,
@@ -158,11 +164,15 @@ def _ranges(state: Lowering, piece: Piece) -> dict[str, Any]:
     found = state.graph.attributes.get("converter_ranges", {}).get(state.node.name)
     if found is None:
         return {}
-    pair = found[state.node.op["pieces"].index(piece)]
+    pair = found[[_block(own) for own in state.node.op["pieces"]].index(_block(piece))]
     return {name: float(full) for name, full in zip(("input_range", "output_range"), pair, strict=True) if full}
 
 
-def _program(state: Lowering, piece: Piece, unit: int, core: int) -> None:
+def _block(piece: Piece) -> tuple[int, int, int, int]:
+    return piece.k0, piece.k1, piece.n0, piece.n1
+
+
+def _program(state: Lowering, piece: Piece, core: int) -> None:
     """Weights into the array, as conductances relative to the column's full scale."""
     box, weight = state.arch.crossbar, state.node.op["weight"]
     rows, cols = piece.k1 - piece.k0, piece.n1 - piece.n0
@@ -182,7 +192,7 @@ def _program(state: Lowering, piece: Piece, unit: int, core: int) -> None:
     block = weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]
     label = f"r{piece.k0}c{piece.n0}"
     operands: dict[str, Any] = {
-        "array": unit % box.per_core,
+        "array": piece.unit % box.per_core,
         "row": piece.row,
         "col": col,
         "weights": state.constant(f"weights.{label}", block),

@@ -33,8 +33,10 @@ def heavy(stride: int = 1, first: bool = False) -> Graph:
     return g
 
 
-def compiled(copies: int, stride: int = 1, first: bool = False, **mesh: Any) -> tuple[Program, Any]:
-    box = {"rows": 16, "cols": 16, "per_core": 44 if first else 64}
+def compiled(
+    copies: int, stride: int = 1, first: bool = False, per_core: int | None = None, **mesh: Any
+) -> tuple[Program, Any]:
+    box = {"rows": 16, "cols": 16, "per_core": per_core or (44 if first else 64)}
     arch = changed(mesh={"copies": copies, "cores": 9, **mesh}, crossbar=box)
     context = Context(BACKEND.machine(arch, ideal=True), ideal=True)
     graph = PassManager(BACKEND.pipeline(arch, ideal=True)).run(heavy(stride, first), context)
@@ -87,6 +89,26 @@ def test_a_layer_that_is_spread_over_cores_is_copied_whole(block: int | None) ->
     np.testing.assert_allclose(b.outputs["y"], interpret(graph, u)["y"], rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(b.outputs["y"], BACKEND.simulate(often, u, RunSettings(block=7)).outputs["y"])
     assert b.stats.notes["event_interval_seconds"] < 0.98 * a.stats.notes["event_interval_seconds"]
+
+
+@pytest.mark.parametrize("per_core", [10, 17, 23])
+@pytest.mark.parametrize("block", [None, 1, 5])
+def test_a_layer_larger_than_a_core_is_copied_to_several(per_core: int, block: int | None) -> None:
+    mesh = {"cores": 49, "per_core": per_core}
+    once, graph = compiled(1, **mesh)
+    often, _ = compiled(3, **mesh)
+    arrays = {piece.unit for piece in graph.op("wide")["pieces"]}
+    assert len(arrays) > per_core
+    told: Any = often.meta["copies"]
+    layers = {layer["layer"]: layer for layer in told["layers"]}
+    assert layers["wide"]["copies"] >= 2 and layers["wide"]["arrays"] == layers["wide"]["copies"] * len(arrays)
+    assert len(set(layers["wide"]["cores"])) == layers["wide"]["copies"] * -(-len(arrays) // per_core)
+    u = {"u": np.random.default_rng(1).normal(size=(3, 23, 40))}
+    a, b = (BACKEND.simulate(code, u, RunSettings(block=block)) for code in (once, often))
+    np.testing.assert_allclose(b.outputs["y"], interpret(graph, u)["y"], rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(b.outputs["y"], BACKEND.simulate(often, u, RunSettings(block=7)).outputs["y"])
+    assert b.stats.notes["event_interval_seconds"] < 0.9 * a.stats.notes["event_interval_seconds"]
+    assert b.stats.notes["programming_joules"] > 1.5 * a.stats.notes["programming_joules"]
 
 
 def test_real_devices_of_copies_differ() -> None:
