@@ -130,18 +130,6 @@ def toeplitz(m: Model, arch: Arch) -> Form:
     return Form("Toeplitz products", passes * each, passes * m.length * (m.length + 1) // 2)
 
 
-def scanned(m: Model, arch: Arch) -> Form:
-    """The scan in the vector unit: six passes over the real states of a step around it (b u, c x, the sum over states).
-
-    For models whose program would not fit the compiler's time; the others are compiled.
-    """
-    states = m.channels * m.states
-    step = ceil_div(4 * states, arch.vector.width) + arch.vector.latency_cycles
-    step += ceil_div(6 * 2 * states, arch.vector.width * arch.vector.pipes)
-    passes = m.layers * m.directions * m.length
-    return Form("scan in the vector unit, estimated", passes * step, passes * states * 8)
-
-
 def forms(m: Model, arch: Arch) -> list[Form]:
     """Forms of the plain array that the compiler does not make; the others are compiled and timed."""
     return [recurrent(m, arch), toeplitz(m, arch)]

@@ -58,6 +58,8 @@ class EpochCore:
             banks.append(StateBank("sel", computed_decay=True, native_complex=native))
         # with no state modes the forms of a whole system are chosen between by cost
         banks.append(StateBank("vector", computed_decay=True, fused="fri" not in modes))
+        if "tri" not in modes:
+            banks.append(StateBank("vector", fused=True, liquid=True))
         return Machine(
             target=self.name,
             array_rows=arch.array.rows,

@@ -13,6 +13,8 @@ from backends.epochcore.draft import Draft
 from backends.epochcore.flow import is_loop, plan_flow
 from backends.epochcore.gemm import ceil_div, output_fold
 from backends.epochcore.lower_matvec import least_cycles, side_by_side
+from backends.epochcore.lower_scan import least_cycles as scan_bound
+from backends.epochcore.lower_scan import parts_of
 from backends.epochcore.lower_segments import copies_of
 from backends.epochcore.lower_segments import least_cycles as segmented_bound
 from backends.epochcore.lower_windows import room, weight_parts
@@ -179,9 +181,11 @@ def _candidates(low: Lowering, node: Node) -> list[Form]:
         own, windowed = ["vector unit"], ["convolution"]
     else:
         in_place = ("tri" if node.op["liquid"] else "fri") in array.modes
-        own, windowed = [*(["state in place"] * in_place), "scan", "mat-vec"], ["chunked", "convolution"]
+        own, windowed = [*(["state in place"] * in_place), "mat-vec"], ["chunked", "convolution"]
     every = [Form(name, span, mode) for name in windowed for mode in products for span in sorted(spans)]
     some, last = ([Form(name) for name in own if (name == "mat-vec") == late] for late in (False, True))
+    if node.op.name == "tile.ssm":
+        every += [Form("scan", parts=n) for n in parts_of(low, node)]
     cut = _segmented(low, node) if "state in place" in own else []
     return [*some, *cut, *sorted(every, key=lambda form: _bound(low, node, form)), *last]
 
@@ -240,6 +244,8 @@ def _bound(low: Lowering, node: Node, form: Form) -> int:
         return least_cycles(low, low.words(Value(node.name)), _words_of_channel(node))
     if form.name == "segmented":
         return segmented_bound(low, node, form.segments)
+    if form.name == "scan" and node.op.name == "tile.ssm":
+        return scan_bound(low, node)
     if form.name not in ("chunked", "convolution"):
         return 0
     span, vector = form.span, low.arch.vector

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore import lower_segments, lower_time
+from backends.epochcore import lower_scan, lower_segments, lower_time
 from backends.epochcore.arch import Numbers
 from backends.epochcore.draft import Buffer, Param, Ref
 from backends.epochcore.forms import choose
@@ -92,7 +92,7 @@ def ssm(low: Lowering, node: Node) -> None:
     assert u is not None
     form = choose(low, node)
     if form.name == "scan":
-        _ssm_on_vectors(low, node, u, x0)
+        lower_scan.system(low, node, u, x0, form.parts)
         return
     if form.name == "mat-vec":
         matvec(low, node, system_of(node), u, x0)
@@ -289,63 +289,7 @@ def _selective(low: Lowering, node: Node, a: Operand, v: Operand, x0: Operand | 
 def _scan(low: Lowering, node: Node, a: Operand, v: Operand, x0: Operand | None, parts: int) -> None:
     bank = carried(low, node, v.words, x0)
     dst = low.new(node)
-    _emit_scan(low, node, dst, a, v.ref, bank, parts)
-    low.buffers[Value(node.name, 1)] = bank
-
-
-def _emit_scan(low: Lowering, node: Node, dst: Buffer, a: Operand, v: Ref, bank: Buffer, parts: int) -> None:
-    low.emit(
-        node,
-        "scan",
-        dst=dst.at(),
-        a=a.ref,
-        src=v,
-        state=bank.at(),
-        words=dst.words,
-        steps=low.steps(node),
-        a_held=a.held,
-        complex=parts == 2,
-        reverse=node.op["reverse"],
-        before=node.op["read_before"],
-    )
-
-
-def _ssm_on_vectors(low: Lowering, node: Node, u: Operand, x0: Operand | None) -> None:
-    """A `tile.ssm` on an array without states: b u, scan and c x step by step in the vector unit."""
-    op = node.op
-    channels, states = op["decay"].shape
-    parts = 2 if op["decay"].is_complex else 1
-    b, c = common(node)
-    size, stage, steps = channels * states, low.stage(node), low.steps(node)
-    index = np.tile(np.repeat(np.arange(channels), states), parts)
-    wide, drive, x, product = (Buffer(size * parts, stage) for _ in range(4))
-    gather(low, node, wide.at(), u, index)
-
-    def times(dst: Buffer, src: Ref, values: Array, name: str) -> None:
-        row = low.constant_row(f"{node.name}.{name}", values)
-        fields = {"fn": "mul", "words": values.size, "steps": steps, "b_held": True}
-        low.emit(node, "binary", dst=dst.at(), a=src, b=row, **fields)
-
-    times(drive, wide.at(), np.concatenate([b.real.ravel(), b.imag.ravel()][:parts]), "b")
-    bank = carried(low, node, size * parts, x0)
-    a = np.concatenate([op["decay"].array.real.ravel(), op["decay"].array.imag.ravel()][:parts])
-    decay = Operand(low.constant_row(f"{node.name}.a", a), a.size, True)
-    if op["liquid"]:
-        liquid = Buffer(a.size, stage)
-        fields = {"fn": "add", "words": a.size, "steps": steps, "b_held": True}
-        low.emit(node, "binary", dst=liquid.at(), a=drive.at(), b=decay.ref, **fields)
-        decay = Operand(liquid.at(), a.size, False)
-    _emit_scan(low, node, x, decay, drive.at(), bank, parts)
-    times(product, x.at(), np.concatenate([c.real.ravel(), -c.imag.ravel()][:parts]), "c")
-    # Re(c x) = sum over the halves and the states: (halves, channels, states) -> (channels, halves, states)
-    order = np.arange(size * parts).reshape(parts, channels, states).transpose(1, 0, 2)
-    sorted_, sums, through = Buffer(size * parts, stage), Buffer(channels, stage), Buffer(channels, stage)
-    gather(low, node, sorted_.at(), Operand(product.at(), size * parts, False), order, ".sum")
-    shape = {"outer": channels, "axis": parts * states, "inner": 1}
-    low.emit(node, "reduce", dst=sums.at(), src=sorted_.at(), fn="sum", steps=steps, **shape)
-    times(through, u.ref, op["d"].array, "d")
-    fields = {"fn": "add", "words": channels, "steps": steps}
-    low.emit(node, "binary", dst=low.new(node).at(), a=sums.at(), b=through.at(), **fields)
+    lower_scan.emit_scan(low, node, dst, a, v.ref, bank, parts)
     low.buffers[Value(node.name, 1)] = bank
 
 

@@ -21,15 +21,18 @@ LEAST = 256  # chunks that are cut into segments are multiples of it
 
 @dataclass(frozen=True)
 class Form:
-    """A form of a layer: its `name`, the `span` of its windows in steps, the `mode` of its matrix products, and the
-    `segments` of time that it takes at once."""
+    """A form of a layer: its `name`, the `span` of its windows in steps, the `mode` of its matrix products, the
+    `segments` of time that it takes at once, the `parts` of its channels that follow each other."""
 
     name: str
     span: int = 0
     mode: str = "mac"
     segments: int = 1
+    parts: int = 1
 
     def __str__(self) -> str:
+        if self.parts > 1:
+            return f"{self.name}, {self.parts} parts of the channels"
         if self.segments > 1:
             return f"{self.name}, {self.segments} segments of time at once"
         span = f", windows of {self.span} steps" if self.span else ""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.epochcore import BACKEND
+from backends.epochcore import BACKEND, lower_scan
 from backends.epochcore.arch import load_arch
 from backends.epochcore.simulate import plan_of
 from backends.epochcore.timing import measure
@@ -121,6 +121,31 @@ def test_a_matrix_vector_product_a_step_means_the_same(s: Shape, steps: int, sta
     g = graph(s, {"form": "mat-vec", "steps": 64}, last=True)
     program, x = BACKEND.lower(g, arch, ideal=True), arrays(s, 2, steps)
     assert chosen(program)["form"] == "one mat-vec a step"
+    expected = interpret(g, x)
+    for n in (None, block):
+        found = BACKEND.simulate(program, x, RunSettings(block=n)).outputs
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-11 * max(1.0, np.abs(value).max(initial=0)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes, st.integers(0, 40), st.booleans(), st.booleans(), st.integers(1, 30), st.sampled_from([1, 7]))
+def test_a_scan_of_some_channels_after_the_others_means_the_same(
+    s: Shape, steps: int, start: bool, liquid: bool, most: int, block: int
+) -> None:
+    """States given and left, liquid systems too, in both directions."""
+    s = Shape(**{**s.__dict__, "start": start})
+    g, words = Graph("parts", {"schedule": {"form": "scan", "steps": 64 + most}}), s.channels * s.states
+    for node in (made := graph(s, {}, last=True)).nodes():
+        attrs = {**node.op.attrs, "liquid": liquid} if node.op.name == "tile.ssm" else node.op.attrs
+        g.add(node.op.name, made.operands(node.name), attrs, name=node.name)
+    x = arrays(s, 2, steps)
+    x["u"] *= 0.01 if liquid else 1.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lower_scan, "MOST_WORDS", max(most, -(-2 * words // s.channels)))
+        patch.setattr(lower_scan, "LEAST_WORDS", 1)
+        program = BACKEND.lower(g, PLAIN, ideal=True)
+    assert chosen(program)["form"].startswith("scan")
     expected = interpret(g, x)
     for n in (None, block):
         found = BACKEND.simulate(program, x, RunSettings(block=n)).outputs

@@ -168,8 +168,8 @@ def test_machine_tells_the_passes_what_they_must_know() -> None:
     assert (ideal.weight_bits, real.weight_bits) == (None, 8)
     assert any(bank.fused for bank in ideal.banks) and any(bank.computed_decay for bank in ideal.banks)
     # where no element holds a state, the forms of whole systems are chosen between
-    (plain,) = BACKEND.machine(load_arch("tpu-like-128"), ideal=True).banks
-    assert plain.kind == "vector" and plain.fused
+    plain, liquid = BACKEND.machine(load_arch("tpu-like-128"), ideal=True).banks
+    assert plain.kind == "vector" and plain.fused and liquid.liquid and liquid.fused
     assert "quantize{weights=8}" in BACKEND.pipeline(arch, ideal=False)
     assert "quantize" not in BACKEND.pipeline(arch, ideal=True)
     assert BACKEND.instruction_set is EPOCHCORE
