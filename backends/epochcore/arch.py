@@ -53,6 +53,16 @@ class Array(Part):
         "array then follow each other without draining (0: an instruction waits for whole ones)",
     )
 
+    @model_validator(mode="after")
+    def _holds_something(self) -> Array:
+        if not {"mac", "mac.os"} & set(self.modes):
+            raise ValueError("modes must hold mac or mac.os: an array that multiplies no matrices runs no model")
+        if self.complex == "ganged" and set(self.modes) - {"mac", "mac.os"} and min(self.rows, self.cols) < 2:
+            raise ValueError(
+                f"an array of {self.rows} x {self.cols} holds no complex state: ganged, it takes 2 x 2 elements"
+            )
+        return self
+
 
 Kind = Literal["fixed", "float32", "bfloat16", "float16"]
 
@@ -101,6 +111,8 @@ class Numbers(Part):
     def _exact(self) -> Numbers:
         if self.parameter_bits + self.state_bits > EXACT_BITS:
             raise ValueError(f"parameter_bits + state_bits must not exceed {EXACT_BITS}")
+        if self.state_fraction_bits >= self.state_bits:
+            raise ValueError("state_fraction_bits must be less than state_bits: one of them is the sign")
         if (self.format == "fixed") != (self.of_states == "fixed"):
             raise ValueError("format and state_format must both be fixed, or both floating point")
         return self

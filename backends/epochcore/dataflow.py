@@ -30,7 +30,7 @@ from ssmc.ir import Node, Piece, Value
 
 Dataflows = Mapping[str, str]  # by node; those that are not named keep their weights
 PHRASES = {"weights-by-rows": "weights in place, rows first", "results": "results in place"}
-LEAST_GAIN = 1e-3  # of the program's cycles, that closed forms must promise
+LEAST_GAIN = 5e-4  # of the program's cycles, that closed forms must promise
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,12 @@ def _both(name: str, made: Assembly) -> str:
 def _check(asked: str, arch: Arch) -> None:
     if asked not in DATAFLOWS:
         raise UserError(f"no dataflow is called '{asked}'", hint=f"dataflows: {', '.join(DATAFLOWS)}")
-    if asked == "results" and "mac.os" not in arch.array.modes:
+    mode = "mac.os" if asked == "results" else "mac"
+    if mode not in arch.array.modes:
         raise UserError(
-            "the array cannot keep results in place",
+            f"the array cannot keep {asked.partition('-')[0]} in place",
             where=f"architecture '{arch.name}', array.modes",
-            hint="add the mode mac.os to it, or let schedule{dataflow=weights} choose",
+            hint=f"add the mode {mode} to it, or leave the dataflow to the compiler",
         )
 
 
@@ -99,7 +100,7 @@ def _others(low: Lowering, node: Node) -> list[str]:
     """Other dataflows than the usual one that a node can have: a matrix that is multiplied with one vector a step."""
     if node.op.name != "tile.matmul" or Value(node.name) in low.constants:
         return []
-    if low.words(low.graph.operand(node.name, 0)) != node.op["weight"].shape[0]:
+    if low.words(low.graph.operand(node.name, 0)) != node.op["weight"].shape[0] or "mac" not in low.arch.array.modes:
         return []
     return ["weights-by-rows", *(["results"] if "mac.os" in low.arch.array.modes else [])]
 

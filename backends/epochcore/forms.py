@@ -224,6 +224,8 @@ def _objection(low: Lowering, node: Node, form: Form) -> str:
 def _no_matvec(low: Lowering, node: Node) -> str:
     if node.op["liquid"]:
         return "its decay follows the input"
+    if "mac" not in low.arch.array.modes:
+        return "the array keeps no weights in place"
     if low.flow.rates[Value(node.name)]:
         return "it runs at a lower rate than the loop"
     if not low.ideal and low.arch.numbers.fixed:

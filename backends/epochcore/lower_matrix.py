@@ -39,7 +39,7 @@ def matmul(low: Lowering, node: Node) -> None:
     (x,) = given(low, node, 1)
     weight, bias = node.op["weight"], node.op["bias"]
     inputs, outputs = weight.shape
-    kept = low.dataflows.get(node.name, "weights")
+    kept = kept_of(low, node)
     if kept == "weights" and (form := choose(low, node)).name == "segmented":
         held = _matrix(low, node).some(Piece(0, inputs, 0, outputs), True)
         fields = cut_time(low, node, form.segments)
@@ -68,6 +68,11 @@ def matmul(low: Lowering, node: Node) -> None:
             src, at = Ref(x.ref.buffer, x.ref.offset + v * inputs + p.k0), dst.at(v * outputs + p.n0)
             _product(low, node, f"{node.name}.w{number}" if not v else "", held, src, at, first, mode)
     hand_out(low, node, max((p.n1 for p in pieces), default=0))
+
+
+def kept_of(low: Lowering, node: Node) -> str:
+    """What the array keeps of a product (see `dataflow`)."""
+    return low.dataflows.get(node.name, "weights" if "mac" in low.arch.array.modes else "results")
 
 
 def pieces_of(low: Lowering, node: Node, kept: str) -> list[Piece]:
@@ -145,7 +150,7 @@ def _left_over(low: Lowering, node: Node) -> int:
     """Columns of a matrix in its last pass, 0 where they cannot be shared."""
     (inputs, outputs), array = node.op["weight"].shape, low.arch.array
     pieces = cut(node.op["pieces"], array.rows, array.cols)
-    if low.dataflows.get(node.name) == "results" or choose(low, node).name == "segmented":
+    if kept_of(low, node) == "results" or choose(low, node).name == "segmented":
         return 0
     width = outputs % array.cols
     last = [(p.k0, p.k1) for p in pieces if (p.n0, p.n1) == (outputs - width, outputs)]

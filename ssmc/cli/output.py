@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+LONGEST_NUMBER = 24  # as in "at least 1,234,567"
 WIDTH = 120  # where standard output is no terminal
 
 
@@ -35,17 +36,20 @@ def console(*, stderr: bool = False) -> Console:
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int | None = None
 ) -> None:
-    """A table whose first `numbers` columns are text and whose others are numbers (None: all text, which may wrap)."""
+    """A table whose first `numbers` columns are text and whose others are numbers (None: all text).
+
+    Text wraps where the console is too narrow; numbers, and what is as short, do not.
+    """
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=escape(title) or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=0)
+    given = [tuple(row) for row in rows]
     for index, column in enumerate(columns):
         right = numbers is not None and index >= numbers
-        table.add_column(
-            escape(column), justify="right" if right else "left", overflow="fold", no_wrap=numbers is not None
-        )
-    for row in rows:
+        short = right and all(len(row[index]) <= LONGEST_NUMBER for row in given)
+        table.add_column(escape(column), justify="right" if right else "left", overflow="fold", no_wrap=short)
+    for row in given:
         table.add_row(*(escape(cell) for cell in row))
     console().print(table)

@@ -66,6 +66,10 @@ def broken(change: tuple[str, str], tmp_path: Path) -> UserError:
         (("state_bits: 24", "state_bits: 40"), "weight_bits:", "must not exceed 52"),
         (("clock_hz: 700.0e+6", "clock_hz: .nan"), "clock_hz:", "'clock_hz'"),
         (("modes: [mac", "modes: [macaroni"), "modes:", "'array.modes.0'"),
+        (("modes: [mac, mac.os, fri", "modes: [fri"), "rows:", "modes must hold mac or mac.os"),
+        (("modes: [mac, mac.os, fri, fri.x, tri, tri.x, sel]", "modes: []"), "rows:", "modes must hold mac or mac.os"),
+        (("  cols: 16", "  cols: 1"), "rows:", "an array of 16 x 1 holds no complex state: ganged, it takes 2 x 2"),
+        (("state_fraction_bits: 18", "state_fraction_bits: 24"), "weight_bits:", "one of them is the sign"),
     ],
 )
 def test_mistakes_are_told_with_their_line(change: tuple[str, str], key: str, message: str, tmp_path: Path) -> None:

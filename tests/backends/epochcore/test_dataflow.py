@@ -131,3 +131,16 @@ def test_what_a_matrix_does_not_hold_is_not_multiplied() -> None:
     np.testing.assert_allclose(
         BACKEND.simulate(program, x, RunSettings()).outputs["y"], interpret(g, x)["y"], rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("ideal", [True, False])
+def test_an_array_that_keeps_results_only(ideal: bool) -> None:
+    arch = with_changes(load_arch("epochcore-small"), array__modes=["mac.os", "fri"])
+    g = graph(40, 20, 3, stream=True, steps=9)
+    program = BACKEND.lower(g, arch, ideal=ideal)
+    assert modes(program) == {"mac.os"}
+    x = {"x": np.random.default_rng(1).standard_normal((2, 9, 40))}
+    y, expected = BACKEND.simulate(program, x, RunSettings()).outputs["y"], interpret(g, x)["y"]
+    np.testing.assert_allclose(y, expected, rtol=0, atol=(1e-11 if ideal else 0.03) * np.abs(expected).max())
+    with pytest.raises(UserError, match="cannot keep weights in place"):
+        BACKEND.lower(asked(g, "weights"), arch, ideal=True)
