@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def _step_of(translator: Translator, item: Flow | Known, axis: int, backward: bo
     if item.axes[axis] != "t":
         raise TimeMixing("it scans an axis that is not time")
     value = translator.builder.reverse(item.value) if backward else item.value
-    return Flow(value, item.axes[:axis] + item.axes[axis + 1 :], (*item.shape[:axis], *item.shape[axis + 1 :]))
+    axes, shape = item.axes[:axis] + item.axes[axis + 1 :], (*item.shape[:axis], *item.shape[axis + 1 :])
+    return replace(item, value=value, axes=axes, shape=shape)
 
 
 def _scan_points(translator: Translator, call: Call, form: Any, body: Listing) -> list[dict[Value, Any]]:

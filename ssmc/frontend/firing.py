@@ -11,8 +11,8 @@ import numpy as np
 
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported
+from ssmc.frontend.joint import apart
 from ssmc.frontend.recurrence import Lifting, State
-from ssmc.frontend.rows import from_rows, to_rows
 from ssmc.frontend.spiking import Neurons, find_neurons, find_resetting, neurons_error, refusal
 from ssmc.frontend.transition import Map
 from ssmc.frontend.translator import Translator
@@ -50,8 +50,7 @@ def _lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked
     which = _potential(lifting)
     alone = Lifting(lifting.translator, [lifting.states[which]], lifting.disguise, lifting.like)
     alone.influenced, alone.where = lifting.influenced, lifting.where
-    alone.shapes, alone.axes = [lifting.shapes[which]], [lifting.axes[which]]
-    alone.features = [lifting.features[which]]
+    alone.layouts, alone.features = [lifting.layouts[which]], [lifting.features[which]]
     carried = [state for state in lifting.states if state is not lifting.states[which]]
     points = range(len(lifting.translator.samples.points))
     size = alone.batch, prod(alone.features[0])
@@ -86,7 +85,7 @@ def _follows(lifting: Lifting, other: State, state: State) -> bool:
     """Is the next value of `other` a function of that of `state` alone, and zero with it?"""
     if not all(isinstance(lifting.translator.lookup(v), Known) for v in _beside(lifting, other, state)):
         return False
-    return not np.any(_after(lifting, other, state, np.zeros(lifting.shapes[lifting.states.index(state)])))
+    return not np.any(_after(lifting, other, state, np.zeros(lifting.layouts[lifting.states.index(state)].shape)))
 
 
 def _starts_with(lifting: Lifting, other: State, state: State) -> bool:
@@ -94,7 +93,7 @@ def _starts_with(lifting: Lifting, other: State, state: State) -> bool:
     start, first = state.initial, other.initial
     if not isinstance(start, Known) or not isinstance(first, Known) or np.any(first.array):
         return False
-    shape = lifting.shapes[lifting.states.index(state)]
+    shape = lifting.layouts[lifting.states.index(state)].shape
     return not np.any(_after(lifting, other, state, np.broadcast_to(start.array, shape)))
 
 
@@ -109,7 +108,7 @@ def _beside(lifting: Lifting, other: State, state: State) -> set[Value]:
     """What the next value of `other` is made of, besides that of `state`."""
     calls = lifting.translator.listing.needed([other.following], {state.following})
     made = {state.following, *(v for call in calls for v in call.results)}
-    return {v for call in calls for v in call.operands if v is not None and v not in made}
+    return {v for v in (other.following, *(v for call in calls for v in call.operands)) if v is not None} - made
 
 
 def _map(
@@ -122,16 +121,16 @@ def _map(
 ) -> Map:
     """From the potential (or the value `source`) to its next value (or the value `target`), in rows."""
     state, samples = lifting.states[0], lifting.translator.samples
-    axes, shape = lifting.axes[0], lifting.shapes[0]
+    layout = lifting.layouts[0]
     given = samples.at(point, outside)
     goal = target or state.following
 
     def f(x: Array) -> Array:
-        array = from_rows(x, axes, shape)
+        array = layout.tensor(x)
         feed: dict[Value, Any] = {**given, source or state.current: array}
         feed.update({other.current: _after(lifting, other, state, array) for other in carried})
         found = evaluate(samples.listing, feed, [goal])[goal]
-        return np.asarray(to_rows(np.broadcast_to(found, shape), axes), np.float64)
+        return np.asarray(layout.rows(found), np.float64)
 
     return f
 
@@ -148,7 +147,7 @@ def _immediate(lifting: Lifting, driven: Translator, maps: Sequence[Map], outsid
         if found is None:
             continue
         (drive,) = driven.demand([reached])
-        if isinstance(drive, Refused) or (isinstance(drive, Flow) and drive.axes != lifting.axes[0]):
+        if isinstance(drive, Refused) or (isinstance(drive, Flow) and apart(drive).axes != lifting.layouts[0].axes):
             continue
         lifting.error = neurons_error(found, maps, *size, leaks)
         x, last = _neurons(lifting, found, drive)
@@ -195,7 +194,7 @@ def _cuts(lifting: Lifting) -> list[Value]:
             if any(state.current in c.operands for c in behind):
                 continue
             sample = lifting.translator.samples.at(0, [value])[value]
-            if np.shape(sample) == lifting.shapes[0] and np.asarray(sample).dtype.kind == "f":
+            if np.shape(sample) == lifting.layouts[0].shape and np.asarray(sample).dtype.kind == "f":
                 found.append(value)
     return found
 

@@ -14,6 +14,8 @@ from ssmc.ir.op import Array
 from ssmc.ir.tensor import widened
 from ssmc.ir.types import StreamType
 
+Merged: TypeAlias = tuple[str, tuple[int, ...]]  # letters and sizes of the axes that one axis is made of
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -27,6 +29,7 @@ class Flow:
     value: Value
     axes: str
     shape: tuple[int, ...]
+    merged: tuple[Merged, ...] = ()  # of axes with the letter `y` (`together`)
 
     @property
     def features(self) -> tuple[int, ...]:

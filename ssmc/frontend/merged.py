@@ -18,6 +18,7 @@ from ssmc.frontend.flow import Flow, TimeMixing, Tracked
 from ssmc.frontend.listing import Call
 from ssmc.frontend.operands import axes_of
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, known_of
+from ssmc.frontend.together import apply_together
 
 POOLINGS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max"}
 
@@ -32,6 +33,8 @@ def apply_merged(context: Context, call: Call, items: Sequence[Any], rule: Rule)
     if call.kind in ("Reshape", "Flatten", "Shape", "Size", "Identity", "Cast"):
         return rule(context, call, items)
     flows = [item for item in items if isinstance(item, Flow)]
+    if any(flow.merged for flow in flows):
+        return apply_together(context, call, items, rule)
     letters = set("".join(flow.axes for flow in flows)) - {"f"}
     if "w" in letters:
         return [_windows(context, call, items)]

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from ssmc.frontend.filters import emit_kernels
 from ssmc.frontend.first_step import explain_start
 from ssmc.frontend.flow import Flow, Unsupported
+from ssmc.frontend.joint import joined
 from ssmc.frontend.lti import probe
 from ssmc.frontend.regions import Region
 from ssmc.frontend.translator import Translator
 from ssmc.frontend.varying import explain_varying
+from ssmc.frontend.viewpoints import with_result
 
 
 def explain_region(translator: Translator, region: Region) -> Flow:
     """The target of a region as a flow. Raises Unsupported with the reason where nothing explains it."""
+    for at in _places(region):
+        assert region.merged is not None
+        shape = (*region.shape[:at], *region.merged[1], *region.shape[at + 1 :])
+        try:
+            return joined(_explained(translator, with_result(region, shape)), at, region.merged)
+        except Unsupported:
+            continue
+    return _explained(translator, region)
+
+
+def _places(region: Region) -> list[int]:
+    """Axes of the target that may be the merged one of the entries."""
+    merged = region.merged
+    return [] if merged is None else [k for k, size in enumerate(region.shape) if size == prod(merged[1])]
+
+
+def _explained(translator: Translator, region: Region) -> Flow:
     try:
         kernels = probe(region)
     except Unsupported as reason:

@@ -21,7 +21,7 @@ from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.findings import Lift, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tick, Tracked, Unsupported, known_operand, wrap
 from ssmc.frontend.listing import Call
-from ssmc.frontend.rows import axes_of_state, from_rows, to_rows
+from ssmc.frontend.rows import layout_of
 from ssmc.frontend.stabilised import find_stabilisers, growing, last_states, without
 from ssmc.frontend.tangent import tangents
 from ssmc.frontend.transition import Transition, find_transition
@@ -138,32 +138,30 @@ class Lifting:
 
     def delayed(self, following: Flow, start: Flow | Known) -> Tracked:
         """What was there a step before, at first `start`."""
-        builder, shape = self.translator.builder, following.features
+        builder, layout = self.translator.builder, layout_of(following, following.shape)
+        shape = layout.features
         if isinstance(start, Known) and not np.any(start.array):
             return replace(following, value=builder.add("delay", [following.value], steps=1))
         one = np.ones((prod(shape), 1, 1))
         whole = Lifting(self.translator, [], self.disguise, self.like)
-        whole.axes, whole.shapes, whole.features = [following.axes], [following.shape], [shape]
+        whole.layouts, whole.features = [layout], [shape]
         x0 = whole.vector([start])
         x0 = x0 if isinstance(x0, Value) else builder.constant(x0)
         system = StateSpace(A=np.zeros(one.shape[:2]), B=one, C=one, D=0 * one, read_before=True)
         y, _ = builder.recurrent("ssm", [builder.reshape(following.value, one.shape[:1]), None, x0], system=system)
-        return wrap(builder.reshape(y, shape), following.axes, following.shape)
+        return layout.tracked(builder.reshape(y, shape))
 
     # -- the parts of s' = A s + v -------------------------------------------------------------------------
 
     def _lift(self, calls: Sequence[Call], outside: Sequence[Value], where: tuple[str, ...]) -> dict[str, Tracked]:
-        self.shapes = [self._shape(state) for state in self.states]
-        zeros = {s.current: Known(np.zeros(shape)) for s, shape in zip(self.states, self.shapes, strict=True)}
+        shapes = [self._shape(state) for state in self.states]
+        zeros = {s.current: Known(np.zeros(shape)) for s, shape in zip(self.states, shapes, strict=True)}
         driven = self.translator.substituted(zeros)
         drives = driven.demand([state.following for state in self.states])
         if any(isinstance(item, Refused) for item in drives):
             raise Unsupported(UNTRANSLATED)
-        self.axes = [axes_of_state(item, shape) for item, shape in zip(drives, self.shapes, strict=True)]
-        self.features = [
-            tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
-            for shape, axes in zip(self.shapes, self.axes, strict=True)
-        ]
+        self.layouts = [layout_of(item, shape) for item, shape in zip(drives, shapes, strict=True)]
+        self.features = [layout.features for layout in self.layouts]
         self.where = where
         transitions = self._transitions(outside)
         if not transitions:
@@ -194,23 +192,19 @@ class Lifting:
         def f(x: Array) -> Array:
             feed = dict(given)
             start = 0
-            for state, shape, axes, features in zip(states, self.shapes, self.axes, self.features, strict=True):
+            for state, layout, features in zip(states, self.layouts, self.features, strict=True):
                 size = prod(features)
-                feed[state.current] = from_rows(x[:, start : start + size], axes, shape)
+                feed[state.current] = layout.tensor(x[:, start : start + size])
                 start += size
             found = evaluate(samples.listing, feed, [state.following for state in states])
-            rows = [
-                to_rows(np.broadcast_to(found[s.following], shape), axes)
-                for s, shape, axes in zip(states, self.shapes, self.axes, strict=True)
-            ]
+            rows = [layout.rows(found[s.following]) for s, layout in zip(states, self.layouts, strict=True)]
             return np.concatenate(rows, axis=1).astype(np.float64)
 
         return f
 
     @property
     def batch(self) -> int:
-        axes, shape = self.axes[0], self.shapes[0]
-        return shape[axes.index("b")] if "b" in axes else 1
+        return self.layouts[0].batch
 
     def _transitions(self, outside: Sequence[Value]) -> list[Transition]:
         """A of every sample; none where the next state is not linear."""
@@ -240,15 +234,14 @@ class Lifting:
         """Tensors of the states' shapes as one vector of all n states."""
         builder = self.translator.builder
         parts: list[Operand] = []
-        for item, features, axes in zip(items, self.features, self.axes, strict=True):
+        for item, features, layout in zip(items, self.features, self.layouts, strict=True):
             if isinstance(item, Known):
-                full = np.broadcast_to(np.asarray(item.array, np.float64), self.shapes[len(parts)])
-                value = known_operand(builder, np.array(full), axes)
+                value = known_operand(builder, layout.spread(np.asarray(item.array, np.float64)), layout.axes)
             elif isinstance(item, Tick):
-                shape = self.shapes[len(parts)]
                 rows = np.asarray(item.values, np.float64)
-                rows = rows.reshape(len(rows), *(1,) * (len(shape) + 1 - rows.ndim), *rows.shape[1:])
-                value = known_operand(builder, np.broadcast_to(rows, (len(rows), *shape)), "t" + axes, self.like)
+                rows = rows.reshape(len(rows), *(1,) * (len(layout.shape) + 1 - rows.ndim), *rows.shape[1:])
+                steps = np.stack([layout.spread(row) for row in rows])
+                value = known_operand(builder, steps, "t" + layout.axes, self.like)
             else:
                 assert isinstance(item, Flow)
                 value = builder.broadcast(item.value, features)
@@ -307,7 +300,7 @@ class Lifting:
         half = len(order) // 2
         seeds = np.ones(len(order)) if pairs is None else np.isin(np.arange(len(order)), transition.index[:, 0])
         slopes = tangents(driven, calls, self._seeds(seeds.astype(np.float64)), [s.following for s in self.states])
-        a = self.vector([self._for_one_sample(*item) for item in zip(slopes, self.axes, strict=True)])
+        a = self.vector([self._for_one_sample(x, layout.axes) for x, layout in zip(slopes, self.layouts, strict=True)])
         operands: list[Operand | None] = [a, v, initial]
         if pairs is not None:
             operands = [
@@ -342,9 +335,9 @@ class Lifting:
     def _seeds(self, direction: Array) -> dict[Value, Tracked]:
         seeds: dict[Value, Tracked] = {}
         start = 0
-        for state, shape, axes, features in zip(self.states, self.shapes, self.axes, self.features, strict=True):
+        for state, layout, features in zip(self.states, self.layouts, self.features, strict=True):
             rows = np.broadcast_to(direction[start : start + prod(features)], (self.batch, prod(features)))
-            seeds[state.current] = Known(from_rows(rows, axes, shape))
+            seeds[state.current] = Known(layout.tensor(rows))
             start += prod(features)
         return seeds
 
@@ -352,9 +345,9 @@ class Lifting:
         """The vector of all n states as tensors of the states' shapes."""
         found: list[Tracked] = []
         start = 0
-        for shape, axes, features in zip(self.shapes, self.axes, self.features, strict=True):
+        for layout, features in zip(self.layouts, self.features, strict=True):
             piece = self.translator.builder.slice(vector, -1, start, start + prod(features))
-            found.append(wrap(self.translator.builder.reshape(piece, features), axes, shape))
+            found.append(layout.tracked(self.translator.builder.reshape(piece, features)))
             start += prod(features)
         return found
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import evaluate
-from ssmc.frontend.flow import Flow, Known, Raw, Unsupported, known_along
+from ssmc.frontend.flow import Flow, Known, Merged, Raw, Unsupported, known_along
+from ssmc.frontend.joint import REASON, apart
 from ssmc.frontend.listing import Call
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.translator import Translator
@@ -37,6 +38,7 @@ class Region:
     run: Callable[[Sequence[Array]], Array]
     samples: tuple[tuple[Array, ...], ...]  # what the entries are at the sample inputs
     rounding: float = 0.0  # of weights inside that change with time, which the file may store in float32
+    merged: Merged | None = None  # what an axis of the entries was made of, which is apart here
 
     @property
     def provenance(self) -> tuple[str, ...]:
@@ -79,10 +81,16 @@ def region_of(
         calls, entries, known = _inside(translator, value, _cut_streams(translator, entries))
     if not entries:
         return "an operand could not be translated"
-    flows = tuple(translator.lookup(v) for v in entries)
+    entered = [flow for v in entries if isinstance(flow := translator.lookup(v), Flow)]
+    merged = {m for flow in entered for m in flow.merged}
+    if len(merged) > 1:
+        return REASON
+    flows = tuple(apart(flow) for flow in entered)
 
     def run(arrays: Sequence[Array]) -> Array:
-        given = {**known, **dict(zip(entries, arrays, strict=True))}
+        given = dict(known)
+        for entry, flow, array in zip(entries, entered, arrays, strict=True):
+            given[entry] = array.reshape(flow.shape) if flow.merged else array
         try:
             return np.asarray(evaluate(translator.listing, given, [value])[value])
         except UserError as error:  # what is tried here the file may not be made for, as places out of range
@@ -91,9 +99,11 @@ def region_of(
     samples = []
     for point in range(len(translator.samples.points)):
         arrays = translator.samples.at(point, entries)
-        samples.append(tuple(np.asarray(arrays[v], np.float64) for v in entries))
+        samples.append(
+            tuple(np.asarray(arrays[v], np.float64).reshape(f.shape) for v, f in zip(entries, flows, strict=True))
+        )
     shape = np.shape(translator.samples.at(0, [value])[value])
-    return Region(value, tuple(calls), tuple(entries), flows, known, shape, run, tuple(samples), rounding)  # type: ignore[arg-type]
+    return Region(value, tuple(calls), tuple(entries), flows, known, shape, run, tuple(samples), rounding, *merged)
 
 
 def _inside(
@@ -109,7 +119,7 @@ def _inside(
         item = translator.lookup(here)
         if isinstance(item, Known):
             known[here] = item.stored
-        elif isinstance(item, Flow) and here not in opened and is_plain(item):
+        elif isinstance(item, Flow) and here not in opened and _enters(item):
             entries[here] = None
         elif isinstance(item, Flow | Raw):
             call = translator.listing.producer[here]
@@ -119,6 +129,11 @@ def _inside(
         else:
             return [], None, {}
     return [found[position] for position in sorted(found)], sorted(entries), known
+
+
+def _enters(flow: Flow) -> bool:
+    """Can a flow enter a region? Its batch may be one axis with features."""
+    return is_plain(flow) or (len(flow.merged) == 1 and "t" not in flow.merged[0][0] and "t" in flow.axes)
 
 
 def _is_weighted(translator: Translator, value: Value) -> bool:

@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from ssmc.frontend.flow import Flow, Tracked
+from ssmc.frontend.builder import Operand
+from ssmc.frontend.flow import Flow, Known, Merged, Tracked, wrap
+from ssmc.frontend.joint import apart, joined, merged_place
 from ssmc.ir.op import Array
 
 
-def axes_of_state(item: Tracked, shape: tuple[int, ...]) -> str:
-    """The axes of a state: those of its drive; with no drive to tell, the batch is the first one."""
-    if isinstance(item, Flow):
-        return "f" * (len(shape) - len(item.axes)) + item.axes
-    return "b" + "f" * (len(shape) - 1) if shape else ""
+@dataclass(frozen=True)
+class Layout:
+    """How a state lies in its ONNX tensor of some `shape`: its `axes` and `sizes`, what is merged of them apart."""
+
+    shape: tuple[int, ...]
+    axes: str
+    sizes: tuple[int, ...]
+    merged: tuple[int, Merged] | None = None  # where, and of what
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        return tuple(d for d, a in zip(self.sizes, self.axes, strict=True) if a == "f")
+
+    @property
+    def batch(self) -> int:
+        return self.sizes[self.axes.index("b")] if "b" in self.axes else 1
+
+    def spread(self, array: Array) -> Array:
+        """An array that broadcasts to the tensor, its axes apart."""
+        return np.array(np.broadcast_to(array, self.shape)).reshape(self.sizes)
+
+    def rows(self, array: Array) -> Array:
+        """The tensor as (batch, features in one row)."""
+        array = np.broadcast_to(array, self.shape).reshape(self.sizes)
+        if "b" not in self.axes:
+            return array.reshape(1, -1)
+        return np.moveaxis(array, self.axes.index("b"), 0).reshape(self.batch, -1)
+
+    def tensor(self, rows: Array) -> Array:
+        """The inverse of `rows`."""
+        if "b" not in self.axes:
+            return rows.reshape(self.shape)
+        at = self.axes.index("b")
+        moved = rows.reshape(self.batch, *self.sizes[:at], *self.sizes[at + 1 :])
+        return np.moveaxis(moved, 0, at).reshape(self.shape)
+
+    def tracked(self, value: Operand) -> Flow | Known:
+        """What is of these features in the new graph, as the tensor."""
+        found = wrap(value, self.axes, self.sizes)
+        if self.merged is None:
+            return found
+        return joined(found, *self.merged) if isinstance(found, Flow) else Known(found.array.reshape(self.shape))
 
 
-def to_rows(array: Array, axes: str) -> Array:
-    """An ONNX tensor as (batch, features in one row)."""
-    if "b" not in axes:
-        return array.reshape(1, -1)
-    return np.moveaxis(array, axes.index("b"), 0).reshape(array.shape[axes.index("b")], -1)
-
-
-def from_rows(rows: Array, axes: str, shape: tuple[int, ...]) -> Array:
-    """The inverse of `to_rows`."""
-    if "b" not in axes:
-        return rows.reshape(shape)
-    at = axes.index("b")
-    moved = rows.reshape(shape[at], *shape[:at], *shape[at + 1 :])
-    return np.moveaxis(moved, 0, at)
+def layout_of(item: Tracked, shape: tuple[int, ...]) -> Layout:
+    """The layout of a state: that of its drive; with no drive to tell, the batch is the first axis."""
+    if not isinstance(item, Flow):
+        return Layout(shape, "b" + "f" * (len(shape) - 1) if shape else "", shape)
+    more, place = len(shape) - len(item.shape), merged_place(item)
+    axes = "f" * more + apart(item).axes
+    if place is None:
+        return Layout(shape, axes, shape)
+    at = more + place
+    return Layout(shape, axes, (*shape[:at], *item.merged[0][1], *shape[at + 1 :]), (at, item.merged[0]))

@@ -192,7 +192,8 @@ def _contracted(translator: Any, call: Call, items: Sequence[Any]) -> list[Track
     if call.kind == "Gemm":
         terms, result = gemm_terms(call.attrs)
     elif call.kind == "Einsum":
-        terms, result = einsum_terms(call, items)
+        shaped = [np.broadcast_to(0.0, _shape_of(translator, v)) for v in call.operands if v is not None]
+        terms, result = einsum_terms(call, shaped)
     else:
         terms, result = product_terms([len(_shape_of(translator, v)) for v in call.operands if v is not None])
     if len(terms) != 2:

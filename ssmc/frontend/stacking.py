@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ssmc.frontend.builder import Builder
@@ -19,7 +21,8 @@ def sequence_of(builder: Builder, item: Tracked, like: Value, axis: int, backwar
     value = builder.stream(item.value, like)
     value = builder.reverse(value) if backward else value
     place = axis % (len(item.shape) + 1)
-    return Flow(value, item.axes[:place] + "t" + item.axes[place:], inserted(item.shape, axis, length))
+    axes = item.axes[:place] + "t" + item.axes[place:]
+    return replace(item, value=value, axes=axes, shape=inserted(item.shape, axis, length))
 
 
 def inserted(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from ssmc.frontend.builder import Builder
 from ssmc.frontend.evaluate import evaluate, run_call
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
+from ssmc.frontend.joint import is_joint
 from ssmc.frontend.lengths import with_lengths
 from ssmc.frontend.listing import Call, Listing, MissingAttribute
 from ssmc.frontend.merged import apply_merged, is_plain
@@ -182,7 +183,7 @@ class Translator:
             raise Unsupported(REFUSED_OPS.get(call.kind, "there is no rule for this op"))
         if self.dynamic and not self.in_step:
             items = with_lengths(self, call, items)
-        if not all(is_plain(item) for item in items):
+        if not all(is_plain(item) or (call.kind in CONTROL_RULES and is_joint(item)) for item in items):
             return apply_merged(self, call, items, rule)
         return rule(self, call, items)
 

@@ -26,10 +26,11 @@ def shapes_of(translator: Translator, region: Region) -> Iterator[Region]:
         yield entered
         parts = _parts_of_result(translator, region)
         if parts:
-            yield _with_result(entered, (*region.shape[:-1], *parts))
+            yield with_result(entered, (*region.shape[:-1], *parts))
 
 
-def _with_result(region: Region, shape: tuple[int, ...]) -> Region:
+def with_result(region: Region, shape: tuple[int, ...]) -> Region:
+    """The region with another shape of its target."""
     return replace(region, shape=shape, run=lambda arrays: region.run(arrays).reshape(shape))
 
 

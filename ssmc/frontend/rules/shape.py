@@ -11,6 +11,7 @@ from ssmc.frontend.flow import (
     REGROUPED,
     Flow,
     Known,
+    Merged,
     TimeMixing,
     Tracked,
     Unsupported,
@@ -18,9 +19,11 @@ from ssmc.frontend.flow import (
     known_operand,
     wrap,
 )
+from ssmc.frontend.joint import TOGETHER, apart
 from ssmc.frontend.listing import Call
 from ssmc.frontend.operands import axes_of, pad_widths, reshape_target, slices_of, split_sizes, text
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
+from ssmc.ir.graph import Value
 from ssmc.ir.tensor import Tensor
 
 ALONE = {"m": "bt", "n": "tb"}  # where one of the two has size one
@@ -49,15 +52,28 @@ def reshaped(context: Context, flow: Flow, target: tuple[int, ...]) -> Tracked:
         inner = context.builder.features(flow.value)[flow.axes.count("f") :]
         wide = (*flow.shape[:-1], *inner, flow.shape[-1] // int(np.prod(inner)))
         flow = Flow(flow.value, flow.axes[:-1] + "f" * len(inner) + "t", wide)
-    axes = regrouped(flow.axes, flow.shape, target)
-    features = tuple(d for d, a in zip(target, axes, strict=True) if a == "f")
-    return wrap(context.builder.reshape(flow.value, features), axes, target)
+    flow, merged = apart(flow), list[Merged]()
+    axes = regrouped(flow.axes, flow.shape, target, merged)
+    parts = iter(merged)
+    kept = [
+        ((d,) if a == "f" else ()) if a != TOGETHER else _features_of(next(parts))
+        for d, a in zip(target, axes, strict=True)
+    ]
+    value = context.builder.reshape(flow.value, tuple(d for sizes in kept for d in sizes))
+    if merged and isinstance(value, Value):
+        return Flow(value, axes, target, tuple(merged))
+    return wrap(value, axes, target)
 
 
-def regrouped(axes: str, shape: tuple[int, ...], target: tuple[int, ...]) -> str:
+def _features_of(merged: Merged) -> tuple[int, ...]:
+    return tuple(d for a, d in zip(*merged, strict=True) if a == "f")
+
+
+def regrouped(axes: str, shape: tuple[int, ...], target: tuple[int, ...], merged: list[Merged]) -> str:
     """The axes after a reshape; batch and time must come through whole, or as REGROUPED says.
 
-    Raises TimeMixing where they are merged with features or split into more.
+    A batch that is merged with features is one axis, whose parts are added to `merged`. Raises TimeMixing where batch
+    or time are merged with others or split into more.
     """
     found = ["f"] * len(target)
     i = j = 0
@@ -95,11 +111,19 @@ def regrouped(axes: str, shape: tuple[int, ...], target: tuple[int, ...]) -> str
         if together.strip("f"):
             places = [k for k in range(right, j) if target[k] != 1]
             letters = REGROUPED.get((together, len(places)))
+            if letters is None and len(places) == 1 < len(target) and not merged and _is_joint(together):
+                letters = TOGETHER
+                merged.append((together, tuple(shape[k] for k in range(left, i) if shape[k] != 1 or axes[k] != "f")))
             if letters is None:
                 raise TimeMixing(f"it merges or splits the {'time' if 't' in together else 'batch'} axis")
             for place, label in zip(places, letters, strict=True):
                 found[place] = label
     return "".join(found)
+
+
+def _is_joint(letters: str) -> bool:
+    """Batch and features, perhaps with time, each once but for the features."""
+    return set("bf") <= set(letters) <= set("btf") and max(letters.count("b"), letters.count("t")) == 1
 
 
 def _flatten(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
