@@ -20,7 +20,8 @@ from ssmc.frontend.sizes import BATCH, LONGEST
 from ssmc.ir.graph import Value
 from ssmc.ir.types import TensorType
 
-TRIES = 48  # sizes at which a file is run that does not run at any (ours)
+TRIES = 64  # sizes at which a file is run that does not run at any (ours)
+SHORT = 34  # lengths below it that are tried though the file does not show them, as the stages of a scan do not (ours)
 Size = tuple[int, int]  # batch and length
 
 
@@ -85,7 +86,7 @@ def _written_sizes(file: File, usual: Size) -> Iterator[Size]:
     steps = [1 + max((int(np.max(a)) for call in calls for a in _indices(file.listing, call)), default=0)]
     written = dict.fromkeys(d for shape in (steps, *shapes, *tables) for d in shape if 1 < d <= LONGEST)
     batches = [usual[0], 1, *(s[0] for s in shapes if s and 1 < s[0] <= 64)] if dynamic[0] else [usual[0]]
-    lengths = [usual[1], *written] if dynamic[1] else [usual[1]]
+    lengths = [usual[1], *written, *range(2, SHORT)] if dynamic[1] else [usual[1]]
     yield from sorted(product(dict.fromkeys(batches), dict.fromkeys(lengths)), key=lambda s: s[1] != usual[1])
 
 

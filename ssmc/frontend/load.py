@@ -48,17 +48,22 @@ def load_model(
         built()
         traced = unrolled_size(source.file, source.types, source.length)
         if traced is not None:
-            return _not_dynamic(source.path, traced, strict)
+            return _not_dynamic(source.path, baked_size(source.as_file()) or traced, strict)
         try:
             best = _at_some_length(source, states)
         except UserError as error:
             baked = baked_size(source.as_file())
             if baked is not None:
                 raise _baked(baked, path) from error
+            if _runs_nowhere(source):
+                raise _at_some_lengths_only(source, _in_words(error)) from error
             raise
         baked = baked_size(source.as_file()) if _rank(best) == FAILED else None
         if baked is not None:
             return _not_dynamic(source.path, baked, strict)
+        if strict and best.findings.refusals and _runs_nowhere(source):
+            first = best.findings.refusals[0]
+            raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
         blame_refusals(path, best.findings.refusals)
         if strict:
             _require_lifted(best, str(path), source)
@@ -77,6 +82,24 @@ def _baked(found: Refusal, path: str | Path) -> UserError:
         where=str(path),
         why=f"{found.op} '{found.node}': {found.reason}",
         hint="export it at fixed sizes, or so that its shapes follow those of its inputs",
+    )
+
+
+def _runs_nowhere(source: Source) -> bool:
+    """Is the length dynamic, and the file does not run at any that it was studied at?"""
+    return is_dynamic(source.types)[1] and not runs_at(source.as_file(), source.length)
+
+
+def _in_words(error: UserError) -> str:
+    return " ".join(filter(None, (error.where and f"{error.where}:", error.what, error.why and f"({error.why})")))
+
+
+def _at_some_lengths_only(source: Source, reason: str) -> UserError:
+    return UserError(
+        f"the file does not run at {source.length} steps, though it declares their number dynamic",
+        where=str(source.path),
+        why=reason,
+        hint="export it at a fixed length, or so that its shapes follow those of its inputs",
     )
 
 

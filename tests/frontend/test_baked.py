@@ -120,3 +120,15 @@ def test_a_loop_that_was_unrolled_over_a_dynamic_axis(
     refused(path, f"({nodes[0]})': the first of 5", f"declares the {which} dynamic")
     (refusal,) = load_model(path, strict=False).unsupported
     assert refusal.op == ("Slice" if sliced else "Gather")
+
+
+def test_a_file_that_runs_at_some_lengths_only(tmp_path: Path) -> None:
+    """Windows of 13 steps: it runs at 13 and at 26, and at no length at which files are studied."""
+    net = Net()
+    x = net.input(["n", "t", 3])
+    windows = net.op("Reshape", x, net.ints(0, -1, 13, 3))
+    y = net.op(
+        "Reshape", net.op("Softmax", net.op("CumSum", windows, net.const(np.int64(1))), axis=2), net.ints(0, -1, 3)
+    )
+    path = save(net.model([(y, ["n", "t", 3])]), tmp_path)
+    refused(path, "does not run at 448 steps", f"({windows})'", "at a fixed length")
