@@ -195,8 +195,8 @@ def coupling(arch: Architecture) -> Coupling | None:
     into, out, energy = arch.crossbar.couples("in"), arch.crossbar.couples("out"), arch.energy
     if not (into or out) or not arch.volatile.per_core:
         return None
-    spared = 1e-12 * (energy.adc + energy.vector_word), 1e-12 * energy.dac
-    return Coupling(into, out, arch.volatile.per_core, *spared, gain=arch.devices.line_gain)
+    joules = 1e-12 * (energy.adc + energy.vector_word), 1e-12 * energy.dac, 1e-12 * energy.mesh_word_hop
+    return Coupling(into, out, arch.volatile.per_core, *joules, gain=arch.devices.line_gain)
 
 
 def array_errors(arch: Architecture) -> ArrayErrors:

@@ -95,8 +95,19 @@ def _core(state: Lowering, node: Node) -> int:
     ]
     if made:
         return made[0]
-    users = [state.graph.node(user) for user, _ in state.graph.users(Value(node.name))]
-    return next((core for user in users if (core := _most_arrays(state, user)) is not None), 0)
+    return _next_arrays(state, node)
+
+
+def _next_arrays(state: Lowering, node: Node) -> int:
+    """The core of the nearest matrix that a value reaches; core 0 where there is none."""
+    reached, seen = [node.name], {node.name}
+    for name in reached:
+        if (core := _most_arrays(state, state.graph.node(name))) is not None:
+            return core
+        users = [user for user, _ in state.graph.users(Value(name)) if user not in seen]
+        seen.update(users)
+        reached += users
+    return 0
 
 
 def _most_arrays(state: Lowering, node: Node) -> int | None:

@@ -80,14 +80,15 @@ class ArrayErrors:
 @dataclass(frozen=True)
 class Coupling:
     """Analog paths between weight arrays and a bank that decays by itself, within a core: columns `into` nodes, nodes
-    `out` to rows. `conversion` and `drive` are the joules that a column and a row then spare; `gain` is the spread of
-    the gain from node to node, of the mean."""
+    `out` to rows. `conversion` and `drive` are the joules that a column and a row then spare, `hop` those of a word on
+    its way from a core to the next; `gain` is the spread of the gain from node to node, of the mean."""
 
     into: bool
     out: bool
     nodes_per_core: int
     conversion: float = 0.0
     drive: float = 0.0
+    hop: float = 0.0
     gain: float = 0.0
 
 

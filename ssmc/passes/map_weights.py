@@ -16,6 +16,7 @@ from ssmc.passes.banks import Demand, demand, objection
 from ssmc.passes.base import Context, Pass
 from ssmc.passes.loads import fill_loads, needs_loads, told
 from ssmc.passes.machine import Machine
+from ssmc.passes.neighbours import on_one_core
 from ssmc.passes.packing import pack
 from ssmc.passes.pieces import weights_per_array
 from ssmc.passes.placement import homes_of, place, traffic
@@ -31,8 +32,9 @@ class MapWeights(Pass):
     before  tile.matmul(%u) {pieces = (piece<0:64, 0:32>,)}    tile.state(%v) {bank = ""}
     after   tile.matmul(%u) {pieces = (piece<0:64, 0:32 @3[0, 0]>,)}    tile.state(%v) {bank = "volatile"}
 
-    Pieces share arrays in disjoint rectangles (see `packing`), and the arrays of layers that talk much lie on cores
-    that stand close together (see `placement`). Where arrays are reloaded at will (`machine.arrays` is None) every
+    Pieces share arrays in disjoint rectangles (see `packing`); arrays around states that they may charge without
+    conversions share a core (see `neighbours`), and those of layers that talk much lie on cores that stand close
+    together (see `placement`). Where arrays are reloaded at will (`machine.arrays` is None) every
     piece is its own unit, in order. Where a machine that reloads has too few for the whole model, what does not fit
     waits for the next sweep over the sequence (see `loads`; graph attribute loads {"node": load}).
 
@@ -105,11 +107,13 @@ def _pack(graph: Graph, machine: Machine, matrices: dict[str, list[Piece]], cont
     if needed > machine.arrays:
         raise _too_many_arrays(graph, machine, needed, graph.nodes(*MATRICES))
     units = {name: [unit for unit, _, _ in group] for name, group in zip(matrices, places, strict=True)}
+    moved = on_one_core(graph, machine, units)
+    units = {name: [moved[unit] for unit in group] for name, group in units.items()}
     where = _on_mesh(graph, machine, units)
     for name, group in zip(matrices, places, strict=True):
         for i, (unit, row, col) in enumerate(group):
             cells = col * machine.cells_per_weight
-            matrices[name][i] = replace(matrices[name][i], unit=where(unit), row=row, col=cells)
+            matrices[name][i] = replace(matrices[name][i], unit=where(moved[unit]), row=row, col=cells)
     weights = sum(h * w for group in sizes.values() for h, w in group)
     if matrices:
         least = -(-weights // (rows * cols))
