@@ -19,7 +19,7 @@ from ssmc.passes import Context, PassManager
 from ssmc.passes.placement import homes_of, hops, traffic
 
 PAGE = Path(__file__).parent.parent / "docs" / "mapping.md"
-PIPELINE = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,tile,map-weights,schedule"
+PIPELINE = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,tile,map-weights,couple,schedule"
 ALLOWED = 1.05
 EVENTS = 64
 COPIES = 4
@@ -157,7 +157,8 @@ def page(rows: list[Row], small: list[Multiplexed], chips: list[OnChip]) -> str:
         "size, compiled for `cim-large` (64 x 64 arrays, 32 a core). 'Apart' is how many arrays there were with each",
         "matrix by itself, 'least' the weights over what an array holds. Traffic is words times hops, over those of",
         "cores that stand in the order in which they were filled. Latency is that of one event through the program;",
-        f"events may come as often as said, and with up to {COPIES} copies of a layer's arrays as said last.",
+        f"events may come as often as said, and with up to {COPIES} copies of a layer's arrays as said last. Columns",
+        "charge state nodes and these drive rows without conversions where the arrays around them fit a core.",
         "",
         "| network | devices a weight | parameters (published) | apart | least | used | ratio | cores "
         "| traffic | latency of an event | smallest tau | an event every | with copies |",
