@@ -136,16 +136,22 @@ def load(path: str | Path) -> Model | Executable:
 
 
 def load_model(
-    path: str | Path, *, states: Mapping[str, str] | None = None, tolerance: float = 1e-6, strict: bool = True
+    path: str | Path,
+    *,
+    states: Mapping[str, str] | None = None,
+    tolerance: float = 1e-6,
+    strict: bool = True,
+    drop_rounding: bool = False,
 ) -> Model:
     """A model from an ONNX file. `states` overrides which state input is fed by which output; `tolerance` is what a
     system may miss a kernel by that it stands for, relative to its largest tap; without `strict` what cannot be
-    compiled is listed in the model instead of raised. Raises UserError."""
+    compiled is listed in the model instead of raised; `drop_rounding` leaves out the rounding of all but weights, and
+    notes what that changes. Raises UserError."""
     from ssmc import frontend
 
     if not 0 < tolerance < 1:
         raise UserError(f"a tolerance is between 0 and 1, not {tolerance:g}", hint="the default is 1e-6")
-    return frontend.load_model(path, tolerance=tolerance, states=states, strict=strict)
+    return frontend.load_model(path, tolerance=tolerance, states=states, strict=strict, drop_rounding=drop_rounding)
 
 
 def load_program(path: str | Path) -> Executable:
@@ -178,7 +184,7 @@ def compile_model(
     as passes; in text, `default` stands for the target's own pipeline. `calibration` holds arrays as for `run`.
     `ideal` asks for float arithmetic and perfect devices. Raises UserError, ssmc.diagnostics.Misfit.
     """
-    from ssmc.passes import Context, PassManager
+    from ssmc.passes import Context, Note, PassManager
 
     model = load_model(model) if isinstance(model, str | Path) else model
     machine_of, chosen = backend(target), passes
@@ -196,7 +202,7 @@ def compile_model(
     graph = manager.run(model.graph, context)
     program = machine_of.lower(graph, described, ideal=ideal)
     program = replace(program, meta={**program.meta, **_meta(model, str(manager), ideal)})
-    losses, notes = tuple(context.losses), tuple(context.notes)
+    losses, notes = tuple(context.losses), (*(Note("lift", "", text) for text in model.notes), *context.notes)
     decays, banks, couplings = tuple(context.decays), tuple(context.banks), tuple(context.couplings)
     made = Compilation(model, graph, described, tuple(steps), losses, notes, decays, banks, couplings)
     return Executable(program, machine_of, made)

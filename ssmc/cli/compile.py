@@ -37,6 +37,7 @@ def compile_command(
     ideal: bool,
     state: tuple[str, ...],
     lift_tolerance: float,
+    drop_rounding: bool,
     print_ir_after: tuple[str, ...],
     output: str | None,
     emit: str,
@@ -55,7 +56,7 @@ def compile_command(
         raise UserError(f"a program file ends in {SUFFIX}", where=str(path), hint=f"-o {path.stem}{SUFFIX}")
     files.writable(path)
     executable = compile_model(
-        load_model(model, states=states(state), tolerance=lift_tolerance),
+        load_model(model, states=states(state), tolerance=lift_tolerance, drop_rounding=drop_rounding),
         target,
         arch=arch,
         passes=passes,

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ssmc.cli.options import json_option, lift_option, state_option, states
+from ssmc.cli.options import json_option, lift_option, rounding_option, state_option, states
 from ssmc.cli.output import print_json, print_table
 
 SHORT = {"linear time-invariant": "LTI"}
@@ -18,13 +18,19 @@ FOREVER = 1e12  # a time constant beyond this is that of a pole at 1, but for ro
 @click.argument("model", metavar="MODEL.onnx")
 @state_option
 @lift_option
+@rounding_option
 @json_option
-def inspect_command(model: str, state: tuple[str, ...], lift_tolerance: float, as_json: bool) -> None:
+def inspect_command(
+    model: str, state: tuple[str, ...], lift_tolerance: float, drop_rounding: bool, as_json: bool
+) -> None:
     """The state-space systems found in a model, its other ops, and what would not compile."""
     from ssmc.driver import load_model
     from ssmc.report import inspection_json
 
-    told = inspection_json(load_model(model, states=states(state), tolerance=lift_tolerance, strict=False))
+    lifted = load_model(
+        model, states=states(state), tolerance=lift_tolerance, drop_rounding=drop_rounding, strict=False
+    )
+    told = inspection_json(lifted)
     if as_json:
         print_json(told)
         return

@@ -27,6 +27,11 @@ lift_option = click.option(
     show_default=True,
     help="What a system may miss the kernel by that it stands for, relative to its largest tap.",
 )
+rounding_option = click.option(
+    "--drop-rounding",
+    is_flag=True,
+    help="Leave out the rounding (QuantizeLinear, Round) of all but weights; what that changes is measured and noted.",
+)
 input_option = click.option(
     "--input", "input_path", required=True, metavar="X.npz", help="Arrays named as the model's inputs, batch first."
 )
@@ -57,6 +62,7 @@ def compiling(command: F) -> F:
             click.option("--ideal", is_flag=True, help="Float arithmetic, perfect devices and converters."),
             state_option,
             lift_option,
+            rounding_option,
             click.option("--print-ir-after", multiple=True, metavar="PASS|all", help="Print the graph on stderr."),
         )
     ):

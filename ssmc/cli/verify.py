@@ -32,6 +32,7 @@ def verify_command(
     ideal: bool,
     state: tuple[str, ...],
     lift_tolerance: float,
+    drop_rounding: bool,
     print_ir_after: tuple[str, ...],
     input_path: str,
     noise: str | None,
@@ -50,7 +51,7 @@ def verify_command(
     from ssmc.verification import verify
 
     found = verify(
-        load_model(model, states=states(state), tolerance=lift_tolerance),
+        load_model(model, states=states(state), tolerance=lift_tolerance, drop_rounding=drop_rounding),
         target,
         arrays.read(input_path),
         arch=arch,

@@ -32,6 +32,7 @@ from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll
+from ssmc.frontend.rounding import drop_rounding, rounds
 from ssmc.frontend.sizes import BATCH, other_length, stored_steps, strides, studied_length
 from ssmc.frontend.stabilised import blamed, told
 from ssmc.frontend.statics import fold_statics
@@ -79,6 +80,7 @@ class Source:
     graph: Graph
     tolerance: float
     aside: Executor  # where onnxruntime reads and runs the file meanwhile
+    dropped: int = 0  # nodes of the file that round, and that the graph does without
 
     def __post_init__(self) -> None:
         self.file: Listing = list_calls(self.graph)  # as it is, for the proofs
@@ -108,15 +110,23 @@ class Source:
         """Readings of the file, the likeliest first: as a sequence model, or as one step."""
         temporal = any(call.kind in TEMPORAL for call in self.listing.calls)
         pairs: dict[str, str] = {}
+        rounded = False
         if states is not None or not temporal:
             pairs = pair_states(self.listing, self.types, self._point(0), states)
+            if states is None and rounds(self.graph):  # states that are rounded are states, and refused as such
+                plain = self.graph.copy()
+                drop_rounding(plain, keep_relu=False)
+                pairs = pair_states(list_calls(plain), self.types, self._point(0), None)
+                rounded = bool(pairs)
         if pairs:
             for letters in step_axes(self.types, pairs):
                 yield self._as_step(pairs, letters)
         if states is None:
             dtypes = {name: kind.dtype for name, kind in self.types.items()}
             for axes in sorted(readings(self.shapes, dtypes), key=self._dynamic_features):
-                yield self._as_sequence(axes)
+                attempt = self._as_sequence(axes)
+                if attempt.findings.lifts or not rounded:
+                    yield attempt
 
     def _dynamic_features(self, axes: Mapping[str, str]) -> int:
         """Axes of unknown size that a reading takes for features."""
@@ -338,6 +348,7 @@ class Source:
             attempt.states,
             tuple(attempt.findings.lifts),
             self.aside,
+            self.dropped,
         )
 
 

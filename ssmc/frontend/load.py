@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend import rounding
 from ssmc.frontend.attempts import Attempt, Source
 from ssmc.frontend.baked import baked_size, runs_at
 from ssmc.frontend.blame import blame_refusals, blaming_the_file
@@ -27,14 +28,21 @@ FAILED = 3  # the rank of a reading that does not hold
 
 
 def load_model(
-    path: str | Path, *, tolerance: float = 1e-6, states: Mapping[str, str] | None = None, strict: bool = True
+    path: str | Path,
+    *,
+    tolerance: float = 1e-6,
+    states: Mapping[str, str] | None = None,
+    strict: bool = True,
+    drop_rounding: bool = False,
 ) -> Model:
     """Lift the model in `path`.
 
     `tolerance` bounds the error of a system that is fitted to a kernel, relative to the kernel's largest tap, and that
     of the lifted model against the file, relative to the largest output, both in float64.
     `states` names the state inputs of a one-step model and the outputs that are their next values, where that is not
-    to be found out. With `strict` false, what cannot be lifted is listed in `Model.unsupported` instead of raised.
+    to be found out. With `strict` false, what cannot be lifted is listed in `Model.unsupported` instead of raised. With
+    `drop_rounding` the model is lifted as if nothing but its weights were quantised (`rounding`); a note says what that
+    changes.
 
     Raises UserError for a file that is not a model, that holds no state-space system, or that has nodes which cannot
     be translated (all of them in one message).
@@ -44,13 +52,19 @@ def load_model(
         graph = import_model(file, path)
         if graph.attributes["unknown"]:
             return _with_unknown(Path(path), file, graph, tolerance, strict, aside)
-        source = Source(Path(path), file, graph, tolerance, aside)
+        dropped = rounding.drop_rounding(graph) if drop_rounding else []
+        source = Source(Path(path), file, graph, tolerance, aside, len(dropped))
         built()
         traced = unrolled_size(source.file, source.types, source.length)
         if traced is not None:
             return _not_dynamic(source.path, baked_size(source.as_file()) or traced, strict)
         try:
             best = _at_some_length(source, states)
+            if _rank(best) == FAILED and dropped:
+                graph = import_model(file, path)
+                rounding.drop_rounding(graph, keep_relu=False)
+                source = Source(Path(path), file, graph, tolerance, aside, len(dropped))
+                best = _at_some_length(source, states)
         except UserError as error:
             baked = baked_size(source.as_file())
             if baked is not None:

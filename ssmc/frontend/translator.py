@@ -282,7 +282,8 @@ RAW_OPS = frozenset(
 
 NONLINEAR = {
     "Softmax": "a softmax of values that mix all steps (attention)",
-    "QuantizeLinear": "a state that is rounded at every step is no linear system; quantise the weights alone",
+    "QuantizeLinear": "a state that is rounded at every step is no linear system; quantise the weights alone, or "
+    "--drop-rounding",
 }
 RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]

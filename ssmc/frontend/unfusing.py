@@ -1,4 +1,4 @@
-"""The com.microsoft ops into which onnxruntime fuses others when it writes an optimised model, as what they were.
+"""Ops into which onnxruntime fuses others when it optimises or quantises a model, as what they were.
 
 Source: onnxruntime, docs/ContribOperators.md. The new nodes carry the fused one's name, so that provenance stays.
 """
@@ -12,6 +12,7 @@ import onnx
 from onnx import helper
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.unquantizing import QUANTIZED
 
 DOMAIN = "com.microsoft"
 PLAIN = ("Relu", "Tanh", "Sigmoid")
@@ -22,6 +23,7 @@ def unfused(nodes: Any) -> list[onnx.NodeProto]:
     found: list[onnx.NodeProto] = []
     for node in nodes:
         rule = RULES.get(node.op_type) if node.domain == DOMAIN else None
+        rule = rule or (QUANTIZED.get(node.op_type) if node.domain in (DOMAIN, "", "ai.onnx") else None)
         found += [node] if rule is None else list(_Parts(node, rule))
     return found
 
@@ -37,6 +39,9 @@ class _Parts:
 
     def __iter__(self) -> Iterator[onnx.NodeProto]:
         return iter(self.nodes)
+
+    def count(self) -> int:
+        return len(self.node.input)
 
     def operand(self, slot: int) -> str:
         return self.node.input[slot] if slot < len(self.node.input) else ""

@@ -177,6 +177,24 @@ def test_inspect(ssmc: Ssmc, folder: Path) -> None:
     assert "time constants in steps" in people.out and "from the file in float64" in people.out
 
 
+def test_rounding_is_left_out_where_it_is_asked_for(ssmc: Ssmc, folder: Path) -> None:
+    """A state rounded at every step: refused with what to do, then told what that changes."""
+    constants = {"a": 0.5, "s": 1 / 64}
+    weights = [numpy_helper.from_array(np.full(2, value, np.float32), name) for name, value in constants.items()]
+    steps = [("Mul", "xa", "p"), ("Add", "pu", "q"), ("Div", "qs", "d"), ("Round", "d", "r"), ("Mul", "rs", "n")]
+    nodes = [helper.make_node(kind, list(operands), [result]) for kind, operands, result in steps]
+    nodes.append(helper.make_node("Tanh", ["n"], ["y"], name="out"))
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 2]) for name in "uxyn"]
+    graph = helper.make_graph(nodes, "g", ports[:2], ports[2:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "rounded.onnx")
+    assert "--drop-rounding" in ssmc("inspect", "rounded.onnx").out
+    told = json.loads(ssmc("inspect", "rounded.onnx", "--drop-rounding", "--json").out)
+    assert not told["unsupported"] and len(told["systems"]) == 1
+    made = ssmc("compile", "rounded.onnx", "--drop-rounding", "--target", "cim", "--ideal", "-o", "r.ssmx").out
+    assert all("rounding by 1 node is left out" in text for text in (*told["notes"][:1], made))
+
+
 @pytest.mark.parametrize("noise", [0.0, 1e-2])
 def test_inspect_tells_what_became_of_a_kernel(ssmc: Ssmc, folder: Path, noise: float) -> None:
     """A decaying kernel becomes a system with its residual; one with noise in its taps stays a filter."""

@@ -1,0 +1,146 @@
+"""A model without the rounding of what it computes: a state that is rounded at every step is no linear system.
+
+Weights keep theirs. What is left out is a pair of QuantizeLinear and DequantizeLinear, or a Round with the Clip that
+belongs to it: the model before it was quantised, but for its weights. That is another model: by how much is measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from ssmc.ir.graph import Graph, Node, Value
+from ssmc.ir.op import Array
+
+ROUNDING = ("onnx.QuantizeLinear", "onnx.Round")
+LAYOUT = {
+    f"onnx.{kind}" for kind in ("Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Slice", "Gather", "MaxPool")
+}
+LOWEST = {"uint8": 0, "int8": -128, "uint16": 0, "int16": -32768, "uint4": 0, "int4": -8}
+
+
+def rounds(graph: Graph) -> bool:
+    """Is anything that the model computes rounded?"""
+    return any(True for _ in graph.nodes(*ROUNDING)) or any(rounds(body) for body in _bodies(graph))
+
+
+def drop_rounding(graph: Graph, keep_relu: bool = True) -> list[str]:
+    """Leave out the rounding of everything but weights, in place; the names of the nodes that rounded.
+
+    A quantisation whose smallest number is zero is a ReLU too (onnxruntime makes one node of both), which stays unless
+    `keep_relu` is false.
+    """
+    dropped = [name for body in _bodies(graph) for name in drop_rounding(body, keep_relu)]
+    for node in list(graph.nodes("onnx.QuantizeLinear")):
+        ends = _ends(graph, node)
+        if ends is None:
+            continue
+        value = graph.operand(node.name, 0)
+        if keep_relu and _from_zero(graph, node):
+            value = _relu(graph, value, node)
+        graph.replace_uses(Value(node.name), value)
+        for end in ends:
+            graph.replace_uses(Value(end.name), graph.operand(end.name, 0))
+        dropped.append(_named(node))
+    for node in list(graph.nodes("onnx.Round")):
+        value, after = graph.operand(node.name, 0), [Value(node.name)]
+        before = graph.node(value.node)
+        if before.op.name == "onnx.Clip":
+            value = graph.operand(before.name, 0)
+        after += [
+            Value(user) for user, slot in graph.users(after[0]) if graph.op(user).name == "onnx.Clip" and not slot
+        ]
+        for result in after:
+            graph.replace_uses(result, value)
+        dropped.append(_named(node))
+    if dropped:
+        _merge_biases(graph)
+        graph.prune()
+    return dropped
+
+
+def _merge_biases(graph: Graph) -> None:
+    """A bias that several nodes have, each rounded by its own scale, as one: copies of a layer, one for each step."""
+    found: list[tuple[Value, Array, Array]] = []
+    for node in list(graph.nodes("onnx.DequantizeLinear")):
+        numbers, scale = _constant(graph, node.name, 0), _scale(graph, node.name)
+        if numbers is None or scale is None or getattr(graph.type(graph.operand(node.name, 0)), "dtype", "") != "int32":
+            continue
+        bias = numbers * scale
+        for other, near, step in found:
+            if near.shape == bias.shape and np.all(np.abs(near - bias) <= np.maximum(scale, step)):
+                graph.replace_uses(Value(node.name), other)
+                break
+        else:
+            found.append((Value(node.name), bias, scale))
+
+
+def _ends(graph: Graph, node: Node) -> list[Node] | None:
+    """The nodes that make real numbers again of what this one rounds; None where its integers are read otherwise."""
+    found, waiting = [], [node.name]
+    while waiting:
+        for user, slot in graph.users(Value(waiting.pop())):
+            after = graph.node(user)
+            if after.op.name == "onnx.DequantizeLinear" and slot == 0 and _same(graph, node, after):
+                found.append(after)
+            elif after.op.name in LAYOUT and slot == 0 and len(after.types) == 1:
+                waiting.append(user)
+            else:
+                return None
+    return found
+
+
+def _bodies(graph: Graph) -> list[Graph]:
+    return [body for node in graph.nodes() for body in (node.op.get("regions") or {}).values()]
+
+
+def _named(node: Node) -> str:
+    return next(iter(node.provenance), node.name)
+
+
+def _constant(graph: Graph, name: str, slot: int) -> Array | None:
+    values = graph.operands(name)
+    value = values[slot] if slot < len(values) else None
+    op = None if value is None else graph.op(value.node)
+    return None if op is None or op.name != "constant" else np.asarray(op["value"].array)
+
+
+def _scale(graph: Graph, name: str) -> Array | None:
+    """The scale of a dequantisation, which may be the product of two."""
+    maker = graph.operand(name, 1).node
+    if graph.op(maker).name != "onnx.Mul":
+        return _constant(graph, name, 1)
+    one, other = _constant(graph, maker, 0), _constant(graph, maker, 1)
+    return None if one is None or other is None else np.asarray(one * other)
+
+
+def _same(graph: Graph, first: Node, second: Node) -> bool:
+    """Are scale and zero point of both the same?"""
+    for slot in (1, 2):
+        one, other = (_constant(graph, node.name, slot) for node in (first, second))
+        if one is None or other is None:
+            if one is not other:
+                return False
+        elif not np.array_equal(one, other):
+            return False
+    return _constant(graph, first.name, 1) is not None
+
+
+def _from_zero(graph: Graph, node: Node) -> bool:
+    """Is the smallest number zero, of numbers that are quantised so?"""
+    zero = _constant(graph, node.name, 2)
+    lowest = LOWEST.get(_dtype(graph, node), 0)
+    return bool(np.all((0 if zero is None else zero) == lowest))
+
+
+def _dtype(graph: Graph, node: Node) -> str:
+    operands: list[Any] = graph.operands(node.name)
+    return "uint8" if len(operands) < 3 else str(getattr(graph.type(operands[2]), "dtype", "uint8"))
+
+
+def _relu(graph: Graph, value: Value, like: Node) -> Value:
+    node = helper.make_node("Relu", ["x"], ["y"], name=_named(like))
+    attrs = {"node": node, "version": 14, "opset": like.op["opset"], "regions": {}, "captured": 0}
+    return graph.add("onnx.Relu", [value], attrs, types=(graph.type(value),), provenance=like.provenance)

@@ -1,0 +1,146 @@
+"""Quantised models: ops on integers run as they are; states that are rounded are refused, or their rounding dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from ssmc.driver import compile_model
+from ssmc.frontend import load_model, reference
+from tests.frontend.checks import refused
+from tests.frontend.net import Net, save
+
+WIDTH, STEPS = 4, 9
+
+
+class Samples(CalibrationDataReader):  # type: ignore[misc]
+    """Random inputs of given shapes, to calibrate on."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], scale: float = 1.0) -> None:
+        rng = np.random.default_rng(0)
+        draws = ({n: scale * rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()} for _ in range(6))
+        self.draws: Iterator[dict[str, Any]] = iter(list(draws))
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self.draws, None)
+
+
+def quantised(path: Path, shapes: dict[str, tuple[int, ...]], scale: float = 1.0, **options: Any) -> Path:
+    out = path.with_name("quantised.onnx")
+    quantize_static(path, out, Samples(shapes, scale), **options)
+    return out
+
+
+def layer(net: Net, u: str, state: str | None, rng: np.random.Generator) -> tuple[str, str]:
+    """x' = a x + B u + b, and relu(C x' + c)."""
+    drive = net.op("Gemm", u, net.const(rng.standard_normal((WIDTH, WIDTH))), net.const(rng.standard_normal(WIDTH)))
+    decay = net.const(rng.uniform(0.5, 0.9, WIDTH))
+    x = drive if state is None else net.op("Add", net.op("Mul", state, decay), drive)
+    y = net.op("Gemm", x, net.const(rng.standard_normal((WIDTH, WIDTH))), net.const(rng.standard_normal(WIDTH)))
+    return x, net.op("Relu", y)
+
+
+def one_step(folder: Path) -> tuple[Path, str, str]:
+    net, rng = Net(), np.random.default_rng(1)
+    u, state = net.input(["b", WIDTH]), net.input(["b", WIDTH])
+    x, y = layer(net, u, state, rng)
+    return save(net.model([(y, ["b", WIDTH]), (x, ["b", WIDTH])], opset=17), folder), u, state
+
+
+def unrolled(folder: Path) -> tuple[Path, str]:
+    """A model of which each step is given its own scales."""
+    net, state, rows = Net(), None, []
+    u = net.input([2, STEPS, WIDTH])
+    for k in range(STEPS):
+        step = net.op("Gather", u, net.const(np.int64(k)), axis=1)
+        state, y = layer(net, step, state, np.random.default_rng(1))
+        rows.append(net.op("Unsqueeze", y, net.ints(1)))
+    return save(net.model([(net.op("Concat", *rows, axis=1), [2, STEPS, WIDTH])], opset=17), folder), u
+
+
+def off(model: Any, data: str, u: np.ndarray, path: Path) -> float:
+    """How far both targets are from what another file gives, relative to its largest output."""
+    expected, worst = reference(replace(model, path=path), {data: u}), 0.0
+    for target in ("cim", "epochcore"):
+        found = compile_model(model, target, ideal=True).run({data: u}).outputs
+        for name, array in expected.items():
+            worst = max(worst, float(np.abs(found[name] - array).max() / np.abs(array).max()))
+    return worst
+
+
+def test_a_state_that_is_rounded_is_refused_by_its_node(tmp_path: Path) -> None:
+    path, u, state = one_step(tmp_path)
+    shapes = {u: (2, WIDTH), state: (2, WIDTH)}
+    message = refused(quantised(path, shapes), "rounds the state at every step", "--drop-rounding")
+    assert f"'{state}_QuantizeLinear'" in message
+
+
+@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
+def test_the_rounding_of_a_state_is_left_out_and_told(tmp_path: Path, form: QuantFormat) -> None:
+    path, u, state = one_step(tmp_path)
+    shapes = {u: (2, WIDTH), state: (2, WIDTH)}
+    coarse = quantised(path, shapes, 3.0, quant_format=form, weight_type=QuantType.QInt8, per_channel=False)
+    model = load_model(coarse, drop_rounding=True)
+    assert model.states and len(model.systems) == 1
+    (note,) = (note for note in model.notes if "rounding" in note)
+    assert "outputs are off by" in note
+    data = np.random.default_rng(2).standard_normal((2, 6, WIDTH)).astype(np.float32)
+    assert off(model, u, data, path) < 0.05  # what rounded weights are off, and the ReLU is there
+
+
+def test_steps_with_scales_of_their_own(tmp_path: Path) -> None:
+    path, u = unrolled(tmp_path)
+    coarse = quantised(path, {u: (2, STEPS, WIDTH)}, quant_format=QuantFormat.QDQ, weight_type=QuantType.QInt8)
+    refused(coarse, "--drop-rounding")
+    model = load_model(coarse, drop_rounding=True)
+    assert [system.kind for system in model.systems] == ["linear time-invariant"]
+    data = np.random.default_rng(2).standard_normal((2, STEPS, WIDTH)).astype(np.float32)
+    assert off(model, u, data, path) < 0.05
+
+
+def test_rounding_said_with_round_and_clip(tmp_path: Path) -> None:
+    """As quantisation-aware training writes it, inside of a step."""
+    net, rng = Net(), np.random.default_rng(3)
+    u, state = net.input(["b", WIDTH]), net.input(["b", WIDTH])
+    x, y = layer(net, u, state, rng)
+    scale = net.const(np.float32(1 / 64))
+    whole = net.op("Round", net.op("Div", x, scale))
+    whole = net.op("Clip", whole, net.const(np.float32(-1024)), net.const(np.float32(1023)))
+    x = net.op("Mul", whole, scale)
+    path = save(net.model([(y, ["b", WIDTH]), (x, ["b", WIDTH])]), tmp_path)
+    refused(path, "Round", "--drop-rounding")
+    data = rng.standard_normal((2, 6, WIDTH)).astype(np.float32)
+    assert 1e-4 < off(load_model(path, drop_rounding=True), u, data, path) < 0.05
+
+
+def test_ops_on_integers_around_a_system(tmp_path: Path) -> None:
+    """The QOperator format: what it computes is computed, to the last step of its roundings."""
+    net, rng = Net(), np.random.default_rng(4)
+    u = net.input([2, "t", WIDTH])
+    drive = net.op("MatMul", u, net.const(rng.standard_normal((WIDTH, WIDTH))))
+    inner = Net()
+    state, v = inner.input([2, WIDTH]), inner.input([2, WIDTH])
+    following = inner.op("Add", inner.op("Mul", state, inner.const(rng.uniform(0.5, 0.9, WIDTH))), v)
+    y = inner.op("Identity", following)
+    body = inner.subgraph([(following, [2, WIDTH]), (y, [2, WIDTH])])
+    moved = net.op("Transpose", drive, perm=[1, 0, 2])
+    _, x = net.op("Scan", net.const(np.zeros((2, WIDTH))), moved, outputs=2, body=body, num_scan_inputs=1)
+    x = net.op("Transpose", x, perm=[1, 2, 0])
+    x = net.op("Conv", x, net.const(rng.standard_normal((WIDTH, WIDTH, 1))), net.const(rng.standard_normal(WIDTH)))
+    x = net.op("Transpose", net.op("LeakyRelu", x, alpha=0.1), perm=[0, 2, 1])
+    x = net.op("Mul", x, net.op("Sigmoid", u))
+    x = net.op("Concat", x, net.op("Add", x, u), axis=2)
+    x = net.op("MatMul", x, net.const(rng.standard_normal((2 * WIDTH, 3))))
+    path = save(net.model([(x, [2, "t", 3])], opset=17), tmp_path)
+    integers = quantised(path, {u: (2, 12, WIDTH)}, quant_format=QuantFormat.QOperator)
+    model = load_model(integers)
+    assert [system.kind for system in model.systems] == ["linear time-invariant"]
+    for length in (5, 17):
+        data = rng.standard_normal((2, length, WIDTH)).astype(np.float32)
+        assert off(model, u, data, integers) <= 1e-5
