@@ -66,9 +66,9 @@ class Crossbar(Part):
     )
     adc_range: Literal["maximum", "norm", "granular", "calibrated"] = Field(
         description="maximum: the largest possible sum (never clips). granular: a step is the smallest difference of "
-        "two sums, doubled until the maximum fits. calibrated: what the program carries (encoded as single pairs, with "
-        "analog inputs). norm: the same where it carries one, else `adc_norms` times the 2-norm of the column with the "
-        "largest one (clips rarely, but offsets with inputs of one sign often; clips are counted)."
+        "two sums, doubled until the maximum fits. calibrated: what the program carries, else the maximum (encoded as "
+        "single pairs, with analog inputs). norm: what it carries, else `adc_norms` times the 2-norm of the column "
+        "with the largest one (clips rarely, but offsets with inputs of one sign often; clips are counted)."
     )
     reloads: bool = Field(
         default=False,
@@ -96,7 +96,14 @@ class Crossbar(Part):
             raise ValueError(f"{self.cols} columns hold no weight of {self.cells_per_weight} devices")
         if self.encoding == "offset" and self.levels**self.slices < 3:
             raise ValueError("an offset weight takes three levels at least")
+        if self.adc_range == "calibrated" and not self.single:
+            raise ValueError("adc_range 'calibrated' takes single pairs and analog inputs")
         return self
+
+    @property
+    def single(self) -> bool:
+        """Whether one conversion gives a whole product: weights as one pair each, inputs at once."""
+        return self.encoding == "pair" and self.slices == 1 and self.input == "analog"
 
     def couples(self, side: Literal["in", "out"]) -> bool:
         """Whether columns may charge nodes (in), nodes drive rows (out)."""

@@ -182,15 +182,8 @@ def _block(core: Core, code: Item) -> Block:
 def _full(block: Block, code: Item, box: Crossbar) -> float:
     """The ADC's range: calibrated where the policy lets it and the program carries one."""
     calibrated = code.real("output_range")
-    single = box.encoding == "pair" and box.slices == 1 and box.input == "analog"
-    if calibrated and single and box.adc_range in ("calibrated", "norm"):
+    if calibrated and box.single and box.adc_range in ("calibrated", "norm"):
         return calibrated
-    if box.adc_range == "calibrated":
-        raise Trap(
-            "the range of an ADC is not calibrated",
-            "crossbar.adc_range is 'calibrated'" + ("" if single else ", which takes single pairs and analog inputs"),
-            "compile with --calibrate X.npz, or choose another crossbar.adc_range",
-        )
     return block.full
 
 
