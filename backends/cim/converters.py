@@ -57,9 +57,10 @@ def output_range(policy: str, columns: Array, norms: float, bits: int, granule: 
     """Largest sum that an ADC takes for inputs in -1..1 and columns (rows, columns) of relative conductance.
 
     `maximum`, and `calibrated` where nothing was: the largest sum there can be. `norm`: `norms` times the column with
-    the largest 2-norm, no wider than the maximum. `granular`: as CrossSim's policy of this name, one step is the smallest
-    difference that there is between two sums (`granule`, one step of an input at one level of a device) so that nothing
-    is lost; where the ADC has too few bits for the maximum, the step doubles until it has (ours: CrossSim clips).
+    the largest 2-norm, no wider than the maximum. `granular`: as CrossSim's policy of this name, one step is the
+    smallest difference that there is between two sums (`granule`, one step of an input at one level of a device) so
+    that nothing is lost; where the ADC has too few bits for the maximum, the step doubles until it has enough (ours:
+    CrossSim clips).
     """
     most = float(np.abs(columns).sum(0).max(initial=0.0))
     if policy == "norm":
