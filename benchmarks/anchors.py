@@ -95,7 +95,7 @@ def power(coupling: str, name: str = "SSC") -> Power:
     stats, _ = statistics(BACKEND.lower(graph, arch, ideal=False), arch, 1, EVENTS, {}, {})
     assert stats.energy_joules is not None
     notes, active = stats.notes, stats.energy_joules - stats.notes["idle_joules"]
-    spared = {what: count / EVENTS for what, count in notes.get("conversions_spared", {}).items()}
+    spared = {what: count / EVENTS for what, count in notes.get("conversions spared", {}).items()}
     parts = notes["adc_joules"] / active, notes["dac_joules"] / active
     return Power(active / EVENTS, *parts, notes["idle_watts"], spared)
 
@@ -143,25 +143,25 @@ def page(drops: list[Drop], every: dict[str, Power], products: dict[str, tuple[f
         "",
         "## Power of the speech network (SSC, 597 731 parameters, one device a weight)",
         "",
-        "| columns charge states, states drive rows | ADCs' part | DACs' part | energy of an event | at 10 000 a second "
-        "| 34 mW at | conversions spared, of an event |",
+        "| columns charge states, states drive rows | ADCs' part | DACs' part | energy of an event "
+        "| at 10 000 a second | 34 mW at | conversions spared, of an event |",
         "|---|---|---|---|---|---|---|",
         "| published (estimate, second-hand) | 43.7 % | not known | not known | 34 mW in all | not known | not known |",
     ]
     for coupling, used in every.items():
-        spared = ", ".join(f"{count:.0f} {what.upper()}" for what, count in used.spared.items()) or "none"
+        spared = ", ".join(f"{count:.0f} {what}" for what, count in used.spared.items()) or "none"
         lines.append(
             f"| {COUPLINGS[coupling]} | {100 * used.adc:.1f} % | {100 * used.dac:.1f} % | {1e9 * used.joules:.2f} nJ "
             f"| {1e3 * used.watts(1e4):.2f} mW | {used.events(0.034) / 1e6:.1f} million a second | {spared} |"
         )
     lines += [
         "",
-        f"While idle ours takes {1e3 * used.idle:.2f} mW. The rate of events behind the published power is not known to",
-        "us, nor what is in it: that columns charge the state nodes and these drive rows is the paper's idea, but whether",
-        "its estimate counts converters there is not said; without coupling our share is nearer to it. Ours are the",
-        f"energies of `samples/arch/{CHIP}.yaml`, each with its source or marked as ours, averaged over the events of a",
-        "sequence (the later layers see one in 8 and one in 64 of them). What still takes ADCs are the products behind",
-        "the states and those of the gates.",
+        f"While idle ours takes {1e3 * used.idle:.2f} mW. The rate of events behind the published power is not known",
+        "to us, nor what is in it: that columns charge the state nodes and these drive rows is the paper's idea, but",
+        "whether its estimate counts converters there is not said; without coupling our share is nearer to it. Ours",
+        f"are the energies of `samples/arch/{CHIP}.yaml`, each with its source or marked as ours, averaged over the",
+        "events of a sequence (the later layers see one in 8 and one in 64 of them). What still takes ADCs are the",
+        "products behind the states and those of the gates.",
         "",
         "## Error of one product (128 x 96, normal weights and inputs)",
         "",

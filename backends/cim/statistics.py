@@ -170,7 +170,7 @@ def _notes(
     notes |= reloading(program, arch)
     if total["no_adc"] or total["no_dac"]:
         spared = total["no_adc"] * (arch.energy.adc + arch.energy.vector_word) + total["no_dac"] * arch.energy.dac
-        notes["conversions_spared"] = {"adc": int(total["no_adc"]), "dac": int(total["no_dac"])}
+        notes["conversions spared"] = {"ADC": int(total["no_adc"]), "DAC": int(total["no_dac"])}
         notes["conversions_spared_joules"] = spared * 1e-12
     if (real := real_seconds(program, arch, steps, passed)) is not None:
         notes |= {"real_seconds_per_sequence": real, "real_idle_joules_per_sequence": notes["idle_watts"] * real}

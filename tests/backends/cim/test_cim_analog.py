@@ -254,7 +254,7 @@ def test_conversions_that_lines_spare() -> None:
     u = events(2, 7)
     digital, both = (run(made(text, chip()), u=u).stats for text in (DIGITAL, COUPLED))
     energy, events_ = chip().energy, 14
-    assert both.notes["conversions_spared"] == {"adc": 12 * events_, "dac": 6 * events_}
+    assert both.notes["conversions spared"] == {"ADC": 12 * events_, "DAC": 6 * events_}
     saved = events_ * (12 * (energy.adc + energy.vector_word) + 6 * energy.dac) * 1e-12
     assert both.notes["conversions_spared_joules"] == pytest.approx(saved)
     assert digital.notes["adc_joules"] - both.notes["adc_joules"] == pytest.approx(12 * events_ * energy.adc * 1e-12)

@@ -279,7 +279,7 @@ def test_energy_and_time_that_coupling_spares() -> None:
     told = sum(choice.joules for choice in context.couplings) * 120  # events
     notes = stats["both"].notes
     assert notes["conversions_spared_joules"] == pytest.approx(told)
-    assert notes["conversions_spared"] == {"adc": 120 * 2 * 18, "dac": 120 * 2 * 18}
+    assert notes["conversions spared"] == {"ADC": 120 * 2 * 18, "DAC": 120 * 2 * 18}
     assert stats["off"].energy_joules > stats["both"].energy_joules + told
     assert notes["event_latency_seconds"] < stats["off"].notes["event_latency_seconds"]
-    assert "conversions_spared" not in stats["off"].notes
+    assert "conversions spared" not in stats["off"].notes
