@@ -53,6 +53,13 @@ def concrete_shapes(types: Mapping[str, TensorType], batch: int, length: int) ->
     return found
 
 
+def dynamic_lengths(types: Mapping[str, TensorType]) -> list[str]:
+    """The names of the axes that are taken for time."""
+    letters = dynamic_axes(types)
+    dims = [(d, a) for name, kind in types.items() for d, a in zip(kind.shape or (), letters[name], strict=True)]
+    return list(dict.fromkeys(str(d) for d, a in dims if a == "t" and isinstance(d, str)))
+
+
 def dynamic_axes(types: Mapping[str, TensorType]) -> dict[str, str]:
     """A letter for each axis of each input: `b` and `t` for a dynamic one, by what it is taken for, `.` for any other.
 

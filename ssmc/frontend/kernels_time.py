@@ -74,6 +74,21 @@ def _average_pool(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]
     return (np.asarray(sums / counts),)
 
 
+def _transposed_conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    plain = all(s == 1 for s in attrs.get("strides", [1])) and not any(attrs.get("output_padding", [0]))
+    if x[0].ndim != 3 or not plain or "output_shape" in attrs or "auto_pad" in attrs:
+        raise LeftToReference("only one spatial dimension, step by step")
+    (batch, channels, length), taps, spacing = x[0].shape, x[1].shape[2], int(attrs.get("dilations", [1])[0])
+    groups, (left, right) = int(attrs.get("group", 1)), attrs.get("pads", [0, 0])
+    u = x[0].reshape(batch, groups, -1, length)
+    weight = x[1].reshape(groups, channels // groups, -1, taps)
+    y = np.zeros((batch, groups, weight.shape[2], length + (taps - 1) * spacing))
+    for k in range(taps):
+        y[..., k * spacing : k * spacing + length] += np.einsum("bgil,gio->bgol", u, weight[..., k])
+    y = y.reshape(batch, -1, y.shape[3])[..., left : y.shape[3] - right]
+    return (y if len(x) < 3 or x[2] is None else y + x[2].reshape(-1, 1),)
+
+
 def _rotary(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     """Pairs of features turned; com.microsoft has the positions before the tables."""
     rest: list[Any]
@@ -104,6 +119,7 @@ def _rotary(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 TIME_KERNELS: dict[str, Callable[[Sequence[Any], Attrs, int], Sequence[Any]]] = {
     "LinearAttention": _linear_attention,
     "CausalConvWithState": _causal_conv,
+    "ConvTranspose": _transposed_conv,
     "MaxPool": _max_pool,
     "AveragePool": _average_pool,
     "RotaryEmbedding": _rotary,

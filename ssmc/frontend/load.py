@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+
+import onnx
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend import rounding
@@ -15,7 +17,7 @@ from ssmc.frontend.blame import blame_refusals, blaming_the_file
 from ssmc.frontend.collection import built_aside
 from ssmc.frontend.findings import Findings, Refusal, refuse
 from ssmc.frontend.importer import import_model
-from ssmc.frontend.interface import is_dynamic
+from ssmc.frontend.interface import dynamic_lengths, is_dynamic
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.sizes import DIVISIBLE
@@ -69,6 +71,9 @@ def load_model(
             baked = baked_size(source.as_file())
             if baked is not None:
                 raise _baked(baked, path) from error
+            lengths = dynamic_lengths(source.types)
+            if len(lengths) > 1 and error.where.startswith("node "):
+                raise _of_several_lengths(lengths, path, error) from error
             if _runs_nowhere(source):
                 raise _at_some_lengths_only(source, _in_words(error)) from error
             raise
@@ -81,7 +86,18 @@ def load_model(
         blame_refusals(path, best.findings.refusals)
         if strict:
             _require_lifted(best, str(path), source)
+        best.notes += _newer_than_known(file)
         return _as_model(best, source.path)
+
+
+def _of_several_lengths(lengths: Sequence[str], path: str | Path, error: UserError) -> UserError:
+    return UserError(
+        "its inputs are not of one length",
+        where=str(path),
+        why=f"the lengths {' and '.join(map(repr, lengths))} are taken for one and the same, and there {error.where} "
+        f"fails: {error.what}",
+        hint="streams of different rates cannot meet: give the slower input at the rate of the faster one",
+    )
 
 
 def _not_dynamic(path: Path, found: Refusal, strict: bool) -> Model:
@@ -197,6 +213,17 @@ def _require_lifted(attempt: Attempt, path: str, source: Source) -> None:
             hint="if this is one step of a recurrent model, export its states as inputs and outputs"
             + (" (--state IN=OUT says which they are)" if suspects else ""),
         )
+
+
+def _newer_than_known(file: ModelFile) -> tuple[str, ...]:
+    """A note on a file of an opset that nothing here knows."""
+    newest = onnx.defs.onnx_opset_version()
+    opset = max((int(e.version) for e in file.model.opset_import if e.domain in ("", "ai.onnx")), default=1)
+    if opset <= newest:
+        return ()
+    return (
+        f"the file is of opset {opset}, and the newest known here is {newest}: its ops are read as those of that one",
+    )
 
 
 def _as_model(attempt: Attempt, path: Path) -> Model:

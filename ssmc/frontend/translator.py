@@ -21,6 +21,8 @@ from ssmc.frontend.listing import Call, Listing, MissingAttribute
 from ssmc.frontend.merged import apply_merged, is_plain
 from ssmc.frontend.operands import text
 from ssmc.frontend.rules import RAW_RULES, RULES
+from ssmc.frontend.rules.resampling import raises_rate
+from ssmc.frontend.spreading import along_steps
 from ssmc.frontend.ticks import apply_tick
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
@@ -181,6 +183,8 @@ class Translator:
             raise TimeMixing("it brings several steps together")
         if rule is None:
             raise Unsupported(REFUSED_OPS.get(call.kind, "there is no rule for this op"))
+        if not self.in_step:
+            items = along_steps(self, call, items)
         if self.dynamic and not self.in_step:
             items = with_lengths(self, call, items)
         if not all(is_plain(item) or (call.kind in CONTROL_RULES and is_joint(item)) for item in items):
@@ -216,7 +220,7 @@ class Translator:
             return isinstance(training, Known) and bool(np.any(training.array))
         if call.kind == "AveragePool":
             return bool(call.attrs.get("ceil_mode", 0))
-        return call.kind == "Pad" and text(call.attrs.get("mode", "constant")) == "wrap"
+        return raises_rate(call) or (call.kind == "Pad" and text(call.attrs.get("mode", "constant")) == "wrap")
 
     def dtype(self, call: Call, slot: int) -> str:
         """'f', 'i', 'u' or 'b': what an operand holds in the file."""
@@ -245,6 +249,7 @@ RAW_OPS = frozenset(
         "Gemm",
         "Einsum",
         "Conv",
+        "ConvTranspose",
         "AveragePool",
         "Pad",
         "DFT",

@@ -114,6 +114,9 @@ def regrouped(axes: str, shape: tuple[int, ...], target: tuple[int, ...], merged
             if letters is None and len(places) == 1 < len(target) and not merged and _is_joint(together):
                 letters = TOGETHER
                 merged.append((together, tuple(shape[k] for k in range(left, i) if shape[k] != 1 or axes[k] != "f")))
+            if letters is None and together[0] == "t" and target[places[0]] > shape[left + axes[left:i].index("t")]:
+                what = "it makes further steps of features (up-sampling), or one axis of a whole sequence"
+                raise TimeMixing(what)
             if letters is None:
                 raise TimeMixing(f"it merges or splits the {'time' if 't' in together else 'batch'} axis")
             for place, label in zip(places, letters, strict=True):
