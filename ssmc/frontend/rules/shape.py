@@ -21,7 +21,7 @@ from ssmc.frontend.flow import (
 )
 from ssmc.frontend.joint import TOGETHER, apart
 from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import axes_of, pad_widths, reshape_target, slices_of, split_sizes, text
+from ssmc.frontend.operands import axes_of, reshape_target, slices_of, split_sizes
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import Tensor
@@ -199,7 +199,7 @@ def _concat(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
 def _split(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow = flow_of(items[0])
     axis = call.attrs.get("axis", 0) % len(flow.shape)
-    _require_feature(flow, axis, "it splits")
+    require_feature(flow, axis, "it splits")
     sizes = split_sizes([flow, *arrays_or_flows(items[1:])], call.attrs, len(call.results))
     found: list[Tracked] = []
     start = 0
@@ -209,7 +209,7 @@ def _split(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     return found
 
 
-def _require_feature(flow: Flow, axis: int, doing: str) -> None:
+def require_feature(flow: Flow, axis: int, doing: str) -> None:
     if flow.axes[axis] == "t":
         raise TimeMixing(f"{doing} the time axis")
     if flow.axes[axis] == "b":
@@ -343,54 +343,11 @@ def _tile(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
         if count == 1:
             continue
         assert isinstance(flow, Flow)
-        _require_feature(flow, axis, "it repeats")
+        require_feature(flow, axis, "it repeats")
         shape = (*flow.shape[:axis], flow.shape[axis] * count, *flow.shape[axis + 1 :])
         value = context.builder.concat([flow.value] * count, flow.from_right(axis))
         flow = wrap(value, flow.axes, shape)
     return [flow]
-
-
-def _pad(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """Constant padding of feature axes."""
-    flow = flow_of(items[0])
-    mode = text(call.attrs.get("mode", "constant"))
-    widths, value = pad_widths([np.empty(flow.shape), *arrays_or_flows(items[1:])], call.attrs)
-    if mode != "constant":
-        return [_padded_by_itself(context, flow, widths, mode)]
-    result: Any = flow
-    for axis, (before, after) in enumerate(widths):
-        if before == after == 0:
-            continue
-        _require_feature(result, axis, "it pads")
-        size = result.shape[axis]
-        if before < 0 or after < 0:
-            result = cut(context, result, axis, max(-before, 0), size - max(-after, 0), 1)
-        parts: list[Any] = [result.value]
-        for width, place in ((max(before, 0), 0), (max(after, 0), len(parts))):
-            if width:
-                filling = list(result.features)
-                filling[result.from_right(axis)] = width
-                parts.insert(len(parts) if place else 0, np.full(filling, value))
-        shape = (*result.shape[:axis], result.shape[axis] + max(before, 0) + max(after, 0), *result.shape[axis + 1 :])
-        result = wrap(context.builder.concat(parts, result.from_right(axis)), result.axes, shape)
-    return [result]
-
-
-def _padded_by_itself(context: Context, flow: Flow, widths: Sequence[tuple[int, int]], mode: str) -> Tracked:
-    """Feature axes padded with entries of their own: "edge", "reflect" or "wrap"."""
-    found: Tracked = flow
-    for axis, (before, after) in enumerate(widths):
-        if before == after == 0:
-            continue
-        assert isinstance(found, Flow)
-        if found.axes[axis] == "t" and mode == "wrap":
-            raise Unsupported("it puts the end of the sequence before its beginning (circular padding)")
-        _require_feature(found, axis, "it pads")
-        if min(before, after) < 0:
-            raise Unsupported("its padding is negative")
-        places = np.pad(np.arange(found.shape[axis]), (before, after), mode=mode)  # type: ignore[call-overload]
-        found = gathered(context, found, axis, places)
-    return found
 
 
 def _shape_of(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -416,7 +373,6 @@ RULES: dict[str, Rule] = {
     "Gather": _gather,
     "Expand": _expand,
     "Tile": _tile,
-    "Pad": _pad,
     "Shape": _shape_of,
     "Size": _shape_of,
 }
