@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.builder import PER_STEP
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.tensor import Tensor
+from ssmc.ir.types import ConstantType, StreamType
 from ssmc.statespace import StateSpace
+
+SAME_STEPS = PER_STEP | {"ssm", "recurrence", "fir", "delay", "reverse", "spike"}
 
 
 def merge_duplicates(graph: Graph) -> dict[str, str]:
@@ -20,7 +24,7 @@ def merge_duplicates(graph: Graph) -> dict[str, str]:
         if node.op.name in ("input", "output"):
             continue
         attrs = tuple((key, _key(value)) for key, value in sorted(node.op.attrs.items()))
-        key = (node.op.name, attrs, tuple(graph.operands(name)))
+        key = (node.op.name, attrs, _operands(graph, name))
         same = first.setdefault(key, name)
         if same == name:
             continue
@@ -30,6 +34,25 @@ def merge_duplicates(graph: Graph) -> dict[str, str]:
         graph.remove(name)
         renamed[name] = same
     return renamed
+
+
+def _operands(graph: Graph, name: str) -> tuple[Value | None, ...]:
+    """Operands of a node; of one that repeats a constant for the steps of a stream, where these steps come from."""
+    values = graph.operands(name)
+    if graph.op(name).name == "spread" and isinstance(graph.type(graph.operand(name, 0)), ConstantType):
+        return values[0], _steps_of(graph, graph.operand(name, 1))
+    return tuple(values)
+
+
+def _steps_of(graph: Graph, stream: Value) -> Value:
+    """The first stream with the same steps, as far as the ops that make this one tell."""
+    while graph.op(stream.node).name in SAME_STEPS and stream.index == 0:
+        before = (v for v in graph.operands(stream.node) if v is not None)
+        found = next((v for v in before if isinstance(graph.type(v), StreamType)), None)
+        if found is None:
+            break
+        stream = found
+    return stream
 
 
 def _key(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.frontend.blocks import decaying
 from tests.frontend.checks import lift, on_targets, refused
 from tests.frontend.net import Net, save
 
@@ -91,3 +92,15 @@ def test_a_value_given_twice_is_refused(tmp_path: Path) -> None:
     zeros = net.op("Mul", net.op("Gather", x, net.const(np.int64(0)), axis=1), net.const(0.0))
     _, y = net.op("Scan", zeros, net.op("Transpose", x, perm=[1, 0, 2]), outputs=2, body=body, num_scan_inputs=1)
     refused(save(net.model([(y, [LENGTH, "b", STATES])]), tmp_path), f"'{after}' as two of its outputs", "Identity")
+
+
+def test_a_table_is_looked_up_once_a_step(tmp_path: Path) -> None:
+    """However many streams are multiplied with its rows: all of them have the same steps."""
+    net = Net()
+    x = net.input(["b", LENGTH, STATES], name="x")
+    table, y = net.const(TABLE), x
+    for _ in range(3):
+        y = net.op("Tanh", net.op("Mul", y, table))
+    model = lift(net, decaying(net, y, STATES), ["b", LENGTH, STATES], tmp_path, (2, LENGTH))
+    assert len(list(model.graph.nodes("embed"))) == 1
+    on_targets(model, 2, LENGTH)
