@@ -18,6 +18,7 @@ from ssmc.frontend.operands import (
     batch_norm_factors,
     clip_bounds,
     conv_padding,
+    few_bits,
     pad_widths,
     quantized_range,
     reshape_target,
@@ -249,18 +250,21 @@ def _where(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (np.where(x[0], x[1], x[2]),)
 
 
+def _matmul_few_bits(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    y = times(x[0], few_bits(x, attrs))
+    return (y + x[5] if len(x) > 5 and x[5] is not None else y,)
+
+
 def _quantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     low, high = quantized_range(attrs)
-    axis = attrs.get("axis", 1)
-    zero = along(x[2], x[0].ndim, axis) if len(x) > 2 and x[2] is not None else 0
-    scaled = np.rint(x[0] / along(x[1], x[0].ndim, axis)) + zero
+    zero = along(x[2], x[0].shape, attrs) if len(x) > 2 and x[2] is not None else 0
+    scaled = np.rint(x[0] / along(x[1], x[0].shape, attrs)) + zero
     return (np.clip(scaled, low, high).astype(np.int64),)
 
 
 def _dequantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    axis = attrs.get("axis", 1)
-    zero = along(x[2], x[0].ndim, axis) if len(x) > 2 and x[2] is not None else 0
-    return ((x[0] - zero) * along(x[1], x[0].ndim, axis).astype(np.float64),)
+    zero = along(x[2], x[0].shape, attrs) if len(x) > 2 and x[2] is not None else 0
+    return ((x[0] - zero) * along(x[1], x[0].shape, attrs).astype(np.float64),)
 
 
 def _batch_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
@@ -362,6 +366,7 @@ KERNELS: dict[str, Kernel] = {
     "MatMul": lambda x, attrs, results: (times(widened(x[0]), x[1]),),
     "Gemm": _gemm,
     "FusedMatMul": _fused_matmul,
+    "MatMulNBits": _matmul_few_bits,
     "Einsum": lambda x, attrs, results: (np.einsum(text(attrs["equation"]), *x, optimize=True),),
     "Conv": _conv,
     "ReduceSum": _reduce(np.sum),

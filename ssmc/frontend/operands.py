@@ -125,12 +125,38 @@ def quantized_range(attrs: Attrs) -> tuple[int, int]:
     return names[attrs["output_dtype"]]
 
 
-def along(parameter: Any, rank: int, axis: int) -> Any:
-    """A scale or zero point per channel, shaped to meet an operand of `rank` axes."""
-    array = np.asarray(parameter)
+def along(parameter: Any, shape: Sequence[int], attrs: Attrs) -> Any:
+    """A scale or zero point per channel, or per block of channels, shaped to meet an operand of that shape."""
+    array, axis = np.asarray(parameter), attrs.get("axis", 1)
+    if attrs.get("block_size", 0) and array.ndim == len(shape):
+        wide = np.repeat(array, attrs["block_size"], axis=axis)
+        return np.take(wide, np.arange(shape[axis]), axis=axis)
     if array.size == 1:
         return array.reshape(())
-    return array.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+    return array.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
+
+
+def few_bits(x: Sequence[Any], attrs: Attrs) -> Array:
+    """The weight (K, N) of a MatMulNBits, whose numbers of few bits share bytes, the first in the lowest bits.
+
+    `x` are its operands: the weight is the second, scales and zero points of its blocks follow. Source: onnxruntime,
+    docs/ContribOperators.md.
+    """
+    rows, columns, bits = int(attrs["K"]), int(attrs["N"]), int(attrs.get("bits", 4))
+    scales = np.asarray(x[2], np.float64).reshape(columns, -1)
+    blocks = scales.shape[1]
+    whole = _unpacked(x[1], columns, bits).reshape(columns, blocks, -1).astype(np.float64)
+    zero: Any = float(1 << (bits - 1))
+    if len(x) > 3 and x[3] is not None:
+        packed = np.asarray(x[3]).dtype.kind in "iu"
+        zero = _unpacked(x[3], columns, bits)[:, :blocks, None] if packed else np.reshape(x[3], (columns, blocks, 1))
+    return np.asarray(((whole - zero) * scales[:, :, None]).reshape(columns, -1)[:, :rows].T)
+
+
+def _unpacked(array: Any, rows: int, bits: int) -> Array:
+    """Whole numbers of so many bits, (rows, numbers), out of bytes."""
+    data = np.asarray(array).astype(np.int64).reshape(rows, -1, 1)
+    return ((data >> np.arange(0, 8, bits)) & ((1 << bits) - 1)).reshape(rows, -1)
 
 
 def batch_norm_factors(x: Sequence[Any], attrs: Attrs) -> tuple[Array, Array]:

@@ -13,7 +13,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
-from tests.frontend.checks import refused
+from tests.frontend.blocks import decaying
+from tests.frontend.checks import lift, refused
 from tests.frontend.net import Net, save
 
 WIDTH, STEPS = 4, 9
@@ -144,3 +145,34 @@ def test_ops_on_integers_around_a_system(tmp_path: Path) -> None:
     for length in (5, 17):
         data = rng.standard_normal((2, length, WIDTH)).astype(np.float32)
         assert off(model, u, data, integers) <= 1e-5
+
+
+@pytest.mark.parametrize(("bits", "zeros"), [(4, "none"), (4, "packed"), (4, "real"), (8, "none"), (8, "packed")])
+def test_weights_of_few_bits(tmp_path: Path, bits: int, zeros: str) -> None:
+    """MatMulNBits: numbers in the low bits first, a scale and a zero point for each block of 16 rows."""
+    net, rng, rows, columns, block = Net(), np.random.default_rng(bits), 32, 3, 16
+    u = net.input(["b", "t", rows])
+    count = rows // block
+    operands = [
+        net.const(rng.integers(0, 256, (columns, count, block * bits // 8), dtype=np.uint8)),
+        net.const(rng.uniform(0.01, 0.05, (columns, count))),
+    ]
+    if zeros == "packed":
+        operands.append(net.const(rng.integers(0, 256, (columns, -(-count * bits // 8)), dtype=np.uint8)))
+    if zeros == "real":
+        operands.append(net.const(rng.uniform(0, 1 << bits, (columns, count))))
+    attrs = {"K": rows, "N": columns, "bits": bits, "block_size": block}
+    y = net.op("MatMulNBits", u, *operands, domain="com.microsoft", **attrs)
+    lift(net, decaying(net, y, columns), ["b", "t", columns], tmp_path, (2, 7), (1, 20))
+
+
+def test_weights_rounded_by_blocks(tmp_path: Path) -> None:
+    net, rng = Net(), np.random.default_rng(5)
+    u = net.input(["b", "t", WIDTH])
+    numbers = net.const(rng.integers(-128, 128, (WIDTH, 3), dtype=np.int8))
+    scale = net.const(rng.uniform(0.01, 0.05, (2, 3)))
+    weight = net.op("DequantizeLinear", numbers, scale, axis=0, block_size=2)
+    y = decaying(net, net.op("MatMul", u, weight), 3)
+    model = load_model(save(net.model([(y, ["b", "t", 3])], opset=21), tmp_path))
+    data = rng.standard_normal((2, 9, WIDTH)).astype(np.float32)
+    assert off(model, u, data, model.path) <= 1e-5

@@ -264,9 +264,8 @@ def _quantize(context: Context, call: Call, items: Sequence[Any]) -> list[Tracke
     if not all(isinstance(item, Known) for item in present(items[1:])):
         raise Unsupported("its scale is computed from the input")
     low, high = quantized_range(call.attrs)
-    rank, axis = len(flow.shape), call.attrs.get("axis", 1)
-    scale = Known(along(items[1].array, rank, axis))
-    zero = along(items[2].array, rank, axis) if len(items) > 2 and items[2] is not None else np.zeros(())
+    scale = Known(along(items[1].array, flow.shape, call.attrs))
+    zero = along(items[2].array, flow.shape, call.attrs) if len(items) > 2 and items[2] is not None else np.zeros(())
     rounded = unary_any(builder, "round", _only(binary(builder, "div", flow, scale)))
     shifted = binary(builder, "add", rounded, Known(np.asarray(zero, np.float64)))
     return [binary(builder, "min", binary(builder, "max", shifted, scalar(low)), scalar(high))]
@@ -276,10 +275,9 @@ def _dequantize(context: Context, call: Call, items: Sequence[Any]) -> list[Trac
     flow, builder = flow_of(items[0]), context.builder
     if not all(isinstance(item, Known) for item in present(items[1:])):
         raise Unsupported("its scale is computed from the input")
-    rank, axis = len(flow.shape), call.attrs.get("axis", 1)
-    zero = along(items[2].array, rank, axis) if len(items) > 2 and items[2] is not None else np.zeros(())
+    zero = along(items[2].array, flow.shape, call.attrs) if len(items) > 2 and items[2] is not None else np.zeros(())
     centred = binary(builder, "sub", flow, Known(np.asarray(zero, np.float64)))
-    return [binary(builder, "mul", centred, Known(along(items[1].array, rank, axis)))]
+    return [binary(builder, "mul", centred, Known(along(items[1].array, flow.shape, call.attrs)))]
 
 
 def _selu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:

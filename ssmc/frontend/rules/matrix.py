@@ -12,8 +12,8 @@ from ssmc.frontend.contraction import einsum
 from ssmc.frontend.evaluate import run_call
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, letter, wrap
 from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import conv_padding, text
-from ssmc.frontend.rules.context import Context, Rule, flow_of
+from ssmc.frontend.operands import conv_padding, few_bits, text
+from ssmc.frontend.rules.context import Context, Rule, flow_of, present
 from ssmc.frontend.rules.elementwise import binary, scalar
 
 LARGEST_IMAGE = 1 << 12  # values; beyond, the matrix is too large
@@ -74,6 +74,18 @@ def _fused_matmul(context: Context, call: Call, items: Sequence[Any]) -> list[Tr
         _swapped(context, items[1]) if call.attrs.get("transB") else items[1],
     )
     return [binary(context.builder, "mul", y, scalar(call.attrs.get("alpha", 1.0)))]
+
+
+def _matmul_few_bits(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """com.microsoft MatMulNBits: a product with a weight of few bits, scaled by blocks."""
+    if not all(isinstance(item, Known) for item in present(items[1:])):
+        raise Unsupported("its weight is computed from the input")
+    if len(items) > 4 and items[4] is not None:
+        raise Unsupported("its blocks are in an order of their own (g_idx)")
+    y = product(
+        context, items[0], Known(few_bits([None, *(None if x is None else x.array for x in items[1:4])], call.attrs))
+    )
+    return [binary(context.builder, "add", y, items[5]) if len(items) > 5 and items[5] is not None else y]
 
 
 def _swapped(context: Context, item: Flow | Known) -> Flow | Known:
@@ -191,6 +203,7 @@ RULES: dict[str, Rule] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
     "FusedMatMul": _fused_matmul,
+    "MatMulNBits": _matmul_few_bits,
     "Einsum": _einsum,
     "Conv": _conv,
 }
