@@ -13,18 +13,22 @@ from backends.epochcore.draft import Draft
 from backends.epochcore.flow import is_loop, plan_flow
 from backends.epochcore.gemm import ceil_div, output_fold
 from backends.epochcore.lower_matvec import least_cycles, side_by_side
+from backends.epochcore.lower_mimo import one_product
 from backends.epochcore.lower_scan import least_cycles as scan_bound
 from backends.epochcore.lower_scan import parts_of
 from backends.epochcore.lower_segments import copies_of
 from backends.epochcore.lower_segments import least_cycles as segmented_bound
 from backends.epochcore.lower_windows import room, weight_parts
 from backends.epochcore.lowering import Lowering
+from backends.epochcore.mimo import group_of, wide_of
+from backends.epochcore.mimo import kernel_length as wide_length
 from backends.epochcore.request import NAMES, Alternative, Form, Request, request_of
 from backends.epochcore.window_matrices import MOST_TAPS, kernel_length, system_of
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Tensor, Value
 
 FORMS = ("tile.ssm", "fir", "tile.state", "tile.matmul")
+AS_PRODUCTS = ("chunked", "convolution", "mat-vec")  # forms that take all of a system's matrices together
 STEP_BY_STEP = 128  # steps that are timed where every step is a chunk
 SPANS = (4, 8, 16, 32, 64, 128, 256)
 
@@ -58,6 +62,8 @@ def _is_open(low: Lowering, node: Node) -> bool:
         return True
     if not is_loop(low.stage(node)) or node.op.get("asynchronous"):
         return False
+    if node.op.name == "tile.state" and "fri.x" not in low.arch.array.modes:
+        return True
     mode = "mac" if node.op.name == "tile.matmul" else "fri.x"
     return mode in low.arch.array.modes and copies_of(low, node) > 1
 
@@ -112,7 +118,11 @@ def _key(low: Lowering, node: Node) -> tuple[Any, ...]:
     if op.name == "tile.matmul":
         return op.name, op["weight"].shape, op["bias"] is None, rates
     if op.name == "tile.state":
-        return op.name, op["decay"].shape, op["decay"].is_complex, last, start, rates
+        start = len(operands) > 2 and operands[2] is not None
+        group = group_of(low, node)
+        sizes = None if group is None else (group.drive.op["weight"].shape, group.read.op["weight"].shape)
+        shape = (op["decay"].shape, op["decay"].is_complex, sizes)
+        return op.name, shape, _taps(low, node), last, start, start and op["reverse"], rates
     shape = (op["decay"].shape, op["decay"].is_complex, op["liquid"])
     return op.name, shape, _taps(low, node), last, start, start and op["reverse"], rates
 
@@ -121,6 +131,11 @@ def _taps(low: Lowering, node: Node) -> int | None:
     """Taps of a layer's kernel, None where it does not end."""
     if node.op.name == "fir":
         return int(node.op["kernel"].shape[1])
+    if node.op.name == "tile.state":
+        if node.name not in low.taps_of:
+            group = group_of(low, node)
+            low.taps_of[node.name] = None if group is None else wide_length(wide_of(group))
+        return low.taps_of[node.name]
     if node.name not in low.taps_of:
         low.taps_of[node.name] = None if node.op["liquid"] else kernel_length(system_of(node))
     return low.taps_of[node.name]
@@ -175,10 +190,15 @@ def _candidates(low: Lowering, node: Node) -> list[Form]:
     most = min(low.request.steps, max(array.rows, array.cols))
     spans = {span for span in SPANS if span <= most} | ({asked} if asked else set())
     products = [mode for mode in ("mac", "mac.os") if mode in array.modes]
-    if node.op.name in ("tile.state", "tile.matmul"):
-        return [Form(_usual(low, node)), *_segmented(low, node)]
+    usual = Form(_usual(low, node))
+    if node.op.name in ("tile.state", "tile.matmul") and usual.name != "scan":
+        return [usual, *_segmented(low, node)]
     if node.op.name == "fir":
         own, windowed = ["vector unit"], ["convolution"]
+    elif node.op.name == "tile.state":
+        grouped = group_of(low, node) is not None
+        own = ["scan", *(["mat-vec"] * grouped)]
+        windowed = ["chunked", *(["convolution"] * grouped)]
     else:
         in_place = ("tri" if node.op["liquid"] else "fri") in array.modes
         own, windowed = [*(["state in place"] * in_place), "mat-vec"], ["chunked", "convolution"]
@@ -209,8 +229,8 @@ def _objection(low: Lowering, node: Node, form: Form) -> str:
     if node.op.name == "fir" or form.name not in ("chunked", "convolution"):
         return ""
     operands = low.graph.operands(node.name)
-    start = len(operands) > 1 and operands[1] is not None
-    if node.op["liquid"]:
+    start = any(value is not None for value in operands[1:])
+    if node.op.get("liquid"):
         return "its decay follows the input"
     if low.graph.users(Value(node.name, 1)):
         return "the states at the end are asked for, and a window that is cut ends after it"
@@ -222,7 +242,7 @@ def _objection(low: Lowering, node: Node, form: Form) -> str:
 
 
 def _no_matvec(low: Lowering, node: Node) -> str:
-    if node.op["liquid"]:
+    if node.op.get("liquid"):
         return "its decay follows the input"
     if "mac" not in low.arch.array.modes:
         return "the array keeps no weights in place"
@@ -230,6 +250,10 @@ def _no_matvec(low: Lowering, node: Node) -> str:
         return "it runs at a lower rate than the loop"
     if not low.ideal and low.arch.numbers.fixed:
         return f"its states would be rounded to {low.arch.numbers.activation_bits} bits on their way in, at every step"
+    if (group := group_of(low, node)) is not None:
+        return (
+            "" if one_product(low, group) else "its states with its inputs, or outputs, are more than the array holds"
+        )
     if not side_by_side(low, _words_of_channel(node)):
         return f"the {_words_of_channel(node)} words of a channel are more than the array has rows or columns"
     return ""
@@ -243,7 +267,9 @@ def _words_of_channel(node: Node) -> int:
 def _bound(low: Lowering, node: Node, form: Form) -> int:
     """Cycles that a form takes at least: those of its products alone, or of its scan alone."""
     if form.name == "mat-vec":
-        return least_cycles(low, low.words(Value(node.name)), _words_of_channel(node))
+        grouped = group_of(low, node) is not None
+        channels = 1 if grouped else low.words(Value(node.name))
+        return least_cycles(low, channels, 1 if grouped else _words_of_channel(node))
     if form.name == "segmented":
         return segmented_bound(low, node, form.segments)
     if form.name == "scan" and node.op.name == "tile.ssm":
@@ -252,6 +278,8 @@ def _bound(low: Lowering, node: Node, form: Form) -> int:
         return 0
     span, vector = form.span, low.arch.vector
     rows, channels = ceil_div(low.request.steps, span), low.words(Value(node.name))
+    if node.op.name == "tile.state":
+        return _bound_of_states(low, node, form, rows)
     if form.name == "convolution":
         return _products(low, form, rows, (channels, (_taps(low, node) or 1) - 1 + span, span))
     states: int = node.op["decay"].shape[1]
@@ -264,6 +292,21 @@ def _bound(low: Lowering, node: Node, form: Form) -> int:
     )
     scan = rows * (channels * states * halves**2 // vector.width + vector.latency_cycles)
     return max(within + across, scan)
+
+
+def _bound_of_states(low: Lowering, node: Node, form: Form, rows: int) -> int:
+    """The same for states with drives of their own, or for the group around them."""
+    span, vector, halves = form.span, low.arch.vector, 2 if node.op["decay"].is_complex else 1
+    words = low.words(Value(node.name))
+    scan = rows * (words * halves // vector.width + vector.latency_cycles)
+    if (group := group_of(low, node)) is None:
+        shapes = [(words // halves, *shape) for shape in ((span, 1), (span, span), (1, span))] * halves**2
+        return max(scan, sum(_products(low, form, rows, shape) for shape in shapes))
+    inputs, outputs = (int(m.op["weight"].shape[n]) for n, m in enumerate((group.drive, group.read)))
+    if form.name == "convolution":
+        return _products(low, form, rows, (1, inputs * ((_taps(low, node) or 1) - 1 + span), outputs * span))
+    shapes = [(1, inputs * span, words), (1, inputs * span, outputs * span), (1, words, outputs * span)]
+    return max(scan, sum(_products(low, form, rows, shape) for shape in shapes))
 
 
 def _products(low: Lowering, form: Form, rows: int, shape: tuple[int, int, int]) -> int:
@@ -311,8 +354,10 @@ def _alone(low: Lowering, node: Node) -> Graph:
     graph = Graph(node.name, {"schedule": {"steps": low.request.steps, "chunk": low.request.chunk}})
     u = graph.add("input", [], {"name": "u", "type": StreamType((1,))}, name="u")
     operands = low.graph.operands(node.name)
-    assert operands[0] is not None
-    channels = low.words(operands[0])
+    group = group_of(low, node)
+    source = operands[0] if group is None else low.graph.operand(group.drive.name, 0)
+    assert source is not None
+    channels = low.words(source)
     wide = graph.add("take", [u], {"axis": -1, "index": Tensor(np.zeros(channels, np.int64))})
     start = operands[-1] if len(operands) > 1 else None
     given: list[Value | None] = []
@@ -321,6 +366,10 @@ def _alone(low: Lowering, node: Node) -> Graph:
         given = [graph.add("input", [], {"name": "x0", "type": kind}, name="x0")]
     if node.op.name == "tile.state":
         given = [None, *given]
+    if group is not None:
+        wide = graph.add("tile.matmul", [wide], dict(group.drive.op.attrs))
     y = graph.add(node.op.name, [wide, *given], dict(node.op.attrs), name="layer")
+    if group is not None:
+        y = graph.add("tile.matmul", [y], dict(group.read.op.attrs))
     graph.add("output", [graph.add("pool", [y], {"kind": "mean"})], {"name": "y"})
     return graph

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore import lower_scan, lower_segments, lower_time
+from backends.epochcore import lower_mimo, lower_scan, lower_segments, lower_time
 from backends.epochcore.arch import Numbers
 from backends.epochcore.draft import Buffer, Param, Ref
-from backends.epochcore.forms import choose
+from backends.epochcore.forms import AS_PRODUCTS, choose
 from backends.epochcore.lower_features import gather
 from backends.epochcore.lower_matrix import cut
 from backends.epochcore.lower_matvec import matvec
 from backends.epochcore.lower_time import carried
 from backends.epochcore.lower_windows import Windows, chunked, convolution
 from backends.epochcore.lowering import Lowering, Operand, liquid_decay
+from backends.epochcore.mimo import group_of
 from backends.epochcore.parameters import pack_decay, pack_element
 from backends.epochcore.shared_passes import Rest, gathered, hand_out, keep, rests
 from backends.epochcore.window_matrices import System, common, kernel_length, system_of
@@ -211,6 +212,8 @@ def fir(low: Lowering, node: Node) -> None:
 
 def state(low: Lowering, node: Node) -> None:
     op = node.op
+    if group_of(low, node) is not None and choose(low, node).name in AS_PRODUCTS:
+        return  # the matrix that reads them computes it all
     v, dt, x0 = (*low.operands(node, low.stage(node)), None, None)[:3]
     assert v is not None
     parts = 2 if op["decay"].is_complex else 1
@@ -223,8 +226,12 @@ def state(low: Lowering, node: Node) -> None:
         low.emit(node, "decay", dst=decay.at(), src=dt.ref, rate=row, **fields)
         _selective(low, node, Operand(decay.at(), v.words, False), v, x0, parts)
         return
-    if (form := choose(low, node)).name == "segmented":
+    form = choose(low, node)
+    if form.name == "segmented":
         lower_segments.states(low, node, op["decay"].array, v, x0, form.segments)
+        return
+    if form.name == "chunked":
+        lower_mimo.states(Windows(low, node, form.span, form.mode), op["decay"].array, v, x0)
         return
     _stationary(low, node, "fri.x", op["decay"].array, v, x0, parts)
 

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.epochcore import lower_mimo
 from backends.epochcore.draft import Buffer, Param, Ref
 from backends.epochcore.floats import stored
 from backends.epochcore.formats import weight_integers
-from backends.epochcore.forms import choose
+from backends.epochcore.forms import AS_PRODUCTS, choose
 from backends.epochcore.lower_features import given
 from backends.epochcore.lower_segments import cut as cut_time
 from backends.epochcore.lower_windows import room
 from backends.epochcore.lowering import Lowering, Operand
+from backends.epochcore.mimo import driven, read_by
 from backends.epochcore.shared_passes import Rest, hand_out, keep, rests
 from ssmc.ir import Node, Piece, Tensor
 
@@ -36,6 +38,8 @@ def cut(pieces: Sequence[Piece], rows: int, cols: int) -> list[Piece]:
 
 
 def matmul(low: Lowering, node: Node) -> None:
+    if _in_group(low, node):
+        return
     (x,) = given(low, node, 1)
     weight, bias = node.op["weight"], node.op["bias"]
     inputs, outputs = weight.shape
@@ -73,6 +77,16 @@ def matmul(low: Lowering, node: Node) -> None:
 def kept_of(low: Lowering, node: Node) -> str:
     """What the array keeps of a product (see `dataflow`)."""
     return low.dataflows.get(node.name, "weights" if "mac" in low.arch.array.modes else "results")
+
+
+def _in_group(low: Lowering, node: Node) -> bool:
+    """Whether a matrix is computed together with the states that it drives; with those that it reads, now."""
+    if (state := driven(low, node)) is not None and choose(low, state).name in AS_PRODUCTS:
+        return True
+    if (group := read_by(low, node)) is None or (form := choose(low, group.state)).name not in AS_PRODUCTS:
+        return False
+    lower_mimo.group(low, group, form)
+    return True
 
 
 def pieces_of(low: Lowering, node: Node, kept: str) -> list[Piece]:
@@ -151,6 +165,9 @@ def _left_over(low: Lowering, node: Node) -> int:
     (inputs, outputs), array = node.op["weight"].shape, low.arch.array
     pieces = cut(node.op["pieces"], array.rows, array.cols)
     if kept_of(low, node) == "results" or choose(low, node).name == "segmented":
+        return 0
+    state = driven(low, node)
+    if state is not None and choose(low, state).name in AS_PRODUCTS:
         return 0
     width = outputs % array.cols
     last = [(p.k0, p.k1) for p in pieces if (p.n0, p.n1) == (outputs - width, outputs)]

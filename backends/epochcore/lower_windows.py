@@ -177,7 +177,7 @@ def chunked(w: Windows, system: System, u: Operand, x0: Operand | None) -> None:
     for number, part in enumerate(parts):
         if number + 1 < len(parts):
             drives.append(_inward(w, system, rows, parts[number + 1]))
-        x = _across(w, system, drives[number], part, x0, f".{number}")
+        x = across(w, system, drives[number], part, x0, f".{number}")
         some = system.some(part)
         at = Ref(rows, part.start * span), Ref(y, part.start * span)
         w.multiply(f"within{number}.", *at, (len(part), span, span), partial(some.within, span))
@@ -207,7 +207,7 @@ def _inward(w: Windows, system: System, rows: Buffer, part: range) -> Buffer:
     return drive
 
 
-def _across(w: Windows, system: System, drive: Buffer, part: range, x0: Operand | None, suffix: str) -> Buffer:
+def across(w: Windows, system: System, drive: Buffer, part: range, x0: Operand | None, suffix: str) -> Buffer:
     """The states of some channels before every window, in the place of what is added to them."""
     low, node, halves = w.low, w.node, system.parts
     channels, states = system.a.shape

@@ -11,11 +11,13 @@ from backends.epochcore.assembly import Assembly
 from backends.epochcore.request import LEAST, Request
 from ssmc.diagnostics import Misfit
 
+SEQUENCES = 4
 NAMES = "stretches of time at once", "one step after the other"
 
 
 def fastest(make: Callable[[Request], Assembly], request: Request) -> Assembly:
-    """The program with the forms of its layers, or one without segments where that is faster.
+    """The program with the forms of its layers, or one without segments where that is faster for one sequence, or for
+    several that follow each other: their passes fill the array, too.
 
     Chunks that are cut into segments may be too long for the scratchpad: they become shorter until they fit. `make`
     lowers for a request. Raises Misfit where the model does not fit without segments either.
@@ -24,10 +26,19 @@ def fastest(make: Callable[[Request], Assembly], request: Request) -> Assembly:
     if not cut.draft.most or _asked(request):
         return cut
     whole = make(replace(asked, chunk=0, refused="the program as a whole is faster without"))
-    best = min((cut, whole), key=lambda made: made.costs)
-    told = [made.told(name, chosen=made is best) for name, made in zip(NAMES, (cut, whole), strict=True)]
+    in_a_row = _several(cut) <= _several(whole)
+    best = cut if in_a_row and cut.costs < whole.costs else whole
+    names = NAMES if in_a_row else (f"{NAMES[0]}, slower for {SEQUENCES} sequences in a row", NAMES[1])
+    told = [made.told(name, chosen=made is best) for name, made in zip(names, (cut, whole), strict=True)]
     best.schedules = (*told, *best.schedules)
     return best
+
+
+def _several(made: Assembly) -> int:
+    """Cycles of several sequences."""
+    from backends.epochcore.timing import measure
+
+    return measure(made.to_time, made.low.arch, SEQUENCES, made.low.request.steps)[0].cycles or 0
 
 
 def _fitting(make: Callable[[Request], Assembly], request: Request) -> tuple[Assembly, Request]:
