@@ -85,7 +85,11 @@ def request_of(graph: Graph) -> Request:
     """The request that the pass `schedule` leaves in the graph's attributes."""
     asked: Any = graph.attributes.get("schedule", {})
     form, dataflow = (str(asked.get(name, "")) for name in ("form", "dataflow"))
-    steps = int(asked.get("steps", 0)) or STEPS
-    chunk = int(asked.get("chunk", min(-(-max(steps, 1) // LEAST) * LEAST, MOST_STEPS - LEAST)))
-    segments = int(asked.get("segments", 0))
-    return Request(form, int(asked.get("window", 0)), steps, dataflow, segments=segments, chunk=chunk)
+    steps, segments = int(asked.get("steps", 0)), int(asked.get("segments", 0))
+    # short sequences lose what long ones gain: nobody's guess is good enough
+    known = steps > 0 or segments > 0 or form == "segmented"
+    steps = steps or STEPS
+    chunk = int(asked.get("chunk", min(-(-steps // LEAST) * LEAST, MOST_STEPS - LEAST))) if known else 0
+    refused = "" if known else "nobody says how long sequences are: give calibration data, or schedule{steps=...}"
+    window = int(asked.get("window", 0))
+    return Request(form, window, steps, dataflow, segments=segments, chunk=chunk, refused=refused)
