@@ -27,12 +27,12 @@ from ssmc.frontend.flow import Flow, Known, Unsupported
 from ssmc.frontend.lti import target_axes
 from ssmc.frontend.precision import stored_rounding
 from ssmc.frontend.regions import Region
+from ssmc.frontend.roles import Parts, Roles, parts_of, roles_of
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.translator import Translator
 from ssmc.frontend.viewpoints import (
     TOLERANCE,
     feature_sizes,
-    is_same,
     mirrored,
     narrowed,
     out_of_logs,
@@ -45,16 +45,6 @@ FADED = 0.2
 GATHERED = 4.0  # ours: roundings of the entries of a table, beside the largest sum over them
 MAX_INNER = 256  # indices of inner axes that are probed one by one for a constant decay
 LETTERS = "cdefghijklmnopqrsuvwxyz"  # b and t are batch and time
-
-
-@dataclass(frozen=True)
-class _Roles:
-    """Entries by what they do; positions in the region's list."""
-
-    read: tuple[int, ...]
-    written: tuple[int, ...]
-    decay: tuple[int, ...]
-    added: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +74,15 @@ def explain_varying(translator: Translator, region: Region) -> Flow | None:
         return None  # a spectrum, say: told without running anything
     with np.errstate(all="ignore"):
         region = out_of_logs(translator.builder, region)
+        parts = parts_of(region)
+        if parts is None:
+            return None
         for shaped in shapes_of(translator, region):
             for axes in target_axes(shaped):
                 narrow, kept = narrowed(translator.builder, shaped, axes)
-                found = _explained(translator, narrow, kept)
+                found = _explained(translator, narrow, kept, parts)
                 if found is None:
-                    found = _explained(translator, mirrored(narrow, kept), kept, backward=True)
+                    found = _explained(translator, mirrored(narrow, kept), kept, parts, backward=True)
                 if found is not None:
                     axes = axes[: len(region.shape)]
                     value = translator.builder.reshape(found.value, feature_sizes(region.shape, axes))
@@ -98,10 +91,10 @@ def explain_varying(translator: Translator, region: Region) -> Flow | None:
     return None
 
 
-def _explained(translator: Translator, region: Region, axes: str, backward: bool = False) -> Flow | None:
+def _explained(translator: Translator, region: Region, axes: str, parts: Parts, backward: bool = False) -> Flow | None:
     """The target with its axes read in one way; `backward`: the region was mirrored in time, but for its flows."""
-    roles = _roles(region, axes)
-    if roles is None or not roles.written or len(roles.decay) > 1:
+    roles = roles_of(region, axes, parts)
+    if roles is None:
         return None
     allowed = max(TOLERANCE, GATHERED * stored_rounding(translator.listing, region.known))
     if not roles.decay:
@@ -121,44 +114,7 @@ def _explained(translator: Translator, region: Region, axes: str, backward: bool
     return None
 
 
-def _roles(region: Region, axes: str) -> _Roles | None:
-    first, second = region.samples[0], region.samples[1]
-    whole = region.run(first)
-    scale = max(float(np.abs(whole).max(initial=0.0)), 1e-300)
-    added = [i for i in range(len(first)) if _is_added(region, first, i, whole, scale)]
-    base = [np.zeros_like(a) if i in added else a for i, a in enumerate(first)]
-    core = region.run(base)
-    if not np.isfinite(core).all() or not np.any(core):
-        return None
-    read: list[int] = []
-    written: list[int] = []
-    decay: list[int] = []
-    for i, array in enumerate(base):
-        if i in added:
-            continue
-        doubled = region.run(with_entry(base, i, 2 * array))
-        if not is_same(doubled, 2 * core, scale):
-            decay.append(i)
-            continue
-        flow = region.flows[i]
-        step = flow.shape[flow.axes.index("t")] // 2
-        moved = array.copy()
-        chosen = tuple(slice(step, step + 1) if a == "t" else slice(None) for a in flow.axes)
-        moved[chosen] = second[i][chosen]
-        change = np.abs(region.run(with_entry(base, i, moved)) - core)
-        later = np.delete(change, step, axis=axes.index("t")).max(initial=0.0)
-        (written if later > 1e-12 * scale else read).append(i)
-    return _Roles(tuple(read), tuple(written), tuple(decay), tuple(added))
-
-
-def _is_added(region: Region, arrays: Sequence[Array], i: int, whole: Array, scale: float) -> bool:
-    """Does this entry stand alone in the result, as a term of its own?"""
-    without = region.run(with_entry(arrays, i, np.zeros_like(arrays[i])))
-    alone = region.run([a if j == i else np.zeros_like(a) for j, a in enumerate(arrays)])
-    return bool(np.any(alone)) and is_same(without + alone, whole, scale)
-
-
-def _letters(region: Region, roles: _Roles, axes: str, log: bool) -> _Form:
+def _letters(region: Region, roles: Roles, axes: str, log: bool) -> _Form:
     """Names for all axes: an entry's axis has the letter of the axis of the result that it goes with."""
     names = iter(LETTERS)
     result = "".join(a if a in "bt" else next(names) for a in axes)
@@ -207,7 +163,7 @@ def _sizes(form: _Form, arrays: Sequence[Array]) -> dict[str, int]:
     }
 
 
-def _constants(region: Region, roles: _Roles, form: _Form) -> Iterator[_Constants]:
+def _constants(region: Region, roles: Roles, form: _Form) -> Iterator[_Constants]:
     """What the region multiplies by, the simplest first: a constant decay, and a gain."""
     base = [np.zeros_like(a) if i in roles.added else a for i, a in enumerate(region.samples[0])]
     sizes = _sizes(form, base)
@@ -234,7 +190,7 @@ def _small(sizes: dict[str, int], letters: Sequence[str]) -> bool:
     return prod(sizes[c] for c in letters) <= MAX_INNER
 
 
-def _decay(region: Region, roles: _Roles, form: _Form, base: Sequence[Array], inner: Sequence[str]) -> Array:
+def _decay(region: Region, roles: Roles, form: _Form, base: Sequence[Array], inner: Sequence[str]) -> Array:
     """The decay for each element of h, which may differ along the axes of the result and those in `inner`.
 
     What is written at the first step is read, the same at every step, by one index of the inner axes at a time.
@@ -282,7 +238,7 @@ def _geometric(powers: Array) -> Array:
     return np.asarray(np.sign(powers[1]) * reached ** (1 / last))
 
 
-def _error(region: Region, roles: _Roles, form: _Form, constants: _Constants) -> float:
+def _error(region: Region, roles: Roles, form: _Form, constants: _Constants) -> float:
     """Largest error of the recurrence against the region, over the sample inputs, relative."""
     worst = 0.0
     for arrays in region.samples:
@@ -296,7 +252,7 @@ def _error(region: Region, roles: _Roles, form: _Form, constants: _Constants) ->
     return worst
 
 
-def _reference(roles: _Roles, form: _Form, constants: _Constants, arrays: Sequence[Array]) -> Array:
+def _reference(roles: Roles, form: _Form, constants: _Constants, arrays: Sequence[Array]) -> Array:
     """The recurrence, step by step."""
     sizes = _sizes(form, arrays)
     shape = tuple(sizes[c] for c in form.state)
@@ -323,7 +279,7 @@ def _spread(array: Array, term: str, state: str) -> Array:
 def _emit(
     translator: Translator,
     region: Region,
-    roles: _Roles,
+    roles: Roles,
     form: _Form,
     axes: str,
     constants: _Constants,
@@ -379,7 +335,7 @@ def _product_written(builder: Builder, region: Region, written: Sequence[int], f
     return found
 
 
-def _plus(translator: Translator, region: Region, roles: _Roles, found: Flow) -> Flow:
+def _plus(translator: Translator, region: Region, roles: Roles, found: Flow) -> Flow:
     """Terms that stand alone: each a region of its own."""
     from ssmc.frontend.mixing import explain_region
 
