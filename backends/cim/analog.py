@@ -4,7 +4,9 @@ An event's line is driven by columns (`mvm` onto lines), which charge nodes, or 
 drive rows. Reconstructed: that the published chip's columns charge its state nodes, and that these drive rows, is
 known; how is not. Each line has a sample-and-hold, as ISAAC's columns do (ISCA 2016), so that arrays that share lines
 may be driven one after the other; currents that are driven onto the same line add up (Kirchhoff), which joins the
-partial sums of split rows as long as their arrays belong to the core.
+partial sums of split rows as long as their arrays belong to the core. What a digital scale does elsewhere the length
+of an array's pulse does here (ours): drift compensation, and the one unit of all columns. What an analog path adds is a
+spread of gains (`devices.line_gain`); rows that states would drive beyond their ends are driven fully, and counted.
 """
 
 from __future__ import annotations

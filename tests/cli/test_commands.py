@@ -265,6 +265,24 @@ def test_explain_tells_banks_and_losses(ssmc: Ssmc, folder: Path) -> None:
     assert chosen and all(choice["joules"] > 0 and not choice["objection"] for choice in chosen)
 
 
+def test_explain_tells_what_is_coupled_and_why_not(ssmc: Ssmc, folder: Path) -> None:
+    told = ssmc("compile", "scan.onnx", "--target", "cim", "-o", "p.ssmx", "--explain")
+    assert told.status == 0 and "states and arrays" in told.out
+    sample = samples.load("realdecay-vowels")
+    np.savez(folder / "some.npz", **{name: array[:20] for name, array in sample.calibration.items()})
+    arguments = ("compile", str(sample.model_path), "--target", "cim", "-o", "v.ssmx", "--json")
+    for extra, chosen, objection in (
+        (("--calibrate", "some.npz"), [True] * 4, ""),
+        ((), [False] * 4, "--calibrate"),
+        (("--calibrate", "some.npz", "--passes", "tile,map-weights,couple{sides=in},calibrate,schedule"), None, ""),
+    ):
+        found = json.loads(ssmc(*arguments, *extra).out)["couplings"]
+        assert all(objection in choice["objection"] for choice in found)
+        assert [choice["chosen"] for choice in found] == chosen or chosen is None
+    assert {choice["side"] for choice in found if choice["chosen"]} == {"in"}
+    assert all(choice["joules"] > 0 and choice["coupled"] > 0 for choice in found if choice["chosen"])
+
+
 def test_explain_of_states_that_grow(ssmc: Ssmc, folder: Path) -> None:
     """Products fed back would err without bound there."""
     told = ssmc("compile", "unstable.onnx", "--target", "cim", "-o", "p.ssmx", "--explain")
