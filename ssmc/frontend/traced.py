@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ssmc.ir.graph import Value
 from ssmc.ir.types import TensorType
 
 FEWEST = 3  # single steps from the first one on that tell a loop from a model that looks at its first steps (ours)
+FIRST = 4  # of such loops, in the order of the file, that are looked at: where one is too short, so are all (ours)
 AXES = ("batch", "length")
 ENTRIES = ("sequences", "steps")
 RANK = 1 << 10  # of nothing: an axis counted from the end comes out beyond the half of it
@@ -29,11 +30,17 @@ def unrolled_size(listing: Listing, types: Mapping[str, TensorType], length: int
     Such a file runs at any size, and leaves out what comes after the traced one.
     """
     dynamic = is_dynamic(types)
-    for (source, axis), taken in _taken(listing).items() if any(dynamic) else ():
-        if len(taken) < FEWEST or sorted(taken) != list(range(len(taken))):
-            continue
-        for k, which in enumerate(AXES):
-            if dynamic[k] and any(_follows(listing, types, source, axis, k, n) for n in (length, *DIVISIBLE)):
+    if not any(dynamic):
+        return None
+    loops = [
+        (source, axis, taken)
+        for (source, axis), taken in _taken(listing).items()
+        if len(taken) >= FEWEST and sorted(taken) == list(range(len(taken)))
+    ][:FIRST]
+    for k, which in enumerate(AXES):
+        found = _follows(listing, types, [loop[:2] for loop in loops], k, length) if dynamic[k] and loops else []
+        for (_, _, taken), follows in zip(loops, found, strict=False):
+            if follows:
                 reason = (
                     f"the first of {len(taken)} {ENTRIES[k]} that the file takes one by one, as an unrolled loop does; "
                     f"it declares the {which} dynamic, and would leave out all further {ENTRIES[k]}"
@@ -70,18 +77,20 @@ def _single(listing: Listing, call: Call) -> tuple[int, int] | None:
 
 
 def _follows(
-    listing: Listing, types: Mapping[str, TensorType], value: Value, axis: int, which: int, length: int
-) -> bool:
-    """Is an axis of a value twice as large where the batch (0) or the length (1) is?"""
-    sizes = []
-    for times in (1, 2):
-        batch, steps = (BATCH * times, length) if which == 0 else (BATCH, length * times)
-        point = sample_inputs(listing, concrete_shapes(types, batch, steps), types, 0)
-        try:
-            shape = np.shape(evaluate(listing, point, [value])[value])
-        except (UserError, KeyError):  # it does not run at this size
-            return False
-        if axis >= len(shape):
-            return False
-        sizes.append(shape[axis])
-    return bool(sizes[1] == 2 * sizes[0])
+    listing: Listing, types: Mapping[str, TensorType], places: Sequence[tuple[Value, int]], which: int, length: int
+) -> list[bool]:
+    """Which axes of values are twice as large where the batch (0) or the length (1) is."""
+    for steps in (length, *DIVISIBLE):
+        sizes = []
+        for times in (1, 2):
+            shapes = concrete_shapes(types, *((BATCH * times, steps) if which == 0 else (BATCH, steps * times)))
+            point = sample_inputs(listing, shapes, types, 0)
+            try:
+                found = evaluate(listing, point, [value for value, _ in places])
+            except (UserError, KeyError):  # it does not run at this size
+                break
+            shaped = [np.shape(found[value]) for value, _ in places]
+            sizes.append([s[axis] if axis < len(s) else 0 for s, (_, axis) in zip(shaped, places, strict=True)])
+        if len(sizes) == 2:
+            return [0 < 2 * a == b for a, b in zip(*sizes, strict=True)]
+    return []
