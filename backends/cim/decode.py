@@ -65,6 +65,12 @@ def _items(section: Section, start: int, stop: int) -> tuple[tuple[Item, ...], i
                 hint="a body follows its instruction and lies whole within the one around it",
             )
         body, _ = _items(section, index + 1, end)
+        if code.mnemonic == "loop" and any(item.code.mnemonic == "loop" for item in walk(body)):
+            raise UserError(
+                "a loop stands within a loop",
+                where=f"section '{section.name}', instruction {index}",
+                hint="a sweep runs over the steps once; 'every' runs a part of it at some of them",
+            )
         items.append(Item(index, code, body))
         index = end
     return tuple(items), index

@@ -16,6 +16,8 @@ from backends.cim.encoding import encode, encoding_of
 from backends.cim.noise import device_normals, device_uniforms, key_of
 from backends.cim.wires import attenuation
 
+SLACK = 1e-6  # of a weight's full scale, for rounding
+
 
 @dataclass
 class CrossbarArray:
@@ -73,6 +75,14 @@ def program(core: Core, code: Item) -> None:
         raise Trap(f"array {number} is outside of the core's {core.arch.crossbar.per_core}")
     if row + rows > core.arch.crossbar.rows or col + cols > core.arch.weight_cols:
         raise Trap(f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1} are outside of the array")
+    if not (scale > 0).all():
+        raise Trap("full conductance must stand for something", f"a scale of '{code.text('scale')}' is not above zero")
+    if (np.abs(weights) > scale * (1 + SLACK)).any():
+        raise Trap(
+            "a weight is larger than what full conductance stands for",
+            f"the largest of '{code.text('weights')}', by its scale, is {np.abs(weights / scale).max():g}",
+            "give larger scales",
+        )
     if number not in core.arrays:
         core.arrays[number] = blank(core.arch, ideal=core.ideal)
         _write_reference(core, core.arrays[number], number)

@@ -14,10 +14,10 @@ from backends.cim.access import Ranges
 from backends.cim.analog import check_lines
 from backends.cim.arch import Architecture, Devices
 from backends.cim.carried import Part, parts_of
-from backends.cim.constants import check
 from backends.cim.core import Array, Channel, Core, Trap, join_steps
-from backends.cim.decode import Item, cores, decode, walk
+from backends.cim.decode import Item, cores, decode
 from backends.cim.latency import delays
+from backends.cim.limits import check_core, output_words, unsent
 from backends.cim.memory import NotWritten, Registers, Steps
 from backends.cim.plan import together
 from backends.cim.programming import program
@@ -77,7 +77,7 @@ def execute(run: Run) -> None:
     """Run every core to its end. Raises UserError on a trap or a deadlock."""
     sections = cores(run.program)
     trees = {number: decode(section) for number, section in sections.items()}
-    _check_constants(run)
+    _check_limits(run)
     _check_lines(run, trees)
     parts = {number: parts_of(tree, run.program.data) for number, tree in trees.items()}
     carried = any(found is None for found in parts.values())
@@ -111,15 +111,19 @@ def execute(run: Run) -> None:
     _until_all_end(run, processes)
 
 
-def _check_constants(run: Run) -> None:
-    """Raises UserError where an instruction names a constant that it cannot take."""
+def _check_limits(run: Run) -> None:
+    """Raises UserError where the program asks for what the chip does not have, or never gives an output."""
+    made, outputs = [], output_words(run.program)
     for suffix in ("", ".setup"):
         for number, section in cores(run.program, suffix).items():
-            for item in walk(decode(section)):
-                try:
-                    check(item, run.program.data)
-                except Trap as trap:
-                    raise _trapped(run, number, item, suffix, trap) from None
+            made.append(decode(section))
+            try:
+                check_core(number, made[-1], run.arch, run.program.data, outputs)
+            except Trap as trap:
+                assert trap.item is not None
+                raise _trapped(run, number, trap.item, suffix, trap) from None
+    if missing := unsent(outputs, made):
+        raise UserError(f"nothing is sent to the output on channel {missing[0]}", hint="let an 'emit' name the channel")
 
 
 def _check_lines(run: Run, trees: Mapping[int, tuple[Item, ...]]) -> None:
@@ -349,6 +353,8 @@ def _message(run: Run, core: Core, item: Item) -> None:
 def _emit(run: Run, core: Core, channel: int, array: Array) -> None:
     """Words for the host: a stream's into one array of all its steps."""
     steps = 1 if core.now is None else Steps(core.now.stride, core.now.offset, 0, core.total).count
+    if not core.first and run.outputs[channel]:
+        raise Trap(f"channel {channel} of an output is sent to twice")
     if core.count == steps:
         given = any(np.may_share_memory(array, each) for each in run.inputs.values())
         run.outputs[channel].append(core.full(array.copy() if given else array))

@@ -297,6 +297,8 @@ def _rot(core: Core, code: Item) -> None:
     words, clock = code.integer("words"), code.integer("clock")
     half = words // 2
     times = core.clocks.get(clock, np.zeros((1, 1, 1)))
+    if core.now is not None and clock not in core.clocks:
+        raise Trap(f"clock {clock} does not run", hint="let 'tick' move it first")
     if core.now is None:
         times = times[:, -1:]
     else:

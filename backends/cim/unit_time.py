@@ -17,9 +17,17 @@ def _past(core: Core, code: Item, steps: int) -> Array:
     line = code.integer("line")
     if line not in core.lines:
         core.lines[line] = np.zeros((core.batch, steps, code.integer("words")))
-    held: Array = core.lines[line]
+    held: Array = _kept(core, code, np.ndarray)
     if held.shape[1:] != (steps, code.integer("words")):
         raise Trap(f"line {line} holds {held.shape[1]} steps of {held.shape[2]} words, and other sizes are asked of it")
+    return held
+
+
+def _kept(core: Core, code: Item, kind: type[Any]) -> Any:
+    """What a line holds. Raises Trap where that is of another kind."""
+    held = core.lines[code.integer("line")]
+    if not isinstance(held, kind):
+        raise Trap(f"line {code.integer('line')} holds something else", hint="give every line one use")
     return held
 
 
@@ -92,15 +100,15 @@ class _Fold:
 
 
 def _pool(core: Core, code: Item) -> None:
-    fold: _Fold = core.lines.setdefault(code.integer("line"), _Fold(code.text("kind")))
+    core.lines.setdefault(code.integer("line"), _Fold(code.text("kind")))
+    fold: _Fold = _kept(core, code, _Fold)
     fold.add(core.full(core.read(code.integer("src"), code.integer("words"))))
 
 
 def _pooled(core: Core, code: Item) -> None:
-    fold = core.lines.get(code.integer("line"))
-    if fold is None:
+    if code.integer("line") not in core.lines:
         raise Trap("there is nothing to pool", "the sequence has no step", "give a sequence of one step at least")
-    core.write(code.integer("dst"), fold.result()[:, None].copy())
+    core.write(code.integer("dst"), _kept(core, code, _Fold).result()[:, None].copy())
 
 
 @dataclass
@@ -113,7 +121,8 @@ class _Window:
 
 def _window(core: Core, code: Item) -> None:
     kind, size = code.text("kind"), code.integer("steps")
-    line: Any = core.lines.setdefault(code.integer("line"), _Window(_Fold(kind), Channel()))
+    core.lines.setdefault(code.integer("line"), _Window(_Fold(kind), Channel()))
+    line: _Window = _kept(core, code, _Window)
     x = core.full(core.read(code.integer("src"), code.integer("words")))
     at = 0
     while at < x.shape[1]:
@@ -126,7 +135,8 @@ def _window(core: Core, code: Item) -> None:
 
 
 def _windowed(core: Core, code: Item) -> None:
-    line: Any = core.lines.get(code.integer("line"))
+    there = code.integer("line") in core.lines
+    line: _Window | None = _kept(core, code, _Window) if there else None
     if line is None or line.full.steps < core.count:
         raise Trap("a window is read before it is full")
     core.write(code.integer("dst"), line.full.take(core.count))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -176,8 +177,6 @@ done:
 
 def program_with_steps(code: Any) -> Any:
     """The same program with an input that tells how many steps there are."""
-    from dataclasses import replace
-
     from isa import Port
 
     return replace(code, inputs=(Port("u", (1,), "stream", "float64", {"channel": 0}),))
@@ -298,3 +297,56 @@ def test_weights_of_another_shape(weights: tuple[int, ...], scale: tuple[int, ..
     setup = "    program array=0, row=0, col=0, @w, @s"
     code = looped("", setup, w=np.ones(weights), s=np.ones(scale))
     traps(code, "the constant", "has the shape", "core0.setup, instruction 0 (program)")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("copy v[65534], v[0], words=4", "there is no register v[65537]"),
+        ("recv v[70000], words=4, channel=0", "there is no register v[70003]"),
+        ("emit v[0], words=2, channel=1", "2 words are sent to an output of 4"),
+        ("emit v[0], words=4, channel=1", "sent to twice"),
+        (
+            "pool v[0], words=4, line=0, mean\n    delay v[0], v[0], words=4, steps=2, line=0",
+            "line 0 holds something else",
+        ),
+        (
+            "delay v[0], v[0], words=4, steps=2, line=0\n    pool v[0], words=4, line=0, mean",
+            "line 0 holds something else",
+        ),
+        ("rot v[0], v[0], words=4, @r, clock=3", "clock 3 does not run"),
+        ("tick clock=0\n    rot v[0], v[0], words=3, @one, clock=0", "halves re|im"),
+        ("embed v[0], v[0], count=1, @wide", "the table memory does not hold 'wide'"),
+    ],
+)
+@pytest.mark.parametrize("block", [None, 1])
+def test_what_the_chip_does_not_have(body: str, told: str, block: int | None) -> None:
+    data = {"r": np.ones(2), "one": np.ones(1), "wide": np.zeros((3, 4))}
+    used = {name: array for name, array in data.items() if f"@{name}" in body}
+    code = looped(f"    {body}", **used)
+    if "wide" in body:
+        code = replace(code, arch=code.arch.replace("table_words: 8388608", "table_words: 11"))
+    traps(code, told, "core0, instruction", "Node_7", block=block)
+
+
+def test_programs_that_no_chip_runs() -> None:
+    body = "    loop rT, in\n    copy v[0], v[0], words=4\nin:\n    copy v[0], v[0], words=4"
+    traps(looped(body), "a loop stands within a loop", "instruction 0")
+    text = """
+.section core150
+    loop rT, done
+    recv v[0], words=4, channel=0
+done:
+    halt
+"""
+    ports = {"inputs": "u:stream:4:0", "outputs": "y:stream:4:1"}
+    traps(program(text, **ports), "the chip has no core 150", "150 cores")
+    traps(program(text.replace("150", "1"), **ports), "nothing is sent to the output on channel 1")
+
+
+@pytest.mark.parametrize(
+    ("scale", "told"), [([1.0, 0.0], "full conductance must stand"), ([1.0, 0.9], "larger than what full conductance")]
+)
+def test_weights_beyond_their_scale(scale: list[float], told: str) -> None:
+    setup = "    program array=0, row=0, col=0, @w, @s"
+    traps(looped("", setup, w=np.ones((4, 2)), s=np.array(scale)), told, "core0.setup, instruction 0 (program)")
