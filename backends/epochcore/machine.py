@@ -7,8 +7,10 @@ a row's rounding does not depend on how many rows there are (results are the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -22,6 +24,8 @@ Array = NDArray[Any]
 PANEL = 256
 SCRATCH = 2
 SHARED_WORDS = 1 << 18
+# Less is done before another thread has begun.
+WORK_PER_THREAD = 1 << 18
 
 
 @dataclass
@@ -45,6 +49,8 @@ class Machine:
     latest: int = 0  # the copy of a pass's parameters that took its last step (see `stretches`)
     tapped: dict[str, Array] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=dict)
+    pool: Executor | None = None  # threads that take their part where that is worth it
+    workers: int = 1
     _scratch: list[Array] = field(default_factory=list)
     _views: dict[tuple[int, int], tuple[Access, Array]] = field(default_factory=dict)
 
@@ -97,6 +103,20 @@ class Machine:
         words: Array = self._scratch[index].view(dtype)
         return words[: prod(shape)].reshape(shape)
 
+    def spread(self, count: int, work: int, body: Callable[[range], None]) -> None:
+        """Call `body` with ranges that make up `count` parts of some `work` (about an operation a number), in several
+        threads where it is worth them. Parts must not depend on each other."""
+        shares = min(self.workers, count, work // WORK_PER_THREAD)
+        if self.pool is None or shares < 2:
+            body(range(count))
+            return
+        bounds = [count * n // shares for n in range(shares + 1)]
+        first, *rest = (range(low, high) for low, high in pairwise(bounds))
+        others = [self.pool.submit(_quietly, body, part) for part in rest]
+        body(first)
+        for other in others:
+            other.result()
+
     def saturated(self, count: int) -> None:
         """Count numbers that did not fit their format, by layer."""
         if count:
@@ -146,3 +166,9 @@ class Machine:
 
     def trap(self, what: str, why: str = "", hint: str = "") -> Exception:
         return trap(self.plan.program, self.index, what, why, hint)
+
+
+def _quietly(body: Callable[[range], None], part: range) -> None:
+    """Whether numpy warns is a matter of each thread."""
+    with np.errstate(all="ignore"):
+        body(part)

@@ -164,6 +164,7 @@ class Planner:
     buffers: list[_Buffer] = field(default_factory=list)
     params: list[tuple[int, int, str]] = field(default_factory=list)
     rates: dict[str, Instruction] = field(default_factory=dict)
+    wide_streams: set[int] = field(default_factory=set)  # those that are stored from float64
     shadow: Preload | None = None
     active: Preload | None = None
     states: tuple[int, int, int] | None = None

@@ -113,9 +113,12 @@ def _costs(plan: Plan, batch: int, steps: int, trace: bool) -> tuple[Stats, tupl
 
 
 def _run(machines: list[Machine]) -> None:
-    """The first machine here, each other one in a thread of its own; numpy computes without the interpreter's lock."""
+    """The first machine here, each other one in a thread of its own; numpy computes without the interpreter's lock.
+    What a machine alone does is shared out instruction by instruction (`Machine.spread`)."""
     if len(machines) == 1:
-        machines[0].run()
+        with ThreadPoolExecutor(max(1, _cores() - 1)) as pool:
+            machines[0].pool, machines[0].workers = pool, _cores()
+            machines[0].run()
         return
     with ThreadPoolExecutor(len(machines) - 1) as pool:
         others = [pool.submit(machine.run) for machine in machines[1:]]
@@ -124,10 +127,13 @@ def _run(machines: list[Machine]) -> None:
         other.result()
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _parts(batch: int, steps: int) -> list[range]:
     """Samples are independent: large batches are shared out to as many threads as there are cores."""
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = max(1, min(workers, batch, batch * steps // STEPS_PER_THREAD))
+    count = max(1, min(_cores(), batch, batch * steps // STEPS_PER_THREAD))
     size = -(-batch // count) if batch else 0
     return [range(start, min(start + size, batch)) for start in range(0, batch, size)] if batch else [range(0)]
 
@@ -216,7 +222,7 @@ def _output(program: Program, machines: list[Machine], port: Port) -> Array:
         batch = sum(machine.batch for machine in machines)
         return np.empty((batch, machines[0].total[streams[number]["register"]], *port.shape))
     parts = [machine.streams[number] for machine in machines]
-    value = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    value = (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(np.float64, copy=False)
     return value.reshape(*value.shape[:-1], *port.shape)
 
 

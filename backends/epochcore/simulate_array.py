@@ -24,6 +24,8 @@ from isa import Instruction
 Array = NDArray[Any]
 # Multiplications of one matrix product; BLAS splits larger ones over its threads.
 PANEL_WORK = 1 << 18
+# Of a product, in the time of an operation elsewhere.
+MACS_A_STEP = 16
 
 
 def fetch(plan: Planner, ins: Instruction) -> None:
@@ -90,13 +92,18 @@ def _mac_float(x: Access, y: Access, weight: Array, bias: Array | None, accumula
             value = value.astype(dtype)
         direct = out.dtype == dtype and not accumulate
         product = out if direct else machine.scratch(0, out.shape, dtype)
-        np.matmul(value, weight, out=product)
-        if starts is not None:
-            product += starts
-        if accumulate:
-            out += product
-        elif not direct:
-            out[...] = product
+
+        def panels(part: range) -> None:
+            own = slice(part.start, part.stop)
+            np.matmul(value[own], weight, out=product[own])
+            if starts is not None:
+                product[own] += starts
+            if accumulate:
+                out[own] += product[own]
+            elif not direct:
+                out[own] = product[own]
+
+        machine.spread(len(value), out.shape[0] * height * weight.size // MACS_A_STEP, panels)
 
     return run
 

@@ -116,13 +116,24 @@ def fri(plan: Planner, ins: Instruction) -> Action:
 def _fri_float(ins: Instruction, e: Element) -> Body:
     flags = {name: bool(ins[name]) for name in ("reverse", "before")}
     accumulate, liquid = bool(ins["accumulate"]), ins.mnemonic == "tri"
+    prepared: tuple[Array, Array] | None = None
 
     def run(machine: Machine, sources: Sequence[Array], results: Sequence[Array]) -> None:
-        from backends.epochcore.compiled_states import run_columns
+        from backends.epochcore.compiled_states import blocks_of, packed, run_columns
 
-        drive, (out,) = sources[0].astype(np.float64, copy=False), results
-        machine.states, total = run_columns(e.decay, e.b, e.c, machine.states, drive, liquid=liquid, **flags)
-        total += drive * e.d
+        nonlocal prepared
+        (out,), x = results, np.array(machine.states)
+        if prepared is None:
+            prepared = packed(e.decay, e.b, e.c), np.array(np.broadcast_to(e.d, x.shape[-1:]), np.float64)
+        parameters, direct = prepared
+        drive, total = (machine.scratch(n, sources[0].shape) for n in range(2))
+        drive[...] = sources[0]
+        machine.spread(
+            blocks_of(x.shape[-1]),
+            len(drive) * x[0].size,
+            lambda blocks: run_columns(parameters, direct, x, drive, total, blocks, liquid=liquid, **flags),
+        )
+        machine.states = tuple(x)
         out[...] = out + total if accumulate else total
 
     return run

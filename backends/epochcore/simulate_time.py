@@ -54,7 +54,9 @@ def _stream(machine: Machine, number: int) -> Array:
 
 def store(plan: Planner, ins: Instruction) -> Action:
     number, words, register = int(ins["dst"]), int(ins["words"]), str(ins["steps"])
-    x = src(plan, ins, words)
+    x, wide = src(plan, ins, words), plan.wide_streams
+    if x.slot.wide:
+        wide.add(number)
 
     def run(machine: Machine) -> None:
         value = machine.rows(x)
@@ -62,7 +64,8 @@ def store(plan: Planner, ins: Instruction) -> Action:
             machine.streams[number] = np.array(np.broadcast_to(value[0], (machine.batch, words)))
             return
         if number not in machine.streams:
-            machine.streams[number] = np.empty((machine.batch, machine.total[register], words))
+            dtype = np.float64 if number in wide else np.float32
+            machine.streams[number] = np.empty((machine.batch, machine.total[register], words), dtype)
         start, n = machine.span[register]
         machine.streams[number][:, start : start + n] = value.transpose(1, 0, 2)
 
