@@ -20,6 +20,7 @@ from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import dynamic_lengths, is_dynamic
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems
 from ssmc.frontend.proto import ModelFile, read_model
+from ssmc.frontend.rules.resampling import UP
 from ssmc.frontend.sizes import DIVISIBLE
 from ssmc.frontend.traced import unrolled_size
 from ssmc.frontend.unknown import known_part
@@ -80,7 +81,8 @@ def load_model(
         baked = baked_size(source.as_file()) if _rank(best) == FAILED else None
         if baked is not None:
             return _not_dynamic(source.path, baked, strict)
-        if strict and best.findings.refusals and _runs_nowhere(source):
+        up = any(UP in refusal.reason for refusal in best.findings.refusals)  # then it is no wonder
+        if strict and best.findings.refusals and not up and _runs_nowhere(source):
             first = best.findings.refusals[0]
             raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
         blame_refusals(path, best.findings.refusals)

@@ -31,13 +31,13 @@ def pooled_and_back(net: Net, x: str) -> str:
 
 RISING: dict[str, tuple[Callable[[Net, str], str], str, str]] = {
     "transposed convolution": (
-        lambda n, x: n.op("ConvTranspose", turned(n, x), n.const(RNG.standard_normal((4, 4, 2))), strides=[2]),
+        lambda n, x: turned(n, n.op("ConvTranspose", turned(n, x), n.const(RNG.standard_normal((4, 4, 2))), strides=[2])),
         "ConvTranspose", "2 steps for each one (up-sampling)"),
     "nearest": (
-        lambda n, x: n.op("Resize", turned(n, x), "", n.const(np.array([1, 1, 3.0])), mode="nearest"),
+        lambda n, x: turned(n, n.op("Resize", turned(n, x), "", n.const(np.array([1, 1, 3.0])), mode="nearest")),
         "Resize", "3 steps for each one (up-sampling)"),
     "linear": (
-        lambda n, x: n.op("Resize", turned(n, x), "", n.const(np.array([1, 1, 2.0])), mode="linear"),
+        lambda n, x: turned(n, n.op("Resize", turned(n, x), "", n.const(np.array([1, 1, 2.0])), mode="linear")),
         "Resize", "2 steps for each one (up-sampling)"),
     "repeated": (repeated, "Reshape", "up-sampling"),
     "features to steps": (lambda n, x: n.op("Reshape", x, n.ints(0, -1, 2)), "Reshape", "up-sampling"),
@@ -45,12 +45,14 @@ RISING: dict[str, tuple[Callable[[Net, str], str], str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("length", [None, "t"])
 @pytest.mark.parametrize("form", RISING)
-def test_up_sampling_is_refused(tmp_path: Path, form: str) -> None:
+def test_up_sampling_is_refused(tmp_path: Path, form: str, length: str | None) -> None:
+    """Whatever exporters call the length of the output."""
     build, node, reason = RISING[form]
     net = Net()
     y = build(net, first_layer(net))
-    refused(save(net.model([(y, ["n", None, None])]), tmp_path), node, reason)
+    refused(save(net.model([(y, ["n", length, None])]), tmp_path), "cannot be translated", node, reason)
 
 
 def test_inputs_of_two_lengths_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ssmc.frontend.flow import TimeMixing, Tracked, Unsupported
 from ssmc.frontend.listing import Call
 from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
 
+UP = "up-sampling"
 RISING = "the rate of a stream cannot rise; give the model its input at that rate, or compile the part before it"
 
 
@@ -26,7 +27,7 @@ def _transposed(context: Context, call: Call, items: Sequence[Any]) -> list[Trac
         raise Unsupported("its axes are not batch, channels, time")
     if raises_rate(call):
         times = call.attrs["strides"][0]
-        raise Unsupported(f"it gives {times} steps for each one (up-sampling): {RISING}")
+        raise Unsupported(f"it gives {times} steps for each one ({UP}): {RISING}")
     raise TimeMixing("a transposed convolution along time")
 
 
@@ -42,7 +43,7 @@ def _resized(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
         raise Unsupported("it interpolates between features")
     times = scales[flow.axes.index("t")]
     if times > 1:
-        raise Unsupported(f"it gives {times:g} steps for each one (up-sampling): {RISING}")
+        raise Unsupported(f"it gives {times:g} steps for each one ({UP}): {RISING}")
     raise Unsupported("it interpolates between steps; pool or stride instead")
 
 
