@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -109,7 +109,15 @@ class _Emitter:
         self._note(final, max(fit.error, fit.output_error), replacement)
         return y
 
+    @property
+    def _uneven(self) -> float:
+        """How far the file's own kernel is from being the same at every step, where its tables have few digits."""
+        return self.kernels.error if self.kernels.error > self.tolerance and self.region.stored else 0.0
+
     def _note(self, value: Value, error: float, replacement: Replacement) -> None:
+        if self._uneven:
+            how = f"{replacement.how}; the file's tables have few digits, and its steps differ by {self._uneven:.0e}"
+            replacement, error = replace(replacement, how=how), max(error, self._uneven)
         lift = Lift(value.node, disguise_of(self.region), self.region.provenance, error, replacement)
         self.translator.findings.lifts.append(lift)
 
@@ -136,7 +144,7 @@ class _Emitter:
 
     def _fir(self, taps: Array, reverse: bool, j: int = 0) -> Operand:
         y, final = self.builder.recurrent("fir", [self.inputs(j)], kernel=Tensor(taps), reverse=reverse)
-        if taps.shape[1] > SHORT:
+        if taps.shape[1] > SHORT or self._uneven:
             how = f"stay FIR filters: no system of half as many states was found within {self.tolerance:.0e} of them"
             rounding = stored_rounding(self.translator.listing, self.region.known)
             if rounding > self.tolerance:

@@ -17,6 +17,7 @@ TOLERANCE = 1e-9
 ROUNDING = 1e-12
 ECHO = 2e-7  # energy from the future, relative to the past: what a spectrum stored in float32 leaves behind
 ROUNDED = 3e-7  # relative: powers of a decay that were folded into float32 tables, others at each step of a tree
+UNITS = 8  # roundings of coarser tables that powers in a tree of them are off by (ours)
 MAX_INPUTS = 1024  # features of all entries together, for a region in which they may all meet
 
 
@@ -116,7 +117,7 @@ def probe(region: Region) -> Kernels:
             error = max(_residual(found, region, x, y) for x, y in ((a, ya), (b, yb))) / scale
             if error <= max(TOLERANCE, 5 * found.error, 5 * region.rounding):
                 return found
-            if error <= (ROUNDED if nearest is None else nearest.error):
+            if error <= (max(ROUNDED, UNITS * region.stored) if nearest is None else nearest.error / 2):
                 nearest = replace(found, error=error)
     if nearest is not None:
         return nearest

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
 from ssmc.frontend import Model, load_model, reference
+from tests.frontend.blocks import RNG
 from tests.frontend.net import Net, save
 
 WIDTH, STATES = 4, 6
@@ -297,3 +298,41 @@ def test_right_at_its_traced_size_only(tmp_path: Path, what: str) -> None:
     there = {"length": "length 17 than at length 11", "batch": "batch 1 than at batch 3"}[what]
     with pytest.raises(UserError, match=f"the file is another model at {there}"):
         load_model(right_at_one_size(tmp_path, what))
+
+
+def _tree_of(net: Net, x: str, power: np.ndarray, steps: int) -> str:
+    """Partial sums of powers of two steps at a time, the powers multiplied up in float16."""
+    if steps == 1:
+        return x
+    table = net.fresh()
+    net.weights.append(numpy_helper.from_array(power, table))
+
+    def every_second(start: int, stop: int) -> str:
+        return str(net.op("Slice", x, net.ints(start), net.ints(stop), net.ints(1), net.ints(2)))
+
+    pairs = net.op("Add", every_second(1, steps), net.op("Mul", every_second(0, steps), net.op("Identity", table)))
+    odd = _tree_of(net, pairs, power * power, steps // 2)
+    first = net.op("Slice", x, net.ints(0), net.ints(1), net.ints(1))
+    if steps == 2:
+        return str(net.op("Concat", first, odd, axis=1))
+    before = net.op("Slice", odd, net.ints(0), net.ints(-1), net.ints(1))
+    later = net.op("Add", every_second(2, steps), net.op("Mul", before, net.op("Identity", table)))
+    both = [net.op("Unsqueeze", p, net.ints(2)) for p in (net.op("Concat", first, later, axis=1), odd)]
+    return str(net.op("Reshape", net.op("Concat", *both, axis=2), net.ints(0, steps, 4)))
+
+
+def test_a_tree_of_float16_powers_is_as_even_as_they_are(tmp_path: Path) -> None:
+    """No power is exactly another one squared: the steps differ by what float16 rounds, and inspect says so."""
+    net, steps = Net(), 32
+    x = net.op("Cast", net.input(["n", steps, 4]), to=TensorProto.FLOAT16)
+    found = _tree_of(net, x, RNG.uniform(0.5, 0.9, 4).astype(np.float16), steps)
+    y = net.op("Cast", found, to=TensorProto.FLOAT)
+    model = load_model(save(net.model([(y, ["n", steps, 4])]), tmp_path))
+    (system,) = model.systems
+    assert 1e-5 < system.proof_error < 2e-3
+    assert system.replacement is not None and "few digits" in system.replacement.how
+    u = {model.inputs[0].name: RNG.standard_normal((2, steps, 4)).astype(np.float32)}
+    expected = next(iter(reference(model, u).values()))
+    for target in ("cim", "epochcore"):
+        (array,) = compile_model(model, target, ideal=True).run(u).outputs.values()
+        assert np.abs(array - expected).max() <= 3e-3 * np.abs(expected).max()

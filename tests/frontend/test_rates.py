@@ -31,7 +31,8 @@ def pooled_and_back(net: Net, x: str) -> str:
 
 RISING: dict[str, tuple[Callable[[Net, str], str], str, str]] = {
     "transposed convolution": (
-        lambda n, x: turned(n, n.op("ConvTranspose", turned(n, x), n.const(RNG.standard_normal((4, 4, 2))), strides=[2])),
+        lambda n, x: turned(
+            n, n.op("ConvTranspose", turned(n, x), n.const(RNG.standard_normal((4, 4, 2))), strides=[2])),
         "ConvTranspose", "2 steps for each one (up-sampling)"),
     "nearest": (
         lambda n, x: turned(n, n.op("Resize", turned(n, x), "", n.const(np.array([1, 1, 3.0])), mode="nearest")),
