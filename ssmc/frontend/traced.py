@@ -37,6 +37,8 @@ def unrolled_size(listing: Listing, types: Mapping[str, TensorType], length: int
         for (source, axis), taken in _taken(listing).items()
         if len(taken) >= FEWEST and sorted(taken) == list(range(len(taken)))
     ][:FIRST]
+    whole = {d for kind in types.values() for d in (kind.shape or ())[1:]}  # lengths that are given
+    loops = [loop for loop in loops if dynamic[1] or len(loop[2]) not in whole]
     for k, which in enumerate(AXES):
         found = _follows(listing, types, [loop[:2] for loop in loops], k, length) if dynamic[k] and loops else []
         for (_, _, taken), follows in zip(loops, found, strict=False):
