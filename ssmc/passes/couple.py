@@ -123,7 +123,7 @@ def _structure(graph: Graph, node: Node, side: str, product: Node | None) -> str
     if product is None and side == IN:
         return f"its drive comes from '{graph.op(graph.operand(node.name, 0).node).name}', not from a product"
     if product is None:
-        users = sorted({graph.op(user).name for user, _ in graph.users(Value(node.name))})
+        users = sorted(graph.op(user).name for user in {user for user, _ in graph.users(Value(node.name))})
         return f"its states are read by {', '.join(users) or 'nothing'}, not by one product alone"
     if side == IN and product.op["bias"] is not None:
         return "its drive has a bias"
