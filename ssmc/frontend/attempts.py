@@ -14,6 +14,7 @@ from ssmc.frontend.afterwards import late_values, postpone
 from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
 from ssmc.frontend.baked import File
 from ssmc.frontend.builder import Builder
+from ssmc.frontend.early_cuts import cut_early
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
 from ssmc.frontend.fusion import fuse_systems
@@ -89,6 +90,7 @@ class Source:
         fold_statics(self.listing)
         if self.file is not self.listing:
             fold_statics(self.file)
+        self.listing = cut_early(self.listing)
         # A model of many nodes keeps onnxruntime busy for a second before it runs; meanwhile it is lifted here.
         if len(self.file.calls) > MANY and not self.model.weights:
             self.aside.submit(runner, str(self.path))

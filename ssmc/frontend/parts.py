@@ -110,6 +110,9 @@ def find_parts(listing: Listing, current: Value, following: Value, point: Mappin
 
     `point` are sample arrays of all inputs.
     """
+    maker = listing.producer.get(following)
+    if maker is None or not _data(maker) or not _forks(listing, current):
+        return None
     numbers = _Numbers(listing, current, following, point)
     places = numbers.places() if following in numbers.of else None
     if places is None:
@@ -136,6 +139,15 @@ def find_parts(listing: Listing, current: Value, following: Value, point: Mappin
             ordered = sorted(found, key=lambda v: int(numbers.of[v].min()))
             return Parts({v: found[v] for v in ordered}, others, numbers.beside())
     return None
+
+
+def _forks(listing: Listing, value: Value) -> bool:
+    """Is a value read in more than one way, at once or after it was moved?"""
+    while True:
+        users = [call for call in listing.users.get(value, []) if value in _data(call).values()]
+        if len(users) != 1 or len(users[0].results) != 1:
+            return bool(users)
+        value = users[0].results[0]
 
 
 class _Numbers:

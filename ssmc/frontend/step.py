@@ -10,7 +10,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.listing import Listing
 from ssmc.frontend.parts import find_parts
-from ssmc.frontend.stabilised import is_running_maximum
+from ssmc.frontend.stabilised import MAXIMA, is_running_maximum
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.types import TensorType
@@ -39,8 +39,9 @@ def pair_states(
     names = list(listing.outputs)
     weights = np.zeros((len(inputs), len(names)))
     for i, source in enumerate(inputs):
+        moves = _Moves(listing, point, outputs, source)
         for j, target in enumerate(names):
-            weights[i, j] = _weight(listing, point, outputs, source, target)
+            weights[i, j] = _weight(listing, point, outputs, source, target, moves)
         if (weights[i] == SPIKES).any():  # they are nothing else
             weights[i, weights[i] != SPIKES] = 0.0
     order = _order_bonus(weights)
@@ -88,8 +89,39 @@ def _arrays(listing: Listing, point: Mapping[Value, Array]) -> dict[str, Array]:
     return {name: np.asarray(found[value]) for name, value in listing.outputs.items()}
 
 
+class _Moves:
+    """How the outputs move with one input: each step of the input is run once, for all of them."""
+
+    def __init__(
+        self, listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str
+    ) -> None:
+        self.listing, self.point, self.outputs = listing, point, outputs
+        self.x = listing.inputs[source]
+        self.reached = listing.influenced({self.x})
+        shape = np.shape(point[self.x])
+        self.wanted = [v for n, v in listing.outputs.items() if v in self.reached and outputs[n].shape == shape]
+        self.found: dict[bytes, dict[Value, Array]] = {}
+
+    def of(self, target: str) -> Callable[[Array], Array]:
+        """The function from steps of the input to those of an output."""
+        value, base = self.listing.outputs[target], self.outputs[target]
+
+        def moved(step: Array) -> Array:
+            key = np.asarray(step, np.float64).tobytes()
+            if key not in self.found:
+                self.found[key] = evaluate(self.listing, {**self.point, self.x: self.point[self.x] + step}, self.wanted)
+            return np.asarray(self.found[key][value]) - base
+
+        return moved
+
+
 def _weight(
-    listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str, target: str
+    listing: Listing,
+    point: Mapping[Value, Array],
+    outputs: Mapping[str, Array],
+    source: str,
+    target: str,
+    moves: _Moves,
 ) -> float:
     """0 if they cannot be a pair; more the likelier they are one."""
     x, base = listing.inputs[source], outputs[target]
@@ -101,26 +133,30 @@ def _weight(
         return SPIKES
     if value == x or not listing.users.get(x):
         return 1.0  # handed through, or not read at all: a state that nothing depends on
-    if value not in listing.influenced({x}):
+    if value not in moves.reached:
         return 0.0
-    rng = np.random.default_rng(1)
-
-    def moved(step: Array) -> Array:
-        return np.asarray(evaluate(listing, {**point, x: point[x] + step}, [value])[value]) - base
-
+    rng, moved = np.random.default_rng(1), moves.of(target)
     first, second = rng.standard_normal(shape), rng.standard_normal(shape)
     a, b, both = moved(first), moved(second), moved(first + second)
     scale = max(float(np.abs(both).max(initial=0.0)), float(np.abs(a).max(initial=0.0)), 1e-12)
     if not np.isfinite(both).all() or np.abs(both - a - b).max(initial=0.0) > AFFINE_TOLERANCE * max(scale, 1.0):
         if find_parts(listing, x, value, point) is not None:
             return 2.0  # several layers in one, and what is between them is not linear
-        maximum = is_running_maximum(lambda m: moved(m - point[x]) + base, shape)
-        return 1.5 if maximum or _bends(moved, shape) else 0.0
+        if _compared(listing, x) and is_running_maximum(lambda m: moved(m - point[x]) + base, shape):
+            return 1.5
+        return 1.5 if _bends(moved, shape) else 0.0
     if not np.any(a):
         return 0.5
     ratio = a / first
     elementwise = bool(np.abs(b - ratio * second).max(initial=0.0) <= AFFINE_TOLERANCE * max(scale, 1.0))
     return 3.0 if elementwise else 2.0
+
+
+def _compared(listing: Listing, x: Value) -> bool:
+    """Does an input meet a maximum, at once or after one node?"""
+    users = listing.users[x]
+    after = [call for user in users for v in user.results for call in listing.users.get(v, [])]
+    return any(call.kind in MAXIMA for call in (*users, *after))
 
 
 def _are_spikes(
