@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,8 +55,7 @@ class Piece:
     waits: set[Pair] = field(default_factory=set)
 
 
-@dataclass(frozen=True)
-class Need:
+class Need(NamedTuple):  # there are millions of them in a wide model
     """The latest of an engine's instructions that one depends on."""
 
     engine: str
