@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore import simulate_array, simulate_time, simulate_vector
+from backends.epochcore.dispatch import even
 from backends.epochcore.machine import Machine
 from backends.epochcore.occupancy import occupancy
 from backends.epochcore.plan import Access, Plan, Rule, make_plan
@@ -198,7 +199,7 @@ def _block(plan: Plan, batch: int, steps: int, settings: RunSettings) -> int:
         return 1
     if any(ins.mnemonic == "preload" and copies(ins) > 1 for ins in code):
         most = min(int(ins["limit"]) for ins in loops)
-        return max(1, min(-(-(settings.block or most) // whole) * whole, most, steps))
+        return max(1, min(even(steps, min(-(-(settings.block or most) // whole) * whole, most), whole), steps))
     if settings.block is not None:
         return max(1, min(-(-settings.block // whole) * whole, steps))
     many = [
