@@ -39,7 +39,9 @@ class Array(Part):
         description="native: an element holds and steps a complex state; ganged: four real elements do, in two cycles"
     )
     states_per_element: Count = Field(
-        default=1, description="states that an element holds and steps one after the other (complex ones where native)"
+        default=1,
+        description="states that an element holds and steps one after the other (complex ones where native), of one "
+        "channel or of several",
     )
     mac_depth: Count = Field(description="cycles from an element's operands to its result (pipeline depth)")
     port_words_in: Count = Field(
@@ -219,6 +221,35 @@ class Arch(Part):
         """Rows and columns of states that the array holds at once."""
         gang = self.gang if is_complex else 1
         return self.array.rows // gang * self.array.states_per_element, self.array.cols // gang
+
+    def shares(self, states: int, channels: int, words: int, is_complex: bool) -> tuple[int, int]:
+        """Rows and columns of a pass over so many states of so many channels, with so many words a channel and step in
+        and out: how the states of an element are best shared out, for the fewest cycles altogether.
+
+        A state can be stepped again after `mac_depth` cycles. Other states of the same element fill them: of the same
+        channel, or of channels that share a column, as far as the ports bring their words.
+        """
+        array, gang = self.array, self.gang if is_complex else 1
+        rows, cols = array.rows // gang, array.cols // gang
+        ports = min(array.port_words_in, array.port_words_out)
+
+        def cycles(share: tuple[int, int]) -> tuple[int, int]:
+            deep, lanes = share
+            own = max(deep * lanes * gang, array.mac_depth + gang - 1)
+            interval = max(own, -(-min(lanes * cols, channels) * words // ports))
+            return -(-states // (deep * rows)) * -(-channels // (lanes * cols)) * interval, deep * lanes
+
+        most = range(1, array.states_per_element + 1)
+        deep, lanes = min(((d, n) for d in most for n in most if d * n <= array.states_per_element), key=cycles)
+        return deep * rows, lanes * cols
+
+    def holds(self, mode: str, is_complex: bool, rows: int, cols: int) -> bool:
+        """Whether a preload of so many rows and columns fits into the array."""
+        high, wide = self.room(mode, is_complex)
+        if mode in ("mac", "mac.os"):
+            return rows <= high and cols <= wide
+        cells = high // self.array.states_per_element
+        return bool(cells) and -(-rows // cells) * -(-cols // wide) <= self.array.states_per_element
 
     def room(self, mode: str, is_complex: bool) -> tuple[int, int]:
         """Rows and columns that a preload for `mode` may have."""

@@ -41,19 +41,35 @@ DRIVEN_MACS = {False: 1, True: 4}
 
 @dataclass(frozen=True)
 class Layout:
-    """How the states of a preload lie in the array: `rows` of cells, `stack` states in each, `gang` elements high."""
+    """How the states of a preload lie in the array: `rows` and `cols` of cells, `stack` states in each, `gang` elements
+    high. `deep` of them belong to one channel; those of the next one, `cols` further, follow."""
 
     rows: int
     cols: int
     stack: int
     gang: int
+    deep: int
+
+    @property
+    def lanes(self) -> int:
+        """Channels of a cell, which are stepped one after the other."""
+        return self.stack // self.deep
+
+    def place(self, row: int, col: int) -> tuple[int, int, int]:
+        """Row and column of the cell of a state, and its number there."""
+        return row // self.deep, col % self.cols, col // self.cols * self.deep + row % self.deep
+
+    def state(self, row: int, col: int, number: int) -> tuple[int, int]:
+        """Row and column of the state that a cell has at a number."""
+        return row * self.deep + number % self.deep, col + number // self.deep * self.cols
 
 
 def layout_of(held: Instruction, arch: Arch) -> Layout:
     """The layout for what `held` preloads."""
     gang = arch.gang if held["complex"] else 1
-    rows = arch.array.rows // gang
-    return Layout(rows, arch.array.cols // gang, ceil_div(int(held["rows"]), rows), gang)
+    rows, cols = arch.array.rows // gang, arch.array.cols // gang
+    deep = ceil_div(int(held["rows"]), rows)
+    return Layout(rows, cols, deep * ceil_div(int(held["cols"]), cols), gang, deep)
 
 
 def _own(at: Context) -> tuple[int, int, bool]:
@@ -89,9 +105,9 @@ def _preload(ins: Instruction, at: Context) -> Cost:
     if ins["mode"] in ("sel", "mac.os"):
         return Cost("preload", 1, 0, {})
     array, each = at.arch.array, _words_of(ins)
-    layout = layout_of(ins, at.arch) if ins["mode"] != "mac" else Layout(array.rows, array.cols, 1, 1)
+    layout = layout_of(ins, at.arch) if ins["mode"] != "mac" else Layout(array.rows, array.cols, 1, 1, 1)
     # states lie in the rows next to the edge: no more rows than are in use are shifted in
-    rows = array.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), layout.stack)
+    rows = array.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), layout.deep)
     shift = Shift(rows, layout.gang, ceil_div(each * layout.stack * layout.cols, array.port_words_in))
     events = {"parameter_words": int(ins["rows"]) * int(ins["cols"]) * each}
     return Cost("preload", rows * shift.interval, 0, events, shift=shift)
@@ -102,8 +118,8 @@ def _state_load(ins: Instruction, at: Context) -> Cost:
     assert at.preload is not None
     words, layout = int(ins["words"]), layout_of(at.preload, at.arch)
     rows, cols, is_complex = _held(at)
-    each = cols * layout.stack * (2 if is_complex else 1)
-    shift = Shift(ceil_div(rows, layout.stack), layout.gang, ceil_div(each, at.arch.array.port_words_in))
+    each = cols * layout.deep * (2 if is_complex else 1)
+    shift = Shift(ceil_div(rows, layout.deep), layout.gang, ceil_div(each, at.arch.array.port_words_in))
     return Cost("preload", shift.rows * shift.interval, 0, {"scratchpad_words": words}, shift=shift)
 
 

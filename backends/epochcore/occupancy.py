@@ -48,9 +48,11 @@ def of_pass(held: Instruction, steps: int, arch: Arch) -> Counts:
         folds = steps // high + (np.arange(high) < steps % high)
         return rows * np.outer(folds, np.arange(wide) < cols).astype(np.int64)
     layout = layout_of(held, arch)
-    states = np.clip(rows - np.arange(high) // layout.gang * layout.stack, 0, layout.stack)
-    own = taken(held, steps, np.arange(wide) // layout.gang // cols)
-    return np.asarray(layout.gang * np.outer(states, own), np.int64)
+    states = np.clip(rows - np.arange(high) // layout.gang * layout.deep, 0, layout.deep)
+    places = np.arange(wide) // layout.gang
+    places = np.where(places < layout.cols, places, layout.cols * layout.lanes)  # a column that no gang has
+    channels = [taken(held, steps, (places + lane * layout.cols) // cols) for lane in range(layout.lanes)]
+    return np.asarray(layout.gang * np.outer(states, np.sum(channels, 0)), np.int64)
 
 
 def taken(held: Instruction, steps: int, copy: Counts) -> Counts:

@@ -36,7 +36,7 @@ def preload(plan: Planner, ins: Instruction) -> None:
     rows, cols = plan.arch.room(str(ins["mode"]), bool(ins["complex"]))
     mode, segments = str(ins["mode"]), int(ins["segments"])
     high, wide = int(ins["rows"]) * (segments if mode == "mac" else 1), int(ins["cols"]) * segments
-    if high > rows or wide > cols:
+    if not plan.arch.holds(mode, bool(ins["complex"]), high, wide) or (segments > 1 and wide > cols):
         raise plan.trap(f"needs {high} x {wide} elements", f"the array has {rows} x {cols} for such numbers")
     if segments > 1 and mode not in MODES:
         raise plan.trap(f"has {segments} segments", f"the mode '{mode}' has one")

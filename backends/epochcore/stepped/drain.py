@@ -37,9 +37,10 @@ class Drain:
         for word in range(int(ins["words"])):
             half, place = divmod(word, rows * cols)
             col, row = divmod(place, rows)
-            out = self._cells[row // at.stack][before + col].out
+            high, across, state = at.place(row, before + col)
+            out = self._cells[high][across].out
             assert out is not None
-            value = complex(out[row % at.stack])
+            value = complex(out[state])
             memory.later(
                 first + word // array.port_words_out, int(ins["dst"]) + word, value.imag if half else value.real
             )

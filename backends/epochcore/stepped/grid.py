@@ -32,6 +32,8 @@ class Work(Protocol):
     hop: int  # cycles in an element
     height: int  # elements from one cell to the next one south
     gang: int  # cycles of one state
+    deep: int  # states of one channel in an element
+    wide: int  # columns from a channel to the next one of the same element
     rows: int  # rows of weights or states in use
     cols: int
     takes: tuple[bool, bool]  # parameters and states from the shadow registers
@@ -60,7 +62,7 @@ class Element:
     sums: Packet | None = None
     parking: bool = False  # states that are there when others come go to `out`
     unsaved: bool = False
-    _products: list[tuple[int, Work, int, Number]] = field(default_factory=list)
+    _products: list[tuple[int, Work, int, Number, int | None]] = field(default_factory=list)
     _updates: list[tuple[int, list[Number], int, Number]] = field(default_factory=list)
 
     def take_over(self, packet: Packet) -> None:
@@ -87,7 +89,8 @@ class Element:
             self._meet(self.west, self.north, now)
         elif self.west is not None:
             weight = self.active or 0.0
-            self._products.append((now + self.depth - 1, self.west.work, self.west.step, weight * self.west.value))
+            product = weight * self.west.value
+            self._products.append((now + self.depth - 1, self.west.work, self.west.step, product, None))
         elif self.north is not None:
             self._step(self.north, now)
         self._sum(now)
@@ -100,7 +103,7 @@ class Element:
     def _meet(self, west: Packet, north: Packet, now: int) -> None:
         """Results in place: the sum stays here."""
         assert west.work is north.work and west.step == north.step, "operands of different steps meet"
-        self._products.append((now + self.depth - 1, west.work, west.step, west.value * north.value))
+        self._products.append((now + self.depth - 1, west.work, west.step, west.value * north.value, None))
 
     def capture(self, fold: int) -> None:
         """A result in place is finished: it goes to the register that is shifted out."""
@@ -112,9 +115,10 @@ class Element:
         if packet.age % work.gang:
             return
         state, due = packet.age // work.gang, now + self.depth + work.gang - 2
-        first = self.row // work.height * (work.hop // work.gang)
-        here = first + state < work.rows and self.col // work.height < work.cols
-        here &= packet.value is not None or work.name == "state.store"
+        lane, below = divmod(state, work.deep)
+        here = self.row // work.height * work.deep + below < work.rows
+        here &= self.col // work.height + lane * work.wide < work.cols
+        here &= work.name == "state.store" or packet.value[lane] is not None
         rule = RULES[work.name]
         if rule is None:
             self._copy(state, here)
@@ -125,15 +129,18 @@ class Element:
             assert there, f"{work.name} steps a state before it and its parameters are there"
             late = [at for _, states, at, _ in self._updates if states is self.states]
             assert state not in late, f"{work.name} steps a state that is not there yet"
-            following, value = rule(self.active[state] if self.active else None, self.states[state], packet.value, work)
+            following, value = rule(
+                self.active[state] if self.active else None, self.states[state], packet.value[lane], work
+            )
             self._updates.append((due, self.states, state, following))
-        self._products.append((due, work, packet.step, value))
+        self._products.append((due, work, packet.step, value, lane))
 
     def _copy(self, state: int, here: bool) -> None:
         if here:
             assert all(at != state for _, _, at, _ in self._updates), "a state is copied that is not there yet"
             self.out = [] if state == 0 else self.out
             assert self.out is not None
+            self.out += [0j] * (state - len(self.out))
             self.out.append(self.states[state])
 
     def _sum(self, now: int) -> None:
@@ -145,9 +152,12 @@ class Element:
             self._products.remove(due[0])
             return
         assert self.sums is not None and len(due) == 1, "a product is due and no sum is there"
-        _, work, step, value = due[0]
+        _, work, step, value, lane = due[0]
         assert self.sums.work is work and self.sums.step == step, "a product is due in the sum of another step"
-        self.sums.value += value
+        if lane is None:
+            self.sums.value += value
+        else:
+            self.sums.value[lane] += value
         self._products.remove(due[0])
 
 

@@ -60,6 +60,8 @@ class Pass:
     hop: int = 1
     height: int = 1
     gang: int = 1
+    deep: int = 1
+    wide: int = 1
     rows: int = 0
     cols: int = 0
     takes: tuple[bool, bool] = (False, False)
@@ -67,6 +69,7 @@ class Pass:
     backward: bool = False  # the direction of what has none of its own
     parts: bool = False  # whether its steps are sent block by block
     out: dict[int, int] = field(default_factory=dict)  # when the words of a step are in the scratchpad
+    _lanes: int = 1
     _begun: dict[int, int] = field(default_factory=dict)
     _values: dict[int, list[float | None]] = field(default_factory=dict)
     _exits: dict[int, dict[int, Any]] = field(default_factory=dict)
@@ -84,6 +87,7 @@ class Pass:
         if ins.mnemonic != "mac":
             layout = layout_of(held, self.chip.arch)
             self.hop, self.height, self.gang = layout.stack * layout.gang, layout.gang, layout.gang
+            self.deep, self.wide, self._lanes = layout.deep, layout.cols, layout.lanes
             own = max(self.hop, array.mac_depth + layout.gang - 1)
         number = copies(held)
         self.gather = through_ports(held, self.chip.arch, len(self._inputs(0)) // number, self._ports[0])
@@ -161,8 +165,10 @@ class Pass:
         for c in range(array.cols // self.height):
             col = c * self.height
             at = now + self.chip.delay(col)
-            self._entries.send(at, "north", 0, col, step, self._drive(values, c) if c < self.cols else None)
-            self._entries.send(at + depth + self.gang - 2, "sums", 0, col, step, 0.0)
+            own = range(c, self._lanes * self.wide, self.wide)
+            drives = [self._drive(values, channel) if channel < self.cols else None for channel in own]
+            self._entries.send(at, "north", 0, col, step, drives)
+            self._entries.send(at + depth + self.gang - 2, "sums", 0, col, step, [0.0] * self._lanes)
 
     def _drive(self, values: list[float | None], col: int) -> Any:
         """What a column gets: u, or v, or a and v; None where it sleeps."""
@@ -206,7 +212,8 @@ class Pass:
     def _results(self, step: int, exits: dict[int, Any]) -> list[float]:
         held, memory = self.op.held, self.chip.memory
         assert held is not None
-        values = [exits[c] for c in range(self.cols)]
+        lanes = self.name != "mac"
+        values = [exits[c % self.wide][c // self.wide] if lanes else exits[c] for c in range(self.cols)]
         if self.name in ("fri.x", "tri.x", "sel"):
             parts = [[complex(v).real for v in values], [complex(v).imag for v in values]]
             return [value for part in parts[: self._halves] for value in part]

@@ -21,7 +21,7 @@ from isa import Instruction
 def cells(held: Instruction, chip: Chip) -> Layout:
     """Rows and columns of what holds a weight, or states, for a preload."""
     array = chip.arch.array
-    return Layout(array.rows, array.cols, 1, 1) if held["mode"] == "mac" else layout_of(held, chip.arch)
+    return Layout(array.rows, array.cols, 1, 1, 1) if held["mode"] == "mac" else layout_of(held, chip.arch)
 
 
 def stored_columns(op: Op) -> tuple[int, int]:
@@ -91,7 +91,7 @@ class Preload:
         self._values = self._parameters()
         states = (3 if ins["mode"] in ("fri", "tri") else 1) * (1 + bool(ins["complex"]))
         words = 1 if ins["mode"] == "mac" else states
-        used = at.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), at.stack)
+        used = at.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), at.deep)
         wide = ceil_div(words * at.stack * at.cols, self.chip.arch.array.port_words_in)
         self._shift = Shift(self.chip, self.start, at, wide, used)
 
@@ -116,7 +116,7 @@ class Preload:
             inside = row < rows and col < cols * number
             return tuple(complex(*values[:, col % cols, row]) for values in names) if inside else None
 
-        return [[[state(r * at.stack + s, c) for s in range(at.stack)] for c in range(at.cols)] for r in range(at.rows)]
+        return [[[state(*at.state(r, c, s)) for s in range(at.stack)] for c in range(at.cols)] for r in range(at.rows)]
 
     def tick(self, now: int) -> None:
         if self._shift is not None and self._shift.tick(now, lambda row: self._values[row], self._move):
@@ -145,9 +145,9 @@ class StateLoad:
     def __post_init__(self) -> None:
         at, held = layout_of(self.held, self.chip.arch), self.held
         self._at, parts = at, 1 + bool(held["complex"])
-        each = int(held["cols"]) * copies(held) * at.stack * parts
+        each = int(held["cols"]) * copies(held) * at.deep * parts
         wide = ceil_div(each, self.chip.arch.array.port_words_in)
-        self._shift = Shift(self.chip, self.start, at, wide, ceil_div(int(held["rows"]), at.stack))
+        self._shift = Shift(self.chip, self.start, at, wide, ceil_div(int(held["rows"]), at.deep))
 
     def tick(self, now: int) -> None:
         if self._shift.tick(now, self._bring, self._move):
@@ -160,7 +160,7 @@ class StateLoad:
         """The states of a row of cells, read when they come in at the first column."""
         if row not in self._rows:
             self._rows[row] = [
-                [self._state(row * self._at.stack + s, c) for s in range(self._at.stack)] for c in range(self._at.cols)
+                [self._state(*self._at.state(row, c, s)) for s in range(self._at.stack)] for c in range(self._at.cols)
             ]
         return self._rows[row]
 
@@ -196,6 +196,7 @@ class StateStore:
         assert held is not None
         at = self._layout = layout_of(held, self.chip.arch)
         self.hop, self.height, self.gang = at.stack * at.gang, at.gang, at.gang
+        self.deep, self.wide = at.deep, at.cols
         self.rows, self.cols = int(held["rows"]), int(held["cols"]) * copies(held)
         self._first, self._wide = stored_columns(self.op)
         self._left = 0
@@ -215,9 +216,10 @@ class StateStore:
         for word in range(int(ins["words"])):
             half, place = divmod(word, self.rows * self._wide)
             col, row = divmod(place, self.rows)
-            out = self.chip.grid.at[row // at.stack * at.gang][(self._first + col) * at.gang].out
+            high, across, state = at.place(row, self._first + col)
+            out = self.chip.grid.at[high * at.gang][across * at.gang].out
             assert out is not None
-            value = out[row % at.stack]
+            value = out[state]
             part = complex(value).imag if half else complex(value).real
             memory.later(now + 1 + word // wide, int(ins["dst"]) + word, part)
         self.done = now + 1 + ceil_div(int(ins["words"]), wide)
@@ -236,6 +238,8 @@ class Product:
     hop: int = 1
     height: int = 1
     gang: int = 1
+    deep: int = 1
+    wide: int = 1
     takes: tuple[bool, bool] = (True, False)
     before: bool = False
     _values: dict[tuple[int, int], tuple[list[float], list[float]]] = field(default_factory=dict)

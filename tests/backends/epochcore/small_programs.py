@@ -114,6 +114,11 @@ class Writer:
         is_complex = self.draw(st.booleans())
         most, cols = self.arch.cells(is_complex)
         mode = self.draw(st.sampled_from(["fri", "tri"]))
+        if (most, cols) > (0, 0) and self.arch.array.states_per_element > 1 and self.draw(st.booleans()):
+            # several channels a column: fewer states of each
+            lanes = self.draw(st.integers(1, self.arch.array.states_per_element))
+            most, cols = most // self.arch.array.states_per_element, cols * lanes
+            most *= self.arch.array.states_per_element // lanes
         found = self.operand(cols) if mode == "fri" else self.streams[0] if self.streams[0][1] <= cols else None
         if found is None or not most:
             return
@@ -130,7 +135,7 @@ class Writer:
     def driven(self) -> None:
         is_complex = self.draw(st.booleans())
         parts, mode = 1 + is_complex, self.draw(st.sampled_from(["fri.x", "tri.x", "sel"]))
-        _, most = self.arch.cells(is_complex)
+        most = self.arch.cells(is_complex)[1] * self.arch.array.states_per_element
         src, words = self.streams[0]
         if words % parts or not 0 < words // parts <= most:
             return
