@@ -122,6 +122,31 @@ def check(changes: Mapping[str, int], *passes: tuple[str, int, int, bool]) -> No
     assert stepped(program, arch, x)[1] == measure(program, arch, 1, 12)[0].cycles
 
 
+def test_chunks_of_segments_are_those_of_the_machine() -> None:
+    """Eight steps in chunks of up to six are twice four, of two segments each: in numbers, too."""
+    arch, data = load_arch("epochcore-small"), {"p0": pack_element(*([np.full((1, 1), 0.5)] * 3), np.ones(1), None)}
+    builder = SectionBuilder(EPOCHCORE, "main")
+    builder.emit("fetch", dst=0, src="p0")
+    builder.emit("samples", end="done")
+    builder.emit("fill", dst=0, words=3, value=1.0)
+    builder.emit("chunks", limit=6, end="end", backward=False)
+    builder.emit("load", dst=4, src=0, words=1, steps="n0", mirror=False)
+    shape = {"rows": 1, "cols": 1, "mode": "fri", "complex": False, "segments": 3, "span": 2}
+    builder.emit("preload", src=0, scale=0, bias=0, **shape, biased=False, scaled=False)
+    builder.emit("state.load", src=0, words=3)
+    pitches = {"dst_pitch": 1, "src_pitch": 1}
+    builder.emit("fri", dst=10, src=4, **pitches, steps="n0", accumulate=False, before=False, reverse=False)
+    builder.emit("state.store", dst=0, words=3)
+    builder.emit("store", dst=1, src=10, words=1, steps="n0")
+    builder.label("end")
+    builder.label("done")
+    builder.emit("halt")
+    section, _ = synchronised(builder.build(), {"p0": data["p0"].size})
+    program, x = assembled(arch, section, data, 1, [1]), np.arange(8.0).reshape(1, 8, 1)
+    outputs, _ = stepped(program, arch, x)
+    np.testing.assert_array_equal(BACKEND.simulate(program, {"x": x}, RunSettings()).outputs["y1"], outputs["y1"])
+
+
 @pytest.mark.parametrize("rule", ["leads", "behind"])
 def test_a_pass_that_is_followed_too_closely_is_noticed(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     """Four elements with two states each take two cycles a row; what comes behind them takes one."""
