@@ -175,7 +175,8 @@ def _last(low: Lowering, node: Node, passes: list[_Pass]) -> None:
     value, stage = Value(node.name, 1), low.stage(node) + 1
     low.buffers[value] = passes[0].row
     order = np.concatenate([p.order for p in passes])
-    if not low.graph.users(value) or np.array_equal(order, np.arange(order.size)):
+    in_order = len(passes) == 1 and np.array_equal(order, np.arange(order.size))
+    if not low.graph.users(value) or in_order:
         return
     together, row = low.draft.row(order.size), low.draft.row(order.size)
     place = 0

@@ -68,6 +68,14 @@ def test_segments_of_a_system_mean_the_same(
         np.testing.assert_array_equal(results[0][name], results[1][name])
 
 
+def test_last_states_of_several_passes() -> None:
+    """One channel with more states than the array has rows: in order, but not in one place."""
+    s = Shape(channels=1, states=5, is_complex=False)
+    g, x = graph(s, {"form": "segmented", "segments": 3, "steps": 256}, last=True), arrays(s, 2, 100)
+    found = BACKEND.simulate(BACKEND.lower(g, narrow(), ideal=True), x, RunSettings()).outputs["last"]
+    np.testing.assert_allclose(found, interpret(g, x)["last"], rtol=0, atol=1e-11)
+
+
 @settings(max_examples=15, deadline=None)
 @given(shapes, st.integers(0, 600), st.booleans())
 def test_segments_of_states_with_drives_of_their_own(s: Shape, steps: int, last: bool) -> None:
