@@ -203,9 +203,9 @@ class Source:
         point, inputs, outputs = self._point(0), self.listing.inputs, self.listing.outputs
         parts: dict[str, Parts] = {}
         for name, target in pairs.items():
-            if not affine(self.listing, point, inputs[name], outputs[target]):
-                shared = find_parts(self.listing, inputs[name], outputs[target], point)
-                parts |= {} if shared is None else {target: shared}
+            shared = find_parts(self.listing, inputs[name], outputs[target], point)
+            if shared is not None and not affine(self.listing, point, inputs[name], outputs[target]):
+                parts[target] = shared
         translator = self._translator(with_parts(self.listing, parts.values()), in_step=True)
         ports = []
         for name, axes in letters.items():
