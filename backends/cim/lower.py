@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -100,14 +101,22 @@ def _core(state: Lowering, node: Node) -> int:
 
 def _next_arrays(state: Lowering, node: Node) -> int:
     """The core of the nearest matrix that a value reaches; core 0 where there is none."""
-    reached, seen = [node.name], {node.name}
-    for name in reached:
+    if not state.nearest:
+        state.nearest.update(_nearest_arrays(state))
+    return state.nearest[node.name][1]
+
+
+def _nearest_arrays(state: Lowering) -> dict[str, tuple[float, int]]:
+    """How many nodes behind each node the nearest matrix stands, the first of those equally near, and its core."""
+    found: dict[str, tuple[float, int]] = {}
+    for name in reversed(state.graph.order()):
         if (core := _most_arrays(state, state.graph.node(name))) is not None:
-            return core
-        users = [user for user, _ in state.graph.users(Value(name)) if user not in seen]
-        seen.update(users)
-        reached += users
-    return 0
+            found[name] = 0, core
+            continue
+        users = [found[user] for user, _ in state.graph.users(Value(name))]
+        far, core = min(users, key=lambda reached: reached[0], default=(math.inf, 0))
+        found[name] = far + 1, core
+    return found
 
 
 def _most_arrays(state: Lowering, node: Node) -> int | None:

@@ -60,6 +60,7 @@ class Lowering:
     turns: Mapping[str, tuple[Copy, ...]] = field(default_factory=dict)
     coupling: Coupling = field(default_factory=Coupling)
     reserved: dict[str, Nodes] = field(default_factory=dict)
+    nearest: dict[str, tuple[float, int]] = field(default_factory=dict)  # node: how far the next matrix is, its core
     node: Node = field(init=False)
     core: int = 0
     loc: int | None = None
