@@ -164,6 +164,7 @@ class Planner:
     buffers: list[_Buffer] = field(default_factory=list)
     params: list[tuple[int, int, str]] = field(default_factory=list)
     rates: dict[str, Instruction] = field(default_factory=dict)
+    stored: bool = False  # whether the states of the last pass have been taken out
     wide_streams: set[int] = field(default_factory=set)  # those that are stored from float64
     shadow: Preload | None = None
     active: Preload | None = None
@@ -265,6 +266,7 @@ class Planner:
 
     def programmed(self, mode: str) -> Preload:
         """What the array holds for an instruction of `mode`. Raises UserError where it is not programmed for it."""
+        self.stored = False
         if self.shadow is not None:
             self.active, self.shadow = self.shadow, None
         if self.active is None or self.active.ins["mode"] != mode:

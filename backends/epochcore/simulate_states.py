@@ -82,6 +82,9 @@ def state_store(plan: Planner, ins: Instruction) -> Action:
     parts, cols, rows = _state_access(plan, ins, segments if last else 1)
     if plan.states != plan.coming().shape:
         raise plan.trap("takes states out of elements that do not hold them", hint="state.load first")
+    if plan.stored:
+        raise plan.trap("takes states out that are out already", hint="copy them, or store them once a pass")
+    plan.stored = True
     target = plan.write(int(ins["dst"]), int(ins["words"]))
     worth = _gain(plan, plan.coming())[:cols] * state_unit(plan.arch.numbers)
 

@@ -171,8 +171,9 @@ class Writer:
         source = self.begun(state, own, is_complex, cut) if cut and self.draw(st.booleans()) else state
         self.builder.emit("state.load", src=source, words=words)
         self.builder.emit(mode, **fields, steps="n0")
-        self.builder.emit("state.store", dst=state, words=words)
-        if cut and self.draw(st.booleans()):
+        if not cut or self.draw(st.booleans()):
+            self.builder.emit("state.store", dst=state, words=words)
+        else:
             last, wide = self.room(own, row=True), self.streams[-1][1]
             self.builder.emit("state.store", dst=last, words=own, last=True)
             at = {"a": self.streams[-1][0], "b": last, "dst": self.stream(wide)[0], "b_pattern": "one"}

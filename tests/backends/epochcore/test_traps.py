@@ -47,6 +47,8 @@ def test_the_program_runs_when_it_is_right() -> None:
 
 
 HOLD = "preload param[100], param[0], param[0], rows=1, cols=4, fri.x\n"
+FILL, HELD = "fill spad[128], words=4\n", "state.load spad[128], words=4\n"
+OUT = "state.store spad[128], words=4\n"
 FRI = "fri.x spad[64], dst_pitch=4, spad[0], src_pitch=4, n0\n"
 
 
@@ -58,6 +60,7 @@ FRI = "fri.x spad[64], dst_pitch=4, spad[0], src_pitch=4, n0\n"
         (FETCH + LOOP + LOAD + MAC + STORE + END, "on an array that holds nothing"),
         (FETCH + LOOP + HOLD + LOAD + MAC + STORE + END, "array that holds parameters for fri.x"),
         (FETCH + LOOP + HOLD + LOAD + FRI + STORE + END, "on elements without its states"),
+        (FETCH + FILL + LOOP + HOLD + LOAD + HELD + FRI + OUT + OUT + END, "takes states out that are out already"),
         ("samples end\n" + LOOP + PRELOAD + LOAD + MAC + STORE + END, "param[0], where no constant was fetched"),
         (FETCH + LOOP + PRELOAD + "load spad[32760], stream[0], words=4, n0\n" + END, "outside the scratchpad"),
         ("fetch param[32760], @w\nsamples end\n" + END, "outside the parameter memory"),
