@@ -314,7 +314,8 @@ class Planner:
                 continue
             action = self.rules[ins.mnemonic](self, ins)
             if action is not None:
-                steps = ins.operands.get("steps")
+                # segments without steps begin somewhere, too
+                steps = None if ins.mnemonic == "carry" else ins.operands.get("steps")
                 yield Do(index, ins, action, str(steps) if steps not in (None, "one", "n0") else None)
             index += 1
 

@@ -71,7 +71,7 @@ def state_load(plan: Planner, ins: Instruction) -> Action:
         if not plan.ideal:
             value, outside = states(drives(value * count, numbers), numbers)
             machine.saturated(outside)
-        machine.states = tuple(np.ascontiguousarray(value.transpose(1, 3, 0, 2)))
+        machine.states, machine.latest = tuple(np.ascontiguousarray(value.transpose(1, 3, 0, 2))), 0
 
     return run
 

@@ -33,8 +33,8 @@ def longest(held: Instruction, steps: int) -> int:
 
 
 def count(held: Instruction, steps: int) -> int:
-    """Stretches that have steps."""
-    return 1 if copies(held) == 1 else -(-steps // int(held["span"]))
+    """Stretches that have steps, the first one where there are none."""
+    return 1 if copies(held) == 1 else max(1, -(-steps // int(held["span"])))
 
 
 def stretches(held: Instruction, steps: int, reverse: bool) -> Iterator[tuple[int, int, int]]:

@@ -68,6 +68,15 @@ def test_segments_of_a_system_mean_the_same(
         np.testing.assert_array_equal(results[0][name], results[1][name])
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_chunk_of_no_steps_leaves_the_states(steps: int) -> None:
+    """At a lower rate a sequence may end before the first step."""
+    s = Shape(stride=2, start=True)
+    g, x = graph(s, {"form": "segmented", "segments": 3, "steps": 256}, last=True), arrays(s, 2, steps)
+    found = BACKEND.simulate(BACKEND.lower(g, narrow(), ideal=True), x, RunSettings()).outputs["last"]
+    np.testing.assert_allclose(found, interpret(g, x)["last"], rtol=0, atol=1e-11)
+
+
 def test_last_states_of_several_passes() -> None:
     """One channel with more states than the array has rows: in order, but not in one place."""
     s = Shape(channels=1, states=5, is_complex=False)
