@@ -1,11 +1,13 @@
-"""Liquid systems: in the elements of an array that has the mode, as a recurrence on one that has not."""
+"""Liquid systems: one op on epochcore, in elements or in the vector unit; a recurrence where no bank has the mode."""
 
 from __future__ import annotations
+
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from backends.epochcore import BACKEND
+from backends import cim, epochcore
 from ssmc.ir import Graph, StreamType, interpret
 from ssmc.passes import Context, PassManager
 from ssmc.statespace import StateSpace
@@ -33,17 +35,26 @@ def liquid(reverse: bool, is_complex: bool) -> Graph:
     return graph
 
 
-@pytest.mark.parametrize("arch", ["epochcore-small", "tpu-like-128"])
+@pytest.mark.parametrize(
+    ("target", "arch", "ideal"),
+    [
+        (epochcore, "epochcore-small", True),
+        (epochcore, "epochcore-small", False),
+        (epochcore, "tpu-like-128", True),
+        (epochcore, "tpu-like-128", False),
+        (cim, "cim-large", True),
+    ],
+)
 @pytest.mark.parametrize(("reverse", "is_complex"), [(False, True), (True, True), (False, False)])
-@pytest.mark.parametrize("ideal", [True, False])
-def test_it_runs_as_it_is_meant(arch: str, reverse: bool, is_complex: bool, ideal: bool) -> None:
-    graph, described = liquid(reverse, is_complex), BACKEND.load_arch(arch)
-    machine = BACKEND.machine(described, ideal=ideal)
-    manager = PassManager(BACKEND.pipeline(described, ideal=ideal))
+def test_it_runs_as_it_is_meant(target: ModuleType, arch: str, reverse: bool, is_complex: bool, ideal: bool) -> None:
+    backend = target.BACKEND
+    graph, described = liquid(reverse, is_complex), backend.load_arch(arch)
+    machine = backend.machine(described, ideal=ideal)
+    manager = PassManager(backend.pipeline(described, ideal=ideal))
     tiled = manager.run(graph, Context(machine=machine, ideal=ideal))
     fused = any(node.op.name == "tile.ssm" and node.op["liquid"] for node in tiled.nodes())
-    assert fused == ("tri" in described.array.modes)
+    assert fused == any(bank.fused and bank.liquid for bank in machine.banks) == (target is epochcore)
     u = np.random.default_rng(1).standard_normal((2, 40, CHANNELS))
     (want,) = interpret(graph, {"u": u}).values()
-    got = BACKEND.simulate(BACKEND.lower(tiled, described, ideal=ideal), {"u": u}, RunSettings()).outputs["y"]
+    got = backend.simulate(backend.lower(tiled, described, ideal=ideal), {"u": u}, RunSettings()).outputs["y"]
     np.testing.assert_allclose(got, want, atol=1e-9 if ideal else 2e-3 * np.abs(want).max())
