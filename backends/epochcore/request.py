@@ -86,10 +86,11 @@ def request_of(graph: Graph) -> Request:
     asked: Any = graph.attributes.get("schedule", {})
     form, dataflow = (str(asked.get(name, "")) for name in ("form", "dataflow"))
     steps, segments = int(asked.get("steps", 0)), int(asked.get("segments", 0))
-    # short sequences lose what long ones gain: nobody's guess is good enough
-    known = steps > 0 or segments > 0 or form == "segmented"
+    # short sequences lose what long ones gain: nobody's guess is good enough. A length that only the file has is none
+    # to go by either: programs are as large for short sequences as for long ones unless somebody asks for one length.
+    known = (steps > 0 and not asked.get("by_file")) or segments > 0 or form == "segmented"
     steps = steps or STEPS
     chunk = int(asked.get("chunk", min(-(-steps // LEAST) * LEAST, MOST_STEPS - LEAST))) if known else 0
-    refused = "" if known else "nobody says how long sequences are: give calibration data, or schedule{steps=...}"
+    refused = "" if known else "nobody says how long usual sequences are: give calibration data, or schedule{steps=...}"
     window = int(asked.get("window", 0))
     return Request(form, window, steps, dataflow, segments=segments, chunk=chunk, refused=refused)

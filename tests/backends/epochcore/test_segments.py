@@ -150,6 +150,13 @@ def test_they_are_taken_where_the_array_idles() -> None:
         assert times[0] <= times[1] and (times[0] < 0.65 * times[1]) == wanted
 
 
+def test_a_length_that_only_the_file_has_does_not_decide() -> None:
+    """Nobody has said that sequences usually are as long."""
+    program = BACKEND.lower(graph(Shape(channels=16, states=8), {"steps": 16384, "by_file": True}), LARGE, ideal=True)
+    found: Any = program.meta["forms"]["layer"]  # type: ignore[index, call-overload]
+    assert not segmented(program) and any("give calibration data" in (a["objection"] or "") for a in found)
+
+
 def test_the_schedules_of_the_whole_program_are_told() -> None:
     program = BACKEND.lower(graph(Shape(channels=16, states=8), {"steps": 4096}), LARGE, ideal=True)
     told: Any = program.meta["schedules"]
