@@ -14,6 +14,7 @@ from ssmc.frontend.afterwards import late_values, postpone
 from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
 from ssmc.frontend.baked import File
 from ssmc.frontend.builder import Builder
+from ssmc.frontend.duplicates import merge_duplicates
 from ssmc.frontend.early_cuts import cut_early
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
@@ -22,7 +23,6 @@ from ssmc.frontend.growing import recognise_growing_weights
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs, step_axes
 from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
-from ssmc.frontend.merging import merge_duplicates
 from ssmc.frontend.model import Proof
 from ssmc.frontend.norms import recognise_norms
 from ssmc.frontend.parts import Divided, Parts, affine, divide, find_parts, with_parts
