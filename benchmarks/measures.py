@@ -38,7 +38,7 @@ def help_time() -> Result:
 COMPILE = """
 import sys, tempfile, time
 from pathlib import Path
-import numpy, onnx, onnxruntime, scipy.linalg, scipy.signal, scipy.special
+import numpy, onnx, onnxruntime, scipy.fft, scipy.linalg, scipy.special
 from ssmc import driver, frontend, passes, verification
 from ssmc.target import backend
 target, model, calibration = sys.argv[1:]

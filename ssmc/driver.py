@@ -185,6 +185,7 @@ def compile_model(
     `ideal` asks for float arithmetic and perfect devices. Raises UserError, ssmc.diagnostics.Misfit.
     """
     from ssmc.passes import Context, Note, PassManager
+    from ssmc.threads import one_blas_thread
 
     model = load_model(model) if isinstance(model, str | Path) else model
     machine_of, chosen = backend(target), passes
@@ -199,8 +200,9 @@ def compile_model(
     context = Context(machine=machine, calibration=given, seed=seed, ideal=ideal, steps=_own_steps(model))
     steps: list[Step] = []
     manager = PassManager(chosen, observers=(steps.append, *observers), validate=validate)
-    graph = manager.run(model.graph, context)
-    program = machine_of.lower(graph, described, ideal=ideal)
+    with one_blas_thread():
+        graph = manager.run(model.graph, context)
+        program = machine_of.lower(graph, described, ideal=ideal)
     program = replace(program, meta={**program.meta, **_meta(model, str(manager), ideal)})
     losses, notes = tuple(context.losses), (*(Note("lift", "", text) for text in model.notes), *context.notes)
     decays, banks, couplings = tuple(context.decays), tuple(context.banks), tuple(context.couplings)
@@ -251,11 +253,16 @@ def _meta(model: Model, pipeline: str, ideal: bool) -> dict[str, Any]:
     path = Path(model.path)
     return {
         "compiler": {"name": "ssmc", "version": version("ssmc")},
-        "model": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+        "model": {"file": path.name, "sha256": _digest(path)},
         "interface": to_json(model.interface),
         "pipeline": pipeline,
         "ideal": ideal,
     }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _InstructionSets(Mapping[str, isa.InstructionSet]):

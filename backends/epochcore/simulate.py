@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from backends.epochcore.timing import measure
 from isa import Port, Program
 from ssmc.diagnostics import UserError
 from ssmc.target import RunResult, RunSettings, Stats
+from ssmc.threads import cores
 
 Array = NDArray[Any]
 RULES: dict[str, Rule] = {
@@ -117,8 +117,8 @@ def _run(machines: list[Machine]) -> None:
     """The first machine here, each other one in a thread of its own; numpy computes without the interpreter's lock.
     What a machine alone does is shared out instruction by instruction (`Machine.spread`)."""
     if len(machines) == 1:
-        with ThreadPoolExecutor(max(1, _cores() - 1)) as pool:
-            machines[0].pool, machines[0].workers = pool, _cores()
+        with ThreadPoolExecutor(max(1, cores() - 1)) as pool:
+            machines[0].pool, machines[0].workers = pool, cores()
             machines[0].run()
         return
     with ThreadPoolExecutor(len(machines) - 1) as pool:
@@ -128,13 +128,9 @@ def _run(machines: list[Machine]) -> None:
         other.result()
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _parts(batch: int, steps: int) -> list[range]:
     """Samples are independent: large batches are shared out to as many threads as there are cores."""
-    count = max(1, min(_cores(), batch, batch * steps // STEPS_PER_THREAD))
+    count = max(1, min(cores(), batch, batch * steps // STEPS_PER_THREAD))
     size = -(-batch // count) if batch else 0
     return [range(start, min(start + size, batch)) for start in range(0, batch, size)] if batch else [range(0)]
 

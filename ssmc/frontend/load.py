@@ -25,6 +25,7 @@ from ssmc.frontend.sizes import DIVISIBLE
 from ssmc.frontend.traced import unrolled_size
 from ssmc.frontend.unknown import known_part
 from ssmc.ir.graph import Graph
+from ssmc.threads import one_blas_thread
 
 INDIVISIBLE = "cannot become"
 FAILED = 3  # the rank of a reading that does not hold
@@ -50,7 +51,12 @@ def load_model(
     Raises UserError for a file that is not a model, that holds no state-space system, or that has nodes which cannot
     be translated (all of them in one message).
     """
-    with blaming_the_file(path), ThreadPoolExecutor(max_workers=1) as aside, built_aside() as built:
+    with (
+        one_blas_thread(),
+        blaming_the_file(path),
+        ThreadPoolExecutor(max_workers=1) as aside,
+        built_aside() as built,
+    ):
         file = read_model(path)
         graph = import_model(file, path)
         if graph.attributes["unknown"]:

@@ -235,6 +235,7 @@ def _session(model: str | bytes, arena: bool = True) -> Run:
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other work is done meanwhile
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     if any("bfloat16" in entry.type for entry in (*session.get_inputs(), *session.get_outputs())):
         raise TypeError("numpy arrays are never bfloat16")

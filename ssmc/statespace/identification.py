@@ -7,6 +7,7 @@ the tolerance is not met the caller is told to keep the kernel.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -23,6 +24,7 @@ from ssmc.statespace.system import Real, StateSpace, StateSpaceError
 
 _MOST = 256  # no higher order is tried
 _LONG = 1000  # taps of which no close fit is looked for where none can meet the tolerance
+_AT_ONCE = 8  # kernels fitted at the same time, each with matrices of 20 MB
 _DESCENT = 8  # attempts at lower orders after the first success
 
 
@@ -72,7 +74,7 @@ def identify(kernel: ArrayLike, tolerance: float = 1e-6, max_order: int | None =
         joint = _search(JointFits(channels[0] / scale[0], tolerance), limit, tolerance)
         candidate, order, method = joint.system(channels[0, :, :, 0], scale[0]), np.array([joint.order]), "era"
     else:
-        fits = [_fit(h / size, tolerance, limit) for h, size in zip(taps, scale, strict=True)]
+        fits = _fits(taps / scale[:, None], tolerance, limit)
         fits = [ModalFit(f.poles, f.residues * size, f.missed) for f, size in zip(fits, scale, strict=True)]
         candidate = assemble(fits, taps[:, 0], 0.1 * tolerance * float(scale.min()))
         order, method = np.array([fit.order for fit in fits]), "esprit"
@@ -135,6 +137,14 @@ def _search(family: _Family[_Fit], limit: int, tolerance: float) -> _Fit:
         below, order = (below, trial) if good(fit) else (trial, order)
         best = better(best, fit)
     return best
+
+
+def _fits(taps: Real, tolerance: float, limit: int) -> list[ModalFit]:
+    """The fit of each kernel (G, L); they share the cores."""
+    from ssmc.threads import cores, one_blas_thread
+
+    with one_blas_thread(), ThreadPoolExecutor(min(len(taps), cores(), _AT_ONCE)) as pool:
+        return list(pool.map(lambda h: _fit(h, tolerance, limit), taps))
 
 
 def _fit(h: Real, tolerance: float, limit: int) -> ModalFit:

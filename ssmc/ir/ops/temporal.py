@@ -118,8 +118,6 @@ def _fir_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
 
 
 def _fir(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
-    from scipy.signal import oaconvolve
-
     u, history = (*arrays, None)[:2]
     kernel = op["kernel"].array
     taps = kernel.shape[1]
@@ -127,9 +125,34 @@ def _fir(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ..
         u = u[:, ::-1]
     past = np.zeros((len(u), taps - 1, u.shape[2])) if history is None else history.transpose(0, 2, 1)
     padded = np.concatenate([past, u], axis=1)
-    y = oaconvolve(padded, kernel.T[None], axes=1)[:, taps - 1 : taps - 1 + u.shape[1]]
+    y = _filtered(padded, kernel)
     last = padded[:, padded.shape[1] - (taps - 1) :].transpose(0, 2, 1)
     return (np.ascontiguousarray(y[:, ::-1]) if op["reverse"] else y, np.ascontiguousarray(last))
+
+
+_FEW = 64  # taps that are added up one by one
+_AT_ONCE = 1 << 22  # numbers of one transform
+
+
+def _filtered(x: Array, kernel: Array) -> Array:
+    """`y[k] = sum_l kernel[c, l] x[k + L - 1 - l]` of (batch, time + L - 1, channels), L taps."""
+    channels, taps = kernel.shape
+    time = x.shape[1] - taps + 1
+    if taps <= _FEW:
+        y = kernel[:, 0] * x[:, taps - 1 :]
+        for lag in range(1, taps):
+            y += kernel[:, lag] * x[:, taps - 1 - lag : taps - 1 - lag + time]
+        return np.asarray(y)
+    from scipy.fft import irfft, next_fast_len, rfft
+
+    size = next_fast_len(x.shape[1], real=True)  # what wraps around meets only the first L - 1 steps, left out
+    y = np.empty((len(x), time, channels))
+    width = max(1, _AT_ONCE // (size * max(1, len(x))))
+    for start in range(0, channels, width):
+        some = slice(start, start + width)
+        spectrum = rfft(x[:, :, some], size, axis=1) * rfft(kernel[some].T, size, axis=0)
+        y[:, :, some] = irfft(spectrum, size, axis=1)[:, taps - 1 : taps - 1 + time]
+    return y
 
 
 POOLS = ("mean", "last", "first", "max", "sum", "weighted_mean")

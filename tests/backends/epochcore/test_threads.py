@@ -42,6 +42,6 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, ideal: bool) ->
     monkeypatch.setattr(machine, "_quietly", counted)
     monkeypatch.setattr(machine, "WORK_PER_THREAD", 1)
     for cores, block in ((2, None), (3, 70), (5, 7)):
-        monkeypatch.setattr(simulate, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(simulate, "cores", lambda cores=cores: cores)
         np.testing.assert_array_equal(BACKEND.simulate(program, x, RunSettings(block=block)).outputs["y"], alone)
     assert shared or not ideal  # integers are computed by one thread
