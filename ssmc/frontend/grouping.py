@@ -41,9 +41,9 @@ def group_system(system: StateSpace, b: Any, c: Any, d: Any) -> Grouped:
     states, ins, outs = (np.concatenate([m[k] for m in members]).astype(np.int64) for k in range(3))
     fields: dict[str, Any] = {
         "A": _states(system, members),
-        "B": np.stack([b[m[0]][:, m[1]].toarray() for m in members]),
-        "C": np.stack([c[m[2]][:, m[0]].toarray() for m in members]),
-        "D": np.stack([np.real(d[m[2]][:, m[1]].toarray()) for m in members]),
+        "B": _blocks(b, [m[0] for m in members], [m[1] for m in members]),
+        "C": _blocks(c, [m[2] for m in members], [m[0] for m in members]),
+        "D": np.real(_blocks(d, [m[2] for m in members], [m[1] for m in members])),
     }
     if system.x0 is not None:
         fields["x0"] = np.stack([system.x0.reshape(-1)[m[0]] for m in members])
@@ -55,22 +55,40 @@ def group_system(system: StateSpace, b: Any, c: Any, d: Any) -> Grouped:
     return Grouped(replace(system, **fields), ins, states, outs)
 
 
+def _blocks(matrix: Any, rows: list[Index], columns: list[Index]) -> Any:
+    """The blocks (G, m, n) of a sparse matrix that the G sets of m rows and of n columns cut out of it."""
+    entries = matrix.tocoo()
+    entries.sum_duplicates()
+    (group, row), (other, column) = (
+        (places[0][k], places[1][k])
+        for places, k in zip(
+            (_places(rows, matrix.shape[0]), _places(columns, matrix.shape[1])), entries.coords, strict=True
+        )
+    )
+    found = np.zeros((len(rows), len(rows[0]), len(columns[0])), entries.dtype)
+    same = (group == other) & (group >= 0)
+    found[group[same], row[same], column[same]] = entries.data[same]
+    return found
+
+
+def _places(members: list[Index], size: int) -> tuple[Index, Index]:
+    """In which of some sets of one size each number stands (-1: in none), and where there."""
+    group, place = np.full(size, -1), np.zeros(size, np.int64)
+    every = np.stack(members)
+    group[every], place[every] = np.arange(len(members))[:, None], np.arange(every.shape[1])
+    return group, place
+
+
 def _states(system: StateSpace, members: list[tuple[Index, Index, Index]]) -> Any:
     if system.diagonal:
         return np.stack([system.A.reshape(-1)[m[0]] for m in members])
     width = system.states
-    found = []
-    for m in members:
-        block = np.zeros((len(m[0]), len(m[0])), system.A.dtype)
-        group, place = m[0] // width, m[0] % width
-        same = group[:, None] == group[None, :]
-        block[same] = system.A[
-            np.broadcast_to(group[:, None], same.shape)[same],
-            np.broadcast_to(place[:, None], same.shape)[same],
-            np.broadcast_to(place[None, :], same.shape)[same],
-        ]
-        found.append(block)
-    return np.stack(found)
+    states = np.arange(system.groups * width).reshape(-1, width)
+    rows = np.broadcast_to(states[:, :, None], system.A.shape).reshape(-1)
+    columns = np.broadcast_to(states[:, None, :], system.A.shape).reshape(-1)
+    whole = sparse.coo_array((system.A.reshape(-1), (rows, columns)), shape=(states.size, states.size))
+    places = [m[0] for m in members]
+    return _blocks(whole, places, places)
 
 
 def _components(system: StateSpace, b: Any, c: Any, d: Any) -> list[tuple[Index, Index, Index]] | None:

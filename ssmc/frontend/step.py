@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.dependence import blocks, dependence, surroundings
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.listing import Listing
 from ssmc.frontend.parts import find_parts
@@ -17,6 +18,7 @@ from ssmc.ir.types import TensorType
 
 AFFINE_TOLERANCE = 1e-8
 SPIKES = 4.0  # the weight of a pair of spikes
+AFFINE = 2.0  # the least weight of a pair that is affine
 NEAR = 1e-3  # a move that few elements cross a threshold by
 
 
@@ -37,11 +39,12 @@ def pair_states(
     outputs = _arrays(listing, point)
     inputs = [name for name, kind in types.items() if kind.dtype.startswith(("float", "double", "bfloat"))]
     names = list(listing.outputs)
-    weights = np.zeros((len(inputs), len(names)))
-    for i, source in enumerate(inputs):
-        moves = _Moves(listing, point, outputs, source)
-        for j, target in enumerate(names):
-            weights[i, j] = _weight(listing, point, outputs, source, target, moves)
+    weights = _sure_weights(listing, point, outputs, inputs)
+    left, free = np.flatnonzero(~weights.any(axis=1)), np.flatnonzero(~weights.any(axis=0))
+    for i in left:
+        moves = _Moves(listing, point, outputs, inputs[i])
+        for j in free:
+            weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
         if (weights[i] == SPIKES).any():  # they are nothing else
             weights[i, weights[i] != SPIKES] = 0.0
     order = _order_bonus(weights)
@@ -89,15 +92,65 @@ def _arrays(listing: Listing, point: Mapping[Value, Array]) -> dict[str, Array]:
     return {name: np.asarray(found[value]) for name, value in listing.outputs.items()}
 
 
+def _sure_weights(
+    listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], inputs: Sequence[str]
+) -> Array:
+    """Weights of the pairs that need not be compared with others, zero elsewhere.
+
+    Most outputs are affine in one input of their shape for their ops alone: what such pairs have between them is run by
+    itself. Others, and inputs and outputs that could be paired in ways that leave one of them over, are compared.
+    """
+    known, names = dependence(listing), list(outputs)
+    weights = np.zeros((len(inputs), len(names)))
+    bits = [1 << known.names.index(name) for name in inputs]
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for i, name in enumerate(inputs):
+        by_shape.setdefault(np.shape(point[listing.inputs[name]]), []).append(i)
+    pairs = []
+    for j, name in enumerate(names):
+        affine, base = known.affine(listing.outputs[name]), outputs[name]
+        if affine and base.dtype.kind == "f" and not np.isin(base, (0.0, 1.0)).all():
+            pairs += [(i, j) for i in by_shape.get(base.shape, ()) if bits[i] & affine]
+    found = blocks(pairs)
+    moving = [sum(bits[i] for i in members) for members, _ in found]
+    wanted = [[listing.outputs[names[j]] for j in members] for _, members in found]
+    around = [surroundings(listing, known, *block) for block in zip(wanted, moving, strict=True)]
+    values = evaluate(listing, point, set().union(*around))
+    for (rows, columns), values_of, beside in zip(found, wanted, around, strict=True):
+        local = {**point, **{v: values[v] for v in beside}}
+        for i in rows:
+            moves = _Moves(listing, local, outputs, inputs[i], values_of)
+            for j in columns:
+                if (i, j) in pairs:
+                    weights[i, j] = _weight(listing, local, outputs, inputs[i], names[j], moves)
+        chosen = np.ix_(rows, columns)
+        if not _all_affine(weights[chosen]):
+            weights[chosen] = 0.0
+    return weights
+
+
+def _all_affine(weights: Array) -> bool:
+    """Can each input have an output that is affine in it?"""
+    from scipy.optimize import linear_sum_assignment
+
+    return bool((weights[linear_sum_assignment(-weights)] >= AFFINE).all())
+
+
 class _Moves:
     """How the outputs move with one input: each step of the input is run once, for all of them."""
 
     def __init__(
-        self, listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str
+        self,
+        listing: Listing,
+        point: Mapping[Value, Array],
+        outputs: Mapping[str, Array],
+        source: str,
+        reached: Collection[Value] = (),
     ) -> None:
+        """`point` may know values on the way that do not depend on the input; `reached` are those to be looked at."""
         self.listing, self.point, self.outputs = listing, point, outputs
         self.x = listing.inputs[source]
-        self.reached = listing.influenced({self.x})
+        self.reached = reached or listing.influenced({self.x})
         shape = np.shape(point[self.x])
         self.wanted = [v for n, v in listing.outputs.items() if v in self.reached and outputs[n].shape == shape]
         self.found: dict[bytes, dict[Value, Array]] = {}
@@ -149,7 +202,7 @@ def _weight(
         return 0.5
     ratio = a / first
     elementwise = bool(np.abs(b - ratio * second).max(initial=0.0) <= AFFINE_TOLERANCE * max(scale, 1.0))
-    return 3.0 if elementwise else 2.0
+    return 3.0 if elementwise else AFFINE
 
 
 def _compared(listing: Listing, x: Value) -> bool:

@@ -60,6 +60,8 @@ class Graph:
     net: nx.MultiDiGraph[str] = field(default_factory=nx.MultiDiGraph)
     _serial: int = 0
     _order: list[str] | None = field(default=None, repr=False)  # the topological order, while it is known
+    # Nodes that may be unused, in the order in which they lost a user, since the last `prune`; None: any.
+    _loose: dict[str, None] | None = field(default=None, repr=False)
 
     # -- building ----------------------------------------------------------------------------------------
 
@@ -91,6 +93,8 @@ class Graph:
         self._serial += 1
         if self._order is not None:
             self._order.append(label)
+        if self._loose is not None:
+            self._loose[label] = None
         for slot, value in enumerate(operands):
             if value is not None:
                 self._connect(label, slot, value)
@@ -185,7 +189,7 @@ class Graph:
     def _sorted(self) -> list[str]:
         after = self._after
         waiting = {name: sum(map(len, edges.values())) for name, edges in self._before.items()}
-        serial = {name: data["serial"] for name, data in self.net.nodes(data=True)}
+        serial = {name: data["serial"] for name, data in self.net._node.items()}  # type: ignore[attr-defined]
         ready = [(serial[name], name) for name, degree in waiting.items() if degree == 0]
         heapq.heapify(ready)
         sequence: list[str] = []
@@ -237,9 +241,10 @@ class Graph:
     def connect(self, node: str, slot: int, value: Value | None) -> None:
         """Put `value` (or nothing) into an operand slot of a node."""
         self._order = None
-        for u, _, key in list(self.net.in_edges(node, keys=True)):
-            if key == slot:
-                self.net.remove_edge(u, node, key)
+        before = self._before[node]
+        for u in [u for u, slots in before.items() if slot in slots]:
+            self.net.remove_edge(u, node, slot)
+            self._lost_user(u)
         if value is not None:
             self._connect(node, slot, value)
 
@@ -252,24 +257,34 @@ class Graph:
         """Remove a node that nothing uses. Raises ValueError where something does."""
         if self.net.out_degree(name):
             raise ValueError(f"node '{name}' is still used")
+        self._drop(name)
+
+    def _lost_user(self, name: str) -> None:
+        if self._loose is not None:
+            self._loose[name] = None
+
+    def _drop(self, name: str) -> None:
         self._order = None
+        for before in self._before[name]:
+            self._lost_user(before)
         self.net.remove_node(name)
 
     def prune(self) -> list[str]:
-        """Remove what no output needs (inputs stay); returns the removed names."""
-        needed = {node.name for node in self.outputs()}
-        frontier = list(needed)
-        while frontier:
-            for before in self.net.predecessors(frontier.pop()):
-                if before not in needed:
-                    needed.add(before)
-                    frontier.append(before)
-        dead = [n for n in self.order() if n not in needed and self.op(n).name != "input"]
-        if dead:
-            self._order = None
-            self.net.remove_nodes_from(dead)
+        """Remove what no output needs (inputs stay); returns the removed names.
+
+        It takes as long as what changed since the last time is large.
+        """
+        loose = list(self.net) if self._loose is None else list(self._loose)
+        self._loose, dead = {}, []
+        while loose:
+            for name in loose:
+                if name in self.net and not self._after[name] and self.op(name).name not in ("input", "output"):
+                    self._drop(name)
+                    dead.append(name)
+            loose, self._loose = list(self._loose), {}
         return dead
 
     def copy(self) -> Graph:
         """A graph of its own over the same frozen nodes."""
-        return Graph(self.name, dict(self.attributes), self.net.copy(), self._serial, self._order and list(self._order))
+        order, loose = self._order and list(self._order), None if self._loose is None else dict(self._loose)
+        return Graph(self.name, dict(self.attributes), self.net.copy(), self._serial, order, loose)
