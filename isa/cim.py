@@ -143,6 +143,7 @@ _CROSSBAR = (
     ),
 )
 
+ROUNDINGS = ("nearest", "floor", "ceil")
 _STATES = (
     InstructionSpec(
         "preset",
@@ -211,6 +212,28 @@ _STATES = (
         "Digital bank, neurons: x <- a x + src, or the fired form of it where x was above theta, then read it.",
     ),
     InstructionSpec(
+        "rounded",
+        0x27,
+        (
+            DST,
+            SRC,
+            WORDS,
+            NODE,
+            data("rows", "(1 + 5 n, words) a, then scale, shift, zero, low, high for each of n places that round."),
+            flag("round_state", "A state is rounded as it is read."),
+            flag("round_product", "a times the state is rounded."),
+            flag("round_sum", "What an event reaches is rounded."),
+            Field("rounding", Kind.ENUM, 2, "To which whole number.", default="nearest", choices=ROUNDINGS),
+            flag("reached", "Give what an event reaches, before it is rounded."),
+            BEFORE,
+            COMPLEX,
+        ),
+        "state",
+        "Digital bank, states that are rounded at every event: x <- S(P(a Q(x)) + src), then read it.",
+        "Q, P and S are the identity where their place does not round, else scale (clip(round(x / scale + shift), low, "
+        "high) - zero). Nearest is half to even; halves are rounded apart.",
+    ),
+    InstructionSpec(
         "tick",
         0x2D,
         (CLOCK, DT, TIMED),
@@ -236,7 +259,7 @@ _STATES = (
 
 CIM = InstructionSet(
     name="cim",
-    version="2.0",
+    version="2.1",
     doc="Programs are event-driven: a core sleeps in `recv` until a message comes, and states decay meanwhile. "
     "Section `coreN` is what core N runs for every sequence, `coreN.setup` what it runs once, when the chip is loaded.",
     registers=(Term("rT", "Steps of the sequence."), Term("rB", "Samples in the batch.")),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from isa.epochcore_fields import BEFORE, COMPLEX, DST, REVERSE, SRC, STATE, STEPS, flag, held, spad, words
 from isa.spec import Field, InstructionSpec, Kind
 
+ROUNDINGS = ("nearest", "floor", "ceil")
+
 TIME = (
     InstructionSpec(
         "scan",
@@ -175,6 +177,30 @@ TIME = (
         ),
         "vector",
         "Neurons: x <- a x + v, or the fired form of it where x was above theta, a step after the other.",
+    ),
+    InstructionSpec(
+        "rounded",
+        0x5C,
+        (
+            DST,
+            SRC,
+            STATE,
+            spad("rows", "First word of the rows: a, then five rows for each place that rounds."),
+            words("Words of the states, both halves of complex ones."),
+            STEPS,
+            flag("round_state", "A state is rounded as it is read."),
+            flag("round_product", "a times the state is rounded."),
+            flag("round_sum", "What a step reaches is rounded."),
+            Field("rounding", Kind.ENUM, 2, "To which whole number.", default="nearest", choices=ROUNDINGS),
+            flag("reached", "Give what a step reaches, before it is rounded."),
+            COMPLEX,
+            REVERSE,
+            BEFORE,
+        ),
+        "vector",
+        "States that are rounded at every step: x <- S(P(a Q(x)) + v), a step after the other.",
+        "Q, P and S are the identity where their place does not round, else scale (clip(round(x / scale + shift), low, "
+        "high) - zero) with rows scale, shift, zero, low, high. Nearest is half to even; halves are rounded apart.",
     ),
     InstructionSpec(
         "fill",

@@ -9,6 +9,7 @@ from backends.cim.core import Array, Trap
 from backends.cim.decode import Item
 from isa import Kind
 from isa.cim import CIM
+from ssmc.ir.ops.rounded import count_rows
 
 Size = int | str  # a number, or what the size is called where it is free
 
@@ -31,6 +32,7 @@ WANTED: dict[tuple[str, str], Wanted] = {
     ("charge", "rates"): _WORDS,
     ("dstate", "decay"): _WORDS,
     ("spike", "rows"): Wanted(lambda item: (5, item.integer("words"))),
+    ("rounded", "rows"): Wanted(lambda item: (count_rows(item.flag), item.integer("words"))),
     ("rot", "turns"): Wanted(lambda item: (item.integer("words") // 2,)),
     ("norm", "scale"): _FEATURES,
     ("norm", "shift"): _FEATURES,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from backends.cim.access import on_lines
 from backends.cim.arch import Architecture
 from backends.cim.decode import Item
+from ssmc.ir.ops.rounded import places_of
 
 Data = Mapping[str, NDArray[Any]]
 
@@ -177,6 +178,13 @@ def _spike(item: Item, arch: Architecture, data: Data) -> Cost:
     return Cost(_up(words, arch.vector.lanes) * 2, words * 2 * arch.energy.digital_state, words)
 
 
+def _rounded(item: Item, arch: Architecture, data: Data) -> Cost:
+    """A multiply-add a state, two where complex; a pass to a code and one from it a place that rounds (ours)."""
+    words, factor = item.integer("words"), 2 if item.flag("complex") else 1
+    passes = factor + 2 * len(places_of(item.flag))
+    return Cost(_up(words, arch.vector.lanes) * passes, words * passes * arch.energy.digital_state, words * factor)
+
+
 def _state_move(item: Item, arch: Architecture, data: Data) -> Cost:
     words = item.integer("words")
     one = arch.energy.state_charge if item.code.mnemonic == "preset" else arch.energy.state_read
@@ -192,6 +200,7 @@ COSTS: dict[str, Callable[[Item, Architecture, Data], Cost]] = {
     **dict.fromkeys(("dstate", "sel"), _dstate),
     **dict.fromkeys(("preset", "read"), _state_move),
     "spike": _spike,
+    "rounded": _rounded,
     "select": _words(1),
     "gate": _words(2),
     "rot": _words(2),

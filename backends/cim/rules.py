@@ -15,6 +15,7 @@ RULES: dict[str, Rule] = {
     "tile.recurrence": rules_state.lower_recurrence,
     "tile.ssm": rules_state.lower_ssm,
     "spike": rules_state.lower_spike,
+    "rounded": rules_state.lower_rounded,
     "unary": rules_vector.lower_unary,
     "binary": rules_vector.lower_binary,
     "gate": rules_vector.lower_gate,

@@ -15,6 +15,7 @@ from backends.cim.rules_shape import arrange, positions
 from backends.cim.rules_time import operand_in_order, unreversed
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Node
+from ssmc.ir.ops.rounded import rows_of
 from ssmc.ir.ops.spiking import ROWS
 
 
@@ -194,7 +195,7 @@ def _padded(state: Lowering, context: Context, slot: Slot, words: int, total: in
 
 def _preset(state: Lowering, node: Node, work: Context, nodes: Nodes, given: int) -> None:
     """Initial states, where the op has them; `given` words, zeros in further nodes."""
-    slot = {"tile.state": 2, "tile.recurrence": 2, "tile.ssm": 1, "spike": 1}[node.op.name]
+    slot = {"tile.state": 2, "tile.recurrence": 2, "tile.ssm": 1, "spike": 1, "rounded": 1}[node.op.name]
     before = Context(work.stage - 1)
     if not state.has(slot):
         if state.load:
@@ -279,6 +280,23 @@ def lower_spike(state: Lowering, node: Node, work: Context) -> None:
         return {"rows": state.table("rows", rows[:, share.start : share.stop]), **flags}
 
     x = _by_share(state, work, nodes, words, "spike", {"src": v}, more)
+    unreversed(state, node, work, x, words)
+    _last(state, work, nodes, words)
+
+
+def lower_rounded(state: Lowering, node: Node, work: Context) -> None:
+    rows, fields = rows_of(node.op)
+    words, is_complex = rows.shape[1], bool(node.op["is_complex"])
+    v = operand_in_order(state, node, 0, work)
+    nodes = take_nodes(state, DIGITAL, words // (2 if is_complex else 1), pairs=is_complex)
+    _preset(state, node, work, nodes, words)
+
+    def more(share: Share) -> dict[str, Any]:
+        halves = np.split(rows, 2, axis=1) if is_complex else [rows]
+        own = np.concatenate([half[:, share.start : share.stop] for half in halves], axis=1)
+        return {"rows": state.table("rows", own), **fields}
+
+    x = _by_share(state, work, nodes, words, "rounded", {"src": v}, more)
     unreversed(state, node, work, x, words)
     _last(state, work, nodes, words)
 

@@ -12,6 +12,7 @@ from backends.cim.core import Array, Core, Trap
 from backends.cim.decode import Item
 from backends.cim.noise import device_normals, key_of, normals
 from backends.cim.plan import SAME
+from ssmc.ir.ops.rounded import grids_in, places_of, rounded_step
 from ssmc.ir.ops.spiking import neuron_step
 
 MINUS = "minus"  # the second device of each volatile node: a state is the difference of two
@@ -284,6 +285,21 @@ def _spike(core: Core, code: Item) -> None:
     core.write(code.integer("dst"), y)
 
 
+def _rounded(core: Core, code: Item) -> None:
+    words, before, unrounded = code.integer("words"), code.flag("before"), code.flag("reached")
+    x = bank(core, "digital", code.integer("node"), words)
+    v = core.full(core.read(code.integer("src"), words))
+    rows = core.data[code.text("rows")]
+    grids, rounding, is_complex = grids_in(rows, places_of(code.flag)), code.text("rounding"), code.flag("complex")
+    y, held = np.empty(v.shape), x.copy()
+    for k in range(v.shape[1]):
+        reached, following = rounded_step(rows[0], grids, rounding, is_complex, held, v[:, k])
+        y[:, k] = held if before else reached if unrounded else following
+        held = following
+    x[:] = held
+    core.write(code.integer("dst"), y)
+
+
 def _tick(core: Core, code: Item) -> None:
     """A clock holds the time at each running step and, in front, at the event before."""
     clock, dt = code.integer("clock"), elapsed(core, code)
@@ -326,6 +342,7 @@ UNITS: dict[str, Callable[[Core, Item], None]] = {
     "dstate": _dstate,
     "sel": _sel,
     "spike": _spike,
+    "rounded": _rounded,
     "tick": _tick,
     "rot": _rot,
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from isa import Instruction
+from ssmc.ir.ops.rounded import count_rows
 
 
 class Words(NamedTuple):
@@ -141,6 +142,11 @@ def _spike(ins: Instruction, held: Held) -> list[Words]:
     return [*_same(ins, held), _at(ins, "rows", 5 * words, None), *_carried(ins, words)]
 
 
+def _rounded(ins: Instruction, held: Held) -> list[Words]:
+    words = int(ins["words"])
+    return [*_same(ins, held), _at(ins, "rows", count_rows(ins.__getitem__) * words, None), *_carried(ins, words)]
+
+
 def _decay(ins: Instruction, held: Held) -> list[Words]:
     words = int(ins["words"])
     return [_result(ins, words), _at(ins, "src", 1, _steps(ins)), _at(ins, "rate", words, None)]
@@ -201,6 +207,7 @@ RULES: Mapping[str, Rule] = {
     "scan": _scan,
     "carry": _carry,
     "spike": _spike,
+    "rounded": _rounded,
     "decay": _decay,
     "pool": lambda i, h: [_at(i, "src", int(i["words"]), _steps(i)), *_carried(i, int(i["words"]))],
     "fir": _fir,

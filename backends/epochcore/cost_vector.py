@@ -11,6 +11,7 @@ from backends.epochcore.banks import waits
 from backends.epochcore.cost import Context, Cost, Rule
 from backends.epochcore.gemm import ceil_div
 from isa import Instruction
+from ssmc.ir.ops.rounded import GRID, count_rows
 
 FUNCTIONS_OF_ONE_PASS = frozenset(
     {"identity", "neg", "abs", "sign", "relu", "square", "floor", "ceil", "round", "heaviside", "heaviside_or_equal"}
@@ -72,6 +73,17 @@ def _spike(ins: Instruction, at: Context) -> Cost:
     return Cost("vector", cycles, at.steps * words, events)
 
 
+def _rounded(ins: Instruction, at: Context) -> Cost:
+    """A multiply-add a state, two where complex; a pass to a code and one from it a place that rounds (ours); a step
+    waits for the one before."""
+    words, rows, vector = _words(ins), count_rows(ins.__getitem__), at.arch.vector
+    macs = words * (2 if ins["complex"] else 1)
+    work = macs + 2 * words * (rows // len(GRID))
+    cycles = at.steps * (ceil_div(work, vector.width) + vector.latency_cycles)
+    events = {"vector_words": work * at.steps, "scratchpad_words": 2 * at.steps * words + rows * words}
+    return Cost("vector", cycles, at.steps * macs, events)
+
+
 def _fir(ins: Instruction, at: Context) -> Cost:
     work = int(ins["channels"]) * int(ins["length"])
     return _vector(at, work, 2 * int(ins["channels"]), macs=work)
@@ -124,6 +136,7 @@ VECTOR: dict[str, Rule] = {
     "scan": _scan,
     "carry": _carry,
     "spike": _spike,
+    "rounded": _rounded,
     "decay": lambda i, at: _vector(at, _words(i), _words(i) + 1, 1 + at.arch.vector.function_passes),
     "pool": lambda i, at: _vector(at, _words(i), _words(i)),
     "average": lambda i, at: _once(i, at, at.arch.vector.function_passes),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ssmc.ir import ConstantType, Graph, Node, SequenceType, StreamType, Value
 
-RECURRENT = ("tile.state", "tile.ssm", "tile.recurrence", "spike", "fir")
+RECURRENT = ("tile.state", "tile.ssm", "tile.recurrence", "spike", "rounded", "fir")
 FORWARD = ("delay", "downsample")
 # How a stream came to a lower rate: (stride, offset, whole windows), the first step down first.
 Rates = tuple[tuple[int, int, bool], ...]

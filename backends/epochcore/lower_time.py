@@ -9,6 +9,7 @@ from backends.epochcore.flow import is_backward
 from backends.epochcore.lower_features import copy, given, pattern, spread_out
 from backends.epochcore.lowering import Lowering, Operand
 from ssmc.ir import Node, Value
+from ssmc.ir.ops.rounded import rows_of
 from ssmc.ir.ops.spiking import ROWS
 
 
@@ -115,6 +116,27 @@ def spike(low: Lowering, node: Node) -> None:
     low.buffers[Value(node.name, 1)] = state
 
 
+def rounded(low: Lowering, node: Node) -> None:
+    words = low.words(Value(node.name))
+    v, x0 = (*low.operands(node, low.stage(node)), None)[:2]
+    assert v is not None
+    state, (rows, fields) = carried(low, node, words, x0), rows_of(node.op)
+    low.emit(
+        node,
+        "rounded",
+        dst=low.new(node).at(),
+        src=v.ref,
+        state=state.at(),
+        rows=low.constant_row(f"{node.name}.rows", rows),
+        words=words,
+        steps=low.steps(node),
+        reverse=node.op["reverse"],
+        before=node.op["read_before"],
+        **fields,
+    )
+    low.buffers[Value(node.name, 1)] = state
+
+
 def delay(low: Lowering, node: Node) -> None:
     (x,) = given(low, node, 1)
     lag = node.op["steps"]
@@ -152,6 +174,7 @@ RULES = {
     "pool": pool,
     "fir": fir,
     "spike": spike,
+    "rounded": rounded,
     "delay": delay,
     "downsample": downsample,
     "spread": spread,

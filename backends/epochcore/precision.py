@@ -10,7 +10,7 @@ float64, whatever the model's words are:
 * states that are summed up afterwards, and their drives: in y = C x large terms may cancel. A state that is an output
   by itself has nothing to cancel with; it is accumulated in float64 and rounded once;
 * outputs of systems that are summed up pass by pass;
-* potentials that are compared with a threshold, and their drives;
+* potentials that are compared with a threshold, states that are rounded, and their drives;
 * whole numbers and timestamps, until a function or a matrix takes them.
 
 "From" and "afterwards" mean through instructions that move values or are linear in each of them. The choice reads the
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 NARROW = ("float32", "complex64", "float16", "bfloat16")
 # whole numbers that float32 holds exactly
 SMALL = ("bool", "int8", "uint8", "int16", "uint16")
-STATES = ("fri.x", "tri.x", "sel", "scan", "spike")
+STEPPED = ("spike", "rounded")
+STATES = ("fri.x", "tri.x", "sel", "scan", *STEPPED)
 LINEAR = (
     *(
         "copy",
@@ -113,7 +114,7 @@ class _Flow:
     def narrow(self) -> frozenset[int]:
         summed = self.summed()
         wide = summed | self.before(self.drives(summed)) | self.partial(summed) | self.after(self.exact())
-        wide |= self.after(node for index in self.of("spike") for node in self.written(index))
+        wide |= self.after(node for index in self.of(*STEPPED) for node in self.written(index))
         makers = set().union(*self.writes.values()) if self.writes else set()
         return frozenset(maker for maker in makers - wide if maker >= 0)
 
@@ -131,7 +132,7 @@ class _Flow:
         found = set()
         for index in self.of(*STATES):
             ins = self.code[index]
-            changes = ins.mnemonic in ("tri.x", "spike") or (ins.mnemonic in ("sel", "scan") and not ins["a_held"])
+            changes = ins.mnemonic in ("tri.x", *STEPPED) or (ins.mnemonic in ("sel", "scan") and not ins["a_held"])
             if changes or self.written(index) & summed:
                 found |= self.read(index)
         return found

@@ -15,9 +15,9 @@ from backends.epochcore.plan import Action, Planner, Rule
 from backends.epochcore.rates import lower_rate, stride_of
 from backends.epochcore.recurrence import Decay, order, run_float
 from backends.epochcore.rounding import finished, narrow
+from backends.epochcore.simulate_nonlinear import NONLINEAR
 from backends.epochcore.simulate_vector import dst, src
 from isa import Instruction
-from ssmc.ir.ops.spiking import neuron_step
 
 Array = NDArray[Any]
 
@@ -192,29 +192,6 @@ def carry(plan: Planner, ins: Instruction) -> Action:
     return run
 
 
-def spike(plan: Planner, ins: Instruction) -> Action:
-    words, or_equal, immediate = int(ins["words"]), bool(ins["or_equal"]), bool(ins["immediate"])
-    v, rows = src(plan, ins, words), plan.read(int(ins["rows"]), 5 * words)
-    state = plan.read(int(ins["state"]), words)
-    y = dst(plan, ins, words)
-    plan.write(int(ins["state"]), words)
-    reverse, before = bool(ins["reverse"]), bool(ins["before"])
-
-    def run(machine: Machine) -> None:
-        neurons = machine.rows(rows)[0, 0].reshape(5, words)
-        drive, out, row = machine.rows(v), machine.rows(y), machine.rows(state)[0]
-        x = row.copy()
-        for k in order(len(drive), reverse):
-            reached, following = neuron_step(neurons, or_equal, immediate, x, drive[k])
-            if not plan.ideal:
-                reached, following = narrow(reached), narrow(following)
-            out[k] = x if before else reached
-            x = following
-        row[...] = x
-
-    return run
-
-
 def decay(plan: Planner, ins: Instruction) -> Action:
     words, parts = int(ins["words"]), 2 if ins["complex"] else 1
     dt, rates, half = src(plan, ins, 1), plan.read(int(ins["rate"]), words), words // parts
@@ -369,7 +346,7 @@ RULES: dict[str, Rule] = {
     "average": average,
     "scan": scan,
     "carry": carry,
-    "spike": spike,
+    **NONLINEAR,
     "decay": decay,
     "fir": fir,
     "delay": delay,

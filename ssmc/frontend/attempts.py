@@ -14,7 +14,7 @@ from ssmc.frontend.afterwards import late_values, postpone
 from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
 from ssmc.frontend.baked import File
 from ssmc.frontend.builder import Builder
-from ssmc.frontend.duplicates import merge_duplicates
+from ssmc.frontend.duplicates import merge_duplicates, merge_last_states
 from ssmc.frontend.early_cuts import cut_early
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
@@ -33,7 +33,7 @@ from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll
-from ssmc.frontend.rounding import drop_rounding, rounds
+from ssmc.frontend.rounding import STEPS, drop_rounding, rounds
 from ssmc.frontend.sizes import BATCH, other_length, stored_steps, strides, studied_length
 from ssmc.frontend.stabilised import blamed, told
 from ssmc.frontend.statics import fold_statics
@@ -46,6 +46,7 @@ from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "LinearAttention", "CausalConvWithState"])
 SIMPLIFICATIONS = (
     merge_duplicates,
+    merge_last_states,
     recognise_norms,
     postpone,
     recognise_invariant,
@@ -115,9 +116,9 @@ class Source:
         rounded = False
         if states is not None or not temporal:
             pairs = pair_states(self.listing, self.types, self._point(0), states)
-            if states is None and rounds(self.graph):  # states that are rounded are states, and refused as such
+            if states is None and rounds(self.graph):  # states that are rounded are states
                 plain = self.graph.copy()
-                drop_rounding(plain, keep_relu=False)
+                drop_rounding(plain, keep_relu=False, kinds=STEPS)
                 pairs = pair_states(list_calls(plain), self.types, self._point(0), None)
                 rounded = bool(pairs)
         if pairs:

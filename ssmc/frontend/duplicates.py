@@ -12,7 +12,7 @@ from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import ConstantType, StreamType
 from ssmc.statespace import StateSpace
 
-SAME_STEPS = PER_STEP | {"ssm", "recurrence", "fir", "delay", "reverse", "spike"}
+SAME_STEPS = PER_STEP | {"ssm", "recurrence", "fir", "delay", "reverse", "spike", "rounded"}
 
 
 def merge_duplicates(graph: Graph) -> dict[str, str]:
@@ -33,6 +33,30 @@ def merge_duplicates(graph: Graph) -> dict[str, str]:
         graph.add_provenance(same, *node.provenance)
         graph.remove(name)
         renamed[name] = same
+    return renamed
+
+
+def merge_last_states(graph: Graph) -> dict[str, str]:
+    """Let a recurrence of which only the last state is used take that of one that is read at another place of a step.
+
+    In place; removed name -> the name of the one that stays.
+    """
+    by_system: dict[Any, list[str]] = {}
+    for node in graph.nodes("recurrence", "spike", "rounded"):
+        attrs = sorted(
+            (key, _key(value)) for key, value in node.op.attrs.items() if key not in ("reached", "read_before")
+        )
+        key = (node.op.name, tuple(attrs), tuple(graph.operands(node.name)))
+        by_system.setdefault(key, []).append(node.name)
+    renamed: dict[str, str] = {}
+    for names in by_system.values():
+        read = [name for name in names if graph.users(Value(name))]
+        for name in names:
+            if read and name not in read:
+                graph.replace_uses(Value(name, 1), Value(read[0], 1))
+                graph.add_provenance(read[0], *graph.node(name).provenance)
+                graph.remove(name)
+                renamed[name] = read[0]
     return renamed
 
 

@@ -21,8 +21,6 @@ from ssmc.ir.op import Array
 
 SMOOTH = frozenset(["Tanh", "Sigmoid", "Softplus", "Erf", "Gelu", "Exp", "Log", "Sqrt", "Softmax", "Pow", "Sin", "Cos"])
 
-ROUNDING = frozenset(["QuantizeLinear", "Round", "Floor", "Ceil"])
-
 
 def lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked], outside: Sequence[Value]) -> None:
     """Lift a state that is not linear: the potential of neurons, with the spikes that are carried beside it.
@@ -41,12 +39,6 @@ def _bent(lifting: Lifting) -> str | None:
     calls = lifting.translator.listing.needed(
         [s.following for s in lifting.states], {s.current for s in lifting.states}
     )
-    rounds = next((c for c in calls if c.kind in ROUNDING and not lifting.influenced.isdisjoint(c.operands)), None)
-    if rounds is not None:
-        return (
-            f"{rounds.kind} '{rounds.name}' rounds the state at every step, which no linear system does; quantise the "
-            "weights alone, or have the rounding left out and what that changes told (--drop-rounding)"
-        )
     bends = [c for c in calls if c.kind in SMOOTH and not lifting.influenced.isdisjoint(c.operands)]
     if not bends:
         return None

@@ -12,6 +12,7 @@ from ssmc.frontend.builder import features_of, kind_of
 from ssmc.frontend.findings import Lift, Refusal, Replacement
 from ssmc.interface import Interface, Port
 from ssmc.ir.graph import Graph, Value
+from ssmc.ir.op import Array
 from ssmc.statespace import StateSpace, frequencies, time_constants
 
 STRUCTURE = frozenset(
@@ -31,7 +32,7 @@ STRUCTURE = frozenset(
         "imag",
     ]
 )
-SYSTEMS = ("ssm", "recurrence", "fir", "spike")
+SYSTEMS = ("ssm", "recurrence", "fir", "spike", "rounded")
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,10 +140,12 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
         case "fir":
             taps = node.op["kernel"].shape[1]
             return replace(plain, kind="fir", states=taps - 1)
-        case "spike":
-            one = np.ones((size, 1, 1))
-            leak = StateSpace(A=node.op["decay"].array.reshape(-1, 1), B=one, C=one, D=0 * one)
-            return replace(plain, kind="integrate and fire", time_constants=time_constants(leak))
+        case "spike" | "rounded" as name:
+            leak = _alone(node.op["decay"].array.reshape(-1), name == "rounded" and node.op["is_complex"])
+            found = replace(plain, groups=leak.groups, is_complex=leak.is_complex, time_constants=time_constants(leak))
+            if name == "spike":
+                return replace(found, kind="integrate and fire")
+            return replace(found, kind="rounded", frequencies=frequencies(leak))
     system: StateSpace = node.op["system"]
     return replace(
         plain,
@@ -155,6 +158,14 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
         time_constants=time_constants(system),
         frequencies=frequencies(system),
     )
+
+
+def _alone(decay: Array, is_complex: bool) -> StateSpace:
+    """The leak of states that nothing mixes, a group each."""
+    half = len(decay) // 2
+    poles = decay[:half] + 1j * decay[half:] if is_complex else decay
+    one = np.ones((len(poles), 1, 1))
+    return StateSpace(A=poles[:, None], B=one, C=one, D=0 * one)
 
 
 def count_other_ops(graph: Graph) -> dict[str, int]:

@@ -165,14 +165,28 @@ class Lifting:
         self.where = where
         transitions = self._transitions(outside)
         if not transitions:
-            from ssmc.frontend.firing import lift_neurons
-
-            lift_neurons(self, driven, drives, outside)
+            self._not_linear(driven, drives, outside)
         elif all(t.index.shape == transitions[0].index.shape and t.invariant(transitions[0]) for t in transitions):
             self._system(transitions[0], drives)
         else:
             self._recurrence(widest(transitions), driven, calls, drives)
         return self.last
+
+    def _not_linear(self, driven: Translator, drives: Sequence[Tracked], outside: Sequence[Value]) -> None:
+        """States that are rounded at every step, or potentials of neurons."""
+        from ssmc.frontend.firing import lift_neurons
+        from ssmc.frontend.rounded_states import lift_rounded, rounds_states
+
+        if not rounds_states(self, outside):
+            lift_neurons(self, driven, drives, outside)
+            return
+        try:
+            lift_rounded(self, outside)
+        except Unsupported as reason:
+            try:
+                lift_neurons(self, driven, drives, outside)
+            except Unsupported:
+                raise reason from None
 
     def recurrent(self, name: str, operands: Sequence[Operand | None], **attrs: Any) -> tuple[Value, Value]:
         """A system, noted as found."""

@@ -6,6 +6,7 @@ belongs to it: the model before it was quantised, but for its weights. That is a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ssmc.ir.graph import Graph, Node, Value
 from ssmc.ir.op import Array
 
 ROUNDING = ("onnx.QuantizeLinear", "onnx.Round")
+STEPS = (*ROUNDING, "onnx.Floor", "onnx.Ceil")  # which may round, or compute something else
 LAYOUT = {
     f"onnx.{kind}" for kind in ("Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Slice", "Gather", "MaxPool")
 }
@@ -23,16 +25,16 @@ LOWEST = {"uint8": 0, "int8": -128, "uint16": 0, "int16": -32768, "uint4": 0, "i
 
 def rounds(graph: Graph) -> bool:
     """Is anything that the model computes rounded?"""
-    return any(True for _ in graph.nodes(*ROUNDING)) or any(rounds(body) for body in _bodies(graph))
+    return any(True for _ in graph.nodes(*STEPS)) or any(rounds(body) for body in _bodies(graph))
 
 
-def drop_rounding(graph: Graph, keep_relu: bool = True) -> list[str]:
-    """Leave out the rounding of everything but weights, in place; the names of the nodes that rounded.
+def drop_rounding(graph: Graph, keep_relu: bool = True, kinds: Sequence[str] = ROUNDING) -> list[str]:
+    """Leave out the rounding of everything but weights, in place; the names of those nodes of `kinds` that rounded.
 
     A quantisation whose smallest number is zero is a ReLU too (onnxruntime makes one node of both), which stays unless
     `keep_relu` is false.
     """
-    dropped = [name for body in _bodies(graph) for name in drop_rounding(body, keep_relu)]
+    dropped = [name for body in _bodies(graph) for name in drop_rounding(body, keep_relu, kinds)]
     for node in list(graph.nodes("onnx.QuantizeLinear")):
         ends = _ends(graph, node)
         if ends is None:
@@ -44,7 +46,7 @@ def drop_rounding(graph: Graph, keep_relu: bool = True) -> list[str]:
         for end in ends:
             graph.replace_uses(Value(end.name), graph.operand(end.name, 0))
         dropped.append(_named(node))
-    for node in list(graph.nodes("onnx.Round")):
+    for node in list(graph.nodes(*(kind for kind in kinds if kind != "onnx.QuantizeLinear"))):
         value, after = graph.operand(node.name, 0), [Value(node.name)]
         before = graph.node(value.node)
         if before.op.name == "onnx.Clip":

@@ -1,4 +1,4 @@
-"""Quantised models: ops on integers run as they are; states that are rounded are refused, or their rounding dropped."""
+"""Quantised models: ops on integers run as they are; rounded states run, or lose their rounding."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
+from ssmc.ir.ops.rounded import PLACES
 from tests.frontend.blocks import decaying
 from tests.frontend.checks import lift, refused
 from tests.frontend.net import Net, save
@@ -75,11 +76,15 @@ def off(model: Any, data: str, u: np.ndarray, path: Path) -> float:
     return worst
 
 
-def test_a_state_that_is_rounded_is_refused_by_its_node(tmp_path: Path) -> None:
+def test_a_state_that_onnxruntime_quantises(tmp_path: Path) -> None:
+    """It rounds the state that is given, its product with the decay, and the sum."""
     path, u, state = one_step(tmp_path)
-    shapes = {u: (2, WIDTH), state: (2, WIDTH)}
-    message = refused(quantised(path, shapes), "rounds the state at every step", "--drop-rounding")
-    assert f"'{state}_QuantizeLinear'" in message
+    coarse = quantised(path, {u: (2, WIDTH), state: (2, WIDTH)}, 3.0)
+    model = load_model(coarse)
+    (node,) = model.graph.nodes("rounded")
+    assert all(node.op[f"{place}_grid"] is not None for place in PLACES)
+    data = np.random.default_rng(2).standard_normal((2, 20, WIDTH)).astype(np.float32)
+    assert off(model, u, data, coarse) <= 1e-5
 
 
 @pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
@@ -115,8 +120,10 @@ def test_rounding_said_with_round_and_clip(tmp_path: Path) -> None:
     whole = net.op("Clip", whole, net.const(np.float32(-1024)), net.const(np.float32(1023)))
     x = net.op("Mul", whole, scale)
     path = save(net.model([(y, ["b", WIDTH]), (x, ["b", WIDTH])]), tmp_path)
-    refused(path, "Round", "--drop-rounding")
     data = rng.standard_normal((2, 6, WIDTH)).astype(np.float32)
+    model = load_model(path)
+    assert [system.kind for system in model.systems] == ["rounded"]
+    assert off(model, u, data, path) <= 1e-5  # what is read is not rounded yet
     assert 1e-4 < off(load_model(path, drop_rounding=True), u, data, path) < 0.05
 
 

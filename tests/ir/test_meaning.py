@@ -90,3 +90,24 @@ def test_graph_editing() -> None:
     with pytest.raises(ValueError, match="cycle"):
         copy.order()
     assert isinstance(graph.type(graph.add("constant", [], {"value": Tensor([1, 2])})), ConstantType)
+
+
+def test_rounded_states_one_number_at_a_time() -> None:
+    """Python's own `round` is half to even, too."""
+    a, scale, x = 0.75, 0.25, 0.0
+    rows = np.array([[scale, scale], [0.0, 0.0], [2.0, 2.0], [-6.0, -6.0], [9.0, 9.0]])
+    v = np.array([1.0, -0.5, 0.375, 4.0, -0.125, -4.0, 0.625])
+    graph = Graph()
+    u = graph.add("input", [], {"name": "v", "type": StreamType((2,)), "axes": "btf", "role": "data"})
+    attrs = {"decay": Tensor(np.array([a, -a])), "sum_grid": Tensor(rows), "product_grid": Tensor(rows)}
+    graph.add("output", [graph.add("rounded", [u], attrs)], {"name": "y"})
+    found = interpret(graph, {"v": np.stack([v, -v], -1)[None]})["y"][0]
+
+    def on_grid(value: float) -> float:
+        return scale * (min(max(round(value / scale), -6), 9) - 2.0)
+
+    for column, (decay, sign) in enumerate(((a, 1.0), (-a, -1.0))):
+        x = 0.0
+        for k, drive in enumerate(v):
+            x = on_grid(on_grid(decay * x) + sign * drive)
+            assert found[k, column] == x

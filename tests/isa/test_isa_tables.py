@@ -112,7 +112,7 @@ def test_code_words_are_little_endian_with_fields_from_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "encoding"), [("cim", "2.0", "7f7531b2d0907b0d"), ("epochcore", "4.0", "e72923d4452b06cc")]
+    ("name", "version", "encoding"), [("cim", "2.1", "f1a9d2e4e0b2b55e"), ("epochcore", "4.1", "4152b55a5de63b56")]
 )
 def test_a_version_stands_for_one_encoding(name: str, version: str, encoding: str) -> None:
     """Where this fails an instruction was added (raise the minor version) or changed (the major one)."""

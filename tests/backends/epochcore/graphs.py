@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.ir import ConstantType, Graph, Piece, SequenceType, StreamType, Tensor, Value
+from tests.ir.grids import random_rounding
 
 WIDTH = 4
 
@@ -195,6 +196,11 @@ def spike(b: Builder) -> None:
     last(b, b.add("spike", b.vector(b.stream()), *start(b, WIDTH), **attrs, **kinds, **flags(b)))
 
 
+def rounded(b: Builder) -> None:
+    attrs = random_rounding(b.rng, (WIDTH,))
+    last(b, b.add("rounded", b.vector(b.stream()), *start(b, WIDTH), **attrs, **flags(b)))
+
+
 def unary(b: Builder) -> None:
     fn = ("gelu", "sigmoid", "tanh", "silu", "relu", "softplus", "erf", "identity", "abs", "sin")[b.rng.integers(10)]
     keep(b, b.add("unary", b.stream() if b.chance(0.8) else b.pick(b.sequences), fn=fn))
@@ -341,6 +347,7 @@ OPS: dict[str, Callable[[Builder], None]] = {
             recurrence,
             fir,
             spike,
+            rounded,
             unary,
             binary,
             outer,

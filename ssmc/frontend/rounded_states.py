@@ -1,0 +1,352 @@
+"""States that are rounded at every step, as the op `rounded`: x' = S(P(a Q(x)) + v), each of Q, P, S a grid or nothing.
+
+Where a step rounds is found by dataflow: values through which all goes from a state to its next value are cuts, and
+what lies between two of them is a grid, or linear, by what it does to numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported
+from ssmc.frontend.grids import KINDS, Grid, find_grid
+from ssmc.frontend.joint import apart
+from ssmc.frontend.listing import Call
+from ssmc.frontend.operands import along
+from ssmc.frontend.recurrence import UNTRANSLATED, Lifting
+from ssmc.frontend.transition import Map, Transition, find_transition
+from ssmc.ir.graph import Value
+from ssmc.ir.op import Array
+from ssmc.ir.ops.rounded import GRID, rounded_step
+from ssmc.ir.tensor import Tensor
+
+HINT = "quantise the weights alone, or have the rounding left out and what that changes told (--drop-rounding)"
+
+
+def lift_rounded(lifting: Lifting, outside: Sequence[Value]) -> None:
+    """Lift states that are rounded. Raises Unsupported, with the reason, where they are not linear but for that."""
+    step = _Step(lifting, tuple(outside))
+    first = step.roundings(step.currents, step.followings)[0]
+    try:
+        _lift(step)
+    except Unsupported as reason:
+        if str(reason) == UNTRANSLATED:
+            raise
+        raise Unsupported(f"{first.kind} '{first.name}' rounds the state at every step, and {reason}; {HINT}") from None
+
+
+def rounds_states(lifting: Lifting, outside: Sequence[Value]) -> bool:
+    """Is anything rounded between the states and their next values?"""
+    step = _Step(lifting, tuple(outside))
+    return bool(step.roundings(step.currents, step.followings))
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """The nodes between some states and their next values."""
+
+    lifting: Lifting
+    outside: tuple[Value, ...]
+
+    @property
+    def currents(self) -> list[Value]:
+        return [state.current for state in self.lifting.states]
+
+    @property
+    def followings(self) -> list[Value]:
+        return [state.following for state in self.lifting.states]
+
+    @property
+    def points(self) -> range:
+        return range(len(self.lifting.translator.samples.points))
+
+    @property
+    def size(self) -> int:
+        return sum(int(np.prod(features)) for features in self.lifting.features)
+
+    def calls(self, sources: Sequence[Value], targets: Sequence[Value]) -> list[Call]:
+        """What lies between, of what depends on the states."""
+        listing, influenced = self.lifting.translator.listing, self.lifting.influenced
+        calls = listing.needed(targets, {*sources, *self.outside})
+        return [call for call in calls if not influenced.isdisjoint(v for v in call.operands if v is not None)]
+
+    def roundings(self, sources: Sequence[Value], targets: Sequence[Value]) -> list[Call]:
+        return [call for call in self.calls(sources, targets) if call.kind in KINDS]
+
+    def map(self, point: int, sources: Sequence[Value], targets: Sequence[Value], which: Sequence[int]) -> Map:
+        """From rows of some of the states' places to rows of others; `which` states they stand for."""
+        samples, layouts = self.lifting.translator.samples, [self.lifting.layouts[i] for i in which]
+        given = samples.at(point, self.outside)
+        ends = np.cumsum([0, *(int(np.prod(self.lifting.features[i])) for i in which)])
+
+        def f(x: Array) -> Array:
+            feed: dict[Value, Any] = dict(given)
+            for source, layout, start, end in zip(sources, layouts, ends, ends[1:], strict=False):
+                feed[source] = layout.tensor(np.ascontiguousarray(x[:, start:end]))
+            found = evaluate(samples.listing, feed, targets)
+            rows = [layout.rows(np.asarray(found[v])) for v, layout in zip(targets, layouts, strict=True)]
+            return np.concatenate(rows, axis=1).astype(np.float64)
+
+        return f
+
+    def cuts(self, which: int, source: Value, goals: Sequence[Value]) -> list[Value]:
+        """Values of a state's shape through which all goes from `source` to the goals, in order."""
+        lifting, found = self.lifting, []
+        for call in self.calls([*self.currents, source], goals):
+            for value in call.results:
+                if value not in goals and value in lifting.influenced and self._fits(value, which):
+                    behind = self.calls([value, *self.currents, source], goals)
+                    if not any(source in c.operands for c in behind):
+                        found.append(value)
+        return found
+
+    def _fits(self, value: Value, which: int) -> bool:
+        sample = np.asarray(self.lifting.translator.samples.at(0, [value])[value])
+        return sample.shape == self.lifting.layouts[which].shape and sample.dtype.kind == "f"
+
+    def grid(self, which: int, source: Value, target: Value) -> Grid | None:
+        """The grid to which what lies between rounds, if it does nothing else. Raises Unsupported."""
+        roundings = self.roundings([source], [target])
+        if len(roundings) != 1:
+            return None
+        call, lifting = roundings[0], self.lifting
+        samples, (seen, *scales) = lifting.translator.samples, call.operands
+        assert seen is not None
+        values = [self.map(p, [source], [target], [which]) for p in self.points]
+        places: list[Map] = []
+        for point in self.points:
+            place = self.map(point, [source], [seen], [which])
+            if call.kind != "QuantizeLinear":
+                places.append(place)
+                continue
+            scale = scales[0]
+            if scale is None or not isinstance(lifting.translator.lookup(scale), Known):
+                raise Unsupported("its scale is computed from the data")
+            array, shape = samples.at(point, [scale])[scale], np.shape(samples.at(point, [seen])[seen])
+            rows = lifting.layouts[which].rows(along(array, shape, call.attrs))
+            places.append(lambda x, place=place, rows=rows: place(x) / rows)  # type: ignore[misc]
+        size = lifting.batch, int(np.prod(lifting.features[which]))
+        return find_grid(values, places, KINDS[call.kind], *size)
+
+
+@dataclass(eq=False)
+class _Found:
+    """Where a step reads its states, what it sums, and the grids on the way, a list of one for each state."""
+
+    heads: list[Value]
+    tails: list[Value]
+    grids: dict[str, list[Grid]]
+
+
+def _lift(step: _Step) -> None:
+    lifting = step.lifting
+    count = len(lifting.states)
+    heads = [_head(step, i) for i in range(count)]
+    tails = [_tail(step, i) for i in range(count)]
+    found = _Found([value for value, _ in heads], [value for value, _ in tails], {})
+    for place, ends in (("state", heads), ("sum", tails)):
+        grids = [grid for _, grid in ends if grid is not None]
+        if grids and len(grids) < count:
+            raise Unsupported("some of the states that depend on each other are rounded there, and others are not")
+        if grids:
+            found.grids[place] = grids
+    sources = found.heads
+    if step.roundings(found.heads, found.tails):
+        transition, sources = _product(step, found)
+    else:
+        transition = _transition(step, found.heads, found.tails)
+    if len({grid.rounding for grids in found.grids.values() for grid in grids}) != 1:
+        raise Unsupported("it is rounded in two ways, to the nearest code and down or up")
+    drives = _drives(step, sources, found.tails)
+    _build(step, found, transition, drives)
+
+
+def _head(step: _Step, which: int) -> tuple[Value, Grid | None]:
+    """Where a state is read that is rounded before, and the grid."""
+    source, best = step.currents[which], None
+    for value in step.cuts(which, source, step.followings):
+        grid = step.grid(which, source, value)
+        if grid is None and best is not None:
+            break
+        best = best if grid is None else (value, grid)  # a range may be cut off behind the grid
+    return best or (source, None)
+
+
+def _tail(step: _Step, which: int) -> tuple[Value, Grid | None]:
+    """What is rounded to be the next value of a state, and the grid."""
+    goal, best = step.followings[which], None
+    for value in reversed(_cuts_of_all(step, which)):
+        grid = step.grid(which, value, goal)
+        if grid is None and best is not None:
+            break
+        best = best if grid is None else (value, grid)
+    return best or (goal, None)
+
+
+def _cuts_of_all(step: _Step, which: int) -> list[Value]:
+    """Values through which all goes from any state to the next value of one, in order."""
+    goal, currents, found = step.followings[which], set(step.currents), list[Value]()
+    for call in step.calls(step.currents, [goal]):
+        for value in call.results:
+            if value == goal or value not in step.lifting.influenced or not step._fits(value, which):
+                continue
+            if not any(currents & set(c.operands) for c in step.calls([value, *currents], [goal])):
+                found.append(value)
+    return found
+
+
+def _product(step: _Step, found: _Found) -> tuple[Transition, list[Value]]:
+    """A product that is rounded before anything is added to it."""
+    if len(found.heads) > 1:
+        raise Unsupported("products of states that depend on each other are rounded one by one")
+    (head,), (tail,) = found.heads, found.tails
+    cuts = step.cuts(0, head, [tail])
+    before = [v for v in cuts if not step.roundings([head], [v])]
+    after = [v for v in (*cuts, tail) if step.roundings([head], [v]) and not step.roundings([v], [tail])]
+    if not before or not after:
+        raise Unsupported("on the way to its next value in more places than the state, its product and the sum")
+    found_grid = _between(step, before, after)
+    if found_grid is None:
+        raise Unsupported("what lies around the rounding is not linear in the state, or not the same for all data")
+    product, result, grid = found_grid
+    transition = _transition(step, [head], [product])
+    if np.any(transition.offset):
+        raise Unsupported("something is added to the state between two roundings")
+    for point in step.points:
+        f, x = step.map(point, [result], [tail], [0]), np.random.default_rng(5).standard_normal(transition.offset.shape)
+        if np.abs(f(x) - f(0 * x) - x).max(initial=0.0) > 1e-9 * max(1.0, float(np.abs(f(x)).max())):
+            raise Unsupported("what was rounded is scaled before it is summed")
+    found.grids["product"] = [grid]
+    return transition, [result]
+
+
+def _between(step: _Step, before: list[Value], after: list[Value]) -> tuple[Value, Value, Grid] | None:
+    """The value that is rounded, what becomes of it, and the grid, with all that belongs to the rounding."""
+    best = None
+    for source in reversed(before):
+        own = None
+        for target in after:
+            grid = step.grid(0, source, target)
+            if grid is None and own is not None:
+                break
+            own = own if grid is None else (source, target, grid)
+        if own is None and best is not None:
+            break
+        best = own or best
+    return best
+
+
+def _transition(step: _Step, sources: list[Value], targets: list[Value]) -> Transition:
+    lifting = step.lifting
+    which = range(len(sources))
+    found: list[Transition] = []
+    for point in step.points:
+        f = step.map(point, sources, targets, which)
+        transition = find_transition(f, lifting.batch, lifting.features, np.random.default_rng(point))
+        if transition is None:
+            raise Unsupported("but for that it is not linear in the state, or is rounded in more places")
+        found.append(transition)
+    first = found[0]
+    if not all(t.index.shape == first.index.shape and t.invariant(first) for t in found):
+        raise Unsupported("what multiplies the state depends on the data")
+    if first.width > 1 and first.complex_pairs is None:
+        raise Unsupported(
+            "the states are mixed by a matrix; only states that are real or complex numbers apart are run"
+        )
+    return first
+
+
+def _drives(step: _Step, sources: list[Value], tails: list[Value]) -> list[Tracked]:
+    """What is added to the product of the states, before it is rounded."""
+    lifting = step.lifting
+    zeros = {v: Known(np.zeros(layout.shape)) for v, layout in zip(sources, lifting.layouts, strict=True)}
+    drives = lifting.translator.substituted(zeros).demand(tails)
+    for drive, layout in zip(drives, lifting.layouts, strict=True):
+        if isinstance(drive, Refused) or (isinstance(drive, Flow) and apart(drive).axes != layout.axes):
+            raise Unsupported(UNTRANSLATED)
+    return drives
+
+
+def _build(step: _Step, found: _Found, transition: Transition, drives: list[Tracked]) -> None:
+    lifting, pairs = step.lifting, transition.complex_pairs
+    builder, translator = lifting.translator.builder, lifting.translator
+    order = transition.index.T.reshape(-1)  # all first parts, then all second parts
+    back = np.argsort(order)
+    decay = transition.diagonal[0][order] if pairs is None else np.concatenate([pairs[0].real, pairs[0].imag])
+    grids = {place: np.concatenate([grid.rows for grid in row], axis=1)[:, order] for place, row in found.grids.items()}
+    rounding = next(iter(found.grids.values()))[0].rounding
+    attrs = {
+        "decay": Tensor(decay),
+        **{f"{place}_grid": Tensor(rows) for place, rows in grids.items()},
+        "rounding": rounding,
+        "is_complex": pairs is not None,
+    }
+    v = builder.stream(lifting._take(lifting.vector(drives), order), lifting.like)
+    initial = lifting.initial()
+    operands = [v, None if initial is None else lifting._take(initial, order)]
+    lifting.error = _error(step, found, (decay, grids, rounding, pairs is not None), order)
+    x, last = (lifting._take(each, back) for each in lifting.recurrent("rounded", operands, **attrs))
+    lifting.publish(x, last)
+    lifting.later(lambda: lifting._take(lifting.recurrent("rounded", operands, read_before=True, **attrs)[0], back))
+
+    def reached(i: int) -> Tracked:
+        return lifting.pieces(lifting._take(lifting.recurrent("rounded", operands, reached=True, **attrs)[0], back))[i]
+
+    for i, (tail, following) in enumerate(zip(found.tails, step.followings, strict=True)):
+        if tail == following:
+            continue
+        translator.later.setdefault(tail, lambda i=i: reached(i))  # type: ignore[misc]
+        (call,) = step.roundings([tail], [following])
+        for code in call.results:  # a value on the grid has the code that it was made of
+            if code != following:
+                kept = {tail: translator.env[following]}
+                translator.later.setdefault(code, lambda code=code, kept=kept: _code(step, code, kept))  # type: ignore[misc]
+
+
+def _code(step: _Step, code: Value, kept: dict[Value, Tracked]) -> Tracked:
+    return step.lifting.translator.substituted(kept).demand([code])[0]
+
+
+def _error(step: _Step, found: _Found, system: tuple[Array, dict[str, Array], str, bool], order: Any) -> float:
+    """Largest error of the step at fresh states, where no rounding is on the edge between two codes, relatively."""
+    worst, which = 0.0, range(len(found.heads))
+    sources = step.currents
+    size = (step.lifting.batch, step.size)
+    spans = [
+        np.abs(rows[0] * (np.clip(rows[4], -512, 512) - np.clip(rows[2], -512, 512))) for rows in system[1].values()
+    ]
+    scale = np.maximum(min(float(span.max()) for span in spans), 1e-12)
+    for point in step.points:
+        step_map = step.map(point, sources, step.followings, which)
+        drive = _drive_rows(step, point, found)[:, order]
+        for gain in (0.3, 1.0, 3.0):
+            x = gain * scale * np.random.default_rng(31 + point).uniform(-1, 1, size)
+            expected, given = step_map(x)[:, order], x[:, order]
+            near, wide = (rounded_step(*_moved(system, by), given, drive)[1] for by in (-1e-6, 1e-6))
+            got = rounded_step(*system, given, drive)[1]
+            sure = np.abs(near - wide) <= 1e-9 * max(1e-300, float(np.abs(got).max(initial=0.0)))
+            error = np.where(sure, np.abs(got - expected), 0.0).max(initial=0.0)
+            worst = max(worst, float(error) / max(float(np.abs(expected).max(initial=0.0)), 1e-300))
+    return worst
+
+
+def _moved(system: tuple[Array, dict[str, Array], str, bool], by: float) -> tuple[Array, dict[str, Array], str, bool]:
+    """The same, its edges moved by so many codes."""
+    decay, grids, rounding, is_complex = system
+    moved = {place: rows + by * np.eye(len(GRID))[GRID.index("shift")][:, None] for place, rows in grids.items()}
+    return decay, moved, rounding, is_complex
+
+
+def _drive_rows(step: _Step, point: int, found: _Found) -> Array:
+    """(batch, n) what is added to the products at one sample of the data, before it is rounded."""
+    targets, which = found.tails, range(len(found.heads))
+    f = step.map(point, found.heads, targets, which)
+    at_zero = f(np.zeros((step.lifting.batch, step.size)))
+    if "product" in found.grids:  # 0 need not be on its grid
+        at_zero = at_zero - found.grids["product"][0].apply(np.zeros((1, step.size)))
+    return at_zero

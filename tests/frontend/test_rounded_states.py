@@ -1,0 +1,92 @@
+"""Systems whose states are rounded at every step: every writing and place of it, in every loop, run on both targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssmc.driver import compile_model
+from ssmc.frontend import Model, load_model, reference
+from tests.frontend.rounding import LOOPS, PLACES, WIDTH, WRITINGS, Layer, Rounding, write
+
+SCALE = 0.0473
+
+
+def lifted(layer: Layer, loop: str, folder: Path) -> Model:
+    model = load_model(write(layer, loop, folder))
+    (system,) = model.systems
+    assert system.kind == "rounded" and system.is_complex == bool(layer.pairs)
+    assert system.groups == WIDTH and system.proof_error <= 1e-9
+    return model
+
+
+def runs(model: Model, length: int = 12) -> None:
+    """Both targets give what onnxruntime gives."""
+    shape = (2, length, 3)
+    data = {
+        port.name: np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+        for port in model.inputs
+        if port.name not in model.states
+    }
+    expected = reference(model, data)
+    for target in ("cim", "epochcore"):
+        found = compile_model(model, target, ideal=True).run(data).outputs
+        for name, array in expected.items():
+            np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5 * np.abs(array).max())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("writing", WRITINGS)
+def test_a_rounded_sum(tmp_path: Path, writing: str, loop: str) -> None:
+    model = lifted(Layer(Rounding(writing, SCALE)), loop, tmp_path)
+    if writing in ("qdq", "half up"):
+        runs(model)
+    (node,) = model.graph.nodes("rounded")
+    scale, shift, zero, low, high = node.op["sum_grid"].array
+    np.testing.assert_array_equal(scale, np.float64(np.float32(SCALE)))
+    np.testing.assert_array_equal(zero, np.zeros(WIDTH))
+    np.testing.assert_array_equal(shift, np.full(WIDTH, 0.5 if writing == "half up" else 0.0))
+    if writing != "unbounded":
+        np.testing.assert_array_equal([low, high], np.outer([-128, 127], np.ones(WIDTH)))
+
+
+@pytest.mark.parametrize("writing", ["qdq", "chain", "straight-through"])
+@pytest.mark.parametrize("places", [("state",), ("product",), PLACES])
+def test_where_a_step_rounds(tmp_path: Path, places: tuple[str, ...], writing: str) -> None:
+    model = lifted(Layer(Rounding(writing, SCALE), places), "scan", tmp_path)
+    (node,) = model.graph.nodes("rounded")
+    assert {place for place in PLACES if node.op[f"{place}_grid"] is not None} == set(places)
+    runs(model)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("pairs", ["halves", "apart"])
+def test_complex_states(tmp_path: Path, pairs: str, loop: str) -> None:
+    """Real and imaginary parts are rounded by themselves, each with its own scale where it has one."""
+    scale = np.random.default_rng(4).uniform(0.02, 0.1, 2 * WIDTH if pairs == "halves" else WIDTH)
+    runs(lifted(Layer(Rounding("qdq", scale), ("state", "sum"), pairs), loop, tmp_path))
+
+
+@pytest.mark.parametrize("low", [-8, 0])
+@pytest.mark.parametrize("zero", [0, 3])
+@pytest.mark.parametrize("writing", ["qdq", "chain"])
+def test_few_codes_and_zero_points(tmp_path: Path, writing: str, zero: int, low: int) -> None:
+    """A state that often leaves its range."""
+    high = low + 15 if writing == "chain" else 127 if low < 0 else 255
+    scale = 0.3 if writing == "chain" else 0.02
+    model = lifted(Layer(Rounding(writing, scale, zero, low, high)), "scan", tmp_path)
+    (node,) = model.graph.nodes("rounded")
+    *_, zeros, lows, highs = node.op["sum_grid"].array
+    assert (highs - lows == (high - low if writing == "chain" else 255)).all() and (zeros - lows >= 0).all()
+    runs(model)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_scales_of_each_state(tmp_path: Path, bits: int) -> None:
+    scale = np.random.default_rng(5).uniform(4.0, 8.0, WIDTH) / 2**bits
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    model = lifted(Layer(Rounding("chain", scale, 0, low, high)), "scan", tmp_path)
+    (node,) = model.graph.nodes("rounded")
+    np.testing.assert_array_equal(node.op["sum_grid"].array[0], scale.astype(np.float32).astype(np.float64))
