@@ -96,7 +96,7 @@ def power(coupling: str, name: str = "SSC") -> Power:
     assert stats.energy_joules is not None
     notes, active = stats.notes, stats.energy_joules - stats.notes["idle_joules"]
     spared = {what: count / EVENTS for what, count in notes.get("conversions spared", {}).items()}
-    parts = notes["adc_joules"] / active, notes["dac_joules"] / active
+    parts = notes["breakdown_joules"]["adc"] / active, notes["breakdown_joules"]["dac"] / active
     return Power(active / EVENTS, *parts, notes["idle_watts"], spared)
 
 

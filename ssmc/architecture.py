@@ -46,6 +46,7 @@ def packaged(*prefixes: str) -> tuple[str, ...]:
 
 
 _CHANGED = re.compile(r"(?P<source>[^{}\n]+)\{(?P<changes>[^{}]*)\}")
+_COMMA = re.compile(r",(?![^\[]*\])")  # between changes: not within a list
 
 
 def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
@@ -62,7 +63,7 @@ def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text, file  # `parse` says what is wrong with it
-    for change in filter(None, (part.strip() for part in found["changes"].split(","))):
+    for change in filter(None, (part.strip() for part in _COMMA.split(found["changes"]))):
         path, equal, given = (part.strip() for part in change.partition("="))
         *parents, last = path.split(".")
         inside = value
@@ -75,7 +76,7 @@ def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
             inside[last] = yaml.safe_load(given)
         except yaml.YAMLError:
             raise UserError(
-                f"'{given}' is no value", where=source, hint="give a number, a word, true or false"
+                f"'{given}' is no value", where=source, hint="give a number, a word, a [list], true or false"
             ) from None
     if isinstance(value, dict) and found["changes"].strip():
         value["name"] = f"{value.get('name', file)}{{{found['changes'].strip()}}}"
@@ -154,7 +155,8 @@ def _given_twice(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 
 def _place(file: str, node: Any) -> str:
-    return f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+    """File, line and column; of a text with changes in braces, which nobody has seen, the name alone."""
+    return file if file.endswith("}") else f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
 
 def _problem(schema: type[Part], error: Any, tree: Any, file: str) -> UserError:

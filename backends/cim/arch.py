@@ -13,6 +13,9 @@ from pydantic import Field, model_validator
 
 from ssmc.architecture import Part
 
+# Values of a weight: with its sign it stays exact in the float64 of the simulator.
+MOST_VALUES = 2**51
+
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -96,6 +99,11 @@ class Crossbar(Part):
             raise ValueError(f"{self.cols} columns hold no weight of {self.cells_per_weight} devices")
         if self.encoding == "offset" and self.levels**self.slices < 3:
             raise ValueError("an offset weight takes three levels at least")
+        if self.levels**self.slices > MOST_VALUES:
+            raise ValueError(
+                f"{self.slices} slices of {self.levels} levels tell {self.levels**self.slices:.3g} weights apart, more "
+                f"than a float64 does ({MOST_VALUES:.3g}): fewer slices, or fewer levels"
+            )
         if self.adc_range == "calibrated" and not self.single:
             raise ValueError("adc_range 'calibrated' takes single pairs and analog inputs")
         return self
@@ -107,8 +115,7 @@ class Crossbar(Part):
 
     def couples(self, side: Literal["in", "out"]) -> bool:
         """Whether columns may charge nodes (in), nodes drive rows (out)."""
-        single = (self.encoding, self.slices, self.input) == ("pair", 1, "analog")
-        return single and self.coupling in (side, "both")
+        return self.single and self.coupling in (side, "both")
 
     @property
     def cells_per_weight(self) -> int:

@@ -20,6 +20,14 @@ from ssmc.target import LayerStats, Stats
 
 Place = tuple[int, int]  # core, index of an instruction
 
+# What the energy of an instruction is spent on, beside its conversions and its fetch; of the others, on vectors.
+SPENT_ON = {
+    "mvm": "arrays",
+    **dict.fromkeys(("charge", "dstate", "sel", "preset", "read", "spike"), "states"),
+    **dict.fromkeys(("send", "emit", "keep", "fetch"), "messages"),
+}
+CONTROL = -1  # the layer, so to say, of instructions that serve all
+
 
 @dataclass
 class _Layer:
@@ -50,7 +58,8 @@ def statistics(
     in all, of a sample on average, by the instruction that took them."""
     timing = schedule(program, arch, steps)
     layers: dict[int, _Layer] = defaultdict(_Layer)
-    total = {"picojoules": 0.0, "adc": 0.0, "dac": 0.0, "no_adc": 0, "no_dac": 0, "instructions": 0, "macs": 0}
+    total = {"no_adc": 0, "no_dac": 0, "instructions": 0, "macs": 0}
+    spent: dict[str, float] = defaultdict(float)  # pJ
     event = {"event_joules": 0.0, "event_instructions": 0.0, "event_macs": 0.0}  # what a sweep takes, of one event
     for number, section in cores(program).items():
         for item, times, swept in executed(decode(section), steps):
@@ -59,9 +68,11 @@ def statistics(
             if item.code.mnemonic == "send":
                 hops = max(arch.hops(number, item.integer("core")) - 1, 0)
                 picojoules += hops * item.integer("words") * arch.energy.mesh_word_hop
-            total["picojoules"] += picojoules * often
-            total["adc"] += one.conversions * arch.energy.adc * often
-            total["dac"] += one.drives * arch.energy.dac * often
+            adc, dac = one.conversions * arch.energy.adc, one.drives * arch.energy.dac
+            kind = SPENT_ON.get(item.code.mnemonic, "vectors")
+            parts = {"adc": adc, "dac": dac, "control": arch.energy.control}
+            for name, part in (parts | {kind: picojoules - sum(parts.values())}).items():
+                spent[name] += part * often
             total["no_adc"] += one.spared[0] * often
             total["no_dac"] += one.spared[1] * often
             total["instructions"] += often
@@ -70,38 +81,38 @@ def statistics(
                 event["event_joules"] += 1e-12 * picojoules * times / steps
                 event["event_instructions"] += times / steps
                 event["event_macs"] += one.macs * times / steps
-            if item.loc is not None:
-                layer = layers[item.loc]
-                layer.cycles += one.cycles * often
-                layer.picojoules += picojoules * often
-                layer.cores.add(number)
+            layer = layers[CONTROL if item.loc is None else item.loc]
+            layer.cycles += one.cycles * often
+            layer.picojoules += picojoules * often
+            layer.cores.add(number)
     cycles = timing.cycles * batch
     seconds = cycles / arch.vector.clock_hertz
-    idle = len(cores(program)) * arch.energy.core_idle_watts * seconds
+    spent["idle"] = len(cores(program)) * arch.energy.core_idle_watts * seconds * 1e12
     found = tuple(_layer_stats(program, arch, loc, layer, cycles) for loc, layer in sorted(layers.items()))
     stats = Stats(
         target=program.target,
         arch=arch.name,
         cycles=cycles,
         seconds=seconds,
-        energy_joules=total["picojoules"] * 1e-12 + idle,
-        instructions=int(total["instructions"]),
-        macs=int(total["macs"]),
+        energy_joules=sum(spent.values()) * 1e-12,
+        instructions=total["instructions"],
+        macs=total["macs"],
         batch=batch,
         steps=steps,
         layers=found,
-        notes=event | _notes(program, arch, timing, total, idle, counts, steps, passed),
+        notes=event | _notes(program, arch, timing, total, spent, counts, steps, passed),
     )
     return stats, timing
 
 
 def _layer_stats(program: Program, arch: Architecture, loc: int, layer: _Layer, cycles: int) -> LayerStats:
     """`utilization` is the part of the run during which the layer's cores work for it."""
-    source = program.locs[loc]
+    source = None if loc == CONTROL else program.locs[loc]
+    name, op, nodes = (source.layer, source.op, tuple(source.onnx_nodes)) if source else ("control", "control", ())
     return LayerStats(
-        name=source.layer,
-        onnx_nodes=tuple(source.onnx_nodes),
-        op=source.op,
+        name=name,
+        onnx_nodes=nodes,
+        op=op,
         cycles=ceil(layer.cycles),
         seconds=layer.cycles / arch.vector.clock_hertz,
         energy_joules=layer.picojoules * 1e-12,
@@ -150,8 +161,8 @@ def _notes(
     program: Program,
     arch: Architecture,
     timing: Schedule,
-    total: Mapping[str, float],
-    idle: float,
+    total: Mapping[str, int],
+    spent: Mapping[str, float],
     counts: Mapping[tuple[int | None, str], int],
     steps: int,
     passed: Mapping[Place, float],
@@ -161,16 +172,15 @@ def _notes(
     notes: dict[str, Any] = {
         "event_latency_seconds": latency,
         "event_interval_seconds": timing.interval / clock,
-        "adc_joules": total["adc"] * 1e-12,
-        "dac_joules": total["dac"] * 1e-12,
-        "idle_joules": idle,
+        "breakdown_joules": {name: part * 1e-12 for name, part in sorted(spent.items())},
+        "idle_joules": spent["idle"] * 1e-12,
         "idle_watts": len(cores(program)) * arch.energy.core_idle_watts,
         "programming_joules": _programming(program, arch),
     }
     notes |= reloading(program, arch)
     if total["no_adc"] or total["no_dac"]:
         spared = total["no_adc"] * (arch.energy.adc + arch.energy.vector_word) + total["no_dac"] * arch.energy.dac
-        notes["conversions spared"] = {"ADC": int(total["no_adc"]), "DAC": int(total["no_dac"])}
+        notes["conversions spared"] = {"ADC": total["no_adc"], "DAC": total["no_dac"]}
         notes["conversions_spared_joules"] = spared * 1e-12
     if (real := real_seconds(program, arch, steps, passed)) is not None:
         notes |= {"real_seconds_per_sequence": real, "real_idle_joules_per_sequence": notes["idle_watts"] * real}
@@ -197,7 +207,8 @@ def trace(program: Program, arch: Architecture, timing: Schedule) -> tuple[Mappi
     """Chrome trace events of one sequence up to its first step: a row a core, microseconds."""
     scale = 1e6 / arch.vector.clock_hertz
     names = ((core, {"name": f"core{core}"}) for core in sorted({busy.core for busy in timing.first}))
-    events = [{"name": "thread_name", "ph": "M", "pid": 0, "tid": core, "args": name} for core, name in names]
+    events = [{"name": "process_name", "ph": "M", "pid": 0, "tid": 0, "args": {"name": f"cim ({arch.name})"}}]
+    events += [{"name": "thread_name", "ph": "M", "pid": 0, "tid": core, "args": name} for core, name in names]
     for busy in timing.first:
         source = program.locs[busy.loc].layer if busy.loc is not None else ""
         events.append(

@@ -47,6 +47,12 @@ class Layer:
         return sum(cost.macs * times for cost, times in self.paid.values())
 
     @property
+    def passes(self) -> int:
+        """Cycles in which passes over the array take in steps, one pass after the other."""
+        computed = ((cost, times) for cost, times in self.paid.values() if cost.engine == "compute")
+        return sum((cost.cycles if cost.busy is None else cost.busy) * times for cost, times in computed)
+
+    @property
     def on_array(self) -> bool:
         return any(cost.engine in ON_ARRAY for cost, _ in self.paid.values())
 
@@ -151,13 +157,16 @@ def _stuck(program: Program, deadlock: Deadlock) -> Exception:
 def _trace(ops: Sequence[Op], runs: Sequence[Run], program: Program, arch: Arch) -> list[dict[str, Any]]:
     """Chrome trace events: an engine a track, instructions as slices that end when the next one starts."""
     names = ((tid, {"name": engine}) for tid, engine in enumerate(TRACKS))
-    events: list[dict[str, Any]] = [
-        {"name": "thread_name", "ph": "M", "pid": 0, "tid": tid, "args": name} for tid, name in names
-    ]
+    machine = {"name": f"epochcore ({arch.name})"}
+    events: list[dict[str, Any]] = [{"name": "process_name", "ph": "M", "pid": 0, "tid": 0, "args": machine}]
+    events += [{"name": "thread_name", "ph": "M", "pid": 0, "tid": tid, "args": name} for tid, name in names]
     following: dict[str, int] = {}
     micro = 1e6 / arch.clock_hz
     slices = []
-    for op, run in reversed([pair for pair in zip(ops, runs, strict=True) if pair[0].sample <= 0]):
+    first = [pair for pair in zip(ops, runs, strict=True) if pair[0].sample <= 0]
+    if arch.array.handover_steps:  # engines that hand over step by step do not wait there
+        first = [(op, run) for op, run in first if op.ins.mnemonic != "sync"]
+    for op, run in reversed(first):
         end = min(run.finish, following.get(run.engine, run.finish))
         following[run.engine] = run.start
         if end == run.start:
@@ -181,13 +190,13 @@ def _stats(timeline: Timeline, batch: int) -> Stats:
         energy = joules(events, seconds, arch)
         total += energy
         every.update(events)
-        used = layer.macs / (layer.cycles * elements) if layer.cycles and layer.on_array else None
+        # a layer whose passes run beside others' adds less to the run than they last
+        used = layer.macs / (max(layer.cycles, layer.passes) * elements) if layer.cycles and layer.on_array else None
         source = None if loc is None else program.locs[loc]
         name, op, nodes = (source.layer, source.op, source.onnx_nodes) if source else ("setup", "setup", ())
         rows.append(LayerStats(name, nodes, op, layer.cycles, seconds, energy, used))
     notes: dict[str, Any] = {
         "breakdown_joules": breakdown(every, timeline.end / arch.clock_hz, arch),
-        "instructions_issued": timeline.issued,
     }
     return Stats(
         target="epochcore",
@@ -195,7 +204,7 @@ def _stats(timeline: Timeline, batch: int) -> Stats:
         cycles=timeline.end,
         seconds=timeline.end / arch.clock_hz,
         energy_joules=total,
-        instructions=program.instruction_count,
+        instructions=timeline.issued,
         macs=sum(layer.macs for layer in timeline.layers.values()),
         batch=batch,
         steps=timeline.steps,

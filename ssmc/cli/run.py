@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @input_option
 @click.option("--output", metavar="Y.npz", help="Where the outputs go, under their names.")
 @click.option("--stats", metavar="S.json", help="Where cycles, time and energy go, by layer too.")
-@click.option("--trace", metavar="T.json", help="Where a Chrome trace goes (opens in Perfetto).")
+@click.option("--trace", metavar="T.json", help="Where a Chrome trace of the first sequence goes (for Perfetto).")
 @click.option("--heatmap", metavar="H.png", help="Where a picture goes: how busy every processing element was.")
 @noise_option
 @seed_option
@@ -139,8 +139,10 @@ def _tell(result: RunResult, layers: bool) -> None:
     if "event_joules" in stats.notes:
         click.echo(f"  {_of_an_event(stats.notes)}")
     for what, counts in stats.notes.items():
-        if isinstance(counts, Mapping):
-            click.echo(f"  {what}: {', '.join(f'{layer} {count}' for layer, count in counts.items())}")
+        if isinstance(counts, Mapping) and counts:
+            name, energies = what.removesuffix("_joules"), what.endswith("_joules")
+            parts = (f"{of} {quantity(part, 'J') if energies else part}" for of, part in counts.items())
+            click.echo(f"  {f'{name} of the energy' if energies else name}: {', '.join(parts)}")
     if "warning" in stats.notes:
         click.echo(f"  warning: {stats.notes['warning']}")
     if layers:

@@ -112,11 +112,15 @@ class Context:
     notes: list[Note] = field(default_factory=list)
     steps: int = 0
 
-    def usual_steps(self, graph: Graph) -> int:
-        """Steps of a usual sequence: as many as the calibration data has, else as the model's file says; 0: unknown."""
+    def calibration_steps(self, graph: Graph) -> int:
+        """Steps of the calibration data's sequences; 0: there are none."""
         streams = {node.op["name"] for node in graph.inputs() if isinstance(node.types[0], StreamType)}
         given = [len(array[0]) for name, array in (self.calibration or {}).items() if name in streams and len(array)]
-        return max(given, default=self.steps)
+        return max(given, default=0)
+
+    def usual_steps(self, graph: Graph) -> int:
+        """Steps of a usual sequence: as many as the calibration data has, else as the model's file says; 0: unknown."""
+        return self.calibration_steps(graph) or self.steps
 
     def note(self, pass_: Pass, node: str, text: str) -> None:
         self.notes.append(Note(pass_.name, node, text))

@@ -48,7 +48,7 @@ class Schedule(Pass):
             out.set_place(name, Place(0, position, _named(phase[name])))
         steps = self.steps or context.usual_steps(out)
         asked = {"form": self.form, "window": self.window, "segments": self.segments, "steps": steps}
-        asked |= {"dataflow": self.dataflow, "by_file": not self.steps and steps == context.steps}
+        asked |= {"dataflow": self.dataflow, "by_file": not self.steps and not context.calibration_steps(out)}
         out.attributes["schedule"] = {name: value for name, value in asked.items() if value}
         return out
 

@@ -102,3 +102,22 @@ def test_a_change_that_is_none(name: str, change: str, says: str) -> None:
         target.load_arch(f"{target.default_arch}{{{change}}}")
     with pytest.raises(UserError, match=f"did you mean '{target.default_arch}'"):
         target.load_arch(target.default_arch.replace("-", "_") + "{mesh.cores=2}")
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("cim", "crossbar.rows=0"), ("epochcore", "array.rows=0")])
+def test_a_wrong_change_has_no_line(name: str, wrong: str) -> None:
+    """The text that it makes is nobody's."""
+    target = backend(name)
+    source = f"{target.default_arch}{{{wrong}}}"
+    with pytest.raises(UserError, match=wrong.partition("=")[0]) as caught:
+        target.load_arch(source)
+    assert str(caught.value).startswith(f"{source}: ")
+
+
+def test_a_list_in_braces() -> None:
+    """Its commas do not end the change."""
+    target = backend("epochcore")
+    made = target.load_arch("epochcore-small{array.modes=[mac, fri], array.rows=32}")
+    assert made.array.modes == ("mac", "fri") and made.array.rows == 32
+    with pytest.raises(UserError, match="is no value"):
+        target.load_arch("epochcore-small{array.modes=[mac,fri}")

@@ -176,3 +176,15 @@ def test_a_second_pass_over_time_is_refused() -> None:
         twice = compile_(m.graph, replace(BOTH, sweeps=True))
         places = [place for node in twice.nodes() if (place := node.place) is not None]
         assert [place.phase for place in sorted(places, key=lambda place: place.order)][-1] == "steps"
+
+
+@pytest.mark.parametrize(("calibrated", "by_file"), [(0, True), (64, False), (32, False)])
+def test_a_usual_length_is_the_calibration_data_s(calibrated: int, by_file: bool) -> None:
+    """Also where it is the one that the model's file has."""
+    graph = Graph()
+    x = graph.add("input", attrs={"name": "x", "type": StreamType((3,))})
+    graph.add("output", [x], {"name": "y"})
+    data = {"x": np.zeros((2, calibrated, 3))} if calibrated else None
+    context = Context(calibration=data, steps=64)
+    asked = PassManager("schedule", validate=False).run(graph, context).attributes["schedule"]
+    assert asked == {"steps": calibrated or 64} | ({"by_file": True} if by_file else {})

@@ -59,6 +59,7 @@ def test_canonical_text_reads_back() -> None:
         ("rows: 64 ", "rows: many ", (":12:9", "'crossbar.rows'", "valid integer")),
         ("adc_bits: 8 ", "", (":11:", "'crossbar.adc_bits' is missing", "Bits of an ADC")),
         ("g_max: 40.0", "g_max: 0.5", (":11:3", "g_max (0.5 uS) must lie above g_min (1 uS)")),
+        ("levels: 128 ", "slices: 8\n  levels: 128 ", (":11:3", "tell 7.21e+16 weights apart", "fewer slices")),
         ("hop_cycles: 1", "hop_cycles: [1", ("is not YAML",)),
         ("target: cim", "target: epochcore", ("'target'", "'cim'")),
         ("product_bits: 4.6", "product_bits: .inf", ("'devices.product_bits'", "finite")),

@@ -72,7 +72,9 @@ def test_operations_and_energy_are_counted_right(seed: int, layers: int, steps: 
     assert got.macs == slow["macs"]
     assert got.instructions == slow["instructions"]
     assert got.energy_joules == pytest.approx(slow["picojoules"] * 1e-12 + got.notes["idle_joules"])
-    assert sum(layer.energy_joules or 0 for layer in got.layers) <= got.energy_joules  # type: ignore[operator]
+    assert got.energy_joules == pytest.approx(sum(got.notes["breakdown_joules"].values()))
+    of_layers = sum(layer.energy_joules or 0 for layer in got.layers)
+    assert got.energy_joules == pytest.approx(of_layers + got.notes["idle_joules"])
     assert got.cycles and got.seconds == got.cycles / small().vector.clock_hertz
 
 

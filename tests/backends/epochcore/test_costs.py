@@ -129,17 +129,19 @@ def test_macs_are_those_of_the_model() -> None:
     stats, _ = measure(program(), ARCH, 2, 10)
     encoder, system, decoder = 5 * 8, 8 * 3 * 8, 8 * 3
     assert stats.macs == 2 * (10 * (encoder + 2 * system) + decoder)
-    assert stats.instructions == program().instruction_count
+    assert stats.instructions == 2 * measure(program(), ARCH, 1, 10)[0].instructions
 
 
 def test_time_grows_with_the_sequence_and_the_program_does_not() -> None:
     small = load_arch("epochcore-small")
     code = program(small)
-    counts = []
+    counts: list[int] = []
+    issued: list[int] = []
     for steps in (64, 16384):
         stats, _ = measure(code, small, 1, steps)
         counts.append(stats.cycles or 0)
-        assert stats.instructions == code.instruction_count
+        issued.append(stats.instructions)
+    assert 0 < issued[0] < issued[1]  # a chunk after the other, by the same loop
     assert counts[1] > 100 * counts[0] / 4
 
 
@@ -162,6 +164,35 @@ def test_trace_covers_the_run() -> None:
         assert event["ts"] >= by_engine.get(event["cat"], 0.0) - 1e-9
         by_engine[event["cat"]] = event["ts"] + event["dur"]
     assert {"load", "store", "compute", "vector", "preload"} == set(by_engine)
+
+
+@pytest.mark.parametrize("handover", [0, 1, 16])
+def test_a_trace_is_one_that_viewers_read(handover: int) -> None:
+    """Every track has its name, slices last some time and lie one after the other, engines that hand over included."""
+    small = with_changes(load_arch("epochcore-small"), array__handover_steps=handover)
+    stats, trace = measure(program(small), small, 1, 50, trace=True)
+    named = {event["name"]: event["args"]["name"] for event in trace if event["ph"] == "M"}
+    assert named["process_name"] == "epochcore (epochcore-small)"
+    ends: dict[int, float] = {}
+    for event in (event for event in trace if event["ph"] == "X"):
+        assert event["dur"] > 0 and event["ts"] >= ends.get(event["tid"], 0.0) - 1e-9
+        ends[event["tid"]] = event["ts"] + event["dur"]
+    assert max(ends.values()) <= (stats.seconds or 0) * 1e6 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("handover", [0, 1, 16])
+def test_no_more_is_used_than_there_is(handover: int) -> None:
+    """Not of layers either that add less to the run than their passes last, as they run beside others'."""
+    graph = Graph()
+    value = graph.add("input", attrs={"name": "x", "type": StreamType((16,))})
+    for _ in range(3):
+        attrs = {"weight": Tensor(np.ones((16, 16))), "pieces": (Piece(0, 16, 0, 16),)}
+        value = graph.add("unary", [graph.add("tile.matmul", [value], attrs)], {"fn": "gelu"})
+    graph.add("output", [value], {"name": "y"})
+    arch = with_changes(load_arch("epochcore-small"), array__handover_steps=handover)
+    stats, _ = measure(BACKEND.lower(graph, arch, ideal=True), arch, 4, 40)
+    used = [layer.utilization for layer in stats.layers if layer.utilization is not None]
+    assert len(used) >= 3 and all(0 <= share <= 1 for share in used)
 
 
 def test_without_shadow_registers_preloads_take_their_turn() -> None:
