@@ -79,6 +79,8 @@ def _tell(found: Verification) -> None:
         print_table("worst layers", ["layer", "max relative error", "max abs error", "at"], rows, numbers=1)
     elif worst:
         click.echo(f"{len(worst)} layers, each within {worst[0].error.relative:.1e} of its value in float64")
+    if found.note:
+        click.echo(f"note: {found.note}")
     click.echo(f"{'passed' if found.passed else 'FAILED'} (tolerance {found.tolerance:.2g})")
 
 

@@ -195,7 +195,10 @@ class _Importer:
             "regions": regions,
             "captured": len(outer),
         }
-        types = tuple(scope.shapes.get(name, TensorType(None, "?")) for name in outputs)
+        unknown = TensorType(None, "?")
+        if node.op_type == "Identity" and operands[0] is not None:  # a zero point tells the type of what it is for
+            unknown = scope.graph.type(operands[0])  # type: ignore[assignment]
+        types = tuple(scope.shapes.get(name, unknown) for name in outputs)
         first = scope.graph.add(
             f"onnx.{node.op_type}",
             operands,

@@ -9,7 +9,10 @@ import pytest
 
 from ssmc.driver import compile_model
 from ssmc.frontend import Model, load_model, reference
-from tests.frontend.rounding import LOOPS, PLACES, WIDTH, WRITINGS, Layer, Rounding, write
+from ssmc.ir.ties import find_ties
+from ssmc.verification import verify
+from tests.frontend.net import Net, save
+from tests.frontend.rounding import LENGTH, LOOPS, PLACES, WIDTH, WRITINGS, Layer, Rounding, rounded, write
 
 SCALE = 0.0473
 
@@ -90,3 +93,39 @@ def test_scales_of_each_state(tmp_path: Path, bits: int) -> None:
     model = lifted(Layer(Rounding("chain", scale, 0, low, high)), "scan", tmp_path)
     (node,) = model.graph.nodes("rounded")
     np.testing.assert_array_equal(node.op["sum_grid"].array[0], scale.astype(np.float32).astype(np.float64))
+
+
+def on_the_edge(folder: Path, drive: float) -> Path:
+    """x' = Q(0.5 x + drive sign(u)), of few codes: their edges are met again and again."""
+    net = Net()
+    u = net.input([2, LENGTH, WIDTH])
+    signs = net.op("Mul", net.op("Sign", u), net.const(np.float32(drive)))
+    body = Net()
+    state, v = body.input([2, WIDTH]), body.input([2, WIDTH])
+    following = rounded(body, body.op("Add", body.op("Mul", state, body.const(0.5)), v), Rounding("qdq", 0.1))
+    graph = body.subgraph([(following, [2, WIDTH]), (body.op("Identity", following), [2, WIDTH])])
+    attrs = {"body": graph, "num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [1]}
+    _, y = net.op("Scan", net.const(np.zeros((2, WIDTH))), signs, outputs=2, **attrs)
+    return save(net.model([(y, [2, LENGTH, WIDTH])], opset=17), folder)
+
+
+def test_roundings_on_the_edge_between_two_codes(tmp_path: Path) -> None:
+    """1.5 steps of a grid are less than that in float64, exactly that in float32: onnxruntime takes another code."""
+    path = on_the_edge(tmp_path, 0.15)
+    model = load_model(path)
+    (note,) = (note for note in model.notes if "on the edge" in note)
+    assert "may go either way" in note
+    own, theirs = ([p for p in model.proofs if p.against.startswith(who)] for who in ("the file", "onnx"))
+    assert max(p.error for p in own) == 0.0 and max(p.error for p in theirs) > 1e-2
+    data = {model.inputs[0].name: np.random.default_rng(1).standard_normal((2, LENGTH, WIDTH)).astype(np.float32)}
+    for target in ("cim", "epochcore"):
+        found = verify(model, target, data, ideal=True)
+        assert found.passed and "on the edge" in found.note
+        assert not verify(model, target, data, ideal=True, tolerance=1e-5).passed
+
+
+def test_no_edge_no_tolerance(tmp_path: Path) -> None:
+    model = load_model(on_the_edge(tmp_path, 0.17))
+    assert not model.notes and all(p.tolerance <= 1e-3 for p in model.proofs)
+    ties = find_ties(model.graph, {model.inputs[0].name: np.random.default_rng(1).standard_normal((2, LENGTH, WIDTH))})
+    assert (ties.near, ties.count, ties.effect) == (0, 2 * LENGTH * WIDTH, 0.0)

@@ -1,0 +1,126 @@
+"""Roundings on the edge between two codes: which may go either way in another precision, and what that does to outputs.
+
+A number in float32 differs from that in float64 by its last digits. Where it lies between two codes, one code comes of
+the one and its neighbour of the other, and both are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssmc.ir.graph import Graph, Node, Value
+from ssmc.ir.interpreter import interpret
+from ssmc.ir.op import Array
+from ssmc.ir.ops.rounded import GRID, PLACES, grids_of, rounded_step
+from ssmc.ir.tensor import Tensor
+from ssmc.ir.types import ConstantType
+
+SINGLE, DOUBLE = 2.0**-24, 2.0**-53  # relative rounding of float32 and float64
+UNITS = 16.0  # ours: how many such roundings what is rounded to a code may be off
+TRIES = 6  # sets of directions in which the edges are moved
+MARGIN = 3.0  # ours: what all that lie on an edge may do, in multiples of the worst of the tries
+MIDDLE = 0.25  # codes: on no edge, as what is beyond the range
+EDGES = {"nearest": 0.5, "floor": 0.0, "ceil": 0.0}
+UNARY = {"round": "nearest", "floor": "floor", "ceil": "ceil"}
+
+
+@dataclass(frozen=True)
+class Ties:
+    """Of `count` roundings `near` lie on an edge; going otherwise there moves outputs by `effect`, relatively.
+
+    `effect` is max|y' - y| / max|y| of the worst output.
+    """
+
+    near: int
+    count: int
+    effect: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.near} of {self.count} roundings lie on the edge between two codes, to within the precision of the "
+            f"arithmetic, and may go either way; outputs move by up to {self.effect:.1e} of the largest then"
+        )
+
+
+def find_ties(graph: Graph, inputs: Mapping[str, Array], precision: float = SINGLE) -> Ties:
+    """What roundings on an edge do to the graph's outputs, for inputs in its own layout; see `Ties`."""
+    nodes = list(graph.nodes("rounded"))
+    nodes += [n for n in graph.nodes("unary") if n.op["fn"] in UNARY and not isinstance(n.types[0], ConstantType)]
+    if not nodes:
+        return Ties(0, 0, 0.0)
+    values = interpret(graph, inputs, keep=True)
+    near = count = 0
+    rooms: dict[str, Array] = {}
+    for node in nodes:
+        places, rounding = _places(graph, node, values)
+        room = UNITS * precision * np.maximum(np.abs(places).max(axis=(0, 1), initial=0.0), 1.0)
+        away = places - EDGES[rounding]
+        near += int((np.abs(away - np.rint(away)) <= room).sum())
+        count += places.size
+        rooms[node.name] = np.asarray(room)
+    if not near:
+        return Ties(0, count, 0.0)
+    rng, effect = np.random.default_rng(41), 0.0
+    names = [node.op["name"] for node in graph.outputs()]
+    for _ in range(TRIES):
+        moved = interpret(_moved(graph, rooms, rng), inputs)
+        for name in names:
+            largest = max(float(np.abs(values[name]).max(initial=0.0)), 1e-300)
+            effect = max(effect, float(np.abs(moved[name] - values[name]).max(initial=0.0)) / largest)
+    return Ties(near, count, effect)
+
+
+def _places(graph: Graph, node: Node, values: Mapping[str, Any]) -> tuple[Array, str]:
+    """(batch, steps, numbers) in codes, what a node rounds, and how."""
+    operand = graph.operand(node.name, 0)
+    v = np.asarray(values[str(operand)], np.float64)
+    if node.op.name == "unary":
+        return v.reshape(len(v), -1, int(np.prod(_shape(graph, operand)))), UNARY[node.op["fn"]]
+    op, grids = node.op, grids_of(node.op)
+    v = v.reshape(*v.shape[:2], -1)
+    v = v[:, ::-1] if op["reverse"] else v
+    operands = graph.operands(node.name)
+    start = 0.0 if len(operands) < 2 else np.asarray(values[str(operands[1])], np.float64).reshape(-1, v.shape[2])
+    x = np.broadcast_to(start, (len(v), v.shape[2]))
+    decay, seen = op["decay"].array.reshape(-1), []
+    zero = np.zeros(v.shape[2])
+    only = {place: grid for place, grid in grids.items() if place == "state"}
+    for k in range(v.shape[1]):
+        reached, following = rounded_step(decay, grids, op["rounding"], op["is_complex"], x, v[:, k])
+        product = rounded_step(decay, only, op["rounding"], op["is_complex"], x, zero)[0]
+        for place, number in zip(PLACES, (x, product, reached), strict=True):
+            if place in grids:
+                scale, shift, _, low, high = grids[place]
+                code = number / scale + shift
+                seen.append(np.where((code > low - 1) & (code < high + 1), code, MIDDLE))
+        x = following
+    return np.stack(seen, axis=1), op["rounding"]
+
+
+def _shape(graph: Graph, value: Value) -> tuple[int, ...]:
+    """Features of a value at one step."""
+    kind: Any = graph.type(value)
+    return tuple(kind.shape)
+
+
+def _moved(graph: Graph, rooms: Mapping[str, Array], rng: np.random.Generator) -> Graph:
+    """The graph with its edges moved, each up or down."""
+    found = graph.copy()
+    shift = np.eye(len(GRID))[GRID.index("shift")][:, None]
+    for name, room in rooms.items():
+        op = found.op(name)
+        by = room * rng.choice([-1.0, 1.0], room.shape)
+        if op.name == "rounded":
+            grids = {f"{place}_grid": op[f"{place}_grid"] for place in PLACES if op[f"{place}_grid"] is not None}
+            moved = {key: grid.array + (shift * by).reshape(-1, *grid.shape[1:]) for key, grid in grids.items()}
+            found.set_op(name, op.with_attrs(**{key: Tensor(rows) for key, rows in moved.items()}))
+            continue
+        operand = found.operand(name, 0)
+        constant = found.add("constant", [], {"value": Tensor(by.reshape(_shape(found, operand)))})
+        sum_ = found.add("binary", [operand, constant], {"fn": "add"})
+        found.connect(name, 0, sum_)
+    return found
