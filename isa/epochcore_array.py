@@ -32,7 +32,7 @@ ARRAY = (
             param("scale", "First word of the column scales of integer weights, where `scaled`."),
             param("bias", "First word of the biases of the columns, where `biased`."),
             Field("rows", Kind.IMM, 12, "Rows of processing elements in use.", low=1),
-            Field("cols", Kind.IMM, 12, "Columns in use.", low=1),
+            Field("cols", Kind.IMM, 12, "Columns in use; of states also more than the array has: see below.", low=1),
             Field("mode", Kind.ENUM, 3, "What the parameters are for.", choices=MODES),
             COMPLEX,
             flag("scaled", "Products of a column are multiplied by its scale."),
@@ -44,6 +44,9 @@ ARRAY = (
         "Shift parameters into the shadow registers of the array; the next array instruction takes them over.",
         "Runs under the array's computation, and waits until the parameters before have been taken over. With `mac.os` "
         "nothing is shifted in: the weights stream from the parameter memory, and `rows` are the terms of a sum. "
+        "Where elements hold several states, rows and columns of states may be more than the array's: ceil(rows / R) "
+        "states of a channel lie in an element, R the array's rows of states, and column n lies with column n - C, C "
+        "its columns of states, as long as an element has room. It steps its states one after the other. "
         "With several `segments` (modes mac, fri and fri.x) a pass works on stretches of time at once: the steps, in "
         "the order in which they are taken, are cut every `span`, copy g of the parameters takes stretch g, with "
         "states of its own, and its elements sleep when that has ended. Copies lie beside each other, those of "

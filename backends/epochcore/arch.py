@@ -219,8 +219,13 @@ class Arch(Part):
 
     def cells(self, is_complex: bool) -> tuple[int, int]:
         """Rows and columns of states that the array holds at once."""
+        rows, cols = self.places(is_complex)
+        return rows * self.array.states_per_element, cols
+
+    def places(self, is_complex: bool) -> tuple[int, int]:
+        """Rows and columns of elements, or gangs of them, that hold states."""
         gang = self.gang if is_complex else 1
-        return self.array.rows // gang * self.array.states_per_element, self.array.cols // gang
+        return self.array.rows // gang, self.array.cols // gang
 
     def shares(self, states: int, channels: int, words: int, is_complex: bool) -> tuple[int, int]:
         """Rows and columns of a pass over so many states of so many channels, with so many words a channel and step in
@@ -229,19 +234,27 @@ class Arch(Part):
         A state can be stepped again after `mac_depth` cycles. Other states of the same element fill them: of the same
         channel, or of channels that share a column, as far as the ports bring their words.
         """
+        _, _, deep, lanes = self._shared(states, channels, words, is_complex)
+        rows, cols = self.places(is_complex)
+        return deep * rows, lanes * cols
+
+    def cycles_a_step(self, states: int, channels: int, words: int, is_complex: bool) -> int:
+        """Cycles that such states take altogether at every step, as `shares` has them."""
+        return self._shared(states, channels, words, is_complex)[0]
+
+    def _shared(self, states: int, channels: int, words: int, is_complex: bool) -> tuple[int, int, int, int]:
+        """The least cycles a step, states in an element for it: those of one channel, and channels."""
         array, gang = self.array, self.gang if is_complex else 1
-        rows, cols = array.rows // gang, array.cols // gang
+        rows, cols = self.places(is_complex)
         ports = min(array.port_words_in, array.port_words_out)
 
-        def cycles(share: tuple[int, int]) -> tuple[int, int]:
-            deep, lanes = share
+        def cycles(deep: int, lanes: int) -> int:
             own = max(deep * lanes * gang, array.mac_depth + gang - 1)
             interval = max(own, -(-min(lanes * cols, channels) * words // ports))
-            return -(-states // (deep * rows)) * -(-channels // (lanes * cols)) * interval, deep * lanes
+            return -(-states // (deep * rows)) * -(-channels // (lanes * cols)) * interval
 
         most = range(1, array.states_per_element + 1)
-        deep, lanes = min(((d, n) for d in most for n in most if d * n <= array.states_per_element), key=cycles)
-        return deep * rows, lanes * cols
+        return min((cycles(d, n), d * n, d, n) for d in most for n in most if d * n <= array.states_per_element)
 
     def holds(self, mode: str, is_complex: bool, rows: int, cols: int) -> bool:
         """Whether a preload of so many rows and columns fits into the array."""

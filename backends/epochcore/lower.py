@@ -11,6 +11,7 @@ import numpy as np
 from backends.epochcore import (
     arrangement,
     dataflow,
+    directions,
     lower_array,
     lower_features,
     lower_matrix,
@@ -47,12 +48,17 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
     request = request_of(graph)
     if forced is not None:
         return _lowered(graph, arch, ideal, replace(request, forced=forced), {}, {}).to_time
+    return directions.fastest(lambda g: _fastest(g, arch, ideal, request), graph, arch, request).finished
+
+
+def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
+    """The program of one graph, of those that differ in how it is scheduled."""
     known: Known = {}
 
     def made(asked: Request) -> Assembly:
         return dataflow.fastest(lambda flows: arrangement.fastest(_lowered(graph, arch, ideal, asked, flows, known)))
 
-    return segmentation.fastest(made, request).finished
+    return segmentation.fastest(made, request)
 
 
 def _lowered(

@@ -86,5 +86,7 @@ def _on_chip(program: Program, op: Op, total: Mapping[str, int]) -> int:
     if number >= len(streams):
         return 0
     kept = int(streams[number].get("on_chip", 0))
-    first = total[str(op.ins["steps"])] - kept if streams[number].get("from_end") else 0
-    return max(0, min(op.start + op.steps, first + kept) - max(op.start, first))
+    steps = total[str(op.ins["steps"])]
+    first = steps - kept if streams[number].get("from_end") else 0
+    start = steps - op.start - op.steps if op.ins.operands.get("mirror") else op.start
+    return max(0, min(start + op.steps, first + kept) - max(start, first))

@@ -67,9 +67,10 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Request:
-    """What the pipeline says of forms: one by `name` and `span` alone ("" and 0: any), for sequences of `steps`;
-    of matrix products one `dataflow` for all ("": by cost). `forced` is the form of every layer while alternatives are
-    timed. Time is cut into `segments` (0: by cost) in chunks of `chunk` steps (0: it is not, `refused` says why)."""
+    """What the pipeline says of forms: one by `name` and `span` alone ("" and 0: any), for sequences of `steps`; of
+    matrix products one `dataflow` for all, of bidirectional layers whether their `directions` share passes ("": by
+    cost). `forced` is the form of every layer while alternatives are timed. Time is cut into `segments` (0: by cost)
+    in chunks of `chunk` steps (0: it is not, `refused` says why)."""
 
     name: str = ""
     span: int = 0
@@ -79,12 +80,13 @@ class Request:
     segments: int = 0
     chunk: int = 0
     refused: str = ""
+    directions: str = ""
 
 
 def request_of(graph: Graph) -> Request:
     """The request that the pass `schedule` leaves in the graph's attributes."""
     asked: Any = graph.attributes.get("schedule", {})
-    form, dataflow = (str(asked.get(name, "")) for name in ("form", "dataflow"))
+    form, dataflow, directions = (str(asked.get(name, "")) for name in ("form", "dataflow", "directions"))
     steps, segments = int(asked.get("steps", 0)), int(asked.get("segments", 0))
     # short sequences lose what long ones gain: nobody's guess is good enough. A length that only the file has is none
     # to go by either: programs are as large for short sequences as for long ones unless somebody asks for one length.
@@ -93,4 +95,4 @@ def request_of(graph: Graph) -> Request:
     chunk = int(asked.get("chunk", min(-(-steps // LEAST) * LEAST, MOST_STEPS - LEAST))) if known else 0
     refused = "" if known else "nobody says how long usual sequences are: give calibration data, or schedule{steps=...}"
     window = int(asked.get("window", 0))
-    return Request(form, window, steps, dataflow, segments=segments, chunk=chunk, refused=refused)
+    return Request(form, window, steps, dataflow, None, segments, chunk, refused, directions)

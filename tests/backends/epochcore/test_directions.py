@@ -1,0 +1,145 @@
+"""Both directions of a layer in one pass: in columns that idle otherwise, or in turn while the pipelines work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.epochcore import BACKEND
+from backends.epochcore.arch import Arch, load_arch
+from isa import Program
+from ssmc.diagnostics import UserError
+from ssmc.ir import Graph, Piece, StreamType, Tensor, Value, interpret
+from ssmc.passes import Context, PassManager
+from ssmc.passes.validation import relative_error
+from ssmc.target import RunSettings
+from tests.backends.epochcore.test_costs import with_changes
+
+WIDE, SMALL = load_arch("epochcore-128"), load_arch("epochcore-small")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Layers of bidirectional systems, each behind the one before and a matrix."""
+
+    channels: int = 4
+    states: int = 3
+    layers: int = 2
+    is_complex: bool = True
+    liquid: bool = False
+    before: tuple[bool, bool] = (False, True)
+    seed: int = 0
+
+
+def graph(s: Shape) -> Graph:
+    """At the tile level."""
+    rng, g = np.random.default_rng(s.seed), Graph()
+    x = g.add("input", [], {"name": "x", "type": StreamType((s.channels,))}, name="x")
+    shape = (s.channels, s.states)
+
+    def system(u: Value, name: str, reverse: bool) -> Value:
+        a = rng.uniform(0.3, 0.7 if s.liquid else 0.95, shape) * np.exp(1j * s.is_complex * rng.uniform(-1, 1, shape))
+        b, c = (rng.standard_normal(shape) + 1j * s.is_complex * rng.standard_normal(shape) for _ in range(2))
+        values = {"decay": a, "b": b * 0.1, "c": c, "d": rng.standard_normal(s.channels)}
+        tensors = {name: Tensor(v if s.is_complex else v.real) for name, v in values.items()}
+        flags = {"liquid": s.liquid, "reverse": reverse, "read_before": s.before[reverse]}
+        pieces = (Piece(0, s.channels, 0, s.states),)
+        return g.add("tile.ssm", [u], {**tensors, **flags, "pieces": pieces}, name=name)
+
+    for layer in range(s.layers):
+        y = g.add("binary", [system(x, f"f{layer}", False), system(x, f"g{layer}", True)], {"fn": "add"})
+        w = rng.standard_normal((s.channels, s.channels)) / s.channels
+        pieces = (Piece(0, s.channels, 0, s.channels),)
+        y = g.add("tile.matmul", [y], {"weight": Tensor(w), "bias": None, "pieces": pieces})
+        x = g.add("binary", [x, g.add("unary", [y], {"fn": "tanh"})], {"fn": "add"})
+    g.add("output", [x], {"name": "y"})
+    return g
+
+
+def program(g: Graph, arch: Arch, *, ideal: bool = True, **asked: Any) -> Program:
+    context = Context(machine=BACKEND.machine(arch, ideal=ideal), ideal=ideal)
+    options = ",".join(f"{name}={value}" for name, value in asked.items())
+    return BACKEND.lower(PassManager(f"schedule{{{options}}}").run(g, context), arch, ideal=ideal)
+
+
+def passes(p: Program) -> list[int]:
+    """Columns of the passes over states, in the code's order."""
+    return [int(i["cols"]) for i in p.sections[0].code if i.mnemonic == "preload" and i["mode"] in ("fri", "tri")]
+
+
+shapes = st.builds(
+    Shape,
+    channels=st.integers(1, 20),
+    states=st.integers(1, 9),
+    layers=st.integers(1, 3),
+    is_complex=st.booleans(),
+    before=st.tuples(st.booleans(), st.booleans()),
+    seed=st.integers(0, 9),
+)
+liquid = st.builds(
+    lambda s, before: Shape(**{**s.__dict__, "liquid": True, "before": (before, before)}), shapes, st.booleans()
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(s=shapes | liquid, limit=st.integers(1, 12), per=st.integers(1, 4), block=st.sampled_from([None, 1]))
+def test_together_they_compute_the_same(s: Shape, limit: int, per: int, block: int | None) -> None:
+    """Also where a sequence takes several chunks, which come from both its ends."""
+    arch = with_changes(SMALL, array__states_per_element=per, array__mac_depth=3)
+    arch = with_changes(arch, memory__scratchpad_words=s.layers * 400 + 16 * s.channels * limit)
+    g, x = graph(s), np.random.default_rng(1).standard_normal((2, 30, s.channels))
+    p = program(g, arch, directions="together")
+    assert not any(i.mnemonic in ("fri", "tri") and i["dst_pitch"] == s.channels for i in p.sections[0].code)
+    found = BACKEND.simulate(p, {"x": x}, RunSettings(block=block, taps=True))
+    expected = interpret(g, {"x": x})["y"]
+    assert relative_error(expected, found.outputs["y"]) < 1e-6
+
+
+def test_realistic_numbers_stay_as_good() -> None:
+    g, x = graph(Shape(8, 6, 2)), np.random.default_rng(1).standard_normal((2, 200, 8))
+    expected, errors = interpret(g, {"x": x})["y"], {}
+    for directions in ("apart", "together"):
+        p = program(g, WIDE, ideal=False, directions=directions)
+        errors[directions] = relative_error(expected, BACKEND.simulate(p, {"x": x}, RunSettings()).outputs["y"])
+    assert errors["together"] < 1.2 * errors["apart"] < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("changes", "channels"),
+    [
+        ({"array__mac_depth": 1}, 64),  # idle columns
+        ({"array__mac_depth": 4, "array__states_per_element": 4}, 128),  # idle cycles
+    ],
+)
+def test_it_is_done_where_it_pays_and_told(changes: dict[str, int], channels: int) -> None:
+    arch, g = with_changes(WIDE, **changes), graph(Shape(channels, 4))
+    cycles = {}
+    x = {"x": np.zeros((1, 4096, channels))}
+    for directions in ("apart", "together", ""):
+        p = program(g, arch, steps=4096, **({"directions": directions} if directions else {}))
+        cycles[directions] = BACKEND.simulate(p, x, RunSettings()).stats.cycles or 0
+    assert cycles[""] == cycles["together"] < 0.9 * cycles["apart"]
+    told = {made["schedule"]: made for made in p.meta["schedules"]}
+    assert told["both directions in one pass"]["chosen"]
+    assert told["directions in loops of their own"]["cycles"] == cycles["apart"]
+    assert max(passes(p)) == 2 * channels
+
+
+@pytest.mark.parametrize("changes", [{}, {"array__states_per_element": 4}])
+def test_full_columns_are_left_alone(changes: dict[str, int]) -> None:
+    """One product a cycle is all that an element does, and a word a column all that the ports bring."""
+    p = program(graph(Shape(128, 4)), with_changes(WIDE, **changes))
+    assert set(passes(p)) == {128} and "schedules" not in p.meta
+
+
+def test_what_cannot_be_together_stays_apart() -> None:
+    """Liquid outputs before an update are no sums of states after it."""
+    p = program(graph(Shape(liquid=True, before=(False, True))), WIDE, directions="together")
+    assert set(passes(p)) == {4}
+    with pytest.raises(UserError, match="apart, together"):
+        program(graph(Shape()), WIDE, directions="sideways")
