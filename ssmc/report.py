@@ -47,8 +47,8 @@ def verification_json(verification: Verification) -> dict[str, Any]:
         {"name": layer.name, "op": layer.op, "onnx_nodes": list(layer.onnx_nodes), **_error_json(layer.error)}
         for layer in verification.layers
     ]
-    whole = {"passed": verification.passed, "tolerance": verification.tolerance, "note": verification.note}
-    return {**whole, "outputs": outputs, "layers": layers}
+    whole = {"passed": verification.passed, "tolerance": verification.tolerance}
+    return {**whole, "outputs": outputs, "layers": layers, "note": verification.note}
 
 
 def _error_json(error: Error) -> dict[str, Any]:

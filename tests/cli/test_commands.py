@@ -116,7 +116,7 @@ def test_verify(ssmc: Ssmc, folder: Path, target: str, model: str) -> None:
     outcome = ssmc("verify", model, "--target", target, "--input", "long.npz", "--ideal", "--json")
     assert outcome.status == 0, outcome.err + outcome.out
     told = json.loads(outcome.out)
-    keys(told, "passed", "tolerance", "outputs", "layers")
+    keys(told, "passed", "tolerance", "outputs", "layers", "note")
     assert told["passed"] is True and 1e-5 <= told["tolerance"] <= 1e-4
     assert set(told["outputs"]) == ({"logits"} if model == "scan.onnx" else {"y", "x_next"})
     for error in told["outputs"].values():
