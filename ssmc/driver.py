@@ -26,7 +26,7 @@ from ssmc.target import Backend, RunResult, RunSettings, backend, target_names
 if TYPE_CHECKING:
     from ssmc.frontend import Model
     from ssmc.ir import Graph
-    from ssmc.passes import BankChoice, CouplingChoice, DecayLoss, LossReport, Note, Observer, Pass, Step
+    from ssmc.passes import Alternative, BankChoice, CouplingChoice, DecayLoss, LossReport, Note, Observer, Pass, Step
 
 Array = NDArray[Any]
 SUFFIX = ".ssmx"
@@ -47,6 +47,7 @@ class Compilation:
     decays: tuple[DecayLoss, ...] = ()
     banks: tuple[BankChoice, ...] = ()
     couplings: tuple[CouplingChoice, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,8 @@ def compile_model(
     program = replace(program, meta={**program.meta, **_meta(model, str(manager), ideal)})
     losses, notes = tuple(context.losses), (*(Note("lift", "", text) for text in model.notes), *context.notes)
     decays, banks, couplings = tuple(context.decays), tuple(context.banks), tuple(context.couplings)
-    made = Compilation(model, graph, described, tuple(steps), losses, notes, decays, banks, couplings)
+    found = decays, banks, couplings, tuple(context.alternatives)
+    made = Compilation(model, graph, described, tuple(steps), losses, notes, *found)
     return Executable(program, machine_of, made)
 
 

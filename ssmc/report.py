@@ -122,6 +122,7 @@ def compilation_json(executable: Executable) -> dict[str, Any]:
     report["losses"] = plain(made.losses)
     report["notes"] = plain(made.notes)
     report["decays"] = plain(made.decays)
+    report["alternatives"] = plain(made.alternatives)
     report["banks"] = plain(made.banks)
     report["couplings"] = plain(made.couplings)
     report["ops"] = dict(sorted(Counter(node.op.name for node in made.graph.nodes()).items()))

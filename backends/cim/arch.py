@@ -207,6 +207,11 @@ class Energy(Part):
     control: NotNegative = Field(description="One instruction fetched and decoded, pJ.")
     program_device: NotNegative = Field(description="One device programmed and verified, pJ.")
     core_idle_watts: NotNegative = Field(description="A core that is powered, W.")
+    digital_keep_watts: NotNegative = Field(
+        default=0.0,
+        description="A digital state that is kept, W, where core_idle_watts has no part of it (volatile states leak "
+        "nothing but themselves).",
+    )
 
 
 class Devices(Part):

@@ -26,7 +26,7 @@ from ssmc.ir import Graph
 from ssmc.passes.machine import ArrayErrors, Converters, Coupling, Machine, ProductCost, StateBank, StateCost
 from ssmc.target import RunResult, RunSettings
 
-_EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,fold-readout"
+_EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,fold-readout,choose-banks"
 _PLACED = "tile,balance-columns,map-weights,{couple}calibrate,schedule"
 ROTATIONS, ROTATION_PASSES = 2, 2  # into the frame and out of it; passes of `rot` (see `costs`)
 SAMPLES_AT_ONCE = 4096  # the chip is run anew for further ones, so that memory does not grow with them
@@ -58,7 +58,7 @@ class CimBackend:
         return arch_file.arch_text(arch)
 
     def machine(self, arch: Architecture, *, ideal: bool) -> Machine:
-        """Volatile states are preferred; without rounding where ideal."""
+        """Volatile states come first; without rounding where ideal."""
         return Machine(
             target=self.name,
             array_rows=arch.crossbar.rows,
@@ -159,7 +159,10 @@ def volatile_bank(arch: Architecture, *, ideal: bool) -> StateBank:
 def digital_bank(arch: Architecture) -> StateBank:
     one = 1e-12 * arch.energy.digital_state
     count = arch.mesh.cores * arch.digital.per_core
-    return StateBank("digital", count, computed_decay=True, timed_decay=True, cost=StateCost(one, timed=one))
+    keep = arch.energy.digital_keep_watts * arch.time.step_seconds
+    unit = arch.time.unit(timed=True) / arch.time.step_seconds
+    cost = StateCost(one, timed=one, keep=keep)
+    return StateBank("digital", count, computed_decay=True, timed_decay=True, unit=unit, cost=cost)
 
 
 def feedback_bank(arch: Architecture, *, ideal: bool) -> StateBank:

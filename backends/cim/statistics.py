@@ -87,7 +87,7 @@ def statistics(
             layer.cores.add(number)
     cycles = timing.cycles * batch
     seconds = cycles / arch.vector.clock_hertz
-    spent["idle"] = len(cores(program)) * arch.energy.core_idle_watts * seconds * 1e12
+    spent["idle"] = idle_watts(program, arch) * seconds * 1e12
     found = tuple(_layer_stats(program, arch, loc, layer, cycles) for loc, layer in sorted(layers.items()))
     stats = Stats(
         target=program.target,
@@ -103,6 +103,16 @@ def statistics(
         notes=event | _notes(program, arch, timing, total, spent, counts, steps, passed),
     )
     return stats, timing
+
+
+def idle_watts(program: Program, arch: Architecture) -> float:
+    """Of the cores that are powered, and of the digital states that they keep."""
+    found = cores(program)
+    if not arch.energy.digital_keep_watts:
+        return len(found) * arch.energy.core_idle_watts
+    items = (item for section in found.values() for item in walk(decode(section)))
+    words = sum(item.integer("words") for item in items if item.code.mnemonic in ("dstate", "sel", "spike"))
+    return len(found) * arch.energy.core_idle_watts + words * arch.energy.digital_keep_watts
 
 
 def _layer_stats(program: Program, arch: Architecture, loc: int, layer: _Layer, cycles: int) -> LayerStats:
@@ -174,7 +184,7 @@ def _notes(
         "event_interval_seconds": timing.interval / clock,
         "breakdown_joules": {name: part * 1e-12 for name, part in sorted(spent.items())},
         "idle_joules": spent["idle"] * 1e-12,
-        "idle_watts": len(cores(program)) * arch.energy.core_idle_watts,
+        "idle_watts": idle_watts(program, arch),
         "programming_joules": _programming(program, arch),
     }
     notes |= reloading(program, arch)

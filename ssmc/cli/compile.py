@@ -81,26 +81,7 @@ def compile_command(
 
 def _explain(told: dict[str, Any]) -> None:
     """Banks of states with their costs, and what each layer lost, as tables."""
-    banks = [
-        (
-            choice["node"],
-            choice["bank"],
-            "chosen" if choice["chosen"] else "",
-            quantity(choice["joules"], "J"),
-            _share(choice["error"]),
-            quantity(choice["whole_joules"], "J"),
-            _share(choice["whole_error"]),
-            choice["objection"],
-        )
-        for choice in told["banks"]
-    ]
-    title = (
-        "state banks: energy of a step and expected error (spread of decays, products fed back) of the states alone, "
-        "and with B and C around them (arrays, converters)"
-    )
-    heads = ["layer", "bank", "", "energy", "error", "with B, C", "error", "cannot hold them because"]
-    if banks:
-        print_table(title, heads, banks, numbers=3)
+    _explain_banks(told["alternatives"], told["banks"])
     _explain_couplings(told["couplings"])
     if "copies" in told:
         made = told["copies"]
@@ -125,6 +106,56 @@ def _explain(told: dict[str, Any]) -> None:
     ]
     title = "losses by layer: max|y - y'| / max|y| on the data, and b with max|y - y'| <= b max|u| for every input"
     print_table(title, ["layer", "pass", "measured", "bound", "no bound because"], losses, numbers=2)
+
+
+def _explain_banks(alternatives: list[dict[str, Any]], banks: list[dict[str, Any]]) -> None:
+    """What was weighed for each layer, and where its states came to lie; all banks where nothing was weighed."""
+    rows = [
+        (
+            one["node"],
+            one["bank"],
+            "chosen" if one["chosen"] else "",
+            _joules(one["joules"]),
+            _joules(one["kept_joules"]),
+            _joules(one["spared_joules"]),
+            _share(one["error"]),
+            "-" if one["shared_error"] is None else f"{one['shared_error']:.2g}",
+            one["why"],
+        )
+        for one in alternatives
+    ]
+    if rows:
+        title = (
+            "choice of banks: energy of a step with B and C (of it for keeping states; less what coupling spares) and "
+            "expected error of the response (of it by shared decays)"
+        )
+        heads = ["layer", "bank", "", "energy", "keeping", "spared", "error", "sharing", "because"]
+        print_table(title, heads, rows, numbers=3)
+    found = [
+        (
+            choice["node"],
+            choice["bank"],
+            "chosen" if choice["chosen"] else "",
+            _joules(choice["joules"]),
+            _share(choice["error"]),
+            _joules(choice["whole_joules"]),
+            _share(choice["whole_error"]),
+            choice["objection"],
+        )
+        for choice in banks
+        if choice["chosen"] or not rows
+    ]
+    title = (
+        "state banks: energy of a step and expected error (spread of decays, products fed back) of the states alone, "
+        "and with B and C around them (arrays, converters), as they came to lie"
+    )
+    heads = ["layer", "bank", "", "energy", "error", "with B, C", "error", "cannot hold them because"]
+    if found:
+        print_table(title, heads, found, numbers=3)
+
+
+def _joules(joules: float | None) -> str:
+    return quantity(joules, "J") if joules else "-"
 
 
 def _share(error: float | None) -> str:

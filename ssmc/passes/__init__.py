@@ -7,6 +7,7 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     discretize                everything after it wants Abar
     diagonalize               states that go their own way are what both targets hold; needs Abar, or a step
     halve-conjugates          pairs show in the eigenbasis only; half the states are left to share and to round
+    choose-banks              (if the target has several banks) before anything is made to suit one of them
     share-decays{levels=6}    (if the target has few time constants) before the rounding, which refits would undo
     scale-states              (if columns charge state nodes) before the rounding of C, which takes the units over
     quantize{weights=8}       (if the target rounds) on the numbers that `tile` will store
@@ -18,7 +19,7 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     schedule                  nodes find their times
 """
 
-from ssmc.passes.bank_choice import BankChoice
+from ssmc.passes.bank_choice import Alternative, BankChoice
 from ssmc.passes.base import Context, DecayLoss, LayerLoss, LossReport, Note, Pass
 from ssmc.passes.couple import CouplingChoice
 from ssmc.passes.machine import ArrayErrors, Converters, Coupling, Machine, StateBank, StateCost
@@ -27,6 +28,7 @@ from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline
 from ssmc.passes.registry import PassInfo, available, register
 
 __all__ = [
+    "Alternative",
     "ArrayErrors",
     "BankChoice",
     "Context",

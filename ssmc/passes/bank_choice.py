@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -140,17 +141,70 @@ def spread_error(bank: StateBank, want: Demand) -> float:
     return float(bank.spread * np.sqrt(sensitivity.mean()))
 
 
-def by_choice(found: list[BankChoice], cheapest: bool, most: float) -> list[int]:
-    """Banks that may hold the states, the wanted first: those that err by no more than `most`, in the machine's order
-    or by energy; then the others, those that err least first."""
-    legal = [i for i, choice in enumerate(found) if not choice.objection]
+@dataclass(frozen=True)
+class Alternative:
+    """One bank for a layer's states, as `choose-banks` weighs it.
 
-    def rank(i: int) -> tuple[float, float, int]:
-        choice = found[i]
-        if choice.error > most:
-            return (1.0, choice.error, i)
-        joules = choice.joules if choice.whole_joules is None else choice.whole_joules
-        known = joules if cheapest and joules is not None else 0.0
-        return (0.0, known, i)
+    `joules` is the energy of a step (None: the target does not tell), B and C included: `kept_joules` of it for holding
+    the states until the next one, less the `spared_joules` of conversions that coupling spares. `error` is the
+    response's, rms, relative, expected; `shared_error` the part of it that sharing decays has, None where they are not
+    shared, or where that was not worth looking at. `objection` says why it cannot hold them, empty where it can; `why`
+    it was chosen or not.
+    """
 
-    return sorted(legal, key=rank)
+    node: str
+    bank: str
+    joules: float | None
+    error: float
+    kept_joules: float = 0.0
+    spared_joules: float = 0.0
+    shared_error: float | None = None
+    objection: str = ""
+    chosen: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A bank counts if its error is within `tolerated`, or no more than `worse` times that of the best. Of those the
+    one that takes the least energy (where all banks tell it); of several within `margin` of it the one that errs least;
+    then the machine's order.
+    """
+
+    worse: float = 1.5
+    tolerated: float = 0.02
+    margin: float = 0.05
+
+
+def choose(found: list[Alternative], full: Container[str], rule: Rule) -> list[Alternative]:
+    """The same with one `chosen` (none where no bank can hold the states), and `why` each was or was not; banks whose
+    kind is in `full` have no room left."""
+    legal = [i for i, one in enumerate(found) if not one.objection and one.bank not in full]
+    if not legal:
+        return [replace(one, why=one.objection or "it is full") for one in found]
+    most = max(rule.tolerated, rule.worse * min(found[i].error for i in legal))
+    fair = [i for i in legal if found[i].error <= most]
+    told = all(found[i].joules is not None for i in fair)
+    cost = {i: (found[i].joules or 0.0) if told else 0.0 for i in fair}
+    least = min(cost.values())
+    near = [i for i in fair if cost[i] <= (1 + rule.margin) * least]
+    won = min(near, key=lambda i: (found[i].error, i))
+
+    def why(i: int) -> str:
+        if i not in legal:
+            return found[i].objection or "it is full"
+        if i == won:
+            if len(legal) == 1:
+                return "no other can"
+            if len(near) > 1:
+                return "it takes as little and errs no more"
+            return "it takes least" if len(fair) > 1 else "the others err too much"
+        if i not in fair:
+            return f"it errs by more than {most:.2g}"
+        return (
+            "it takes as little, but comes later or errs more"
+            if i in near
+            else f"it takes {cost[i] / least:.2f} times that"
+        )
+
+    return [replace(one, chosen=i == won, why=why(i)) for i, one in enumerate(found)]

@@ -98,3 +98,10 @@ def objection(bank: StateBank, want: Demand, machine: Machine) -> str:
     if machine.decay_levels is not None and levels > machine.decay_levels:
         return f"it has {machine.decay_levels} decays, and the layer {levels}; share-decays brings them down"
     return ""
+
+
+def wanted(node: Node, machine: Machine) -> list[int]:
+    """Indices of the banks that may hold a node's states: the one that it names first, then in the machine's order."""
+    want, named = demand(node), node.op.get("bank", "")
+    legal = [i for i, bank in enumerate(machine.banks) if not objection(bank, want, machine)]
+    return sorted(legal, key=lambda i: (machine.banks[i].kind != named, i))

@@ -14,8 +14,9 @@ from ssmc.ir import Graph, StreamType
 from ssmc.passes.machine import Machine
 
 if TYPE_CHECKING:
-    from ssmc.passes.bank_choice import BankChoice
+    from ssmc.passes.bank_choice import Alternative, BankChoice
     from ssmc.passes.couple import CouplingChoice
+    from ssmc.passes.decay_fit import Fit
 
 Array = NDArray[Any]
 
@@ -98,7 +99,8 @@ class Context:
 
     `calibration` holds arrays by input name in the graph's layout. `ideal` asks for exact arithmetic: passes that
     take their widths from the machine then change nothing. `steps` is the length of the model's own sequences, 0 where
-    it is free.
+    it is free. `later` are the passes of the pipeline that are still to run; `fits` what was fitted to look ahead, by
+    node.
     """
 
     machine: Machine | None = None
@@ -107,10 +109,13 @@ class Context:
     ideal: bool = False
     losses: list[LossReport] = field(default_factory=list)
     decays: list[DecayLoss] = field(default_factory=list)
+    alternatives: list[Alternative] = field(default_factory=list)
     banks: list[BankChoice] = field(default_factory=list)
     couplings: list[CouplingChoice] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     steps: int = 0
+    later: tuple[Pass, ...] = ()
+    fits: dict[str, Fit] = field(default_factory=dict)
 
     def calibration_steps(self, graph: Graph) -> int:
         """Steps of the calibration data's sequences; 0: there are none."""

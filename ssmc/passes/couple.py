@@ -13,7 +13,7 @@ import numpy as np
 from ssmc.ir import Graph, Node, Value, interpret
 from ssmc.passes.base import Array, Context, Pass
 from ssmc.passes.coupling_errors import charging_errors, driving_errors
-from ssmc.passes.machine import Machine
+from ssmc.passes.machine import Coupling, Machine
 from ssmc.passes.probe import excerpt
 
 IN, OUT = "in", "out"
@@ -99,6 +99,32 @@ class Couple(Pass):
             if take:
                 chosen[side] = product.name
         return chosen
+
+
+def spared(graph: Graph, node: Node, context: Context) -> float:
+    """Joules of a step's conversions that coupling would spare a layer in the volatile bank, before anything is placed:
+    where nothing stands between states and products, and one core can hold them all."""
+    coupling = None if context.machine is None else context.machine.coupling
+    if context.machine is None or coupling is None or not (context.ideal or context.calibration):
+        return 0.0
+    if node.op.name != "tile.state" or node.op["decay"].shape[0] > coupling.nodes_per_core:
+        return 0.0
+    node = replace(node, op=node.op.with_attrs(bank="volatile"))
+    most, total = context.machine.arrays_per_core, 0.0
+    for side, allowed in ((IN, coupling.into), (OUT, coupling.out)):
+        product = _product(graph, node, side)
+        if not allowed or product is None or _structure(graph, node, side, product):
+            continue
+        if most is None or len(product.op["pieces"]) <= most:
+            total += conversions(coupling, product, side)
+    return total
+
+
+def conversions(coupling: Coupling, product: Node, side: str) -> float:
+    """Joules of a step's conversions on one side of a product."""
+    if side == IN:
+        return float(coupling.conversion * sum(p.n1 - p.n0 for p in product.op["pieces"]))
+    return float(coupling.drive * sum(p.k1 - p.k0 for p in product.op["pieces"]))
 
 
 def _product(graph: Graph, node: Node, side: str) -> Node | None:
@@ -187,9 +213,7 @@ class _Work:
     def joules(self, product: Node, side: str) -> float:
         coupling = self.machine.coupling
         assert coupling is not None
-        if side == IN:
-            return float(coupling.conversion * sum(p.n1 - p.n0 for p in product.op["pieces"]))
-        return float(coupling.drive * sum(p.k1 - p.k0 for p in product.op["pieces"]))
+        return conversions(coupling, product, side)
 
     def errors(self, product: Node, side: str) -> tuple[float, float] | tuple[None, None]:
         """Expected of converters and of lines; not known in ideal programs."""

@@ -85,6 +85,25 @@ class Fitted:
     noise: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What `fit` made of what."""
+
+    system: StateSpace
+    options: FitOptions
+    data: LayerData | None
+    fitted: Fitted
+
+    def answers(self, system: StateSpace, options: FitOptions, data: LayerData | None) -> bool:
+        """Whether that is the same question."""
+        if self.system is not system or self.options != options or (self.data is None) != (data is None):
+            return False
+        if self.data is None or data is None:
+            return True
+        pairs = [(getattr(self.data, name), getattr(data, name)) for name in ("u", "target", "dt", "x0")]
+        return all(a is b or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
+
+
 def fit(system: StateSpace, options: FitOptions, data: LayerData | None) -> Fitted:
     """Raises StateSpaceError where the system has no decays to share."""
     shared, decays = cluster_decays(system, options.levels)

@@ -29,15 +29,16 @@ class Diagonalize(Pass):
     the pass promises; a larger `max_condition` may need a larger one.
 
     Where the target has a bank that holds A itself in weight arrays, a dense A stays as it is if it has no such basis
-    and is no cascade (`feedback=needed`), or also if that takes less energy than its states would take elsewhere
-    (`cheapest`), but only if its response then errs by no more than `feedback_error` (rms, relative, expected). It
-    stays, too, where B and C of the eigenbasis let the response err by more than that, and by twice as much as here.
+    and is no cascade (`feedback=needed`), or also if that takes less energy than its states would take elsewhere and
+    errs not much more (`cheapest`, as `choose-banks` has it), but only if its response then errs by no more than
+    `feedback_error` (rms, relative, expected). It stays, too, where B and C of the eigenbasis let the response err by
+    more than that, and by twice as much as here.
     """
 
     name = "diagonalize"
     max_condition: float = 1e5  # rounding errors grow by it; 1e5 leaves 1e-9 of float64 with room to spare
     tolerance: float = 1e-9
-    feedback: Literal["never", "needed", "cheapest"] = "needed"
+    feedback: Literal["never", "needed", "cheapest"] = "cheapest"
     feedback_error: float = 0.1
 
     def run(self, graph: Graph, context: Context) -> Graph:

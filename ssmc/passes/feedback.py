@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from ssmc.ir import Node, Tensor, Value
-from ssmc.passes.bank_choice import energy, expected_error, in_eigenbasis, sides
+from ssmc.passes.bank_choice import Rule, energy, expected_error, in_eigenbasis, sides
 from ssmc.passes.banks import Demand, objection
 from ssmc.passes.grid import column_grid
 from ssmc.passes.machine import Machine
@@ -72,7 +72,9 @@ def kept_dense(
     ]
     least = min(others, default=np.inf)
     told = f"{what}, B and C take {own:.3g} J a step, {least:.3g} J in an eigenbasis; expected error {error:.3g}"
-    return own < least, told
+    rule = Rule()
+    fair = mine <= max(rule.tolerated, rule.worse * theirs)
+    return fair and own * (1 + rule.margin) < least, told if fair else f"{told}, {theirs:.3g} in an eigenbasis"
 
 
 def _whole_errors(system: StateSpace, want: Demand, machine: Machine) -> tuple[float, float]:

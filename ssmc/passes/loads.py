@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ssmc.ir import Graph, Node, Piece
-from ssmc.passes.banks import demand, objection
+from ssmc.passes.banks import demand, wanted
 from ssmc.passes.machine import Machine
 from ssmc.passes.packing import Packing
 from ssmc.passes.pieces import weights_per_array
@@ -75,9 +75,8 @@ def _fill_states(node: Node, filling: _Filling, loads: dict[str, int]) -> None:
 
 
 def _bank(machine: Machine, node: Node) -> int | None:
-    """The first bank that may hold the node's states."""
-    want = demand(node)
-    return next((i for i, bank in enumerate(machine.banks) if not objection(bank, want, machine)), None)
+    """The bank that the node's states want of those that may hold them."""
+    return next(iter(wanted(node, machine)), None)
 
 
 def _over(machine: Machine, bank: int, count: int) -> bool:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class StateCost:
     """Joules of a real state word in a step: to update and read it, to turn it into its rotating frame and back, to
-    compute its decay from an elapsed time. Where A is in arrays: `update` of every array that a state's sum takes, and
-    `pair` for every two states."""
+    compute its decay from an elapsed time; `keep`: to hold it for a step's time. Where A is in arrays: `update` of
+    every array that a state's sum takes, and `pair` for every two states."""
 
     update: float
     turn: float = 0.0
     timed: float = 0.0
+    keep: float = 0.0
     pair: float = 0.0
 
 

@@ -76,6 +76,7 @@ class PassManager:
         verify(graph, where="before the first pass")
         validator = self._validator(graph, context)
         for index, pass_ in enumerate(passes):
+            context.later = passes[index + 1 :]
             start = perf_counter()
             after = pass_.run(graph, context)
             ran = perf_counter()

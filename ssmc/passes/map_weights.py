@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, Piece
-from ssmc.passes.bank_choice import by_choice, candidates
-from ssmc.passes.banks import Demand, demand, objection
+from ssmc.passes.bank_choice import candidates
+from ssmc.passes.banks import Demand, demand, objection, wanted
 from ssmc.passes.base import Context, Pass
 from ssmc.passes.loads import fill_loads, needs_loads, told
 from ssmc.passes.machine import Machine
@@ -38,14 +36,12 @@ class MapWeights(Pass):
     piece is its own unit, in order. Where a machine that reloads has too few for the whole model, what does not fit
     waits for the next sweep over the sequence (see `loads`; graph attribute loads {"node": load}).
 
-    States go to the first bank that can hold them and errs no more than `bank_error` by the spread of its devices, in
-    the machine's order of preference, or by energy with `banks=cheapest`; a state piece's unit is the bank's index, its
-    row the first state node there.
+    States go to the bank that is named for them (see `choose-banks`) if it can hold them and has room, else to the
+    first that can and has, in the machine's order; a state piece's unit is the bank's index, its row the first state
+    node there.
     """
 
     name = "map-weights"
-    banks: Literal["preferred", "cheapest"] = "preferred"
-    bank_error: float = math.inf
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """Raises Misfit where arrays or state nodes do not suffice, UserError for states that no bank can hold."""
@@ -146,22 +142,20 @@ def _too_many_arrays(graph: Graph, machine: Machine, needed: int, nodes: Iterabl
     )
 
 
-def _place_states(
-    graph: Graph, machine: Machine, context: Context, pass_: MapWeights, loads: Mapping[str, int]
-) -> None:
+def _place_states(graph: Graph, machine: Machine, context: Context, pass_: Pass, loads: Mapping[str, int]) -> None:
     """Node by node, each to the first bank that can hold all its states and has room for them in the node's load."""
     every: dict[int, list[int]] = {}
     for node in graph.nodes("tile.state", "tile.recurrence", "tile.ssm", "tile.feedback"):
         used = every.setdefault(loads.get(node.name, 0), [0] * len(machine.banks))
         want = demand(node)
-        found = candidates(graph, node, machine)
-        index = _bank(machine, used, node, want, by_choice(found, pass_.banks == "cheapest", pass_.bank_error))
+        found, named = candidates(graph, node, machine), node.op.get("bank", "")
+        index = _bank(machine, used, node, want, wanted(node, machine))
         context.banks += [replace(choice, chosen=i == index) for i, choice in enumerate(found)]
         bank = machine.banks[index]
-        if bank.kind != machine.banks[0].kind:
-            other = "it is full" if pass_.banks == "preferred" and found[0].error <= pass_.bank_error else "by choice"
-            reason = found[0].objection or other
-            context.note(pass_, node.name, f"states in bank '{bank.kind}', not '{machine.banks[0].kind}': {reason}")
+        meant = next((i for i, other in enumerate(machine.banks) if other.kind == named), 0)
+        if index != meant:
+            reason = found[meant].objection or "it is full"
+            context.note(pass_, node.name, f"states in bank '{bank.kind}', not '{found[meant].bank}': {reason}")
         if node.op.name != "tile.ssm":
             attrs: dict[str, object] = {"bank": bank.kind}
             if node.op.name == "tile.state":

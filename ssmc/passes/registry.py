@@ -24,6 +24,7 @@ BUILTIN = (
     "diagonalize:Diagonalize",
     "halve_conjugates:HalveConjugates",
     "fold_readout:FoldReadout",
+    "choose_banks:ChooseBanks",
     "share_decays:ShareDecays",
     "scale_states:ScaleStates",
     "quantize:Quantize",

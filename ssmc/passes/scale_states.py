@@ -21,7 +21,7 @@ class ScaleStates(Pass):
     A change of basis, exact. A column's current has no digital scale on its way to a node: all columns must stand for
     the same at full conductance, and so the rows of B must be alike, or small ones would lose levels. What a state is
     counted in then stands in the columns of C, in front of its rounding. Real diagonal systems with several inputs
-    only, whose states nobody sees or sets.
+    only, whose states nobody sees or sets, and which are not to go to another bank.
     """
 
     name = "scale-states"
@@ -31,8 +31,10 @@ class ScaleStates(Pass):
         if context.ideal or coupling is None or not coupling.into:
             return graph
         out, changed = graph.copy(), False
+        banks = context.machine.banks if context.machine is not None else ()
+        digital = {bank.kind for bank in banks if not bank.decay_only}
         for node in graph.nodes("ssm"):
-            if (system := _scaled(graph, node)) is not None:
+            if node.op["bank"] not in digital and (system := _scaled(graph, node)) is not None:
                 out.set_op(node.name, node.op.with_attrs(system=system))
                 changed = True
         return out if changed else graph

@@ -11,7 +11,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Node, StreamType, Value, interpret
 from ssmc.passes.base import Array, Context, DecayLoss, Pass
-from ssmc.passes.decay_fit import FitOptions, Fitted, LayerData, fit
+from ssmc.passes.decay_fit import Fit, FitOptions, Fitted, LayerData, fit
 from ssmc.passes.probe import excerpt
 from ssmc.passes.read_noise import read_noise
 from ssmc.passes.rewrite import recast
@@ -29,13 +29,13 @@ class ShareDecays(Pass):
     after   ssm {system = A' with 6 of them, C'}
 
     `levels` is the machine's where it is not given. Decays are clustered by log time constant, weighted by what each
-    state contributes; oscillations stay, and so do layers that are dense or have states that do not decay. The
-    `refit` of B and C to the layer's own kernel is in closed form, over the first `length` taps: as many as the
-    calibration data has steps where it is not given, all where there is no such data; of an event-driven layer over
-    the elapsed times of that data. With calibration data, C is then fitted to what the layer gave there. `search`
-    moves the decays while that helps, and exchanges oscillations of single-input channels for others. `ridge` keeps C
-    small where states nearly repeat each other; `tolerance` is how much the outputs may change on the data, relative,
-    before it is an error.
+    state contributes; oscillations stay, and so do layers that are dense, have states that do not decay, or go to a
+    bank that holds any (`choose-banks`). The `refit` of B and C to the layer's own kernel is in closed form, over the
+    first `length` taps: as many as the calibration data has steps where it is not given, all where there is no such
+    data; of an event-driven layer over the elapsed times of that data. With calibration data, C is then fitted to what
+    the layer gave there. `search` moves the decays while that helps, and exchanges oscillations of single-input
+    channels for others. `ridge` keeps C small where states nearly repeat each other; `tolerance` is how much the
+    outputs may change on the data, relative, before it is an error.
     """
 
     name = "share-decays"
@@ -57,45 +57,68 @@ class ShareDecays(Pass):
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """Raises UserError where a system is continuous."""
-        levels = self._levels(context)
-        if levels is None:
-            return graph
-        out = graph.copy()
-        original: Mapping[str, Array] | None = None
-        changed = False
+        work = Sharing(self, graph, context)
         for node in graph.nodes("ssm"):
-            system: StateSpace = node.op["system"]
-            before = distinct(system)
-            if before <= levels:
+            if not work.asks(node) or elsewhere(node, context):
                 continue
-            obstacle = _obstacle(system)
-            if obstacle:
-                context.note(self, node.name, f"keeps its decays: {obstacle}")
+            before = distinct(node.op["system"])
+            if reason := obstacle(node):
+                context.note(self, node.name, f"keeps its decays: {reason}")
                 continue
-            length = self.length or _steps(graph, node, context)
-            data = None
-            if self.refit and context.calibration and has_meaning(graph):
-                inputs = excerpt(graph, context.calibration, DATA_STEPS)
-                original = interpret(graph, inputs, keep=True) if original is None else original
-                # The layers before have changed already: what they miss, this one may make good.
-                data = _data(out, node, interpret(out, inputs, keep=True) if changed else original, original)
-            noise = None if context.ideal else read_noise(context.machine)
-            free = len(graph.operands(node.name)) < 3 and not graph.users(Value(node.name, 1))
-            options = FitOptions(levels, self.refit, self.search, length, self.ridge, noise, free)
-            fitted = self._fitted(node, system, options, data)
-            recast(out, node.name, node.op.with_attrs(system=fitted.system), out.operands(node.name))
+            fitted = work.share(node)
             loss = DecayLoss(
                 node.name, before, distinct(fitted.system), fitted.h2, fitted.measured, fitted.bound, fitted.noise
             )
             context.decays.append(loss)
             context.note(self, node.name, f"{before} decays became {loss.after}{_told(loss)}")
-            changed = True
-        return out if changed else graph
+        return work.out if work.changed else graph
 
-    def _levels(self, context: Context) -> int | None:
-        if self.levels is not None or context.ideal or context.machine is None:
-            return self.levels
-        return context.machine.decay_levels
+
+class Sharing:
+    """Layers of `graph` get shared decays one after the other, in the copy `out`."""
+
+    def __init__(self, pass_: ShareDecays, graph: Graph, context: Context) -> None:
+        self.pass_, self.graph, self.context = pass_, graph, context
+        self.levels = pass_.levels
+        if self.levels is None and not context.ideal and context.machine is not None:
+            self.levels = context.machine.decay_levels
+        self.out, self.changed = graph.copy(), False
+        self.original: Mapping[str, Array] | None = None
+
+    def asks(self, node: Node) -> bool:
+        """Whether the node has more decays than it may."""
+        return self.levels is not None and distinct(node.op["system"]) > self.levels
+
+    def share(self, node: Node) -> Fitted:
+        """Give one layer its shared decays; raises UserError where the system is continuous."""
+        system: StateSpace = node.op["system"]
+        options, data = self._options(node), self._data(node)
+        known = self.context.fits.get(node.name)
+        if known is None or not known.answers(system, options, data):
+            known = Fit(system, options, data, self._fitted(node, system, options, data))
+            self.context.fits[node.name] = known
+        fitted, operands = known.fitted, self.out.operands(node.name)
+        recast(self.out, node.name, node.op.with_attrs(system=fitted.system), operands)
+        self.changed = True
+        return fitted
+
+    def _options(self, node: Node) -> FitOptions:
+        pass_, context = self.pass_, self.context
+        length = pass_.length or _steps(self.graph, node, context)
+        noise = None if context.ideal else read_noise(context.machine)
+        free = len(self.graph.operands(node.name)) < 3 and not self.graph.users(Value(node.name, 1))
+        return FitOptions(self.levels or 1, pass_.refit, pass_.search, length, pass_.ridge, noise, free)
+
+    def _data(self, node: Node) -> LayerData | None:
+        graph, calibration = self.graph, self.context.calibration
+        if not (self.pass_.refit and calibration and has_meaning(graph)):
+            return None
+        inputs = excerpt(graph, calibration, DATA_STEPS)
+        if self.original is None:
+            self.original = interpret(graph, inputs, keep=True)
+        # The layers before have changed already: what they miss, this one may make good.
+        now = interpret(self.out, inputs, keep=True) if self.changed else self.original
+        return _data(self.out, node, now, self.original)
 
     def _fitted(self, node: Node, system: StateSpace, options: FitOptions, data: LayerData | None) -> Fitted:
         origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
@@ -104,7 +127,7 @@ class ShareDecays(Pass):
         except StateSpaceError as error:
             raise UserError(
                 "the decays of the layer cannot be shared",
-                where=f"pass '{self.name}', node '{node.name}'{origin}",
+                where=f"pass '{self.pass_.name}', node '{node.name}'{origin}",
                 why=str(error),
                 hint="run discretize before it",
             ) from error
@@ -128,8 +151,15 @@ def distinct(system: StateSpace) -> int:
     return int(np.unique(np.round(log_times, 9)).size)
 
 
-def _obstacle(system: StateSpace) -> str:
-    """Why a discrete system has no decays to share; empty where it has."""
+def elsewhere(node: Node, context: Context) -> bool:
+    """Whether the layer's states go to a bank that holds any decay."""
+    banks = () if context.machine is None else context.machine.banks
+    return any(bank.kind == node.op["bank"] and not bank.decay_only for bank in banks)
+
+
+def obstacle(node: Node) -> str:
+    """Why a layer keeps its decays; empty where they can be shared, and continuous systems are `fit`'s to refuse."""
+    system: StateSpace = node.op["system"]
     if not (system.discrete or system.asynchronous):
         return ""
     if not system.diagonal:

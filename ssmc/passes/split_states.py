@@ -7,32 +7,30 @@ from typing import Any
 import numpy as np
 
 from ssmc.ir import Graph, Node, Piece, Tensor, Value
-from ssmc.passes.banks import demand, objection
-from ssmc.passes.machine import Machine
+from ssmc.passes.banks import Demand, demand, wanted
+from ssmc.passes.machine import Machine, StateBank
 
 
 def split_states(graph: Graph, machine: Machine) -> None:
-    """Cut every `tile.state` that is larger than the largest bank which may hold it; others stay as they are.
+    """Cut every `tile.state` that is larger than the bank it wants (the largest that may hold it, where that is open).
 
     Each part takes its words of the drive, both halves where states are complex; what the parts give is put back in
     order.
     """
     for node in list(graph.nodes("tile.state")):
         operands = [*graph.operands(node.name), None, None][:3]
-        want = demand(node)
-        each = want.size(machine.banks[0]) // want.states if machine.banks else 1
-        most = max((_room(machine, i, node) for i in range(len(machine.banks))), default=0) // each
+        want, banks = demand(node), [machine.banks[i] for i in wanted(node, machine)]
+        if banks and node.op["bank"]:
+            banks = banks[:1]
+        most = max((_room(bank, want) for bank in banks), default=0)
         if most < 1 or want.states <= most or operands[2] is not None or graph.users(Value(node.name, 1)):
             continue
         _cut(graph, node, most)
 
 
-def _room(machine: Machine, index: int, node: Node) -> int:
-    """Real states of a bank, 0 where it may not hold the node's."""
-    bank = machine.banks[index]
-    if objection(bank, demand(node), machine):
-        return 0
-    return demand(node).states * 2 if bank.count is None else bank.count
+def _room(bank: StateBank, want: Demand) -> int:
+    """How many of the states a bank holds at once."""
+    return want.states if bank.count is None else bank.count * want.states // want.size(bank)
 
 
 def _cut(graph: Graph, node: Node, most: int) -> None:

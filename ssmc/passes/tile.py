@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ssmc.ir import ConstantType, Graph, Node, SequenceType, StreamType, Value
 from ssmc.passes.base import Context, Pass
+from ssmc.passes.machine import Machine
 from ssmc.passes.tile_complex import COMPLEX_RULES, tile_linear
 from ssmc.passes.tile_liquid import tile_liquid
 from ssmc.passes.tile_systems import tile_recurrence, tile_ssm
@@ -37,25 +38,30 @@ class Tile(Pass):
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """Raises UserError for a continuous or dense system, and for complex values no real form is known for."""
-        machine = context.require_machine(self)
-        out = Graph(graph.name, dict(graph.attributes))
-        tiling = Tiling(graph, out, machine)
-        for node in graph.nodes():
-            self._convert(tiling, node)
-        out.prune()
-        return out
+        return tiled(graph, context.require_machine(self), self)[0]
 
-    def _convert(self, t: Tiling, node: Node) -> None:
-        if node.op.name == "ssm":
-            tile_ssm(t, node, self.fold_input, self.fold_output)
-        elif node.op.name in RULES:
-            RULES[node.op.name](t, node)
-        elif any(t.is_complex(v) for v in t.source.operands(node.name) if v is not None):
-            if node.op.name not in COMPLEX_RULES:
-                raise t.refuse(node, f"'{node.op.name}' has no form in real numbers for a complex operand")
-            COMPLEX_RULES[node.op.name](t, node)
-        else:
-            _keep(t, node)
+
+def tiled(graph: Graph, machine: Machine, options: Tile) -> tuple[Graph, Mapping[str, str]]:
+    """The graph in tiles, and of which node of `graph` each tile is a part."""
+    out = Graph(graph.name, dict(graph.attributes))
+    tiling = Tiling(graph, out, machine)
+    for node in graph.nodes():
+        _convert(tiling, node, options)
+    out.prune()
+    return out, tiling.origin
+
+
+def _convert(t: Tiling, node: Node, options: Tile) -> None:
+    if node.op.name == "ssm":
+        tile_ssm(t, node, options.fold_input, options.fold_output)
+    elif node.op.name in RULES:
+        RULES[node.op.name](t, node)
+    elif any(t.is_complex(v) for v in t.source.operands(node.name) if v is not None):
+        if node.op.name not in COMPLEX_RULES:
+            raise t.refuse(node, f"'{node.op.name}' has no form in real numbers for a complex operand")
+        COMPLEX_RULES[node.op.name](t, node)
+    else:
+        _keep(t, node)
 
 
 def _keep(t: Tiling, node: Node) -> None:

@@ -181,6 +181,7 @@ def _states(t: Tiling, node: Node, system: StateSpace, ports: Ports, v: Value) -
         ".x",
         decay=Tensor(a),
         asynchronous=system.asynchronous,
+        bank=node.op["bank"],
         pieces=(Piece(0, a.size, 0, 1),),
         read_before=system.read_before,
         reverse=ports.reverse,
@@ -298,7 +299,7 @@ def tile_recurrence(t: Tiling, node: Node) -> None:
         return t.emit(node, "concat", flats, suffix, axis=-1) if is_complex else flats[0]
 
     drive, start = flat(v, ".drive"), None if x0 is None else flat(x0, ".x0")
-    attrs = {"read_before": node.op["read_before"], "reverse": node.op["reverse"]}
+    attrs = {name: node.op[name] for name in ("read_before", "reverse", "bank")}
     direct = not is_complex and shape == (width,)
     suffix = "" if direct else ".x"
     source = t.source.op(a.node)

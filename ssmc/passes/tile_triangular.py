@@ -97,6 +97,7 @@ def _level(
         [v, None, x0],
         ".state",
         decay=Tensor(held),
+        bank=node.op["bank"],
         pieces=(Piece(0, held.size, 0, 1),),
         read_before=True,
         reverse=reverse,

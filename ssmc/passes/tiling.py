@@ -19,13 +19,15 @@ Array = NDArray[Any]
 
 @dataclass
 class Tiling:
-    """`source` being rewritten into `out`, node by node; `real` and `pairs` hold what has been made so far."""
+    """`source` being rewritten into `out`, node by node; `real` and `pairs` hold what has been made so far, `origin`
+    of which source node."""
 
     source: Graph
     out: Graph
     machine: Machine
     real: dict[Value, Value] = field(default_factory=dict)
     pairs: dict[Value, Halves] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
 
     def operands(self, node: Node, slots: int) -> list[Value | None]:
         """Operands of a source node, filled up with None."""
@@ -41,7 +43,9 @@ class Tiling:
 
     def emit(self, node: Node, op: str, operands: Sequence[Value | None], suffix: str = "", **attrs: Any) -> Value:
         """Add a node that stands for (a part of) source node `node`: its name, with `suffix`, and its provenance."""
-        return self.out.add(op, operands, attrs, name=node.name + suffix, provenance=node.provenance)
+        made = self.out.add(op, operands, attrs, name=node.name + suffix, provenance=node.provenance)
+        self.origin[made.node] = node.name
+        return made
 
     def constant(self, node: Node, array: Array, suffix: str) -> Value:
         return self.emit(node, "constant", [], suffix, value=Tensor(array))

@@ -228,6 +228,7 @@ def _spread(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array,
 
 REVERSE = Attribute("reverse", bool, "runs from the last step to the first", False)
 READ_BEFORE = Attribute("read_before", bool, "x_k is the state before step k", False)
+BANK = Attribute("bank", str, "what holds the states: a kind of the target's, empty while that is open", "")
 
 SPECS = (
     OpSpec(
@@ -239,6 +240,7 @@ SPECS = (
             Attribute("system", StateSpace, "the linear system"),
             REVERSE,
             Attribute("weight_bits", int, "B and C lie on symmetric grids of so many bits (none: not rounded)", None),
+            BANK,
         ),
         _ssm_type,
         _ssm,
@@ -259,7 +261,7 @@ SPECS = (
         "ssm",
         ("a", "v", "x0?"),
         ("x", "last"),
-        (REVERSE, READ_BEFORE),
+        (REVERSE, READ_BEFORE, BANK),
         _recurrence_type,
         _recurrence,
         "x_k = a_k x_{k-1} + v_k, elementwise, with a decay that is computed: selective, liquid and gated systems.",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.ir.op import Array, Attribute, Op, OpSpec, align
-from ssmc.ir.ops.temporal import READ_BEFORE, REVERSE
+from ssmc.ir.ops.temporal import BANK, READ_BEFORE, REVERSE
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import SequenceType, StreamType, ValueType, with_shape
 
@@ -195,7 +195,6 @@ def _feedback(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Arra
 
 
 PIECES = Attribute("pieces", tuple, "placed `Piece`s")
-BANK = Attribute("bank", str, "what holds the states: a kind of the target's, empty while unassigned", "")
 
 SPECS = (
     OpSpec(

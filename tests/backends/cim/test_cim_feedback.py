@@ -223,10 +223,10 @@ def test_an_eigenbasis_comes_first_unless_it_costs_more() -> None:
     cheap = changed(
         crossbar=FEEDBACK, devices={"product_bits": 0.0}, energy={"digital_state": 1e3, "state_charge": 1e3}
     )
-    for options, dense in (("", False), ("{feedback=cheapest}", True)):
+    for options, dense in (("{feedback=needed}", False), ("", True)):
         tiled, _ = placed(graph_of(system), cheap, False, options)
         assert bool(list(tiled.nodes("tile.feedback"))) == dense
-    tiled, _ = placed(graph_of(system), changed(crossbar=FEEDBACK), False, "{feedback=cheapest}")
+    tiled, _ = placed(graph_of(system), changed(crossbar=FEEDBACK), False)
     assert not list(tiled.nodes("tile.feedback"))
 
 
@@ -247,7 +247,7 @@ def test_what_the_choice_counts_is_what_is_compiled(dtype: type, seed: int) -> N
     matrix = fed_back(system, system.is_complex)[0]
     alone = in_eigenbasis(np.linalg.eigvals(matrix))
     counted = {False: alone.states * (2 if alone.is_complex else 1), True: len(matrix)}
-    for options, dense in (("", False), ("{feedback=cheapest}", True)):
+    for options, dense in (("{feedback=needed}", False), ("", True)):
         tiled, context = placed(graph_of(system, last=False), chip, False, options)
         assert bool(list(tiled.nodes("tile.feedback"))) == dense
         pieces = [p for n in tiled.nodes("tile.matmul") if n.name != "y.through" for p in n.op["pieces"]]
