@@ -111,7 +111,7 @@ def idle_watts(program: Program, arch: Architecture) -> float:
     if not arch.energy.digital_keep_watts:
         return len(found) * arch.energy.core_idle_watts
     items = (item for section in found.values() for item in walk(decode(section)))
-    words = sum(item.integer("words") for item in items if item.code.mnemonic in ("dstate", "sel", "spike"))
+    words = sum(item.integer("words") for item in items if item.code.mnemonic in ("dstate", "sel", "spike", "rounded"))
     return len(found) * arch.energy.core_idle_watts + words * arch.energy.digital_keep_watts
 
 
