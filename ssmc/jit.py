@@ -29,8 +29,3 @@ def compiled(function: F) -> F:
 def inlined(function: F) -> F:
     """`function`, for use within compiled ones."""
     return cast(F, numba.njit(inline="always", error_model="numpy")(function))
-
-
-def elementwise(signature: str) -> Callable[[Callable[..., Any]], Any]:
-    """A function of numbers as a numpy ufunc of one signature, as in `f4(f4,f4)`."""
-    return lambda function: _kept(numba.vectorize, function, [signature])

@@ -1,122 +1,90 @@
-"""The modes `fri` and `tri` in float64, compiled: a block of columns stays in the cache while all steps go by.
+"""The modes `fri` and `tri` in float64, as machine code: a block of columns stays in registers while steps go by.
 
 The operations on one state, and the order in which a column adds its rows, are those of `recurrence.run_float` and
-`read_out`, so that blocks, batches and threads do not matter. A row's states stay in vector registers for several steps
-at a time; numba makes such loops of what lies in one flat array, at distances that it knows.
+`read_out`, so that blocks, batches and threads do not matter. Two rows are stepped at a time, of which neither has to
+wait for the other; a step's sums stay in registers while the rows go by, several steps together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.jit import compiled, inlined
+from ssmc.machine_code import Code, Function, Lanes, Pointer, function
 
 Array = NDArray[Any]
-WIDTH = 16  # columns side by side: two vectors of eight
-STEPS = 8  # of a row before the next one: as many as registers allow
-SUMS = STEPS * WIDTH  # in the flat array: the inputs of these steps, their sums, and the rows with their parameters
-ROWS = 2 * SUMS
-
-
-@inlined
-def _real(w: Any, rows: int, count: int, before: bool, liquid: bool) -> None:
-    """A row is x, a, b, c, each as wide as a block of columns."""
-    for r in range(rows):
-        at = ROWS + 4 * WIDTH * r
-        for j in range(WIDTH):
-            x = w[at + j]
-            for s in range(count):
-                v = w[at + 2 * WIDTH + j] * w[s * WIDTH + j]
-                a = w[at + WIDTH + j] + v if liquid else w[at + WIDTH + j]
-                following = a * x + v
-                w[SUMS + s * WIDTH + j] += (x if before else following) * w[at + 3 * WIDTH + j]
-                x = following
-            w[at + j] = x
-
-
-@inlined
-def _complex(w: Any, rows: int, count: int, before: bool, liquid: bool) -> None:
-    """As `_real`, each of the four in two halves."""
-    for r in range(rows):
-        at = ROWS + 8 * WIDTH * r
-        for j in range(WIDTH):
-            re, im = w[at + j], w[at + WIDTH + j]
-            for s in range(count):
-                u = w[s * WIDTH + j]
-                v, g = w[at + 4 * WIDTH + j] * u, w[at + 5 * WIDTH + j] * u
-                a, b = w[at + 2 * WIDTH + j], w[at + 3 * WIDTH + j]
-                if liquid:
-                    a, b = a + v, b + g
-                next_re = a * re - b * im + v
-                next_im = a * im + b * re + g
-                c, d = w[at + 6 * WIDTH + j], w[at + 7 * WIDTH + j]
-                if before:
-                    w[SUMS + s * WIDTH + j] += re * c - im * d
-                else:
-                    w[SUMS + s * WIDTH + j] += next_re * c - next_im * d
-                re, im = next_re, next_im
-            w[at + j], w[at + WIDTH + j] = re, im
+WIDTH = 8  # columns side by side: float64 numbers of a vector register
+STEPS = 8  # of all rows before the next steps
+ROWS = 2  # stepped together
 
 
 @cache
-def _loops(halves: int, before: bool, liquid: bool) -> Callable[..., None]:
-    """Steps of columns `first` to `last` - 1; each kind of states is compiled when it is first met."""
+def _loops(halves: int, before: bool, liquid: bool) -> Function:
+    """One sample's block of columns; each kind of states is compiled when it is first met."""
+    size = 4 * halves * WIDTH  # of a row: x, a, b, c, in halves
 
-    def run(p: Any, d: Any, x: Any, u: Any, y: Any, first: int, last: int, reverse: bool) -> None:
-        steps, batch = u.shape[:2]
-        rows = x.shape[1]
-        size = 4 * halves * WIDTH
-        w = np.zeros(ROWS + size * rows)
-        for sample in range(batch):
-            for low in range(first, last, WIDTH):
-                n = min(WIDTH, last - low)
-                for r in range(rows):
-                    at = ROWS + size * r
-                    for j in range(n):
-                        for i in range(halves):
-                            w[at + i * WIDTH + j] = x[i, r, sample, low + j]
-                        for i in range(3 * halves):
-                            w[at + (halves + i) * WIDTH + j] = p[i, r, low + j]
-                t = 0
-                while t < steps:
-                    m = STEPS if t + STEPS <= steps else 1
-                    for s in range(m):
-                        k = steps - 1 - t - s if reverse else t + s
-                        for j in range(n):
-                            w[s * WIDTH + j] = u[k, sample, low + j]
-                        for j in range(WIDTH):
-                            w[SUMS + s * WIDTH + j] = 0.0
-                    if halves == 1:
-                        if m == STEPS:
-                            _real(w, rows, STEPS, before, liquid)
-                        else:
-                            _real(w, rows, 1, before, liquid)
-                    elif m == STEPS:
-                        _complex(w, rows, STEPS, before, liquid)
-                    else:
-                        _complex(w, rows, 1, before, liquid)
-                    for s in range(m):
-                        k = steps - 1 - t - s if reverse else t + s
-                        for j in range(n):
-                            y[k, sample, low + j] = w[SUMS + s * WIDTH + j] + w[s * WIDTH + j] * d[low + j]
-                    t += m
-                for r in range(rows):
-                    at = ROWS + size * r
-                    for j in range(n):
-                        for i in range(halves):
-                            x[i, r, sample, low + j] = w[at + i * WIDTH + j]
+    def row(w: Pointer, r: Lanes) -> list[list[Lanes]]:
+        found = [w.load(r * size + WIDTH * n, WIDTH) for n in range(4 * halves)]
+        return [found[n * halves : (n + 1) * halves] for n in range(4)]
 
-    return compiled(run)
+    def following(x: list[Lanes], a: list[Lanes], v: list[Lanes]) -> list[Lanes]:
+        if liquid:
+            a = [own + drive for own, drive in zip(a, v, strict=True)]
+        if halves == 1:
+            return [a[0] * x[0] + v[0]]
+        return [a[0] * x[0] - a[1] * x[1] + v[0], a[0] * x[1] + a[1] * x[0] + v[1]]
+
+    def term(x: list[Lanes], c: list[Lanes]) -> Lanes:
+        return x[0] * c[0] if halves == 1 else x[0] * c[0] - x[1] * c[1]
+
+    def rows(w: Pointer, first: Lanes, count: int, inputs: list[Lanes], sums: list[Lanes]) -> list[Lanes]:
+        """`count` rows through all steps; their terms are added in order."""
+        held = [row(w, first + k) for k in range(count)]
+        states = [x for x, _, _, _ in held]
+        for s, u in enumerate(inputs):
+            for k, (_, a, b, c) in enumerate(held):
+                x, states[k] = states[k], following(states[k], a, [half * u for half in b])
+                sums[s] = sums[s] + term(x if before else states[k], c)
+        for k, x in enumerate(states):
+            for n, half in enumerate(x):
+                w.store((first + k) * size + WIDTH * n, half)
+        return sums
+
+    def write(
+        code: Code, w: Pointer, d: Pointer, u: Pointer, y: Pointer, high: Lanes, steps: Lanes, stride: Lanes
+    ) -> None:
+        """Step k of u and of y begins at k `stride`."""
+
+        def several(count: int) -> Any:
+            def body(t: Lanes) -> None:
+                places = [(t + s) * stride for s in range(count)]
+                inputs = [u.load(place, WIDTH) for place in places]
+                sums = [code.zeros("f8", WIDTH)] * count
+                paired = high // ROWS * ROWS
+                for low, end, step in ((code.whole(0), paired, ROWS), (paired, high, 1)):
+                    sums = code.each(low, end, step, lambda r, *sums, n=step: rows(w, r, n, inputs, list(sums)), *sums)
+                for place, drive, total in zip(places, inputs, sums, strict=True):
+                    y.store(place, total + drive * d.load(0, WIDTH))
+
+            return body
+
+        whole = steps // STEPS * STEPS
+        code.each(0, whole, STEPS, several(STEPS))
+        code.each(whole, steps, 1, several(1))
+
+    return function(["f8"] * 4, 3, write)
 
 
 def packed(a: Array, b: Array, c: Array) -> Array:
-    """Parameters (halves, cols, rows) as `run_columns` takes them: (3 halves, rows, cols)."""
-    return np.ascontiguousarray(np.concatenate([a, b, c]).transpose(0, 2, 1), np.float64)
+    """Parameters (halves, cols, rows) as `run_columns` takes them: (blocks, rows, 3 halves, `WIDTH`)."""
+    every = np.concatenate([a, b, c])
+    parts, cols, rows = every.shape
+    found = np.zeros((blocks_of(cols) * WIDTH, rows, parts))
+    found[:cols] = every.transpose(1, 2, 0)
+    return np.ascontiguousarray(found.reshape(-1, WIDTH, rows, parts).transpose(0, 2, 3, 1))
 
 
 def blocks_of(cols: int) -> int:
@@ -130,9 +98,33 @@ def run_columns(
     """x <- a x + b u, or (a + b u) x + b u where `liquid`; y = Re(c x) summed down the columns, before or after the
     update, + d u; of some `blocks` of columns.
 
-    `p` is `packed`, `d` (cols,), the states `x` (halves, rows, batch, cols), the drive `u` and `y` (steps, batch,
-    cols). `x` and `y` are written; all are contiguous float64.
+    `p` is `packed`, `d` (padded), the states `x` (halves, rows, batch, cols), the drive `u` and `y` (steps, batch,
+    padded), contiguous float64; `padded` are the columns filled up to whole blocks. `x` and `y` are written.
     """
-    halves, cols = len(x), x.shape[-1]
-    first, last = min(WIDTH * blocks.start, cols), min(WIDTH * blocks.stop, cols)
-    _loops(halves, before, liquid)(p, d, x, u, y, first, last, reverse)
+    halves, rows, batch, cols = x.shape
+    steps, stride = len(u), u.shape[1] * u.shape[2]
+    if not steps or not len(blocks):
+        return
+    step = _loops(halves, before, liquid)
+    work = np.empty((rows, 4 * halves, WIDTH))
+    at, last = work.ctypes.data, (steps - 1) * stride if reverse else 0
+    starts = [array.ctypes.data for array in (d, u, y)]
+    for sample in range(batch):
+        for block in blocks:
+            low = block * WIDTH
+            n = min(WIDTH, cols - low)
+            own = x[:, :, sample, low : low + n].swapaxes(0, 1)
+            work[:, :halves, n:] = 0.0
+            work[:, :halves, :n] = own
+            work[:, halves:] = p[block]
+            place = 8 * (last + sample * u.shape[2] + low)
+            step(
+                at,
+                starts[0] + 8 * low,
+                starts[1] + place,
+                starts[2] + place,
+                rows,
+                steps,
+                -stride if reverse else stride,
+            )
+            own[...] = work[:, :halves, :n]

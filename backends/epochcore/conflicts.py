@@ -61,6 +61,8 @@ def conflicts(program: Program, steps: int) -> Conflicts:
     touches: list[tuple[int, ...]] = []
     loop, limit, stop, backward = [0] * len(code), 1, -1, False
     shadow = active = Held(1, 1, False)
+    coming: Instruction | None = None
+    streaming: Instruction | None = None  # what a pass takes its weights from while it runs
     rates: dict[str, Instruction] = {}
     for index, ins in enumerate(code):
         name = ins.mnemonic
@@ -75,9 +77,12 @@ def conflicts(program: Program, steps: int) -> Conflicts:
             rates[str(ins["dst"])] = ins
         elif name == "preload":
             shadow = Held(int(ins["rows"]), int(ins["cols"]), bool(ins["complex"]))
+            coming = ins
         elif name in PASSES:
-            active = shadow
+            active, streaming = shadow, coming if coming is not None and coming["mode"] == "mac.os" else None
         found = [*accesses(ins, active), *_elsewhere(ins)]
+        if name in PASSES and streaming is not None:
+            found.append(Words(PARAMETERS + int(streaming["src"]), 1, 1, None, False))
         against = bool(found) and bool(ins.operands.get("reverse", backward)) != backward
         own = []
         for words in found:

@@ -22,16 +22,18 @@ Into = Callable[[Array, Array], None]
 def _erf(x: Array, out: Array) -> None:
     from backends.epochcore.compiled import normal
 
-    out[...] = 2.0 * normal(x.astype(np.float64) * np.sqrt(2.0)) - 1.0
+    found = x.astype(np.float64) * np.sqrt(2.0)
+    normal(found, found)
+    out[...] = 2.0 * found - 1.0
 
 
 def _gelu(x: Array, out: Array) -> None:
     from backends.epochcore.compiled import gelu_narrow, normal
 
     if x.dtype == np.float32:
-        gelu_narrow(x, out=out)
+        gelu_narrow(x, out)
         return
-    normal(x, out=out)
+    normal(x, out)
     out *= x
 
 
@@ -84,11 +86,7 @@ def gate_into(name: str, a: Array, b: Array, out: Array, gated: Array) -> None:
         if out.dtype == a.dtype == b.dtype == np.float32:
             from backends.epochcore.compiled import gate_narrow
 
-            if gated.shape == out.shape and (np.may_share_memory(a, out) or np.may_share_memory(b, out)):
-                gate_narrow(a, b, out=gated)  # many numbers at once, which a loop in place is not
-                out[...] = gated
-            else:
-                gate_narrow(a, b, out=out)
+            gate_narrow(a, b, out)
             return
         np.negative(b, out=gated)
         np.exp(gated, out=gated)

@@ -94,7 +94,9 @@ def pieces_of(low: Lowering, node: Node, kept: str) -> list[Piece]:
     instruction can say; pieces that follow each other in them are one."""
     array, columns = low.arch.array, cut(node.op["pieces"], low.arch.array.rows, low.arch.array.cols)
     if kept == "weights-by-rows":
-        return sorted(columns, key=lambda p: (p.k0, p.n0))
+        rows = sorted(columns, key=lambda p: (p.k0, p.n0))
+        # what is written first is where a row of the result begins
+        return rows if not rows or rows[0].n0 == 0 else columns
     if kept != "results":
         return columns
     joined: list[Piece] = []

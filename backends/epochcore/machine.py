@@ -23,6 +23,7 @@ from backends.epochcore.rates import lower_rate
 Array = NDArray[Any]
 PANEL = 256
 SCRATCH = 2
+BLOCK = 8
 SHARED_WORDS = 1 << 18
 # Less is done before another thread has begun.
 WORK_PER_THREAD = 1 << 18
@@ -64,7 +65,8 @@ class Machine:
             most[register] = most[source] // int(ins["stride"]) + 1
         rows = [self._shared_rows(s) if s.shared else most.get(s.steps, 1) * self.batch for s in self.plan.slots]
         shapes = tuple(((-(-n // PANEL) * PANEL, s.pitch), s.dtype) for n, s in zip(rows, self.plan.slots, strict=True))
-        widest = max((height * pitch for (height, pitch), _ in shapes), default=1)
+        # columns of states are worked on in blocks
+        widest = max((height * (pitch + BLOCK) for (height, pitch), _ in shapes), default=1)
         scratch = (((widest,), np.float64),) * SCRATCH
         self.memory = self.plan.borrow((*shapes, *scratch))
         self.arrays, self._scratch = self.memory[: len(shapes)], self.memory[len(shapes) :]

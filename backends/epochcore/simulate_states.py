@@ -122,22 +122,26 @@ def _fri_float(ins: Instruction, e: Element) -> Body:
     prepared: tuple[Array, Array] | None = None
 
     def run(machine: Machine, sources: Sequence[Array], results: Sequence[Array]) -> None:
-        from backends.epochcore.compiled_states import blocks_of, packed, run_columns
+        from backends.epochcore.compiled_states import WIDTH, blocks_of, packed, run_columns
 
         nonlocal prepared
         (out,), x = results, np.array(machine.states)
+        steps, batch, cols = sources[0].shape
+        blocks = blocks_of(cols)
         if prepared is None:
-            prepared = packed(e.decay, e.b, e.c), np.array(np.broadcast_to(e.d, x.shape[-1:]), np.float64)
+            direct = np.zeros(blocks * WIDTH)
+            direct[:cols] = e.d
+            prepared = packed(e.decay, e.b, e.c), direct
         parameters, direct = prepared
-        drive, total = (machine.scratch(n, sources[0].shape) for n in range(2))
-        drive[...] = sources[0]
+        drive, total = (machine.scratch(n, (steps, batch, blocks * WIDTH)) for n in range(2))
+        drive[..., :cols], drive[..., cols:] = sources[0], 0.0
         machine.spread(
-            blocks_of(x.shape[-1]),
+            blocks,
             len(drive) * x[0].size,
-            lambda blocks: run_columns(parameters, direct, x, drive, total, blocks, liquid=liquid, **flags),
+            lambda part: run_columns(parameters, direct, x, drive, total, part, liquid=liquid, **flags),
         )
         machine.states = tuple(x)
-        out[...] = out + total if accumulate else total
+        out[...] = out + total[..., :cols] if accumulate else total[..., :cols]
 
     return run
 

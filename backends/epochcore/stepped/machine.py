@@ -186,7 +186,7 @@ class Machine:
             wave = StateStore(op, self.chip, self.now)
             return wave, wave.hop
         if op.ins.mnemonic == "mac" and op.held is not None and op.held["mode"] == "mac.os":
-            return Product(op, self.chip, self.now), max(1, self.price(op).cycles)
+            return Product(op, self.chip, self.now, fresh=self._takes(op)[0]), max(1, self.price(op).cycles)
         stream = Pass(op, self.chip, self.now, takes=self._takes(op))
         return stream, max(1, stream.count * stream.interval)
 

@@ -26,6 +26,14 @@ class Chip:
     arch: Arch
     grid: Grid
     memory: Memory
+    coming: Array | None = None  # what columns add to their sums: biases, or direct terms; taken over as parameters are
+    added: Array | None = None
+
+    def take_over(self, fresh: bool) -> Array | None:
+        """What the columns of a pass that begins add; whether it is the first one after a preload."""
+        if fresh:
+            self.added = self.coming
+        return self.added
 
     def delay(self, column: int) -> int:
         """Cycles by which a column is later than the first, where all goes along the diagonal."""
@@ -89,6 +97,7 @@ class Pass:
             self.hop, self.height, self.gang = layout.stack * layout.gang, layout.gang, layout.gang
             self.deep, self.wide, self._lanes = layout.deep, layout.cols, layout.lanes
             own = max(self.hop, array.mac_depth + layout.gang - 1)
+        self._added = self.chip.take_over(self.takes[0])
         number = copies(held)
         self.gather = through_ports(held, self.chip.arch, len(self._inputs(0)) // number, self._ports[0])
         self.scatter = through_ports(held, self.chip.arch, len(self._outputs(0)) // number, self._ports[1])
@@ -217,12 +226,12 @@ class Pass:
         if self.name in ("fri.x", "tri.x", "sel"):
             parts = [[complex(v).real for v in values], [complex(v).imag for v in values]]
             return [value for part in parts[: self._halves] for value in part]
-        number, cols = copies(held), self._own[1]
+        number = copies(held)
         if self.name == "mac":
-            more: Any = np.tile(memory.params[int(held["bias"])], number) if held["biased"] else np.zeros(self.cols)
+            more: Any = np.tile(self._added, number) if self._added is not None else np.zeros(self.cols)
         else:
-            d = np.tile(memory.params[int(held["src"])].ravel()[-cols:], number)
-            more = d * np.array([value or 0.0 for value in self._values[step][: self.cols]])
+            assert self._added is not None
+            more = np.tile(self._added, number) * np.array([value or 0.0 for value in self._values[step][: self.cols]])
         old = np.zeros(self.cols)
         if self.op.ins["accumulate"]:
             old[:] = [0.0 if a is None else memory.spad[a] for a in self._outputs(step)]

@@ -16,6 +16,7 @@ from isa.frozen import FrozenMap
 from ssmc.ir.functions import BINARY, UNARY
 
 Array = NDArray[Any]
+POOLED: dict[str, Callable[[Array, Array], Array]] = {"sum": np.add, "max": np.maximum}
 
 
 @dataclass
@@ -73,6 +74,10 @@ def _pitches(ins: Instruction) -> dict[str, int]:
             return {"dst": words, "src": words}
         case "copy":
             return {"dst": int(ins["dst_pitch"]), "src": 0 if ins["src_held"] else int(ins["src_pitch"])}
+        case "gather":
+            return {"dst": words, "src": int(ins["src_pitch"])}
+        case "pool":
+            return {"src": words}
     return {"dst": words, **{name: 0 if ins[f"{name}_held"] else _own(ins, name) for name in "ab"}}
 
 
@@ -120,6 +125,34 @@ def _copy(op: Op, memory: Memory, program: Program) -> Effect:
         return [_rows(memory, int(ins["src"]), words, pitch, op.steps)]
 
     return _vector(op, rows, lambda x: x, int(ins["dst_pitch"]))
+
+
+def _gather(op: Op, memory: Memory, program: Program) -> Effect:
+    ins, index = op.ins, np.asarray(program.data[str(op.ins["index"])], int).ravel()
+    src, pitch = int(ins["src"]), int(ins["src_pitch"])
+    return _vector(op, lambda m: [_rows(m, src, pitch, pitch, op.steps)], lambda x: x[:, index], int(ins["words"]))
+
+
+def _pool(op: Op, memory: Memory, program: Program) -> Effect:
+    """The row is the unit's own until a block's words have all been taken into it."""
+    words, fn, found = int(op.ins["words"]), POOLED[str(op.ins["fn"])], list[Array]()
+    assert op.ins["steps"] == "n0", "the slow model pools streams with a row a step"
+
+    def read(m: Memory) -> None:
+        found.extend(_rows(m, int(op.ins["src"]), words, words, op.steps) if op.steps else ())
+
+    def write(m: Memory) -> None:
+        row = m.spad[int(op.ins["state"]) :][:words]
+        for value in found:
+            row[:] = fn(row, value)
+
+    return Effect(read, write)
+
+
+def _average(op: Op, memory: Memory, program: Program) -> Effect:
+    ins, words = op.ins, int(op.ins["words"])
+    steps = next(stream.shape[1] for stream in memory.streams.values() if stream.ndim == 3)
+    return _vector(op, lambda m: [_rows(m, int(ins["src"]), words, words, 1)], lambda x: x / steps, words)
 
 
 def _carry(op: Op, memory: Memory, program: Program) -> Effect:
@@ -206,5 +239,8 @@ RULES: dict[str, Callable[[Op, Memory, Program], Effect]] = {
     "copy": _copy,
     "fill": _fill,
     "carry": _carry,
+    "gather": _gather,
+    "pool": _pool,
+    "average": _average,
     "sync": lambda op, memory, program: Effect(lambda m: None, lambda m: None),
 }

@@ -82,8 +82,14 @@ class Preload:
     done: int | None = None
 
     def __post_init__(self) -> None:
-        ins = self.op.ins
+        ins, params = self.op.ins, self.chip.memory.params
         self._shift: Shift | None = None
+        if ins["biased"]:
+            self.chip.coming = params[int(ins["bias"])].ravel().copy()
+        elif ins["mode"] in ("fri", "tri"):
+            self.chip.coming = params[int(ins["src"])].ravel()[-int(ins["cols"]) :].copy()
+        else:
+            self.chip.coming = np.zeros(int(ins["cols"]))
         if ins["mode"] in ("sel", "mac.os"):
             self.done = self.start + 1
             return
@@ -241,6 +247,7 @@ class Product:
     deep: int = 1
     wide: int = 1
     takes: tuple[bool, bool] = (True, False)
+    fresh: bool = True  # whether it is the first one after its preload
     before: bool = False
     _values: dict[tuple[int, int], tuple[list[float], list[float]]] = field(default_factory=dict)
     _captures: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
@@ -250,6 +257,7 @@ class Product:
         held, array = self.op.held, self.chip.arch.array
         assert held is not None
         self.rows, self.cols, self._entries = int(held["rows"]), int(held["cols"]), Entries(self)
+        self._added = self.chip.take_over(self.fresh)
         if not self.op.steps:
             self.done = self.passed = self.start + 1
             return
@@ -306,8 +314,7 @@ class Product:
             self.chip.grid.at[r][c].capture(fold)
 
     def _shift(self, now: int, step: int) -> None:
-        ins, held, array, memory = self.op.ins, self.op.held, self.chip.arch.array, self.chip.memory
-        assert held is not None
+        ins, array, memory = self.op.ins, self.chip.arch.array, self.chip.memory
         grid, fold = self.chip.grid.at, step // array.rows
         results = [grid[array.rows - 1][c].result for c in range(array.cols)]
         for c in range(array.cols):
@@ -321,7 +328,7 @@ class Product:
             address = int(ins["dst"]) + step * int(ins["dst_pitch"]) + c
             result = results[c]
             assert result is not None and result[0] == fold, "a result is missing"
-            bias = memory.params[int(held["bias"])][c] if held["biased"] else 0.0
+            bias = self._added[c] if self._added is not None else 0.0
             old = memory.spad[address] if ins["accumulate"] else 0.0
             memory.use("out", now + 1 - self._out + c // array.port_words_out)
             memory.later(now, address, float(complex(result[1]).real + bias + old))

@@ -247,10 +247,10 @@ class Machine:
             return StateLoad(op, self.chip, self.now, op.held)
         if name == "state.store":
             return Drain(op, self.chip, self.now)
-        if name == "mac" and op.held is not None and op.held["mode"] == "mac.os":
-            return Product(op, self.chip, self.now)
         kinds = {self.kinds[number] for number in op.finished}
         takes = "preload" in kinds, "state.load" in kinds
+        if name == "mac" and op.held is not None and op.held["mode"] == "mac.os":
+            return Product(op, self.chip, self.now, fresh=takes[0])
         return Pass(op, self.chip, self.now, takes=takes, backward=run.backward, parts=True)
 
     def _taken(self, run: Run) -> None:

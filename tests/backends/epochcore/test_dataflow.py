@@ -144,3 +144,20 @@ def test_an_array_that_keeps_results_only(ideal: bool) -> None:
     np.testing.assert_allclose(y, expected, rtol=0, atol=(1e-11 if ideal else 0.03) * np.abs(expected).max())
     with pytest.raises(UserError, match="cannot keep weights in place"):
         BACKEND.lower(asked(g, "weights"), arch, ideal=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dataflow", ["weights-by-rows", "weights"])
+def test_the_first_columns_may_be_missing_in_the_first_rows(dataflow: str, stream: bool) -> None:
+    """A matrix with holes: by rows its first piece is not where a row of the result begins."""
+    rng, g = np.random.default_rng(0), Graph()
+    x = g.add("input", [], {"name": "x", "type": (StreamType if stream else SequenceType)((4,))}, name="x")
+    weight = rng.standard_normal((4, 5))
+    weight[:3, :3] = 0.0
+    pieces = (Piece(0, 3, 3, 5), Piece(3, 4, 0, 3), Piece(3, 4, 3, 5))
+    y = g.add("tile.matmul", [x], {"weight": Tensor(weight), "bias": None, "pieces": pieces}, name="layer")
+    g.add("output", [y], {"name": "y"})
+    g.attributes["schedule"] = {"steps": 1, "dataflow": dataflow}
+    given = {"x": rng.standard_normal((2, 7, 4) if stream else (2, 4))}
+    program = BACKEND.lower(g, OURS, ideal=True)
+    np.testing.assert_allclose(BACKEND.simulate(program, given, RunSettings()).outputs["y"], given["x"] @ weight)

@@ -147,6 +147,35 @@ def test_chunks_of_segments_are_those_of_the_machine() -> None:
     np.testing.assert_array_equal(BACKEND.simulate(program, {"x": x}, RunSettings()).outputs["y1"], outputs["y1"])
 
 
+def test_weights_that_stream_in_are_kept_until_the_pass_is_over() -> None:
+    """Results stay in place, and the next weights come to where the present ones lie."""
+    base = load_arch("epochcore-small")
+    changes = {"rows": 2, "cols": 2, "handover_steps": 4, "port_words_in": 1, "port_words_out": 1}
+    dram = base.dram.model_copy(update={"latency_cycles": 1})
+    arch = base.model_copy(update={"array": base.array.model_copy(update=changes), "dram": dram})
+    data = {"p0": np.full((4, 2), 0.5), "p1": np.full((4, 2), 2.0)}
+    builder = SectionBuilder(EPOCHCORE, "main")
+    builder.emit("samples", end="done")
+    builder.emit("chunks", limit=12, end="end", backward=False)
+    builder.emit("load", dst=0, src=0, words=4, steps="n0", mirror=False)
+    for number, name in enumerate(data):
+        builder.emit("fetch", dst=0, src=name)
+        shape = {"rows": 4, "cols": 2, "mode": "mac.os", "biased": False, "scaled": False}
+        builder.emit("preload", src=0, scale=0, bias=0, **shape)
+        at = {"dst": 48 + 24 * number, "dst_pitch": 2, "src": 0, "src_pitch": 4}
+        builder.emit("mac", **at, steps="n0", accumulate=False)
+        builder.emit("store", dst=1 + number, src=48 + 24 * number, words=2, steps="n0")
+    builder.label("end")
+    builder.label("done")
+    builder.emit("halt")
+    section, _ = synchronised(builder.build(), {name: values.size for name, values in data.items()})
+    program, x = assembled(arch, section, data, 4, [2, 2]), np.arange(48.0).reshape(1, 12, 4)
+    outputs, cycles = stepped(program, arch, x)
+    assert cycles == measure(program, arch, 1, 12)[0].cycles
+    for name, weights in zip(("y1", "y2"), data.values(), strict=True):
+        np.testing.assert_array_equal(outputs[name], x @ weights)
+
+
 @pytest.mark.parametrize("rule", ["leads", "behind"])
 def test_a_pass_that_is_followed_too_closely_is_noticed(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     """Four elements with two states each take two cycles a row; what comes behind them takes one."""
