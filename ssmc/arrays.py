@@ -63,7 +63,8 @@ def fit(arrays: Mapping[str, Any], interface: Interface, *, where: str = "") -> 
     asked = "; ".join(describe(port) for port in interface.inputs)
     mistakes = []
     for name in sorted(set(arrays) - set(ports)):
-        mistakes.append(f"the model has no input '{name}' {near(name, set(ports) - set(arrays))}".rstrip())
+        guess = near(name, set(ports) - set(arrays))
+        mistakes.append(f"the model has no input '{name}'" + (f" ({guess})" if guess else ""))
     for port in interface.inputs:
         if port.role != "state" and port.name not in arrays:
             mistakes.append(f"the input '{port.name}' is missing")

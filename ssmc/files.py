@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,17 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
     write(path, buffer.getvalue())
 
 
-def writable(path: str | Path) -> None:
-    """Raise UserError where a file could not be put at `path`: better before the work than after it."""
+def writable(path: str | Path, *, taken: Iterable[str | Path | None] = ()) -> None:
+    """Raise UserError where a file could not be put at `path`: better before the work than after it.
+
+    `taken` are files that the same command reads or writes; devices and pipes may be written twice.
+    """
     folder = Path(path).resolve().parent
     if not folder.is_dir():
         raise UserError("the folder does not exist", where=str(folder), hint="make it, or write elsewhere")
     if Path(path).is_dir():
         raise UserError("this is a folder, not a file", where=str(path))
+    if Path(path).exists() and not Path(path).is_file():
+        return
+    if any(other is not None and Path(other).resolve() == Path(path).resolve() for other in taken):
+        raise UserError("the command reads or writes this file already", where=str(path), hint="write elsewhere")

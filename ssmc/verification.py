@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,8 @@ def verify(
     """
     from ssmc import frontend
 
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise UserError(f"a tolerance is a number from 0 on, not {tolerance:g}")
     model = load_model(model) if not isinstance(model, frontend.Model) else model
     fitted = arrays.fit(inputs, model.interface)
     executable = compile_model(

@@ -23,7 +23,7 @@ Place = tuple[int, int]  # core, index of an instruction
 # What the energy of an instruction is spent on, beside its conversions and its fetch; of the others, on vectors.
 SPENT_ON = {
     "mvm": "arrays",
-    **dict.fromkeys(("charge", "dstate", "sel", "preset", "read", "spike"), "states"),
+    **dict.fromkeys(("charge", "dstate", "sel", "rounded", "preset", "read", "spike"), "states"),
     **dict.fromkeys(("send", "emit", "keep", "fetch"), "messages"),
 }
 CONTROL = -1  # the layer, so to say, of instructions that serve all

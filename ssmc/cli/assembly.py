@@ -23,7 +23,7 @@ def asm_command(source: str, output: str | None, data: str | None, as_json: bool
     from ssmc.driver import SUFFIX, assemble
 
     path = Path(output) if output else Path(source).with_suffix(SUFFIX)
-    files.writable(path)
+    files.writable(path, taken=[source])
     try:
         text = Path(source).read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -45,9 +45,10 @@ def disasm_command(program: str, output: str | None) -> None:
     from ssmc import files
     from ssmc.driver import load_program
 
+    if output:
+        files.writable(output, taken=[program])
     text = load_program(program).assembly()
     if output:
-        files.writable(output)
         files.write(output, text)
     else:
         click.echo(text, nl=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssmc.cli.options import compiling, json_option, observers, quantity, seed_option, states
+from ssmc.cli.options import check_printed, compiling, json_option, observers, quantity, seed_option, states
 from ssmc.cli.output import json_text, print_json, print_table
 from ssmc.diagnostics import UserError
 
@@ -54,7 +54,8 @@ def compile_command(
     path = Path(output) if output else Path(Path(model).stem + SUFFIX)
     if output and path.suffix != SUFFIX:
         raise UserError(f"a program file ends in {SUFFIX}", where=str(path), hint=f"-o {path.stem}{SUFFIX}")
-    files.writable(path)
+    files.writable(path, taken=[model, calibrate])
+    ran: list[str] = []
     executable = compile_model(
         load_model(model, states=states(state), tolerance=lift_tolerance, drop_rounding=drop_rounding),
         target,
@@ -63,8 +64,9 @@ def compile_command(
         calibration=arrays.read(calibrate) if calibrate else None,
         ideal=ideal,
         seed=seed,
-        observers=observers(print_ir_after),
+        observers=observers(print_ir_after, ran),
     )
+    check_printed(print_ir_after, ran)
     told = compilation_json(executable)
     texts = {path.with_suffix(EMITTED[kind]): _text(kind, executable, told) for kind in kinds}
     executable.save(path)

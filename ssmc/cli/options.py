@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Of noise and of random probes.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise and of random probes."
+)
 state_option = click.option(
     "--state", multiple=True, metavar="IN=OUT", help="A state input and the output that feeds it."
 )
@@ -81,8 +83,8 @@ def states(pairs: tuple[str, ...]) -> dict[str, str] | None:
     return found or None
 
 
-def observers(print_ir_after: tuple[str, ...]) -> tuple[Observer, ...]:
-    """What watches the passes. Raises UserError for a pass that there is not."""
+def observers(print_ir_after: tuple[str, ...], ran: list[str]) -> tuple[Observer, ...]:
+    """What watches the passes; their names are added to `ran`. Raises UserError for a pass that there is not."""
     if not print_ir_after:
         return ()
     from ssmc.arrays import near
@@ -92,7 +94,17 @@ def observers(print_ir_after: tuple[str, ...]) -> tuple[Observer, ...]:
     for name in print_ir_after:
         if name != "all" and name not in known:
             raise UserError(f"there is no pass '{name}'", hint=near(name, known) or f"there are: {', '.join(known)}")
-    return (print_after(None if "all" in print_ir_after else set(print_ir_after)),)
+    return print_after(None if "all" in print_ir_after else set(print_ir_after)), lambda step: ran.append(
+        step.pass_.name
+    )
+
+
+def check_printed(print_ir_after: tuple[str, ...], ran: list[str]) -> None:
+    """Raise UserError where a graph was to be printed after a pass that is not among those that `ran`."""
+    for name in print_ir_after:
+        if name not in ("all", *ran):
+            hint = f"it runs: {', '.join(dict.fromkeys(ran))}"
+            raise UserError(f"the pipeline does not run the pass '{name}'", hint=hint)
 
 
 def quantity(value: float | None, unit: str) -> str:

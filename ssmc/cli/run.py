@@ -59,9 +59,9 @@ def run_command(
 
     if trials is None and (labels or workers > 1):
         raise UserError("--labels and --workers are for trials", hint="add --trials N")
-    for path in (output, stats, trace, heatmap):
-        if path:
-            files.writable(path)
+    written = [path for path in (output, stats, trace, heatmap) if path]
+    for number, path in enumerate(written):
+        files.writable(path, taken=(program, input_path, labels, *written[:number]))
     if heatmap:
         available()
     executable = load_program(program)

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ssmc.cli.options import compiling, input_option, json_option, noise_option, observers, seed_option, states
+from ssmc.cli.options import (
+    check_printed,
+    compiling,
+    input_option,
+    json_option,
+    noise_option,
+    observers,
+    seed_option,
+    states,
+)
 from ssmc.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -50,6 +59,7 @@ def verify_command(
     from ssmc.report import verification_json
     from ssmc.verification import verify
 
+    ran: list[str] = []
     found = verify(
         load_model(model, states=states(state), tolerance=lift_tolerance, drop_rounding=drop_rounding),
         target,
@@ -61,8 +71,9 @@ def verify_command(
         noise=noise,
         seed=seed,
         tolerance=tolerance,
-        observers=observers(print_ir_after),
+        observers=observers(print_ir_after, ran),
     )
+    check_printed(print_ir_after, ran)
     if as_json:
         print_json(verification_json(found))
     else:

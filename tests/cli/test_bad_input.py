@@ -165,6 +165,18 @@ def test_programs(ssmc: Ssmc, folder: Path, damage: str) -> None:
         (("compile", "step.onnx", "--target", "cim", "--state", "x"), ["--state is IN=OUT, not 'x'"]),
         (("compile", "step.onnx", "--target", "cim", "--state", "q=x_next"), ["'q'"]),
         (("compile", "scan.onnx", "--target", "cim", "--print-ir-after", "fold"), ["no pass 'fold'"]),
+        (
+            ("compile", "scan.onnx", "--target", "epochcore", "--print-ir-after", "couple"),
+            ["does not run the pass 'couple'"],
+        ),
+        (
+            ("verify", "scan.onnx", "--target", "epochcore", "--input", "x.npz", "--print-ir-after", "couple"),
+            ["does not run the pass 'couple'"],
+        ),
+        (
+            ("verify", "scan.onnx", "--target", "epochcore", "--input", "x.npz", "--tolerance", "nan"),
+            ["a tolerance is a number from 0 on, not nan"],
+        ),
         (("passes", "quantise"), ["no pass 'quantise'", "did you mean 'quantize'"]),
         (("compile", ".", "--target", "cim"), [r"error: \.: |'\.'"]),
         (("run", "p.ssmx", "--input", "x.npz", "--noise", "pink"), ["no noise preset 'pink'", "leave --noise out"]),
@@ -177,6 +189,31 @@ def test_usage(ssmc: Ssmc, folder: Path, arguments: tuple[str, ...], says: list[
         assert ssmc("compile", "scan.onnx", "--target", "epochcore", "-o", "p.ssmx").status == 0
     before = set(folder.iterdir())
     refused(ssmc(*arguments), folder, before, *says)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "p.ssmx", "--input", "x.npz", "--output", "p.ssmx"),
+        ("run", "p.ssmx", "--input", "x.npz", "--stats", "./x.npz"),
+        ("run", "p.ssmx", "--input", "x.npz", "--stats", "s.json", "--trace", "s.json"),
+        ("disasm", "p.ssmx", "-o", "p.ssmx"),
+        ("asm", "p.asm", "-o", "p.asm"),
+    ],
+)
+def test_nothing_is_written_over_what_is_read(ssmc: Ssmc, folder: Path, arguments: tuple[str, ...]) -> None:
+    assert ssmc("compile", "scan.onnx", "--target", "epochcore", "-o", "p.ssmx", "--emit", "asm").status == 0
+    before, whole = set(folder.iterdir()), (folder / "p.ssmx").read_bytes()
+    refused(ssmc(*arguments), folder, before, "reads or writes this file already")
+    assert (folder / "p.ssmx").read_bytes() == whole
+
+
+@pytest.mark.parametrize("command", ["compile", "run", "verify"])
+def test_a_seed_is_not_negative(ssmc: Ssmc, folder: Path, command: str) -> None:
+    before = set(folder.iterdir())
+    given = ("p.ssmx",) if command == "run" else ("scan.onnx", "--target", "cim")
+    outcome = ssmc(command, *given, "--seed", "-1", *(() if command == "compile" else ("--input", "x.npz")))
+    assert outcome.status == 2 and "-1 is not in the range" in outcome.err and set(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize("arguments", [("compil",), ("run",), ("compile", "scan.onnx"), ("run", "--blok", "3")])

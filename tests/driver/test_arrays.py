@@ -73,7 +73,7 @@ def test_no_file_is_to_be_unpickled(tmp_path: Path) -> None:
 def test_every_mistake_is_told_at_once() -> None:
     message = refused({"feature": np.zeros((4, 7, 12)), "x": np.zeros((4, 2, 2))})
     assert message.startswith("X.npz: ")
-    assert "no input 'feature' did you mean 'features'?" in message
+    assert "no input 'feature' (did you mean 'features'?)" in message
     assert "the input 'features' is missing" in message
     assert "'x' has the shape 4x2x2, the model takes (batch, 2, 3)" in message
     assert "features: float32 (batch, time, 12)" in message
