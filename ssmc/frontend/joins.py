@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from ssmc.frontend.evaluate import run_call
+from ssmc.frontend.forwarding import SCATTERS, unsqueezed, written_by
 from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import axes_of
 from ssmc.frontend.survey import MIN_STEPS, Survey
 from ssmc.ir.graph import Value
-from ssmc.ir.op import Array
-
-SCATTERS = ("ScatterElements", "ScatterND")
 
 
 @dataclass(frozen=True)
@@ -77,22 +70,12 @@ def _joined(survey: Survey, value: Value, operands: Sequence[Value], axis: int) 
     """The join of values that have the axis, with size one; where they only just got it, of what was before."""
     if any(survey.shape(v)[axis] != 1 for v in operands):
         return None
-    inner = [_unsqueezed(survey, v, axis) for v in operands]
+    inner = [unsqueezed(survey, v, axis) for v in operands]
     if any(v is not None for v in inner):
         inner = [before or survey.squeezed(v, axis) for v, before in zip(operands, inner, strict=True)]
     if all(v is not None for v in inner):
         return Join(value, axis, tuple(v for v in inner if v is not None), keep=False)
     return Join(value, axis, tuple(operands), keep=True)
-
-
-def _unsqueezed(survey: Survey, value: Value, axis: int) -> Value | None:
-    """What `value` was before it got the axis, if an Unsqueeze gave it."""
-    call = survey.listing.producer.get(value)
-    if call is None or call.kind != "Unsqueeze" or call.operands[0] is None:
-        return None
-    axes = axes_of([None, *(survey.array(v) for v in call.operands[1:])], call.attrs, 1)
-    rank = len(survey.shape(value))
-    return survey.canon[call.operands[0]] if axes is not None and [a % rank for a in axes] == [axis] else None
 
 
 def _sequence(survey: Survey, call: Call) -> Join | None:
@@ -126,12 +109,11 @@ def _writes(survey: Survey, call: Call) -> Join | None:
     here: Call | None = call
     while here is not None and here.kind == call.kind:
         operands = survey.operands(here)
-        region = _region(survey, here, operands, shape)
-        if region is None or axis not in (None, region[0]):
+        part = written_by(survey, here, operands)
+        if part is None or axis not in (None, part.axis):
             return None
-        axis = region[0]
-        assert operands[2] is not None
-        written.setdefault(region[1], (operands[2], region[2]))
+        axis = part.axis
+        written.setdefault(part.index, (part.update, part.keep))
         here = None if operands[0] is None else survey.listing.producer.get(operands[0])
     if axis is None or sorted(written) != list(range(shape[axis])):
         return None
@@ -141,29 +123,3 @@ def _writes(survey: Survey, call: Call) -> Join | None:
     if members[0][1]:
         return _joined(survey, call.results[0], [v for v, _ in members], axis)
     return Join(call.results[0], axis, tuple(v for v, _ in members), keep=False)
-
-
-def _region(
-    survey: Survey, call: Call, operands: Sequence[Value | None], shape: tuple[int, ...]
-) -> tuple[int, int, bool] | None:
-    """(axis, index, keep) if the node writes its updates, in order, to one index of one axis; found by running it."""
-    indices: Any = survey.array(operands[1])
-    update = operands[2]
-    if indices is None or update is None or call.attrs.get("reduction", b"none") not in (b"none", "none"):
-        return None
-    target = survey.shape(update)
-    marks = np.arange(np.prod(target, dtype=np.int64), dtype=np.float64).reshape(target)
-    result: Array = np.asarray(run_call(call, [np.full(shape, -1.0), indices, marks])[0])
-    places = np.argwhere(result >= 0)
-    if len(places) != marks.size or not len(places):
-        return None
-    for axis in range(len(shape)):
-        index = int(places[0, axis])
-        whole = marks.size * shape[axis] == result.size
-        if not whole or shape[axis] < MIN_STEPS or not (places[:, axis] == index).all():
-            continue
-        part = np.take(result, index, axis=axis)
-        kept = (*shape[:axis], 1, *shape[axis + 1 :])
-        if target in (part.shape, kept) and np.array_equal(part, marks.reshape(part.shape)):
-            return axis, index, target == kept
-    return None

@@ -63,6 +63,29 @@ def repeated_entries(translator: Translator, entries: Sequence[Value]) -> set[Va
     return found
 
 
+def _laid_out(translator: Translator, entries: Sequence[Value]) -> set[Value]:
+    """Entries that are other entries in another layout, and what lies between these and them."""
+    found: set[Value] = set()
+    for value in entries:
+        chain: list[Value] = []
+        here: Value | None = value
+        while here is not None:
+            chain.append(here)
+            here = _laid_from(translator, here)
+            if here in entries:
+                found.update(chain)
+    return found
+
+
+def _laid_from(translator: Translator, value: Value) -> Value | None:
+    """The one stream that a node only gives another layout to make `value`."""
+    call = translator.listing.producer.get(value)
+    if call is None or call.kind not in LAYOUT:
+        return None
+    streams = [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Flow)]
+    return streams[0] if len(streams) == 1 else None
+
+
 def region_of(
     translator: Translator, value: Value, weighted: set[Value] | None = None, opened: Set[Value] = frozenset()
 ) -> Region | str:
@@ -70,6 +93,7 @@ def region_of(
 
     With `weighted`, streams times weights that change with time are no entries but made inside; they are added to it.
     """
+    opened = opened | _laid_out(translator, _inside(translator, value, opened)[1] or ())
     calls, entries, known = _inside(translator, value, opened)
     rounding = 0.0
     if entries and weighted is not None:

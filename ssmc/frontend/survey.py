@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.evaluate import run_quietly
+from ssmc.frontend.forwarding import SCATTERS, Written, forwarded
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, sample_inputs
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.operands import slices_of, split_sizes
@@ -53,6 +54,8 @@ class Survey:
     boolean: set[Value] = field(default_factory=set)
     canon: dict[Value, Value] = field(default_factory=dict)
     accesses: dict[Value, Access] = field(default_factory=dict)
+    writes: dict[int, Written | None] = field(default_factory=dict)  # by the position of the call
+    read_back: set[Value] = field(default_factory=set)
 
     def shape(self, value: Value) -> tuple[int, ...]:
         return self.shapes[0][value]
@@ -228,13 +231,33 @@ def _name_values(found: Survey) -> None:
         found.canon[value] = table.setdefault(content(value) or value, value)
     for call in listing.calls:
         operands = tuple(found.operands(call))
-        if call.kind in ("Identity", "Dropout") and operands[0] is not None:
+        if operands and operands[0] is not None and _gives_back(found, call, operands[0]):
             found.canon[call.results[0]] = operands[0]
             found.canon.update((value, value) for value in call.results[1:])
             continue
         for value in call.results:
             key = content(value) or (found.signature(call), operands, value.index)
             found.canon[value] = table.setdefault(key, value)
+        written = _read_back(found, call, operands[0]) if operands else None
+        if written is not None:
+            found.canon[call.results[0]] = written
+            found.read_back.add(call.results[0])
+
+
+def _gives_back(found: Survey, call: Call, source: Value) -> bool:
+    """Does a node give what it is given?"""
+    if call.kind in ("Expand", "Reshape"):
+        return all(shapes[call.results[0]] == shapes[source] for shapes in found.shapes)
+    return call.kind in ("Identity", "Dropout")
+
+
+def _read_back(found: Survey, call: Call, source: Value | None) -> Value | None:
+    """What was written to the step that a call reads of `source`."""
+    maker = None if source is None else found.listing.producer.get(source)
+    if source is None or maker is None or maker.kind not in SCATTERS:
+        return None
+    access = _access(found, call, source, call.results[0])
+    return None if access is None else forwarded(found, access)
 
 
 def _find_accesses(found: Survey) -> None:
@@ -245,7 +268,7 @@ def _find_accesses(found: Survey) -> None:
         stream = found.canon[source]
         for value in call.results:
             access = _access(found, call, stream, value)
-            if access is not None:
+            if access is not None and value not in found.read_back:
                 found.accesses[found.canon[value]] = access
 
 
