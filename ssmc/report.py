@@ -79,6 +79,7 @@ def inspection_json(model: Model) -> dict[str, Any]:
                 "onnx_nodes": list(system.where),
                 "proof_error": plain(system.proof_error),
                 "kernel": plain(system.replacement),
+                "grids": plain(system.grids),
             }
         )
     return {

@@ -11,6 +11,7 @@ from ssmc.cli.output import print_json, print_table
 
 SHORT = {"linear time-invariant": "LTI"}
 NOTHING = 1e-9  # a frequency below this is none, but for rounding
+ANY = 2.0**32  # a code beyond this has no bound
 FOREVER = 1e12  # a time constant beyond this is that of a pole at 1, but for rounding
 
 
@@ -101,6 +102,19 @@ def _show_systems(systems: list[dict[str, Any]]) -> None:
     for system in systems:
         if system["kernel"]:
             click.echo(f"{system['name']}: {_kernel(system['kernel'])}")
+        for grid in system["grids"]:
+            click.echo(f"{system['name']}: {_grid(grid)}")
+
+
+def _grid(told: dict[str, Any]) -> str:
+    """Where a step rounds, and to which values."""
+    low, high = told["codes"]
+    codes = (
+        f"{high - low + 1:.0f} codes ({low:.0f} to {high:.0f})" if abs(low) < ANY and abs(high) < ANY else "any code"
+    )
+    zero = "" if told["zeros"] == [0.0, 0.0] else f" less {_range(told['zeros'])}"
+    way = "nearest, half to even" if told["rounding"] == "nearest" else told["rounding"]
+    return f"the {told['place']} is rounded at every step to {_range(told['scales'])} times {codes}{zero} ({way})"
 
 
 def _kernel(told: dict[str, Any]) -> str:

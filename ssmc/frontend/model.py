@@ -12,7 +12,8 @@ from ssmc.frontend.builder import features_of, kind_of
 from ssmc.frontend.findings import Lift, Refusal, Replacement
 from ssmc.interface import Interface, Port
 from ssmc.ir.graph import Graph, Value
-from ssmc.ir.op import Array
+from ssmc.ir.op import Array, Op
+from ssmc.ir.ops.rounded import grids_of
 from ssmc.statespace import StateSpace, frequencies, time_constants
 
 STRUCTURE = frozenset(
@@ -35,14 +36,29 @@ STRUCTURE = frozenset(
 SYSTEMS = ("ssm", "recurrence", "fir", "spike", "rounded")
 
 
+@dataclass(frozen=True)
+class StateGrid:
+    """Where a step rounds (`place`: the state as it is read, its product with the decay, or the sum), and to what.
+
+    A value is `scale * (code - zero)`; smallest and largest scale, zero point and code of all states.
+    """
+
+    place: str
+    scales: tuple[float, float]
+    zeros: tuple[float, float]
+    codes: tuple[float, float]
+    rounding: str
+
+
 @dataclass(frozen=True, eq=False)
 class LiftedSystem:
     """One linear system of the model.
 
     `kind` says what it became: 'linear time-invariant', 'asynchronous', 'selective' (its decay is computed from the
-    data), 'fir' or 'integrate and fire'. `states` counts those of one group as they are stored. Time constants and
-    frequencies are those of the poles, in steps and cycles per step (or per unit of dt), and None where there are no
-    fixed poles. `replacement` tells what became of a kernel that the file has.
+    data), 'fir', 'integrate and fire' or 'rounded' (its states are, at every step; `grids` tell how). `states` counts
+    those of one group as they are stored. Time constants and frequencies are those of the poles, in steps and cycles
+    per step (or per unit of dt), and None where there are no fixed poles. `replacement` tells what became of a kernel
+    that the file has.
     """
 
     name: str
@@ -60,6 +76,7 @@ class LiftedSystem:
     where: tuple[str, ...]
     proof_error: float
     replacement: Replacement | None = None
+    grids: tuple[StateGrid, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,7 +162,7 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
             found = replace(plain, groups=leak.groups, is_complex=leak.is_complex, time_constants=time_constants(leak))
             if name == "spike":
                 return replace(found, kind="integrate and fire")
-            return replace(found, kind="rounded", frequencies=frequencies(leak))
+            return replace(found, kind="rounded", frequencies=frequencies(leak), grids=_grids(node.op))
     system: StateSpace = node.op["system"]
     return replace(
         plain,
@@ -157,6 +174,18 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
         is_complex=system.is_complex,
         time_constants=time_constants(system),
         frequencies=frequencies(system),
+    )
+
+
+def _grids(op: Op) -> tuple[StateGrid, ...]:
+    """The grids of states that are rounded, by place."""
+
+    def ends(*rows: Array) -> tuple[float, float]:
+        return min(float(row.min()) for row in rows), max(float(row.max()) for row in rows)
+
+    return tuple(
+        StateGrid(place, ends(scale), ends(zero), ends(low, high), str(op["rounding"]))
+        for place, (scale, _, zero, low, high) in grids_of(op).items()
     )
 
 

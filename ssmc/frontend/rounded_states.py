@@ -212,7 +212,10 @@ def _product(step: _Step, found: _Found) -> tuple[Transition, list[Value]]:
         raise Unsupported("on the way to its next value in more places than the state, its product and the sum")
     found_grid = _between(step, before, after)
     if found_grid is None:
-        raise Unsupported("what lies around the rounding is not linear in the state, or not the same for all data")
+        raise Unsupported(
+            "what lies around the rounding is not linear in the state, is scaled otherwise than before, or is not the "
+            "same for all data"
+        )
     product, result, grid = found_grid
     transition = _transition(step, [head], [product])
     if np.any(transition.offset):
@@ -253,7 +256,7 @@ def _transition(step: _Step, sources: list[Value], targets: list[Value]) -> Tran
         found.append(transition)
     first = found[0]
     if not all(t.index.shape == first.index.shape and t.invariant(first) for t in found):
-        raise Unsupported("what multiplies the state depends on the data")
+        raise Unsupported("what multiplies the state, or the scale by which it is rounded, depends on the data")
     if first.width > 1 and first.complex_pairs is None:
         raise Unsupported(
             "the states are mixed by a matrix; only states that are real or complex numbers apart are run"

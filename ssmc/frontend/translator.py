@@ -287,8 +287,8 @@ RAW_OPS = frozenset(
 
 NONLINEAR = {
     "Softmax": "a softmax of values that mix all steps (attention)",
-    "QuantizeLinear": "a state that is rounded at every step is no linear system; quantise the weights alone, or "
-    "--drop-rounding",
+    "QuantizeLinear": "a state that is rounded at every step is lifted where all steps round alike, by one scale, and "
+    "are linear but for that; else quantise the weights alone, or --drop-rounding",
 }
 RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]

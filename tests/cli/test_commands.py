@@ -188,7 +188,10 @@ def test_rounding_is_left_out_where_it_is_asked_for(ssmc: Ssmc, folder: Path) ->
     graph = helper.make_graph(nodes, "g", ports[:2], ports[2:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "rounded.onnx")
-    assert "rounded real" in ssmc("inspect", "rounded.onnx").out
+    people = ssmc("inspect", "rounded.onnx").out
+    assert "rounded real" in people and "the sum is rounded at every step to 0.0156 times any code" in people
+    (system,) = json.loads(ssmc("inspect", "rounded.onnx", "--json").out)["systems"]
+    assert [(grid["place"], grid["scales"]) for grid in system["grids"]] == [("sum", [1 / 64, 1 / 64])]
     told = json.loads(ssmc("inspect", "rounded.onnx", "--drop-rounding", "--json").out)
     assert not told["unsupported"] and len(told["systems"]) == 1
     made = ssmc("compile", "rounded.onnx", "--drop-rounding", "--target", "cim", "--ideal", "-o", "r.ssmx").out

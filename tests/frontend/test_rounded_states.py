@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssmc.driver import compile_model
 from ssmc.frontend import Model, load_model, reference
 from ssmc.ir.ties import find_ties
 from ssmc.verification import verify
+from tests.frontend.checks import refused
 from tests.frontend.net import Net, save
 from tests.frontend.rounding import LENGTH, LOOPS, PLACES, WIDTH, WRITINGS, Layer, Rounding, rounded, write
 
@@ -129,3 +132,61 @@ def test_no_edge_no_tolerance(tmp_path: Path) -> None:
     assert not model.notes and all(p.tolerance <= 1e-3 for p in model.proofs)
     ties = find_ties(model.graph, {model.inputs[0].name: np.random.default_rng(1).standard_normal((2, LENGTH, WIDTH))})
     assert (ties.near, ties.count, ties.effect) == (0, 2 * LENGTH * WIDTH, 0.0)
+
+
+def one(net: Net, what: str) -> str:
+    """A model of a state that is rounded in a way that is refused."""
+    u, body = net.input([2, LENGTH, WIDTH]), Net()
+    state, v = body.input([2, WIDTH]), body.input([2, WIDTH])
+    rng = np.random.default_rng(7)
+    decay = body.const(rng.uniform(0.5, 0.9, WIDTH))
+    if what == "a matrix":
+        product = body.op("MatMul", state, body.const(0.3 * rng.standard_normal((WIDTH, WIDTH))))
+    elif what == "data":
+        product = body.op("Mul", state, body.op("Sigmoid", v))
+    else:
+        product = body.op("Mul", state, decay)
+    total = body.op("Add", product, v)
+    if what == "a scale of the data":
+        scale = body.op("Div", body.op("ReduceMax", body.op("Abs", v), axes=[1], keepdims=1), body.const(127.0))
+        following = body.op("Mul", body.op("Round", body.op("Div", total, scale)), scale)
+    elif what == "two scales":
+        codes = body.op("QuantizeLinear", total, body.const(0.1), body.const(np.int8(0)))
+        following = body.op("DequantizeLinear", codes, body.const(0.11), body.const(np.int8(0)))
+    else:
+        following = rounded(body, total, Rounding("qdq", 0.1))
+    if what == "a square":
+        following = body.op("Mul", following, following)
+    graph = body.subgraph([(following, [2, WIDTH]), (body.op("Identity", following), [2, WIDTH])])
+    attrs = {"body": graph, "num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [1]}
+    return str(net.op("Scan", net.const(np.zeros((2, WIDTH))), u, outputs=2, **attrs)[1])
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("a matrix", "the states are mixed by a matrix"),
+        ("data", "what multiplies the state, or the scale by which it is rounded, depends on the data"),
+        ("a scale of the data", "the scale by which it is rounded, depends on the data"),
+        ("two scales", "scaled otherwise than before"),
+        ("a square", "something is added to the state between two roundings"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, what: str, reason: str) -> None:
+    net = Net()
+    y = one(net, what)
+    path = save(net.model([(y, [2, LENGTH, WIDTH])], opset=17), tmp_path)
+    refused(path, "rounds the state at every step", reason, "--drop-rounding")
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_any_rounding_in_any_loop(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    pairs = data.draw(st.sampled_from(["", "halves", "apart"]))
+    places = data.draw(st.sets(st.sampled_from(("state", "sum") if pairs else PLACES), min_size=1))
+    writing, loop = data.draw(st.sampled_from(WRITINGS)), data.draw(st.sampled_from(LOOPS))
+    low = data.draw(st.sampled_from([-128, -8])) if writing != "qdq" else -128
+    zero = data.draw(st.sampled_from([0, 5])) if writing in ("qdq", "chain") else 0
+    seed = data.draw(st.integers(0, 2**16))
+    rounding = Rounding(writing, np.random.default_rng(seed).uniform(0.02, 0.1), zero, low, -low - 1)
+    runs(lifted(Layer(rounding, sorted(places), pairs, seed), loop, tmp_path_factory.mktemp("any")))
