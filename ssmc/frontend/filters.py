@@ -297,6 +297,8 @@ def disguise_of(region: Region) -> str:
     """What the region looks like in the file."""
     kinds = {call.kind for call in region.calls}
     for kind, name in (
+        ("Scan", "loop over chunks"),
+        ("Loop", "loop over chunks"),
         ("DFT", "FFT convolution"),
         ("CumSum", "cumulative sum"),
         ("CumProd", "cumulative product"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import NoReturn
 
@@ -69,6 +69,16 @@ class Findings:
     stabilisers: list[str] = field(default_factory=list)
     spans: int = 0
     chosen: int = 0
+
+    def copy(self) -> Findings:
+        """As they are now, to go back to."""
+        lists = {f.name: list(value) for f in fields(self) if isinstance(value := getattr(self, f.name), list)}
+        return replace(self, **lists)
+
+    def restore(self, before: Findings) -> None:
+        """Forget what was found since."""
+        for f in fields(self):
+            setattr(self, f.name, getattr(before, f.name))
 
 
 def refuse(refusals: Iterable[Refusal], path: str) -> NoReturn:

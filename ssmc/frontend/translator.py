@@ -12,6 +12,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.blame import BROKEN, failure
 from ssmc.frontend.builder import Builder
+from ssmc.frontend.chunks import as_step_or_raw, may_be_over_chunks
 from ssmc.frontend.evaluate import evaluate, run_call
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
@@ -132,6 +133,8 @@ class Translator:
             if call.kind in REFUSED_OPS and call.kind != "NonZero":  # whatever it is given: told along with the rest
                 return self.refuse(call, REFUSED_OPS[call.kind])
             return [Refused()] * len(call.results)
+        if may_be_over_chunks(self, call):
+            return as_step_or_raw(self, call, items)
         if any(isinstance(item, Raw) for item in items):
             if call.kind in ("Shape", "Size"):  # known without knowing what the value is
                 found = self.samples.at(0, [v for v in call.operands if v is not None])
