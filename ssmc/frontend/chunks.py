@@ -15,6 +15,7 @@ import numpy as np
 from ssmc.frontend.evaluate import scan_form
 from ssmc.frontend.flow import Flow, Raw, Refused, Tracked, Unsupported
 from ssmc.frontend.listing import Call
+from ssmc.frontend.sizes import DIVISIBLE, INDIVISIBLE
 
 if TYPE_CHECKING:
     from ssmc.frontend.translator import Translator
@@ -27,10 +28,21 @@ def may_be_over_chunks(translator: Translator, call: Call) -> bool:
     """Does a loop make fewer trips than the model's inputs have steps?"""
     if call.kind not in KINDS or translator.in_step:
         return False
-    trips = _trips(translator, call)
+    trips, steps = _trips(translator, call), _steps(translator)
+    if trips is None or trips > min(MOST, steps // 2):
+        return False
+    return trips > 1 or (translator.dynamic and steps not in DIVISIBLE and _counted(translator, call))
+
+
+def _steps(translator: Translator) -> int:
     inputs = (translator.lookup(value) for value in translator.listing.inputs.values())
-    steps = [f.shape[f.axes.index("t")] for f in inputs if isinstance(f, Flow) and "t" in f.axes]
-    return trips is not None and 1 < trips <= min(MOST, max(steps, default=0) // 2)
+    return max((f.shape[f.axes.index("t")] for f in inputs if isinstance(f, Flow) and "t" in f.axes), default=0)
+
+
+def _counted(translator: Translator, call: Call) -> bool:
+    """Is the number of trips computed by the file?"""
+    number = call.operands[0]
+    return call.kind == "Scan" or (number is not None and number not in translator.listing.constants)
 
 
 def _trips(translator: Translator, call: Call) -> int | None:
@@ -45,20 +57,24 @@ def _trips(translator: Translator, call: Call) -> int | None:
 
 
 def as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """A loop that may go over chunks by its own rule, or raw where that does not hold; `items` may be raw."""
-    env, before = translator.env.copy(), translator.findings.copy()
-    found: list[Tracked] = []
-    items = [translator.settled(v) if v and isinstance(i, Raw) else i for v, i in zip(call.operands, items, strict=True)]
-    reason = "it goes over chunks of steps"
-    if not any(isinstance(item, Refused) for item in items):
-        try:
-            with translator.builder.origin(call.provenance):
-                found = translator.apply(call, items)
-        except Unsupported as error:
-            reason = str(error)
+    """A loop that may go over chunks by its own rule, or raw where that does not hold.
+
+    What it is given may be raw too: then it is a loop of its own only if nothing explains the whole.
+    """
+    reason = next((item.reason for item in items if isinstance(item, Raw)), None)
+    if reason is not None:
+        return [Raw(reason)] * len(call.results)
+    before = translator.findings.copy()
+    try:
+        with translator.builder.origin(call.provenance):
+            found = translator.apply(call, items)
+    except Unsupported as error:
+        found, reason = [], str(error)
     if found and not any(isinstance(item, Refused) for item in found):
         return found
     told = translator.findings.refusals[len(before.refusals) :]
-    translator.env = env
     translator.findings.restore(before)
-    return [Raw(told[0].reason if told else reason)] * len(call.results)
+    steps = _steps(translator)
+    if translator.dynamic and steps not in DIVISIBLE and _counted(translator, call):
+        return translator.refuse(call, f"{steps} steps {INDIVISIBLE} chunks")
+    return [Raw(told[0].reason if told else reason or "it goes over chunks of steps")] * len(call.results)

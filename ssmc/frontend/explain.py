@@ -162,12 +162,15 @@ def _own_reason(translator: Translator, call: Call) -> str | None:
     items = [None if v is None else translator.lookup(v) for v in call.operands]
     if any(isinstance(item, Raw) for item in items):
         return None
+    before = translator.findings.copy()
     try:
         translator.apply(call, items)
     except Unsupported as reason:
         return str(reason)
     except ValueError:
         return None
+    finally:
+        translator.findings.restore(before)
     return None
 
 

@@ -21,13 +21,12 @@ from ssmc.frontend.interface import dynamic_lengths, is_dynamic
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.rules.resampling import UP
-from ssmc.frontend.sizes import DIVISIBLE
+from ssmc.frontend.sizes import DIVISIBLE, INDIVISIBLE
 from ssmc.frontend.traced import unrolled_size
 from ssmc.frontend.unknown import known_part
 from ssmc.ir.graph import Graph
 from ssmc.threads import one_blas_thread
 
-INDIVISIBLE = "cannot become"
 FAILED = 3  # the rank of a reading that does not hold
 
 

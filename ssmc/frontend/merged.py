@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.flow import Flow, TimeMixing, Tracked
+from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked
+from ssmc.frontend.kernels import UNARY_OPS
 from ssmc.frontend.listing import Call
 from ssmc.frontend.operands import axes_of
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, known_of
 from ssmc.frontend.together import apply_together
 
+POINTWISE = frozenset([*UNARY_OPS, "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip", "Gelu", "Elu"])
 POOLINGS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max"}
 
 
@@ -37,7 +39,10 @@ def apply_merged(context: Context, call: Call, items: Sequence[Any], rule: Rule)
         return apply_together(context, call, items, rule)
     letters = set("".join(flow.axes for flow in flows)) - {"f"}
     if "w" in letters:
-        return [_windows(context, call, items)]
+        unfolded = None if call.kind not in POINTWISE else [_at_all_steps(item) for item in items]
+        if unfolded is None or any(item is None for item in unfolded):
+            return [_windows(context, call, items)]
+        return [_in_windows(item, flows[0]) for item in rule(context, call, unfolded)]
     if "x" in letters:
         raise TimeMixing("groups of features and time are one axis")
     if len(letters) != 1:
@@ -51,11 +56,37 @@ def _renamed(item: Any, old: str, new: str) -> Any:
     return replace(item, axes=item.axes.replace(old, new)) if isinstance(item, Flow) else item
 
 
+def as_steps(flow: Flow) -> Flow | None:
+    """A stream in windows as the stream that it is; None where it is none."""
+    at = flow.axes.find("tw")
+    if at < 0:
+        return None
+    shape = (*flow.shape[:at], flow.shape[at] * flow.shape[at + 1], *flow.shape[at + 2 :])
+    return replace(flow, axes=flow.axes.replace("tw", "t"), shape=shape)
+
+
+def _at_all_steps(item: Any) -> Any:
+    """An operand without windows; None where there is no such thing."""
+    if isinstance(item, Flow):
+        return as_steps(item)
+    return item if isinstance(item, Known) and np.size(item.stored) == 1 else None
+
+
+def _in_windows(item: Tracked, like: Flow) -> Tracked:
+    """A stream as windows of the size that another has."""
+    if not isinstance(item, Flow):
+        return item
+    window = like.shape[like.axes.index("w")]
+    at = item.axes.index("t")
+    shape = (*item.shape[:at], item.shape[at] // window, window, *item.shape[at + 1 :])
+    return replace(item, axes=item.axes.replace("t", "tw"), shape=shape)
+
+
 def _windows(context: Context, call: Call, items: Sequence[Any]) -> Tracked:
     """A window of steps becomes one step: their mean, sum or maximum, or one of them."""
     flow = items[0]
     if not isinstance(flow, Flow) or any(isinstance(item, Flow) for item in items[1:]):
-        raise TimeMixing("it meets a time axis in windows")
+        raise TimeMixing("it meets a time axis")
     at, rank = flow.axes.index("w"), len(flow.axes)
     keep = False
     if call.kind in POOLINGS:

@@ -17,7 +17,7 @@ from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.flow import Flow, Known, Merged, Raw, Unsupported, known_along
 from ssmc.frontend.joint import REASON, apart
 from ssmc.frontend.listing import Call
-from ssmc.frontend.merged import is_plain
+from ssmc.frontend.merged import POINTWISE, as_steps, is_plain
 from ssmc.frontend.precision import stored_rounding
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
@@ -111,12 +111,12 @@ def region_of(
     merged = {m for flow in entered for m in flow.merged}
     if len(merged) > 1:
         return REASON
-    flows = tuple(apart(flow) for flow in entered)
+    flows = tuple(apart(as_steps(flow) or flow) for flow in entered)
 
     def run(arrays: Sequence[Array]) -> Array:
         given = dict(known)
         for entry, flow, array in zip(entries, entered, arrays, strict=True):
-            given[entry] = array.reshape(flow.shape) if flow.merged else array
+            given[entry] = array.reshape(flow.shape)
         try:
             return np.asarray(evaluate(translator.listing, given, [value])[value])
         except UserError as error:  # what is tried here the file may not be made for, as places out of range
@@ -148,7 +148,7 @@ def _inside(
         item = translator.lookup(here)
         if isinstance(item, Known):
             known[here] = item.stored
-        elif isinstance(item, Flow) and here not in opened and _enters(item):
+        elif isinstance(item, Flow) and here not in opened and _enters(translator, here, item):
             entries[here] = None
         elif isinstance(item, Flow | Raw):
             call = translator.listing.producer[here]
@@ -160,8 +160,10 @@ def _inside(
     return [found[position] for position in sorted(found)], sorted(entries), known
 
 
-def _enters(flow: Flow) -> bool:
-    """Can a flow enter a region? Its batch may be one axis with features."""
+def _enters(translator: Translator, value: Value, flow: Flow) -> bool:
+    """Can a flow enter a region? Its batch may be one axis with features, its time in windows."""
+    if "w" in flow.axes and as_steps(flow) is not None:
+        return translator.listing.producer[value].kind in POINTWISE  # a mere reshape is made inside
     return is_plain(flow) or (len(flow.merged) == 1 and "t" not in flow.merged[0][0] and "t" in flow.axes)
 
 
@@ -178,6 +180,7 @@ def _is_weighted(translator: Translator, value: Value) -> bool:
 def _length(translator: Translator, value: Value) -> int | None:
     flow = translator.lookup(value)
     assert isinstance(flow, Flow)
+    flow = as_steps(flow) or flow
     return flow.shape[flow.axes.index("t")] if "t" in flow.axes else None
 
 

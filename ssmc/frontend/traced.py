@@ -33,36 +33,38 @@ def unrolled_size(listing: Listing, types: Mapping[str, TensorType], length: int
     if not any(dynamic):
         return None
     loops = [
-        (source, axis, taken)
-        for (source, axis), taken in _taken(listing).items()
-        if len(taken) >= FEWEST and sorted(taken) == list(range(len(taken)))
+        (source, axis, size, taken)
+        for (source, axis, size), taken in _taken(listing).items()
+        if len(taken) >= FEWEST and sorted(taken) == list(range(0, size * len(taken), size))
     ][:FIRST]
     whole = {d for kind in types.values() for d in (kind.shape or ())[1:]}  # lengths that are given
-    loops = [loop for loop in loops if dynamic[1] or len(loop[2]) not in whole]
+    loops = [loop for loop in loops if dynamic[1] or loop[2] * len(loop[3]) not in whole]
     for k, which in enumerate(AXES):
         found = _follows(listing, types, [loop[:2] for loop in loops], k, length) if dynamic[k] and loops else []
-        for (_, _, taken), follows in zip(loops, found, strict=False):
+        for (_, _, size, taken), follows in zip(loops, found, strict=False):
             if follows:
+                what = ENTRIES[k] if size == 1 else f"chunks of {size} {ENTRIES[k]}"
                 reason = (
-                    f"the first of {len(taken)} {ENTRIES[k]} that the file takes one by one, as an unrolled loop does; "
+                    f"the first of {len(taken)} {what} that the file takes one by one, as an unrolled loop does; "
                     f"it declares the {which} dynamic, and would leave out all further {ENTRIES[k]}"
                 )
                 return Refusal(taken[0].name, taken[0].kind, reason)
     return None
 
 
-def _taken(listing: Listing) -> dict[tuple[Value, int], dict[int, Call]]:
-    """Which single entries of an axis the file takes by constant numbers: by value and axis, number -> node."""
-    found: dict[tuple[Value, int], dict[int, Call]] = defaultdict(dict)
+def _taken(listing: Listing) -> dict[tuple[Value, int, int], dict[int, Call]]:
+    """Which entries of an axis the file takes by constant numbers: by value, axis and how many, first number -> node."""
+    found: dict[tuple[Value, int, int], dict[int, Call]] = defaultdict(dict)
     for call in listing.calls:
-        place = _single(listing, call)
+        place = _part(listing, call)
         if place is not None:
-            found[call.operands[0], place[0]].setdefault(place[1], call)  # type: ignore[index]
+            axis, start, size = place
+            found[call.operands[0], axis, size].setdefault(start, call)  # type: ignore[index]
     return found
 
 
-def _single(listing: Listing, call: Call) -> tuple[int, int] | None:
-    """Axis and number of the one entry that a node takes; None where it is none, or counted from the end."""
+def _part(listing: Listing, call: Call) -> tuple[int, int, int] | None:
+    """Axis, first number and how many of the entries that a node takes; None where they are counted from the end."""
     if call.kind not in ("Gather", "Slice") or call.operands[0] is None or call.operands[0] in listing.constants:
         return None
     told = [None if v is None else listing.constants.get(v) for v in call.operands[1:]]
@@ -70,12 +72,17 @@ def _single(listing: Listing, call: Call) -> tuple[int, int] | None:
         return None
     if call.kind == "Gather":
         numbers, axis = np.ravel(np.asarray(told[0])), int(call.attrs.get("axis", 0))
-        return (axis, int(numbers[0])) if numbers.size == 1 and axis >= 0 <= numbers[0] else None
+        return (axis, int(numbers[0]), 1) if numbers.size == 1 and axis >= 0 <= numbers[0] else None
     try:
         ((axis, part),) = slices_of([None, *told], call.attrs, RANK)
     except (KeyError, ValueError):
         return None
-    return (axis, part.start) if 0 <= part.start == part.stop - 1 and axis < RANK // 2 else None
+    regular = part.step in (None, 1) and part.start is not None and part.stop is not None
+    return (
+        (axis, part.start, part.stop - part.start)
+        if regular and 0 <= part.start < part.stop and axis < RANK // 2
+        else None
+    )
 
 
 def _follows(

@@ -285,6 +285,7 @@ RAW_OPS = frozenset(
         "Reciprocal",
         "Trilu",
         "FusedMatMul",
+        "ConcatFromSequence",
     ]
 )
 
