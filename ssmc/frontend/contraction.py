@@ -29,6 +29,8 @@ def einsum(builder: Builder, terms: Sequence[str], result: str, items: Sequence[
     shape, axes = tuple(sizes[x] for x in result), "".join(labels[x] for x in result)
     if axes.count("t") > 1:
         raise TimeMixing("every step meets every other (attention)")
+    if axes.count("b") > 1:
+        raise Unsupported("every sequence of a batch meets every other")
     like = next((i.value for i in items if isinstance(i, Flow) and is_stream(builder, i)), None)
     spelled: list[tuple[str, Operand]] = []
     for term, item in zip(terms, items, strict=True):

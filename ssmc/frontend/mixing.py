@@ -9,6 +9,7 @@ from ssmc.frontend.first_step import explain_start
 from ssmc.frontend.flow import Flow, Unsupported
 from ssmc.frontend.joint import joined
 from ssmc.frontend.lti import probe
+from ssmc.frontend.polynomial import explain_polynomial
 from ssmc.frontend.regions import Region
 from ssmc.frontend.translator import Translator
 from ssmc.frontend.varying import explain_varying
@@ -39,7 +40,11 @@ def _explained(translator: Translator, region: Region) -> Flow:
     except Unsupported as reason:
         if any("t" not in flow.axes for flow in region.flows):
             raise
-        found = explain_varying(translator, region) or explain_start(translator, region)
+        found = (
+            explain_varying(translator, region)
+            or explain_polynomial(translator, region)
+            or explain_start(translator, region)
+        )
         if found is None:
             raise reason from None
         return found

@@ -53,7 +53,7 @@ def unrolled_size(listing: Listing, types: Mapping[str, TensorType], length: int
 
 
 def _taken(listing: Listing) -> dict[tuple[Value, int, int], dict[int, Call]]:
-    """Which entries of an axis the file takes by constant numbers: by value, axis and how many, first number -> node."""
+    """Which entries of an axis the file takes by constant numbers: by value, axis and how many, first -> node."""
     found: dict[tuple[Value, int, int], dict[int, Call]] = defaultdict(dict)
     for call in listing.calls:
         place = _part(listing, call)

@@ -139,7 +139,7 @@ class Translator:
             if call.kind in ("Shape", "Size"):  # known without knowing what the value is
                 found = self.samples.at(0, [v for v in call.operands if v is not None])
                 return [Known(array) for array in run_call(call, [np.asarray(a) for a in found.values()])]
-            if call.kind in RAW_OPS and not self._is_apart(call):
+            if (call.kind in RAW_OPS and not self._is_apart(call)) or self._is_power_of_scores(call):
                 return [Raw(next(item.reason for item in items if isinstance(item, Raw)))] * len(call.results)
             if call.kind in RAW_RULES:
                 with self.builder.origin(call.provenance):
@@ -224,6 +224,11 @@ class Translator:
         if call.kind == "AveragePool":
             return bool(call.attrs.get("ceil_mode", 0))
         return raises_rate(call) or (call.kind == "Pad" and text(call.attrs.get("mode", "constant")) == "wrap")
+
+    def _is_power_of_scores(self, call: Call) -> bool:
+        from ssmc.frontend.polynomial import is_of_scores
+
+        return call.kind == "Pow" and is_of_scores(self, call.results[0])
 
     def dtype(self, call: Call, slot: int) -> str:
         """'f', 'i', 'u' or 'b': what an operand holds in the file."""
