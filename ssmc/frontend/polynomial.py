@@ -191,8 +191,8 @@ def _require_few(translator: Translator, found: _Weights, rest: Sequence[Value])
     states = products * max([prod(heads), *(prod(f.features) for f in flows)])
     if states > MOST:
         raise Unsupported(
-            f"attention by a polynomial of degree {max(degrees)} of the scores: over {products} products of the {size} "
-            f"features of a query, {states} states in all (at most {MOST})"
+            f"is attention by a polynomial of degree {max(degrees)} of the scores: sums over {products} products of the "
+            f"{size} features of a query, {states} states in all (at most {MOST})"
         )
 
 
