@@ -72,8 +72,7 @@ class Findings:
 
     def copy(self) -> Findings:
         """As they are now, to go back to."""
-        lists = {f.name: list(value) for f in fields(self) if isinstance(value := getattr(self, f.name), list)}
-        return replace(self, **lists)
+        return replace(self, refusals=list(self.refusals), lifts=list(self.lifts), stabilisers=list(self.stabilisers))
 
     def restore(self, before: Findings) -> None:
         """Forget what was found since."""

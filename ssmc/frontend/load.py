@@ -18,7 +18,7 @@ from ssmc.frontend.collection import built_aside
 from ssmc.frontend.findings import Findings, Refusal, refuse
 from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import dynamic_lengths, is_dynamic
-from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems
+from ssmc.frontend.model import Model, count_other_ops, describe_systems, mixes_time
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.rules.resampling import UP
 from ssmc.frontend.sizes import DIVISIBLE, INDIVISIBLE
@@ -211,7 +211,7 @@ def _require_lifted(attempt: Attempt, path: str, source: Source) -> None:
         refuse(attempt.findings.refusals, path)
     if attempt.failure is not None:
         raise attempt.failure
-    if not any(True for _ in attempt.graph.nodes(*SYSTEMS)):
+    if not mixes_time(attempt.graph):
         suspects = list(source.suspected(attempt.states))
         raise UserError(
             "no state-space system was found in the model",

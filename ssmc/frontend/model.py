@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ssmc.frontend.afterwards import late_values
 from ssmc.frontend.builder import features_of, kind_of
 from ssmc.frontend.findings import Lift, Refusal, Replacement
 from ssmc.interface import Interface, Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array, Op
 from ssmc.ir.ops.rounded import grids_of
+from ssmc.ir.types import StreamType
 from ssmc.statespace import StateSpace, frequencies, time_constants
 
 STRUCTURE = frozenset(
@@ -114,6 +116,12 @@ class Model:
     @property
     def interface(self) -> Interface:
         return Interface(self.form, self.inputs, self.outputs, self.states)
+
+
+def mixes_time(graph: Graph) -> bool:
+    """Is there a system, or a stream that meets what all steps together tell (linear attention without a mask)?"""
+    streams = any(isinstance(graph.type(graph.operand(node.name, 0)), StreamType) for node in graph.outputs())
+    return any(True for _ in graph.nodes(*SYSTEMS)) or (streams and bool(late_values(graph).first))
 
 
 def describe_systems(graph: Graph, lifts: list[Lift]) -> tuple[LiftedSystem, ...]:

@@ -78,8 +78,8 @@ def explain_polynomial(translator: Translator, region: Region) -> Flow | None:
     streams = [v for v in found.scores.operands if v is not None]
     axes = [term.index(_summed(found)) for term in found.terms]
     scales = [_scale(found, k) for k in range(2)]
-    sources = [translator.lookup(v) for v in streams]
-    flows = [_products(translator, f, *a) for f, *a in zip(sources, axes, scales, strict=True) if isinstance(f, Flow)]
+    sources = [f for v in streams if isinstance(f := translator.lookup(v), Flow)]
+    flows = [_products(translator, f, a, s) for f, a, s in zip(sources, axes, scales, strict=True)]
     flows += [f for v in rest if isinstance(f := translator.lookup(v), Flow)]
     if not all(is_plain(flow) for flow in flows):
         return None
@@ -92,7 +92,7 @@ def explain_polynomial(translator: Translator, region: Region) -> Flow | None:
     samples = []
     for point in range(len(translator.samples.points)):
         seen = translator.samples.at(point, [*streams, *rest])
-        made = [_of_array(np.asarray(seen[v]), *a) for v, *a in zip(streams, axes, scales, strict=True)]
+        made = [_of_array(np.asarray(seen[v]), a, s) for v, a, s in zip(streams, axes, scales, strict=True)]
         samples.append((*made, *(np.asarray(seen[v], np.float64) for v in rest)))
     entries = (*streams, *rest)
     return explain_varying(
@@ -159,7 +159,7 @@ def _polynomial(
         return None
     most = np.unravel_index(int(np.abs(answers).argmax()), answers.shape)
     gain = answers[most[0]] / answers[most]
-    curve = answers[(slice(None), *most[1:])]
+    curve = answers.reshape(len(answers), -1)[:, np.ravel_multi_index(most[1:], shape)]
     scale = float(np.abs(answers).max())
     if np.abs(answers - gain * curve.reshape(-1, *[1] * len(shape))).max() > EXACT * scale:
         return None
@@ -191,8 +191,8 @@ def _require_few(translator: Translator, found: _Weights, rest: Sequence[Value])
     states = products * max([prod(heads), *(prod(f.features) for f in flows)])
     if states > MOST:
         raise Unsupported(
-            f"is attention by a polynomial of degree {max(degrees)} of the scores: sums over {products} products of the "
-            f"{size} features of a query, {states} states in all (at most {MOST})"
+            f"is attention by a polynomial of degree {max(degrees)} of the scores: sums over {products} products of "
+            f"the {size} features of a query, {states} states in all (at most {MOST})"
         )
 
 

@@ -91,3 +91,17 @@ def test_a_softmax_is_no_polynomial(tmp_path: Path) -> None:
     a = net.op("Exp", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 1])))
     y = net.op("MatMul", net.op("Trilu", a, net.const(np.int64(0)), upper=0), v)
     refused(save(net.model([(y, [2, 20, WIDTH])]), tmp_path), "attention")
+
+
+@pytest.mark.parametrize("dims", [[2, 20, 4], ["n", "l", 4]])
+def test_linear_attention_without_a_mask(tmp_path: Path, dims: list[int | str]) -> None:
+    """Sums over all steps, which every step reads: another run through the sequence."""
+    net = Net()
+    q, k, v = projected(net, dims)
+    q, k = (net.op("Add", net.op("Elu", x), net.const(np.float32(1))) for x in (q, k))
+    both = net.op("MatMul", net.op("Transpose", k, perm=[0, 2, 1]), v)
+    total = net.op("Mul", q, net.op("ReduceSum", k, net.ints(1), keepdims=1))
+    y = net.op("Div", net.op("MatMul", q, both), net.op("ReduceSum", total, net.ints(2), keepdims=1))
+    model = lift(net, y, [*dims[:2], WIDTH], tmp_path, (2, 20), *([(3, 33)] if dims[0] == "n" else []))
+    assert not model.systems and any("run through 2 times" in note for note in model.notes)
+    on_targets(model, 2, 20)
