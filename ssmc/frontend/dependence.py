@@ -1,8 +1,8 @@
-"""Which inputs each value of a graph depends on, and in which it is affine for its ops alone."""
+"""Which inputs or states each value of a graph depends on, and in which it is affine for its ops alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -18,10 +18,10 @@ FIRST = LINEAR | {"CumSum"}  # linear in the first operand
 
 @dataclass(frozen=True, eq=False)
 class Dependence:
-    """Sets of inputs as bits of a number, one a place in `names`. A value is affine in an input (of all others fixed)
-    that it depends on and is not `bent` in; it may be so, too, in others."""
+    """Sets of sources as bits of a number, one a source. A value is affine in a source (all others fixed) that it
+    depends on and is not `bent` in; it may be so, too, in others."""
 
-    names: Sequence[str]
+    bits: Mapping[Value, int]
     reads: Mapping[Value, int] = field(default_factory=dict)
     bent: Mapping[Value, int] = field(default_factory=dict)
 
@@ -29,10 +29,10 @@ class Dependence:
         return self.reads.get(value, 0) & ~self.bent.get(value, 0)
 
 
-def dependence(listing: Listing) -> Dependence:
-    """The dependence of every value of a listing, in one walk."""
-    names = list(listing.inputs)
-    reads: dict[Value, int] = {listing.inputs[name]: 1 << k for k, name in enumerate(names)}
+def dependence(listing: Listing, sources: Iterable[Value]) -> Dependence:
+    """The dependence of every value of a listing on some, in one walk."""
+    bits = {value: 1 << k for k, value in enumerate(sources)}
+    reads = dict(bits)
     bent: dict[Value, int] = {}
     for call in listing.calls:
         of = [0 if v is None else reads.get(v, 0) for v in call.operands]
@@ -41,14 +41,15 @@ def dependence(listing: Listing) -> Dependence:
             continue
         curved = reduce(or_, (bent[v] for v in call.operands if v in bent), 0) | _curved(call, of)
         for value in call.results:
-            reads[value] = all_read
+            if value not in bits:
+                reads[value] = all_read
             if curved:
                 bent[value] = curved
-    return Dependence(names, reads, bent)
+    return Dependence(bits, reads, bent)
 
 
 def _curved(call: Call, reads: Sequence[int]) -> int:
-    """Inputs in which a node may not be affine, though its operands are."""
+    """Sources in which a node may not be affine, though its operands are."""
     if call.kind in SUMS:
         return 0
     if call.kind == "Where":
@@ -77,12 +78,14 @@ def blocks(pairs: Sequence[tuple[int, int]]) -> list[tuple[list[int], list[int]]
 
 
 def surroundings(listing: Listing, known: Dependence, wanted: Sequence[Value], moving: int) -> set[Value]:
-    """Values that what lies between some inputs and `wanted` reads beside: none depends on those inputs."""
+    """Values that what lies between some sources (bits) and `wanted` reads beside: none depends on those sources."""
     found: set[Value] = set()
     waiting, met = list(wanted), set(wanted)
     while waiting:
         value = waiting.pop()
         call = listing.producer.get(value)
+        if value in listing.constants:
+            continue
         if not known.reads.get(value, 0) & moving:
             found.add(value)
         elif call is not None:

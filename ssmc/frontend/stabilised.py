@@ -21,6 +21,7 @@ import numpy as np
 from onnx import helper
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.dependence import Dependence, dependence, surroundings
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.findings import Findings, Lift, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked, is_stream, known_operand, wrap
@@ -90,19 +91,33 @@ def find_stabilisers(translator: Translator, states: Sequence[State]) -> list[St
     found: list[Stabiliser] = []
     if not any(call.kind in MAXIMA for call in translator.listing.calls):
         return found
+    known = dependence(translator.listing, (state.current for state in states))
     for state in states:
         if not _may_be(translator.listing, state):
             continue
-        maps = [_map(translator, point, states, state) for point in range(len(translator.samples.points))]
+        maps = [_map(translator, point, known, state) for point in range(len(translator.samples.points))]
         shape = np.shape(translator.samples.at(0, [state.current])[state.current])
         if not all(is_running_maximum(f, shape) for f in maps):
             continue
         growth = max(float((f(np.full(shape, FAR)) - FAR).max(initial=0.0)) for f in maps)
-        sums = {other.name: _meets(translator, states, state, other) for other in states if other is not state}
-        kept = {name: shape for name, shape in sums.items() if shape is not None}
-        if kept:
-            found.append(Stabiliser(state, kept, growth))
+        for others in _beside(known, states, state):
+            sums = {other.name: _meets(translator, known, state, other) for other in others}
+            kept = {name: shape for name, shape in sums.items() if shape is not None}
+            if kept:
+                found.append(Stabiliser(state, kept, growth))
+                break
     return found
+
+
+def _beside(known: Dependence, states: Sequence[State], top: State) -> tuple[list[State], list[State]]:
+    """Other states that depend on a state: those of its own layer, and those that do so through other ones."""
+    bit, reads = known.bits[top.current], [known.reads.get(state.following, 0) for state in states]
+    moved = [(s, r) for s, r in zip(states, reads, strict=True) if s is not top and r & bit]
+    through = sum(known.bits[state.current] for state, _ in moved)
+    far = [bool(r & through & ~known.bits[state.current]) for state, r in moved]
+    return [s for (s, _), f in zip(moved, far, strict=True) if not f], [
+        s for (s, _), f in zip(moved, far, strict=True) if f
+    ]
 
 
 def growing(translator: Translator, found: Sequence[Stabiliser]) -> list[Refusal]:
@@ -118,8 +133,8 @@ def _may_be(listing: Listing, state: State) -> bool:
     return any(c.kind in MAXIMA for c in calls) and any(state.current in c.operands for c in calls)
 
 
-def _map(translator: Translator, point: int, states: Sequence[State], state: State) -> Callable[[Array], Array]:
-    given = _given(translator, point, states)
+def _map(translator: Translator, point: int, known: Dependence, state: State) -> Callable[[Array], Array]:
+    given = _given(translator, point, known, state)
 
     def f(m: Array) -> Array:
         feed = {**given, state.current: m}
@@ -128,18 +143,16 @@ def _map(translator: Translator, point: int, states: Sequence[State], state: Sta
     return f
 
 
-def _given(translator: Translator, point: int, states: Sequence[State]) -> dict[Value, Any]:
-    """Sample arrays of what the next states are made of, the states themselves included."""
-    currents = [state.current for state in states]
-    calls = translator.listing.needed([state.following for state in states], set(currents))
-    reached = translator.listing.influenced(set(currents))
-    outside = {v for call in calls for v in call.operands if v is not None and v not in reached}
-    return translator.samples.at(point, [*outside, *currents])
+def _given(translator: Translator, point: int, known: Dependence, *states: State) -> dict[Value, Any]:
+    """Sample arrays of what the next states are made of besides the states, and of these."""
+    moving = sum(known.bits[state.current] for state in states)
+    outside = surroundings(translator.listing, known, [state.following for state in states], moving)
+    return translator.samples.at(point, [*sorted(outside), *(state.current for state in states)])
 
 
-def _meets(translator: Translator, states: Sequence[State], top: State, other: State) -> tuple[int, ...] | None:
+def _meets(translator: Translator, known: Dependence, top: State, other: State) -> tuple[int, ...] | None:
     """The shape in which the running maximum divides another state; None where it does not."""
-    given, rng = _given(translator, 0, states), np.random.default_rng(6)
+    given, rng = _given(translator, 0, known, top, other), np.random.default_rng(6)
     m, z = (np.asarray(given[state.current], np.float64) for state in (top, other))
 
     def following(m: Array, z: Array) -> tuple[Array, Array]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import reduce
+from operator import or_
 
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.dependence import blocks, dependence, surroundings
+from ssmc.frontend.dependence import Dependence, blocks, dependence, surroundings
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.listing import Listing
 from ssmc.frontend.parts import find_parts
@@ -39,12 +41,26 @@ def pair_states(
     outputs = _arrays(listing, point)
     inputs = [name for name, kind in types.items() if kind.dtype.startswith(("float", "double", "bfloat"))]
     names = list(listing.outputs)
-    weights = _sure_weights(listing, point, outputs, inputs)
+    known = dependence(listing, listing.inputs.values())
+    weights = _sure_weights(listing, point, outputs, inputs, known)
     left, free = np.flatnonzero(~weights.any(axis=1)), np.flatnonzero(~weights.any(axis=0))
+    reads = [known.reads.get(listing.outputs[name], 0) for name in names]
+    bits = [known.bits[listing.inputs[name]] for name in inputs]
+    sure = [(bits[i], reads[j]) for i, j in np.argwhere(weights)]
+    # Outputs that depend on an input through other states are those of later layers, unless there are no others.
+    through = {i: reduce(or_, (state for state, read in sure if read & bits[i]), 0) for i in left}
+    near = {i: [j for j in free if not reads[j] & through[i]] for i in left}
+    close = {i: [listing.outputs[names[j]] for j in near[i] if reads[j] & bits[i]] for i in left}
+    around = {i: surroundings(listing, known, close[i], bits[i]) for i in left}
+    values = evaluate(listing, point, set[Value]().union(*around.values()))
     for i in left:
-        moves = _Moves(listing, point, outputs, inputs[i])
-        for j in free:
+        moves = _Moves(listing, {**point, **{v: values[v] for v in around[i]}}, outputs, inputs[i], close[i])
+        for j in near[i]:
             weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
+        if not weights[i].any():
+            moves = _Moves(listing, point, outputs, inputs[i], listing.influenced({moves.x}))
+            for j in set(free) - set(near[i]):
+                weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
         if (weights[i] == SPIKES).any():  # they are nothing else
             weights[i, weights[i] != SPIKES] = 0.0
     order = _order_bonus(weights)
@@ -93,36 +109,40 @@ def _arrays(listing: Listing, point: Mapping[Value, Array]) -> dict[str, Array]:
 
 
 def _sure_weights(
-    listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], inputs: Sequence[str]
+    listing: Listing,
+    point: Mapping[Value, Array],
+    outputs: Mapping[str, Array],
+    inputs: Sequence[str],
+    known: Dependence,
 ) -> Array:
     """Weights of the pairs that need not be compared with others, zero elsewhere.
 
     Most outputs are affine in one input of their shape for their ops alone: what such pairs have between them is run by
     itself. Others, and inputs and outputs that could be paired in ways that leave one of them over, are compared.
     """
-    known, names = dependence(listing), list(outputs)
+    names = list(outputs)
     weights = np.zeros((len(inputs), len(names)))
-    bits = [1 << known.names.index(name) for name in inputs]
+    bits = [known.bits[listing.inputs[name]] for name in inputs]
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for i, name in enumerate(inputs):
         by_shape.setdefault(np.shape(point[listing.inputs[name]]), []).append(i)
-    pairs = []
+    pairs = set()
     for j, name in enumerate(names):
         affine, base = known.affine(listing.outputs[name]), outputs[name]
         if affine and base.dtype.kind == "f" and not np.isin(base, (0.0, 1.0)).all():
-            pairs += [(i, j) for i in by_shape.get(base.shape, ()) if bits[i] & affine]
-    found = blocks(pairs)
+            pairs |= {(i, j) for i in by_shape.get(base.shape, ()) if bits[i] & affine}
+    found = blocks(sorted(pairs))
     moving = [sum(bits[i] for i in members) for members, _ in found]
     wanted = [[listing.outputs[names[j]] for j in members] for _, members in found]
     around = [surroundings(listing, known, *block) for block in zip(wanted, moving, strict=True)]
-    values = evaluate(listing, point, set().union(*around))
+    values = evaluate(listing, point, set[Value]().union(*around))
     for (rows, columns), values_of, beside in zip(found, wanted, around, strict=True):
         local = {**point, **{v: values[v] for v in beside}}
         for i in rows:
             moves = _Moves(listing, local, outputs, inputs[i], values_of)
             for j in columns:
                 if (i, j) in pairs:
-                    weights[i, j] = _weight(listing, local, outputs, inputs[i], names[j], moves)
+                    weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
         chosen = np.ix_(rows, columns)
         if not _all_affine(weights[chosen]):
             weights[chosen] = 0.0
@@ -145,12 +165,12 @@ class _Moves:
         point: Mapping[Value, Array],
         outputs: Mapping[str, Array],
         source: str,
-        reached: Collection[Value] = (),
+        reached: Collection[Value],
     ) -> None:
         """`point` may know values on the way that do not depend on the input; `reached` are those to be looked at."""
         self.listing, self.point, self.outputs = listing, point, outputs
         self.x = listing.inputs[source]
-        self.reached = reached or listing.influenced({self.x})
+        self.reached = reached
         shape = np.shape(point[self.x])
         self.wanted = [v for n, v in listing.outputs.items() if v in self.reached and outputs[n].shape == shape]
         self.found: dict[bytes, dict[Value, Array]] = {}
@@ -228,11 +248,14 @@ def _are_spikes(
     before = [
         v for v in inputs if v != x and np.asarray(point[v]).dtype.kind == "f" and np.shape(point[v]) == base.shape
     ]
+    end = _unnamed(listing, listing.outputs[target])
+    behind = {v for call in listing.needed([end], ()) for v in call.operands}
+    reached = listing.influenced({x})
     for name, other in outputs.items():
         potential = _unnamed(listing, listing.outputs[name])
-        if name == target or other.shape != base.shape or potential not in listing.influenced({x}):
+        if name == target or other.shape != base.shape or potential not in behind or potential not in reached:
             continue
-        calls = listing.needed([_unnamed(listing, listing.outputs[target])], {potential})
+        calls = listing.needed([end], {potential})
         read = {v for call in calls for v in call.operands}
         if potential not in read or read & inputs:
             continue

@@ -1,4 +1,4 @@
-"""One-step models of many layers: pairing and lifting their states takes as long as the layers are many."""
+"""One-step models of many layers or outputs: what their states are is found in time that grows with their number."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ssmc.frontend import evaluate, load_model
+from ssmc.frontend.listing import Listing
 from tests.frontend.net import Net, save
 
 WIDTH, STATES = 3, 4
@@ -56,3 +57,64 @@ def test_nodes_run_grow_with_the_layers(tmp_path: Path, monkeypatch: pytest.Monk
         assert len(model.states) == layers * (1 + rotating)
         assert len(model.systems) == layers
     assert runs[1] < 2.2 * runs[0]
+
+
+def test_running_maxima_of_many_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RWKV-4: what a maximum is for is looked for in its own layer."""
+    runs: list[int] = []
+    plain = evaluate.run_quietly
+
+    def counted(*args: Any) -> Any:
+        runs[-1] += 1
+        return plain(*args)
+
+    monkeypatch.setattr(evaluate, "run_quietly", counted)
+    for layers in (4, 8):
+        runs.append(0)
+        model = load_model(_maxima(tmp_path, layers))
+        assert len(model.states) == 3 * layers and len(model.systems) == 3 * layers
+    assert runs[1] < 2.3 * runs[0]
+
+
+def _maxima(folder: Path, layers: int) -> Path:
+    net, rng = Net(), np.random.default_rng(layers)
+    h = net.input(["b", WIDTH])
+    outputs = []
+    for _ in range(layers):
+        top, bottom, m = (net.input(["b", WIDTH]) for _ in range(3))
+        u = net.op("Tanh", h)
+        k, v = (net.op("MatMul", u, net.const(rng.standard_normal((WIDTH, WIDTH)))) for _ in range(2))
+        faded = net.op("Add", m, net.const(-rng.uniform(0.1, 1.0, WIDTH)))
+        new = net.op("Max", faded, k)
+        old, now = (net.op("Exp", net.op("Sub", x, new)) for x in (faded, k))
+        sums = [net.op("Add", net.op("Mul", old, x), net.op("Mul", now, y)) for x, y in ((top, v), (bottom, one(net)))]
+        h = net.op("Add", h, net.op("Div", *sums))
+        outputs += [(value, ["b", WIDTH]) for value in (*sums, new)]
+    return save(
+        net.model([(net.op("MatMul", h, net.const(rng.standard_normal((WIDTH, 2)))), ["b", 2]), *outputs]), folder
+    )
+
+
+def one(net: Net) -> str:
+    return net.const(np.ones(WIDTH))
+
+
+def test_spikes_are_looked_for_among_what_outputs_are_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs that are all 0 or 1 could be spikes of one another: none is walked to for each of the others."""
+    walks: list[int] = []
+    plain = Listing.influenced
+
+    def counted(self: Listing, sources: Any) -> Any:
+        walks.append(1)
+        return plain(self, sources)
+
+    monkeypatch.setattr(Listing, "influenced", counted)
+    net = Net()
+    x, state = net.input(["b", WIDTH]), net.input(["b", WIDTH])
+    new = net.op("Add", net.op("Mul", state, net.const(np.full(WIDTH, 0.5))), x)
+    many = 20
+    signs = [net.op("Tanh", net.op("Mul", new, net.const(np.full(WIDTH, 1e3 * (k + 1))))) for k in range(many)]
+    squares = [net.op("Mul", y, y) for y in signs]
+    model = load_model(save(net.model([(y, ["b", WIDTH]) for y in (*squares, new)]), tmp_path))
+    assert model.states == {state: new}
+    assert len(walks) < 6 * many
