@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from ssmc.diagnostics import UserError
+from ssmc.diagnostics import UserError, near
 
 
 class Part(BaseModel):
@@ -91,10 +90,9 @@ def _read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
     try:
         return Path(source).read_text(encoding="utf-8"), source
     except FileNotFoundError:
-        near = difflib.get_close_matches(source, names, n=1)
-        guess = f"did you mean '{near[0]}'? " if near else ""
         what = f"no architecture is called '{source}' and there is no such file"
-        raise UserError(what, hint=f"{guess}packaged: {', '.join(names)}; or the path of a YAML file") from None
+        hint = f"{near(source, names)} packaged: {', '.join(names)}; or the path of a YAML file"
+        raise UserError(what, hint=hint.lstrip()) from None
     except UnicodeDecodeError as error:
         raise UserError("the architecture file is not text", where=source, why=str(error)) from None
     except OSError as error:
@@ -172,8 +170,7 @@ def _problem(schema: type[Part], error: Any, tree: Any, file: str) -> UserError:
         case "extra_forbidden":
             inside = _model(schema, path[:-1])
             known = [] if inside is None else list(inside.model_fields)
-            near = difflib.get_close_matches(str(path[-1]), known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"the keys here are: {', '.join(known)}"
+            hint = near(str(path[-1]), known) or f"the keys here are: {', '.join(known)}"
             return UserError(f"unknown key '{key}'", where=_place(file, node), hint=hint)
         case "missing":
             return UserError(f"the key '{key}' is missing", where=_place(file, node), hint=_meaning(schema, path))

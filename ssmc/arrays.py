@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.diagnostics import UserError
+from ssmc.diagnostics import UserError, near
 from ssmc.interface import Interface, Port
 from ssmc.ir.layout import from_graph, to_graph
 
@@ -39,12 +38,6 @@ def read(path: str | Path) -> dict[str, Array]:
             why=why,
             hint="make one with numpy.savez(path, name=array, ...), the names being those of the model's inputs",
         ) from None
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` for the nearest known word, or nothing."""
-    found = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"did you mean '{found[0]}'?" if found else ""
 
 
 def describe(port: Port) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Bad input, told in one message; the command line prints it and exits with status 2.
@@ -37,3 +39,17 @@ class Misfit(UserError):
             why=f"demand {demand:g} {unit}, bound {bound:g} {unit}, gap {demand - bound:g} {unit}".replace(" ,", ","),
             hint=levers,
         )
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?` for the nearest known word, or nothing."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, sorted(set(known)), n=1)
+    return f"did you mean '{found[0]}'?" if found else ""
+
+
+def near_or_all(word: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest known word, or all of them where none is near."""
+    known = sorted(set(known))
+    return near(word, known) or (f"there are: {', '.join(known)}" if known else "there are none")

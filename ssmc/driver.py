@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import isa
 from ssmc import arrays, files
-from ssmc.diagnostics import UserError
+from ssmc.diagnostics import UserError, near
 from ssmc.interface import Interface, Port, from_json, to_json
 from ssmc.target import Backend, RunResult, RunSettings, backend, target_names
 
@@ -111,7 +111,7 @@ class Executable:
             there = f"it has: {', '.join(presets)}" if presets else "its arithmetic is digital: leave --noise out"
             raise UserError(
                 f"target '{self.backend.name}' has no noise preset '{settings.noise}'",
-                hint=arrays.near(settings.noise, presets) or there,
+                hint=near(settings.noise, presets) or there,
             )
         return self.backend.simulate(self.program, inputs, settings)
 

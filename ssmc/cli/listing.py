@@ -9,7 +9,7 @@ import click
 
 from ssmc.cli.options import json_option
 from ssmc.cli.output import print_json, print_table
-from ssmc.diagnostics import UserError
+from ssmc.diagnostics import UserError, near_or_all
 
 if TYPE_CHECKING:
     from isa import InstructionSet
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 @json_option
 def passes_command(name: str | None, as_json: bool) -> None:
     """The passes there are; with NAME, one pass with its options and documentation."""
-    from ssmc.arrays import near
     from ssmc.passes import available
 
     known = {info.name: info for info in available()}
     if name is not None and name not in known:
-        raise UserError(f"there is no pass '{name}'", hint=near(name, known) or f"there are: {', '.join(known)}")
+        raise UserError(f"there is no pass '{name}'", hint=near_or_all(name, known))
     chosen = list(known.values()) if name is None else [known[name]]
     if as_json:
         print_json([_pass_json(info) for info in chosen])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ssmc.diagnostics import UserError
+from ssmc.diagnostics import UserError, near_or_all
 
 if TYPE_CHECKING:
     from ssmc.passes import Observer
@@ -87,13 +87,12 @@ def observers(print_ir_after: tuple[str, ...], ran: list[str]) -> tuple[Observer
     """What watches the passes; their names are added to `ran`. Raises UserError for a pass that there is not."""
     if not print_ir_after:
         return ()
-    from ssmc.arrays import near
     from ssmc.passes import available, print_after
 
     known = [info.name for info in available()]
     for name in print_ir_after:
         if name != "all" and name not in known:
-            raise UserError(f"there is no pass '{name}'", hint=near(name, known) or f"there are: {', '.join(known)}")
+            raise UserError(f"there is no pass '{name}'", hint=near_or_all(name, known))
     return print_after(None if "all" in print_ir_after else set(print_ir_after)), lambda step: ran.append(
         step.pass_.name
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, v_args
 from lark.exceptions import VisitError
 
-from ssmc.diagnostics import UserError
+from ssmc.diagnostics import UserError, near
 from ssmc.ir.graph import Graph, Place, Value
 from ssmc.ir.op import Op
 from ssmc.ir.ops.onnx_op import is_onnx
@@ -251,7 +250,7 @@ def _add(graph: Graph, line: _Line) -> None:
     except KeyError:
         known = False
     if not known:
-        raise _Mistake(line.op, f"no op is called '{line.op}'", _near(str(line.op), table()))
+        raise _Mistake(line.op, f"no op is called '{line.op}'", near(str(line.op), table()))
     types = tuple(line.types)
     try:
         if not is_onnx(Op(str(line.op))):
@@ -274,7 +273,7 @@ def _value(graph: Graph, token: Token) -> Value:
     value = Value(name, int(index or 0))
     if name not in graph or value.index >= len(graph.node(name).types):
         known = [str(value) for node in graph.net for value in graph.results(node)]
-        raise _Mistake(token, f"{token} is not defined before this line", _near(str(token), known))
+        raise _Mistake(token, f"{token} is not defined before this line", near(str(token), known))
     return value
 
 
@@ -285,11 +284,6 @@ def _word(token: Token) -> str:
         return str(json.loads(token))
     except ValueError as error:
         raise _Mistake(token, f"not a string: {error}") from None
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"did you mean '{near[0]}'?" if near else ""
 
 
 def _syntax_error(error: UnexpectedInput, text: str, file: str) -> UserError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from ssmc.diagnostics import UserError
+from ssmc.diagnostics import UserError, near_or_all
 from ssmc.passes.base import Pass
 from ssmc.passes.registry import pass_classes
 
@@ -66,15 +65,6 @@ def show_pass(pass_: Pass) -> str:
     return f"{pass_.name}{{{','.join(told)}}}" if told else pass_.name
 
 
-def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """A hint that names the nearest candidate, or all of them where none is near."""
-    known = sorted(set(candidates))
-    near = difflib.get_close_matches(word, known, n=1)
-    if near:
-        return f"did you mean '{near[0]}'?"
-    return f"there are: {', '.join(known)}" if known else "there are none"
-
-
 @cache
 def _grammar() -> Lark:
     from lark import Lark
@@ -101,7 +91,7 @@ def _entry(text: str, entry: Tree[Token]) -> Pass:
     at, label = _place(name)
     known = pass_classes()
     if label not in known:
-        raise _error(text, at, len(label), f"no pass is called '{label}'", hint=did_you_mean(label, known))
+        raise _error(text, at, len(label), f"no pass is called '{label}'", hint=near_or_all(label, known))
     pass_class = known[label]
     types = get_type_hints(pass_class)
     names = [field.name for field in fields(pass_class) if field.init]  # type: ignore[arg-type]
@@ -111,7 +101,7 @@ def _entry(text: str, entry: Tree[Token]) -> Pass:
         spot, word = _place(key)
         if word not in names:
             what = f"the pass '{label}' has no option '{word}'"
-            raise _error(text, spot, len(word), what, hint=did_you_mean(word, names))
+            raise _error(text, spot, len(word), what, hint=near_or_all(word, names))
         if word in given:
             raise _error(text, spot, len(word), f"the option '{word}' is given twice")
         given[word] = _value(text, value.children[0], word, types[word])  # type: ignore[union-attr]
