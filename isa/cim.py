@@ -221,7 +221,9 @@ _STATES = (
             NODE,
             data("rows", "(1 + 5 n, words) a, then scale, shift, zero, low, high for each of n places that round."),
             flag("round_state", "A state is rounded as it is read."),
-            flag("round_product", "a times the state is rounded."),
+            flag("round_product", "a times the state is rounded, Re a where complex."),
+            flag("round_cross", "Im a times the other half is rounded."),
+            flag("round_turned", "The sum of both products is rounded."),
             flag("round_sum", "What an event reaches is rounded."),
             Field("rounding", Kind.ENUM, 2, "To which whole number.", default="nearest", choices=ROUNDINGS),
             flag("reached", "Give what an event reaches, before it is rounded."),
@@ -231,7 +233,8 @@ _STATES = (
         "state",
         "Digital bank, states that are rounded at every event: x <- S(P(a Q(x)) + src), then read it.",
         "Q, P and S are the identity where their place does not round, else scale (clip(round(x / scale + shift), low, "
-        "high) - zero). Nearest is half to even; halves are rounded apart.",
+        "high) - zero). Nearest is half to even; halves are rounded apart, T(P(p re) - R(q im)) and T(P(p im) + R(q "
+        "re)) where products of complex states are.",
     ),
     InstructionSpec(
         "tick",

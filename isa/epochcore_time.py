@@ -189,7 +189,9 @@ TIME = (
             words("Words of the states, both halves of complex ones."),
             STEPS,
             flag("round_state", "A state is rounded as it is read."),
-            flag("round_product", "a times the state is rounded."),
+            flag("round_product", "a times the state is rounded, Re a where complex."),
+            flag("round_cross", "Im a times the other half is rounded."),
+            flag("round_turned", "The sum of both products is rounded."),
             flag("round_sum", "What a step reaches is rounded."),
             Field("rounding", Kind.ENUM, 2, "To which whole number.", default="nearest", choices=ROUNDINGS),
             flag("reached", "Give what a step reaches, before it is rounded."),
@@ -200,7 +202,8 @@ TIME = (
         "vector",
         "States that are rounded at every step: x <- S(P(a Q(x)) + v), a step after the other.",
         "Q, P and S are the identity where their place does not round, else scale (clip(round(x / scale + shift), low, "
-        "high) - zero) with rows scale, shift, zero, low, high. Nearest is half to even; halves are rounded apart.",
+        "high) - zero) with rows scale, shift, zero, low, high. Nearest is half to even; halves are rounded apart, "
+        "T(P(p re) - R(q im)) and T(P(p im) + R(q re)) where products of complex states are.",
     ),
     InstructionSpec(
         "fill",

@@ -7,7 +7,7 @@ what lies between two of them is a grid, or linear, by what it does to numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,13 @@ from ssmc.frontend.joint import apart
 from ssmc.frontend.listing import Call
 from ssmc.frontend.operands import along
 from ssmc.frontend.recurrence import UNTRANSLATED, Lifting
+from ssmc.frontend.rounded_products import Products, find_products
 from ssmc.frontend.transition import Map, Transition, find_transition
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
-from ssmc.ir.ops.rounded import GRID, rounded_step
 from ssmc.ir.tensor import Tensor
 
+TOLERANCE = 1e-6  # relative: a grid whose scale and its inverse are both stored in float32
 HINT = "quantise the weights alone, or have the rounding left out and what that changes told (--drop-rounding)"
 
 
@@ -68,6 +69,13 @@ class _Step:
     @property
     def size(self) -> int:
         return sum(int(np.prod(features)) for features in self.lifting.features)
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """Of a value of a step, in ONNX layout."""
+        for state, layout in zip(self.lifting.states, self.lifting.layouts, strict=True):
+            if value == state.current:
+                return layout.shape
+        return tuple(np.shape(self.lifting.translator.samples.at(0, [value])[value]))
 
     def calls(self, sources: Sequence[Value], targets: Sequence[Value]) -> list[Call]:
         """What lies between, of what depends on the states."""
@@ -155,15 +163,32 @@ def _lift(step: _Step) -> None:
             raise Unsupported("some of the states that depend on each other are rounded there, and others are not")
         if grids:
             found.grids[place] = grids
-    sources = found.heads
-    if step.roundings(found.heads, found.tails):
-        transition, sources = _product(step, found)
-    else:
+    sources, inner = found.heads, Products(np.zeros(0), np.zeros(0), {}, "", [])
+    if not step.roundings(found.heads, found.tails):
         transition = _transition(step, found.heads, found.tails)
-    if len({grid.rounding for grids in found.grids.values() for grid in grids}) != 1:
+    elif count == 1 and (single := _product(step, found)) is not None:
+        transition, sources = single
+    else:
+        inner = find_products(step, found.heads, found.tails)
+        transition, sources = None, inner.summed
+    roundings = {grid.rounding for grids in found.grids.values() for grid in grids} | ({inner.rounding} - {""})
+    if len(roundings) != 1:
         raise Unsupported("it is rounded in two ways, to the nearest code and down or up")
     drives = _drives(step, sources, found.tails)
-    _build(step, found, transition, drives)
+    system = inner if transition is None else _linear(transition)
+    own = {
+        place: np.concatenate([grid.rows for grid in row], axis=1)[:, system.order]
+        for place, row in found.grids.items()
+    }
+    _build(step, found, replace(system, grids={**own, **system.grids}, rounding=roundings.pop()), drives)
+
+
+def _linear(transition: Transition) -> Products:
+    """A decay that is not rounded on the way."""
+    pairs = transition.complex_pairs
+    order = transition.index.T.reshape(-1)  # all first parts, then all second parts
+    decay = transition.diagonal[0][order] if pairs is None else np.concatenate([pairs[0].real, pairs[0].imag])
+    return Products(decay, order, {}, "", [], pairs is not None)
 
 
 def _head(step: _Step, which: int) -> tuple[Value, Grid | None]:
@@ -200,23 +225,16 @@ def _cuts_of_all(step: _Step, which: int) -> list[Value]:
     return found
 
 
-def _product(step: _Step, found: _Found) -> tuple[Transition, list[Value]]:
-    """A product that is rounded before anything is added to it."""
-    if len(found.heads) > 1:
-        raise Unsupported("products of states that depend on each other are rounded one by one")
+def _product(step: _Step, found: _Found) -> tuple[Transition, list[Value]] | None:
+    """A product that is rounded before anything is added to it; None where several are, of parts of a state."""
     (head,), (tail,) = found.heads, found.tails
     cuts = step.cuts(0, head, [tail])
     before = [v for v in cuts if not step.roundings([head], [v])]
     after = [v for v in (*cuts, tail) if step.roundings([head], [v]) and not step.roundings([v], [tail])]
-    if not before or not after:
-        raise Unsupported("on the way to its next value in more places than the state, its product and the sum")
-    found_grid = _between(step, before, after)
-    if found_grid is None:
-        raise Unsupported(
-            "what lies around the rounding is not linear in the state, is scaled otherwise than before, or is not the "
-            "same for all data"
-        )
-    product, result, grid = found_grid
+    between = _between(step, before, after)
+    if between is None:
+        return None
+    product, result, grid = between
     transition = _transition(step, [head], [product])
     if np.any(transition.offset):
         raise Unsupported("something is added to the state between two roundings")
@@ -224,7 +242,7 @@ def _product(step: _Step, found: _Found) -> tuple[Transition, list[Value]]:
         f, x = step.map(point, [result], [tail], [0]), np.random.default_rng(5).standard_normal(transition.offset.shape)
         if np.abs(f(x) - f(0 * x) - x).max(initial=0.0) > 1e-9 * max(1.0, float(np.abs(f(x)).max())):
             raise Unsupported("what was rounded is scaled before it is summed")
-    found.grids["product"] = [grid]
+    found.grids["product" if transition.width == 1 else "turned"] = [grid]
     return transition, [result]
 
 
@@ -267,7 +285,7 @@ def _transition(step: _Step, sources: list[Value], targets: list[Value]) -> Tran
 def _drives(step: _Step, sources: list[Value], tails: list[Value]) -> list[Tracked]:
     """What is added to the product of the states, before it is rounded."""
     lifting = step.lifting
-    zeros = {v: Known(np.zeros(layout.shape)) for v, layout in zip(sources, lifting.layouts, strict=True)}
+    zeros = {v: Known(np.zeros(step.shape(v))) for v in sources}
     drives = lifting.translator.substituted(zeros).demand(tails)
     for drive, layout in zip(drives, lifting.layouts, strict=True):
         if isinstance(drive, Refused) or (isinstance(drive, Flow) and apart(drive).axes != layout.axes):
@@ -275,24 +293,20 @@ def _drives(step: _Step, sources: list[Value], tails: list[Value]) -> list[Track
     return drives
 
 
-def _build(step: _Step, found: _Found, transition: Transition, drives: list[Tracked]) -> None:
-    lifting, pairs = step.lifting, transition.complex_pairs
+def _build(step: _Step, found: _Found, system: Products, drives: list[Tracked]) -> None:
+    lifting, order = step.lifting, system.order
     builder, translator = lifting.translator.builder, lifting.translator
-    order = transition.index.T.reshape(-1)  # all first parts, then all second parts
     back = np.argsort(order)
-    decay = transition.diagonal[0][order] if pairs is None else np.concatenate([pairs[0].real, pairs[0].imag])
-    grids = {place: np.concatenate([grid.rows for grid in row], axis=1)[:, order] for place, row in found.grids.items()}
-    rounding = next(iter(found.grids.values()))[0].rounding
     attrs = {
-        "decay": Tensor(decay),
-        **{f"{place}_grid": Tensor(rows) for place, rows in grids.items()},
-        "rounding": rounding,
-        "is_complex": pairs is not None,
+        "decay": Tensor(system.decay),
+        **{f"{place}_grid": Tensor(rows) for place, rows in system.grids.items()},
+        "rounding": system.rounding,
+        "is_complex": system.is_complex,
     }
     v = builder.stream(lifting._take(lifting.vector(drives), order), lifting.like)
     initial = lifting.initial()
     operands = [v, None if initial is None else lifting._take(initial, order)]
-    lifting.error = _error(step, found, (decay, grids, rounding, pairs is not None), order)
+    lifting.error = _error(step, found, system)
     x, last = (lifting._take(each, back) for each in lifting.recurrent("rounded", operands, **attrs))
     lifting.publish(x, last)
     lifting.later(lambda: lifting._take(lifting.recurrent("rounded", operands, read_before=True, **attrs)[0], back))
@@ -315,41 +329,34 @@ def _code(step: _Step, code: Value, kept: dict[Value, Tracked]) -> Tracked:
     return step.lifting.translator.substituted(kept).demand([code])[0]
 
 
-def _error(step: _Step, found: _Found, system: tuple[Array, dict[str, Array], str, bool], order: Any) -> float:
+def _error(step: _Step, found: _Found, system: Products) -> float:
     """Largest error of the step at fresh states, where no rounding is on the edge between two codes, relatively."""
-    worst, which = 0.0, range(len(found.heads))
-    sources = step.currents
+    worst, which, order = 0.0, range(len(found.heads)), system.order
     size = (step.lifting.batch, step.size)
-    spans = [
-        np.abs(rows[0] * (np.clip(rows[4], -512, 512) - np.clip(rows[2], -512, 512))) for rows in system[1].values()
-    ]
+    grids = system.grids.values()
+    spans = [np.abs(rows[0] * (np.clip(rows[4], -512, 512) - np.clip(rows[2], -512, 512))) for rows in grids]
     scale = np.maximum(min(float(span.max()) for span in spans), 1e-12)
     for point in step.points:
-        step_map = step.map(point, sources, step.followings, which)
-        drive = _drive_rows(step, point, found)[:, order]
+        step_map = step.map(point, step.currents, step.followings, which)
+        drive = _drive_rows(step, point, found, system)
         for gain in (0.3, 1.0, 3.0):
             x = gain * scale * np.random.default_rng(31 + point).uniform(-1, 1, size)
             expected, given = step_map(x)[:, order], x[:, order]
-            near, wide = (rounded_step(*_moved(system, by), given, drive)[1] for by in (-1e-6, 1e-6))
-            got = rounded_step(*system, given, drive)[1]
+            near, got, wide = (system.step(given, drive, by)[1] for by in (-1e-6, 0.0, 1e-6))
             sure = np.abs(near - wide) <= 1e-9 * max(1e-300, float(np.abs(got).max(initial=0.0)))
             error = np.where(sure, np.abs(got - expected), 0.0).max(initial=0.0)
             worst = max(worst, float(error) / max(float(np.abs(expected).max(initial=0.0)), 1e-300))
+    if worst > TOLERANCE:
+        raise Unsupported("a step does something else beside it")
     return worst
 
 
-def _moved(system: tuple[Array, dict[str, Array], str, bool], by: float) -> tuple[Array, dict[str, Array], str, bool]:
-    """The same, its edges moved by so many codes."""
-    decay, grids, rounding, is_complex = system
-    moved = {place: rows + by * np.eye(len(GRID))[GRID.index("shift")][:, None] for place, rows in grids.items()}
-    return decay, moved, rounding, is_complex
-
-
-def _drive_rows(step: _Step, point: int, found: _Found) -> Array:
+def _drive_rows(step: _Step, point: int, found: _Found, system: Products) -> Array:
     """(batch, n) what is added to the products at one sample of the data, before it is rounded."""
-    targets, which = found.tails, range(len(found.heads))
-    f = step.map(point, found.heads, targets, which)
-    at_zero = f(np.zeros((step.lifting.batch, step.size)))
-    if "product" in found.grids:  # 0 need not be on its grid
-        at_zero = at_zero - found.grids["product"][0].apply(np.zeros((1, step.size)))
-    return at_zero
+    f = step.map(point, found.heads, found.tails, range(len(found.heads)))
+    zeros = np.zeros((step.lifting.batch, step.size))
+    grids = {
+        place: rows for place, rows in system.grids.items() if place not in ("state", "sum")
+    }  # 0 need not be on one
+    alone = replace(system, grids=grids)
+    return f(zeros)[:, system.order] - alone.step(zeros, zeros)[0]

@@ -6,7 +6,7 @@ belongs to it: the model before it was quantised, but for its weights. That is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ssmc.ir.op import Array
 
 ROUNDING = ("onnx.QuantizeLinear", "onnx.Round")
 STEPS = (*ROUNDING, "onnx.Floor", "onnx.Ceil")  # which may round, or compute something else
+SCALING = ("onnx.Mul", "onnx.Div", "onnx.Add", "onnx.Sub")
 LAYOUT = {
     f"onnx.{kind}" for kind in ("Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Slice", "Gather", "MaxPool")
 }
@@ -47,20 +48,39 @@ def drop_rounding(graph: Graph, keep_relu: bool = True, kinds: Sequence[str] = R
             graph.replace_uses(Value(end.name), graph.operand(end.name, 0))
         dropped.append(_named(node))
     for node in list(graph.nodes(*(kind for kind in kinds if kind != "onnx.QuantizeLinear"))):
-        value, after = graph.operand(node.name, 0), [Value(node.name)]
-        before = graph.node(value.node)
-        if before.op.name == "onnx.Clip":
-            value = graph.operand(before.name, 0)
-        after += [
-            Value(user) for user, slot in graph.users(after[0]) if graph.op(user).name == "onnx.Clip" and not slot
-        ]
-        for result in after:
-            graph.replace_uses(result, value)
+        for clip in (*_clips_before(graph, node), *_clips_after(graph, node)):
+            graph.replace_uses(Value(clip.name), graph.operand(clip.name, 0))
+        graph.replace_uses(Value(node.name), graph.operand(node.name, 0))
         dropped.append(_named(node))
     if dropped:
         _merge_biases(graph)
         graph.prune()
     return dropped
+
+
+def _clips_before(graph: Graph, node: Node) -> Iterator[Node]:
+    """The Clip that bounds what is rounded, scaled and shifted by constants meanwhile or not."""
+    while graph.operands(node.name):
+        node = graph.node(graph.operand(node.name, 0).node)
+        if node.op.name == "onnx.Clip":
+            yield node
+        if not _by_constants(graph, node):
+            return
+
+
+def _clips_after(graph: Graph, node: Node) -> Iterator[Node]:
+    """The Clip that bounds what was rounded, scaled and shifted by constants meanwhile or not."""
+    while len(users := graph.users(Value(node.name))) == 1:
+        node = graph.node(users[0][0])
+        if node.op.name == "onnx.Clip" and not users[0][1]:
+            yield node
+        if not _by_constants(graph, node):
+            return
+
+
+def _by_constants(graph: Graph, node: Node) -> bool:
+    """Does it only scale or shift its first operand?"""
+    return node.op.name in SCALING and _constant(graph, node.name, 1) is not None
 
 
 def _merge_biases(graph: Graph) -> None:

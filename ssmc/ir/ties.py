@@ -15,7 +15,7 @@ import numpy as np
 from ssmc.ir.graph import Graph, Node, Value
 from ssmc.ir.interpreter import interpret
 from ssmc.ir.op import Array
-from ssmc.ir.ops.rounded import GRID, PLACES, grids_of, rounded_step
+from ssmc.ir.ops.rounded import GRID, PLACES, grids_of, on_grid, rounded_step, times
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import ConstantType
 
@@ -87,13 +87,12 @@ def _places(graph: Graph, node: Node, values: Mapping[str, Any]) -> tuple[Array,
     start = 0.0 if len(operands) < 2 else np.asarray(values[str(operands[1])], np.float64).reshape(-1, v.shape[2])
     x = np.broadcast_to(start, (len(v), v.shape[2]))
     decay, seen = op["decay"].array.reshape(-1), []
-    zero = np.zeros(v.shape[2])
-    only = {place: grid for place, grid in grids.items() if place == "state"}
     for k in range(v.shape[1]):
         reached, following = rounded_step(decay, grids, op["rounding"], op["is_complex"], x, v[:, k])
-        product = rounded_step(decay, only, op["rounding"], op["is_complex"], x, zero)[0]
-        for place, number in zip(PLACES, (x, product, reached), strict=True):
-            if place in grids:
+        held = on_grid(grids["state"], op["rounding"], x) if "state" in grids else x
+        own, cross, turned = times(decay, grids, op["rounding"], op["is_complex"], held)
+        for place, number in zip(PLACES, (x, own, cross, turned, reached), strict=True):
+            if place in grids and number is not None:
                 scale, shift, _, low, high = grids[place]
                 code = number / scale + shift
                 seen.append(np.where((code > low - 1) & (code < high + 1), code, MIDDLE))

@@ -93,9 +93,12 @@ class Layer:
         sums = drives
         if held[0] is not None:
             p, q = net.const(turn.real), net.const(turn.imag)
-            real = net.op("Sub", net.op("Mul", held[0], p), net.op("Mul", held[1], q))
-            imag = net.op("Add", net.op("Mul", held[0], q), net.op("Mul", held[1], p))
-            sums = [net.op("Add", part, drive) for part, drive in zip((real, imag), drives, strict=True)]
+            own, cross = (
+                [at("product", net.op("Mul", x, a)) for x, a in zip(held, both, strict=True)]
+                for both in ((p, p), (q, q))
+            )
+            parts = [net.op("Sub", own[0], cross[1]), net.op("Add", cross[0], own[1])]
+            sums = [net.op("Add", at("turned", part), drive) for part, drive in zip(parts, drives, strict=True)]
         if self.pairs == "halves":
             following = [at("sum", net.op("Concat", *sums, axis=-1))]
             return following, str(net.op("MatMul", following[0], out))

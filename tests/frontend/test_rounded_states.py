@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ssmc.driver import compile_model
 from ssmc.frontend import Model, load_model, reference
+from ssmc.ir.ops.rounded import PLACES as IR_PLACES
 from ssmc.ir.ties import find_ties
 from ssmc.verification import verify
 from tests.frontend.checks import refused
@@ -73,6 +74,26 @@ def test_complex_states(tmp_path: Path, pairs: str, loop: str) -> None:
     """Real and imaginary parts are rounded by themselves, each with its own scale where it has one."""
     scale = np.random.default_rng(4).uniform(0.02, 0.1, 2 * WIDTH if pairs == "halves" else WIDTH)
     runs(lifted(Layer(Rounding("qdq", scale), ("state", "sum"), pairs), loop, tmp_path))
+
+
+@pytest.mark.parametrize("pairs", ["halves", "apart"])
+@pytest.mark.parametrize(
+    ("loop", "writing", "places"),
+    [
+        ("scan", "qdq", ("product",)),
+        ("loop", "chain", ("state", "product", "turned", "sum")),
+        ("unrolled", "straight-through", ("product", "sum")),
+        ("step", "qdq", ("state", "product", "turned", "sum")),
+        ("scan", "unbounded", ("turned",)),
+    ],
+)
+def test_complex_products(tmp_path: Path, loop: str, writing: str, places: tuple[str, ...], pairs: str) -> None:
+    """Each of the products and their sums is rounded, as quantisation tools do to every node."""
+    model = lifted(Layer(Rounding(writing, SCALE), places, pairs), loop, tmp_path)
+    (node,) = model.graph.nodes("rounded")
+    wanted = {*places, *(["cross"] if "product" in places else [])}
+    assert {place for place in IR_PLACES if node.op[f"{place}_grid"] is not None} == wanted
+    runs(model)
 
 
 @pytest.mark.parametrize("low", [-8, 0])

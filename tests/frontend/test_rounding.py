@@ -82,7 +82,7 @@ def test_a_state_that_onnxruntime_quantises(tmp_path: Path) -> None:
     coarse = quantised(path, {u: (2, WIDTH), state: (2, WIDTH)}, 3.0)
     model = load_model(coarse)
     (node,) = model.graph.nodes("rounded")
-    assert all(node.op[f"{place}_grid"] is not None for place in PLACES)
+    assert all(node.op[f"{place}_grid"] is not None for place in ("state", "product", "sum"))
     data = np.random.default_rng(2).standard_normal((2, 20, WIDTH)).astype(np.float32)
     assert off(model, u, data, coarse) <= 1e-5
 
@@ -98,6 +98,27 @@ def test_the_rounding_of_a_state_is_left_out_and_told(tmp_path: Path, form: Quan
     assert "outputs are off by" in note
     data = np.random.default_rng(2).standard_normal((2, 6, WIDTH)).astype(np.float32)
     assert off(model, u, data, path) < 0.05  # what rounded weights are off, and the ReLU is there
+
+
+def test_complex_states_that_onnxruntime_quantises(tmp_path: Path) -> None:
+    """Every product and every sum is rounded by itself, each by its own scale."""
+    net, rng = Net(), np.random.default_rng(6)
+    u, re, im = (net.input(["b", WIDTH]) for _ in range(3))
+    p, q = net.const(rng.uniform(0.4, 0.6, WIDTH)), net.const(rng.uniform(0.3, 0.6, WIDTH))
+    drives = [net.op("Gemm", u, net.const(rng.standard_normal((WIDTH, WIDTH)))) for _ in range(2)]
+    turned = [
+        net.op("Sub", net.op("Mul", re, p), net.op("Mul", im, q)),
+        net.op("Add", net.op("Mul", im, p), net.op("Mul", re, q)),
+    ]
+    following = [net.op("Add", x, v) for x, v in zip(turned, drives, strict=True)]
+    y = net.op("Gemm", following[0], net.const(rng.standard_normal((WIDTH, WIDTH))))
+    path = save(net.model([(v, ["b", WIDTH]) for v in (y, *following)], opset=17), tmp_path)
+    coarse = quantised(path, dict.fromkeys((u, re, im), (2, WIDTH)), 2.0)
+    model = load_model(coarse)
+    (node,) = model.graph.nodes("rounded")
+    assert all(node.op[f"{place}_grid"] is not None for place in PLACES)
+    data = rng.standard_normal((2, 20, WIDTH)).astype(np.float32)
+    assert off(model, u, data, coarse) <= 1e-5
 
 
 def test_steps_with_scales_of_their_own(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.ir import Tensor
-from ssmc.ir.ops.rounded import PLACES, ROUNDINGS
+from ssmc.ir.ops.rounded import COMPLEX_ONLY, PLACES, ROUNDINGS
 
 
 def random_grid(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -22,8 +22,8 @@ def random_grid(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.
 
 def random_rounding(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, Any]:
     """Attributes of the op `rounded`, for states of that shape."""
-    places = [place for place in PLACES if rng.random() < 0.6] or ["sum"]
-    grids = {f"{place}_grid": Tensor(random_grid(rng, shape)) for place in places}
     pairs = len(shape) == 1 and shape[0] % 2 == 0 and bool(rng.random() < 0.5)
+    places = [p for p in PLACES if rng.random() < 0.6 and (pairs or p not in COMPLEX_ONLY)] or ["sum"]
+    grids = {f"{place}_grid": Tensor(random_grid(rng, shape)) for place in places}
     flags = {"is_complex": pairs, "reached": bool(rng.random() < 0.3)}
     return {"decay": Tensor(rng.uniform(-0.9, 0.9, shape)), "rounding": str(rng.choice([*ROUNDINGS])), **grids, **flags}

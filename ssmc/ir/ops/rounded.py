@@ -13,7 +13,8 @@ from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import SequenceType, StreamType, ValueType
 
 GRID = ("scale", "shift", "zero", "low", "high")
-PLACES = ("state", "product", "sum")  # where a step may round, in its order
+PLACES = ("state", "product", "cross", "turned", "sum")  # where a step may round, in its order
+COMPLEX_ONLY = ("cross", "turned")
 ROUNDINGS = {"nearest": np.rint, "floor": np.floor, "ceil": np.ceil}
 
 
@@ -31,15 +32,33 @@ def rounded_step(
     `decay` is (n,), each grid (5, n) in rows as in GRID, by the place where it rounds; `x` and `v` are (batch, n).
     """
     x = on_grid(grids["state"], rounding, x) if "state" in grids else x
-    if is_complex:
-        half = decay.shape[-1] // 2
-        (p, q), (re, im) = (decay[..., :half], decay[..., half:]), (x[..., :half], x[..., half:])
-        product = np.concatenate([p * re - q * im, q * re + p * im], axis=-1)
-    else:
-        product = decay * x
-    product = on_grid(grids["product"], rounding, product) if "product" in grids else product
+    product = times(decay, grids, rounding, is_complex, x)[-1]
+    product = on_grid(grids["turned"], rounding, product) if "turned" in grids else product
     reached = product + v
     return reached, on_grid(grids["sum"], rounding, reached) if "sum" in grids else reached
+
+
+def times(
+    decay: Array, grids: Mapping[str, Array], rounding: str, is_complex: bool, x: Array
+) -> tuple[Array, Array | None, Array]:
+    """Products of a step with the states as they are read: own ones, those with the other half, and their sum.
+
+    The first two are not rounded yet; there are no other halves where states are real.
+    """
+    half = decay.shape[-1] // 2
+    p = np.concatenate([decay[..., :half]] * 2, axis=-1) if is_complex else decay
+    own = np.asarray(p * x)
+    kept = on_grid(grids["product"], rounding, own) if "product" in grids else own
+    if not is_complex:
+        return own, None, kept
+    q = decay[..., half:]
+    cross = np.concatenate([q * x[..., half:], q * x[..., :half]], axis=-1)
+    turned = on_grid(grids["cross"], rounding, cross) if "cross" in grids else cross
+    return (
+        own,
+        cross,
+        np.concatenate([kept[..., :half] - turned[..., :half], kept[..., half:] + turned[..., half:]], -1),
+    )
 
 
 def grids_of(op: Op) -> dict[str, Array]:
@@ -83,6 +102,8 @@ def _rounded_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
         grid = op[f"{place}_grid"]
         if grid is not None and grid.shape != (len(GRID), *v.shape):
             raise ValueError(f"'{place}_grid' has the shape {grid.shape}, the drive {v.shape}")
+        if grid is not None and place in COMPLEX_ONLY and not op["is_complex"]:
+            raise ValueError(f"'{place}_grid' is for complex states")
     if op["is_complex"] and (len(v.shape) != 1 or v.shape[0] % 2):
         raise ValueError(f"complex states are halves re|im of one axis, the drive has the shape {v.shape}")
     if x0 is not None and x0.shape != v.shape:
@@ -117,7 +138,9 @@ SPECS = (
         (
             Attribute("decay", Tensor, "a, a number for each state; halves re|im where complex"),
             Attribute("state_grid", Tensor, f"rounds a state as it is read: {_ROWS}", None),
-            Attribute("product_grid", Tensor, "rounds a times the state, in the same rows", None),
+            Attribute("product_grid", Tensor, "rounds a times the state, Re a where complex, in the same rows", None),
+            Attribute("cross_grid", Tensor, "rounds Im a times the other half, in the half it goes to", None),
+            Attribute("turned_grid", Tensor, "rounds the sum of both products", None),
             Attribute("sum_grid", Tensor, "rounds what a step reaches, in the same rows", None),
             Attribute("rounding", str, ", ".join(ROUNDINGS), "nearest"),
             Attribute("is_complex", bool, "halves re|im are complex numbers, each half rounded by itself", False),
@@ -129,6 +152,7 @@ SPECS = (
         _rounded,
         "A diagonal system that is fake-quantised: x_k = S(P(a Q(x_{k-1})) + v_k), where Q, P and S round to the grids "
         "of states, products and sums: scale (clip(round(x / scale + shift), low, high) - zero); nearest is half to "
-        "even. A place without a grid does not round.",
+        "even. A place without a grid does not round. Of complex states, the halves of a x are T(P(p re) - R(q im)) "
+        "and T(P(p im) + R(q re)), R the grid of cross products and T that of turned states.",
     ),
 )
