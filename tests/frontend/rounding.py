@@ -93,10 +93,7 @@ class Layer:
         sums = drives
         if held[0] is not None:
             p, q = net.const(turn.real), net.const(turn.imag)
-            own, cross = (
-                [at("product", net.op("Mul", x, a)) for x, a in zip(held, both, strict=True)]
-                for both in ((p, p), (q, q))
-            )
+            own, cross = ([at("product", net.op("Mul", x, a)) for x in held if x is not None] for a in (p, q))
             parts = [net.op("Sub", own[0], cross[1]), net.op("Add", cross[0], own[1])]
             sums = [net.op("Add", at("turned", part), drive) for part, drive in zip(parts, drives, strict=True)]
         if self.pairs == "halves":
