@@ -28,10 +28,20 @@ CONTROL = (
     InstructionSpec(
         "samples",
         0x01,
-        (Field("end", Kind.LABEL, 24, "First place after the code that is run."),),
+        (
+            Field("end", Kind.LABEL, 24, "First place after the code that is run."),
+            Field("together", Kind.IMM, 8, "Samples of a round, the last one those that are left.", default=1, low=1),
+            Field("base", Kind.IMM, 22, "First word of the scratchpad that is a sample's own.", default=0),
+            Field("window", Kind.IMM, 22, "Words from those of a sample to those of the next one.", default=0),
+        ),
         "control",
-        "Run the code up to `end` once for every sample of the batch, rB times.",
-        "Samples do not see each other's values; a simulator may run them side by side.",
+        "Run the code up to `end` once for every round of `together` samples of the batch, rB samples in all.",
+        "Samples do not see each other's values; a simulator may run them side by side. In a round every instruction "
+        "does what it says for each sample, each step for all of them before the next step: sample s has its own "
+        "words of the scratchpad, s `window` words further than the addresses from `base` on, and its own streams. "
+        "Weights that are in place meet the rows of all samples. Every sample has its own states in the array, and "
+        "elements their parameters as often: a preload for n columns of states is one for n columns of the first "
+        "sample (of all its segments), then n of the second, and so on.",
     ),
     InstructionSpec(
         "chunks",
@@ -130,7 +140,7 @@ def _queued(spec: InstructionSpec) -> InstructionSpec:
 
 EPOCHCORE = InstructionSet(
     name="epochcore",
-    version="4.1",
+    version="5.0",
     doc="Load, preload, compute, vector and store engines, each with a queue in program order. They run apart from "
     "each other and wait for each other by tokens, first in, first out from each engine to each other one (as in VTA, "
     "arXiv 1807.04188). One instruction covers a tile over a stretch of time. "

@@ -7,12 +7,14 @@ parameter here and every packaged file says beside a number where it comes from.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ssmc import architecture
 from ssmc.architecture import Part
+from ssmc.diagnostics import Misfit
 
 DEFAULT = "epochcore-128"
 # Integers stay exact in the float64 arithmetic of the simulator up to this many bits.
@@ -227,34 +229,50 @@ class Arch(Part):
         gang = self.gang if is_complex else 1
         return self.array.rows // gang, self.array.cols // gang
 
-    def shares(self, states: int, channels: int, words: int, is_complex: bool) -> tuple[int, int]:
+    def shares(self, states: int, channels: int, words: int, is_complex: bool, samples: int = 1) -> tuple[int, int]:
         """Rows and columns of a pass over so many states of so many channels, with so many words a channel and step in
-        and out: how the states of an element are best shared out, for the fewest cycles altogether.
+        and out: how the states of an element are best shared out, for the fewest cycles altogether. Raises Misfit where
+        there is no room for those of so many samples.
 
         A state can be stepped again after `mac_depth` cycles. Other states of the same element fill them: of the same
-        channel, or of channels that share a column, as far as the ports bring their words.
+        channel, of channels that share a column, or of other samples, as far as the ports bring their words.
         """
-        _, _, deep, lanes = self._shared(states, channels, words, is_complex)
-        rows, cols = self.places(is_complex)
-        return deep * rows, lanes * cols
+        return self._shared(states, channels, words, is_complex, samples)[2:]
 
-    def cycles_a_step(self, states: int, channels: int, words: int, is_complex: bool) -> int:
-        """Cycles that such states take altogether at every step, as `shares` has them."""
-        return self._shared(states, channels, words, is_complex)[0]
+    def cycles_a_step(self, states: int, channels: int, words: int, is_complex: bool, samples: int = 1) -> float:
+        """Cycles that such states take altogether at every step, as `shares` has them; infinite where there is no room
+        for those of so many samples."""
+        try:
+            return self._shared(states, channels, words, is_complex, samples)[0]
+        except Misfit:
+            return float("inf")
 
-    def _shared(self, states: int, channels: int, words: int, is_complex: bool) -> tuple[int, int, int, int]:
-        """The least cycles a step, states in an element for it: those of one channel, and channels."""
+    def _shared(
+        self, states: int, channels: int, words: int, is_complex: bool, samples: int
+    ) -> tuple[int, int, int, int]:
+        """The least cycles a step, states in an element for it, rows and columns of a pass."""
         array, gang = self.array, self.gang if is_complex else 1
         rows, cols = self.places(is_complex)
         ports = min(array.port_words_in, array.port_words_out)
-
-        def cycles(deep: int, lanes: int) -> int:
-            own = max(deep * lanes * gang, array.mac_depth + gang - 1)
-            interval = max(own, -(-min(lanes * cols, channels) * words // ports))
-            return -(-states // (deep * rows)) * -(-channels // (lanes * cols)) * interval
-
-        most = range(1, array.states_per_element + 1)
-        return min((cycles(d, n), d * n, d, n) for d in most for n in most if d * n <= array.states_per_element)
+        found = []
+        wide = [lanes * cols for lanes in range(1, array.states_per_element + 1)] + [cols // samples] * (samples > 1)
+        for deep, width in product(range(1, array.states_per_element + 1), wide):
+            used = min(width, channels) * samples
+            stack = deep * -(-used // cols) if samples > 1 else deep * (width // cols)
+            if not width or stack > array.states_per_element:
+                continue
+            interval = max(stack * gang, array.mac_depth + gang - 1, -(-used * words // ports))
+            passes = -(-states // (deep * rows)) * -(-channels // width)
+            found.append((passes * interval, stack, deep * rows, width))
+        if not found:
+            raise Misfit(
+                "states of several samples in the array's elements",
+                samples,
+                array.states_per_element * cols,
+                unit="states",
+                levers="more array.states_per_element, or fewer samples together",
+            )
+        return min(found)
 
     def holds(self, mode: str, is_complex: bool, rows: int, cols: int) -> bool:
         """Whether a preload of so many rows and columns fits into the array."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,7 @@ class Assembly:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     schedules: tuple[dict[str, Any], ...] = ()
+    _of: dict[int, int] = field(default_factory=dict)
 
     @cached_property
     def costs(self) -> tuple[int, float]:
@@ -38,6 +39,14 @@ class Assembly:
 
         stats, _ = measure(self.to_time, self.low.arch, 1, self.low.request.steps)
         return stats.cycles or 0, stats.energy_joules or 0.0
+
+    def cycles_of(self, batch: int) -> int:
+        """Cycles of a batch of such sequences."""
+        from backends.epochcore.timing import measure
+
+        if batch not in self._of:
+            self._of[batch] = measure(self.to_time, self.low.arch, batch, self.low.request.steps)[0].cycles or 0
+        return self._of[batch]
 
     def told(self, name: str, *, chosen: bool) -> dict[str, Any]:
         """A line of `schedules`."""
@@ -74,7 +83,7 @@ class Assembly:
 
     def _program(self, section: Section, moved: Sequence[int]) -> Program:
         low, draft = self.low, self.draft
-        on_chip = on_chip_steps(draft, low.streams)
+        on_chip = on_chip_steps(draft, low.streams) // draft.together
         used = sorted({ins.loc for ins in section.code if ins.loc is not None})
         number = {old: new for new, old in enumerate(used)}
         code = tuple(ins if ins.loc is None else replace(ins, loc=number[ins.loc]) for ins in section.code)

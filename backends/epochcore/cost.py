@@ -41,7 +41,7 @@ class Cost:
 @dataclass(frozen=True)
 class Context:
     """What the cost of an instruction depends on besides itself: its steps, the array's preload, constant sizes,
-    and of a stream's steps those that stay on the chip."""
+    of a stream's steps those that stay on the chip, and samples that are run at once."""
 
     arch: Arch
     steps: int
@@ -49,6 +49,12 @@ class Context:
     bytes_of: Mapping[str, int]
     on_chip: int = 0
     data: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    samples: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Steps of all samples."""
+        return self.steps * self.samples
 
 
 Rule = Callable[[Instruction, Context], Cost]

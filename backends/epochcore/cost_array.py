@@ -14,7 +14,7 @@ A pass over the array of R x C elements with parameters in place takes (L - 1) I
   fold's are added, and d - 1.
 
 Where the parameters are there several times (`segments`), L are the steps of the longest segment, and G and O count the
-words of all of them.
+words of all of them. Samples of a round are as many segments of states, each of L steps; to weights they are steps.
 
 The next pass may follow L I cycles later, or as much more as its first step needs not to overtake the last one
 anywhere: both move evenly, so that it is enough to compare them in the corners of the array and at the ports through
@@ -64,12 +64,13 @@ class Layout:
         return row * self.deep + number % self.deep, col + number // self.deep * self.cols
 
 
-def layout_of(held: Instruction, arch: Arch) -> Layout:
-    """The layout for what `held` preloads."""
+def layout_of(held: Instruction, arch: Arch, samples: int) -> Layout:
+    """The layout for what `held` preloads, with its segments and so many samples beside each other."""
     gang = arch.gang if held["complex"] else 1
     rows, cols = arch.array.rows // gang, arch.array.cols // gang
     deep = ceil_div(int(held["rows"]), rows)
-    return Layout(rows, cols, deep * ceil_div(int(held["cols"]), cols), gang, deep)
+    wide = int(held["cols"]) * copies(held) * samples
+    return Layout(rows, cols, deep * ceil_div(wide, cols), gang, deep)
 
 
 def _own(at: Context) -> tuple[int, int, bool]:
@@ -79,18 +80,18 @@ def _own(at: Context) -> tuple[int, int, bool]:
 
 
 def _held(at: Context) -> tuple[int, int, bool]:
-    """Rows and columns of all segments."""
+    """Rows and columns of all segments and samples."""
     rows, cols, is_complex = _own(at)
     assert at.preload is not None
-    return rows, cols * copies(at.preload), is_complex
+    return rows, cols * copies(at.preload) * at.samples, is_complex
 
 
-def through_ports(held: Instruction, arch: Arch, words: int, port: int) -> int:
-    """Cycles in which a step's `words` (of each segment) go through ports of `port` words.
+def through_ports(number: int, arch: Arch, words: int, port: int) -> int:
+    """Cycles in which a step's `words`, of each of a `number` of segments or samples, go through ports of `port` words.
 
-    Segments lie far apart in the scratchpad: they are taken to begin in one bank, all of them.
+    They lie far apart in the scratchpad: they are taken to begin in one bank, all of them.
     """
-    number, banks = copies(held), arch.memory.banks
+    banks = arch.memory.banks
     waiting = ceil_div(number * ceil_div(words, banks), arch.memory.bank_ports) if banks and number > 1 else 1
     return max(ceil_div(number * words, port), waiting)
 
@@ -105,7 +106,7 @@ def _preload(ins: Instruction, at: Context) -> Cost:
     if ins["mode"] in ("sel", "mac.os"):
         return Cost("preload", 1, 0, {})
     array, each = at.arch.array, _words_of(ins)
-    layout = layout_of(ins, at.arch) if ins["mode"] != "mac" else Layout(array.rows, array.cols, 1, 1, 1)
+    layout = layout_of(ins, at.arch, at.samples) if ins["mode"] != "mac" else Layout(array.rows, array.cols, 1, 1, 1)
     # states lie in the rows next to the edge: no more rows than are in use are shifted in
     rows = array.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), layout.deep)
     shift = Shift(rows, layout.gang, ceil_div(each * layout.stack * layout.cols, array.port_words_in))
@@ -116,7 +117,7 @@ def _preload(ins: Instruction, at: Context) -> Cost:
 def _state_load(ins: Instruction, at: Context) -> Cost:
     """States come as parameters do, a row of the array after the other."""
     assert at.preload is not None
-    words, layout = int(ins["words"]), layout_of(at.preload, at.arch)
+    words, layout = int(ins["words"]) * at.samples, layout_of(at.preload, at.arch, at.samples)
     rows, cols, is_complex = _held(at)
     each = cols * layout.deep * (2 if is_complex else 1)
     shift = Shift(ceil_div(rows, layout.deep), layout.gang, ceil_div(each, at.arch.array.port_words_in))
@@ -126,7 +127,7 @@ def _state_load(ins: Instruction, at: Context) -> Cost:
 def _state_store(ins: Instruction, at: Context) -> Cost:
     """Behind the last step, states are copied into registers of their own; when all are, they are shifted out."""
     assert at.preload is not None
-    words, layout = int(ins["words"]), layout_of(at.preload, at.arch)
+    words, layout = int(ins["words"]) * at.samples, layout_of(at.preload, at.arch, at.samples)
     through = layout.rows * layout.stack * layout.gang
     cycles = through + ceil_div(words, at.arch.array.port_words_out)
     events = {"scratchpad_words": words}
@@ -151,11 +152,11 @@ def _mac(ins: Instruction, at: Context) -> Cost:
 def _weights_in_place(ins: Instruction, at: Context) -> Cost:
     assert at.preload is not None
     array, held = at.arch.array, at.preload
-    rows, cols, steps = int(held["rows"]), int(held["cols"]), longest(held, at.steps)
-    gather = through_ports(held, at.arch, rows, array.port_words_in)
-    scatter = through_ports(held, at.arch, cols, array.port_words_out)
-    moved = at.steps * (rows + cols * (2 if ins["accumulate"] else 1))
-    macs = at.steps * rows * cols
+    rows, cols, steps = int(held["rows"]), int(held["cols"]), longest(held, at.steps) * at.samples
+    gather = through_ports(copies(held), at.arch, rows, array.port_words_in)
+    scatter = through_ports(copies(held), at.arch, cols, array.port_words_out)
+    moved = at.rows * (rows + cols * (2 if ins["accumulate"] else 1))
+    macs = at.rows * rows * cols
     first = gather - 1 + weight_pass(1, array.rows, array.cols) - 1 + array.mac_depth
     events = {"macs": macs, "scratchpad_words": moved}
     way = (gather, array.rows, 1, array.cols - 1, array.mac_depth - 1)
@@ -164,8 +165,8 @@ def _weights_in_place(ins: Instruction, at: Context) -> Cost:
 
 
 def _results_in_place(ins: Instruction, at: Context) -> Cost:
-    terms, cols, _ = _held(at)
-    array, steps = at.arch.array, at.steps
+    terms, cols, _ = _own(at)
+    array, steps = at.arch.array, at.rows
     folds = ceil_div(steps, array.rows)
     gather = ceil_div(max(min(array.rows, steps), cols), array.port_words_in)
     out = array.rows * ceil_div(cols, array.port_words_out)
@@ -181,16 +182,16 @@ def _results_in_place(ins: Instruction, at: Context) -> Cost:
 
 def _fri(ins: Instruction, at: Context) -> Cost:
     rows, cols, is_complex = _own(at)
-    macs = at.steps * rows * cols * STATE_MACS[is_complex]
-    moved = at.steps * cols * (3 if ins["accumulate"] else 2)
+    macs = at.rows * rows * cols * STATE_MACS[is_complex]
+    moved = at.rows * cols * (3 if ins["accumulate"] else 2)
     return _in_place(at, 1, 1, macs, moved)
 
 
 def _driven(ins: Instruction, at: Context) -> Cost:
     rows, cols, is_complex = _own(at)
     parts, streamed = 2 if is_complex else 1, 2 if ins.mnemonic == "sel" else 1
-    macs = at.steps * rows * cols * DRIVEN_MACS[is_complex]
-    return _in_place(at, parts * streamed, parts, macs, at.steps * cols * parts * (streamed + 1))
+    macs = at.rows * rows * cols * DRIVEN_MACS[is_complex]
+    return _in_place(at, parts * streamed, parts, macs, at.rows * cols * parts * (streamed + 1))
 
 
 def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int) -> Cost:
@@ -198,9 +199,10 @@ def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int)
     assert at.preload is not None
     if not at.steps:
         return Cost("compute", 0, 0, {})
-    array, layout, cols = at.arch.array, layout_of(at.preload, at.arch), int(at.preload["cols"])
-    gather = through_ports(at.preload, at.arch, cols * words_in, array.port_words_in)
-    scatter = through_ports(at.preload, at.arch, cols * words_out, array.port_words_out)
+    array, layout, cols = at.arch.array, layout_of(at.preload, at.arch, at.samples), int(at.preload["cols"])
+    number = copies(at.preload) * at.samples
+    gather = through_ports(number, at.arch, cols * words_in, array.port_words_in)
+    scatter = through_ports(number, at.arch, cols * words_out, array.port_words_out)
     own = max(layout.stack * layout.gang, array.mac_depth + layout.gang - 1)
     first = gather - 1 + layout.rows * layout.stack * layout.gang - 1 + array.mac_depth
     events = {"state_macs": macs, "scratchpad_words": moved}

@@ -33,7 +33,7 @@ def _cycles_a_byte(clock_hz: float, bytes_per_second: float) -> Fraction:
 
 
 def _stream(ins: Instruction, at: Context) -> Cost:
-    near, far = int(ins["words"]) * at.on_chip, int(ins["words"]) * (at.steps - at.on_chip)
+    near, far = (int(ins["words"]) * n * at.samples for n in (at.on_chip, at.steps - at.on_chip))
     cost = _dma(ins.mnemonic, far * at.arch.memory.word_bits // 8, far, at.arch)
     if not near:
         return cost
@@ -56,7 +56,7 @@ def _fetch(ins: Instruction, at: Context) -> Cost:
 
 
 def _lookup(ins: Instruction, at: Context) -> Cost:
-    words = int(ins["words"]) * int(ins["count"]) * at.steps
+    words = int(ins["words"]) * int(ins["count"]) * at.rows
     return _dma("load", words * at.arch.memory.word_bits // 8, words, at.arch)
 
 

@@ -20,12 +20,12 @@ FUNCTIONS_OF_ONE_PASS = frozenset(
 
 def _vector(at: Context, words: int, moved: int, passes: int = 1, macs: int = 0) -> Cost:
     """`words` words a step through `passes` passes; `moved` words a step to and from the scratchpad."""
-    work = at.steps * words * passes
+    work = at.rows * words * passes
     if not work:
         return Cost("vector", 0, 0, {})
     cycles = ceil_div(work, at.arch.vector.width) + at.arch.vector.latency_cycles
-    events = {"vector_words": work, "scratchpad_words": at.steps * moved}
-    return Cost("vector", cycles, macs * at.steps, events, latency=at.arch.vector.latency_cycles)
+    events = {"vector_words": work, "scratchpad_words": at.rows * moved}
+    return Cost("vector", cycles, macs * at.rows, events, latency=at.arch.vector.latency_cycles)
 
 
 def _function(name: Any, at: Context) -> int:
@@ -47,12 +47,13 @@ def _reduce(ins: Instruction, at: Context) -> Cost:
 
 
 def _scan(ins: Instruction, at: Context) -> Cost:
-    """A step waits for the one before: every step pays the unit's latency."""
+    """A step waits for the one before: every step, of all samples, pays the unit's latency."""
     return _scan_of(_words(ins), bool(ins["complex"]), at.steps, 2 if ins["a_held"] else 3, at)
 
 
 def _scan_of(words: int, is_complex: bool, steps: int, streams: int, at: Context) -> Cost:
-    vector, macs = at.arch.vector, words * (2 if is_complex else 1)
+    vector, words = at.arch.vector, words * at.samples
+    macs = words * (2 if is_complex else 1)
     cycles = steps * (ceil_div(macs, vector.width) + vector.latency_cycles)
     events = {"vector_words": steps * macs, "scratchpad_words": steps * words * streams}
     return Cost("vector", cycles, steps * macs, events)
@@ -67,7 +68,7 @@ def _carry(ins: Instruction, at: Context) -> Cost:
 
 def _spike(ins: Instruction, at: Context) -> Cost:
     """A comparison and a multiply-add a neuron; a step waits for the one before."""
-    words, vector = _words(ins), at.arch.vector
+    words, vector = _words(ins) * at.samples, at.arch.vector
     cycles = at.steps * (ceil_div(2 * words, vector.width) + vector.latency_cycles)
     events = {"vector_words": 2 * at.steps * words, "scratchpad_words": 2 * at.steps * words + 5 * words}
     return Cost("vector", cycles, at.steps * words, events)
@@ -77,10 +78,10 @@ def _rounded(ins: Instruction, at: Context) -> Cost:
     """A multiply-add a state, two where complex; a pass to a code and one from it a place that rounds (ours); a step
     waits for the one before."""
     words, rows, vector = _words(ins), count_rows(ins.__getitem__), at.arch.vector
-    macs = words * (2 if ins["complex"] else 1)
-    work = macs + 2 * words * (rows // len(GRID))
+    macs, moved = at.samples * words * (2 if ins["complex"] else 1), 2 * at.rows * words
+    work = macs + 2 * at.samples * words * (rows // len(GRID))
     cycles = at.steps * (ceil_div(work, vector.width) + vector.latency_cycles)
-    events = {"vector_words": work * at.steps, "scratchpad_words": 2 * at.steps * words + rows * words}
+    events = {"vector_words": work * at.steps, "scratchpad_words": moved + rows * words}
     return Cost("vector", cycles, at.steps * macs, events)
 
 
@@ -101,21 +102,20 @@ def _gather(ins: Instruction, at: Context) -> Cost:
     cost, index = _vector(at, _words(ins), 2 * _words(ins)), at.data.get(str(ins["index"]))
     if index is None:
         return cost
-    late = waits(np.ravel(index).astype(np.int64), int(ins["src_pitch"]), at.steps, at.arch)
+    late = waits(np.ravel(index).astype(np.int64), int(ins["src_pitch"]), at.rows, at.arch)
     return replace(cost, cycles=cost.cycles + late)
 
 
 def _copy(ins: Instruction, at: Context) -> Cost:
     words, places = _words(ins), np.arange(_words(ins))
     source = 0 if ins["src_held"] else int(ins["src_pitch"])
-    late = max(waits(places, pitch, at.steps, at.arch) for pitch in (source, int(ins["dst_pitch"])))
+    late = max(waits(places, pitch, at.rows, at.arch) for pitch in (source, int(ins["dst_pitch"])))
     cost = _vector(at, words, 2 * words)
     return replace(cost, cycles=cost.cycles + late)
 
 
 def _once(ins: Instruction, at: Context, passes: int = 1) -> Cost:
-    row = Context(at.arch, 1, at.preload, at.bytes_of)
-    return _vector(row, _words(ins), 2 * _words(ins), passes)
+    return _vector(replace(at, steps=1), _words(ins), 2 * _words(ins), passes)
 
 
 VECTOR: dict[str, Rule] = {

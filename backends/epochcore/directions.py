@@ -123,7 +123,7 @@ def _join(graph: Graph, pair: Pair, wide: dict[Value, Value]) -> None:
     if u not in wide:
         mirrored = graph.add("reverse", [u], provenance=provenance)
         wide[u] = graph.add("concat", [u, mirrored], {"axis": -1}, provenance=provenance)
-    name = f"{pair.forward.name}+{pair.backward.name}"
+    name = f"{pair.forward.name}_{pair.backward.name}"
     y = graph.add("tile.ssm", [wide[u]], _both(own, other, turned), name=name, provenance=provenance)
     channels = own.op["decay"].shape[0]
     for number, node in enumerate((own, other)):

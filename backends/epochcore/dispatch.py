@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from backends.epochcore.rates import lower_rate
 from backends.epochcore.regions import PASSES
+from backends.epochcore.rounds import rounds_of
 from backends.epochcore.tokens import engine_of
 from isa import Instruction, Program
 from isa.epochcore_fields import ENGINES
@@ -25,7 +26,8 @@ class Op:
     """One run of one instruction: the place of it in the code, and numbers of other ops that it depends on.
 
     `start` and `steps` are the span of its steps in the sequence. It begins when all of `finished` are finished and the
-    first step of `passed` has left the array. `held` is the preload that the array works with.
+    first step of `passed` has left the array. `held` is the preload that the array works with. It is for so many
+    `samples` at once, from `sample` on.
     """
 
     number: int
@@ -41,6 +43,7 @@ class Op:
     held: Instruction | None
     finished: tuple[int, ...] = ()
     passed: int | None = None
+    samples: int = 1
 
 
 @dataclass
@@ -73,7 +76,7 @@ def dispatch(program: Program, batch: int, steps: int, *, shadow: bool) -> Itera
     last_compute: int | None = None
     taken: tuple[int, int] = (0, 0)
     number = 0
-    for sample, index, spans in _runs(program, batch, steps):
+    for sample, samples, index, spans in _runs(program, batch, steps):
         ins = section.code[index]
         engine, register, pops, pushes = static[index]
         if engine is None:
@@ -98,7 +101,7 @@ def dispatch(program: Program, batch: int, steps: int, *, shadow: bool) -> Itera
         if name == "state.load":
             held = coming or active
         last_compute = number if engine == "compute" else last_compute
-        yield Op(number, index, ins, engine, sample, start, count, spans, pops, pushes, held, finished, passed)
+        yield Op(number, index, ins, engine, sample, start, count, spans, pops, pushes, held, finished, passed, samples)
         number += 1
 
 
@@ -111,13 +114,15 @@ def _static(ins: Instruction) -> tuple[str | None, str, tuple[str, ...], tuple[s
     return engine, str(operands.get("steps", "one")), pops, pushes
 
 
-def _runs(program: Program, batch: int, steps: int) -> Iterator[tuple[int, int, Spans]]:
-    """Sample (-1 outside the loop over samples), place in the code, and the registers' spans, in the order of runs."""
+def _runs(program: Program, batch: int, steps: int) -> Iterator[tuple[int, int, int, Spans]]:
+    """First sample of a round (-1 outside the loop over samples) and how many it has, place in the code, and the
+    registers' spans, in the order of runs."""
     code, (first, last) = program.sections[0].code, sample_body(program)
-    parts = [(-1, 0, first), *((sample, first, last) for sample in range(batch)), (batch, last, len(code))]
-    for sample, start, end in parts:
+    each = rounds_of(program).together
+    rounds = [(sample, min(each, batch - sample), first, last) for sample in range(0, batch, each)]
+    for sample, samples, start, end in [(-1, 1, 0, first), *rounds, (batch, 1, last, len(code))]:
         for index, spans in _walk(program, steps, start, end):
-            yield sample, index, spans
+            yield sample, samples, index, spans
 
 
 def even(steps: int, limit: int, multiple: int = 1) -> int:

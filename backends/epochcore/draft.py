@@ -67,12 +67,13 @@ class Draft:
     """Blocks of instructions by stage (see `flow`), the constants, and where instructions come from.
 
     `multiples` are what the chunks of a loop are multiples of, `most` their longest steps where these are limited,
-    `single` loops whose chunks are one step. A `measured`
+    `single` loops whose chunks are one step. So many samples are run `together`. A `measured`
     draft is for its costs: its constants are all zeros but for orders of words, none of them shared, none in memory.
     """
 
     arch: Arch
     measured: bool = False
+    together: int = 1
     multiples: dict[int, int] = field(default_factory=dict)
     most: dict[int, int] = field(default_factory=dict)
     single: set[int] = field(default_factory=set)

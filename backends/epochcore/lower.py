@@ -10,6 +10,7 @@ import numpy as np
 
 from backends.epochcore import (
     arrangement,
+    batching,
     dataflow,
     directions,
     lower_array,
@@ -48,7 +49,11 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
     request = request_of(graph)
     if forced is not None:
         return _lowered(graph, arch, ideal, replace(request, forced=forced), {}, {}).to_time
-    return directions.fastest(lambda g: _fastest(g, arch, ideal, request), graph, arch, request).finished
+
+    def made(asked: Request) -> Assembly:
+        return directions.fastest(lambda g: _fastest(g, arch, ideal, asked), graph, arch, asked)
+
+    return batching.fastest(made, graph, arch, request).finished
 
 
 def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
@@ -64,7 +69,7 @@ def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembl
 def _lowered(
     graph: Graph, arch: Arch, ideal: bool, request: Request, flows: dataflow.Dataflows, known: Known
 ) -> Assembly:
-    draft = Draft(arch, request.forced is not None)
+    draft = Draft(arch, request.forced is not None, max(1, request.together))
     low = Lowering(graph, arch, ideal, plan_flow(graph), draft, request, flows, taps_of=known)
     inputs = _inputs(low)
     low.spilled = _spilled(low)

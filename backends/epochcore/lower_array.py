@@ -128,9 +128,10 @@ def ssm(low: Lowering, node: Node) -> None:
 def _pieces(low: Lowering, node: Node) -> list[Piece]:
     """Pieces of the states, channels by states, that the array has room for, by channels."""
     channels, states = node.op["decay"].shape
-    rows, cols = low.arch.shares(states, channels, 1, node.op["decay"].is_complex)
+    rows, cols = low.shares(states, channels, 1, node.op["decay"].is_complex)
     # pieces are made for one state an element
-    several, whole = low.arch.array.states_per_element > 1, Piece(0, channels, 0, states)
+    several = max(low.arch.array.states_per_element, low.draft.together) > 1
+    whole = Piece(0, channels, 0, states)
     pieces = [
         Piece(k, min(k + cols, p.k1), n, min(n + rows, p.n1))
         for p in ([whole] if several else node.op["pieces"])
@@ -143,11 +144,11 @@ def _pieces(low: Lowering, node: Node) -> list[Piece]:
 def _channels_left_over(low: Lowering, first: Node, node: Node) -> int:
     """Channels of a system in its last passes, 0 where they cannot share those of `first`."""
     channels, states = node.op["decay"].shape
-    _, cols = low.arch.shares(states, channels, 1, node.op["decay"].is_complex)
+    _, cols = low.shares(states, channels, 1, node.op["decay"].is_complex)
     alike = all(node.op[name] == first.op[name] for name in ("liquid", "reverse", "read_before"))
     alike &= states == first.op["decay"].shape[1] and node.op["decay"].is_complex == first.op["decay"].is_complex
     start = len(low.graph.operands(node.name)) > 1 and low.graph.operand(node.name, 1) is not None
-    if not channels % cols or not alike or start:
+    if not channels % cols or not alike or start or low.draft.together > 1:
         return 0
     if low.graph.users(Value(node.name, 1)) or choose(low, node).name != "state in place":
         return 0
@@ -261,7 +262,7 @@ def _stationary(low: Lowering, node: Node, mode: str, decay: Array, v: Operand, 
         a = Operand(low.constant_row(f"{node.name}.decay", values), v.words, True)
         _selective(low, node, a, v, x0, parts)
         return
-    size, (_, cols) = decay.size, low.arch.shares(1, decay.size, parts, parts == 2)
+    size, (_, cols) = decay.size, low.shares(1, decay.size, parts, parts == 2)
     pieces = cut(node.op.get("pieces") or [Piece(0, size, 0, 1)], cols, 1)
     pieces.sort(key=lambda p: p.k0)
     bank = _bank(low, node, pieces, np.arange(size).reshape(-1, 1), parts, x0)
@@ -279,7 +280,7 @@ def _stationary(low: Lowering, node: Node, mode: str, decay: Array, v: Operand, 
 def _selective(low: Lowering, node: Node, a: Operand, v: Operand, x0: Operand | None, parts: int) -> None:
     """States whose decay is streamed, or the same row at every step."""
     size = v.words // parts
-    _, cols = low.arch.shares(1, size, 2 * parts, parts == 2)
+    _, cols = low.shares(1, size, 2 * parts, parts == 2)
     if "sel" not in low.arch.array.modes:
         _scan(low, node, a, v, x0, parts)
         return

@@ -67,6 +67,10 @@ class Lowering:
     taps_of: dict[str, int | None] = field(default_factory=dict)  # how long kernels are (see `forms`)
     shared: dict[str, Ref] = field(default_factory=dict)  # by node, where its last columns are (see `shared_passes`)
 
+    def shares(self, states: int, channels: int, words: int, is_complex: bool) -> tuple[int, int]:
+        """Rows and columns of passes (see `Arch.shares`), for as many samples as are run together."""
+        return self.arch.shares(states, channels, words, is_complex, self.draft.together)
+
     # -- reading ---------------------------------------------------------------------------------------------
 
     def shape(self, value: Value) -> tuple[int, ...]:

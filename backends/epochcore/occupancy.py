@@ -14,6 +14,7 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.cost_array import layout_of
 from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.regions import PASSES
+from backends.epochcore.rounds import rounds_of
 from backends.epochcore.stretches import copies
 from isa import Instruction, Program
 
@@ -23,35 +24,38 @@ Counts = NDArray[np.int64]
 def occupancy(program: Program, arch: Arch, batch: int, steps: int) -> Counts:
     """Cycles (rows, cols) in which each element computes, for `batch` sequences of `steps` steps."""
     total = np.zeros((arch.array.rows, arch.array.cols), np.int64)
-    known: dict[tuple[int, int], tuple[Op, int]] = {}
-    for op in dispatch(program, min(batch, 1), steps, shadow=arch.array.shadow):
-        if op.ins.mnemonic in PASSES and op.held is not None:
-            # samples are alike: what the first one runs, every one does
-            times = batch if op.sample == 0 else 1
-            before = known.get((op.index, op.steps), (op, 0))[1]
-            known[op.index, op.steps] = op, before + times
+    known: dict[tuple[int, int, int], tuple[Op, int]] = {}
+    full, rest = divmod(batch, each := rounds_of(program).together)
+    # rounds are alike: what the first one runs, every one does
+    for samples, rounds in ((each, full), (rest, min(rest, 1))):
+        for op in dispatch(program, samples if rounds else 0, steps, shadow=arch.array.shadow):
+            times = rounds if op.sample == 0 else int(samples == each)
+            if op.ins.mnemonic in PASSES and op.held is not None:
+                key = op.index, op.steps, op.samples
+                known[key] = op, known.get(key, (op, 0))[1] + times
     for op, times in known.values():
         assert op.held is not None
-        total += times * of_pass(op.held, op.steps, arch)
+        total += times * of_pass(op.held, op.steps, arch, op.samples)
     return total
 
 
-def of_pass(held: Instruction, steps: int, arch: Arch) -> Counts:
-    """Cycles of every element in one pass of `steps` steps."""
+def of_pass(held: Instruction, steps: int, arch: Arch, samples: int = 1) -> Counts:
+    """Cycles of every element in one pass of `steps` steps of so many samples."""
     high, wide = arch.array.rows, arch.array.cols
     rows, cols = int(held["rows"]), int(held["cols"])
     if held["mode"] == "mac":
         owner = np.arange(high) // rows, np.arange(wide) // cols
-        return np.where(owner[0][:, None] == owner[1], taken(held, steps, owner[1]), 0)
+        return samples * np.where(owner[0][:, None] == owner[1], taken(held, steps, owner[1]), 0)
     if held["mode"] == "mac.os":
         # step after step goes to the next row, from the first one again when all have one
-        folds = steps // high + (np.arange(high) < steps % high)
+        folds = steps * samples // high + (np.arange(high) < steps * samples % high)
         return rows * np.outer(folds, np.arange(wide) < cols).astype(np.int64)
-    layout = layout_of(held, arch)
+    layout, segments = layout_of(held, arch, samples), copies(held)
     states = np.clip(rows - np.arange(high) // layout.gang * layout.deep, 0, layout.deep)
     places = np.arange(wide) // layout.gang
     places = np.where(places < layout.cols, places, layout.cols * layout.lanes)  # a column that no gang has
-    channels = [taken(held, steps, (places + lane * layout.cols) // cols) for lane in range(layout.lanes)]
+    lanes = [(places + lane * layout.cols) // cols for lane in range(layout.lanes)]
+    channels = [np.where(own < segments * samples, taken(held, steps, own % segments), 0) for own in lanes]
     return np.asarray(layout.gang * np.outer(states, np.sum(channels, 0)), np.int64)
 
 

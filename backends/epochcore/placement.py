@@ -44,7 +44,9 @@ def place(draft: Draft, rates: list[dict[str, Any]], most: int = MOST_STEPS) -> 
     for step in draft.blocks[PREAMBLE]:
         writer.write(step)
     builder.loc = None
-    builder.emit("samples", end="done")
+    shared, window = _windows(draft)
+    each = {"together": draft.together, "base": shared, "window": window} if draft.together > 1 else {}
+    builder.emit("samples", end="done", **each)
     for stage in sorted(s for s in draft.blocks if s != PREAMBLE):
         steps = draft.blocks[stage]
         if not overlay:
@@ -166,7 +168,7 @@ def _place_rows(draft: Draft) -> dict[int, int]:
         for stage in range(first, end + 1) if scarce else resident:
             if stage in resident:
                 resident[stage] = max(resident[stage], buffer.address + buffer.words)
-    most, bound = max(resident.values()), draft.arch.memory.scratchpad_words
+    most, bound = max(resident.values()), sum(_windows(draft))
     if most > bound:
         raise Misfit(
             "constants and carried values in the scratchpad",
@@ -176,6 +178,13 @@ def _place_rows(draft: Draft) -> dict[int, int]:
             levers="a larger memory.scratchpad_words, or a narrower model",
         )
     return resident
+
+
+def _windows(draft: Draft) -> tuple[int, int]:
+    """Words that are the same for all samples, which lie first, and words for each sample that is run with others."""
+    rows = [ref.buffer for step in draft.blocks[PREAMBLE] for ref in step.operands.values() if isinstance(ref, Ref)]
+    shared = sum(buffer.words for buffer in dict.fromkeys(rows))
+    return shared, (draft.arch.memory.scratchpad_words - shared) // draft.together
 
 
 def _first_room(busy: list[tuple[int, int]], size: int) -> int:
@@ -214,7 +223,7 @@ def _place_loop(draft: Draft, loop: int, resident: int, most: int) -> int:
             buffer.offset = _first_room([(b.offset, b.offset + b.width) for b in beside], buffer.width)
         placed.append((first, last, buffer))
     width = max((b.offset + b.width for *_, b in placed), default=1)
-    bound, multiple = draft.arch.memory.scratchpad_words, draft.multiples.get(loop, 1)
+    bound, multiple = sum(_windows(draft)), draft.multiples.get(loop, 1)
     most = 1 if loop in draft.single else max(min(most, draft.most.get(loop, most)), multiple)
     if most > draft.most.get(loop, most) or (loop in draft.single and loop in draft.most):
         raise Misfit("chunks of whole windows in segments of time", most, draft.most[loop], unit="steps")

@@ -18,6 +18,7 @@ from backends.epochcore.floats import restored
 from backends.epochcore.parameters import param_words
 from backends.epochcore.precision import narrow_makers
 from backends.epochcore.rates import most_rows
+from backends.epochcore.rounds import ALONE, Rounds, given
 from isa import Instruction, Program
 from ssmc.diagnostics import UserError
 from ssmc.target import Stats
@@ -160,6 +161,7 @@ class Planner:
     index: int = 0
     limit: int = 0
     multiple: int = 1
+    rounds: Rounds = ALONE
     slots: dict[tuple[int, int, str, bool, bool], Slot] = field(default_factory=dict)
     buffers: list[_Buffer] = field(default_factory=list)
     params: list[tuple[int, int, str]] = field(default_factory=list)
@@ -237,6 +239,9 @@ class Planner:
                 f"the scratchpad has {bound} words",
                 "a larger memory.scratchpad_words, or a smaller chunk limit",
             )
+        if not self.rounds.owns(address, end):
+            window = f"spad[{self.rounds.base}] to spad[{self.rounds.base + self.rounds.window - 1}]"
+            raise self.trap(f"writes spad[{address}] to spad[{end - 1}]", f"a sample's own words are {window}")
         self.buffers = [b for b in self.buffers if b.end <= address or b.base >= end]
         wide = steps == "one" or self.index not in self.narrow
         key = (address, pitch, steps, shared, wide)
@@ -327,10 +332,17 @@ class Planner:
             self.limit, self.multiple = int(ins["limit"]), int(ins["multiple"])
             if self.limit % self.multiple:
                 raise self.trap(f"has room for {self.limit} steps, which is no multiple of {self.multiple}")
+        elif (rounds := given(ins)).together > 1:
+            self.rounds, self.shadow, self.active = rounds, None, None
+            if rounds.end > self.arch.memory.scratchpad_words:
+                words = f"the scratchpad has {self.arch.memory.scratchpad_words} words"
+                raise self.trap(f"gives samples words up to spad[{rounds.end - 1}]", words)
         body = tuple(self.walk(index + 1, stop))
         for _ in self.walk(index + 1, stop):
             pass
         self.limit = outer
+        if ins.mnemonic == "samples":
+            self.rounds = ALONE
         return body
 
 

@@ -34,7 +34,7 @@ def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
     """The cost of an op in a sequence of `steps` steps."""
     total, alike = totals(program, steps), cache(_what_counts)
     bytes_of = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
-    runs: dict[tuple[int, int, int, int], Cost] = {}
+    runs: dict[tuple[int, int, int, int, int], Cost] = {}
     known: dict[tuple[Any, ...], Cost] = {}
     kept, first = _kept(program), dict[int, int]()
 
@@ -47,13 +47,13 @@ def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
         if op.index in kept and first.setdefault(op.index, op.number) != op.number:
             return IN_PLACE
         near = _on_chip(program, op, total) if op.ins.mnemonic in ("load", "store") else 0
-        run = op.index, op.steps, near, id(op.held)
+        run = op.index, op.steps, op.samples, near, id(op.held)
         cost = runs.get(run)
         if cost is None:
-            what = shape(op.ins), op.steps, near, op.held and shape(op.held)
+            what = shape(op.ins), op.steps, op.samples, near, op.held and shape(op.held)
             cost = known.get(what)
             if cost is None:
-                at = Context(arch, op.steps, op.held, bytes_of, near, program.data)
+                at = Context(arch, op.steps, op.held, bytes_of, near, program.data, op.samples)
                 cost = known[what] = RULES[op.ins.mnemonic](op.ins, at)
             runs[run] = cost
         return cost

@@ -70,7 +70,8 @@ class Request:
     """What the pipeline says of forms: one by `name` and `span` alone ("" and 0: any), for sequences of `steps`; of
     matrix products one `dataflow` for all, of bidirectional layers whether their `directions` share passes ("": by
     cost). `forced` is the form of every layer while alternatives are timed. Time is cut into `segments` (0: by cost)
-    in chunks of `chunk` steps (0: it is not, `refused` says why)."""
+    in chunks of `chunk` steps (0: it is not, `refused` says why). Sequences come `batch` at a time (0: nobody says),
+    so many of them are run `together` (0: by cost)."""
 
     name: str = ""
     span: int = 0
@@ -81,6 +82,8 @@ class Request:
     chunk: int = 0
     refused: str = ""
     directions: str = ""
+    batch: int = 0
+    together: int = 0
 
 
 def request_of(graph: Graph) -> Request:
@@ -95,4 +98,5 @@ def request_of(graph: Graph) -> Request:
     chunk = int(asked.get("chunk", min(-(-steps // LEAST) * LEAST, MOST_STEPS - LEAST))) if known else 0
     refused = "" if known else "nobody says how long usual sequences are: give calibration data, or schedule{steps=...}"
     window = int(asked.get("window", 0))
-    return Request(form, window, steps, dataflow, None, segments, chunk, refused, directions)
+    batch, together = int(asked.get("batch", 0)), int(asked.get("together", 0))
+    return Request(form, window, steps, dataflow, None, segments, chunk, refused, directions, batch, together)

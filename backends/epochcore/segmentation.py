@@ -26,19 +26,12 @@ def fastest(make: Callable[[Request], Assembly], request: Request) -> Assembly:
     if not cut.draft.most or _asked(request):
         return cut
     whole = make(replace(asked, chunk=0, refused="the program as a whole is faster without"))
-    in_a_row = _several(cut) <= _several(whole)
+    in_a_row = cut.cycles_of(SEQUENCES) <= whole.cycles_of(SEQUENCES)
     best = cut if in_a_row and cut.costs < whole.costs else whole
     names = NAMES if in_a_row else (f"{NAMES[0]}, slower for {SEQUENCES} sequences in a row", NAMES[1])
     told = [made.told(name, chosen=made is best) for name, made in zip(names, (cut, whole), strict=True)]
     best.schedules = (*told, *best.schedules)
     return best
-
-
-def _several(made: Assembly) -> int:
-    """Cycles of several sequences."""
-    from backends.epochcore.timing import measure
-
-    return measure(made.to_time, made.low.arch, SEQUENCES, made.low.request.steps)[0].cycles or 0
 
 
 def _fitting(make: Callable[[Request], Assembly], request: Request) -> tuple[Assembly, Request]:

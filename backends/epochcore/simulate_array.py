@@ -35,8 +35,10 @@ def fetch(plan: Planner, ins: Instruction) -> None:
 def preload(plan: Planner, ins: Instruction) -> None:
     rows, cols = plan.arch.room(str(ins["mode"]), bool(ins["complex"]))
     mode, segments = str(ins["mode"]), int(ins["segments"])
+    matrix = mode in ("mac", "mac.os")
     high, wide = int(ins["rows"]) * (segments if mode == "mac" else 1), int(ins["cols"]) * segments
-    if not plan.arch.holds(mode, bool(ins["complex"]), high, wide) or (segments > 1 and wide > cols):
+    wide *= 1 if matrix else plan.rounds.together
+    if not plan.arch.holds(mode, bool(ins["complex"]), high, wide):
         raise plan.trap(f"needs {high} x {wide} elements", f"the array has {rows} x {cols} for such numbers")
     if segments > 1 and mode not in MODES:
         raise plan.trap(f"has {segments} segments", f"the mode '{mode}' has one")

@@ -1,8 +1,8 @@
 """Costs of a run: cycles, seconds and energy, by layer, and the trace. `queues` says when everything happens, or
 `handover` where the architecture's engines hand over step by step.
 
-A sample follows the one before in the engines' queues as one instruction follows another. The first few samples are
-timed; every further one is taken to add as much as the last of them.
+A round of samples (of one, where none are run together) follows the one before in the engines' queues as one
+instruction follows another. The first few are timed; every further one is taken to add as much as the last of them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from backends.epochcore.handover import Handover, Run
 from backends.epochcore.plan import trap
 from backends.epochcore.pricing import pricing
 from backends.epochcore.queues import Deadlock, Queues
+from backends.epochcore.rounds import rounds_of
 from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.target import LayerStats, Stats
 
-TIMED_SAMPLES = 4
+TIMED_ROUNDS = 4
 ON_ARRAY = ("preload", "compute")
 TRACKS = (*ENGINES, "drain")
 
@@ -89,16 +90,18 @@ def measure(
     Layers' cycles are what each adds to the length of the run: they sum up to it, as energies do. Raises UserError
     where engines wait for tokens that never come.
     """
-    timed = min(batch, TIMED_SAMPLES)
-    ops = list(dispatch(program, timed, steps, shadow=arch.array.shadow))
+    each = rounds_of(program).together
+    full, rest = divmod(batch, each)
+    timed = min(full, TIMED_ROUNDS)
+    ops = list(dispatch(program, timed * each + rest, steps, shadow=arch.array.shadow))
     price = pricing(program, arch, steps)
     costs = [price(op) for op in ops]
     runs = (_handed_over if arch.array.handover_steps else _queued)(program, arch, ops, costs, steps)
     timeline, phases, end = Timeline(program, arch, steps), dict.fromkeys(ON_ARRAY, 0), 0
     layers = timeline.layers
     for op, run, cost in zip(ops, runs, costs, strict=True):
-        # samples that are not timed are like the last one that is
-        times = 1 + batch - timed if op.sample == timed - 1 else 1
+        # rounds that are not timed are like the last one that is
+        times = 1 + full - timed if op.sample == (timed - 1) * each else 1
         layer = layers.get(op.ins.loc)
         if layer is None:
             layer = layers[op.ins.loc] = Layer()

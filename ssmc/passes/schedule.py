@@ -23,7 +23,8 @@ class Schedule(Pass):
     costs are compared for (0: that of the calibration data or of the model's file, else the target's own). `dataflow`
     says what an array keeps of all matrix products: weights, weights-by-rows (the same in another order) or results;
     left out, what makes the whole program fastest. `directions` are those of bidirectional layers: apart, in a loop
-    each, or together in one pass over the array.
+    each, or together in one pass over the array. `batch` says how many sequences come at once, `together` how many of
+    them the machine runs side by side (0: by cost).
 
     Streams run in the loop. A value of one per sequence runs after it if it depends on a stream (a pooled head, a
     last state), else before it. A stream that needs such a value runs in another loop, where the machine sweeps a
@@ -37,6 +38,8 @@ class Schedule(Pass):
     dataflow: str = ""
     segments: int = 0
     directions: str = ""
+    batch: int = 0
+    together: int = 0
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """Raises UserError where a step needs what is known only after the last step, and there is one sweep."""
@@ -51,6 +54,7 @@ class Schedule(Pass):
         steps = self.steps or context.usual_steps(out)
         asked = {"form": self.form, "window": self.window, "segments": self.segments, "steps": steps}
         asked |= {"dataflow": self.dataflow, "directions": self.directions}
+        asked |= {"batch": self.batch, "together": self.together}
         asked |= {"by_file": not self.steps and not context.calibration_steps(out)}
         out.attributes["schedule"] = {name: value for name, value in asked.items() if value}
         return out

@@ -112,7 +112,7 @@ def test_code_words_are_little_endian_with_fields_from_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "encoding"), [("cim", "2.1", "c4fb28d5bea57665"), ("epochcore", "4.1", "6d0fe8d5760fd8f8")]
+    ("name", "version", "encoding"), [("cim", "2.1", "c4fb28d5bea57665"), ("epochcore", "5.0", "b0cfed1732ddb910")]
 )
 def test_a_version_stands_for_one_encoding(name: str, version: str, encoding: str) -> None:
     """Where this fails an instruction was added (raise the minor version) or changed (the major one)."""

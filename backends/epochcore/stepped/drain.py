@@ -8,7 +8,7 @@ from backends.epochcore.cost_array import layout_of
 from backends.epochcore.dispatch import Op
 from backends.epochcore.gemm import ceil_div
 from backends.epochcore.stepped.passes import Chip
-from backends.epochcore.stepped.shifts import stored_columns
+from backends.epochcore.stepped.shifts import stored_columns, stored_words
 
 
 @dataclass
@@ -24,8 +24,9 @@ class Drain:
     def __post_init__(self) -> None:
         held, ins, memory = self.op.held, self.op.ins, self.chip.memory
         assert held is not None
-        at, array = layout_of(held, self.chip.arch), self.chip.arch.array
+        at, array = layout_of(held, self.chip.arch, self.op.samples), self.chip.arch.array
         rows = int(held["rows"])
+        number = self.op.samples * int(ins["words"])
         before, cols = stored_columns(self.op)
         self._cells = [line[: at.cols * at.gang : at.gang] for line in self.chip.grid.at[: at.rows * at.gang : at.gang]]
         for line in self._cells:
@@ -34,17 +35,15 @@ class Drain:
                     assert cell.unsaved, "states go out twice"
                     cell.out, cell.unsaved = list(cell.states), False
         first = self.start + at.rows * at.stack * at.gang
-        for word in range(int(ins["words"])):
-            half, place = divmod(word, rows * cols)
-            col, row = divmod(place, rows)
-            high, across, state = at.place(row, before + col)
+        for count, (word, row, col) in enumerate(stored_words(self.op, rows, cols, before)):
+            half = word // (rows * cols)
+            high, across, state = at.place(row, col)
             out = self._cells[high][across].out
             assert out is not None
             value = complex(out[state])
-            memory.later(
-                first + word // array.port_words_out, int(ins["dst"]) + word, value.imag if half else value.real
-            )
-        self._end = first + ceil_div(int(ins["words"]), array.port_words_out)
+            target = int(self.chip.rounds.of(count // int(ins["words"]), ins)["dst"]) + word
+            memory.later(first + count // array.port_words_out, target, value.imag if half else value.real)
+        self._end = first + ceil_div(number, array.port_words_out)
 
     def tick(self, now: int) -> None:
         if now == self._end - 1:

@@ -13,10 +13,11 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.pricing import pricing
+from backends.epochcore.rounds import rounds_of
 from backends.epochcore.stepped.grid import Grid
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
-from backends.epochcore.stepped.sequential import RULES, Effect
+from backends.epochcore.stepped.sequential import Effect, effect_of
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad, StateStore
 from backends.epochcore.wave import Wave
 from isa import Program
@@ -196,15 +197,13 @@ class Machine:
 
     def _timed(self, op: Op) -> Timed:
         arch, events = self.chip.arch, self.price(op).events
-        if op.ins.mnemonic not in RULES:
-            raise UserError(f"the slow model has no rule for '{op.ins.mnemonic}'")
-        effect = RULES[op.ins.mnemonic](op, self.chip.memory, self.program)
+        effect = effect_of(op, self.chip.memory, self.program)
         if size := events.get("dram_bytes", 0):
             return Timed(op, size * arch.clock_hz, arch.dram.bytes_per_second, arch.dram.latency_cycles, effect)
         if op.ins.mnemonic == "carry":
             # a segment waits for the one before
             rounds = min(-(-op.steps // int(op.ins["span"])), int(op.ins["segments"]))
-            work = int(op.ins["words"]) * (1 + bool(op.ins["complex"]))
+            work = int(op.ins["words"]) * (1 + bool(op.ins["complex"])) * op.samples
             return Timed(op, rounds * (-(-work // arch.vector.width) + arch.vector.latency_cycles), 1, 0, effect)
         if words := events.get("vector_words", 0):
             return Timed(op, words, arch.vector.width, arch.vector.latency_cycles, effect)
@@ -220,7 +219,8 @@ class Machine:
 
 def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: int) -> Machine:
     """The machine with all instructions in its queues."""
-    chip = Chip(arch, Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth), memory)
+    grid = Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth)
+    chip = Chip(arch, grid, memory, rounds_of(program))
     machine = Machine(chip, program, pricing(program, arch, steps), {name: Engine() for name in ENGINES})
     for op in dispatch(program, batch, steps, shadow=arch.array.shadow):
         machine.engines[op.engine].queue.append(op)

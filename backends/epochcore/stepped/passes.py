@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch
 from backends.epochcore.cost_array import layout_of, through_ports
 from backends.epochcore.dispatch import Op
+from backends.epochcore.rounds import Rounds
 from backends.epochcore.stepped.grid import Grid, Packet, Work
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stretches import copies, longest
@@ -26,6 +28,7 @@ class Chip:
     arch: Arch
     grid: Grid
     memory: Memory
+    rounds: Rounds
     coming: Array | None = None  # what columns add to their sums: biases, or direct terms; taken over as parameters are
     added: Array | None = None
 
@@ -76,6 +79,7 @@ class Pass:
     before: bool = False
     backward: bool = False  # the direction of what has none of its own
     parts: bool = False  # whether its steps are sent block by block
+    turns: int = 1  # samples that follow each other in a step
     out: dict[int, int] = field(default_factory=dict)  # when the words of a step are in the scratchpad
     _lanes: int = 1
     _begun: dict[int, int] = field(default_factory=dict)
@@ -88,19 +92,21 @@ class Pass:
         assert held is not None
         self.name, self.before = ins.mnemonic, bool(ins.operands.get("before"))
         self._own = int(held["rows"]), int(held["cols"])
-        self.rows, self.cols = self._own[0], self._own[1] * copies(held)
-        self.count = longest(held, self.op.steps)
+        # to weights the samples of a step are steps, in the array's elements each has its own states
+        self.turns = self.op.samples if self.name == "mac" else 1
+        number = copies(held) * self.op.samples // self.turns
+        self.rows, self.cols = self._own[0], self._own[1] * number
+        self.count = longest(held, self.op.steps) * self.turns
         self._ports = array.port_words_in, array.port_words_out
         own = 1
         if ins.mnemonic != "mac":
-            layout = layout_of(held, self.chip.arch)
+            layout = layout_of(held, self.chip.arch, self.op.samples)
             self.hop, self.height, self.gang = layout.stack * layout.gang, layout.gang, layout.gang
             self.deep, self.wide, self._lanes = layout.deep, layout.cols, layout.lanes
             own = max(self.hop, array.mac_depth + layout.gang - 1)
         self._added = self.chip.take_over(self.takes[0])
-        number = copies(held)
-        self.gather = through_ports(held, self.chip.arch, len(self._inputs(0)) // number, self._ports[0])
-        self.scatter = through_ports(held, self.chip.arch, len(self._outputs(0)) // number, self._ports[1])
+        self.gather = through_ports(number, self.chip.arch, len(self._inputs(0)) // number, self._ports[0])
+        self.scatter = through_ports(number, self.chip.arch, len(self._outputs(0)) // number, self._ports[1])
         self.interval = max(own, self.gather, self.scatter)
         if not self.parts:
             self.send(0, self.count, self.start)
@@ -125,11 +131,14 @@ class Pass:
 
     def _at(self, name: str, step: int) -> list[int | None]:
         """Words of an operand at a step, real halves first, of one segment after the other; None where one sleeps."""
-        ins, held, found = self.op.ins, self._held, list[int | None]()
-        pitch = int(ins["pitch"] if "pitch" in ins.operands else ins[f"{name}_pitch"])
+        held, found = self._held, list[int | None]()
+        step, turn = divmod(step, self.turns)
+        samples = [turn] if self.turns > 1 else range(self.op.samples)
+        own = [self.chip.rounds.of(sample, self.op.ins) for sample in samples]
+        pitch = int(own[0]["pitch"] if "pitch" in own[0].operands else own[0][f"{name}_pitch"])
         count = self._own[0] if self.name == "mac" and name == "src" else self._own[1]
         for half in range(self._halves):
-            for segment in range(copies(held)):
+            for ins, segment in product(own, range(copies(held))):
                 place = step + segment * int(held["span"]) * (copies(held) > 1)
                 row = 0 if ins.operands.get(f"{name}_held") else self._row(place)
                 first = int(ins[name]) + row * pitch + half * (pitch // 2)
@@ -226,7 +235,7 @@ class Pass:
         if self.name in ("fri.x", "tri.x", "sel"):
             parts = [[complex(v).real for v in values], [complex(v).imag for v in values]]
             return [value for part in parts[: self._halves] for value in part]
-        number = copies(held)
+        number = self.cols // self._own[1]
         if self.name == "mac":
             more: Any = np.tile(self._added, number) if self._added is not None else np.zeros(self.cols)
         else:

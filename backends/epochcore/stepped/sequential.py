@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.dispatch import Op
+from backends.epochcore.rounds import rounds_of
 from backends.epochcore.stepped.memory import Memory
 from isa import Instruction, Program
 from isa.frozen import FrozenMap
+from ssmc.diagnostics import UserError
 from ssmc.ir.functions import BINARY, UNARY
 
 Array = NDArray[Any]
@@ -226,6 +228,29 @@ def _store(op: Op, memory: Memory, program: Program) -> Effect:
             target[place] = found[0].reshape(target[place].shape)
 
     return Effect(read, write)
+
+
+def effect_of(op: Op, memory: Memory, program: Program) -> Effect:
+    """What an op does for each of its samples. Raises UserError where it is none of those that can be stepped."""
+    if op.ins.mnemonic not in RULES:
+        raise UserError(f"the slow model has no rule for '{op.ins.mnemonic}'")
+    every = [RULES[op.ins.mnemonic](alone, memory, program) for alone in by_sample(op, program)]
+
+    def read(m: Memory) -> None:
+        for effect in every:
+            effect.read(m)
+
+    def write(m: Memory) -> None:
+        for effect in every:
+            effect.write(m)
+
+    return Effect(read, write)
+
+
+def by_sample(op: Op, program: Program) -> list[Op]:
+    """The op of each sample by itself."""
+    rounds = rounds_of(program)
+    return [replace(op, ins=rounds.of(n, op.ins), sample=op.sample + n, samples=1) for n in range(op.samples)]
 
 
 RULES: dict[str, Callable[[Op, Memory, Program], Effect]] = {

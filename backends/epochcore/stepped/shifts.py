@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,20 +18,33 @@ from backends.epochcore.stretches import copies, count
 from isa import Instruction
 
 
-def cells(held: Instruction, chip: Chip) -> Layout:
+def cells(op: Op, chip: Chip) -> Layout:
     """Rows and columns of what holds a weight, or states, for a preload."""
     array = chip.arch.array
-    return Layout(array.rows, array.cols, 1, 1, 1) if held["mode"] == "mac" else layout_of(held, chip.arch)
+    if op.ins["mode"] == "mac":
+        return Layout(array.rows, array.cols, 1, 1, 1)
+    return layout_of(op.ins, chip.arch, op.samples)
 
 
 def stored_columns(op: Op) -> tuple[int, int]:
-    """The first column, and how many, whose states a `state.store` takes out."""
+    """The first column of a sample, and how many, whose states a `state.store` takes out."""
     held = op.held
     assert held is not None
     cols = int(held["cols"])
     if copies(held) == 1 or not op.ins["last"]:
         return 0, cols * copies(held)
     return (count(held, op.steps) - 1) * cols, cols
+
+
+def stored_words(op: Op, rows: int, cols: int, first: int) -> Iterator[tuple[int, int, int]]:
+    """Words of a `state.store` in the order in which they leave: their place in the row of their sample, and row and
+    column of the state."""
+    assert op.held is not None
+    wide = int(op.held["cols"]) * copies(op.held)
+    for sample in range(op.samples):
+        for word in range(int(op.ins["words"])):
+            col, row = divmod(word % (rows * cols), rows)
+            yield word, row, sample * wide + first + col
 
 
 @dataclass
@@ -93,7 +106,7 @@ class Preload:
         if ins["mode"] in ("sel", "mac.os"):
             self.done = self.start + 1
             return
-        at = self._layout = cells(ins, self.chip)
+        at = self._layout = cells(self.op, self.chip)
         self._values = self._parameters()
         states = (3 if ins["mode"] in ("fri", "tri") else 1) * (1 + bool(ins["complex"]))
         words = 1 if ins["mode"] == "mac" else states
@@ -114,7 +127,7 @@ class Preload:
                 [float(weights[r, c]) if r < high and c < wide else None for c in range(at.cols)]
                 for r in range(at.rows)
             ]
-        full = ins["mode"] in ("fri", "tri")
+        full, number = ins["mode"] in ("fri", "tri"), number * self.op.samples
         e = unpack(source, rows, cols, bool(ins["complex"]), full, False)
         names = (e.decay, e.b, e.c) if full else (e.decay,)
 
@@ -149,9 +162,9 @@ class StateLoad:
     _rows: dict[int, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        at, held = layout_of(self.held, self.chip.arch), self.held
+        at, held = layout_of(self.held, self.chip.arch, self.op.samples), self.held
         self._at, parts = at, 1 + bool(held["complex"])
-        each = int(held["cols"]) * copies(held) * at.deep * parts
+        each = int(held["cols"]) * copies(held) * self.op.samples * at.deep * parts
         wide = ceil_div(each, self.chip.arch.array.port_words_in)
         self._shift = Shift(self.chip, self.start, at, wide, ceil_div(int(held["rows"]), at.deep))
 
@@ -172,9 +185,11 @@ class StateLoad:
 
     def _state(self, row: int, col: int) -> complex:
         rows, cols = int(self.held["rows"]), int(self.held["cols"]) * copies(self.held)
-        if row >= rows or col >= cols:
+        sample, col = divmod(col, cols)
+        if row >= rows or sample >= self.op.samples:
             return 0j
-        spad, first = self.chip.memory.spad, int(self.op.ins["src"]) + col * rows + row
+        source = self.chip.rounds.of(sample, self.op.ins)["src"]
+        spad, first = self.chip.memory.spad, int(source) + col * rows + row
         parts = [float(spad[first + half * rows * cols]) for half in range(1 + bool(self.held["complex"]))]
         return complex(*parts)
 
@@ -200,10 +215,10 @@ class StateStore:
     def __post_init__(self) -> None:
         held = self.op.held
         assert held is not None
-        at = self._layout = layout_of(held, self.chip.arch)
+        at = self._layout = layout_of(held, self.chip.arch, self.op.samples)
         self.hop, self.height, self.gang = at.stack * at.gang, at.gang, at.gang
         self.deep, self.wide = at.deep, at.cols
-        self.rows, self.cols = int(held["rows"]), int(held["cols"]) * copies(held)
+        self.rows, self.cols = int(held["rows"]), int(held["cols"]) * copies(held) * self.op.samples
         self._first, self._wide = stored_columns(self.op)
         self._left = 0
 
@@ -219,16 +234,16 @@ class StateStore:
         self.passed = now + 1
         at, ins, memory = self._layout, self.op.ins, self.chip.memory
         wide = self.chip.arch.array.port_words_out
-        for word in range(int(ins["words"])):
-            half, place = divmod(word, self.rows * self._wide)
-            col, row = divmod(place, self.rows)
-            high, across, state = at.place(row, self._first + col)
+        for number, (word, row, col) in enumerate(stored_words(self.op, self.rows, self._wide, self._first)):
+            half = word // (self.rows * self._wide)
+            high, across, state = at.place(row, col)
             out = self.chip.grid.at[high * at.gang][across * at.gang].out
             assert out is not None
             value = out[state]
             part = complex(value).imag if half else complex(value).real
-            memory.later(now + 1 + word // wide, int(ins["dst"]) + word, part)
-        self.done = now + 1 + ceil_div(int(ins["words"]), wide)
+            target = int(self.chip.rounds.of(number // int(ins["words"]), ins)["dst"]) + word
+            memory.later(now + 1 + number // wide, target, part)
+        self.done = now + 1 + ceil_div(int(ins["words"]) * self.op.samples, wide)
 
 
 @dataclass
@@ -261,11 +276,12 @@ class Product:
         if not self.op.steps:
             self.done = self.passed = self.start + 1
             return
-        self._gather = ceil_div(max(min(array.rows, self.op.steps), self.cols), array.port_words_in)
+        self._steps = self.op.steps * self.op.samples
+        self._gather = ceil_div(max(min(array.rows, self._steps), self.cols), array.port_words_in)
         self._out = ceil_div(self.cols, array.port_words_out)
         fold = (self.rows - 1) * self._gather + self._gather - 1 + array.rows + array.cols - 1
         self._period = max(fold, array.rows * self._out + array.cols - 1)
-        self._folds = ceil_div(self.op.steps, array.rows)
+        self._folds = ceil_div(self._steps, array.rows)
         for number in range(self._folds):
             begun = self.start + number * self._period
             last = begun + self.rows * self._gather - 1 + array.mac_depth - 1
@@ -280,7 +296,7 @@ class Product:
         """Send in what is read in this cycle."""
         if self.done is not None:
             return
-        ins, array, memory = self.op.ins, self.chip.arch.array, self.chip.memory
+        array, memory = self.chip.arch.array, self.chip.memory
         assert self.op.held is not None
         number, inside = divmod(now - self.start, self._period)
         term, phase = divmod(inside, self._gather)
@@ -291,8 +307,8 @@ class Product:
             terms += [float(weight) for weight in weights[phase * wide : (phase + 1) * wide]]
             for r in range(phase * wide, min((phase + 1) * wide, array.rows)):
                 step = number * array.rows + r
-                used = step < self.op.steps
-                address = int(ins["src"]) + step * int(ins["src_pitch"]) + term
+                used = step < self._steps
+                address = self._place("src", step) + term
                 values.append(float(memory.spad[address]) if used else 0.0)
                 if used:
                     memory.use("in", now)
@@ -305,6 +321,12 @@ class Product:
                 for c in range(array.cols):
                     self._entries.send(now + c, "north", 0, c, key, terms[c])
         self._entries.tick(self.chip.grid, now)
+
+    def _place(self, name: str, step: int) -> int:
+        """The first word of an operand at a step, one of a sample after the other."""
+        step, sample = divmod(step, self.op.samples)
+        ins = self.chip.rounds.of(sample, self.op.ins)
+        return int(ins[name]) + step * int(ins[f"{name}_pitch"])
 
     def after(self, now: int) -> None:
         """When the elements have worked: results that are put aside move on by a row, finished ones are put aside."""
@@ -324,8 +346,8 @@ class Product:
                 here = grid[r][c].result
                 if here is None or here[0] == fold:
                     grid[r][c].result = above if above is not None and above[0] == fold else None
-        for c in range(self.cols if step < self.op.steps else 0):
-            address = int(ins["dst"]) + step * int(ins["dst_pitch"]) + c
+        for c in range(self.cols if step < self._steps else 0):
+            address = self._place("dst", step) + c
             result = results[c]
             assert result is not None and result[0] == fold, "a result is missing"
             bias = self._added[c] if self._added is not None else 0.0

@@ -22,15 +22,15 @@ from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.handover import blocks_of, engine_of, in_blocks
 from backends.epochcore.pricing import pricing
 from backends.epochcore.regions import PASSES
+from backends.epochcore.rounds import rounds_of
 from backends.epochcore.stepped.drain import Drain
 from backends.epochcore.stepped.grid import Grid
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
-from backends.epochcore.stepped.sequential import RULES, Effect, part_of
+from backends.epochcore.stepped.sequential import Effect, effect_of, part_of
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad
 from backends.epochcore.wave import Wave
 from isa import Program
-from ssmc.diagnostics import UserError
 
 Array = NDArray[Any]
 Job = Pass | Product | Preload | StateLoad | Drain
@@ -140,7 +140,7 @@ class Machine:
             assert job is not None
             if isinstance(job, Pass) and run.op.steps:
                 for block in range(run.blocks):
-                    last = job.count - 1 if block == run.blocks - 1 else (block + 1) * self.size - 1
+                    last = job.count - 1 if block == run.blocks - 1 else (block + 1) * self.size * job.turns - 1
                     if job.out.get(last, self.now + 1) <= self.now:
                         run.there.setdefault(block, job.out[last])
             elif job.done is not None and job.done <= self.now:
@@ -227,14 +227,12 @@ class Machine:
                 if name in PASSES and run.cost.wave is not None:
                     self.last = run, run.cost.wave
             if isinstance(run.job, Pass):
-                first = run.block * self.size
-                steps = run.job.count if run.blocks == 1 else min(self.size, op.steps - first)
-                run.job.send(first, steps, self.now)
+                first, turns = run.block * self.size, run.job.turns
+                steps = run.job.count if run.blocks == 1 else min(self.size, op.steps - first) * turns
+                run.job.send(first * turns, steps, self.now)
             return
-        if name not in RULES:
-            raise UserError(f"the slow model has no rule for '{name}'")
         part = op if run.blocks == 1 else part_of(op, run.block, self.size, run.backward)
-        effect = RULES[name](part, self.chip.memory, self.program)
+        effect = effect_of(part, self.chip.memory, self.program)
         effect.read(self.chip.memory)
         run.effect = effect
 
@@ -264,7 +262,8 @@ class Machine:
 
 def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: int) -> Machine:
     """The machine with all instructions in its queues."""
-    chip = Chip(arch, Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth, parking=True), memory)
+    grid = Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth, parking=True)
+    chip = Chip(arch, grid, memory, rounds_of(program))
     known, price = conflicts(program, steps), pricing(program, arch, steps)
     ops = [op for op in dispatch(program, batch, steps, shadow=arch.array.shadow) if op.ins.mnemonic != "sync"]
     order = _runs(program, arch, known, price, ops)

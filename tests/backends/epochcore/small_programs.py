@@ -39,7 +39,7 @@ def archs(draw: st.DrawFn) -> Arch:
     vector = base.vector.model_copy(update={"width": draw(small), "latency_cycles": draw(st.integers(0, 3))})
     speed = float(draw(st.integers(1, 9)))
     dram = base.dram.model_copy(update={"bytes_per_second": speed, "latency_cycles": draw(st.integers(0, 5))})
-    memory = base.memory.model_copy(update={"scratchpad_words": 4096, "parameter_words": 4096})
+    memory = base.memory.model_copy(update={"scratchpad_words": 1 << 14, "parameter_words": 4096})
     parts = {"array": array, "vector": vector, "dram": dram, "memory": memory, "clock_hz": 1.0}
     return base.model_copy(update=parts)
 
@@ -57,6 +57,7 @@ class Writer:
     top: int = 0
     params: int = 0
     backward: bool = False
+    together: int = 1
 
     def room(self, words: int, *, row: bool = False) -> int:
         at = self.top
@@ -123,6 +124,8 @@ class Writer:
         if found is None or not most:
             return
         (src, wide), rows = found, self.draw(st.integers(1, most))
+        if not self.arch.holds(mode, is_complex, rows, wide * self.together):
+            return
         decay = self.numbers(DECAYS, wide, rows, is_complex=is_complex)
         b, c = (self.numbers(WEIGHTS, wide, rows, is_complex=is_complex) for _ in range(2))
         packed = self.constant(pack_element(decay, b, c, self.numbers(WEIGHTS, wide), None))
@@ -135,11 +138,10 @@ class Writer:
     def driven(self) -> None:
         is_complex = self.draw(st.booleans())
         parts, mode = 1 + is_complex, self.draw(st.sampled_from(["fri.x", "tri.x", "sel"]))
-        most = self.arch.cells(is_complex)[1] * self.arch.array.states_per_element
         src, words = self.streams[0]
-        if words % parts or not 0 < words // parts <= most:
-            return
         cols = words // parts
+        if words % parts or not cols or not self.arch.holds(mode, is_complex, 1, cols * self.together):
+            return
         dst, _ = self.stream(words)
         fields: dict[str, Any] = {"dst": dst, "src": src, **self.flags()}
         if mode == "sel":
@@ -160,7 +162,9 @@ class Writer:
         return {} if number == 1 else {"segments": number, "span": self.draw(st.integers(least, self.limit))}
 
     def run(self, mode: str, packed: int, rows: int, cols: int, is_complex: bool, fields: Mapping[str, Any]) -> None:
-        most = self.arch.cells(is_complex)[1] // cols
+        held = (n for n in (3, 2, 1) if self.arch.holds(mode, is_complex, rows, cols * n * self.together))
+        most = next(held, 0)
+        assert most
         cut = self.segments(most) if mode in ("fri", "fri.x") else {}
         own = rows * cols * (1 + is_complex)
         words = own * cut.get("segments", 1)
@@ -192,13 +196,16 @@ class Writer:
 
     def elementwise(self) -> None:
         src, words = self.draw(st.sampled_from(self.streams))
-        kind = self.draw(st.sampled_from(["unary", "binary", "copy", "gate"]))
+        kind = self.draw(st.sampled_from(["unary", "binary", "copy", "gate", "shared"]))
         same = [s for s in self.streams if s[1] == words]
         other, _ = self.draw(st.sampled_from(same))
         dst, _ = self.stream(words)
         if kind == "unary":
             fn = self.draw(st.sampled_from(["relu", "neg", "abs", "identity"]))
             self.builder.emit("unary", dst=dst, src=src, fn=fn, words=words, steps="n0")
+        elif kind == "shared":
+            at = {"a": src, "b": 0, "dst": dst, "b_pattern": "one", "b_held": True}
+            self.builder.emit("binary", **at, fn="add", words=words, steps="n0")
         elif kind == "copy":
             fields = {"dst": dst, "dst_pitch": words, "src": src, "src_pitch": words}
             self.builder.emit("copy", **fields, words=words, steps="n0", src_held=False)
@@ -212,6 +219,7 @@ def programs(draw: st.DrawFn, arch: Arch) -> Program:
     """One or two loops over chunks with a few stages each; tokens as the compiler gives them."""
     words = draw(st.integers(1, 4))
     w = Writer(draw, arch, draw(st.integers(1, 9)), SectionBuilder(EPOCHCORE, "main"))
+    w.together, base = draw(st.integers(1, 3)), w.room(1, row=True) + 1
     outputs: list[int] = []
     bodies = []
     for _ in range(draw(st.integers(1, 2))):
@@ -230,7 +238,9 @@ def programs(draw: st.DrawFn, arch: Arch) -> Program:
     for name, array in w.data.items():
         main.emit("fetch", dst=address, src=name)
         address += array.size
-    main.emit("samples", end="done")
+    w.data["shared"] = np.array([draw(st.sampled_from(WEIGHTS))])
+    main.emit("const", dst=0, src="shared", words=1)
+    main.emit("samples", end="done", together=w.together, base=base, window=w.top - base)
     for number, (backward, carried, code) in enumerate(bodies):
         for state, size in carried:
             main.emit("fill", dst=state, words=size, value=draw(st.sampled_from([0.0, 1.0])))

@@ -39,7 +39,7 @@ def blocks(layers: int, steps: int, seed: int = 0) -> Graph:
         dense = graph.add("tile.matmul", [y], {"weight": weight, "pieces": (Piece(0, WIDTH, 0, WIDTH),)})
         x = graph.add("binary", [x, graph.add("unary", [dense], {"fn": "tanh"})], {"fn": "add"})
     graph.add("output", [x], {"name": "y"})
-    graph.attributes["schedule"] = {"steps": steps, "form": "state in place"}
+    graph.attributes["schedule"] = {"steps": steps, "form": "state in place", "directions": "apart"}
     return graph
 
 

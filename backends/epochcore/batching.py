@@ -1,0 +1,69 @@
+"""How many samples are run together: a round of them fills columns that idle otherwise, or the cycles in which the
+pipelines of deep elements work, and shares the weights that are in place.
+
+Each of them has its own words in the scratchpad, so that chunks are shorter, and one alone may take longer. So whole
+programs are compiled and timed for the batch that `schedule{batch=N}` tells. They run any other, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.assembly import Assembly
+from backends.epochcore.request import Request
+from ssmc.diagnostics import Misfit
+from ssmc.ir import Graph
+
+NUMBERS = (2, 4, 8, 16)  # of samples that are tried together
+
+
+def fastest(make: Callable[[Request], Assembly], graph: Graph, arch: Arch, request: Request) -> Assembly:
+    """The program that runs so many samples together as serve the batch best; `make` lowers for a request.
+
+    Raises Misfit where the model does not fit with as many together as are asked for.
+    """
+    if request.together:
+        return make(request)
+    best = make(replace(request, together=1))
+    numbers = _numbers(graph, arch, request)
+    batch = request.batch
+    tried = [best]
+    for number in numbers:
+        with suppress(Misfit):
+            other = make(replace(request, together=number))
+            tried.append(other)
+            if other.cycles_of(batch) < best.cycles_of(batch):
+                best = other
+    if len(tried) > 1:
+        told = [made.told(_name(made, batch), chosen=made is best) for made in tried]
+        best.schedules = (*told, *best.schedules)
+    return best
+
+
+def _name(made: Assembly, batch: int) -> str:
+    number = made.low.request.together
+    what = f"{number} samples together" if number > 1 else "one sample after the other"
+    return f"{what}, {made.cycles_of(batch):,} cycles for {batch} of them"
+
+
+def _numbers(graph: Graph, arch: Arch, request: Request) -> list[int]:
+    """Numbers of samples that may be worth being together: the array's elements take no longer for each of them."""
+    return [n for n in NUMBERS if n <= request.batch and _cycles(graph, arch, n) <= n * _cycles(graph, arch, 1)]
+
+
+def _cycles(graph: Graph, arch: Arch, samples: int) -> float:
+    """Cycles of a step of so many samples in the array's elements, of all systems that are kept there."""
+    total = 0.0
+    for node in graph.nodes("tile.ssm", "tile.state"):
+        decay, op = node.op["decay"], node.op
+        fused = op.name == "tile.ssm"
+        mode = ("tri" if op["liquid"] else "fri") if fused else "fri.x"
+        if mode not in arch.array.modes or op.get("asynchronous"):
+            continue
+        channels, states = decay.shape if fused else (decay.size, 1)
+        words = 1 if fused or not decay.is_complex else 2
+        total += arch.cycles_a_step(states, channels, words, decay.is_complex, samples)
+    return total
