@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssmc.ir import Graph, interpret
-from ssmc.passes import Context, PassManager, Step
+from ssmc.passes import Context, PassManager, StateBank, StateCost, Step
 from ssmc.passes.probe import probe
 from ssmc.passes.validation import relative_error
 
 from .graphs import LAYERS, MACHINES, Model, build, graphs, linear
 
-EXACT = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,fold-readout,tile,map-weights,schedule"
+EXACT = (
+    "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,fold-readout,choose-banks,"
+    "tile,map-weights,schedule"
+)
 LOSSY = (
     "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,"
-    "share-decays{levels=2},quantize{weights=6,decays=12},tile,map-weights,schedule"
+    "choose-banks,share-decays{levels=2},quantize{weights=6,decays=12},tile,map-weights,schedule"
 )
-machines = st.sampled_from(list(MACHINES.values()))
+PRICED = replace(  # where rotations make the one bank dear, which has no room for all
+    MACHINES["crossbar"],
+    banks=(
+        StateBank("volatile", count=6, decay_only=True, spread=0.02, cost=StateCost(1.0, turn=9.0)),
+        StateBank("digital", computed_decay=True, timed_decay=True, cost=StateCost(4.0, timed=4.0, keep=1.0)),
+    ),
+)
+machines = st.sampled_from([*MACHINES.values(), PRICED])
 
 
 def provenance(graph: Graph) -> set[str]:
