@@ -27,7 +27,7 @@ PIPELINE = (
 ALLOWED = 1.05
 EVENTS = 64
 COPIES = 4
-SEEDS = 3  # sets of devices and of noise
+SEEDS = 10  # sets of devices and of noise
 
 
 @dataclass(frozen=True)
