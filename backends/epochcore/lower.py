@@ -53,7 +53,21 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
     def made(asked: Request) -> Assembly:
         return directions.fastest(lambda g: _fastest(g, arch, ideal, asked), graph, arch, asked)
 
-    return batching.fastest(made, graph, arch, request).finished
+    found = batching.fastest(made, graph, arch, request)
+    _check_form(found.low)
+    return found.finished
+
+
+def _check_form(low: Lowering) -> None:
+    """Raises UserError where a form is asked for that no layer has."""
+    asked = low.request.name
+    forms = {one.form.name for found in low.choices.values() for one in found}
+    if asked and asked not in {*forms, "state in place", "weights in place"}:
+        raise UserError(
+            f"no layer of the model has the form '{asked}' on {low.arch.name}",
+            why=f"there are: {', '.join(sorted(forms))}" if forms else "no layer has more than one form",
+            hint="leave schedule{form=...} out; `ssmc compile --explain` shows the forms of every layer",
+        )
 
 
 def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:

@@ -94,9 +94,8 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return 130  # as the shell says of a process that SIGINT ended
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except (BrokenPipeError, SystemExit):  # click itself exits for a broken pipe alone, with a status that says "no"
+        return _left()
     except Exception as error:
         if debug:
             import traceback
@@ -105,6 +104,12 @@ def run(arguments: Sequence[str]) -> int:
         else:
             click.echo(_message(error), err=True)
         return BAD_INPUT
+
+
+def _left() -> int:
+    """Who reads the output has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _message(error: Exception) -> str:

@@ -41,6 +41,11 @@ class Schedule(Pass):
     batch: int = 0
     together: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("window", "steps", "segments"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is 0 or more, not {getattr(self, name)}")
+
     def run(self, graph: Graph, context: Context) -> Graph:
         """Raises UserError where a step needs what is known only after the last step, and there is one sweep."""
         out = graph.copy()

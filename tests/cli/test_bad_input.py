@@ -177,6 +177,14 @@ def test_programs(ssmc: Ssmc, folder: Path, damage: str) -> None:
             ("verify", "scan.onnx", "--target", "epochcore", "--input", "x.npz", "--tolerance", "nan"),
             ["a tolerance is a number from 0 on, not nan"],
         ),
+        (
+            ("compile", "scan.onnx", "--target", "epochcore", "--passes", "default,schedule{steps=-1}"),
+            ["steps is 0 or more"],
+        ),
+        (
+            ("compile", "scan.onnx", "--target", "epochcore", "--passes", "default,schedule{form=mat-vec}"),
+            ["no layer of the model has the form 'mat-vec'", "--explain"],
+        ),
         (("passes", "quantise"), ["no pass 'quantise'", "did you mean 'quantize'"]),
         (("compile", ".", "--target", "cim"), [r"error: \.: |'\.'"]),
         (("run", "p.ssmx", "--input", "x.npz", "--noise", "pink"), ["no noise preset 'pink'", "leave --noise out"]),

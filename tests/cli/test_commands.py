@@ -340,3 +340,12 @@ def test_a_heatmap_needs_elements_and_matplotlib(ssmc: Ssmc, folder: Path, monke
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = ssmc("run", "epochcore.ssmx", *given)
     assert done.status == 2 and "pip install 'ssmc[plots]'" in done.err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """The pipe closes at once; nobody has said no."""
+    command = [sys.executable, "-m", "ssmc.cli.main", "isa", "epochcore"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0 and process.stderr.read() == b""
