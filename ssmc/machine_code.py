@@ -61,6 +61,25 @@ class Lanes:
     def __lshift__(self, bits: int) -> Lanes:
         return self._new(self.builder.shl(self.value, self._of(bits)))
 
+    def plus(self, a: Lanes, b: Lanes) -> Lanes:
+        """self + a b, rounded once where the processor can."""
+        if not _fuses():
+            return self + a * b
+        kind, module = self.value.type, self.builder.module
+        scalar = getattr(kind, "element", kind)
+        bits = "f32" if isinstance(scalar, ir.FloatType) else "f64"
+        name = f"llvm.fma.v{kind.count}{bits}" if isinstance(kind, ir.VectorType) else f"llvm.fma.{bits}"
+        fused = module.globals.get(name) or ir.Function(module, ir.FunctionType(kind, [kind] * 3), name)
+        return self._new(self.builder.call(fused, [a.value, b.value, self.value]))
+
+    def spread(self, lanes: int) -> Lanes:
+        """One number, in every lane."""
+        kind = ir.VectorType(self.value.type, lanes)
+        nothing = ir.Constant(kind, ir.Undefined)
+        one = self.builder.insert_element(nothing, self.value, ir.Constant(KINDS["i4"], 0))
+        places = ir.Constant(ir.VectorType(KINDS["i4"], lanes), [0] * lanes)
+        return self._new(self.builder.shuffle_vector(one, nothing, places))
+
     def __neg__(self) -> Lanes:
         return self._new(self.builder.fneg(self.value))
 
@@ -176,6 +195,12 @@ def function(pointers: Sequence[str], wholes: int, write: Callable[..., None]) -
     engine.finalize_object()
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(pointers), *[ctypes.c_int64] * wholes)
     return Function(kind(engine.get_function_address("run")), engine)
+
+
+@cache
+def _fuses() -> bool:
+    features = binding.get_host_cpu_features()
+    return bool(features.get("fma") or features.get("neon"))
 
 
 @cache

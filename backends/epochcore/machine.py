@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.plan import Access, Do, Loop, Plan, trap
+from backends.epochcore.plan import Access, Do, Loop, Plan, Rows, trap
 from backends.epochcore.rates import lower_rate
 
 Array = NDArray[Any]
@@ -27,6 +29,8 @@ BLOCK = 8
 SHARED_WORDS = 1 << 18
 # Less is done before another thread has begun.
 WORK_PER_THREAD = 1 << 18
+# The same where each thread goes through many instructions, which is as much more work for the interpreter.
+ROWS_WORK = 1 << 23
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Machine:
     memory: list[Array] = field(default_factory=list)
     arrays: list[Array] = field(default_factory=list)
     streams: dict[int, Array] = field(default_factory=dict)
+    spare: list[Array] = field(default_factory=list)  # memory of streams that nothing reads any more
     states: tuple[Array, ...] = ()
     latest: int = 0  # the copy of a pass's parameters that took its last step (see `stretches`)
     tapped: dict[str, Array] = field(default_factory=dict)
@@ -54,6 +59,8 @@ class Machine:
     workers: int = 1
     _scratch: list[Array] = field(default_factory=list)
     _views: dict[tuple[int, int], tuple[Access, Array]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+    _parts: dict[tuple[int, int], Machine] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.span = {"one": (0, 1), "n0": (0, 0)}
@@ -143,10 +150,41 @@ class Machine:
                 item.action(self)
                 if item.index in self.taps:
                     self._tap(self.taps[item.index])
+            elif isinstance(item, Rows):
+                self._shared(item)
             elif item.ins.mnemonic == "samples":
                 self._items(item.body)
             else:
                 self._chunks(item)
+
+    def _shared(self, rows: Rows) -> None:
+        """Steps that do not depend on each other, in several threads where that is worth it: each takes its steps
+        through all instructions."""
+        n, pool = self.span["n0"][1], None if self.taps else self.pool
+        shares = min(self.workers, n, rows.work * n * self.batch // ROWS_WORK)
+        if pool is None or shares < 2:
+            self._items(rows.dos)
+            return
+        bounds = [n * k // shares for k in range(shares + 1)]
+        parts = [self._part(low, high) for low, high in pairwise(bounds)]
+        others = [pool.submit(_quietly, part._items, rows.dos) for part in parts[1:]]
+        parts[0]._items(rows.dos)
+        for other in others:
+            other.result()
+
+    def _part(self, low: int, high: int) -> Machine:
+        """This machine for some steps of the present block."""
+        if (low, high) not in self._parts:
+            part = self._parts[low, high] = copy(self)
+            slots = zip(self.plan.slots, self.arrays, strict=True)
+            part.arrays = [array[low * self.batch :] if slot.steps == "n0" else array for slot, array in slots]
+            part._views, part.pool = {}, None
+        part = self._parts[low, high]
+        n = self.span["n0"][1]
+        part._scratch = [array[len(array) * low // n : len(array) * high // n] for array in self._scratch]
+        part.span = {"one": (0, 1), "n0": (self.span["n0"][0] + low, high - low)}
+        part.backward = self.backward
+        return part
 
     def _chunks(self, loop: Loop) -> None:
         starts = range(0, self.steps, self.block)
@@ -154,6 +192,15 @@ class Machine:
         for start in reversed(starts) if loop.ins["backward"] else starts:
             self.span["n0"] = (start, min(self.block, self.steps - start))
             self._items(loop.body)
+        self.spare += [self.streams.pop(number) for number in loop.spent if number in self.streams]
+
+    def stored(self, number: int, shape: tuple[int, ...], dtype: Any) -> Array:
+        """The stream that is written; memory that has been used is at hand sooner than new one."""
+        with self._lock:
+            if number not in self.streams:
+                fitting = [n for n, array in enumerate(self.spare) if array.shape == shape and array.dtype == dtype]
+                self.streams[number] = self.spare.pop(fitting[0]) if fitting else np.empty(shape, dtype)
+            return self.streams[number]
 
     def _tap(self, taps: list[Any]) -> None:
         for layer, access, shape, kind in taps:
@@ -170,7 +217,7 @@ class Machine:
         return trap(self.plan.program, self.index, what, why, hint)
 
 
-def _quietly(body: Callable[[range], None], part: range) -> None:
+def _quietly(body: Callable[[Any], None], part: Any) -> None:
     """Whether numpy warns is a matter of each thread."""
     with np.errstate(all="ignore"):
         body(part)

@@ -98,10 +98,12 @@ class Preload:
 
 @dataclass(frozen=True)
 class Loop:
-    """A `samples` or `chunks` instruction with the code that it runs."""
+    """A `samples` or `chunks` instruction with the code that it runs; `spent` are the streams that nothing reads after
+    it."""
 
     ins: Instruction
     body: tuple[Item, ...]
+    spent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,16 @@ class Do:
     steps: str | None
 
 
-Item = Loop | Do
+@dataclass(frozen=True)
+class Rows:
+    """Instructions one after the other whose steps do not depend on each other; `work` is about what a step takes, in
+    operations."""
+
+    dos: tuple[Do, ...]
+    work: int
+
+
+Item = Loop | Do | Rows
 
 
 @dataclass(frozen=True)
@@ -366,6 +377,8 @@ def _covers(written: list[tuple[int, int]], start: int, stop: int) -> bool:
 
 def make_plan(program: Program, rules: Mapping[str, Rule]) -> Plan:
     """Check a program and prepare it. Raises UserError on a trap."""
+    from backends.epochcore.refinement import refined
+
     if len(program.sections) != 1:
         raise UserError("an epochcore program has one section", hint=f"this one has {len(program.sections)}")
     arch, ideal = parse_arch(program.arch), program.meta.get("numbers") == "ideal"
@@ -376,6 +389,12 @@ def make_plan(program: Program, rules: Mapping[str, Rule]) -> Plan:
     if narrow:
         planner = Planner(program, arch, ideal, rules, narrow)
         items = tuple(planner.walk(0, end))
+    kept = {
+        int(port.binding["stream"])
+        for port in program.outputs
+        if isinstance(port.binding, dict) and "stream" in port.binding
+    }
+    items = refined(items, kept, planner.results if ideal else {})
     return Plan(program, arch, ideal, items, tuple(planner.slots.values()), planner.results, planner.rates)
 
 

@@ -34,8 +34,8 @@ RULES: dict[str, Rule] = {
     "sync": lambda plan, ins: None,
 }
 CONTROL = ("halt", "samples", "chunks")
-# Bytes of one buffer, so that those at work stay in a core's cache: faster than whole sequences at once.
-BLOCK_BYTES = 1 << 19
+# Bytes of one buffer: those at work stay in the cache of all cores, and an instruction is worth sharing out.
+BLOCK_BYTES = 1 << 21
 # Fewer steps than this are not worth a thread: functions on short arrays wait for the interpreter's lock.
 STEPS_PER_THREAD = 1 << 14
 # Windows executed at once, at least.

@@ -7,7 +7,7 @@ float64 where they are exact; what leaves the array is float32.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from backends.epochcore.simulate_driven import DRIVEN
 from backends.epochcore.simulate_states import STATES, result
 from backends.epochcore.stretches import MODES
 from isa import Instruction
+
+if TYPE_CHECKING:
+    from backends.epochcore.compiled_products import Matrix
 
 Array = NDArray[Any]
 # Multiplications of one matrix product; BLAS splits larger ones over its threads.
@@ -74,40 +77,38 @@ def mac(plan: Planner, ins: Instruction) -> Action:
     return narrowed(_mac_integer(plan, x, y, weight, scale, bias, accumulate), y)
 
 
+def _mac_float(x: Access, y: Access, weight: Array, bias: Array | None, accumulate: bool) -> Action:
+    dtype = np.float64 if x.slot.wide or y.slot.wide else np.float32
+    prepared: Matrix | None = None
+
+    def run(machine: Machine) -> None:
+        from backends.epochcore.compiled_products import ROWS, Matrix
+
+        nonlocal prepared
+        matrix = prepared = prepared or Matrix.of(weight, bias, dtype)
+        value, out = machine.rows(x), machine.rows(y)
+        if value.shape[:2] != out.shape[:2]:
+            value = np.broadcast_to(value, (*out.shape[:2], value.shape[2]))
+        value = value.astype(dtype, copy=False).reshape(-1, value.shape[2])
+        result = out.astype(dtype, copy=False).reshape(-1, out.shape[2])
+
+        def rows(part: range) -> None:
+            own = slice(part.start * ROWS, part.stop * ROWS)
+            matrix.apply(value[own], result[own], accumulate)
+
+        machine.spread(-(-len(result) // ROWS), len(result) * weight.size // MACS_A_STEP, rows)
+        if result.dtype != out.dtype:
+            out[...] = result.reshape(out.shape)
+
+    return run
+
+
 def _height(weight: Array) -> int:
     """Rows of a panel: of about the same work, so that one is neither all overhead nor mostly padding."""
     height = PANEL
     while height > 32 and height * weight.size > PANEL_WORK:
         height //= 2
     return height
-
-
-def _mac_float(x: Access, y: Access, weight: Array, bias: Array | None, accumulate: bool) -> Action:
-    height = _height(weight)
-    dtype = np.float64 if x.slot.wide or y.slot.wide else np.float32
-    weight = weight.astype(dtype)
-    starts = None if bias is None else np.tile(bias.astype(dtype), (height, 1))
-
-    def run(machine: Machine) -> None:
-        value, out = machine.panels(x, height), machine.panels(y, height)
-        if value.dtype != dtype:
-            value = value.astype(dtype)
-        direct = out.dtype == dtype and not accumulate
-        product = out if direct else machine.scratch(0, out.shape, dtype)
-
-        def panels(part: range) -> None:
-            own = slice(part.start, part.stop)
-            np.matmul(value[own], weight, out=product[own])
-            if starts is not None:
-                product[own] += starts
-            if accumulate:
-                out[own] += product[own]
-            elif not direct:
-                out[own] = product[own]
-
-        machine.spread(len(value), out.shape[0] * height * weight.size // MACS_A_STEP, panels)
-
-    return run
 
 
 def _mac_integer(

@@ -63,11 +63,12 @@ def store(plan: Planner, ins: Instruction) -> Action:
         if register == "one":
             machine.streams[number] = np.array(np.broadcast_to(value[0], (machine.batch, words)))
             return
-        if number not in machine.streams:
-            dtype = np.float64 if number in wide else np.float32
-            machine.streams[number] = np.empty((machine.batch, machine.total[register], words), dtype)
-        start, n = machine.span[register]
-        machine.streams[number][:, start : start + n] = value.transpose(1, 0, 2)
+        dtype = np.float64 if number in wide else np.float32
+        target, (start, n) = (
+            machine.stored(number, (machine.batch, machine.total[register], words), dtype),
+            machine.span[register],
+        )
+        target[:, start : start + n] = value.transpose(1, 0, 2)
 
     return run
 

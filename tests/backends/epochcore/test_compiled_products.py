@@ -1,0 +1,42 @@
+"""Products with weights: numpy's to rounding, each row by itself to the bit, and nothing written beside the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.epochcore.compiled_products import ROWS, Matrix
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    rows=st.integers(0, 2 * ROWS + 3),
+    inputs=st.integers(1, 20),
+    cols=st.integers(1, 70),
+    cut=st.integers(0, 2 * ROWS + 3),
+    room=st.integers(0, 3),
+    flags=st.tuples(st.booleans(), st.booleans()),
+)
+def test_rows_are_those_of_numpy(
+    dtype: Any, seed: int, rows: int, inputs: int, cols: int, cut: int, room: int, flags: tuple[bool, bool]
+) -> None:
+    rng, (biased, accumulate) = np.random.default_rng(seed), flags
+    x, y = (rng.standard_normal((rows, n + room)).astype(dtype) for n in (inputs, cols))
+    w, bias = rng.standard_normal((inputs, cols)), rng.standard_normal(cols) if biased else None
+    matrix, before = Matrix.of(w, bias, dtype), y.copy()
+    matrix.apply(x[:, :inputs], y[:, :cols], accumulate)
+    expected = x[:, :inputs].astype(np.float64) @ w + (0.0 if bias is None else bias)
+    expected += before[:, :cols] if accumulate else 0.0
+    size = np.abs(x[:, :inputs]).astype(np.float64) @ np.abs(w) + np.abs(expected) + 4.0
+    assert (np.abs(y[:, :cols] - expected) <= 4 * np.finfo(dtype).eps * size).all()
+    np.testing.assert_array_equal(y[:, cols:], before[:, cols:])
+    again, cut = before.copy(), min(cut, rows)
+    for part in (slice(0, cut), slice(cut, rows)):
+        matrix.apply(x[part, :inputs], again[part, :cols], accumulate)
+    np.testing.assert_array_equal(again, y)
