@@ -58,7 +58,7 @@ def import_costs() -> list[Result]:
     """Long FFT convolutions, unrolled steps, and a Mamba of 130 million parameters."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        return [*_convolutions(path), *_unrolled(path), *_mamba(path)]
+        return [*_convolutions(path), *_unrolled(path), *_mamba(path), *_steps(path)]
 
 
 def _convolutions(path: Path) -> list[Result]:
@@ -104,6 +104,16 @@ def _mamba(path: Path) -> list[Result]:
     selective.write_sequence(path, layers=selective.LAYERS // 2, vocabulary=selective.VOCABULARY // 2)
     results.append(_linear("Mamba, over half the layers and words", costs[0], import_cost(path)))
     return results
+
+
+def _steps(path: Path) -> list[Result]:
+    """One step with the states of all layers: which output is whose next value is found out."""
+    costs = []
+    for layers in (24, 48):
+        selective.write_step(path, width=64, layers=layers, vocabulary=512)
+        costs.append(import_cost(path))
+    what = "Mamba as one step, 48 layers of width 64 (96 states)"
+    return [_limited(what, costs[1]), _linear(f"{what}, over 24 layers", costs[1], costs[0])]
 
 
 def _limited(what: str, cost: Cost) -> Result:

@@ -36,8 +36,6 @@ def pair_states(
     """
     if given is not None:
         return _checked(listing, given)
-    from scipy.optimize import linear_sum_assignment
-
     outputs = _arrays(listing, point)
     inputs = [name for name, kind in types.items() if kind.dtype.startswith(("float", "double", "bfloat"))]
     names = list(listing.outputs)
@@ -63,13 +61,23 @@ def pair_states(
                 weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
         if (weights[i] == SPIKES).any():  # they are nothing else
             weights[i, weights[i] != SPIKES] = 0.0
-    order = _order_bonus(weights)
-    rows, columns = linear_sum_assignment(-(weights + order))
-    pairs = {inputs[i]: names[j] for i, j in zip(rows, columns, strict=True) if weights[i, j] > 0}
-    if len(pairs) == len(types):  # a step needs an input that is not a state
-        weakest = min(pairs, key=lambda name: weights[inputs.index(name), names.index(pairs[name])])
-        pairs.pop(weakest)
-    return {name: pairs[name] for name in types if name in pairs}
+    found = _assigned(weights)
+    if len(found) == len(types):  # a step needs an input that is not a state
+        others = (_assigned(weights, but=i) for i in range(len(inputs)))
+        found = max(others, key=lambda pairs: sum(pairs.values()))
+    paired = {inputs[i]: names[j] for i, j in found}
+    return {name: paired[name] for name in types if name in paired}
+
+
+def _assigned(weights: Array, but: int | None = None) -> dict[tuple[int, int], float]:
+    """The pairs of the largest sum of weights, without one input, and what each is worth in its place."""
+    from scipy.optimize import linear_sum_assignment
+
+    worth = weights + _order_bonus(weights)
+    if but is not None:
+        worth[but] = 0.0
+    pairs = zip(*linear_sum_assignment(-worth), strict=True)
+    return {(i, j): float(worth[i, j]) for i, j in pairs if worth[i, j] > 0 and weights[i, j] > 0}
 
 
 def unpaired(

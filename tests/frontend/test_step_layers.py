@@ -118,3 +118,14 @@ def test_spikes_are_looked_for_among_what_outputs_are_made_of(tmp_path: Path, mo
     model = load_model(save(net.model([(y, ["b", WIDTH]) for y in (*squares, new)]), tmp_path))
     assert model.states == {state: new}
     assert len(walks) < 6 * many
+
+
+def test_data_that_moves_every_output_is_data(tmp_path: Path) -> None:
+    """All inputs could be states, and one is not: the state stands last, whatever else could be paired then."""
+    net = Net()
+    x, state = net.input(["b", WIDTH]), net.input(["b", WIDTH])
+    y = new = net.op("Add", net.op("Mul", state, net.const(np.full(WIDTH, 0.5))), x)
+    for _ in range(40):  # the output forgets the state, but for rounding
+        y = net.op("Tanh", net.op("Add", y, x))
+    model = load_model(save(net.model([(y, ["b", WIDTH]), (new, ["b", WIDTH])]), tmp_path))
+    assert model.states == {state: new}
