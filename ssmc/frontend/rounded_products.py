@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -156,9 +156,7 @@ class _Net:
         self._matches: dict[Value, dict[Value, tuple[Array, Array]]] = {}
         layouts = step.lifting.layouts
         places = np.cumsum([0, *(int(np.prod(f)) for f in step.lifting.features)])
-        numbers = [
-            np.arange(a, b) + 0 * np.zeros((step.lifting.batch, 1)) for a, b in zip(places, places[1:], strict=False)
-        ]
+        numbers = [np.arange(a, b) + 0 * np.zeros((step.lifting.batch, 1)) for a, b in pairwise(places)]
         # of every number of a head: which state it is, and of which sequence
         self.states = [layout.tensor(rows) for layout, rows in zip(layouts, numbers, strict=True)]
         samples = [rows * 0 + np.arange(step.lifting.batch)[:, None] for rows in numbers]
