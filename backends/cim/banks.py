@@ -84,6 +84,12 @@ def reserve_nodes(state: Lowering) -> None:
         state.reserved[name] = Nodes(VOLATILE, core, (Share(core, first, 0, words),))
 
 
+DIGITAL_ONLY = {
+    "rounded": " (states that are rounded at every event have no other bank: volatile devices only decay)",
+    "spike": " (potentials that are reset have no other bank: volatile devices only decay)",
+}
+
+
 def take_nodes(state: Lowering, bank: str, states: int, *, pairs: bool = False) -> Nodes:
     """Nodes for so many states; each load has the whole bank. Raises Misfit where the whole chip has too few left."""
     if bank == VOLATILE and state.node.name in state.reserved:
@@ -107,5 +113,6 @@ def take_nodes(state: Lowering, bank: str, states: int, *, pairs: bool = False) 
         bound * arch.mesh.cores,
         unit="real states",
         where=state.where,
-        levers=f"raise {bank}.per_core or mesh.cores in the architecture, or use a model with fewer states",
+        levers=f"raise {bank}.per_core or mesh.cores in the architecture, or use a model with fewer states"
+        + DIGITAL_ONLY.get(state.node.op.name, ""),
     )

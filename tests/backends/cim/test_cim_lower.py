@@ -96,6 +96,17 @@ def test_misfits_name_demand_bound_and_levers() -> None:
         assert all(word in str(caught.value) for word in (*words, "gap")), str(caught.value)
 
 
+def test_states_that_are_rounded_are_digital_alone() -> None:
+    g = Graph()
+    v = g.add("input", [], {"name": "v", "type": StreamType((9,))}, name="v")
+    rows = np.outer([0.1, 0.0, 0.0, -128.0, 127.0], np.ones(9))
+    state = g.add("rounded", [v], {"decay": Tensor(np.full(9, 0.5)), "sum_grid": Tensor(rows)})
+    g.add("output", [state], {"name": "y"})
+    BACKEND.lower(g, changed(mesh={"cores": 2}, digital={"per_core": 5}), ideal=True)
+    with pytest.raises(Misfit, match="volatile devices only decay"):
+        BACKEND.lower(g, changed(mesh={"cores": 2}, digital={"per_core": 3}), ideal=True)
+
+
 def test_untiled_graphs_are_refused() -> None:
     g = Graph()
     u = g.add("input", [], {"name": "u", "type": StreamType((3,))}, name="u")
