@@ -63,7 +63,7 @@ def _cycles(graph: Graph, arch: Arch, samples: int) -> float:
         mode = ("tri" if op["liquid"] else "fri") if fused else "fri.x"
         if mode not in arch.array.modes or op.get("asynchronous"):
             continue
-        channels, states = decay.shape if fused else (decay.size, 1)
+        channels, states = decay.shape if fused else (decay.array.size, 1)
         words = 1 if fused or not decay.is_complex else 2
         total += arch.cycles_a_step(states, channels, words, decay.is_complex, samples)
     return total

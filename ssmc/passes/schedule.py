@@ -42,7 +42,7 @@ class Schedule(Pass):
     together: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("window", "steps", "segments"):
+        for name in ("window", "steps", "segments", "batch", "together"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is 0 or more, not {getattr(self, name)}")
 

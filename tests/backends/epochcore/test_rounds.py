@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import samples
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
 from backends.epochcore.occupancy import occupancy
@@ -16,6 +17,7 @@ from backends.epochcore.rounds import rounds_of
 from isa import Program
 from isa.frozen import FrozenMap
 from ssmc.diagnostics import Misfit, UserError
+from ssmc.driver import compile_model
 from ssmc.ir import Graph, interpret
 from ssmc.target import RunSettings
 from tests.backends.epochcore.graphs import build, inputs
@@ -112,3 +114,15 @@ def changed(p: Program, place: str, value: int) -> Program:
         for i in section.code
     )
     return replace(p, sections=(replace(section, code=code),))
+
+
+def test_states_with_a_drive_of_their_own_are_counted() -> None:
+    """A system with many inputs, whose states are not fused with its products."""
+    sample = samples.load("realdecay-vowels")
+    x = {name: array[:6] for name, array in sample.test.items()}
+    one, several = (
+        compile_model(sample.model_path, "epochcore", passes=f"default{more}", validate=False).run(x)
+        for more in ("", ",schedule{batch=4}")
+    )
+    np.testing.assert_array_equal(one.outputs["logits"], several.outputs["logits"])
+    assert (several.stats.cycles or 0) <= (one.stats.cycles or 0)
