@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from ssmc.frontend.filters import emit_kernels
 from ssmc.frontend.first_step import explain_start
 from ssmc.frontend.flow import Flow, Unsupported
 from ssmc.frontend.joint import joined
-from ssmc.frontend.lti import probe
+from ssmc.frontend.lti import Kernels, probe
 from ssmc.frontend.polynomial import explain_polynomial
 from ssmc.frontend.regions import Region
+from ssmc.frontend.rules.padding import CIRCULAR
 from ssmc.frontend.translator import Translator
 from ssmc.frontend.varying import explain_varying
 from ssmc.frontend.viewpoints import with_result
+
+CLOSE = 1e-9  # relative
 
 
 def explain_region(translator: Translator, region: Region) -> Flow:
@@ -48,4 +53,16 @@ def _explained(translator: Translator, region: Region) -> Flow:
         if found is None:
             raise reason from None
         return found
+    if translator.dynamic and _is_circular(kernels):
+        raise Unsupported(CIRCULAR)
     return emit_kernels(translator, region, kernels, translator.findings.tolerance)
+
+
+def _is_circular(kernels: Kernels) -> bool:
+    """Is a tap the same at a distance and at that less the length, as where the end is put before the beginning?"""
+    if kernels.future is None:
+        return False
+    behind, wrapped = kernels.causal[:, :, 1:], kernels.future[:, :, ::-1]
+    scale = float(np.abs(behind).max(initial=0.0))
+    differ = np.ptp(behind, axis=2).max(initial=0.0) > CLOSE * scale  # else it is a sum over the sequence
+    return bool(scale and differ and np.abs(behind - wrapped).max() <= CLOSE * scale)

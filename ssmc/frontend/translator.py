@@ -223,7 +223,8 @@ class Translator:
             return isinstance(training, Known) and bool(np.any(training.array))
         if call.kind == "AveragePool":
             return bool(call.attrs.get("ceil_mode", 0))
-        return raises_rate(call) or (call.kind == "Pad" and text(call.attrs.get("mode", "constant")) == "wrap")
+        wraps = call.kind == "Pad" and text(call.attrs.get("mode", "constant")) == "wrap"
+        return raises_rate(call) or (wraps and self.dynamic)
 
     def _is_power_of_scores(self, call: Call) -> bool:
         from ssmc.frontend.polynomial import is_of_scores

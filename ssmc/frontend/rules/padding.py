@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.flow import Flow, Tracked, Unsupported, wrap
+from ssmc.frontend.flow import Flow, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.listing import Call
 from ssmc.frontend.operands import pad_widths, text
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of
 from ssmc.frontend.rules.shape import cut, gathered, require_feature
+
+CIRCULAR = (
+    "puts the end of the sequence before its beginning (circular padding): the first steps wait for the last, at a "
+    "distance that differs with the length; export it at a fixed length, or padded with zeros"
+)
 
 
 def _pad(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -48,7 +53,9 @@ def _padded_by_itself(context: Context, flow: Flow, widths: Sequence[tuple[int, 
             continue
         assert isinstance(found, Flow)
         if found.axes[axis] == "t" and mode == "wrap":
-            raise Unsupported("it puts the end of the sequence before its beginning (circular padding)")
+            if not context.dynamic and not context.in_step:
+                raise TimeMixing(f"it {CIRCULAR}")
+            raise Unsupported(f"it {CIRCULAR}")
         require_feature(found, axis, "it pads")
         if min(before, after) < 0:
             raise Unsupported("its padding is negative")
