@@ -21,6 +21,7 @@ from ssmc.frontend.flow import Flow, Known, Refused, Tracked
 from ssmc.frontend.fusion import fuse_systems
 from ssmc.frontend.growing import recognise_growing_weights
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs, step_axes
+from ssmc.frontend.levels import reach
 from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.model import Proof
@@ -334,7 +335,9 @@ class Source:
     def _other_size(self) -> tuple[int, int]:
         """A size that differs where sizes are dynamic; not longer than what the file has stored."""
         dynamic_batch, dynamic_length = is_dynamic(self.types)
-        other = other_length(self.length, self.stored, strides(self.listing)) if dynamic_length else self.length
+        if not dynamic_length:
+            return 1 if dynamic_batch else BATCH, self.length
+        other = other_length(self.length, self.stored, strides(self.listing), 2 * reach(self.file))
         return 1 if dynamic_batch else BATCH, other
 
     def _case(self, attempt: Attempt) -> Case:

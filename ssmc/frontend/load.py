@@ -18,6 +18,8 @@ from ssmc.frontend.collection import built_aside
 from ssmc.frontend.findings import Findings, Refusal, refuse
 from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import dynamic_lengths, is_dynamic
+from ssmc.frontend.levels import fixed_levels
+from ssmc.frontend.lti import UNLIKE
 from ssmc.frontend.model import Model, count_other_ops, describe_systems, mixes_time
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.rules.resampling import UP
@@ -84,6 +86,8 @@ def load_model(
                 raise _at_some_lengths_only(source, _in_words(error)) from error
             raise
         baked = baked_size(source.as_file()) if _rank(best) == FAILED else None
+        if baked is None and _differs_with_length(source, best):
+            baked = fixed_levels(source.file)
         if baked is not None:
             return _not_dynamic(source.path, baked, strict)
         up = any(UP in refusal.reason for refusal in best.findings.refusals)  # then it is no wonder
@@ -220,6 +224,12 @@ def _require_lifted(attempt: Attempt, path: str, source: Source) -> None:
             hint="if this is one step of a recurrent model, export its states as inputs and outputs"
             + (" (--state IN=OUT says which they are)" if suspects else ""),
         )
+
+
+def _differs_with_length(source: Source, best: Attempt) -> bool:
+    """Does a reading fail because the file does other things at another length?"""
+    told = [refusal.reason for refusal in best.findings.refusals]
+    return is_dynamic(source.types)[1] and (any(UNLIKE in reason for reason in told) or best.failure is not None)
 
 
 def _newer_than_known(file: ModelFile) -> tuple[str, ...]:

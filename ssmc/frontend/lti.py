@@ -15,6 +15,7 @@ from ssmc.ir.op import Array
 
 TOLERANCE = 1e-9
 ROUNDING = 1e-12
+UNLIKE = "does not treat all time steps alike"
 ECHO = 2e-7  # energy from the future, relative to the past: what a spectrum stored in float32 leaves behind
 ROUNDED = 3e-7  # relative: powers of a decay that were folded into float32 tables, others at each step of a tree
 UNITS = 8  # roundings of coarser tables that powers in a tree of them are off by (ours)
@@ -97,7 +98,7 @@ def probe(region: Region) -> Kernels:
     """The kernels of a region. Raises Unsupported where it is not linear, or not the same at every step."""
     lengths = {f.shape[f.axes.index("t")] for f in region.flows if "t" in f.axes}
     if len(lengths) != 1 or not lengths & set(region.shape):
-        raise Unsupported("does not treat all time steps alike")
+        raise Unsupported(UNLIKE)
     rng = np.random.default_rng(5)
     zero = region.run([np.zeros(f.shape) for f in region.flows])
     if not np.isfinite(zero).all():
@@ -121,7 +122,7 @@ def probe(region: Region) -> Kernels:
                 nearest = replace(found, error=error)
     if nearest is not None:
         return nearest
-    raise Unsupported("does not treat all time steps alike")
+    raise Unsupported(UNLIKE)
 
 
 def _feature_shapes(region: Region, axes: str) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:

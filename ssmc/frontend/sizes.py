@@ -38,10 +38,13 @@ def strides(listing: Listing) -> int:
     return min(int(found), STRIDES)
 
 
-def other_length(length: int, stored: int, stride: int = 1) -> int:
-    """A length that differs, not longer than what is `stored`."""
+def other_length(length: int, stored: int, stride: int = 1, least: int = 0) -> int:
+    """A length that differs, not longer than what is `stored`; at least `least` where that allows."""
     more = length if length in DIVISIBLE else MORE * stride
-    return length + (more if not stored or length + more <= stored else -MORE)
+    if stored and length + more > stored:
+        return length - MORE
+    times = max(1, -(-(least - length) // more))
+    return length + more * (times if not stored else min(times, (stored - length) // more))
 
 
 def stored_steps(listing: Listing) -> list[int]:
