@@ -1,7 +1,8 @@
 """A model without the rounding of what it computes: a state that is rounded at every step is no linear system.
 
-Weights keep theirs. What is left out is a pair of QuantizeLinear and DequantizeLinear, or a Round with the Clip that
-belongs to it: the model before it was quantised, but for its weights. That is another model: by how much is measured.
+Weights keep theirs. What is left out is a pair of QuantizeLinear and DequantizeLinear, a Round with the Clip that
+belongs to it, or a DynamicQuantizeLinear in front of products: the model before it was quantised, but for its weights.
+That is another model: by how much is measured.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import helper
 
 from ssmc.ir.graph import Graph, Node, Value
 from ssmc.ir.op import Array
+from ssmc.ir.tensor import Tensor
+from ssmc.ir.types import TensorType
 
 ROUNDING = ("onnx.QuantizeLinear", "onnx.Round")
 STEPS = (*ROUNDING, "onnx.Floor", "onnx.Ceil")  # which may round, or compute something else
@@ -21,6 +25,7 @@ SCALING = ("onnx.Mul", "onnx.Div", "onnx.Add", "onnx.Sub")
 LAYOUT = {
     f"onnx.{kind}" for kind in ("Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Slice", "Gather", "MaxPool")
 }
+PRODUCTS = {"onnx.MatMulInteger": "MatMul", "onnx.ConvInteger": "Conv"}
 LOWEST = {"uint8": 0, "int8": -128, "uint16": 0, "int16": -32768, "uint4": 0, "int4": -8}
 
 
@@ -52,6 +57,7 @@ def drop_rounding(graph: Graph, keep_relu: bool = True, kinds: Sequence[str] = R
             graph.replace_uses(Value(clip.name), graph.operand(clip.name, 0))
         graph.replace_uses(Value(node.name), graph.operand(node.name, 0))
         dropped.append(_named(node))
+    dropped += [_named(node) for node in list(graph.nodes("onnx.DynamicQuantizeLinear")) if _drop_dynamic(graph, node)]
     if dropped:
         _merge_biases(graph)
         graph.prune()
@@ -81,6 +87,44 @@ def _clips_after(graph: Graph, node: Node) -> Iterator[Node]:
 def _by_constants(graph: Graph, node: Node) -> bool:
     """Does it only scale or shift its first operand?"""
     return node.op.name in SCALING and _constant(graph, node.name, 1) is not None
+
+
+def _drop_dynamic(graph: Graph, node: Node) -> bool:
+    """Let the products of what this node rounds, by a scale that it computes, be those of what it is given.
+
+    False where its integers go elsewhere too.
+    """
+    rounded, scale, zero = (Value(node.name, k) for k in range(3))
+    users = [graph.node(user) for user, _ in graph.users(rounded)]
+    weights = [_constant(graph, user.name, 1) for user in users if user.op.name in PRODUCTS]
+    places = {slot for _, slot in graph.users(rounded)}
+    if places != {0} or len(weights) != len(users) or any(w is None for w in weights):
+        return False
+    if any(graph.operands(user.name)[2:3] != [zero] for user in users):
+        return False
+    source = graph.operand(node.name, 0)
+    for user, weight in zip(users, weights, strict=True):
+        shift = _constant(graph, user.name, 3)
+        kind = PRODUCTS[user.op.name]
+        assert weight is not None
+        if shift is not None and kind == "Conv":
+            shift = shift.reshape(-1, *[1] * (weight.ndim - 1))
+        centred = Tensor(weight.astype(np.float64) - (0 if shift is None else shift))
+        value = graph.add("constant", [], {"value": centred}, types=(TensorType(centred.shape, "float64"),))
+        proto = onnx.NodeProto()
+        proto.CopyFrom(user.op["node"])
+        proto.op_type = kind
+        made = graph.add(
+            f"onnx.{kind}",
+            [source, value],
+            {**user.op.attrs, "node": proto},
+            types=user.types,
+            provenance=user.provenance,
+        )
+        graph.replace_uses(Value(user.name), made)
+    one = graph.add("constant", [], {"value": Tensor(np.ones(()))}, types=(TensorType((), "float64"),))
+    graph.replace_uses(scale, one)
+    return True
 
 
 def _merge_biases(graph: Graph) -> None:

@@ -21,6 +21,7 @@ from ssmc.frontend.lengths import with_lengths
 from ssmc.frontend.listing import Call, Listing, MissingAttribute
 from ssmc.frontend.merged import apply_merged, is_plain
 from ssmc.frontend.operands import text
+from ssmc.frontend.refused import NONLINEAR, RANDOM, REFUSED_OPS
 from ssmc.frontend.rules import RAW_RULES, RULES
 from ssmc.frontend.rules.resampling import raises_rate
 from ssmc.frontend.spreading import along_steps
@@ -294,24 +295,3 @@ RAW_OPS = frozenset(
         "ConcatFromSequence",
     ]
 )
-
-NONLINEAR = {
-    "Softmax": "a softmax of values that mix all steps (attention)",
-    "QuantizeLinear": "a state that is rounded at every step is lifted where all steps round alike, by one scale, and "
-    "are linear but for that; else quantise the weights alone, or --drop-rounding",
-}
-RANDOM = frozenset(
-    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
-)
-REFUSED_OPS = {
-    "LSTM": "an LSTM is not linear in its state",
-    "GRU": "a GRU is not linear in its state",
-    "RNN": "a recurrent network with a nonlinear state",
-    "Attention": "attention mixes all steps with weights that depend on the data",
-    "MultiHeadAttention": "attention mixes all steps with weights that depend on the data",
-    "GroupQueryAttention": "attention mixes all steps with weights that depend on the data",
-    "DynamicQuantizeLinear": "its scale depends on all steps at once (dynamic quantisation); quantise statically",
-    "NonZero": "the shape of its result depends on the data",
-    "Unique": "the shape of its result depends on the data",
-    **dict.fromkeys(RANDOM, "it draws random numbers; export the model in evaluation mode"),
-}

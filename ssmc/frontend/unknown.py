@@ -8,6 +8,7 @@ import networkx as nx
 import onnx
 
 from ssmc.frontend.findings import Refusal
+from ssmc.frontend.refused import MICROSOFT_OPS
 from ssmc.ir.graph import Graph, Node
 
 REASON = (
@@ -31,7 +32,8 @@ def _told(node: Node, known: Known) -> list[Refusal]:
     proto = node.op["node"]
     if not known(proto):
         kind = f"{proto.domain}::{proto.op_type}" if proto.domain else proto.op_type
-        told.append(Refusal(node.provenance[0], kind, REASON))
+        reason = MICROSOFT_OPS.get(proto.op_type, REASON) if proto.domain == "com.microsoft" else REASON
+        told.append(Refusal(node.provenance[0], kind, reason))
     return told
 
 

@@ -1,0 +1,51 @@
+"""Why ops are refused that no rule can say: by their names."""
+
+from __future__ import annotations
+
+ATTENTION = "attention mixes all steps with weights that depend on the data"
+DYNAMIC = (
+    "one scale for all samples and all steps at once, those to come too (dynamic quantisation), so that it is not "
+    "causal"
+)
+NONLINEAR = {
+    "Softmax": "a softmax of values that mix all steps (attention)",
+    "QuantizeLinear": "a state that is rounded at every step is lifted where all steps round alike, by one scale, and "
+    "are linear but for that; else quantise the weights alone, or --drop-rounding",
+}
+RANDOM = frozenset(
+    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
+)
+REFUSED_OPS = {
+    "LSTM": "an LSTM is not linear in its state",
+    "GRU": "a GRU is not linear in its state",
+    "RNN": "a recurrent network with a nonlinear state",
+    "Attention": ATTENTION,
+    "MultiHeadAttention": ATTENTION,
+    "GroupQueryAttention": ATTENTION,
+    "DynamicQuantizeLinear": f"{DYNAMIC}; quantise statically, or leave it out with --drop-rounding",
+    "NonZero": "the shape of its result depends on the data",
+    "Unique": "the shape of its result depends on the data",
+    **dict.fromkeys(RANDOM, "it draws random numbers; export the model in evaluation mode"),
+}
+
+GRAPHICS = (
+    "onnxruntime's optimiser makes this op for graphics cards alone; give the model as it was before, or optimised for "
+    "the CPU"
+)
+# Ops of the domain com.microsoft, which the standard does not know.
+MICROSOFT_OPS = {
+    "Attention": ATTENTION,
+    "MultiHeadAttention": ATTENTION,
+    "GroupQueryAttention": ATTENTION,
+    "PackedAttention": ATTENTION,
+    "PackedMultiHeadAttention": ATTENTION,
+    "DecoderMaskedSelfAttention": ATTENTION,
+    "DecoderMaskedMultiHeadAttention": ATTENTION,
+    "QAttention": ATTENTION,
+    "SparseAttention": ATTENTION,
+    "LongformerAttention": ATTENTION,
+    "DynamicQuantizeMatMul": f"{DYNAMIC}; quantise statically",
+    "DynamicQuantizeLSTM": "an LSTM is not linear in its state",
+    **dict.fromkeys(["GroupNorm", "SkipGroupNorm", "NhwcConv", "BiasSplitGelu", "BiasAdd"], GRAPHICS),
+    **dict.fromkeys(["BiasSoftmax", "BiasDropout", "ComplexMul"], GRAPHICS),
+}
