@@ -238,6 +238,15 @@ class Source:
         attempt.notes += (*ambiguous(pairs, self.shapes), *self.suspected(pairs))
         return attempt
 
+    def nonlinear(self, pairs: Mapping[str, str]) -> Iterator[Refusal]:
+        """Inputs that look like states, of which the next value is not linear in them."""
+        for name, target in unpaired(self.listing, self.types, self._point(0), pairs):
+            reason = (
+                f"its next value '{target}' is not a linear function of it, as in LSTM and GRU; where it is data, "
+                "--state IN=OUT names the states"
+            )
+            yield Refusal(name, "state", reason)
+
     def suspected(self, pairs: Mapping[str, str]) -> Iterator[str]:
         """Lines about inputs and outputs that may be states, though they are not paired."""
         for name, target in unpaired(self.listing, self.types, self._point(0), pairs):

@@ -85,6 +85,8 @@ def load_model(
             if _runs_nowhere(source):
                 raise _at_some_lengths_only(source, _in_words(error)) from error
             raise
+        if states is None and best.form == "step":
+            best.findings.refusals += source.nonlinear(best.states)
         baked = baked_size(source.as_file()) if _rank(best) == FAILED else None
         if baked is None and _differs_with_length(source, best):
             baked = fixed_levels(source.file)
@@ -215,8 +217,8 @@ def _require_lifted(attempt: Attempt, path: str, source: Source) -> None:
         refuse(attempt.findings.refusals, path)
     if attempt.failure is not None:
         raise attempt.failure
-    if not mixes_time(attempt.graph):
-        suspects = list(source.suspected(attempt.states))
+    suspects = [] if attempt.findings.lifts else list(source.suspected(attempt.states))
+    if not mixes_time(attempt.graph) or suspects:
         raise UserError(
             "no state-space system was found in the model",
             where=path,

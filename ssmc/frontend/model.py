@@ -119,9 +119,15 @@ class Model:
 
 
 def mixes_time(graph: Graph) -> bool:
-    """Is there a system, or a stream that meets what all steps together tell (linear attention without a mask)?"""
+    """Is there a system, or a stream that meets what all steps together tell (linear attention without a mask)?
+
+    The latter only of inputs (batch, time, features): read along other axes any network looks like that.
+    """
+    if any(True for _ in graph.nodes(*SYSTEMS)):
+        return True
+    plain = all(node.op["axes"][:3] == "btf" for node in graph.inputs() if "t" in node.op["axes"])
     streams = any(isinstance(graph.type(graph.operand(node.name, 0)), StreamType) for node in graph.outputs())
-    return any(True for _ in graph.nodes(*SYSTEMS)) or (streams and bool(late_values(graph).first))
+    return plain and streams and bool(late_values(graph).first)
 
 
 def describe_systems(graph: Graph, lifts: list[Lift]) -> tuple[LiftedSystem, ...]:

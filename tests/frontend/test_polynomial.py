@@ -105,3 +105,15 @@ def test_linear_attention_without_a_mask(tmp_path: Path, dims: list[int | str]) 
     model = lift(net, y, [*dims[:2], WIDTH], tmp_path, (2, 20), *([(3, 33)] if dims[0] == "n" else []))
     assert not model.systems and any("run through 2 times" in note for note in model.notes)
     on_targets(model, 2, 20)
+
+
+def test_a_step_that_is_not_linear_is_not_read_along_its_features(tmp_path: Path) -> None:
+    """h' = tanh(U h + W x): its features are no time over which it could sum."""
+    net = Net()
+    x, h = net.input([1, WIDTH]), net.input([1, WIDTH])
+    read = net.op("MatMul", x, net.const(RNG.standard_normal((WIDTH, WIDTH))))
+    kept = net.op("MatMul", h, net.const(RNG.standard_normal((WIDTH, WIDTH))))
+    new = net.op("Tanh", net.op("Add", read, kept))
+    y = net.op("MatMul", new, net.const(RNG.standard_normal((WIDTH, 2))))
+    path = save(net.model([(y, [1, 2]), (new, [1, WIDTH])]), tmp_path)
+    refused(path, "no state-space system", "may be the next value")
