@@ -1,0 +1,98 @@
+"""Both clocks on whole programs as the compiler makes them, for small arrays of all kinds: equal cycles and numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from backends.epochcore import BACKEND
+from backends.epochcore.arch import Arch, load_arch
+from backends.epochcore.stepped import run
+from backends.epochcore.stepped.sequential import RULES
+from isa import Program
+from ssmc.diagnostics import UserError
+from ssmc.ir import Graph
+from ssmc.target import RunSettings
+from tests.backends.epochcore.graphs import build, inputs
+from tests.backends.epochcore.test_costs import with_changes
+from tests.backends.epochcore.test_forms import Shape, arrays, graph
+from tests.backends.epochcore.test_segments import shapes
+from tests.backends.epochcore.test_stepped import PHASES
+
+OPS = ["matmul", "state", "ssm", "recurrence", "unary", "binary", "gate", "concat", "rearrange", "reverse", "outer"]
+IN_ARRAY = ("preload", "mac", "fri", "fri.x", "tri", "tri.x", "sel", "state.load", "state.store")
+CONTROL = ("samples", "chunks", "halt")
+SLOW = load_arch("epochcore-small").model_copy(update={"clock_hz": 1.0})
+archs = st.fixed_dictionaries(
+    {
+        "array__rows": st.integers(2, 6),
+        "array__cols": st.sampled_from([2, 3, 5, 8, 12]),
+        "array__complex": st.sampled_from(["native", "ganged"]),
+        "array__states_per_element": st.integers(1, 3),
+        "array__mac_depth": st.integers(1, 4),
+        "array__port_words_in": st.sampled_from([1, 3, 8, 24]),
+        "array__port_words_out": st.sampled_from([1, 3, 8, 24]),
+        "array__shadow": st.booleans(),
+        "array__handover_steps": st.sampled_from([0, 0, 1, 3, 5, 16]),
+        "vector__width": st.sampled_from([1, 3, 8]),
+        "vector__pipes": st.integers(1, 3),
+        "dram__bytes_per_second": st.sampled_from([3.0, 40.0]),
+        "dram__latency_cycles": st.integers(0, 5),
+        "memory__scratchpad_words": st.sampled_from([400, 2000]),
+        "memory__parameter_words": st.sampled_from([512, 4096]),
+    }
+).map(lambda drawn: with_changes(SLOW, memory__banks=0, **drawn))
+
+
+def agree(g: Graph, arch: Arch, x: dict[str, np.ndarray]) -> None:
+    try:
+        program = BACKEND.lower(g, arch, ideal=True)
+    except UserError:  # too small a scratchpad
+        return
+    used = {ins.mnemonic for ins in program.sections[0].code}
+    assume(used <= {*RULES, *IN_ARRAY, *CONTROL})
+    given_, shapes_, steps = _streams(program, x)
+    outputs, cycles = run(program, arch, given_, shapes_, steps)
+    fast = BACKEND.simulate(program, {port.name: x[port.name] for port in program.inputs}, RunSettings())
+    assert fast.stats.cycles == cycles
+    for port in program.outputs:
+        found = outputs[_number(port)]
+        np.testing.assert_allclose(fast.outputs[port.name].reshape(found.shape), found, rtol=1e-7, atol=1e-9)
+
+
+def _number(port: Any) -> int:
+    return int(port.binding["stream"])
+
+
+def _streams(program: Program, x: dict[str, np.ndarray]) -> tuple[dict[int, np.ndarray], dict[int, Any], int]:
+    """Inputs by stream number, the shapes of the streams that are written, and the steps."""
+    streams: Any = program.meta["streams"]
+    every = {
+        _number(p): np.asarray(x[p.name], float).reshape(*x[p.name].shape[: 1 + _stepped(streams, p)], -1)
+        for p in program.inputs
+    }
+    batch = len(next(iter(every.values())))
+    steps = next(x[p.name].shape[1] for p in program.inputs if _stepped(streams, p))
+    rows = {n: [steps] if e["register"] == "n0" else [] for n, e in enumerate(streams) if n not in every}
+    return every, {n: (batch, *own, streams[n]["words"]) for n, own in rows.items()}, steps
+
+
+def _stepped(streams: Any, port: Any) -> bool:
+    return bool(streams[_number(port)]["register"] != "one")
+
+
+@settings(max_examples=25, deadline=None, phases=PHASES)
+@given(archs, st.integers(0, 2**32), st.lists(st.sampled_from(OPS), min_size=1, max_size=5), st.integers(1, 3))
+def test_both_clocks_agree_on_random_graphs(arch: Arch, seed: int, ops: list[str], batch: int) -> None:
+    agree(build(seed, ops), arch, inputs(seed, batch, 1 + seed % 13))
+
+
+@settings(max_examples=25, deadline=None, phases=PHASES)
+@given(archs, shapes, st.integers(1, 3), st.integers(1, 24), st.booleans(), st.booleans())
+def test_both_clocks_agree_on_systems(arch: Arch, s: Shape, batch: int, steps: int, segments: bool, last: bool) -> None:
+    s = Shape(**{**s.__dict__, "stride": 1})
+    asked = {"form": "segmented", "chunk": 8} if segments else {"steps": 64}
+    agree(graph(s, asked, last=last), arch, arrays(s, batch, steps))
