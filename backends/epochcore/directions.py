@@ -105,10 +105,12 @@ def _saves(pair: Pair, arch: Arch) -> bool:
 
 
 def together(graph: Graph, found: list[Pair]) -> Graph:
-    """The graph with each pair as one system of twice the channels; layers keep their names."""
+    """The graph with each pair as one system of twice the channels. Layers keep their names; what is `added` is none
+    of the model's values."""
     out, wide = graph.copy(), dict[Value, Value]()
     for pair in found:
         _join(out, pair, wide)
+    out.attributes["added"] = tuple(name for name in out.order() if name not in graph)
     return out
 
 

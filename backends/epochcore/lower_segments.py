@@ -7,8 +7,9 @@ a scan over as few numbers as there are stretches, x_{s+1} = A^T x_s + v_s for T
 there. Adding C A^k x_s to the outputs of the first pass instead would take as many words through the ports as the
 second pass, and the matrices C A^k besides.
 
-S copies of H columns take 2 L / S cycles instead of L, and the ports S H words a cycle instead of H: where the columns
-fill the array, or the ports, there is nothing to gain.
+S copies of H columns take 2 L / S cycles instead of L, and the ports S H words a cycle instead of H. Where the columns
+fill the array, or the ports, there is nothing to gain, unless elements have room for several states and wait for their
+pipelines: copies that share columns are stepped in these cycles (`least_cycles` says how many remain).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from backends.epochcore.window_matrices import System
 from ssmc.ir import Node, Value
 
 Array = NDArray[Any]
+MOST = 255  # what an instruction can say
 
 
 def rows_of(low: Lowering, node: Node) -> int:
@@ -58,10 +60,11 @@ def copies_of(low: Lowering, node: Node) -> int:
             return 1
         beside = min(array.rows // inputs, array.cols // outputs, ports // max(inputs, outputs))
         return max(1, int(beside))
+    if low.draft.together > 1:
+        return 1  # other samples are beside it
     decay = node.op["decay"]
-    cols = int(decay.shape[0])
-    words = cols * (2 if decay.is_complex and node.op.name == "tile.state" else 1)
-    return max(1, int(min(low.arch.cells(decay.is_complex)[1] // cols, ports // words)))
+    beside = low.arch.places(decay.is_complex)[1] * array.states_per_element // int(decay.shape[0])
+    return max(1, min(MOST, beside))
 
 
 def least_cycles(low: Lowering, node: Node, number: int) -> int:
@@ -69,14 +72,30 @@ def least_cycles(low: Lowering, node: Node, number: int) -> int:
     steps = low.request.steps
     for stride, *_ in low.flow.rates[Value(node.name)]:
         steps = ceil_div(steps, stride)
-    passes = 1 if node.op.name == "tile.matmul" else 2
-    return passes * ceil_div(steps, number)
+    if node.op.name == "tile.matmul":
+        return ceil_div(steps, number)
+    array, decay = low.arch.array, node.op["decay"]
+    (rows, lanes), gang = _beside(low, node, number), low.arch.gang if decay.is_complex else 1
+    channels, states = (*decay.shape, 1)[:2]
+    deep = ceil_div(min(rows, states), low.arch.places(decay.is_complex)[0])
+    words = channels * number * (2 if decay.is_complex and node.op.name == "tile.state" else 1)
+    ports = ceil_div(words, min(array.port_words_in, array.port_words_out))
+    interval = max(deep * lanes * gang, array.mac_depth + gang - 1, ports)
+    return 2 * ceil_div(states, rows) * ceil_div(steps, number) * interval
+
+
+def _beside(low: Lowering, node: Node, number: int) -> tuple[int, int]:
+    """Rows of states of a pass with so many segments, and how many columns share an element for them."""
+    decay = node.op["decay"]
+    rows, cols = low.arch.places(decay.is_complex)
+    lanes = ceil_div(int(decay.shape[0]) * number, cols)
+    return rows * (low.arch.array.states_per_element // lanes), lanes
 
 
 def system(low: Lowering, node: Node, s: System, u: Operand, x0: Operand | None, number: int) -> None:
     """A system by channels: as many rows of states as the array has go at once."""
     (channels, states), dst, fields = s.a.shape, low.new(node), cut(low, node, number)
-    high = low.arch.cells(s.parts == 2)[0]
+    high, _ = _beside(low, node, number)
     numbers = None if low.ideal else low.arch.numbers
     own = np.arange(s.parts * s.a.size).reshape(s.parts, channels, states)
     passes: list[_Pass] = []

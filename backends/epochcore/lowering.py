@@ -180,7 +180,8 @@ class Lowering:
         """After a node's instructions: remember where its value can be tapped, and store what other loops need."""
         value = Value(node.name)
         buffer = self.buffers.get(value)
-        if buffer is not None and buffer in self.draft.written:
+        added: Any = self.graph.attributes.get("added", ())
+        if buffer is not None and buffer in self.draft.written and node.name not in added:
             kind = "stream" if isinstance(node.types[0], StreamType) else "sequence"
             tap = {"layer": node.name, "shape": list(self.shape(value)), "kind": kind, "steps": self.steps(node)}
             self.taps.append((self.draft.written[buffer], buffer, tap))

@@ -85,6 +85,22 @@ def test_last_states_of_several_passes() -> None:
     np.testing.assert_allclose(found, interpret(g, x)["last"], rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("states", [2, 4])
+def test_segments_share_elements_that_wait_for_their_pipelines(states: int) -> None:
+    """All columns are in use: copies lie in the same elements. Where nothing waits, there are none."""
+    s = Shape(channels=12, states=states)
+    g, x = graph(s, {"steps": 4096}), arrays(s, 1, 4096)
+    ports = {"states_per_element": 4, "port_words_in": 48, "port_words_out": 48}
+    deep, shallow = (with_changes(narrow(mac_depth=n, **ports), dram__bytes_per_second=1e12) for n in (12, 1))
+    program = BACKEND.lower(g, deep, ideal=True)
+    found, expected = BACKEND.simulate(program, x, RunSettings()), interpret(g, x)["y"]
+    assert {n for n, _ in segmented(program)} <= {3, 4} and segmented(program)
+    assert np.abs(found.outputs["y"] - expected).max() <= 1e-11 * np.abs(expected).max()
+    whole = BACKEND.lower(graph(s, {"steps": 4096, "form": "state in place"}), deep, ideal=True)
+    assert (found.stats.cycles or 0) < 0.75 * (measure(whole, deep, 1, 4096)[0].cycles or 0)
+    assert not segmented(BACKEND.lower(g, shallow, ideal=True))
+
+
 @settings(max_examples=15, deadline=None)
 @given(shapes, st.integers(0, 600), st.booleans())
 def test_segments_of_states_with_drives_of_their_own(s: Shape, steps: int, last: bool) -> None:
