@@ -54,7 +54,9 @@ def _vector(op: Op, operands: Callable[[Memory], list[Array]], compute: Callable
 
 
 def part_of(op: Op, block: int, size: int, backward: bool) -> Op:
-    """The op of one block of `size` steps, counted in the direction of its loop."""
+    """The op of one block of `size` steps, counted in the direction of its loop. Raises UserError where it is none of
+    those that can be stepped."""
+    _check(op)
     low, high = block * size, min((block + 1) * size, op.steps)
     first = op.steps - high if backward else low
     ins, moved = op.ins, dict(op.ins.operands)
@@ -230,10 +232,14 @@ def _store(op: Op, memory: Memory, program: Program) -> Effect:
     return Effect(read, write)
 
 
-def effect_of(op: Op, memory: Memory, program: Program) -> Effect:
-    """What an op does for each of its samples. Raises UserError where it is none of those that can be stepped."""
+def _check(op: Op) -> None:
     if op.ins.mnemonic not in RULES:
         raise UserError(f"the slow model has no rule for '{op.ins.mnemonic}'")
+
+
+def effect_of(op: Op, memory: Memory, program: Program) -> Effect:
+    """What an op does for each of its samples. Raises UserError where it is none of those that can be stepped."""
+    _check(op)
     every = [RULES[op.ins.mnemonic](alone, memory, program) for alone in by_sample(op, program)]
 
     def read(m: Memory) -> None:
