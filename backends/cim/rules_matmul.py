@@ -189,7 +189,7 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
     scale = full_scale(weight, piece)
     if state.node.name in state.coupling.charging:  # no digital scale is behind a column
         scale = np.full_like(scale, max(float(full_scale(weight, p).max()) for p in state.node.op["pieces"]))
-    block = weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]
+    block = weight.part(slice(piece.k0, piece.k1), slice(piece.n0, piece.n1))
     label = f"r{piece.k0}c{piece.n0}"
     operands: dict[str, Any] = {
         "array": piece.unit % box.per_core,

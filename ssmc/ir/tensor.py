@@ -57,6 +57,11 @@ class Tensor:
         wide: NDArray[Any] = widened(self.stored)
         return wide
 
+    def part(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Some rows and columns of a matrix, as in `array`; the rest of a large one is not widened for them."""
+        wide: NDArray[Any] = widened(self.stored[rows, columns])
+        return wide
+
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.stored.shape)

@@ -93,7 +93,7 @@ def _piece_ranges(
 ) -> tuple[float, float]:
     """`fixed` is what drives a row fully where that is one for the whole matrix."""
     weight = node.op["weight"]
-    block = weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]
+    block = weight.part(slice(piece.k0, piece.k1), slice(piece.n0, piece.n1))
     scale = full_scale(weight, piece)
     driven = x[:, piece.k0 : piece.k1]
     if fixed is not None:

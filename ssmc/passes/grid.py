@@ -39,7 +39,7 @@ def full_scale(weight: Tensor, piece: Piece) -> Array:
     if grid is not None and len(grid.scale) == weight.shape[1]:
         scale = np.asarray(grid.scale)[piece.n0 : piece.n1] * largest_integer(grid.bits)
     else:
-        scale = np.abs(weight.array[piece.k0 : piece.k1, piece.n0 : piece.n1]).max(0)
+        scale = np.abs(weight.part(slice(piece.k0, piece.k1), slice(piece.n0, piece.n1))).max(0)
     return np.asarray(np.where(scale == 0, 1.0, scale))
 
 

@@ -107,3 +107,13 @@ def test_integers_behind_a_quantised_tensor() -> None:
     np.testing.assert_array_equal(value.integers(), whole)
     with pytest.raises(ValueError, match="not quantised"):
         Tensor(large()).integers()
+
+
+def test_a_part_holds_nothing_of_the_rest() -> None:
+    """A large float32 matrix is widened where it is read: pieces of it do not hold it whole."""
+    large = np.random.default_rng(0).standard_normal((512, 700), np.float32)
+    tensor = Tensor(large)
+    assert tensor.stored.dtype == np.float32
+    part = tensor.part(slice(3, 70), slice(128, 200))
+    assert np.array_equal(part, tensor.array[3:70, 128:200]) and part.dtype == np.float64
+    assert part.base is None or part.base.nbytes == part.nbytes
