@@ -20,7 +20,7 @@ from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import dynamic_lengths, is_dynamic
 from ssmc.frontend.levels import fixed_levels
 from ssmc.frontend.lti import UNLIKE
-from ssmc.frontend.model import Model, count_other_ops, describe_systems, mixes_time
+from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems, mixes_time
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.rules.resampling import UP
 from ssmc.frontend.sizes import DIVISIBLE, INDIVISIBLE
@@ -192,8 +192,13 @@ def _rank(attempt: Attempt) -> int:
     if attempt.findings.refusals or attempt.failure is not None:
         return FAILED
     if not attempt.findings.spans:
-        return 0
+        return 0 if attempt.findings.lifts or not _only_counts(attempt.graph) else 2
     return 1 if attempt.findings.lifts else 2
+
+
+def _only_counts(graph: Graph) -> bool:
+    """Are there systems, and nothing was lifted to any? Then they count steps, no more."""
+    return any(True for _ in graph.nodes(*SYSTEMS)) and not any(True for _ in graph.nodes("fir", "delay"))
 
 
 def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, strict: bool, aside: Executor) -> Model:

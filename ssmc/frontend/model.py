@@ -119,15 +119,18 @@ class Model:
 
 
 def mixes_time(graph: Graph) -> bool:
-    """Is there a system, or a stream that meets what all steps together tell (linear attention without a mask)?
+    """Is there a system, or a stream of what was delayed or meets what all steps tell (linear attention, no mask)?
 
-    The latter only of inputs (batch, time, features): read along other axes any network looks like that.
+    The latter only of inputs (batch, time, features): read along other axes any network looks like that. Delays beside
+    streams of lower rates may be no more than a dense layer, read along its few inputs.
     """
     if any(True for _ in graph.nodes(*SYSTEMS)):
         return True
     plain = all(node.op["axes"][:3] == "btf" for node in graph.inputs() if "t" in node.op["axes"])
-    streams = any(isinstance(graph.type(graph.operand(node.name, 0)), StreamType) for node in graph.outputs())
-    return plain and streams and bool(late_values(graph).first)
+    types = [graph.type(graph.operand(node.name, 0)) for node in graph.outputs()]
+    rates = [kind.rate for kind in types if isinstance(kind, StreamType)]
+    delayed = 1 in rates and any(True for _ in graph.nodes("delay"))
+    return delayed or (plain and bool(rates) and bool(late_values(graph).first))
 
 
 def describe_systems(graph: Graph, lifts: list[Lift]) -> tuple[LiftedSystem, ...]:

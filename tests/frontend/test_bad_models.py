@@ -125,6 +125,16 @@ def test_no_system_in_the_model(tmp_path: Path) -> None:
     refused(save(stepwise(net, y, 5), tmp_path), "no state-space system")
 
 
+def test_a_reading_without_a_system_hides_no_reason(tmp_path: Path) -> None:
+    """Read along its three features, with tables by step, the model would do; nobody means that."""
+    rng, net = np.random.default_rng(4), Net()
+    x = net.op("Transpose", net.input([2, 6, 3]), perm=[0, 2, 1])
+    mixed = net.op("MatMul", net.op("Pad", x, net.ints(0, 0, 0, 0, 0, 6)), net.const(rng.standard_normal((12, 12))))
+    mixed = net.op("Slice", net.op("Mul", mixed, net.const(rng.standard_normal((3, 12)))), *map(net.ints, (0, 6, 2)))
+    y = net.op("Transpose", mixed, perm=[0, 2, 1])
+    refused(save(net.model([(y, [2, 6, 3])]), tmp_path), "Pad", "does not treat all time steps alike")
+
+
 def test_a_dangling_value_and_a_cycle(tmp_path: Path) -> None:
     net = Net()
     x = net.input(["b", "t", 3])

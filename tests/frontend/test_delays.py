@@ -1,0 +1,29 @@
+"""Filters that are written as a sum of shifted copies: delays, and no system beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssmc.frontend import load_model
+from tests.frontend.checks import on_targets
+from tests.frontend.net import Net, save
+
+CHANNELS = 3
+
+
+@pytest.mark.parametrize("length", [7, "t"])
+def test_a_sum_of_shifted_copies(tmp_path: Path, length: int | str) -> None:
+    """Each copy padded at its beginning and cut at its end, times its taps."""
+    rng, net = np.random.default_rng(6), Net()
+    x = net.input([2, length, CHANNELS])
+    total = net.op("Mul", x, net.const(rng.standard_normal(CHANNELS)))
+    for lag in range(1, 5):
+        padded = net.op("Pad", x, net.ints(0, lag, 0, 0, 0, 0))
+        shifted = net.op("Slice", padded, net.ints(0), net.ints(-lag), net.ints(1))
+        total = net.op("Add", total, net.op("Mul", shifted, net.const(rng.standard_normal(CHANNELS))))
+    model = load_model(save(net.model([(net.op("Tanh", total), [2, length, CHANNELS])]), tmp_path))
+    assert model.other_ops["delay"] == 4
+    on_targets(model, 2, 7)
