@@ -27,8 +27,8 @@ PANEL = 256
 SCRATCH = 2
 BLOCK = 8
 SHARED_WORDS = 1 << 18
-# Less is done before another thread has begun.
-WORK_PER_THREAD = 1 << 18
+# Less is done before another thread has begun, where others want the cores too.
+WORK_PER_THREAD = 1 << 19
 # The same where each thread goes through many instructions, which is as much more work for the interpreter.
 ROWS_WORK = 1 << 23
 
