@@ -93,7 +93,7 @@ def find_stabilisers(translator: Translator, states: Sequence[State]) -> list[St
         return found
     known = dependence(translator.listing, (state.current for state in states))
     for state in states:
-        if not _may_be(translator.listing, state):
+        if not _may_be(translator.listing, state) or _fed_back(known, states, state):
             continue
         maps = [_map(translator, point, known, state) for point in range(len(translator.samples.points))]
         shape = np.shape(translator.samples.at(0, [state.current])[state.current])
@@ -118,6 +118,13 @@ def _beside(known: Dependence, states: Sequence[State], top: State) -> tuple[lis
     return [s for (s, _), f in zip(moved, far, strict=True) if not f], [
         s for (s, _), f in zip(moved, far, strict=True) if f
     ]
+
+
+def _fed_back(known: Dependence, states: Sequence[State], top: State) -> bool:
+    """Does a state depend on another one that depends on it, as where gates see what they made (sLSTM)?"""
+    bit, own = known.bits[top.current], known.reads.get(top.following, 0)
+    others = [s for s in states if s is not top and own & known.bits[s.current]]
+    return any(known.reads.get(s.following, 0) & bit for s in others)
 
 
 def growing(translator: Translator, found: Sequence[Stabiliser]) -> list[Refusal]:

@@ -69,8 +69,26 @@ def gru(net: Net, x: str, states: list[str]) -> tuple[str, list[str]]:
     return h, [h]
 
 
-SHAPES = {"rwkv": [[WIDTH], [WIDTH], [WIDTH]], "mlstm": [[WIDTH, WIDTH], [WIDTH], [1]], "gru": [[WIDTH]]}
-STEPS: dict[str, Step] = {"rwkv": rwkv, "mlstm": mlstm, "gru": gru}
+def slstm(net: Net, x: str, states: list[str]) -> tuple[str, list[str]]:
+    """The scalar memory of xLSTM: its gates see what they made, beside a running maximum (equations 8 to 15)."""
+    h, memory, norm, m = states
+    z, i, f = (net.op("Add", linear(net, x, seed=s), linear(net, h, seed=s + 3)) for s in (1, 2, 3))
+    kept = net.op("Add", f, m)
+    top = net.op("Max", kept, i)
+    ii, ff = net.op("Exp", net.op("Sub", i, top)), net.op("Exp", net.op("Sub", kept, top))
+    memory = net.op("Add", net.op("Mul", ff, memory), net.op("Mul", ii, net.op("Tanh", z)))
+    norm = net.op("Add", net.op("Mul", ff, norm), ii)
+    h = net.op("Div", memory, norm)
+    return h, [h, memory, norm, top]
+
+
+SHAPES = {
+    "slstm": [[WIDTH]] * 4,
+    "rwkv": [[WIDTH], [WIDTH], [WIDTH]],
+    "mlstm": [[WIDTH, WIDTH], [WIDTH], [1]],
+    "gru": [[WIDTH]],
+}
+STEPS: dict[str, Step] = {"slstm": slstm, "rwkv": rwkv, "mlstm": mlstm, "gru": gru}
 
 
 def scanned(step: Step, shapes: list[list[int]], folder: Path, batch: int = 2) -> Path:
@@ -160,6 +178,11 @@ def test_recurrent_networks_are_refused_by_their_nodes(tmp_path: Path) -> None:
         scanned(gru, SHAPES["gru"], tmp_path), "not a linear function of the state, as in RNN, GRU and LSTM"
     )
     assert "Tanh" in message and "Sigmoid" in message
+
+
+def test_gates_that_see_what_they_made_are_refused_as_such(tmp_path: Path) -> None:
+    message = refused(scanned(slstm, SHAPES["slstm"], tmp_path), "not a linear function of the state")
+    assert "grow" not in message
     path, (state,) = one_step(gru, SHAPES["gru"], tmp_path)
     refused(path, f"may be the next value of '{state}', not linear in it", "--state IN=OUT")
     named = load_model(path, states={state: load_model(path, strict=False).outputs[1].name}, strict=False)
