@@ -33,14 +33,13 @@ def _vector(reads: Mapping[str, str], written: str) -> Access:
 def _timed(*reads: str) -> Access:
     def access(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
         found = [(item.integer(name), item.integer("words")) for name in reads]
-        timed = "timed" in item.code.operands and item.flag("timed")
-        return found + ([(item.integer("dt"), 1)] if timed else []), [(item.integer("dst"), item.integer("words"))]
+        return found + ([(item.integer("dt"), 1)] if item.timed else []), [(item.integer("dst"), item.integer("words"))]
 
     return access
 
 
 def _tick(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:
-    return ([(item.integer("dt"), 1)] if item.flag("timed") else []), []
+    return ([(item.integer("dt"), 1)] if item.timed else []), []
 
 
 def _binary(item: Item, data: Mapping[str, Array]) -> tuple[Ranges, Ranges]:

@@ -168,7 +168,7 @@ def _charge(item: Item, arch: Architecture, data: Data) -> Cost:
 def _dstate(item: Item, arch: Architecture, data: Data) -> Cost:
     """A multiply-add a real state, two where complex; an elapsed time's decay is looked up."""
     words, factor = item.integer("words"), 2 if item.flag("complex") else 1
-    passes = factor + (1 if "timed" in item.code.operands and item.flag("timed") else 0)
+    passes = factor + (1 if item.timed else 0)
     return Cost(_up(words, arch.vector.lanes) * passes, words * passes * arch.energy.digital_state, words * factor)
 
 

@@ -37,6 +37,11 @@ class Item:
     def flag(self, name: str) -> bool:
         return bool(self.code[name])
 
+    @property
+    def timed(self) -> bool:
+        """Whether the time since the event before is one of its operands."""
+        return "timed" in self.code.operands and self.flag("timed")
+
     def text(self, name: str) -> str:
         """A choice, register, label or constant by name."""
         return str(self.code[name])

@@ -153,16 +153,17 @@ def latency_warning(program: Program, arch: Architecture, timing: Schedule) -> s
 
 
 def real_seconds(program: Program, arch: Architecture, steps: int, passed: Mapping[Place, float]) -> float | None:
-    """Time of a sequence whose states decay by themselves, which nothing can hurry: a sweep over volatile states lasts
-    as long as the sequence does, by its steps or by the times that its events bring; None where no states do."""
+    """Time of a sequence, which nothing can hurry: a sweep lasts as long as the times that its events bring, and as the
+    steps of states that decay by themselves; None where there are neither."""
     seconds = []
     for number, section in cores(program).items():
         lasted = []
         for loop in decode(section):
-            charges = [item for item in walk(loop.body) if item.code.mnemonic == "charge"]
-            timed = [passed.get((number, item.index), 0.0) for item in charges if item.flag("timed")]
-            untimed = [steps * arch.time.step_seconds] if len(timed) < len(charges) else []
-            lasted.append(max([*untimed, max(timed, default=0.0) * arch.time.unit(timed=True)] if charges else [0.0]))
+            items = list(walk(loop.body))
+            timed = [passed.get((number, item.index), 0.0) for item in items if item.timed]
+            decays = any(item.code.mnemonic == "charge" and not item.timed for item in items)
+            times = max(timed, default=0.0) * arch.time.unit(timed=True)
+            lasted.append(max(times, steps * arch.time.step_seconds if decays else 0.0))
         seconds.append(sum(lasted))
     return max(seconds, default=0.0) or None
 

@@ -59,6 +59,17 @@ def test_events_come_in_the_data_s_own_time(watch: Any) -> None:
     assert "{time.unit_seconds=1}" in program.run(inputs).stats.arch
 
 
+def test_a_chip_waits_for_events_whatever_holds_its_states(watch: Any) -> None:
+    sample = samples.load("events-watch")
+    arch = sample.arch("cim", BACKEND.default_arch)
+    digital = compile_model(sample.model_path, "cim", arch=arch, passes="choose-banks{banks=digital},default")
+    assert not any(ins.mnemonic == "charge" for part in digital.program.sections for ins in part.code)
+    notes, volatile = (program.run(watch[1]).stats.notes for program in (digital, watch[0]))
+    assert notes["real_seconds_per_sequence"] == volatile["real_seconds_per_sequence"]
+    idle = notes["idle_watts"] * notes["real_seconds_per_sequence"]
+    assert notes["real_idle_joules_per_sequence"] == pytest.approx(idle, rel=1e-12)
+
+
 def test_no_time_at_all_may_pass(watch: Any) -> None:
     program, inputs = watch
     still = program.run({**inputs, "dt": np.zeros_like(inputs["dt"])}, noise="ideal").outputs
