@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,15 @@ from ssmc.ir.types import SequenceType, StreamType
 Array = NDArray[Any]
 
 
-def interpret(graph: Graph, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
+def interpret(graph: Graph, inputs: Mapping[str, Array], *, keep: bool | Collection[str] = False) -> dict[str, Array]:
     """Outputs of `graph` by name, for inputs by name in the graph's own layout (see `ssmc.ir.layout`).
 
-    A state input that is left out is zero. With `keep`, also every intermediate value, under `str(value)`
-    (`%node` or `%node:1`). Raises UserError for a missing input or where an op cannot run on its operands.
+    A state input that is left out is zero. With `keep`, also every intermediate value, or those named there, under
+    `str(value)` (`%node` or `%node:1`). Raises UserError for a missing input or where an op cannot run on its operands.
     """
     uses = {value: len(graph.users(value)) for name in graph.order() for value in graph.results(name)}
     batch = _batch(graph, inputs)
+    every, named = keep is True, frozenset[str]() if isinstance(keep, bool) else frozenset(keep)
     values: dict[Value, Array] = {}
     outputs: dict[str, Array] = {}
     for node in graph.nodes():
@@ -34,17 +35,17 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, keep: bool = False) 
             arrays = [None if value is None else values[value] for value in operands]
             kinds = [None if value is None else graph.type(value) for value in operands]
             results = run_node(node, arrays, kinds)
-            if not keep:
-                for value in operands:
-                    if value is not None:
-                        uses[value] -= 1
-                        if uses[value] == 0:
-                            del values[value]
+            del arrays
+            for value in operands if not every else ():
+                if value is not None:
+                    uses[value] -= 1
+                    if uses[value] == 0 and str(value) not in named:
+                        del values[value]
         values.update(zip(graph.results(node.name), results, strict=False))
         if node.op.name == "output":
             outputs[node.op["name"]] = results[0]
-    if keep:
-        outputs.update({str(value): array for value, array in values.items()})
+    if every or named:
+        outputs.update({str(value): array for value, array in values.items() if every or str(value) in named})
     return outputs
 
 

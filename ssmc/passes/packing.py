@@ -40,6 +40,19 @@ def _within(p: Free, q: Free) -> bool:
 
 
 @dataclass
+class _Open:
+    """Arrays that may have room for a piece of some size: one that had none never has again. `known` have been seen."""
+
+    units: list[int] = field(default_factory=list)
+    known: int = 0
+
+    def of(self, shelves: list[_Shelf]) -> list[int]:
+        self.units += [unit for unit in range(self.known, len(shelves)) if shelves[unit].free]
+        self.known = len(shelves)
+        return self.units
+
+
+@dataclass
 class Packing:
     """Arrays of `rows` x `cols` weights, filled as pieces come.
 
@@ -50,14 +63,16 @@ class Packing:
     rows: int
     cols: int
     shelves: list[_Shelf] = field(default_factory=list)
+    _open: dict[tuple[int, int], _Open] = field(default_factory=dict)  # by height and width
 
     def add(self, height: int, width: int, most: int | None = None) -> tuple[int, int, int] | None:
         """(array, first row, first column): in the youngest array that has room, for its neighbours' sake; None where
         that would take more than `most` arrays."""
-        for unit in range(len(self.shelves) - 1, -1, -1):
-            found = self.shelves[unit].best(height, width)
-            if found is not None:
-                break
+        units, found = self._open.setdefault((height, width), _Open()).of(self.shelves), None
+        while units and (found := self.shelves[units[-1]].best(height, width)) is None:
+            units.pop()
+        if found is not None:
+            unit = units[-1]
         else:
             if most is not None and len(self.shelves) >= most:
                 return None

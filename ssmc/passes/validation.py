@@ -92,17 +92,20 @@ class Validator:
     def report(self, pass_: Pass, before: Graph, after: Graph) -> LossReport:
         """What a lossy pass lost. Raises UserError where that is more than its `tolerance`."""
         kind, outputs = "", {}
+        changed = list(_changed(before, after))
         old: Outputs = {}
         new: Outputs = {}
         if self.loss_data is not None and has_meaning(before) and has_meaning(after):
             kind, inputs = self.loss_data
-            old, new = interpret(before, inputs, keep=True), interpret(after, inputs, keep=True)
+            kept = [str(Value(node.name)) for node in changed]  # every value of a large model would be too many
+            old, new = interpret(before, inputs, keep=kept), interpret(after, inputs, keep=kept)
             outputs = {n.op["name"]: relative_error(old[n.op["name"]], new[n.op["name"]]) for n in before.outputs()}
         for name, worst in outputs.items():
             if not worst <= pass_.tolerance:
-                raise _broken(pass_, before, after, kind, (name, worst), old, new)
+                values = (interpret(graph, inputs, keep=True) for graph in (before, after))
+                raise _broken(pass_, before, after, kind, (name, worst), *values)
         layers = []
-        for node in _changed(before, after):
+        for node in changed:
             value = str(Value(node.name))
             measured = relative_error(old[value], new[value]) if value in old and value in new else None
             limit, note = bound(before, after, node.name)

@@ -34,6 +34,18 @@ def test_values_have_the_shape_and_element_of_their_type(graph: Graph, batch: in
 
 
 @settings(max_examples=30, deadline=None)
+@given(graph=graphs(), data=st.data())
+def test_values_that_are_named_are_kept(graph: Graph, data: st.DataObject) -> None:
+    given = inputs(graph)
+    every = interpret(graph, given, keep=True)
+    names = data.draw(st.sets(st.sampled_from(sorted(every))))
+    kept = interpret(graph, given, keep=names)
+    assert kept.keys() == interpret(graph, given).keys() | names
+    for name, array in kept.items():
+        np.testing.assert_array_equal(array, every[name])
+
+
+@settings(max_examples=30, deadline=None)
 @given(graph=graphs())
 def test_sequences_of_a_batch_do_not_touch(graph: Graph) -> None:
     together = inputs(graph, batch=3)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.models.event_ssm import NETWORKS, build, parameters
-from ssmc.passes.packing import pack
+from ssmc.passes.packing import Packing, _Shelf, pack
 from ssmc.passes.placement import place, total
 
 sizes = st.lists(st.tuples(st.integers(1, 16), st.integers(1, 8)), min_size=1, max_size=30)
@@ -31,6 +31,20 @@ def test_pieces_lie_within_arrays_and_apart(groups: list[list[tuple[int, int]]])
         assert a[0] != b[0] or apart
     area = sum(high * wide for *_, high, wide in every)
     assert used <= 1 + 2 * area / 128 * 1.5
+
+
+@given(sizes)
+@settings(max_examples=60, deadline=None)
+def test_a_piece_goes_to_the_youngest_array_that_has_room(pieces: list[tuple[int, int]]) -> None:
+    packing, shelves = Packing(16, 8), list[_Shelf]()
+    for high, wide in pieces:
+        roomy = [unit for unit, shelf in enumerate(shelves) if shelf.best(high, wide) is not None]
+        if not roomy:
+            shelves.append(_Shelf([(0, 0, 16, 8)]))
+        unit = roomy[-1] if roomy else len(shelves) - 1
+        best = shelves[unit].best(high, wide)
+        assert best is not None and packing.add(high, wide) == (unit, *best[1:])
+        shelves[unit].take(*best[1:], high, wide)
 
 
 def test_halves_and_quarters_fill_arrays() -> None:
