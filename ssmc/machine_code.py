@@ -9,12 +9,14 @@ comes out the same wherever in an array it stands.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 from llvmlite import binding, ir
+from numpy.typing import NDArray
 
 BYTES = 64  # of a vector where registers are that wide; narrower machines take several
 WHOLE = ir.IntType(64)
@@ -180,7 +182,7 @@ class Function:
 def function(pointers: Sequence[str], wholes: int, write: Callable[..., None]) -> Function:
     """Machine code of what `write(code, *pointers, *wholes)` writes; it takes addresses and whole numbers.
 
-    It runs without the interpreter's lock, and checks nothing.
+    It runs without the interpreter's lock, and checks nothing: `address` does, and callers the shapes.
     """
     module = ir.Module()
     kinds = [KINDS[kind].as_pointer() for kind in pointers] + [WHOLE] * wholes
@@ -197,10 +199,34 @@ def function(pointers: Sequence[str], wholes: int, write: Callable[..., None]) -
     return Function(kind(engine.get_function_address("run")), engine)
 
 
+def address(array: NDArray[Any], kind: str, *, whole: bool = True, written: bool = False) -> int:
+    """Where the numbers of an array begin, for code that takes `kind` there.
+
+    Raises ValueError unless they are such numbers in the machine's order and in their places, one behind the other: all
+    of them where `whole`, else those of a row, and rows at one distance.
+    """
+    if array.dtype != np.dtype(kind) or not array.flags.aligned:
+        raise ValueError(f"machine code for {np.dtype(kind)} cannot read {array.dtype} numbers")
+    rows = array.ndim == 2 and not array.strides[0] % array.itemsize
+    behind = rows and (array.strides[1] == array.itemsize or array.shape[1] < 2)
+    if not (array.flags.c_contiguous if whole else behind):
+        raise ValueError(f"machine code cannot read an array of {array.shape} at distances of {array.strides} bytes")
+    if written and not array.flags.writeable:
+        raise ValueError("machine code cannot write an array that is only to be read")
+    return array.ctypes.data
+
+
 @cache
+def _features() -> Mapping[str, bool]:
+    """Of this processor; none where LLVM cannot tell."""
+    try:
+        return dict(binding.get_host_cpu_features())
+    except RuntimeError:
+        return {}
+
+
 def _fuses() -> bool:
-    features = binding.get_host_cpu_features()
-    return bool(features.get("fma") or features.get("neon"))
+    return _features().get("fma", False) or _features().get("neon", False)
 
 
 @cache
@@ -211,5 +237,5 @@ def _target() -> Any:
 
 
 def _machine() -> Any:
-    name, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
-    return _target().create_target_machine(cpu=name, features=features, opt=3)
+    features = ",".join(("+" if has else "-") + name for name, has in sorted(_features().items()))
+    return _target().create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=3)

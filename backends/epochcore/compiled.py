@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.machine_code import BYTES, SIZES, Code, Function, Lanes, Pointer, function
+from ssmc.machine_code import BYTES, SIZES, Code, Function, Lanes, Pointer, address, function
 
 Array = NDArray[Any]
 F = np.float32
@@ -44,17 +44,23 @@ def _loops(kind: str, operands: int, constants: int, formula: Callable[..., Lane
     return function([kind] * (constants + operands + 1), 3 + operands, write)
 
 
-def _apply(loops: Function, kind: type, tables: tuple[Array, ...], operands: tuple[Array, ...], out: Array) -> None:
+def _apply(loops: Function, kind: str, tables: tuple[Array, ...], operands: tuple[Array, ...], out: Array) -> None:
+    """Raises ValueError where `out` has another format, or rows at several distances."""
+    if not out.size:
+        return
     arrays: list[Array]
     every = [out, *(x if x.shape == out.shape else np.broadcast_to(x, out.shape) for x in operands)]
     if all(x.flags.c_contiguous for x in every):
         arrays = [x.astype(kind, copy=False).reshape(1, -1) for x in every]
     else:
         arrays = [_in_rows(x.astype(kind, copy=False)) for x in every]
-    if not np.may_share_memory(arrays[0], out):
+    if out.dtype != np.dtype(kind) or not np.may_share_memory(arrays[0], out):
         raise ValueError(f"no result can be written into {out.dtype} numbers at distances of {out.strides} bytes")
     pitches = (x.strides[0] // x.itemsize for x in arrays)
-    loops(*(x.ctypes.data for x in (*tables, *arrays)), *arrays[0].shape, *pitches)
+    places = [address(x, kind) for x in tables] + [
+        address(x, kind, whole=False, written=x is arrays[0]) for x in arrays
+    ]
+    loops(*places, *arrays[0].shape, *pitches)
 
 
 def _in_rows(x: Array) -> Array:
@@ -106,7 +112,7 @@ def _normal_loops() -> Function:
 
 def normal(x: Array, out: Array) -> None:
     """Phi(x), float64."""
-    _apply(_normal_loops(), np.float64, (_normal_table(),), (x,), out)
+    _apply(_normal_loops(), "f8", (_normal_table(),), (x,), out)
 
 
 # -- float32 -----------------------------------------------------------------------------------------------------
@@ -152,7 +158,7 @@ def _gelu_loops() -> Function:
 
 def gelu_narrow(x: Array, out: Array) -> None:
     """x Phi(x), float32."""
-    _apply(_gelu_loops(), np.float32, (), (x,), out)
+    _apply(_gelu_loops(), "f4", (), (x,), out)
 
 
 @cache
@@ -162,4 +168,4 @@ def _gate_loops() -> Function:
 
 def gate_narrow(a: Array, b: Array, out: Array) -> None:
     """a sigmoid(b), float32."""
-    _apply(_gate_loops(), np.float32, (), (a, b), out)
+    _apply(_gate_loops(), "f4", (), (a, b), out)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.machine_code import BYTES, SIZES, Code, Function, Lanes, Pointer, function
+from ssmc.machine_code import BYTES, SIZES, Code, Function, Lanes, Pointer, address, function
 
 Array = NDArray[Any]
 ROWS = 8  # of a tile
@@ -86,15 +86,22 @@ class Matrix:
         return Matrix(strips, biases.reshape(count, wide), cols)
 
     def apply(self, x: Array, y: Array, accumulate: bool) -> None:
-        """y = x w + bias, or that added to y; all of one format, rows at one distance, words one after the other."""
+        """y = x w + bias, or that added to y; all of one format, rows at one distance, words one after the other.
+
+        Raises ValueError where they are not, or of other sizes. `x` may overlap y: it is read before.
+        """
         count, inputs, wide = self.strips.shape
-        rows, size = len(y), y.itemsize
+        rows, size, kind = len(y), self.strips.itemsize, f"f{self.strips.itemsize}"
+        if x.shape != (rows, inputs) or y.shape != (rows, self.cols):
+            raise ValueError(f"a product of {x.shape} and {(inputs, self.cols)} is not {y.shape}")
         if not rows:
             return
-        step = _loops(f"f{size}")
+        step = _loops(kind)
         nothing = np.zeros(wide, y.dtype).ctypes
-        x_at, x_pitch, y_pitch = x.ctypes.data, x.strides[0] // size, y.strides[0] // size
-        at, w_at, bias_at = y.ctypes.data, self.strips.ctypes.data, self.biases.ctypes.data
+        x = x.copy() if np.may_share_memory(x, y) else x
+        x_at, at = address(x, kind, whole=False), address(y, kind, whole=False, written=True)
+        w_at, bias_at = address(self.strips, kind), address(self.biases, kind)
+        x_pitch, y_pitch = x.strides[0] // size, y.strides[0] // size
         for strip in range(count):
             weights, biases = w_at + strip * inputs * wide * size, bias_at + strip * wide * size
             low = strip * wide

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.machine_code import Code, Function, Lanes, Pointer, function
+from ssmc.machine_code import Code, Function, Lanes, Pointer, address, function
 
 Array = NDArray[Any]
 WIDTH = 8  # columns side by side: float64 numbers of a vector register
@@ -100,15 +100,23 @@ def run_columns(
 
     `p` is `packed`, `d` (padded), the states `x` (halves, rows, batch, cols), the drive `u` and `y` (steps, batch,
     padded), contiguous float64; `padded` are the columns filled up to whole blocks. `x` and `y` are written.
+
+    Raises ValueError where an array is none of these.
     """
     halves, rows, batch, cols = x.shape
-    steps, stride = len(u), u.shape[1] * u.shape[2]
+    steps, count = len(u), blocks_of(cols)
+    padded = count * WIDTH
+    expected = ((count, rows, 3 * halves, WIDTH), (padded,), (steps, batch, padded), (steps, batch, padded))
+    given = tuple(array.shape for array in (p, d, u, y))
+    if given != expected or x.dtype != np.float64 or any(not 0 <= block < count for block in blocks):
+        raise ValueError(f"{x.dtype} states {x.shape}, blocks {blocks} go with arrays {expected}, not {given}")
     if not steps or not len(blocks):
         return
+    stride = batch * padded
     step = _loops(halves, before, liquid)
-    work = np.empty((rows, 4 * halves, WIDTH))
+    work = np.empty((rows, 4 * halves, WIDTH))  # parameters are copied into it, whatever their format
     at, last = work.ctypes.data, (steps - 1) * stride if reverse else 0
-    starts = [array.ctypes.data for array in (d, u, y)]
+    starts = [address(d, "f8"), address(u, "f8"), address(y, "f8", written=True)]
     for sample in range(batch):
         for block in blocks:
             low = block * WIDTH
@@ -117,7 +125,7 @@ def run_columns(
             work[:, :halves, n:] = 0.0
             work[:, :halves, :n] = own
             work[:, halves:] = p[block]
-            place = 8 * (last + sample * u.shape[2] + low)
+            place = 8 * (last + sample * padded + low)
             step(
                 at,
                 starts[0] + 8 * low,

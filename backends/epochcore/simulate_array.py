@@ -97,7 +97,7 @@ def _mac_float(x: Access, y: Access, weight: Array, bias: Array | None, accumula
             matrix.apply(value[own], result[own], accumulate)
 
         machine.spread(-(-len(result) // ROWS), len(result) * weight.size // MACS_A_STEP, rows)
-        if result.dtype != out.dtype:
+        if not np.may_share_memory(result, out):
             out[...] = result.reshape(out.shape)
 
     return run

@@ -64,10 +64,8 @@ def store(plan: Planner, ins: Instruction) -> Action:
             machine.streams[number] = np.array(np.broadcast_to(value[0], (machine.batch, words)))
             return
         dtype = np.float64 if number in wide else np.float32
-        target, (start, n) = (
-            machine.stored(number, (machine.batch, machine.total[register], words), dtype),
-            machine.span[register],
-        )
+        target = machine.stored(number, (machine.batch, machine.total[register], words), dtype)
+        start, n = machine.span[register]
         target[:, start : start + n] = value.transpose(1, 0, 2)
 
     return run

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssmc.machine_code import Code, Function, Lanes, Pointer, function
+from ssmc import machine_code
+from ssmc.machine_code import Code, Function, Lanes, Pointer, address, function
 
 WIDE = 4
 
@@ -65,3 +68,58 @@ def test_whole_numbers_and_bits() -> None:
     x, y = np.array([0.25, 1.0, 4.0], np.float32), np.zeros(3, np.float32)
     function(["f4", "f4"], 1, write)(x.ctypes.data, y.ctypes.data, len(x))
     np.testing.assert_array_equal(y, [1.0, 1.0, 4.0])
+
+
+UNALIGNED = np.frombuffer(bytearray(17), np.uint8)[1:].view("f8")
+KEPT = np.broadcast_to(np.zeros(3), (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("array", "options"),
+    [
+        (np.zeros(3, np.float32), {}),
+        (np.zeros(3, ">f8"), {}),
+        (UNALIGNED, {}),
+        (np.zeros(6)[::2], {}),
+        (np.zeros((3, 4))[:, :2], {}),
+        (np.zeros((3, 4))[:, ::2], {"whole": False}),
+        (np.zeros(4), {"whole": False}),
+        (KEPT, {"whole": False, "written": True}),
+    ],
+)
+def test_what_machine_code_would_misread_is_refused(array: np.ndarray, options: dict[str, bool]) -> None:
+    with pytest.raises(ValueError, match="machine code"):
+        address(array, "f8", **options)
+
+
+def test_rows_at_one_distance_are_read() -> None:
+    array = np.zeros((3, 4))
+    assert address(array, "f8", written=True) == address(array[:, :2], "f8", whole=False) == array.ctypes.data
+    assert address(KEPT, "f8", whole=False) == KEPT.ctypes.data
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A processor of which LLVM knows nothing."""
+
+    def unknown() -> None:
+        raise RuntimeError("LLVM does not tell")
+
+    monkeypatch.setattr(machine_code.binding, "get_host_cpu_features", unknown)
+    monkeypatch.setattr(machine_code.binding, "get_host_cpu_name", lambda: "")
+    machine_code._features.cache_clear()
+    yield
+    machine_code._features.cache_clear()
+
+
+@pytest.mark.usefixtures("plain")
+def test_plain_processors_do_with_two_roundings() -> None:
+    """Vectors wider than any register there, no multiplication and addition in one."""
+
+    def write(code: Code, x: Pointer, y: Pointer) -> None:
+        y.store(0, y.load(0, 16).plus(x.load(0, 16), x.load(0, 16)))
+
+    x, y = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
+    expected = y + x * x
+    function(["f4", "f4"], 0, write)(address(x, "f4"), address(y, "f4", written=True))
+    np.testing.assert_array_equal(y, expected)

@@ -40,3 +40,28 @@ def test_rows_are_those_of_numpy(
     for part in (slice(0, cut), slice(cut, rows)):
         matrix.apply(x[part, :inputs], again[part, :cols], accumulate)
     np.testing.assert_array_equal(again, y)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (np.zeros((4, 2)), np.zeros((4, 5))),
+        (np.zeros((4, 3)), np.zeros((4, 4))),
+        (np.zeros((3, 3)), np.zeros((4, 5))),
+        (np.zeros((4, 3), np.float32), np.zeros((4, 5))),
+        (np.zeros((4, 3)), np.zeros((4, 5), np.float32)),
+        (np.zeros((3, 4)).T, np.zeros((4, 5))),
+        (np.zeros((4, 3)), np.zeros((4, 10))[:, ::2]),
+    ],
+)
+def test_arrays_that_do_not_go_with_the_weights_are_refused(x: np.ndarray, y: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"product|machine code"):
+        Matrix.of(np.ones((3, 5)), None, np.float64).apply(x, y, accumulate=False)
+
+
+def test_results_may_lie_where_what_is_multiplied_lies() -> None:
+    rng = np.random.default_rng(0)
+    words, w = rng.standard_normal((20, 40)), rng.standard_normal((30, 35))
+    expected = words[:, :30] @ w
+    Matrix.of(w, None, np.float64).apply(words[:, :30], words[:, 5:], accumulate=False)
+    np.testing.assert_allclose(words[:, 5:], expected, atol=1e-12)

@@ -68,3 +68,19 @@ def test_columns_step_as_numpy_does(
     np.testing.assert_array_equal(np.concatenate(found[::-1] if flags["reverse"] else found), y)
     np.testing.assert_array_equal(state, np.array(last))
     np.testing.assert_array_equal(np.array(x), kept)
+
+
+@pytest.mark.parametrize("name", ["p", "d", "x", "u", "y", "blocks"])
+def test_arrays_that_do_not_go_with_the_states_are_refused(name: str) -> None:
+    one = np.ones((1, 3, 2))
+    given = {"p": packed(one, one, one), "d": np.zeros(WIDTH), "x": np.zeros((1, 2, 1, 3))}
+    given |= {"u": np.zeros((4, 1, WIDTH)), "y": np.zeros((4, 1, WIDTH)), "blocks": range(1)}
+    flags = {"reverse": False, "before": False, "liquid": False}
+    run_columns(**given, **flags)
+    if name != "p":  # which is copied, so that its format does not matter
+        wrong = range(2) if name == "blocks" else given[name].astype(np.float32)
+        with pytest.raises(ValueError, match=r"states|machine code"):
+            run_columns(**given | {name: wrong}, **flags)
+    if name not in ("x", "blocks"):
+        with pytest.raises(ValueError, match="states"):
+            run_columns(**given | {name: given[name][..., :3]}, **flags)
