@@ -110,7 +110,8 @@ def _groups(low: Lowering, program: Program) -> list[_Group]:
     like: dict[tuple[Any, ...], list[Node]] = {}
     for node in low.graph.nodes():
         if _others(low, node):
-            like.setdefault((node.op["pieces"], *_steps(low, program, node)), []).append(node)
+            shape = tuple((p.k0, p.k1, p.n0, p.n1) for p in node.op["pieces"])
+            like.setdefault((shape, *_steps(low, program, node)), []).append(node)
     groups = []
     for (_, steps, times), nodes in like.items():
         usual = _cycles(low, nodes[0], "weights", steps)

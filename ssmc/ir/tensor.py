@@ -40,14 +40,9 @@ class Tensor:
         narrow = value.dtype == np.float32 and value.size >= LARGE
         if narrow:
             value = value.copy() if value.flags.writeable else value
-        elif value.dtype.kind == "f":
-            value = value.astype(np.float64)
-        elif value.dtype.kind == "c":
-            value = value.astype(np.complex128)
-        elif value.dtype.kind in "iu":
-            value = value.astype(np.int64)
-        if not narrow:
-            value = np.array(value, order="C")
+        else:
+            wide = {"f": np.float64, "c": np.complex128, "i": np.int64, "u": np.int64}.get(value.dtype.kind)
+            value = np.array(value, wide, order="C")
         value.setflags(write=False)
         self.stored: NDArray[Any] = value
         self.quantization = quantization

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.ir import Piece, Quantization, Tensor
+from ssmc.ir.tensor import LARGE, widened
 
 Array = NDArray[Any]
 
@@ -27,9 +28,14 @@ def row_grid(array: Array, bits: int | None) -> Tensor:
 
 def _on_grid(array: Array, bits: int, axis: int) -> Tensor:
     """Integers of `bits` with a sign, -(2^(b-1) - 1) to 2^(b-1) - 1, times a scale for each index of `axis`."""
-    largest = largest_integer(bits)
-    scale = magnitude(array).max(axis=1 - axis, keepdims=True, initial=0.0) / largest
-    rounded = np.rint(array / np.where(scale == 0, 1, scale)) * scale
+    largest, height = largest_integer(bits), max(1, LARGE // max(1, array.shape[1]))
+    blocks = [slice(start, start + height) for start in range(0, max(1, len(array)), height)]  # little is held twice
+    most = [magnitude(array[rows]).max(axis=1 - axis, keepdims=True, initial=0.0) for rows in blocks]
+    scale = (np.max(most, axis=0) if axis == 1 else np.concatenate(most)).astype(np.float64) / largest
+    each = np.broadcast_to(scale, array.shape)
+    rounded = np.empty(array.shape, np.result_type(array.dtype, np.float64))
+    for rows in blocks:
+        rounded[rows] = np.rint(widened(array[rows]) / np.where(each[rows] == 0, 1, each[rows])) * each[rows]
     return Tensor(rounded, Quantization(bits, tuple(scale.ravel().tolist()), axis - 2))
 
 

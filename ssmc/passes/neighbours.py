@@ -36,14 +36,19 @@ def _filled(every: list[int], groups: list[set[int]], per_core: int, near: bool)
     """Core after core, each group whole; `near`: where the arrays before lie, if there is room."""
     linked = {unit: group for group in groups for unit in group}
     free: list[int] = []  # by core
+    roomy: dict[int, int] = {}  # by a group's size: no core before this one has room for it
     at: dict[int, int] = {}
     last = 0
     for unit in every:
         if unit in at:
             continue
         group = sorted(linked.get(unit, {unit}))
-        order = sorted(range(len(free)), key=lambda core: (near and core != last, core))
-        core = last = next((core for core in order if free[core] >= len(group)), len(free))
+        if not (near and free and free[last] >= len(group)):
+            last = roomy.get(len(group), 0)
+            while last < len(free) and free[last] < len(group):
+                last += 1
+            roomy[len(group)] = last
+        core = last
         if core == len(free):
             free.append(per_core)
         for each in group:

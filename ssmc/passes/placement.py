@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ssmc.ir import Graph, Node, Value
 
 Traffic = Mapping[tuple[int, int], float]  # words a step between two cores, the lower number first
 ROUNDS = 20
+LEAST = 1e-9  # words times hops that an exchange must save
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def traffic(graph: Graph, homes: Mapping[str, int], units: Mapping[str, list[int]], per_core: int) -> Traffic:
@@ -68,31 +75,70 @@ def place(count: int, cores: int, width: int, words: Traffic) -> list[int]:
     """A core of the mesh for each of `count` (which must not exceed `cores`), with few words times hops: begun as a
     snake, then exchanged in pairs while that helps (2-opt of the quadratic assignment problem)."""
     snake = sorted(range(cores), key=lambda core: (core // width, core % width * (-1 if core // width % 2 else 1)))
-    at = snake[:count]
-    free = snake[count:]
-
-    def cost(core: int, position: int) -> float:
-        return sum(
-            w * hops(position, at[b if a == core else a], width) for (a, b), w in words.items() if core in (a, b)
-        )
-
+    found = _Exchanges(np.array(snake[:count], np.int64), np.array(snake[count:], np.int64), width, words)
     for _ in range(ROUNDS):
         changed = False
-        for a in range(count):
-            for i, position in enumerate(free):
-                if cost(a, position) < cost(a, at[a]) - 1e-9:
-                    at[a], free[i], changed = position, at[a], True
-                    position = free[i]
-            for b in range(a + 1, count):
-                before = total(at, words, width)
-                at[a], at[b] = at[b], at[a]
-                if total(at, words, width) < before - 1e-9:
-                    changed = True
-                else:
-                    at[a], at[b] = at[b], at[a]
+        for core in range(count):
+            changed |= found.with_free(core)
+            changed |= found.with_others(core)
         if not changed:
             break
-    return at
+    return [int(position) for position in found.at]
+
+
+@dataclass
+class _Exchanges:
+    """Where cores stand, the places that are `free`, and exchanges that save words times hops."""
+
+    at: Ints
+    free: Ints
+    width: int
+    words: Traffic
+
+    def __post_init__(self) -> None:
+        ends = np.array([*self.words], np.int64).reshape(-1, 2)
+        sent = np.array([*self.words.values()], np.float64)
+        self.core, self.other, self.sent = (
+            np.append(ends[:, 0], ends[:, 1]),
+            np.append(ends[:, 1], ends[:, 0]),
+            np.tile(sent, 2),
+        )
+        self.near = [np.flatnonzero(self.core == core) for core in range(len(self.at))]
+
+    def with_free(self, core: int) -> bool:
+        """Move a core to one free place after the other, where that helps."""
+        edges, changed, first = self.near[core], False, 0
+        costs = self.sent[edges] @ self._hops(self.free, self.at[self.other[edges], None])
+        now = float(self.sent[edges] @ self._hops(self.at[core], self.at[self.other[edges]]))
+        while len(better := first + np.flatnonzero(costs[first:] < now - LEAST)):
+            place = int(better[0])
+            self.at[core], self.free[place] = self.free[place], self.at[core]
+            now, changed, first = float(costs[place]), True, place + 1
+        return changed
+
+    def with_others(self, core: int) -> bool:
+        """Exchange a core with one after the other of those of higher numbers, where that helps."""
+        changed, first = False, core + 1
+        while first < len(self.at) and len(better := first + np.flatnonzero(self._gains(core)[first:] < -LEAST)):
+            other = int(better[0])
+            self.at[core], self.at[other] = self.at[other], self.at[core]
+            changed, first = True, other + 1
+        return changed
+
+    def _gains(self, core: int) -> Floats:
+        """What an exchange with each of the others adds."""
+        edges, here = self.near[core], self.at[core]
+        others, sent = self.other[edges], self.sent[edges]
+        now = self._hops(here, self.at[others])
+        added = sent @ self._hops(self.at, self.at[others, None]) - float(sent @ now)
+        far = self.at[self.other]
+        moved = self.sent * (self._hops(here, far) - self._hops(self.at[self.core], far))
+        added += np.bincount(self.core, moved, len(self.at))
+        np.add.at(added, others, 2 * sent * now)  # what these send each other goes as far as before
+        return np.asarray(added)
+
+    def _hops(self, a: Any, b: Any) -> Ints:
+        return np.asarray(np.abs(a // self.width - b // self.width) + np.abs(a % self.width - b % self.width))
 
 
 def total(at: list[int], words: Traffic, width: int) -> float:

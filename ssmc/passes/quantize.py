@@ -71,7 +71,7 @@ def _rounded(graph: Graph, node: Node, weights: int | None, decays: int | None) 
             return op, 0
         case "linear" | "tile.matmul":
             weight = op["weight"]
-            return op.with_attrs(weight=column_grid(weight.array, weights) if weights else weight), _stored(op)
+            return op.with_attrs(weight=column_grid(weight.stored, weights) if weights else weight), _stored(op)
         case "fir":
             kernel = op["kernel"]
             return op.with_attrs(kernel=row_grid(kernel.array, weights) if weights else kernel), kernel.array.size
