@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 
-NONE: Ints = np.zeros(0, np.int64)
-
-
 def one_by_one(ready: Ints, before: Ints, done: Ints) -> Ints:
     """When each of some shares of work is done, none begun before it is ready, nor before the one before is done.
 
@@ -28,51 +25,73 @@ def one_by_one(ready: Ints, before: Ints, done: Ints) -> Ints:
 
 @dataclass
 class Channel:
-    """When it is taken: disjoint intervals in order."""
+    """When it is taken: disjoint intervals in order, `_starts` and `_ends` from `_first` to `_count`."""
 
-    starts: Ints = field(default_factory=lambda: NONE)
-    ends: Ints = field(default_factory=lambda: NONE)
+    _starts: Ints = field(default_factory=lambda: np.zeros(64, np.int64))
+    _ends: Ints = field(default_factory=lambda: np.zeros(64, np.int64))
+    _first: int = 0
+    _count: int = 0
 
     def take(self, ready: Ints, before: Ints, done: Ints, unit: int, horizon: int) -> tuple[int, Ints]:
         """Serve blocks of (`done` - `before`) / `unit` > 0 cycles one after the other, none before it is `ready`.
 
         Returns when the first begins, and when each ends. Nothing will be asked for before `horizon` any more.
         """
-        old = int(self.ends.searchsorted(horizon, "right"))
-        self.starts, self.ends = self.starts[old:], self.ends[old:]
-        taken = np.concatenate([[0], np.cumsum(self.ends - self.starts)])
-        last = one_by_one(unit * self._free(ready, taken), before, done)
+        self._first += int(self._ends[self._first : self._count].searchsorted(horizon, "right"))
+        # what ends before the first block is ready is in nobody's way
+        at = self._first + int(self._ends[self._first : self._count].searchsorted(ready.min(), "left"))
+        later = _Taken(self._starts[at : self._count], self._ends[at : self._count])
+        last = one_by_one(unit * later.free(ready), before, done)
         first, last = (last - (done - before)) // unit, -(-last // unit)
-        idle = self.starts - taken[:-1]  # free cycles before each interval
-        begins = first + taken[idle.searchsorted(first, "right")]
-        ends = last + taken[idle.searchsorted(last, "left")]
-        self._add(begins, ends)
+        idle = later.starts - later.before[:-1]  # free cycles before each interval
+        begins = first + later.before[idle.searchsorted(first, "right")]
+        ends = last + later.before[idle.searchsorted(last, "left")]
+        self._put(at, *later.and_also(begins, ends))
         return int(begins[0]), ends
 
     def take_one(self, ready: int, cycles: int, horizon: int) -> tuple[int, int]:
         """The same for one block: begin and end."""
-        if len(self.ends) and ready < self.ends[-1]:
+        last = int(self._ends[self._count - 1]) if self._count > self._first else -1
+        if ready < last:
             start, ends = self.take(np.array([ready]), np.array([0]), np.array([cycles]), 1, horizon)
             return start, int(ends[0])
-        if len(self.ends) and self.ends[-1] == ready:
-            self.ends[-1] += cycles
+        if last == ready:
+            self._ends[self._count - 1] += cycles
         else:
-            self.starts, self.ends = np.append(self.starts, ready), np.append(self.ends, ready + cycles)
+            self._put(self._count, np.array([ready]), np.array([ready + cycles]))
         return ready, ready + cycles
 
-    def _free(self, times: Ints, taken: Ints) -> Ints:
+    def _put(self, at: int, starts: Ints, ends: Ints) -> None:
+        """Intervals in the place of all from `at` on; room for them grows as it is needed."""
+        count = at + len(starts)
+        if count > len(self._starts):
+            kept = slice(self._first, at)
+            at, count = at - self._first, count - self._first
+            for name, known in (("_starts", self._starts), ("_ends", self._ends)):
+                setattr(self, name, np.concatenate([known[kept], np.zeros(2 * count - at, np.int64)]))
+            self._first = 0
+        self._starts[at:count], self._ends[at:count], self._count = starts, ends, count
+
+
+class _Taken:
+    """Intervals that are taken, disjoint and in order, and the cycles in those before each."""
+
+    def __init__(self, starts: Ints, ends: Ints) -> None:
+        self.starts, self.ends = starts, ends
+        self.before = np.concatenate([[0], np.cumsum(ends - starts)])
+
+    def free(self, times: Ints) -> Ints:
         """Free cycles before each of `times`."""
         before = self.starts.searchsorted(times, "right")
         if not len(self.ends):
             return times
         inside = np.maximum(0, self.ends[before - 1] - times) * (before > 0)
-        return np.asarray(times - taken[before] + inside)
+        return np.asarray(times - self.before[before] + inside)
 
-    def _add(self, begins: Ints, ends: Ints) -> None:
-        """Take these too; what lies between was taken already where they overlap."""
+    def and_also(self, begins: Ints, ends: Ints) -> tuple[Ints, Ints]:
+        """Starts and ends with these taken too; what lies between was taken already where they overlap."""
         starts, stops = np.concatenate([self.starts, begins]), np.concatenate([self.ends, ends])
         order = np.argsort(starts, kind="stable")
         starts, stops = starts[order], np.maximum.accumulate(stops[order])
         apart = np.flatnonzero(starts[1:] > stops[:-1])
-        self.starts = starts[np.concatenate([[0], apart + 1])]
-        self.ends = stops[np.concatenate([apart, [len(stops) - 1]])]
+        return starts[np.concatenate([[0], apart + 1])], stops[np.concatenate([apart, [len(stops) - 1]])]
