@@ -389,11 +389,8 @@ def make_plan(program: Program, rules: Mapping[str, Rule]) -> Plan:
     if narrow:
         planner = Planner(program, arch, ideal, rules, narrow)
         items = tuple(planner.walk(0, end))
-    kept = {
-        int(port.binding["stream"])
-        for port in program.outputs
-        if isinstance(port.binding, dict) and "stream" in port.binding
-    }
+    bindings = [port.binding for port in program.outputs]
+    kept = {int(bound["stream"]) for bound in bindings if isinstance(bound, dict) and "stream" in bound}
     items = refined(items, kept, planner.results if ideal else {})
     return Plan(program, arch, ideal, items, tuple(planner.slots.values()), planner.results, planner.rates)
 

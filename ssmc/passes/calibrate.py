@@ -35,6 +35,8 @@ class Calibrate(Pass):
     full drive is fixed: the range of the DACs that loses least, or the largest |state| times `headroom`. Without data:
     DAC ranges and windows that no input can leave, where norms, tables and bounded functions tell; elsewhere the
     target's own policy. What a program computes is not changed.
+
+    Ranges from few sequences clip more of others; nothing in the few tells (halves of them may agree): runs count it.
     """
 
     name = "calibrate"
@@ -51,10 +53,12 @@ class Calibrate(Pass):
             return graph
         out = graph.copy()
         if context.calibration:
-            values = interpret(graph, excerpt(graph, context.calibration, self.steps), keep=True)
+            used = excerpt(graph, context.calibration, self.steps)
+            values = interpret(graph, used, keep=True)
             ranges = _measured_ranges(graph, values, machine.converters, self.headroom)
             windows = _measured_windows(graph, values, self.headroom)
-            told = "the calibration data"
+            count = min(len(array) for array in used.values())
+            told = f"{count} sequence{'s' * (count != 1)} of the calibration data"
         else:
             ranges, windows = _safe(graph, machine.converters)
             told = "norms"

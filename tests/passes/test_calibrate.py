@@ -99,7 +99,8 @@ def test_ranges_of_every_array_and_windows_of_volatile_states() -> None:
         assert all(low > 0 and high > 0 for low, high in ranges[node.name])
     volatile = {node.name for node in result.nodes("tile.state") if node.op["bank"] == "volatile"}
     assert set(windows) == volatile and volatile and min(windows.values()) > 0
-    assert "ranges of" in context.notes[-1].text
+    count = len(next(iter(data.values())))
+    assert f"from {count} sequences of the calibration data: ranges of" in context.notes[-1].text
     safe = PassManager(f"{PLACED},calibrate").run(graph, Context(MACHINE))
     assert safe.attributes["converter_ranges"]  # after a norm, sums are bounded
     exact = PassManager(f"{PLACED},calibrate").run(graph, Context(MACHINE, calibration=data, ideal=True))
