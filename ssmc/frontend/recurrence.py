@@ -262,7 +262,8 @@ class Lifting:
             parts.append(builder.reshape(value, (prod(features),)))
         return builder.concat(parts, -1)
 
-    def _take(self, x: Operand, index: Any) -> Operand:
+    def take(self, x: Operand, index: Any) -> Operand:
+        """Features of `x` in another order."""
         size = self.translator.builder.features(x)[-1]
         if np.array_equal(index, np.arange(size)):
             return x
@@ -276,12 +277,12 @@ class Lifting:
         """An `ssm` with one group per block; B and C are identities, which later fusion fills."""
         builder, pairs = self.translator.builder, transition.complex_pairs
         order = transition.index.reshape(-1)
-        u = builder.stream(self._take(self.vector(drives), order), self.like)
+        u = builder.stream(self.take(self.vector(drives), order), self.like)
         system = block_system(transition, pairs)
         initial = self.initial()
         x0: Operand | None = None
         if initial is not None:
-            x0 = self._take(initial, order)
+            x0 = self.take(initial, order)
             if pairs is not None:
                 x0 = builder.emit("complex", [every_other(builder, x0, 0), every_other(builder, x0, 1)])
             x0 = x0 if isinstance(x0, Value) else builder.constant(x0)
@@ -290,14 +291,14 @@ class Lifting:
         back = np.argsort(order)
         if pairs is not None:
             last = builder.concat([builder.emit("real", [last]), builder.emit("imag", [last])], -1)
-            last = self._take(last, np.argsort(transition.index.T.reshape(-1)))
+            last = self.take(last, np.argsort(transition.index.T.reshape(-1)))
         else:
-            last = self._take(last, back)
-        self.publish(self._take(y, back), last)
+            last = self.take(last, back)
+        self.publish(self.take(y, back), last)
 
         def before() -> Operand:
             early, _ = self.recurrent("ssm", [u, None, x0], system=reads_before(system))
-            return self._take(early, back)
+            return self.take(early, back)
 
         self.later(before)
 
@@ -318,9 +319,7 @@ class Lifting:
         operands: list[Operand | None] = [a, v, initial]
         if pairs is not None:
             operands = [
-                None
-                if x is None
-                else builder.emit("complex", [self._take(x, order[:half]), self._take(x, order[half:])])
+                None if x is None else builder.emit("complex", [self.take(x, order[:half]), self.take(x, order[half:])])
                 for x in operands
             ]
         assert operands[1] is not None
@@ -330,7 +329,7 @@ class Lifting:
         def parts(x: Operand) -> Operand:
             if pairs is None:
                 return x
-            return self._take(builder.concat([builder.emit("real", [x]), builder.emit("imag", [x])], -1), back)
+            return self.take(builder.concat([builder.emit("real", [x]), builder.emit("imag", [x])], -1), back)
 
         self.publish(parts(y), parts(final))
         self.later(lambda: parts(self.recurrent("recurrence", full, read_before=True)[0]))

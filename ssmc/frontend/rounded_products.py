@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +18,11 @@ from ssmc.frontend.flow import Unsupported
 from ssmc.frontend.grids import KINDS, Grid, find_grid
 from ssmc.frontend.listing import Call
 from ssmc.frontend.operands import along
+from ssmc.frontend.state_step import Step
 from ssmc.frontend.transition import find_transition
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.ops.rounded import GRID, rounded_step
-
-if TYPE_CHECKING:
-    from ssmc.frontend.rounded_states import _Step
 
 TOLERANCE = 1e-9
 LONGEST = 8  # nodes of a rounding, behind what rounds (ours)
@@ -59,7 +57,7 @@ class Products:
         return rounded_step(self.decay, grids, self.rounding, self.is_complex, x, drive)
 
 
-def find_products(step: _Step, heads: Sequence[Value], tails: Sequence[Value]) -> Products:
+def find_products(step: Step, heads: Sequence[Value], tails: Sequence[Value]) -> Products:
     """The products between where states are read and where a step is summed. Raises Unsupported."""
     found = [_rounded(step, call, heads, tails) for call in step.roundings(heads, tails)]
     if len({each.grid.rounding for each in found}) != 1 or found[0].grid.rounding != "nearest":
@@ -68,7 +66,7 @@ def find_products(step: _Step, heads: Sequence[Value], tails: Sequence[Value]) -
     return net.turned() or net.products()
 
 
-def _rounded(step: _Step, call: Call, heads: Sequence[Value], tails: Sequence[Value]) -> Rounded:
+def _rounded(step: Step, call: Call, heads: Sequence[Value], tails: Sequence[Value]) -> Rounded:
     """All that belongs to a rounding: as many nodes around it as make up one grid."""
     best = None
     for source in _before(step, call, heads):
@@ -87,7 +85,7 @@ def _rounded(step: _Step, call: Call, heads: Sequence[Value], tails: Sequence[Va
     return best
 
 
-def _before(step: _Step, call: Call, heads: Sequence[Value]) -> Iterator[Value]:
+def _before(step: Step, call: Call, heads: Sequence[Value]) -> Iterator[Value]:
     listing, influenced = step.lifting.translator.listing, step.lifting.influenced
     value = call.operands[0]
     while value is not None and value not in heads:
@@ -97,7 +95,7 @@ def _before(step: _Step, call: Call, heads: Sequence[Value]) -> Iterator[Value]:
         value = own[0] if len(own) == 1 else None
 
 
-def _behind(step: _Step, call: Call, heads: Sequence[Value], tails: Sequence[Value]) -> Iterator[Value]:
+def _behind(step: Step, call: Call, heads: Sequence[Value], tails: Sequence[Value]) -> Iterator[Value]:
     calls, value = step.calls(heads, tails), call.results[0]
     while True:
         yield value
@@ -107,7 +105,7 @@ def _behind(step: _Step, call: Call, heads: Sequence[Value], tails: Sequence[Val
         value = users[0].results[0]
 
 
-def _grid(step: _Step, call: Call, source: Value, result: Value) -> Grid | None:
+def _grid(step: Step, call: Call, source: Value, result: Value) -> Grid | None:
     """The grid between two values of one shape, a column for each number."""
     samples, seen = step.lifting.translator.samples, call.operands[0]
     assert seen is not None
@@ -147,7 +145,7 @@ class _Term:
 class _Net:
     """Evaluates what lies between heads, roundings and tails, at the first sample."""
 
-    def __init__(self, step: _Step, heads: list[Value], tails: list[Value], found: list[Rounded]) -> None:
+    def __init__(self, step: Step, heads: list[Value], tails: list[Value], found: list[Rounded]) -> None:
         self.step, self.heads, self.tails, self.found = step, heads, tails, found
         self.samples = step.lifting.translator.samples
         self.given = self.samples.at(0, step.outside)

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported
-from ssmc.frontend.grids import KINDS, Grid, find_grid
+from ssmc.frontend.grids import Grid
 from ssmc.frontend.joint import apart
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import along
 from ssmc.frontend.recurrence import UNTRANSLATED, Lifting
 from ssmc.frontend.rounded_products import Products, find_products
-from ssmc.frontend.transition import Map, Transition, find_transition
+from ssmc.frontend.state_step import Step
+from ssmc.frontend.transition import Transition, find_transition
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
@@ -31,7 +28,7 @@ HINT = "quantise the weights alone, or have the rounding left out and what that 
 
 def lift_rounded(lifting: Lifting, outside: Sequence[Value]) -> None:
     """Lift states that are rounded. Raises Unsupported, with the reason, where they are not linear but for that."""
-    step = _Step(lifting, tuple(outside))
+    step = Step(lifting, tuple(outside))
     first = step.roundings(step.currents, step.followings)[0]
     try:
         _lift(step)
@@ -43,103 +40,8 @@ def lift_rounded(lifting: Lifting, outside: Sequence[Value]) -> None:
 
 def rounds_states(lifting: Lifting, outside: Sequence[Value]) -> bool:
     """Is anything rounded between the states and their next values?"""
-    step = _Step(lifting, tuple(outside))
+    step = Step(lifting, tuple(outside))
     return bool(step.roundings(step.currents, step.followings))
-
-
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """The nodes between some states and their next values."""
-
-    lifting: Lifting
-    outside: tuple[Value, ...]
-
-    @property
-    def currents(self) -> list[Value]:
-        return [state.current for state in self.lifting.states]
-
-    @property
-    def followings(self) -> list[Value]:
-        return [state.following for state in self.lifting.states]
-
-    @property
-    def points(self) -> range:
-        return range(len(self.lifting.translator.samples.points))
-
-    @property
-    def size(self) -> int:
-        return sum(int(np.prod(features)) for features in self.lifting.features)
-
-    def shape(self, value: Value) -> tuple[int, ...]:
-        """Of a value of a step, in ONNX layout."""
-        for state, layout in zip(self.lifting.states, self.lifting.layouts, strict=True):
-            if value == state.current:
-                return layout.shape
-        return tuple(np.shape(self.lifting.translator.samples.at(0, [value])[value]))
-
-    def calls(self, sources: Sequence[Value], targets: Sequence[Value]) -> list[Call]:
-        """What lies between, of what depends on the states."""
-        listing, influenced = self.lifting.translator.listing, self.lifting.influenced
-        calls = listing.needed(targets, {*sources, *self.outside})
-        return [call for call in calls if not influenced.isdisjoint(v for v in call.operands if v is not None)]
-
-    def roundings(self, sources: Sequence[Value], targets: Sequence[Value]) -> list[Call]:
-        return [call for call in self.calls(sources, targets) if call.kind in KINDS]
-
-    def map(self, point: int, sources: Sequence[Value], targets: Sequence[Value], which: Sequence[int]) -> Map:
-        """From rows of some of the states' places to rows of others; `which` states they stand for."""
-        samples, layouts = self.lifting.translator.samples, [self.lifting.layouts[i] for i in which]
-        given = samples.at(point, self.outside)
-        ends = np.cumsum([0, *(int(np.prod(self.lifting.features[i])) for i in which)])
-
-        def f(x: Array) -> Array:
-            feed: dict[Value, Any] = dict(given)
-            for source, layout, start, end in zip(sources, layouts, ends, ends[1:], strict=False):
-                feed[source] = layout.tensor(np.ascontiguousarray(x[:, start:end]))
-            found = evaluate(samples.listing, feed, targets)
-            rows = [layout.rows(np.asarray(found[v])) for v, layout in zip(targets, layouts, strict=True)]
-            return np.concatenate(rows, axis=1).astype(np.float64)
-
-        return f
-
-    def cuts(self, which: int, source: Value, goals: Sequence[Value]) -> list[Value]:
-        """Values of a state's shape through which all goes from `source` to the goals, in order."""
-        lifting, found = self.lifting, []
-        for call in self.calls([*self.currents, source], goals):
-            for value in call.results:
-                if value not in goals and value in lifting.influenced and self._fits(value, which):
-                    behind = self.calls([value, *self.currents, source], goals)
-                    if not any(source in c.operands for c in behind):
-                        found.append(value)
-        return found
-
-    def _fits(self, value: Value, which: int) -> bool:
-        sample = np.asarray(self.lifting.translator.samples.at(0, [value])[value])
-        return sample.shape == self.lifting.layouts[which].shape and sample.dtype.kind == "f"
-
-    def grid(self, which: int, source: Value, target: Value) -> Grid | None:
-        """The grid to which what lies between rounds, if it does nothing else. Raises Unsupported."""
-        roundings = self.roundings([source], [target])
-        if len(roundings) != 1:
-            return None
-        call, lifting = roundings[0], self.lifting
-        samples, (seen, *scales) = lifting.translator.samples, call.operands
-        assert seen is not None
-        values = [self.map(p, [source], [target], [which]) for p in self.points]
-        places: list[Map] = []
-        for point in self.points:
-            place = self.map(point, [source], [seen], [which])
-            if call.kind != "QuantizeLinear":
-                places.append(place)
-                continue
-            scale = scales[0]
-            if scale is None or not isinstance(lifting.translator.lookup(scale), Known):
-                raise Unsupported("its scale is computed from the data")
-            array, shape = samples.at(point, [scale])[scale], np.shape(samples.at(point, [seen])[seen])
-            rows = lifting.layouts[which].rows(along(array, shape, call.attrs))
-            places.append(lambda x, place=place, rows=rows: place(x) / rows)  # type: ignore[misc]
-        size = lifting.batch, int(np.prod(lifting.features[which]))
-        return find_grid(values, places, KINDS[call.kind], *size)
 
 
 @dataclass(eq=False)
@@ -151,7 +53,7 @@ class _Found:
     grids: dict[str, list[Grid]]
 
 
-def _lift(step: _Step) -> None:
+def _lift(step: Step) -> None:
     lifting = step.lifting
     count = len(lifting.states)
     heads = [_head(step, i) for i in range(count)]
@@ -191,7 +93,7 @@ def _linear(transition: Transition) -> Products:
     return Products(decay, order, {}, "", [], pairs is not None)
 
 
-def _head(step: _Step, which: int) -> tuple[Value, Grid | None]:
+def _head(step: Step, which: int) -> tuple[Value, Grid | None]:
     """Where a state is read that is rounded before, and the grid."""
     source, best = step.currents[which], None
     for value in step.cuts(which, source, step.followings):
@@ -202,7 +104,7 @@ def _head(step: _Step, which: int) -> tuple[Value, Grid | None]:
     return best or (source, None)
 
 
-def _tail(step: _Step, which: int) -> tuple[Value, Grid | None]:
+def _tail(step: Step, which: int) -> tuple[Value, Grid | None]:
     """What is rounded to be the next value of a state, and the grid."""
     goal, best = step.followings[which], None
     for value in reversed(_cuts_of_all(step, which)):
@@ -213,19 +115,19 @@ def _tail(step: _Step, which: int) -> tuple[Value, Grid | None]:
     return best or (goal, None)
 
 
-def _cuts_of_all(step: _Step, which: int) -> list[Value]:
+def _cuts_of_all(step: Step, which: int) -> list[Value]:
     """Values through which all goes from any state to the next value of one, in order."""
     goal, currents, found = step.followings[which], set(step.currents), list[Value]()
     for call in step.calls(step.currents, [goal]):
         for value in call.results:
-            if value == goal or value not in step.lifting.influenced or not step._fits(value, which):
+            if value == goal or value not in step.lifting.influenced or not step.fits(value, which):
                 continue
             if not any(currents & set(c.operands) for c in step.calls([value, *currents], [goal])):
                 found.append(value)
     return found
 
 
-def _product(step: _Step, found: _Found) -> tuple[Transition, list[Value]] | None:
+def _product(step: Step, found: _Found) -> tuple[Transition, list[Value]] | None:
     """A product that is rounded before anything is added to it; None where several are, of parts of a state."""
     (head,), (tail,) = found.heads, found.tails
     cuts = step.cuts(0, head, [tail])
@@ -246,7 +148,7 @@ def _product(step: _Step, found: _Found) -> tuple[Transition, list[Value]] | Non
     return transition, [result]
 
 
-def _between(step: _Step, before: list[Value], after: list[Value]) -> tuple[Value, Value, Grid] | None:
+def _between(step: Step, before: list[Value], after: list[Value]) -> tuple[Value, Value, Grid] | None:
     """The value that is rounded, what becomes of it, and the grid, with all that belongs to the rounding."""
     best = None
     for source in reversed(before):
@@ -262,7 +164,7 @@ def _between(step: _Step, before: list[Value], after: list[Value]) -> tuple[Valu
     return best
 
 
-def _transition(step: _Step, sources: list[Value], targets: list[Value]) -> Transition:
+def _transition(step: Step, sources: list[Value], targets: list[Value]) -> Transition:
     lifting = step.lifting
     which = range(len(sources))
     found: list[Transition] = []
@@ -282,7 +184,7 @@ def _transition(step: _Step, sources: list[Value], targets: list[Value]) -> Tran
     return first
 
 
-def _drives(step: _Step, sources: list[Value], tails: list[Value]) -> list[Tracked]:
+def _drives(step: Step, sources: list[Value], tails: list[Value]) -> list[Tracked]:
     """What is added to the product of the states, before it is rounded."""
     lifting = step.lifting
     zeros = {v: Known(np.zeros(step.shape(v))) for v in sources}
@@ -293,7 +195,7 @@ def _drives(step: _Step, sources: list[Value], tails: list[Value]) -> list[Track
     return drives
 
 
-def _build(step: _Step, found: _Found, system: Products, drives: list[Tracked]) -> None:
+def _build(step: Step, found: _Found, system: Products, drives: list[Tracked]) -> None:
     lifting, order = step.lifting, system.order
     builder, translator = lifting.translator.builder, lifting.translator
     back = np.argsort(order)
@@ -303,16 +205,16 @@ def _build(step: _Step, found: _Found, system: Products, drives: list[Tracked]) 
         "rounding": system.rounding,
         "is_complex": system.is_complex,
     }
-    v = builder.stream(lifting._take(lifting.vector(drives), order), lifting.like)
+    v = builder.stream(lifting.take(lifting.vector(drives), order), lifting.like)
     initial = lifting.initial()
-    operands = [v, None if initial is None else lifting._take(initial, order)]
+    operands = [v, None if initial is None else lifting.take(initial, order)]
     lifting.error = _error(step, found, system)
-    x, last = (lifting._take(each, back) for each in lifting.recurrent("rounded", operands, **attrs))
+    x, last = (lifting.take(each, back) for each in lifting.recurrent("rounded", operands, **attrs))
     lifting.publish(x, last)
-    lifting.later(lambda: lifting._take(lifting.recurrent("rounded", operands, read_before=True, **attrs)[0], back))
+    lifting.later(lambda: lifting.take(lifting.recurrent("rounded", operands, read_before=True, **attrs)[0], back))
 
     def reached(i: int) -> Tracked:
-        return lifting.pieces(lifting._take(lifting.recurrent("rounded", operands, reached=True, **attrs)[0], back))[i]
+        return lifting.pieces(lifting.take(lifting.recurrent("rounded", operands, reached=True, **attrs)[0], back))[i]
 
     for i, (tail, following) in enumerate(zip(found.tails, step.followings, strict=True)):
         if tail == following:
@@ -325,11 +227,11 @@ def _build(step: _Step, found: _Found, system: Products, drives: list[Tracked]) 
                 translator.later.setdefault(code, lambda code=code, kept=kept: _code(step, code, kept))  # type: ignore[misc]
 
 
-def _code(step: _Step, code: Value, kept: dict[Value, Tracked]) -> Tracked:
+def _code(step: Step, code: Value, kept: dict[Value, Tracked]) -> Tracked:
     return step.lifting.translator.substituted(kept).demand([code])[0]
 
 
-def _error(step: _Step, found: _Found, system: Products) -> float:
+def _error(step: Step, found: _Found, system: Products) -> float:
     """Largest error of the step at fresh states, where no rounding is on the edge between two codes, relatively."""
     worst, which, order = 0.0, range(len(found.heads)), system.order
     size = (step.lifting.batch, step.size)
@@ -351,7 +253,7 @@ def _error(step: _Step, found: _Found, system: Products) -> float:
     return worst
 
 
-def _drive_rows(step: _Step, point: int, found: _Found, system: Products) -> Array:
+def _drive_rows(step: Step, point: int, found: _Found, system: Products) -> Array:
     """(batch, n) what is added to the products at one sample of the data, before it is rounded."""
     f = step.map(point, found.heads, found.tails, range(len(found.heads)))
     zeros = np.zeros((step.lifting.batch, step.size))
