@@ -266,8 +266,8 @@ class Arch(Part):
             found.append((passes * interval, stack, deep * rows, width))
         if not found:
             raise Misfit(
-                "states of several samples in the array's elements",
-                samples,
+                "a row of states of several samples in the array's elements",
+                min(cols, channels) * samples,
                 array.states_per_element * cols,
                 unit="states",
                 levers="more array.states_per_element, or fewer samples together",

@@ -14,17 +14,21 @@ from dataclasses import replace
 from backends.epochcore.arch import Arch
 from backends.epochcore.assembly import Assembly
 from backends.epochcore.request import Request
-from ssmc.diagnostics import Misfit
+from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph
 
 NUMBERS = (2, 4, 8, 16)  # of samples that are tried together
+MOST = 255  # what an instruction can say
 
 
 def fastest(make: Callable[[Request], Assembly], graph: Graph, arch: Arch, request: Request) -> Assembly:
     """The program that runs so many samples together as serve the batch best; `make` lowers for a request.
 
-    Raises Misfit where the model does not fit with as many together as are asked for.
+    Raises Misfit where the model does not fit with as many together as are asked for, UserError where no instruction
+    can say so many.
     """
+    if request.together > MOST:
+        raise UserError(f"{request.together} samples cannot be run together", hint=f"together is at most {MOST}")
     if request.together:
         return make(request)
     best = make(replace(request, together=1))

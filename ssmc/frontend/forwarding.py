@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ssmc.frontend.survey import Access, Survey
 
 SCATTERS = ("ScatterElements", "ScatterND")
-FEWEST = 3  # of an axis that is written index by index, as in `survey`
+MIN_STEPS = 3  # fewer steps than this are no recurrence that could be told from anything else
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _written(survey: Survey, call: Call, operands: Sequence[Value | None]) -> Wr
     for axis in range(len(shape)):
         index = int(places[0, axis])
         whole = marks.size * shape[axis] == result.size
-        if not whole or shape[axis] < FEWEST or not (places[:, axis] == index).all():
+        if not whole or shape[axis] < MIN_STEPS or not (places[:, axis] == index).all():
             continue
         part = np.take(result, index, axis=axis)
         kept = (*shape[:axis], 1, *shape[axis + 1 :])

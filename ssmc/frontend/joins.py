@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ssmc.frontend.forwarding import SCATTERS, unsqueezed, written_by
+from ssmc.frontend.forwarding import MIN_STEPS, SCATTERS, unsqueezed, written_by
 from ssmc.frontend.listing import Call
-from ssmc.frontend.survey import MIN_STEPS, Survey
+from ssmc.frontend.survey import Survey
 from ssmc.ir.graph import Value
 
 

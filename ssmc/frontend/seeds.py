@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ssmc.frontend.families import Reading, Tuple, Unrolling
+from ssmc.frontend.forwarding import MIN_STEPS
 from ssmc.frontend.joins import Join, find_joins
-from ssmc.frontend.survey import COLOUR_DEPTH, MIN_STEPS, Interval, Survey
+from ssmc.frontend.survey import COLOUR_DEPTH, Interval, Survey
 from ssmc.ir.graph import Value
 
 

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.evaluate import run_quietly
-from ssmc.frontend.forwarding import SCATTERS, Written, forwarded
+from ssmc.frontend.forwarding import MIN_STEPS, SCATTERS, Written, forwarded
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, sample_inputs
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.operands import slices_of, split_sizes
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.tensor import widened
 
-MIN_STEPS = 3  # fewer steps than this are no recurrence that could be told from anything else
 BATCH, LENGTH = 3, 11
 SMALL = 4096  # static arrays up to this size are compared by content, larger ones by how they are computed
 SEEN = 512  # other arrays up to this size are kept, so that steps need not be run again

@@ -99,8 +99,11 @@ def test_whatever_a_program_holds(seed: int, ops: list[str], together: int, batc
 
 
 def test_what_does_not_fit_is_said() -> None:
-    with pytest.raises(Misfit, match="several samples"):
+    with pytest.raises(Misfit, match="several samples") as misfit:
         program(graph(Shape(32, 4)), SMALL, together=255)
+    assert misfit.value.demand > misfit.value.bound
+    with pytest.raises(UserError, match="256 samples"):
+        program(graph(Shape(32, 4)), SMALL, together=256)
     p = program(graph(Shape(32, 4, layers=1)), DEEP, together=4, directions="apart")
     for place, value, message in (("window", 1, "a sample's own words are"), ("window", 1 << 21, "the scratchpad has")):
         with pytest.raises(UserError, match=message):
