@@ -28,25 +28,51 @@ Group = tuple[Words, int, bool]  # what is touched, the loop, and whether agains
 
 @dataclass(frozen=True)
 class Conflicts:
-    """By instruction: others (or its own last run) that it waits for block by block, for their `results` or their
-    reading; where the loop ends that it is in, or 0; the groups that it `touches`. By group: its `members`, and the
-    groups whose members its own wait for as a whole (`apart`)."""
+    """By instruction: where the loop ends that it is in, or 0; the groups that it `touches`. By group: its `members`,
+    and the groups whose members its own wait for: block by block, for their results (`given`) or their reading
+    (`taken`), or as a whole (`apart`)."""
 
-    results: Partners
-    reads: Partners
     loop: list[int]
     touches: list[tuple[int, ...]]
     members: Partners
+    given: Partners
+    taken: Partners
     apart: Partners
 
     @cached_property
     def groups(self) -> list[list[int]]:
         """By instruction: the groups that it waits for as a whole."""
+        return self._partners(self.apart)
+
+    @cached_property
+    def givers(self) -> list[list[int]]:
+        """By instruction: the groups whose results it waits for block by block."""
+        return self._partners(self.given)
+
+    @cached_property
+    def takers(self) -> list[list[int]]:
+        """By instruction: the groups whose reading it waits for block by block."""
+        return self._partners(self.taken)
+
+    def _partners(self, partners: Partners) -> list[list[int]]:
         known: dict[tuple[int, ...], list[int]] = {}
         for groups in self.touches:
             if groups not in known:
-                known[groups] = list(set(chain.from_iterable(self.apart[group] for group in groups)))
+                known[groups] = list(set(chain.from_iterable(partners[group] for group in groups)))
         return [known[groups] for groups in self.touches]
+
+    @cached_property
+    def results(self) -> Partners:
+        """By instruction: others (or its own last run) whose results it waits for block by block, the last first."""
+        return self._instructions(self.givers)
+
+    @cached_property
+    def reads(self) -> Partners:
+        """The same of their reading."""
+        return self._instructions(self.takers)
+
+    def _instructions(self, partners: Partners) -> Partners:
+        return [sorted({i for group in groups for i in self.members[group]}, reverse=True) for groups in partners]
 
     def whole(self, index: int) -> list[int]:
         """Those that an instruction waits for as a whole."""
@@ -98,9 +124,7 @@ def conflicts(program: Program, steps: int) -> Conflicts:
     for index, numbers in enumerate(touches):
         for group in numbers:
             members[group].append(index)
-    results, reads, apart = _pairs(groups, extents)
-    chained = [_instructions(touches, members, partners) for partners in (results, reads)]
-    return Conflicts(chained[0], chained[1], loop, touches, members, apart)
+    return Conflicts(loop, touches, members, *_pairs(groups, extents))
 
 
 def _elsewhere(ins: Instruction) -> list[Words]:
@@ -166,13 +190,3 @@ def _partners(consumers: Ints, producers: Ints, count: int) -> Partners:
     bounds = np.searchsorted(consumers[order], np.arange(count + 1)).tolist()
     sorted_ = producers[order].tolist()
     return [sorted_[low:high] for low, high in pairwise(bounds)]
-
-
-def _instructions(touches: Sequence[tuple[int, ...]], members: Partners, partners: Partners) -> list[list[int]]:
-    """The instructions that each one waits for, from the groups that groups wait for; each once, the last one first:
-    an engine that works in order has done with those before."""
-    found = []
-    for groups in touches:
-        others = [other for group in groups for other in partners[group]]
-        found.append(sorted({index for other in others for index in members[other]}, reverse=True) if others else [])
-    return found

@@ -21,6 +21,7 @@ cycle by cycle.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ from isa import Instruction
 
 Ints = NDArray[np.int64]
 SHIFTS = ("preload", "state.load", "state.store")
+KEPT = 4  # runs of each in a group that are remembered at most, on the average
 
 
 class Blocks(NamedTuple):
@@ -88,6 +90,9 @@ class Handover:
     engines: dict[str, int] = field(default_factory=dict)
     latest: list[Latest] = field(default_factory=list)
     touched: list[int] = field(default_factory=list)  # when the last runs of a group are finished
+    recent: list[list[tuple[int, int]]] = field(
+        default_factory=list
+    )  # runs of a group: none before is done later, of whom
     channel: Channel = field(default_factory=Channel)
     last: Wave | None = None  # how the last pass goes through the array
     parameters: int = 0  # when parameters in the shadow registers are complete,
@@ -102,6 +107,7 @@ class Handover:
     def __post_init__(self) -> None:
         self.latest = [Latest(0, 0, 0, None)] * len(self.known.loop)
         self.touched = [0] * len(self.known.members)
+        self.recent = [[] for _ in self.known.members]
         self._jobs = [None] * len(self.known.loop)
         self._pipes = ("vector", *(f"vector.{n}" for n in range(1, self.arch.vector.pipes)))
 
@@ -151,25 +157,45 @@ class Handover:
         """Note a run, and when those that touch the same are finished: the last one of each counts."""
         before, self.latest[index] = self.latest[index].finish, run
         for group in self.known.touches[index]:
-            latest = self.touched[group]
+            recent, latest = self.recent[group], self.touched[group]
+            recent.append((max(run.finish, recent[-1][0]) if recent else run.finish, index))
+            if len(recent) > KEPT * len(self.known.members[group]):
+                self._forget(group)
             if run.finish >= latest:
                 self.touched[group] = run.finish
             elif before == latest:
                 self.touched[group] = max(self.latest[other].finish for other in self.known.members[group])
 
+    def _forget(self, group: int) -> None:
+        """Keep the last run of each in a group."""
+        kept: list[tuple[int, int]] = []
+        for index in reversed(dict.fromkeys(index for _, index in reversed(self.recent[group]))):
+            finish = self.latest[index].finish
+            kept.append((max(finish, kept[-1][0]) if kept else finish, index))
+        self.recent[group] = kept
+
+    def _late(self, groups: list[int], begin: int) -> Iterator[int]:
+        """Instructions of groups whose last runs may be finished after `begin`."""
+        for group in groups:
+            if self.touched[group] > begin:
+                for finish, index in reversed(self.recent[group]):
+                    if finish <= begin:
+                        break
+                    yield index
+
     def _ready(self, index: int, begin: int) -> int:
         """When an instruction of one block may begin, as far as others are concerned."""
-        for j in self.known.results[index]:
+        for j in self._late(self.known.givers[index], begin):
             begin = max(begin, self.latest[j].finish)
-        for j in self.known.reads[index]:
+        for j in self._late(self.known.takers[index], begin):
             begin = max(begin, self.latest[j].finish - self.latest[j].latency)
         return begin
 
     def _in_blocks(self, index: int, job: Job, blocks: Blocks, begin: int) -> tuple[int, Ints]:
         """When an instruction begins, and when each of its blocks ends."""
         ready, first = None, 0  # when each block may begin, and the first of them
-        for others, with_latency in ((self.known.results[index], True), (self.known.reads[index], False)):
-            for j in others:
+        for others, with_latency in ((self.known.givers[index], True), (self.known.takers[index], False)):
+            for j in self._late(others, max(begin, first)):
                 finish, latency, steps, ends = self.latest[j]
                 late = latency if with_latency else 0
                 last = finish - latency + late

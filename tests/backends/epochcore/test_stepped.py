@@ -213,7 +213,7 @@ def _without_latency(price: Callable[[Op], Cost]) -> Callable[[Op], Cost]:
 
 
 def _without_results(known: Conflicts) -> Conflicts:
-    return replace(known, results=[[] for _ in known.results])
+    return replace(known, given=[[] for _ in known.given])
 
 
 @settings(max_examples=50, deadline=None, phases=PHASES)
