@@ -68,23 +68,12 @@ def load_model(
         traced = unrolled_size(source.file, source.types, source.length)
         if traced is not None:
             return _not_dynamic(source.path, baked_size(source.as_file()) or traced, strict)
-        try:
-            best = _at_some_length(source, states)
-            if _rank(best) == FAILED and dropped:
-                graph = import_model(file, path)
-                rounding.drop_rounding(graph, keep_relu=False)
-                source = Source(Path(path), file, graph, tolerance, aside, len(dropped))
-                best = _at_some_length(source, states)
-        except UserError as error:
-            baked = baked_size(source.as_file())
-            if baked is not None:
-                raise _baked(baked, path) from error
-            lengths = dynamic_lengths(source.types)
-            if len(lengths) > 1 and error.where.startswith("node "):
-                raise _of_several_lengths(lengths, path, error) from error
-            if _runs_nowhere(source):
-                raise _at_some_lengths_only(source, _in_words(error)) from error
-            raise
+        best = _reading(source, states)
+        if _rank(best) == FAILED and dropped:
+            graph = import_model(file, path)
+            rounding.drop_rounding(graph, keep_relu=False)
+            source = Source(Path(path), file, graph, tolerance, aside, len(dropped))
+            best = _reading(source, states)
         if states is None and best.form == "step":
             best.findings.refusals += source.nonlinear(best.states)
         baked = baked_size(source.as_file()) if _rank(best) == FAILED else None
@@ -101,6 +90,22 @@ def load_model(
             _require_lifted(best, str(path), source)
         best.notes += _newer_than_known(file)
         return _as_model(best, source.path)
+
+
+def _reading(source: Source, states: Mapping[str, str] | None) -> Attempt:
+    """The best reading. Raises UserError, with what in the file is to blame where that can be told."""
+    try:
+        return _at_some_length(source, states)
+    except UserError as error:
+        baked = baked_size(source.as_file())
+        if baked is not None:
+            raise _baked(baked, source.path) from error
+        lengths = dynamic_lengths(source.types)
+        if len(lengths) > 1 and error.where.startswith("node "):
+            raise _of_several_lengths(lengths, source.path, error) from error
+        if _runs_nowhere(source):
+            raise _at_some_lengths_only(source, _in_words(error)) from error
+        raise
 
 
 def _of_several_lengths(lengths: Sequence[str], path: str | Path, error: UserError) -> UserError:
