@@ -13,6 +13,7 @@ BY_STEP = frozenset(
     ("mac", "unary", "binary", "gate", "select", "norm", "reduce", "softmax", "copy", "gather", "contract", "lookup")
 )
 MOVES = frozenset(("load", "store"))
+PRODUCT = 8  # operations elsewhere that a word of a product counts as (ours: how many terms it has is not looked at)
 Results = Mapping[int, Mapping[int, Slot]]
 
 
@@ -67,4 +68,4 @@ def _reads(do: Do, run: Sequence[Do]) -> bool:
 
 def _work(do: Do, results: Results) -> int:
     words: int = sum(slot.pitch for slot in results.get(do.index, {}).values())
-    return words * 8 if do.ins.mnemonic == "mac" else words
+    return words * PRODUCT if do.ins.mnemonic == "mac" else words
