@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.epochcore.compiled_products import ROWS, Matrix
+from backends.epochcore.compiled_products import ROWS, Matrix, _loops
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -65,3 +66,15 @@ def test_results_may_lie_where_what_is_multiplied_lies() -> None:
     expected = words[:, :30] @ w
     Matrix.of(w, None, np.float64).apply(words[:, :30], words[:, 5:], accumulate=False)
     np.testing.assert_allclose(words[:, 5:], expected, atol=1e-12)
+
+
+def test_threads_may_all_be_the_first() -> None:
+    """Each that finds no machine code makes some."""
+    rng = np.random.default_rng(0)
+    x, w, results = rng.standard_normal((64, 30)), rng.standard_normal((30, 50)), np.zeros((8, 64, 50))
+    matrix = Matrix.of(w, None, np.float64)
+    _loops.cache_clear()
+    with ThreadPoolExecutor(len(results)) as pool:
+        list(pool.map(lambda y: matrix.apply(x, y, accumulate=False), results))
+    np.testing.assert_allclose(results[0], x @ w, atol=1e-12)
+    assert (results == results[0]).all()
