@@ -54,27 +54,29 @@ def fastest(compiled: Callable[[Dataflows], Assembly]) -> Assembly:
         _check(asked, best.low.arch)
         nodes = [node for node in best.low.graph.nodes() if asked in _others(best.low, node)]
         return compiled({node.name: asked for node in nodes}) if nodes else best
-    tried, chosen, flows = [best], ["weights in place"], dict[str, str]()
-    for group in _groups(best.low, best.to_time):
+    groups = _groups(best.low, best.to_time)
+    if not groups:
+        return best
+    tried, chosen, flows = [_told(best, "weights in place")], 0, dict[str, str]()
+    for group in groups:
         if group.gain < LEAST_GAIN * best.costs[0]:
             continue
         changed = {**flows, **dict.fromkeys(group.nodes, group.dataflow)}
         with suppress(Misfit):
             other = compiled(changed)
             if other.costs < best.costs:
-                best, flows = other, changed
-            tried.append(other)
-            chosen.append(_named(changed))
+                best, flows, chosen = other, changed, len(tried)
+            tried.append(_told(other, _named(changed)))  # not the program itself: many of a large model are too many
+            del other
     if len(tried) > 1:
-        best.schedules = tuple(
-            other.told(_both(name, other), chosen=other is best) for name, other in zip(chosen, tried, strict=True)
-        )
+        best.schedules = tuple({**told, "chosen": number == chosen} for number, told in enumerate(tried))
     return best
 
 
-def _both(name: str, made: Assembly) -> str:
-    """How residuals are held, too, where there was a choice."""
-    return "; ".join([name, *(str(other["schedule"]) for other in made.schedules if other["chosen"])])
+def _told(made: Assembly, name: str) -> dict[str, Any]:
+    """Costs, and how residuals are held, too, where there was a choice."""
+    every = [name, *(str(other["schedule"]) for other in made.schedules if other["chosen"])]
+    return made.told("; ".join(every), chosen=False)
 
 
 def _check(asked: str, arch: Arch) -> None:

@@ -22,6 +22,7 @@ from backends.epochcore.lowering import Lowering, Operand
 from backends.epochcore.mimo import driven, read_by
 from backends.epochcore.shared_passes import Rest, hand_out, keep, rests
 from ssmc.ir import Node, Piece, Tensor
+from ssmc.ir.tensor import LARGE
 
 Array = NDArray[Any]
 
@@ -224,7 +225,11 @@ def _integers(low: Lowering, node: Node, weight: Tensor) -> tuple[Array, Array |
     dtype = np.int8 if bits <= 8 else np.int16
     if weight.quantization is not None and weight.quantization.bits <= bits:
         scale = np.broadcast_to(np.asarray(weight.quantization.scale, np.float32), weight.shape[1:])
-        return weight.integers().astype(dtype), np.ascontiguousarray(scale)
+        held, height = np.empty(weight.shape, dtype), max(1, LARGE // weight.shape[1])
+        for start in range(0, len(held), height):  # in 64 bits they are many
+            rows = slice(start, start + height)
+            held[rows] = weight.integers(rows)
+        return held, np.ascontiguousarray(scale)
     integers, scale = weight_integers(weight.array, bits)
     low.notes.setdefault("weights_rounded_by_lowering", []).append(node.name)
     return integers.astype(dtype), scale

@@ -76,17 +76,18 @@ class Tensor:
             found.update(np.ascontiguousarray(rows[start : start + height], dtype).tobytes())
         return found.hexdigest()[:16]
 
-    def integers(self) -> NDArray[Any]:
-        """The integers behind a quantised tensor (int64; complex128 of whole parts where it is complex).
+    def integers(self, rows: slice = slice(None)) -> NDArray[Any]:
+        """The integers behind a quantised tensor, or some of its rows (int64; whole complex128 where it is complex).
 
         Raises ValueError where there are none.
         """
         if self.quantization is None:
             raise ValueError("the tensor is not quantised")
         scale = np.asarray(self.quantization.scale)
-        shape = [1] * self.array.ndim
+        shape = [1] * self.stored.ndim
         shape[self.quantization.axis] = scale.size
-        whole = np.rint(self.array / np.where(scale == 0, 1, scale).reshape(shape))
+        every = np.broadcast_to(np.where(scale == 0, 1, scale).reshape(shape), self.shape)
+        whole: NDArray[Any] = np.rint(widened(self.stored[rows]) / every[rows])
         return whole if self.is_complex else whole.astype(np.int64)
 
     def __eq__(self, other: object) -> bool:
