@@ -43,7 +43,7 @@ def full_scale(weight: Tensor, piece: Piece) -> Array:
     """(columns,) the weight that full conductance stands for: the grid's end where quantised, else the largest."""
     grid = weight.quantization
     if grid is not None and len(grid.scale) == weight.shape[1]:
-        scale = np.asarray(grid.scale)[piece.n0 : piece.n1] * largest_integer(grid.bits)
+        scale = np.asarray(grid.scale[piece.n0 : piece.n1]) * largest_integer(grid.bits)
     else:
         scale = np.abs(weight.part(slice(piece.k0, piece.k1), slice(piece.n0, piece.n1))).max(0)
     return np.asarray(np.where(scale == 0, 1.0, scale))
