@@ -270,23 +270,19 @@ def lower_recurrence(state: Lowering, node: Node, work: Context) -> None:
 
 def lower_spike(state: Lowering, node: Node, work: Context) -> None:
     rows = np.stack([node.op[name].array.reshape(-1) for name in ROWS])
-    words = rows.shape[1]
-    v = operand_in_order(state, node, 0, work)
-    nodes = take_nodes(state, DIGITAL, words)
-    _preset(state, node, work, nodes, words)
-    flags = {name: bool(node.op[name]) for name in ("or_equal", "immediate")}
-
-    def more(share: Share) -> dict[str, Any]:
-        return {"rows": state.table("rows", rows[:, share.start : share.stop]), **flags}
-
-    x = _by_share(state, work, nodes, words, "spike", {"src": v}, more)
-    unreversed(state, node, work, x, words)
-    _last(state, work, nodes, words)
+    _stepped(state, node, work, rows, {name: bool(node.op[name]) for name in ("or_equal", "immediate")})
 
 
 def lower_rounded(state: Lowering, node: Node, work: Context) -> None:
     rows, fields = rows_of(node.op)
-    words, is_complex = rows.shape[1], bool(node.op["is_complex"])
+    _stepped(state, node, work, rows, fields, is_complex=bool(node.op["is_complex"]))
+
+
+def _stepped(
+    state: Lowering, node: Node, work: Context, rows: Any, fields: dict[str, Any], is_complex: bool = False
+) -> None:
+    """A recurrence that is not linear, held digitally: `rows` (numbers of a state, words)."""
+    words = rows.shape[1]
     v = operand_in_order(state, node, 0, work)
     nodes = take_nodes(state, DIGITAL, words // (2 if is_complex else 1), pairs=is_complex)
     _preset(state, node, work, nodes, words)
@@ -296,7 +292,7 @@ def lower_rounded(state: Lowering, node: Node, work: Context) -> None:
         own = np.concatenate([half[:, share.start : share.stop] for half in halves], axis=1)
         return {"rows": state.table("rows", own), **fields}
 
-    x = _by_share(state, work, nodes, words, "rounded", {"src": v}, more)
+    x = _by_share(state, work, nodes, words, node.op.name, {"src": v}, more)
     unreversed(state, node, work, x, words)
     _last(state, work, nodes, words)
 

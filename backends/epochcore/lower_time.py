@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from backends.epochcore.draft import Buffer
 from backends.epochcore.flow import is_backward
@@ -11,6 +14,8 @@ from backends.epochcore.lowering import Lowering, Operand
 from ssmc.ir import Node, Value
 from ssmc.ir.ops.rounded import rows_of
 from ssmc.ir.ops.spiking import ROWS
+
+Array = NDArray[Any]
 
 
 def carried(low: Lowering, node: Node, words: int, start: Operand | None = None, value: float = 0.0) -> Buffer:
@@ -94,36 +99,24 @@ def fir(low: Lowering, node: Node) -> None:
 
 
 def spike(low: Lowering, node: Node) -> None:
+    rows = np.concatenate([node.op[name].array.ravel() for name in ROWS])
+    _stepped(low, node, "spike", rows, or_equal=node.op["or_equal"], immediate=node.op["immediate"])
+
+
+def rounded(low: Lowering, node: Node) -> None:
+    rows, fields = rows_of(node.op)
+    _stepped(low, node, "rounded", rows, **fields)
+
+
+def _stepped(low: Lowering, node: Node, mnemonic: str, rows: Array, **fields: Any) -> None:
+    """A recurrence of the vector unit that is not linear: `rows` are numbers for each state."""
     words = low.words(Value(node.name))
-    values = (*low.operands(node, low.stage(node)), None)[:2]
-    v, x0 = values
+    v, x0 = (*low.operands(node, low.stage(node)), None)[:2]
     assert v is not None
     state = carried(low, node, words, x0)
     low.emit(
         node,
-        "spike",
-        dst=low.new(node).at(),
-        src=v.ref,
-        state=state.at(),
-        rows=low.constant_row(f"{node.name}.rows", np.concatenate([node.op[name].array.ravel() for name in ROWS])),
-        words=words,
-        steps=low.steps(node),
-        or_equal=node.op["or_equal"],
-        immediate=node.op["immediate"],
-        reverse=node.op["reverse"],
-        before=node.op["read_before"],
-    )
-    low.buffers[Value(node.name, 1)] = state
-
-
-def rounded(low: Lowering, node: Node) -> None:
-    words = low.words(Value(node.name))
-    v, x0 = (*low.operands(node, low.stage(node)), None)[:2]
-    assert v is not None
-    state, (rows, fields) = carried(low, node, words, x0), rows_of(node.op)
-    low.emit(
-        node,
-        "rounded",
+        mnemonic,
         dst=low.new(node).at(),
         src=v.ref,
         state=state.at(),

@@ -125,3 +125,27 @@ def test_standard_attention_against_the_standard() -> None:
     found = KERNELS["LinearAttention"]([q, k, v, None, decay], attrs, 2)
     for mine, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)  # which computes it in float32
+
+
+@pytest.mark.parametrize("rule", ["linear", "gated", "delta", "gated_delta"])
+@pytest.mark.parametrize("past", [False, True])
+def test_standard_attention_head_by_head(rule: str, past: bool) -> None:
+    """Its formula, one head and one step at a time; two heads of queries share each of keys and values."""
+    batch, steps, heads, shared, keys, values = 2, 5, 2, 2, 3, 4
+    q = rng.standard_normal((batch, steps, heads * shared * keys))
+    k, v = (rng.standard_normal((batch, steps, heads * n)) for n in (keys, values))
+    decay, beta = -rng.uniform(0.1, 2.0, (batch, steps, heads)), rng.uniform(0.2, 0.9, (batch, steps, heads))
+    start = rng.standard_normal((batch, heads, keys, values)) if past else np.zeros((batch, heads, keys, values))
+    attrs = {"kv_num_heads": heads, "q_num_heads": heads * shared, "update_rule": rule.encode(), "scale": 0.3}
+    operands = [q, k, v, start if past else None, decay if "gated" in rule else None, beta if "delta" in rule else None]
+    found, state = KERNELS["LinearAttention"](operands, attrs, 2)
+    for b, h in np.ndindex(batch, heads):
+        s = start[b, h].copy()
+        for t in range(steps):
+            key, value = k[b, t, h * keys : (h + 1) * keys], v[b, t, h * values : (h + 1) * values]
+            s *= np.exp(decay[b, t, h]) if "gated" in rule else 1.0
+            s += np.outer(key, beta[b, t, h] * (value - s.T @ key) if "delta" in rule else value)
+            for reader in range(h * shared, (h + 1) * shared):
+                y = 0.3 * q[b, t, reader * keys : (reader + 1) * keys] @ s
+                np.testing.assert_allclose(found[b, t, reader * values : (reader + 1) * values], y, rtol=1e-10)
+        np.testing.assert_allclose(state[b, h], s, rtol=1e-10)

@@ -15,6 +15,20 @@ from tests.frontend.net import Net, save
 WIDTH, STATES = 3, 4
 
 
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many nodes were run, counted at its end."""
+    counts: list[int] = []
+    plain = evaluate.run_quietly
+
+    def counted(*args: Any) -> Any:
+        counts[-1] += 1
+        return plain(*args)
+
+    monkeypatch.setattr(evaluate, "run_quietly", counted)
+    return counts
+
+
 def _layers(folder: Path, layers: int, rotating: bool) -> Path:
     """Real or complex states (as two inputs) a layer, behind a nonlinear stage; all of one shape."""
     net, rng = Net(), np.random.default_rng(layers)
@@ -42,15 +56,7 @@ def _layers(folder: Path, layers: int, rotating: bool) -> Path:
 
 
 @pytest.mark.parametrize("rotating", [False, True])
-def test_nodes_run_grow_with_the_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rotating: bool) -> None:
-    runs: list[int] = []
-    plain = evaluate.run_quietly
-
-    def counted(*args: Any) -> Any:
-        runs[-1] += 1
-        return plain(*args)
-
-    monkeypatch.setattr(evaluate, "run_quietly", counted)
+def test_nodes_run_grow_with_the_layers(tmp_path: Path, runs: list[int], rotating: bool) -> None:
     for layers in (6, 12):
         runs.append(0)
         model = load_model(_layers(tmp_path, layers, rotating))
@@ -59,16 +65,8 @@ def test_nodes_run_grow_with_the_layers(tmp_path: Path, monkeypatch: pytest.Monk
     assert runs[1] < 2.2 * runs[0]
 
 
-def test_running_maxima_of_many_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_maxima_of_many_layers(tmp_path: Path, runs: list[int]) -> None:
     """RWKV-4: what a maximum is for is looked for in its own layer."""
-    runs: list[int] = []
-    plain = evaluate.run_quietly
-
-    def counted(*args: Any) -> Any:
-        runs[-1] += 1
-        return plain(*args)
-
-    monkeypatch.setattr(evaluate, "run_quietly", counted)
     for layers in (4, 8):
         runs.append(0)
         model = load_model(_maxima(tmp_path, layers))
