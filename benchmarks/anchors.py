@@ -120,6 +120,11 @@ def product_errors(seeds: int = 4) -> dict[str, tuple[float, float]]:
 
 def page(drops: list[Drop], every: dict[str, Power], products: dict[str, tuple[float, float]]) -> str:
     """The tables as Markdown."""
+    lines = [*_accuracy(drops), "", *_power(every), "", *_products(products)]
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy(drops: list[Drop]) -> list[str]:
     published = "| SSC (published, second-hand) | 84.7 % | 84.4 % (-0.3) | 82.0 % (-2.7) |"
     lines = [
         "# Published figures beside ours",
@@ -140,12 +145,17 @@ def page(drops: list[Drop], every: dict[str, Power], products: dict[str, tuple[f
             told = f", {TRIALS} sets: +-{100 * spread:.1f}, worst {100 * worst:.1f}" if spread else ""
             cells.append(f"{100 * mean:.1f} % ({100 * (mean - row.perfect):+.1f}{told})")
         lines.append(" | ".join(cells) + " |")
-    lines += [
+    return [
+        *lines,
         "",
         "The chip's devices are noise of 4.6 bits in every product and a spread of 2 % of the time constants; the",
         "published spread is not known to us. Ours are smaller tasks with wider margins than 35 spoken words, and",
         "decays and columns are chosen against that noise: next to nothing is lost.",
-        "",
+    ]
+
+
+def _power(every: dict[str, Power]) -> list[str]:
+    lines = [
         "## Power of the speech network (SSC, 597 731 parameters, one device a weight)",
         "",
         "| columns charge states, states drive rows | ADCs' part | DACs' part | energy of an event "
@@ -159,31 +169,37 @@ def page(drops: list[Drop], every: dict[str, Power], products: dict[str, tuple[f
             f"| {COUPLINGS[coupling]} | {100 * used.adc:.1f} % | {100 * used.dac:.1f} % | {1e9 * used.joules:.2f} nJ "
             f"| {1e3 * used.watts(1e4):.2f} mW | {used.events(0.034) / 1e6:.1f} million a second | {spared} |"
         )
-    lines += [
+    idle = [used.idle for used in every.values()][-1]
+    return [
+        *lines,
         "",
-        f"While idle ours takes {1e3 * used.idle:.2f} mW. The rate of events behind the published power is not known",
+        f"While idle ours takes {1e3 * idle:.2f} mW. The rate of events behind the published power is not known",
         "to us, nor what is in it: that columns charge the state nodes and these drive rows is the paper's idea, but",
         "whether its estimate counts converters there is not said; without coupling our share is nearer to it. Ours",
         f"are the energies of `samples/arch/{CHIP}.yaml`, each with its source or marked as ours, averaged over the",
         "events of a sequence (the later layers see one in 8 and one in 64 of them). What still takes ADCs are the",
         "products behind the states and those of the gates.",
-        "",
+    ]
+
+
+def _products(found: dict[str, tuple[float, float]]) -> list[str]:
+    lines = [
         "## Error of one product (128 x 96, normal weights and inputs)",
         "",
         "| devices | aihwkit's preset, measured | ours | bits left |",
         "|---|---|---|---|",
         "| the published chip | - | - | 4.6 (published) |",
     ]
-    for what, (error, bits) in products.items():
+    for what, (error, bits) in found.items():
         lines.append(f"| {what} | {AIHWKIT.get(what, '-')} | {100 * error:.1f} % | {bits:.1f} |")
-    lines += [
+    return [
+        *lines,
         "",
         "Bits are those of a quantiser over the largest output with the same error; how the published figure was",
         "taken is not known to us. aihwkit's presets add noise of the periphery to each output, 3.4 % by itself, which",
         "ours do not; programming and drift have the same formulas on both sides, and",
         "`benchmarks/side_by_side.py` runs both on the same weights without that noise.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -78,59 +78,7 @@ def program(devices: dict[str, Any], layers: int = LAYERS) -> Program:
     data: dict[str, Any] = {"table": rng.normal(size=(TOKENS, H))}
     text: list[str] = []
     for layer in range(layers):
-        arrays = _Arrays(arch, data)
-        u, x, y, g, t, dt = 0, H, H + P, 2 * H + P, 3 * H + P, 4 * H + P
-        data[f"r{layer}"] = -1.0 / np.exp(rng.uniform(np.log(1.3), np.log(105.0), size=P))  # ms, as published for SHD
-        b, c, w = (rng.normal(size=shape) / np.sqrt(shape[0]) for shape in ((H, P), (P, H), (H, H)))
-        if layer:
-            receive = [
-                f"    recv v[{u}], words={H}, channel={10 + layer}",
-                f"    recv v[{dt}], words=1, channel={20 + layer}",
-            ]
-        else:
-            receive = [
-                f"    recv v[{t}], words=1, channel=0",
-                f"    embed v[{u}], v[{t}], count=1, @table",
-                f"    recv v[{dt}], words=1, channel=1",
-            ]
-        last = layer == layers - 1
-        send = (
-            [f"    pool v[{g}], words={H}, line=0, mean"]
-            if last
-            else [
-                f"    send v[{g}], words={H}, channel={11 + layer}, core={layer + 1}",
-                f"    send v[{dt}], words=1, channel={21 + layer}, core={layer + 1}",
-            ]
-        )
-        head = (
-            [
-                f"    pooled v[{u}], words={H}, line=0",
-                *arrays.product("head", rng.normal(size=(H, CLASSES)), u, y),
-                f"    emit v[{y}], words={CLASSES}, channel=2",
-            ]
-            if last
-            else []
-        )
-        text += [
-            f".section core{layer}",
-            "    loop rT, done",
-            *receive,
-            *arrays.product(f"b{layer}", b, u, x),
-            f"    charge v[{x}], v[{x}], words={P}, node=0, @r{layer}, window=200.0, dt=v[{dt}], timed",
-            *arrays.product(f"c{layer}", c, x, y),
-            f"    norm v[{y}], v[{y}], features={H}, layer, epsilon=1e-5",
-            f"    unary v[{t}], v[{y}], words={H}, gelu",
-            *arrays.product(f"w{layer}", w, t, g),
-            f"    gate v[{g}], v[{y}], v[{g}], words={H}, sigmoid",
-            f"    binary v[{g}], v[{g}], v[{u}], words={H}, add",
-            *send,
-            "done:",
-            *head,
-            "    halt",
-            f".section core{layer}.setup",
-            *arrays.setup,
-            "    halt",
-        ]
+        text += _layer(_Arrays(arch, data), rng, layer, layer == layers - 1)
     lines = [
         ".isa cim 2.0",
         ".arch",
@@ -142,6 +90,62 @@ def program(devices: dict[str, Any], layers: int = LAYERS) -> Program:
         *text,
     ]
     return assemble("\n".join(lines), "events", INSTRUCTION_SETS, data)
+
+
+def _layer(arrays: _Arrays, rng: np.random.Generator, layer: int, last: bool) -> list[str]:
+    """The sections of one core."""
+    u, x, y, g, t, dt = 0, H, H + P, 2 * H + P, 3 * H + P, 4 * H + P
+    tau = np.exp(rng.uniform(np.log(1.3), np.log(105.0), size=P))  # ms, as published for SHD
+    arrays.data[f"r{layer}"] = -1.0 / tau
+    b, c, w = (rng.normal(size=shape) / np.sqrt(shape[0]) for shape in ((H, P), (P, H), (H, H)))
+    if layer:
+        receive = [
+            f"    recv v[{u}], words={H}, channel={10 + layer}",
+            f"    recv v[{dt}], words=1, channel={20 + layer}",
+        ]
+    else:
+        receive = [
+            f"    recv v[{t}], words=1, channel=0",
+            f"    embed v[{u}], v[{t}], count=1, @table",
+            f"    recv v[{dt}], words=1, channel=1",
+        ]
+    send = (
+        [f"    pool v[{g}], words={H}, line=0, mean"]
+        if last
+        else [
+            f"    send v[{g}], words={H}, channel={11 + layer}, core={layer + 1}",
+            f"    send v[{dt}], words=1, channel={21 + layer}, core={layer + 1}",
+        ]
+    )
+    head = (
+        [
+            f"    pooled v[{u}], words={H}, line=0",
+            *arrays.product("head", rng.normal(size=(H, CLASSES)), u, y),
+            f"    emit v[{y}], words={CLASSES}, channel=2",
+        ]
+        if last
+        else []
+    )
+    return [
+        f".section core{layer}",
+        "    loop rT, done",
+        *receive,
+        *arrays.product(f"b{layer}", b, u, x),
+        f"    charge v[{x}], v[{x}], words={P}, node=0, @r{layer}, window=200.0, dt=v[{dt}], timed",
+        *arrays.product(f"c{layer}", c, x, y),
+        f"    norm v[{y}], v[{y}], features={H}, layer, epsilon=1e-5",
+        f"    unary v[{t}], v[{y}], words={H}, gelu",
+        *arrays.product(f"w{layer}", w, t, g),
+        f"    gate v[{g}], v[{y}], v[{g}], words={H}, sigmoid",
+        f"    binary v[{g}], v[{g}], v[{u}], words={H}, add",
+        *send,
+        "done:",
+        *head,
+        "    halt",
+        f".section core{layer}.setup",
+        *arrays.setup,
+        "    halt",
+    ]
 
 
 def measure(sequences: int = 1000, events: int = 1000) -> tuple[float, float]:

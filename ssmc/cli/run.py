@@ -66,15 +66,8 @@ def run_command(
         available()
     executable = load_program(program)
     inputs = arrays.read(input_path)
-    result = executable.run(
-        inputs,
-        seed=seed,
-        noise=noise,
-        block=block,
-        trace=trace is not None,
-        strict=strict,
-        occupancy=heatmap is not None,
-    )
+    how: dict[str, Any] = {"seed": seed, "noise": noise, "block": block, "strict": strict}
+    result = executable.run(inputs, trace=trace is not None, occupancy=heatmap is not None, **how)
     if heatmap and result.occupancy is None:
         raise UserError(
             f"target '{result.stats.target}' has no array of processing elements to show", where="--heatmap"
@@ -83,17 +76,7 @@ def run_command(
     repeated = None
     if trials is not None:
         given = None if labels is None else _labels(arrays.read(labels), labels)
-        repeated = run_trials(
-            executable,
-            inputs,
-            trials,
-            seed=seed,
-            noise=noise,
-            block=block,
-            strict=strict,
-            labels=given,
-            workers=workers,
-        )
+        repeated = run_trials(executable, inputs, trials, labels=given, workers=workers, **how)
         told["trials"] = trials_json(repeated)
     if output:
         files.write_arrays(output, result.outputs)

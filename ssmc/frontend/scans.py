@@ -217,29 +217,8 @@ class Plan:
         Returns its first result and the initial values that were made up (zeros, or the solved ones), by state.
         """
         assert self.body is not None
-        survey, backward = self.survey, self.unrolling.backward
-        initial: list[Value] = []
-        made_up: dict[tuple[int, int], Value] = {}
-        for h, k in self.states:
-            history = self.histories[h]
-            given = history.initial[k - 1]
-            if given is None:
-                made_up[h, k] = make.filled(self.state_shapes(history), self.start.get((h, k)), self._kind(history))
-                initial.append(made_up[h, k])
-            else:
-                initial.append(make.outer(given))
-        sequences, axes, directions = [], [], []
-        others = iter(foreign)
-        for stream in self.streams:
-            if isinstance(stream, ForeignFamily):
-                sequences.append(next(others))
-                axes.append(0)
-                directions.append(int(backward))
-                continue
-            size = survey.shape(stream.stream)[stream.axis]
-            sequences.append(make.taken(stream.stream, stream.axis, stream.start, stream.stride, stream.steps, size))
-            axes.append(stream.axis)
-            directions.append(int(stream.stride < 0))
+        initial, made_up = self._initial(make)
+        sequences, axes, directions = self._sequences(make, foreign)
         outer = [make.outer(value) for value in self.captured]
         results = len(self.states) + len(self.outputs)
         stacked: dict[str, Any] = {
@@ -274,6 +253,31 @@ class Plan:
             provenance=tuple(provenance),
         )
         return first, made_up
+
+    def _initial(self, make: Rebuilder) -> tuple[list[Value], dict[tuple[int, int], Value]]:
+        """What the states start from, and what of it was made up."""
+        initial: list[Value] = []
+        made_up: dict[tuple[int, int], Value] = {}
+        for h, k in self.states:
+            history = self.histories[h]
+            given = history.initial[k - 1]
+            if given is None:
+                made_up[h, k] = make.filled(self.state_shapes(history), self.start.get((h, k)), self._kind(history))
+            initial.append(made_up[h, k] if given is None else make.outer(given))
+        return initial, made_up
+
+    def _sequences(self, make: Rebuilder, foreign: Sequence[Value]) -> tuple[list[Value], list[int], list[int]]:
+        """What is read step by step: the whole of it, its time axis, and whether it is read backwards."""
+        found: list[tuple[Value, int, int]] = []
+        others = iter(foreign)
+        for stream in self.streams:
+            if isinstance(stream, ForeignFamily):
+                found.append((next(others), 0, int(self.unrolling.backward)))
+                continue
+            size = self.survey.shape(stream.stream)[stream.axis]
+            whole = make.taken(stream.stream, stream.axis, stream.start, stream.stride, stream.steps, size)
+            found.append((whole, stream.axis, int(stream.stride < 0)))
+        return [f[0] for f in found], [f[1] for f in found], [f[2] for f in found]
 
     def state_shapes(self, history: History) -> list[tuple[int, ...]]:
         """Shape of a state at every sample point."""
