@@ -14,8 +14,11 @@ from ssmc.frontend.afterwards import late_values, postpone
 from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
 from ssmc.frontend.baked import File
 from ssmc.frontend.builder import Builder
+from ssmc.frontend.chunks import over_chunks
+from ssmc.frontend.control import CONTROL_RULES
 from ssmc.frontend.duplicates import merge_duplicates, merge_last_states
 from ssmc.frontend.early_cuts import cut_early
+from ssmc.frontend.explain import explain
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
 from ssmc.frontend.fusion import fuse_systems
@@ -27,6 +30,7 @@ from ssmc.frontend.merged import is_plain
 from ssmc.frontend.model import Proof
 from ssmc.frontend.norms import recognise_norms
 from ssmc.frontend.parts import Divided, Parts, affine, divide, find_parts, with_parts
+from ssmc.frontend.polynomial import is_of_scores
 from ssmc.frontend.positions import extend_tables
 from ssmc.frontend.proto import ModelFile
 from ssmc.frontend.proving import Case, prove
@@ -39,12 +43,14 @@ from ssmc.frontend.sizes import BATCH, other_length, stored_steps, strides, stud
 from ssmc.frontend.stabilised import blamed, told
 from ssmc.frontend.statics import fold_statics
 from ssmc.frontend.step import ambiguous, pair_states, unpaired
-from ssmc.frontend.translator import Samples, Translator
+from ssmc.frontend.ticks import apply_tick
+from ssmc.frontend.translator import Meanings, Samples, Translator
 from ssmc.interface import Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 
 TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "LinearAttention", "CausalConvWithState"])
+MEANINGS = Meanings(CONTROL_RULES, explain, apply_tick, over_chunks, is_of_scores)
 SIMPLIFICATIONS = (
     merge_duplicates,
     merge_last_states,
@@ -147,7 +153,7 @@ class Source:
     def _translator(self, listing: Listing, in_step: bool) -> Translator:
         samples = Samples(listing, [self._point(0), self._point(1)])
         findings, dynamic = Findings(self.tolerance), is_dynamic(self.types)[1]
-        return Translator(listing, Builder(Graph("model")), samples, findings, in_step, dynamic=dynamic)
+        return Translator(listing, Builder(Graph("model")), samples, findings, MEANINGS, in_step, dynamic=dynamic)
 
     # -- sequence models -----------------------------------------------------------------------------------
 

@@ -24,7 +24,12 @@ KINDS = frozenset(["Scan", "Loop"])
 MOST = 1024  # chunks that a loop may go over, as it is run many times when it is probed (ours)
 
 
-def may_be_over_chunks(translator: Translator, call: Call) -> bool:
+def over_chunks(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked] | None:
+    """What a loop gives that may go over chunks; None where it does not."""
+    return _as_step_or_raw(translator, call, items) if _may_be(translator, call) else None
+
+
+def _may_be(translator: Translator, call: Call) -> bool:
     """Does a loop make fewer trips than the model's inputs have steps?"""
     if call.kind not in KINDS or translator.in_step:
         return False
@@ -56,7 +61,7 @@ def _trips(translator: Translator, call: Call) -> int | None:
     return int(np.shape(own[form.states])[form.input_axes[0]]) if len(own) > form.states else None
 
 
-def as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def _as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A loop that may go over chunks by its own rule, or raw where that does not hold.
 
     What it is given may be raw too: then it is a loop of its own only if nothing explains the whole.

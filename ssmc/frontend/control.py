@@ -14,7 +14,7 @@ from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.loop import concat_from_sequence, translate_loop
 from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.stacking import sequence_of
-from ssmc.frontend.translator import Samples, Translator
+from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.ops.onnx_op import region
 
@@ -26,13 +26,7 @@ def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Trac
     form = scan_form(call, len(own), [len(item.shape) for item in own])
     body = body_of(region(call.op, "body"))
     names, outputs = list(body.inputs.values()), list(body.outputs.values())
-    inner = Translator(
-        body,
-        translator.builder,
-        Samples(body, _scan_points(translator, call, form, body)),
-        translator.findings,
-        in_step=True,
-    )
+    inner = translator.inside(body, _scan_points(translator, call, form, body), in_step=True)
     given = next((f.value for f in own[form.states :] if isinstance(f, Flow)), None)
     for k, item in enumerate(own[form.states :]):
         axis, backward = form.input_axes[k], form.input_reversed[k]
@@ -109,7 +103,7 @@ def _if(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracke
         points.append(
             {inner: arrays[v] for inner, v in zip(body.inputs.values(), operands, strict=True) if v is not None}
         )
-    inner = Translator(body, translator.builder, Samples(body, points), translator.findings, translator.in_step)
+    inner = translator.inside(body, points, translator.in_step)
     inner.env.update(zip(body.inputs.values(), outer, strict=True))
     return inner.demand(list(body.outputs.values()))
 

@@ -19,7 +19,7 @@ from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.stacking import sequence_of
 from ssmc.frontend.ticks import LONGEST as LONGEST_TABLE
 from ssmc.frontend.ticks import counted_on, tick_of
-from ssmc.frontend.translator import Samples, Translator
+from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.ops.onnx_op import region
@@ -63,7 +63,7 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     body = unbranched(body, {names[0], *count.tables})
     carried = [_classify(body, *state, count) for state in states]
     points = _points(translator, call, body, count, {item.current for item in carried if item.kind == "same"})
-    inner = Translator(body, translator.builder, Samples(body, points), translator.findings, in_step=True)
+    inner = translator.inside(body, points, in_step=True)
     reach = max(count.trips, LONGEST_TABLE) if translator.dynamic else count.trips
     inner.env[names[0]], inner.env[names[1]] = tick_of(np.arange(reach), count.trips), Known(np.asarray(True))
     inner.env.update(zip(names[len(own) :], outer, strict=True))

@@ -50,9 +50,8 @@ def apply_tick(translator: Translator, call: Call, items: Sequence[Any]) -> list
     if call.kind in ("Gather", "Slice") and isinstance(items[0], Flow):
         return [_picked(translator, call, items)]
     if call.kind == "If":
-        from ssmc.frontend.control import CONTROL_RULES
-
-        return CONTROL_RULES["If"](translator, call, items)  # its condition is another; that of a step was a Where
+        # Its condition is another one: where that of the step decides, it was made a Where.
+        return translator.meanings.control["If"](translator, call, items)
     if any(isinstance(item, Flow) for item in items):
         like = next((i.value for i in items if isinstance(i, Flow) and is_stream(translator.builder, i)), None)
         return translator.apply(call, [_stream(translator, i, like) if isinstance(i, Tick) else i for i in items])

@@ -12,7 +12,6 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.blame import BROKEN, failure
 from ssmc.frontend.builder import Builder
-from ssmc.frontend.chunks import as_step_or_raw, may_be_over_chunks
 from ssmc.frontend.evaluate import evaluate, run_call
 from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
@@ -25,7 +24,6 @@ from ssmc.frontend.refused import NONLINEAR, RANDOM, REFUSED_OPS
 from ssmc.frontend.rules import RAW_RULES, RULES
 from ssmc.frontend.rules.resampling import raises_rate
 from ssmc.frontend.spreading import along_steps
-from ssmc.frontend.ticks import apply_tick
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
 
@@ -68,6 +66,17 @@ class Samples:
             self.points[point].pop(value, None)
 
 
+@dataclass(frozen=True)
+class Meanings:
+    """What nodes mean that is found with translators: loops, regions that mix time. These stand on this module."""
+
+    control: Mapping[str, Callable[[Translator, Call, Sequence[Any]], list[Tracked]]]  # by the op
+    explain: Callable[[Translator, Value], Tracked]  # a value that mixes time
+    at_tick: Callable[[Translator, Call, Sequence[Any]], list[Tracked]]  # a node that is given the number of its step
+    over_chunks: Callable[[Translator, Call, Sequence[Any]], list[Tracked] | None]  # None if it is no loop over chunks
+    of_scores: Callable[[Translator, Value], bool]  # is the value made of a product of queries and keys?
+
+
 @dataclass(eq=False)
 class Translator:
     """Translates one listing: a model, the body of a Scan or Loop.
@@ -79,6 +88,7 @@ class Translator:
     builder: Builder
     samples: Samples
     findings: Findings
+    meanings: Meanings
     in_step: bool = False
     env: dict[Value, Tracked] = field(default_factory=dict)
     later: dict[Value, Callable[[], Tracked]] = field(default_factory=dict)
@@ -111,9 +121,7 @@ class Translator:
         """What is known of a value that was translated; a region that mixes time is explained now."""
         item = self.lookup(value)
         if isinstance(item, Raw):
-            from ssmc.frontend.explain import explain
-
-            item = self.env[value] = explain(self, value)
+            item = self.env[value] = self.meanings.explain(self, value)
         return item or Refused()
 
     def _missing(self, values: Sequence[Value]) -> list[Call]:
@@ -134,8 +142,9 @@ class Translator:
             if call.kind in REFUSED_OPS and call.kind != "NonZero":  # whatever it is given: told along with the rest
                 return self.refuse(call, REFUSED_OPS[call.kind])
             return [Refused()] * len(call.results)
-        if may_be_over_chunks(self, call):
-            return as_step_or_raw(self, call, items)
+        in_chunks = self.meanings.over_chunks(self, call, items)
+        if in_chunks is not None:
+            return in_chunks
         if any(isinstance(item, Raw) for item in items):
             if call.kind in ("Shape", "Size"):  # known without knowing what the value is
                 found = self.samples.at(0, [v for v in call.operands if v is not None])
@@ -179,10 +188,8 @@ class Translator:
             arrays = [None if item is None else item.stored for item in items]
             return [Known(array) for array in run_call(call, arrays)]
         if any(isinstance(item, Tick) for item in items):
-            return apply_tick(self, call, items)
-        from ssmc.frontend.control import CONTROL_RULES
-
-        rule = CONTROL_RULES.get(call.kind) or RULES.get(call.kind)
+            return self.meanings.at_tick(self, call, items)
+        rule = self.meanings.control.get(call.kind) or RULES.get(call.kind)
         if rule is None and call.kind in RAW_OPS:
             raise TimeMixing("it brings several steps together")
         if rule is None:
@@ -191,7 +198,7 @@ class Translator:
             items = along_steps(self, call, items)
         if self.dynamic and not self.in_step:
             items = with_lengths(self, call, items)
-        if not all(is_plain(item) or (call.kind in CONTROL_RULES and is_joint(item)) for item in items):
+        if not all(is_plain(item) or (call.kind in self.meanings.control and is_joint(item)) for item in items):
             return apply_merged(self, call, items, rule)
         return rule(self, call, items)
 
@@ -209,11 +216,16 @@ class Translator:
             self.builder,
             self.samples,
             self.findings,
+            self.meanings,
             self.in_step,
             env=dict(values),
             dynamic=self.dynamic,
             outer=self,
         )
+
+    def inside(self, body: Listing, points: list[dict[Value, Any]], in_step: bool) -> Translator:
+        """A translator of a body of one of the nodes, whose samples these are."""
+        return Translator(body, self.builder, Samples(body, points), self.findings, self.meanings, in_step)
 
     def _is_apart(self, call: Call) -> bool:
         """Does it have a meaning, or a reason to be refused, of its own, whatever region of several ops it is in?"""
@@ -228,9 +240,7 @@ class Translator:
         return raises_rate(call) or (wraps and self.dynamic)
 
     def _is_power_of_scores(self, call: Call) -> bool:
-        from ssmc.frontend.polynomial import is_of_scores
-
-        return call.kind == "Pow" and is_of_scores(self, call.results[0])
+        return call.kind == "Pow" and self.meanings.of_scores(self, call.results[0])
 
     def dtype(self, call: Call, slot: int) -> str:
         """'f', 'i', 'u' or 'b': what an operand holds in the file."""
