@@ -218,7 +218,7 @@ def _start_rows(low: Lowering, node: Node, dst: Buffer, start: Array) -> None:
 def _integers(low: Lowering, node: Node, weight: Tensor) -> tuple[Array, Array | None]:
     """The weights as the array holds them, and the scales of the columns where they are integers."""
     if low.ideal:
-        return weight.array, None
+        return weight.stored, None  # many are float32, which are kept so
     if not low.arch.numbers.fixed:
         return stored(weight.array, low.arch.numbers.format), None
     bits = low.arch.numbers.weight_bits

@@ -67,10 +67,11 @@ def mac(plan: Planner, ins: Instruction) -> Action:
     assert held.source is not None
     if held.source.size != rows * cols:
         raise plan.trap(f"has {held.source.size} weights for {rows} x {cols} elements")
-    weight = np.ascontiguousarray(held.source.reshape(rows, cols), np.float64)
+    weight = held.source.reshape(rows, cols)
     bias = None if held.bias is None else np.asarray(held.bias, np.float64)
     if plan.ideal:
         return _mac_float(x, y, weight, bias, accumulate)
+    weight = np.ascontiguousarray(weight, np.float64)
     if not plan.arch.numbers.fixed:
         return narrowed(_mac_rounded(plan, x, y, weight, bias, accumulate), y)
     scale = np.ones(cols) if held.scale is None else np.asarray(held.scale, np.float64)

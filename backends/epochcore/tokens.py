@@ -14,14 +14,12 @@ finished writing (`load` and `compute` start the next before the last has ended)
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import NamedTuple
 
-import numpy as np
-
-from backends.epochcore.regions import Region, Touched, Walker
+from backends.epochcore.ledger import Ledger, Spans
+from backends.epochcore.regions import Touched, Walker
 from isa import Instruction, Section, SectionBuilder
 from isa.epochcore import EPOCHCORE
 from isa.epochcore_fields import ENGINES
@@ -55,80 +53,14 @@ class Piece:
     waits: set[Pair] = field(default_factory=set)
 
 
-class Need(NamedTuple):  # there are millions of them in a wide model
-    """The latest of an engine's instructions that one depends on."""
-
-    engine: str
-    at: int
-
-
-class Ledger:
-    """Who read and wrote which region last, by engine."""
-
-    def __init__(self) -> None:
-        self._reads: dict[Region, dict[str, int]] = {}
-        self._writes: dict[Region, dict[str, int]] = {}
-        self._near: dict[Region, list[Region]] = {}
-        self._spaces: dict[str, _Space] = {}
-
-    def needs(self, engine: str, touched: Touched) -> Iterator[Need]:
-        for region in touched.reads:
-            for other in self._overlapping(region):
-                yield from (Need(*last) for last in self._writes[other].items())
-        for region in touched.writes:
-            for other in self._overlapping(region):
-                for last in (*self._writes[other].items(), *self._reads[other].items()):
-                    # an engine reads and writes in order: only reading what is still being written must wait
-                    if last[0] != engine:
-                        yield Need(*last)
-
-    def note(self, engine: str, touched: Touched, at: int) -> None:
-        for region in touched.reads:
-            self._known(region)
-            self._reads[region][engine] = at
-        for region in touched.writes:
-            self._known(region)
-            self._writes[region][engine] = at
-
-    def _known(self, region: Region) -> None:
-        if region not in self._writes:
-            self._reads[region], self._writes[region] = {}, {}
-            self._near[region] = [*self._overlapping(region), region]
-            for near in self._near[region][:-1]:
-                self._near[near].append(region)
-            self._spaces.setdefault(region.space, _Space()).add(region)
-
-    def _overlapping(self, region: Region) -> list[Region]:
-        if region in self._near:
-            return self._near[region]
-        return self._spaces[region.space].overlapping(region) if region.space in self._spaces else []
-
-
-class _Space:
-    """The regions of a memory space, and which of them overlap another one."""
-
-    def __init__(self) -> None:
-        self._regions: list[Region] = []
-        self._bounds = np.zeros((2, 64), np.int64)
-
-    def add(self, region: Region) -> None:
-        if len(self._regions) == self._bounds.shape[1]:
-            self._bounds = np.concatenate([self._bounds, np.zeros_like(self._bounds)], 1)
-        self._bounds[:, len(self._regions)] = region.low, region.high
-        self._regions.append(region)
-
-    def overlapping(self, region: Region) -> list[Region]:
-        low, high = self._bounds[:, : len(self._regions)]
-        return [self._regions[n] for n in np.flatnonzero((low < region.high) & (high > region.low))]
-
-
 def synchronised(section: Section, sizes: Mapping[str, int]) -> tuple[Section, tuple[int, ...]]:
     """The section with tokens, and where each of its instructions is now. `sizes` are words of the constants."""
     touched = _touched(section, sizes)
     pieces = _pieces(section)
+    spans = Spans(touched)
     for piece in pieces:
-        _within(piece, section, touched)
-    _between(pieces, section, touched)
+        _within(piece, section, spans)
+    _between(pieces, section, spans)
     return _written(section, pieces)
 
 
@@ -166,17 +98,14 @@ def _engines(piece: Piece, section: Section) -> list[tuple[int, str]]:
     return [(i, engine) for i, engine in found if engine is not None]
 
 
-def _within(piece: Piece, section: Section, touched: list[Touched]) -> None:
+def _within(piece: Piece, section: Section, spans: Spans) -> None:
     """Tokens within a piece; in a loop those that every later round takes."""
     size, rounds = piece.stop - piece.start, ROUNDS if piece.loop else 1
-    ledger, seen = Ledger(), Counter[Pair]()
+    ledger, seen, engines = Ledger(spans), Counter[Pair](), _engines(piece, section)
     for turn in range(rounds):
-        for index, engine in _engines(piece, section):
+        for index, engine in engines:
             now = 1 + turn * size + index - piece.start
-            latest = Counter[str]()
-            for need in ledger.needs(engine, touched[index]):
-                latest[need.engine] = max(latest[need.engine], need.at)
-            for other, at in latest.items():
+            for other, at in ledger.needs(engine, index):
                 if at <= seen[other, engine] or (other == engine and engine not in OVERLAPPING):
                     continue
                 seen[other, engine] = at
@@ -185,34 +114,35 @@ def _within(piece: Piece, section: Section, touched: list[Touched]) -> None:
                     piece.pops[index].add(other)
                     piece.pushes[piece.start + place].add(engine)
                     piece.carried[other, engine] += before < turn
-            ledger.note(engine, touched[index], now)
+            ledger.note(engine, index, now)
 
 
-def _between(pieces: list[Piece], section: Section, touched: list[Touched]) -> None:
+def _between(pieces: list[Piece], section: Section, spans: Spans) -> None:
     """Where a piece waits for others; code that is repeated for every sample is walked twice."""
     before = [p for p in pieces if not p.repeated]
     again = [p for p in pieces if p.repeated]
     first = [p for p in before if not again or p.start < again[0].start]
     rest = [p for p in before if p not in first]
-    ledger, passed, clock = Ledger(), Counter[Pair](), 0
+    ledger, passed, clock = Ledger(spans), Counter[Pair](), 0
     number = {id(piece): index for index, piece in enumerate(pieces)}
     last = Counter[int]()
     for piece in (*first, *again, *again, *rest):
         clock += 1
         for pair in piece.waits:
             passed[pair] = clock
-        for index, engine in _engines(piece, section):
-            for need in ledger.needs(engine, touched[index]):
-                if need.engine == engine and engine not in OVERLAPPING:
+        engines = _engines(piece, section)
+        for index, engine in engines:
+            for other, at in ledger.needs(engine, index):
+                if other == engine and engine not in OVERLAPPING:
                     continue
                 # what rounds of a loop need from each other also covers the loop's run before
-                own = piece.loop and need.at == last[number[id(piece)]]
-                if need.at == clock or own or need.at < passed[need.engine, engine]:
+                own = piece.loop and at == last[number[id(piece)]]
+                if own or at < passed[other, engine]:
                     continue
-                piece.waits.add((need.engine, engine))
-                passed[need.engine, engine] = clock
-        for index, engine in _engines(piece, section):
-            ledger.note(engine, touched[index], clock)
+                piece.waits.add((other, engine))
+                passed[other, engine] = clock
+        for index, engine in engines:
+            ledger.note(engine, index, clock)
         last[number[id(piece)]] = clock
 
 
