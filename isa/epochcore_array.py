@@ -39,6 +39,7 @@ ARRAY = (
             flag("biased", "A column starts from its bias."),
             Field("segments", Kind.IMM, 8, "How often the parameters are there, side by side.", default=1, low=1),
             Field("span", Kind.IMM, 16, "Steps of a segment, where there are several.", default=1, low=1),
+            Field("groups", Kind.IMM, 7, "Groups of the array's rows that columns of states lie in.", default=1, low=1),
         ),
         "preload",
         "Shift parameters into the shadow registers of the array; the next array instruction takes them over.",
@@ -50,7 +51,11 @@ ARRAY = (
         "With several `segments` (modes mac, fri and fri.x) a pass works on stretches of time at once: the steps, in "
         "the order in which they are taken, are cut every `span`, copy g of the parameters takes stretch g, with "
         "states of its own, and its elements sleep when that has ended. Copies lie beside each other, those of "
-        "weights on the diagonal.",
+        "weights on the diagonal. "
+        "With several `groups` columns of states lie below each other, too: column n lies in the array's column n mod "
+        "C and in group n div C, modulo the groups, each of as many rows as its states take (of ceil(rows / (R div "
+        "groups)) in an element); only then does it share an element with another. Elements hand on a word, and a sum, "
+        "for every group.",
     ),
     InstructionSpec(
         "state.load",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,8 @@ EXACT_BITS = 52
 Mode = Literal["mac", "mac.os", "fri", "fri.x", "tri", "tri.x", "sel"]
 # Terms of a sum where results stay in place: what an instruction can say.
 MOST_TERMS = 4095
+# Channels that have rows of a column to themselves; more than that are more wires than an element has states for.
+MOST_GROUPS = 64
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
 
@@ -44,6 +46,11 @@ class Array(Part):
         default=1,
         description="states that an element holds and steps one after the other (complex ones where native), of one "
         "channel or of several",
+    )
+    column_words: Annotated[int, Field(ge=1, le=MOST_GROUPS)] = Field(
+        default=1,
+        description="words that an element hands down its column in a cycle, and as many sums: so many channels can "
+        "have rows of a column to themselves, where the ports bring their words",
     )
     mac_depth: Count = Field(description="cycles from an element's operands to its result (pipeline depth)")
     port_words_in: Count = Field(
@@ -185,6 +192,14 @@ class Energy(Part):
     static_watts: Amount = Field(description="leakage, and the clock that is never gated, all the time")
 
 
+class Share(NamedTuple):
+    """Rows and columns of states in a pass, its columns in so many `groups` of the array's rows."""
+
+    rows: int
+    cols: int
+    groups: int
+
+
 class Arch(Part):
     """A systolic array with states in place, or without (modes: [mac])."""
 
@@ -229,15 +244,18 @@ class Arch(Part):
         gang = self.gang if is_complex else 1
         return self.array.rows // gang, self.array.cols // gang
 
-    def shares(self, states: int, channels: int, words: int, is_complex: bool, samples: int = 1) -> tuple[int, int]:
-        """Rows and columns of a pass over so many states of so many channels, with so many words a channel and step in
-        and out: how the states of an element are best shared out, for the fewest cycles altogether. Raises Misfit where
-        there is no room for those of so many samples.
+    def shares(
+        self, states: int, channels: int, words: int, is_complex: bool, samples: int = 1, groups: int | None = None
+    ) -> Share:
+        """How a pass over so many states of so many channels, with so many words a channel and step in and out, is best
+        shared out, for the fewest cycles altogether. Raises Misfit where there is no room for those of so many samples.
 
         A state can be stepped again after `mac_depth` cycles. Other states of the same element fill them: of the same
-        channel, of channels that share a column, or of other samples, as far as the ports bring their words.
+        channel, of channels that share a column, or of other samples, as far as the ports bring their words. Rows that
+        a channel leaves over take other channels, as far as elements hand on their words (`column_words`), in at most
+        so many `groups` where these are given.
         """
-        return self._shared(states, channels, words, is_complex, samples)[2:]
+        return self._shared(states, channels, words, is_complex, samples, groups)[1]
 
     def cycles_a_step(self, states: int, channels: int, words: int, is_complex: bool, samples: int = 1) -> float:
         """Cycles that such states take altogether at every step, as `shares` has them; infinite where there is no room
@@ -248,39 +266,53 @@ class Arch(Part):
             return float("inf")
 
     def _shared(
-        self, states: int, channels: int, words: int, is_complex: bool, samples: int
-    ) -> tuple[int, int, int, int]:
-        """The least cycles a step, states in an element for it, rows and columns of a pass."""
+        self, states: int, channels: int, words: int, is_complex: bool, samples: int, most: int | None = None
+    ) -> tuple[int, Share]:
+        """The least cycles a step, and the pass for it: with the fewest states an element, and the fewest groups."""
         array, gang = self.array, self.gang if is_complex else 1
         rows, cols = self.places(is_complex)
         ports = min(array.port_words_in, array.port_words_out)
-        found = []
-        wide = [lanes * cols for lanes in range(1, array.states_per_element + 1)] + [cols // samples] * (samples > 1)
-        for deep, width in product(range(1, array.states_per_element + 1), wide):
-            used = min(width, channels) * samples
-            stack = deep * -(-used // cols) if samples > 1 else deep * (width // cols)
-            if not width or stack > array.states_per_element:
-                continue
-            interval = max(stack * gang, array.mac_depth + gang - 1, -(-used * words // ports))
-            passes = -(-states // (deep * rows)) * -(-channels // width)
-            found.append((passes * interval, stack, deep * rows, width))
+        found: list[tuple[int, int, int, Share]] = []
+        most = min(array.column_words, most or MOST_GROUPS, rows, max(1, -(-channels * samples // cols)))
+        for groups in range(1, most + 1):
+            across, high = groups * cols, rows // groups
+            wide = [lanes * across for lanes in range(1, array.states_per_element + 1)]
+            for deep, width in product(range(1, array.states_per_element + 1), {*wide, across // samples}):
+                used = min(width, channels) * samples
+                stack = deep * -(-used // across)
+                if not width or stack > array.states_per_element:
+                    continue
+                interval = max(stack * gang, array.mac_depth + gang - 1, -(-used * words // ports))
+                passes = -(-states // (deep * high)) * -(-channels // width)
+                found.append((passes * interval, stack, groups, Share(deep * high, width, groups)))
         if not found:
             raise Misfit(
                 "a row of states of several samples in the array's elements",
                 min(cols, channels) * samples,
-                array.states_per_element * cols,
+                array.states_per_element * min(array.column_words, rows) * cols,
                 unit="states",
                 levers="more array.states_per_element, or fewer samples together",
             )
-        return min(found)
+        cycles, *_, share = min(found)
+        return cycles, share
 
-    def holds(self, mode: str, is_complex: bool, rows: int, cols: int) -> bool:
+    def stack(self, is_complex: bool, rows: int, cols: int, groups: int) -> int:
+        """States in an element, where so many rows and columns of states lie in `groups` of the array's rows. Raises
+        ValueError where there are no rows for so many groups."""
+        high, wide = self.places(is_complex)
+        if groups > high:
+            raise ValueError(f"{groups} groups of {high} rows")
+        return -(-rows // (high // groups)) * -(-cols // (wide * groups))
+
+    def holds(self, mode: str, is_complex: bool, rows: int, cols: int, groups: int = 1) -> bool:
         """Whether a preload of so many rows and columns fits into the array."""
-        high, wide = self.room(mode, is_complex)
         if mode in ("mac", "mac.os"):
-            return rows <= high and cols <= wide
-        cells = high // self.array.states_per_element
-        return bool(cells) and -(-rows // cells) * -(-cols // wide) <= self.array.states_per_element
+            high, wide = self.room(mode, is_complex)
+            return rows <= high and cols <= wide and groups == 1
+        high, wide = self.places(is_complex)
+        if not min(high, wide) or groups > min(self.array.column_words, high):
+            return False
+        return self.stack(is_complex, rows, cols, groups) <= self.array.states_per_element
 
     def room(self, mode: str, is_complex: bool) -> tuple[int, int]:
         """Rows and columns that a preload for `mode` may have."""

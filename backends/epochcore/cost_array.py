@@ -13,6 +13,9 @@ A pass over the array of R x C elements with parameters in place takes (L - 1) I
   R O + C - 1 where shifting the results of the one before out of its columns takes longer; the R O cycles of the last
   fold's are added, and d - 1.
 
+Words of channels in groups of rows of a column move down it together: that changes no formula, but how many states an
+element has.
+
 Where the parameters are there several times (`segments`), L are the steps of the longest segment, and G and O count the
 words of all of them. Samples of a round are as many segments of states, each of L steps; to weights they are steps.
 
@@ -42,35 +45,55 @@ DRIVEN_MACS = {False: 1, True: 4}
 @dataclass(frozen=True)
 class Layout:
     """How the states of a preload lie in the array: `rows` and `cols` of cells, `stack` states in each, `gang` elements
-    high. `deep` of them belong to one channel; those of the next one, `cols` further, follow."""
+    high. `deep` of them belong to one channel. The channel `cols` further lies below it, in the next of the `groups` of
+    `high` rows of cells; where all have one, it follows in the cells of the first group."""
 
     rows: int
     cols: int
     stack: int
     gang: int
     deep: int
+    groups: int = 1
+    high: int = 1
 
     @property
     def lanes(self) -> int:
         """Channels of a cell, which are stepped one after the other."""
         return self.stack // self.deep
 
+    @property
+    def used(self) -> int:
+        """Rows of cells in use."""
+        return self.groups * self.high
+
     def place(self, row: int, col: int) -> tuple[int, int, int]:
         """Row and column of the cell of a state, and its number there."""
-        return row // self.deep, col % self.cols, col // self.cols * self.deep + row % self.deep
+        lane, group = divmod(col // self.cols, self.groups)
+        return group * self.high + row // self.deep, col % self.cols, lane * self.deep + row % self.deep
+
+    def group(self, row: int) -> tuple[int, int]:
+        """The group of a row of cells, and the row's number there; rows below the last group are counted on in it."""
+        group = min(row // self.high, self.groups - 1)
+        return group, row - group * self.high
 
     def state(self, row: int, col: int, number: int) -> tuple[int, int]:
         """Row and column of the state that a cell has at a number."""
-        return row * self.deep + number % self.deep, col + number // self.deep * self.cols
+        (group, below), (lane, state) = self.group(row), divmod(number, self.deep)
+        return below * self.deep + state, col + (lane * self.groups + group) * self.cols
+
+    def in_a_row(self, wide: int) -> int:
+        """Most states that a row of cells has of `wide` columns of states."""
+        lanes = (min(self.cols, max(0, wide - lane * self.groups * self.cols)) for lane in range(self.lanes))
+        return self.deep * sum(lanes)
 
 
 def layout_of(held: Instruction, arch: Arch, samples: int) -> Layout:
     """The layout for what `held` preloads, with its segments and so many samples beside each other."""
-    gang = arch.gang if held["complex"] else 1
-    rows, cols = arch.array.rows // gang, arch.array.cols // gang
-    deep = ceil_div(int(held["rows"]), rows)
-    wide = int(held["cols"]) * copies(held) * samples
-    return Layout(rows, cols, deep * ceil_div(wide, cols), gang, deep)
+    is_complex, groups, own = bool(held["complex"]), int(held["groups"]), int(held["rows"])
+    rows, cols = arch.places(is_complex)
+    deep = ceil_div(own, rows // groups)
+    stack = arch.stack(is_complex, own, int(held["cols"]) * copies(held) * samples, groups)
+    return Layout(rows, cols, stack, arch.gang if is_complex else 1, deep, groups, ceil_div(own, deep))
 
 
 def _own(at: Context) -> tuple[int, int, bool]:
@@ -108,7 +131,7 @@ def _preload(ins: Instruction, at: Context) -> Cost:
     array, each = at.arch.array, _words_of(ins)
     layout = layout_of(ins, at.arch, at.samples) if ins["mode"] != "mac" else Layout(array.rows, array.cols, 1, 1, 1)
     # states lie in the rows next to the edge: no more rows than are in use are shifted in
-    rows = array.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), layout.deep)
+    rows = array.rows if ins["mode"] == "mac" else layout.used
     shift = Shift(rows, layout.gang, ceil_div(each * layout.stack * layout.cols, array.port_words_in))
     events = {"parameter_words": int(ins["rows"]) * int(ins["cols"]) * each}
     return Cost("preload", rows * shift.interval, 0, events, shift=shift)
@@ -118,9 +141,9 @@ def _state_load(ins: Instruction, at: Context) -> Cost:
     """States come as parameters do, a row of the array after the other."""
     assert at.preload is not None
     words, layout = int(ins["words"]) * at.samples, layout_of(at.preload, at.arch, at.samples)
-    rows, cols, is_complex = _held(at)
-    each = cols * layout.deep * (2 if is_complex else 1)
-    shift = Shift(ceil_div(rows, layout.deep), layout.gang, ceil_div(each, at.arch.array.port_words_in))
+    _, cols, is_complex = _held(at)
+    each = layout.in_a_row(cols) * (2 if is_complex else 1)
+    shift = Shift(layout.used, layout.gang, ceil_div(each, at.arch.array.port_words_in))
     return Cost("preload", shift.rows * shift.interval, 0, {"scratchpad_words": words}, shift=shift)
 
 

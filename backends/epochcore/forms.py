@@ -351,7 +351,8 @@ def _timed(low: Lowering, node: Node, form: Form) -> Alternative:
 
 
 def _alone(low: Lowering, node: Node) -> Graph:
-    graph = Graph(node.name, {"schedule": {"steps": low.request.steps, "chunk": low.request.chunk}})
+    asked = {"steps": low.request.steps, "chunk": low.request.chunk, "groups": low.request.groups}
+    graph = Graph(node.name, {"schedule": asked})
     u = graph.add("input", [], {"name": "u", "type": StreamType((1,))}, name="u")
     operands = low.graph.operands(node.name)
     group = group_of(low, node)

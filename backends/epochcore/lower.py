@@ -17,6 +17,7 @@ from backends.epochcore import (
     lower_features,
     lower_matrix,
     lower_time,
+    packing,
     segmentation,
 )
 from backends.epochcore.arch import Arch
@@ -53,7 +54,7 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
     def made(asked: Request) -> Assembly:
         return directions.fastest(lambda g: _fastest(g, arch, ideal, asked), graph, arch, asked)
 
-    found = batching.fastest(made, graph, arch, request)
+    found = packing.fastest(lambda asked: batching.fastest(made, graph, arch, asked), request)
     _check_form(found.low)
     return found.finished
 

@@ -116,21 +116,22 @@ def ssm(low: Lowering, node: Node) -> None:
     if parts:
         _ssm_together(low, node, u, parts)
     system = System(decay, b, c, op["d"].array, op["read_before"], op["reverse"])
-    dst, pieces = low.new(node), _pieces(low, node)
+    dst, (pieces, groups) = low.new(node), _pieces(low, node)
     if node.name in low.shared:
         pieces = [p for p in pieces if p.k1 != channels]
         system = system.some(range(pieces[-1].k1 if pieces else 0))
     if pieces:
-        _states_in_place(low, node, f"{node.name}.", system, pieces, u.ref, dst, x0)
+        _states_in_place(low, node, f"{node.name}.", system, pieces, u.ref, dst, x0, groups)
     hand_out(low, node, pieces[-1].k1 if pieces else 0)
 
 
-def _pieces(low: Lowering, node: Node) -> list[Piece]:
-    """Pieces of the states, channels by states, that the array has room for, by channels."""
+def _pieces(low: Lowering, node: Node) -> tuple[list[Piece], int]:
+    """Pieces of the states, channels by states, that the array has room for, by channels; and in how many groups of
+    rows they lie at most."""
     channels, states = node.op["decay"].shape
-    rows, cols = low.shares(states, channels, 1, node.op["decay"].is_complex)
+    rows, cols, groups = low.shares(states, channels, 1, node.op["decay"].is_complex)
     # pieces are made for one state an element
-    several = max(low.arch.array.states_per_element, low.draft.together) > 1
+    several = max(low.arch.array.states_per_element, low.draft.together, groups) > 1
     whole = Piece(0, channels, 0, states)
     pieces = [
         Piece(k, min(k + cols, p.k1), n, min(n + rows, p.n1))
@@ -138,13 +139,13 @@ def _pieces(low: Lowering, node: Node) -> list[Piece]:
         for k in range(p.k0, p.k1, cols)
         for n in range(p.n0, p.n1, rows)
     ]
-    return sorted(pieces, key=lambda p: (p.k0, p.k1, p.n0))
+    return sorted(pieces, key=lambda p: (p.k0, p.k1, p.n0)), groups
 
 
 def _channels_left_over(low: Lowering, first: Node, node: Node) -> int:
     """Channels of a system in its last passes, 0 where they cannot share those of `first`."""
     channels, states = node.op["decay"].shape
-    _, cols = low.shares(states, channels, 1, node.op["decay"].is_complex)
+    cols = low.shares(states, channels, 1, node.op["decay"].is_complex).cols
     alike = all(node.op[name] == first.op[name] for name in ("liquid", "reverse", "read_before"))
     alike &= states == first.op["decay"].shape[1] and node.op["decay"].is_complex == first.op["decay"].is_complex
     start = len(low.graph.operands(node.name)) > 1 and low.graph.operand(node.name, 1) is not None
@@ -152,7 +153,7 @@ def _channels_left_over(low: Lowering, first: Node, node: Node) -> int:
         return 0
     if low.graph.users(Value(node.name, 1)) or choose(low, node).name != "state in place":
         return 0
-    width, pieces = channels % cols, _pieces(low, node)
+    width, (pieces, _) = channels % cols, _pieces(low, node)
     last = [p for p in pieces if p.k1 == channels]
     whole = sum(p.n1 - p.n0 for p in last) == states and all(p.k0 == channels - width for p in last)
     return width if whole else 0
@@ -170,7 +171,7 @@ def _ssm_together(low: Lowering, node: Node, u: Operand, parts: Sequence[Rest]) 
     pieces = [Piece(0, len(a), n, min(n + rows, a.shape[1])) for n in range(0, a.shape[1], rows)]
     wide, results = gathered(low, node, u, parts), low.temporary(node, len(a))
     system = System(a, b, c, d, node.op["read_before"], node.op["reverse"])
-    _states_in_place(low, node, f"{node.name}.together.", system, pieces, wide.at(), results, None)
+    _states_in_place(low, node, f"{node.name}.together.", system, pieces, wide.at(), results, None, 1)
     keep(low, results, parts)
 
 
@@ -183,8 +184,9 @@ def _states_in_place(
     src: Ref,
     dst: Buffer,
     x0: Operand | None,
+    groups: int,
 ) -> None:
-    """Passes with the states of `pieces` (channels by states, all of them) in the array."""
+    """Passes with the states of `pieces` (channels by states, all of them) in the array, in at most so many groups."""
     halves, number, started = system.parts, np.arange(system.a.size).reshape(system.a.shape), set[tuple[int, int]]()
     bank = _bank(low, node, pieces, number, halves, x0)
     mode = "tri" if node.op["liquid"] else "fri"
@@ -195,6 +197,7 @@ def _states_in_place(
         element = pack_element(system.a[at], system.b[at], system.c[at], system.d[p.k0 : p.k1] * first, _numbers(low))
         packed = low.draft.constant(f"{name}p{count}", element)
         fields = {"rows": p.n1 - p.n0, "cols": p.k1 - p.k0, "complex": halves == 2, "mode": mode}
+        fields |= low.in_groups(p.k1 - p.k0, halves == 2, groups)
         low.emit(node, "preload", src=Param(packed), scale=0, bias=0, **fields)
         words = (p.n1 - p.n0) * (p.k1 - p.k0) * halves
         pitches = {"dst_pitch": dst.words, "src_pitch": src.buffer.words}
@@ -262,7 +265,7 @@ def _stationary(low: Lowering, node: Node, mode: str, decay: Array, v: Operand, 
         a = Operand(low.constant_row(f"{node.name}.decay", values), v.words, True)
         _selective(low, node, a, v, x0, parts)
         return
-    size, (_, cols) = decay.size, low.shares(1, decay.size, parts, parts == 2)
+    size, (_, cols, groups) = decay.size, low.shares(1, decay.size, parts, parts == 2)
     pieces = cut(node.op.get("pieces") or [Piece(0, size, 0, 1)], cols, 1)
     pieces.sort(key=lambda p: p.k0)
     bank = _bank(low, node, pieces, np.arange(size).reshape(-1, 1), parts, x0)
@@ -270,6 +273,7 @@ def _stationary(low: Lowering, node: Node, mode: str, decay: Array, v: Operand, 
     for number, (p, offset) in enumerate(zip(pieces, bank.offsets, strict=True)):
         packed = low.draft.constant(f"{node.name}.p{number}", pack_decay(decay[p.k0 : p.k1], _numbers(low)))
         fields = {"rows": 1, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": mode}
+        fields |= low.in_groups(p.k1 - p.k0, parts == 2, groups)
         low.emit(node, "preload", src=Param(packed), scale=0, bias=0, **fields)
         src = Ref(v.ref.buffer, v.ref.offset + p.k0)
         streams = {"dst": dst.at(p.k0), "dst_pitch": dst.words, "src": src, "src_pitch": v.words}
@@ -280,7 +284,7 @@ def _stationary(low: Lowering, node: Node, mode: str, decay: Array, v: Operand, 
 def _selective(low: Lowering, node: Node, a: Operand, v: Operand, x0: Operand | None, parts: int) -> None:
     """States whose decay is streamed, or the same row at every step."""
     size = v.words // parts
-    _, cols = low.shares(1, size, 2 * parts, parts == 2)
+    _, cols, groups = low.shares(1, size, 2 * parts, parts == 2)
     if "sel" not in low.arch.array.modes:
         _scan(low, node, a, v, x0, parts)
         return
@@ -289,6 +293,7 @@ def _selective(low: Lowering, node: Node, a: Operand, v: Operand, x0: Operand | 
     dst = low.new(node)
     for p, offset in zip(pieces, bank.offsets, strict=True):
         fields = {"rows": 1, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": "sel"}
+        fields |= low.in_groups(p.k1 - p.k0, parts == 2, groups)
         low.emit(node, "preload", src=0, scale=0, bias=0, **fields)
         streams = {
             "dst": dst.at(p.k0),

@@ -63,8 +63,15 @@ def copies_of(low: Lowering, node: Node) -> int:
     if low.draft.together > 1:
         return 1  # other samples are beside it
     decay = node.op["decay"]
-    beside = low.arch.places(decay.is_complex)[1] * array.states_per_element // int(decay.shape[0])
-    return max(1, min(MOST, beside))
+    most = low.arch.places(decay.is_complex)[1] * _groups(low, node) * array.states_per_element
+    return max(1, min(MOST, int(most // decay.shape[0])))
+
+
+def _groups(low: Lowering, node: Node) -> int:
+    """Groups of rows that the array has for all states of a channel."""
+    decay, most = node.op["decay"], low.request.groups or low.arch.array.column_words
+    high = int((*decay.shape, 1)[1])
+    return max(1, min(most, low.arch.array.column_words, low.arch.places(decay.is_complex)[0] // high))
 
 
 def least_cycles(low: Lowering, node: Node, number: int) -> int:
@@ -75,27 +82,30 @@ def least_cycles(low: Lowering, node: Node, number: int) -> int:
     if node.op.name == "tile.matmul":
         return ceil_div(steps, number)
     array, decay = low.arch.array, node.op["decay"]
-    (rows, lanes), gang = _beside(low, node, number), low.arch.gang if decay.is_complex else 1
+    (rows, lanes, groups), gang = _beside(low, node, number), low.arch.gang if decay.is_complex else 1
     channels, states = (*decay.shape, 1)[:2]
-    deep = ceil_div(min(rows, states), low.arch.places(decay.is_complex)[0])
+    deep = ceil_div(min(rows, states), low.arch.places(decay.is_complex)[0] // groups)
     words = channels * number * (2 if decay.is_complex and node.op.name == "tile.state" else 1)
     ports = ceil_div(words, min(array.port_words_in, array.port_words_out))
     interval = max(deep * lanes * gang, array.mac_depth + gang - 1, ports)
     return 2 * ceil_div(states, rows) * ceil_div(steps, number) * interval
 
 
-def _beside(low: Lowering, node: Node, number: int) -> tuple[int, int]:
-    """Rows of states of a pass with so many segments, and how many columns share an element for them."""
+def _beside(low: Lowering, node: Node, number: int) -> tuple[int, int, int]:
+    """Rows of states of a pass with so many segments, how many columns share an element for them, and in how many
+    groups of the array's rows they lie."""
     decay = node.op["decay"]
     rows, cols = low.arch.places(decay.is_complex)
-    lanes = ceil_div(int(decay.shape[0]) * number, cols)
-    return rows * (low.arch.array.states_per_element // lanes), lanes
+    wide = int(decay.shape[0]) * number
+    groups = min(_groups(low, node), ceil_div(wide, cols))
+    lanes = ceil_div(wide, groups * cols)
+    return rows // groups * (low.arch.array.states_per_element // lanes), lanes, groups
 
 
 def system(low: Lowering, node: Node, s: System, u: Operand, x0: Operand | None, number: int) -> None:
     """A system by channels: as many rows of states as the array has go at once."""
     (channels, states), dst, fields = s.a.shape, low.new(node), cut(low, node, number)
-    high, _ = _beside(low, node, number)
+    high, _, groups = _beside(low, node, number)
     numbers = None if low.ideal else low.arch.numbers
     own = np.arange(s.parts * s.a.size).reshape(s.parts, channels, states)
     passes: list[_Pass] = []
@@ -104,7 +114,7 @@ def system(low: Lowering, node: Node, s: System, u: Operand, x0: Operand | None,
         packed = pack_element(s.a[at], s.b[at], s.c[at], s.d * (n == 0), numbers)
         rows, order = s.a[at].shape[1], own[:, :, n : n + high].ravel()
         e = unpack(packed, rows, channels, s.parts == 2, True, bool(numbers is not None and numbers.fixed))
-        shape = {"rows": rows, "cols": channels, "complex": s.parts == 2, "mode": "fri"}
+        shape = {"rows": rows, "cols": channels, "complex": s.parts == 2, "mode": "fri", "groups": groups}
         kept = _decay(e.decay * e.decay_unit, low)
         passes.append(_Pass(low, node, f"{node.name}.s{n}", packed, {**shape, **fields}, order, kept, x0))
     streams = {"dst": dst.at(), "src": u.ref, "dst_pitch": dst.words, "src_pitch": u.words}
@@ -121,6 +131,7 @@ def states(low: Lowering, node: Node, decay: Array, v: Operand, x0: Operand | No
     packed, dst = pack_decay(decay, numbers), low.new(node)
     e = unpack(packed, 1, size, is_complex, False, bool(numbers is not None and numbers.fixed))
     shape = {"rows": 1, "cols": size, "complex": is_complex, "mode": "fri.x", **cut(low, node, number)}
+    shape["groups"] = _beside(low, node, number)[2]
     kept, order = _decay(e.decay * e.decay_unit, low), np.arange(size * (1 + is_complex))
     p = _Pass(low, node, f"{node.name}.s", packed, shape, order, kept, x0)
     streams = {"dst": dst.at(), "src": v.ref, "dst_pitch": dst.words, "src_pitch": v.words}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.arch import Arch
+from backends.epochcore.arch import Arch, Share
 from backends.epochcore.draft import PREAMBLE, Buffer, Draft, Ref, Step
 from backends.epochcore.flow import Flow, Rates, is_backward, is_loop
 from backends.epochcore.request import Alternative, Request
@@ -67,9 +67,17 @@ class Lowering:
     taps_of: dict[str, int | None] = field(default_factory=dict)  # how long kernels are (see `forms`)
     shared: dict[str, Ref] = field(default_factory=dict)  # by node, where its last columns are (see `shared_passes`)
 
-    def shares(self, states: int, channels: int, words: int, is_complex: bool) -> tuple[int, int]:
-        """Rows and columns of passes (see `Arch.shares`), for as many samples as are run together."""
-        return self.arch.shares(states, channels, words, is_complex, self.draft.together)
+    def shares(self, states: int, channels: int, words: int, is_complex: bool) -> Share:
+        """Rows, columns and groups of passes (see `Arch.shares`), for as many samples as are run together."""
+        most = self.request.groups or None
+        return self.arch.shares(states, channels, words, is_complex, self.draft.together, most)
+
+    def in_groups(self, cols: int, is_complex: bool, most: int) -> dict[str, int]:
+        """The field of a preload of so many columns of states that says in how many groups of rows they lie: in as many
+        as they need, at most so many."""
+        needed = -(-cols * self.draft.together // self.arch.places(is_complex)[1])
+        groups = max(1, min(most, needed))
+        return {"groups": groups} if groups > 1 else {}
 
     # -- reading ---------------------------------------------------------------------------------------------
 

@@ -51,12 +51,17 @@ def of_pass(held: Instruction, steps: int, arch: Arch, samples: int = 1) -> Coun
         folds = steps * samples // high + (np.arange(high) < steps * samples % high)
         return rows * np.outer(folds, np.arange(wide) < cols).astype(np.int64)
     layout, segments = layout_of(held, arch, samples), copies(held)
-    states = np.clip(rows - np.arange(high) // layout.gang * layout.deep, 0, layout.deep)
-    places = np.arange(wide) // layout.gang
-    places = np.where(places < layout.cols, places, layout.cols * layout.lanes)  # a column that no gang has
-    lanes = [(places + lane * layout.cols) // cols for lane in range(layout.lanes)]
-    channels = [np.where(own < segments * samples, taken(held, steps, own % segments), 0) for own in lanes]
-    return np.asarray(layout.gang * np.outer(states, np.sum(channels, 0)), np.int64)
+    group, below = np.transpose([layout.group(row) for row in range(high // layout.gang)])
+    places = np.arange(wide // layout.gang)
+    found = np.zeros((len(group), len(places)), np.int64)
+    for number in range(layout.lanes * layout.groups):
+        # the copies of the columns that lie in one group, one lane
+        own = (places + number * layout.cols) // cols
+        channels = np.where(own < segments * samples, taken(held, steps, own % segments), 0)
+        states = np.where(group == number % layout.groups, np.clip(rows - below * layout.deep, 0, layout.deep), 0)
+        found += np.outer(states, channels)
+    whole = layout.gang * found.repeat(layout.gang, 0).repeat(layout.gang, 1)
+    return np.pad(whole, [(0, high - len(whole)), (0, wide - whole.shape[1])])
 
 
 def taken(held: Instruction, steps: int, copy: Counts) -> Counts:

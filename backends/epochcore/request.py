@@ -71,7 +71,8 @@ class Request:
     matrix products one `dataflow` for all, of bidirectional layers whether their `directions` share passes ("": by
     cost). `forced` is the form of every layer while alternatives are timed. Time is cut into `segments` (0: by cost)
     in chunks of `chunk` steps (0: it is not, `refused` says why). Sequences come `batch` at a time (0: nobody says),
-    so many of them are run `together` (0: by cost)."""
+    so many of them are run `together` (0: by cost). Channels lie in at most so many `groups` of a column's rows (0: by
+    cost)."""
 
     name: str = ""
     span: int = 0
@@ -84,6 +85,7 @@ class Request:
     directions: str = ""
     batch: int = 0
     together: int = 0
+    groups: int = 0
 
 
 def request_of(graph: Graph) -> Request:
@@ -98,5 +100,5 @@ def request_of(graph: Graph) -> Request:
     chunk = int(asked.get("chunk", min(-(-steps // LEAST) * LEAST, MOST_STEPS - LEAST))) if known else 0
     refused = "" if known else "nobody says how long usual sequences are: give calibration data, or schedule{steps=...}"
     window = int(asked.get("window", 0))
-    batch, together = int(asked.get("batch", 0)), int(asked.get("together", 0))
-    return Request(form, window, steps, dataflow, None, segments, chunk, refused, directions, batch, together)
+    batch, together, groups = (int(asked.get(name, 0)) for name in ("batch", "together", "groups"))
+    return Request(form, window, steps, dataflow, None, segments, chunk, refused, directions, batch, together, groups)

@@ -41,8 +41,12 @@ def preload(plan: Planner, ins: Instruction) -> None:
     matrix = mode in ("mac", "mac.os")
     high, wide = int(ins["rows"]) * (segments if mode == "mac" else 1), int(ins["cols"]) * segments
     wide *= 1 if matrix else plan.rounds.together
-    if not plan.arch.holds(mode, bool(ins["complex"]), high, wide):
-        raise plan.trap(f"needs {high} x {wide} elements", f"the array has {rows} x {cols} for such numbers")
+    if not plan.arch.holds(mode, bool(ins["complex"]), high, wide, groups := int(ins["groups"])):
+        what = f", in {groups} groups" if groups > 1 else ""
+        most = f", in {plan.arch.array.column_words} groups" if groups > 1 else ""
+        raise plan.trap(
+            f"needs {high} x {wide} elements{what}", f"the array has {rows} x {cols} for such numbers{most}"
+        )
     if segments > 1 and mode not in MODES:
         raise plan.trap(f"has {segments} segments", f"the mode '{mode}' has one")
     if ins["mode"] not in plan.arch.array.modes:

@@ -24,7 +24,8 @@ class Schedule(Pass):
     says what an array keeps of all matrix products: weights, weights-by-rows (the same in another order) or results;
     left out, what makes the whole program fastest. `directions` are those of bidirectional layers: apart, in a loop
     each, or together in one pass over the array. `batch` says how many sequences come at once, `together` how many of
-    them the machine runs side by side (0: by cost).
+    them the machine runs side by side (0: by cost). `groups` says into how many groups of rows channels may be packed
+    in a column of an array (1: into none, 0: by cost).
 
     Streams run in the loop. A value of one per sequence runs after it if it depends on a stream (a pooled head, a
     last state), else before it. A stream that needs such a value runs in another loop, where the machine sweeps a
@@ -40,9 +41,10 @@ class Schedule(Pass):
     directions: str = ""
     batch: int = 0
     together: int = 0
+    groups: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("window", "steps", "segments", "batch", "together"):
+        for name in ("window", "steps", "segments", "batch", "together", "groups"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is 0 or more, not {getattr(self, name)}")
 
@@ -59,7 +61,7 @@ class Schedule(Pass):
         steps = self.steps or context.usual_steps(out)
         asked = {"form": self.form, "window": self.window, "segments": self.segments, "steps": steps}
         asked |= {"dataflow": self.dataflow, "directions": self.directions}
-        asked |= {"batch": self.batch, "together": self.together}
+        asked |= {"batch": self.batch, "together": self.together, "groups": self.groups}
         asked |= {"by_file": not self.steps and not context.calibration_steps(out)}
         out.attributes["schedule"] = {name: value for name, value in asked.items() if value}
         return out

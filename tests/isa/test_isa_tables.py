@@ -112,7 +112,7 @@ def test_code_words_are_little_endian_with_fields_from_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "encoding"), [("cim", "2.1", "c4fb28d5bea57665"), ("epochcore", "5.0", "b0cfed1732ddb910")]
+    ("name", "version", "encoding"), [("cim", "2.1", "c4fb28d5bea57665"), ("epochcore", "6.0", "e97d7f6b3f8c3724")]
 )
 def test_a_version_stands_for_one_encoding(name: str, version: str, encoding: str) -> None:
     """Where this fails an instruction was added (raise the minor version) or changed (the major one)."""

@@ -33,7 +33,9 @@ class Work(Protocol):
     height: int  # elements from one cell to the next one south
     gang: int  # cycles of one state
     deep: int  # states of one channel in an element
-    wide: int  # columns from a channel to the next one of the same element
+    wide: int  # columns from a channel to the next one, in the next group of rows
+    groups: int  # groups of rows; channels of the same element are so many times `wide` apart
+    high: int  # cells of a group, one below the other
     rows: int  # rows of weights or states in use
     cols: int
     takes: tuple[bool, bool]  # parameters and states from the shadow registers
@@ -116,7 +118,10 @@ class Element:
             return
         state, due = packet.age // work.gang, now + self.depth + work.gang - 2
         lane, below = divmod(state, work.deep)
-        here = self.row // work.height * work.deep + below < work.rows
+        cell = self.row // work.height
+        group = min(cell // work.high, work.groups - 1)
+        lane = lane * work.groups + group
+        here = (cell - group * work.high) * work.deep + below < work.rows
         here &= self.col // work.height + lane * work.wide < work.cols
         here &= work.name == "state.store" or packet.value[lane] is not None
         rule = RULES[work.name]

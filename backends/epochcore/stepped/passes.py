@@ -73,6 +73,8 @@ class Pass:
     gang: int = 1
     deep: int = 1
     wide: int = 1
+    groups: int = 1
+    high: int = 1
     rows: int = 0
     cols: int = 0
     takes: tuple[bool, bool] = (False, False)
@@ -102,7 +104,8 @@ class Pass:
         if ins.mnemonic != "mac":
             layout = layout_of(held, self.chip.arch, self.op.samples)
             self.hop, self.height, self.gang = layout.stack * layout.gang, layout.gang, layout.gang
-            self.deep, self.wide, self._lanes = layout.deep, layout.cols, layout.lanes
+            self.deep, self.wide, self._lanes = layout.deep, layout.cols, layout.lanes * layout.groups
+            self.groups, self.high = layout.groups, layout.high
             own = max(self.hop, array.mac_depth + layout.gang - 1)
         self._added = self.chip.take_over(self.takes[0])
         self.gather = through_ports(number, self.chip.arch, len(self._inputs(0)) // number, self._ports[0])

@@ -110,7 +110,7 @@ class Preload:
         self._values = self._parameters()
         states = (3 if ins["mode"] in ("fri", "tri") else 1) * (1 + bool(ins["complex"]))
         words = 1 if ins["mode"] == "mac" else states
-        used = at.rows if ins["mode"] == "mac" else ceil_div(int(ins["rows"]), at.deep)
+        used = at.rows if ins["mode"] == "mac" else at.groups * at.high
         wide = ceil_div(words * at.stack * at.cols, self.chip.arch.array.port_words_in)
         self._shift = Shift(self.chip, self.start, at, wide, used)
 
@@ -164,9 +164,11 @@ class StateLoad:
     def __post_init__(self) -> None:
         at, held = layout_of(self.held, self.chip.arch, self.op.samples), self.held
         self._at, parts = at, 1 + bool(held["complex"])
-        each = int(held["cols"]) * copies(held) * self.op.samples * at.deep * parts
-        wide = ceil_div(each, self.chip.arch.array.port_words_in)
-        self._shift = Shift(self.chip, self.start, at, wide, ceil_div(int(held["rows"]), at.deep))
+        wide = int(held["cols"]) * copies(held) * self.op.samples
+        # of the first group, which has a channel in every lane
+        each = sum(min(at.cols, wide - first) for first in range(0, wide, at.cols * at.groups)) * at.deep * parts
+        wait = ceil_div(each, self.chip.arch.array.port_words_in)
+        self._shift = Shift(self.chip, self.start, at, wait, at.groups * at.high)
 
     def tick(self, now: int) -> None:
         if self._shift.tick(now, self._bring, self._move):
@@ -217,7 +219,7 @@ class StateStore:
         assert held is not None
         at = self._layout = layout_of(held, self.chip.arch, self.op.samples)
         self.hop, self.height, self.gang = at.stack * at.gang, at.gang, at.gang
-        self.deep, self.wide = at.deep, at.cols
+        self.deep, self.wide, self.groups, self.high = at.deep, at.cols, at.groups, at.high
         self.rows, self.cols = int(held["rows"]), int(held["cols"]) * copies(held) * self.op.samples
         self._first, self._wide = stored_columns(self.op)
         self._left = 0
@@ -261,6 +263,8 @@ class Product:
     gang: int = 1
     deep: int = 1
     wide: int = 1
+    groups: int = 1
+    high: int = 1
     takes: tuple[bool, bool] = (True, False)
     fresh: bool = True  # whether it is the first one after its preload
     before: bool = False

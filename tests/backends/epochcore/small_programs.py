@@ -30,6 +30,7 @@ def archs(draw: st.DrawFn) -> Arch:
             "cols": draw(st.integers(2, 5)),
             "complex": draw(st.sampled_from(["native", "ganged"])),
             "states_per_element": draw(st.integers(1, 3)),
+            "column_words": draw(st.integers(1, 3)),
             "mac_depth": draw(st.integers(1, 4)),
             "port_words_in": draw(small),
             "port_words_out": draw(small),
@@ -120,11 +121,13 @@ class Writer:
             lanes = self.draw(st.integers(1, self.arch.array.states_per_element))
             most, cols = most // self.arch.array.states_per_element, cols * lanes
             most *= self.arch.array.states_per_element // lanes
+        groups = self.groups(is_complex)
+        most, cols = most // groups, cols * groups
         found = self.operand(cols) if mode == "fri" else self.streams[0] if self.streams[0][1] <= cols else None
         if found is None or not most:
             return
         (src, wide), rows = found, self.draw(st.integers(1, most))
-        if not self.arch.holds(mode, is_complex, rows, wide * self.together):
+        if not self.arch.holds(mode, is_complex, rows, wide * self.together, groups):
             return
         decay = self.numbers(DECAYS, wide, rows, is_complex=is_complex)
         b, c = (self.numbers(WEIGHTS, wide, rows, is_complex=is_complex) for _ in range(2))
@@ -133,14 +136,19 @@ class Writer:
         old = self.draw(st.sampled_from(onto)) if onto and self.draw(st.booleans()) else None
         dst, _ = old or self.stream(wide)
         fields = {"dst": dst, "dst_pitch": wide, "src": src, "src_pitch": wide, "accumulate": old is not None}
-        self.run(mode, packed, rows, wide, is_complex, {**fields, **self.flags()})
+        self.run(mode, packed, (rows, wide, groups), is_complex, {**fields, **self.flags()})
+
+    def groups(self, is_complex: bool) -> int:
+        """Groups of rows that channels have to themselves."""
+        most = min(self.arch.array.column_words, self.arch.places(is_complex)[0])
+        return self.draw(st.integers(1, max(1, most)))
 
     def driven(self) -> None:
         is_complex = self.draw(st.booleans())
         parts, mode = 1 + is_complex, self.draw(st.sampled_from(["fri.x", "tri.x", "sel"]))
         src, words = self.streams[0]
-        cols = words // parts
-        if words % parts or not cols or not self.arch.holds(mode, is_complex, 1, cols * self.together):
+        cols, groups = words // parts, self.groups(is_complex)
+        if words % parts or not cols or not self.arch.holds(mode, is_complex, 1, cols * self.together, groups):
             return
         dst, _ = self.stream(words)
         fields: dict[str, Any] = {"dst": dst, "src": src, **self.flags()}
@@ -153,7 +161,7 @@ class Writer:
         else:
             packed = self.constant(pack_decay(self.numbers(DECAYS, cols, is_complex=is_complex), None))
             fields |= {"dst_pitch": words, "src_pitch": words}
-        self.run(mode, packed, 1, cols, is_complex, fields)
+        self.run(mode, packed, (1, cols, groups), is_complex, fields)
 
     def segments(self, most: int) -> dict[str, int]:
         """How often parameters are there: once, or for stretches of time that cover a chunk."""
@@ -161,15 +169,19 @@ class Writer:
         least = -(-self.limit // number)
         return {} if number == 1 else {"segments": number, "span": self.draw(st.integers(least, self.limit))}
 
-    def run(self, mode: str, packed: int, rows: int, cols: int, is_complex: bool, fields: Mapping[str, Any]) -> None:
-        held = (n for n in (3, 2, 1) if self.arch.holds(mode, is_complex, rows, cols * n * self.together))
+    def run(
+        self, mode: str, packed: int, lay: tuple[int, int, int], is_complex: bool, fields: Mapping[str, Any]
+    ) -> None:
+        """A pass of states, in so many rows, columns and groups of rows."""
+        rows, cols, groups = lay
+        held = (n for n in (3, 2, 1) if self.arch.holds(mode, is_complex, rows, cols * n * self.together, groups))
         most = next(held, 0)
         assert most
         cut = self.segments(most) if mode in ("fri", "fri.x") else {}
         own = rows * cols * (1 + is_complex)
         words = own * cut.get("segments", 1)
         state = self.room(words, row=True)
-        shape = {"rows": rows, "cols": cols, "mode": mode, "complex": is_complex}
+        shape = {"rows": rows, "cols": cols, "groups": groups, "mode": mode, "complex": is_complex}
         self.carried.append((state, words))
         self.builder.emit("preload", src=packed, scale=0, bias=0, **shape, **cut)
         source = self.begun(state, own, is_complex, cut) if cut and self.draw(st.booleans()) else state

@@ -32,6 +32,7 @@ archs = st.fixed_dictionaries(
         "array__cols": st.sampled_from([2, 3, 5, 8, 12]),
         "array__complex": st.sampled_from(["native", "ganged"]),
         "array__states_per_element": st.integers(1, 3),
+        "array__column_words": st.integers(1, 3),
         "array__mac_depth": st.integers(1, 4),
         "array__port_words_in": st.sampled_from([1, 3, 8, 24]),
         "array__port_words_out": st.sampled_from([1, 3, 8, 24]),
