@@ -5,7 +5,8 @@ What no schedule on the array can go below, all resources kept busy at once:
 * elements: a multiply-accumulate of a matrix, or a step of one (complex) state, an element and cycle;
 * ports: a word that enters (or leaves) serves at most one row or column of the array, C products of a matrix, and R
   states of a channel; so a matrix needs L K ceil(N / C) words in and L N ceil(K / R) out, whole words both, a system
-  L H max(1, P / R) of each, as far as columns hand on several words, else one a column and cycle. Where results stay in place a fold takes K + R + C - 2 cycles: the less of the two counts;
+  L H max(1, P / R) of each, no more in a cycle than the columns hand on. Where results stay in place a fold takes
+  K + R + C - 2 cycles: the less of the two counts;
 * DRAM: parameters once, input once, output, and of the streams between loops over time what has no room on the chip;
 * dependence: a layer that runs in both directions ends after it has begun, so layers follow each other: L cycles each;
 * ends: the array has nothing to do before the first word has come from DRAM, and the last word still has to cross R
