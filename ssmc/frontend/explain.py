@@ -75,8 +75,10 @@ def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[in
         tried.add(call.position)
         if len(tried) > PRODUCTS:
             return False
+        before = translator.env.copy()
         factors = [explained_by_a_cut(translator, v, cone_of(translator, v)) for v in raw]
         if any(isinstance(factor, str) for factor in factors):
+            translator.env = before  # what one factor was cut into may cut the whole in two
             continue
         known = dict(zip(raw, factors, strict=True))
         try:

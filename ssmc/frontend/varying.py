@@ -24,6 +24,7 @@ from ssmc.frontend.contraction import einsum
 from ssmc.frontend.filters import disguise_of
 from ssmc.frontend.findings import Lift
 from ssmc.frontend.flow import Flow, Known, Unsupported
+from ssmc.frontend.given_start import without_start
 from ssmc.frontend.lti import target_axes
 from ssmc.frontend.precision import stored_rounding
 from ssmc.frontend.regions import Region
@@ -59,10 +60,14 @@ class _Form:
 
 @dataclass(frozen=True, eq=False)
 class _Constants:
-    """`decay` in the shape of h without batch and time; `gain` in that of the result, sizes of one allowed."""
+    """`decay` in the shape of h without batch and time; `gain` in that of the result, sizes of one allowed.
+
+    `start` is h before the first step, in the shape of h without batch and time; None for zeros.
+    """
 
     decay: Array
     gain: Array
+    start: Array | None = None
 
 
 def explain_varying(translator: Translator, region: Region) -> Flow | None:
@@ -73,25 +78,38 @@ def explain_varying(translator: Translator, region: Region) -> Flow | None:
     if not any(lengths & set(shaped.shape) for shaped in shapes_of(translator, region)):
         return None  # a spectrum, say: told without running anything
     with np.errstate(all="ignore"):
-        region = out_of_logs(translator.builder, region)
-        parts = parts_of(region)
-        if parts is None:
-            return None
-        for shaped in shapes_of(translator, region):
-            for axes in target_axes(shaped):
-                narrow, kept = narrowed(translator.builder, shaped, axes)
-                found = _explained(translator, narrow, kept, parts)
-                if found is None:
-                    found = _explained(translator, mirrored(narrow, kept), kept, parts, backward=True)
-                if found is not None:
-                    axes = axes[: len(region.shape)]
-                    value = translator.builder.reshape(found.value, feature_sizes(region.shape, axes))
-                    assert not isinstance(value, np.ndarray)
-                    return Flow(value, axes, region.shape)
+        found = _in_some_shape(translator, out_of_logs(translator.builder, region), None)
+        if found is None and (pair := without_start(translator.builder, region)) is not None:
+            found = _in_some_shape(translator, *pair)
+        return found
+
+
+def _in_some_shape(translator: Translator, region: Region, start: Region | None) -> Flow | None:
+    """The target with its axes as they are or split; `start` is what is added to it where nothing is written."""
+    parts = parts_of(region)
+    if parts is None:
+        return None
+    starts = iter(()) if start is None else shapes_of(translator, start)
+    for shaped in shapes_of(translator, region):
+        begun = next(starts, None)
+        for axes in target_axes(shaped):
+            narrow, kept = narrowed(translator.builder, shaped, axes)
+            first = None if begun is None else narrowed(translator.builder, begun, axes)[0]
+            found = _explained(translator, narrow, kept, parts, first)
+            if found is None:
+                first = None if first is None else mirrored(first, kept)
+                found = _explained(translator, mirrored(narrow, kept), kept, parts, first, backward=True)
+            if found is not None:
+                axes = axes[: len(region.shape)]
+                value = translator.builder.reshape(found.value, feature_sizes(region.shape, axes))
+                assert not isinstance(value, np.ndarray)
+                return Flow(value, axes, region.shape)
     return None
 
 
-def _explained(translator: Translator, region: Region, axes: str, parts: Parts, backward: bool = False) -> Flow | None:
+def _explained(
+    translator: Translator, region: Region, axes: str, parts: Parts, start: Region | None, backward: bool = False
+) -> Flow | None:
     """The target with its axes read in one way; `backward`: the region was mirrored in time, but for its flows."""
     roles = roles_of(region, axes, parts)
     if roles is None:
@@ -105,6 +123,11 @@ def _explained(translator: Translator, region: Region, axes: str, parts: Parts, 
             error = _error(region, roles, form, constants)
             if error > allowed:
                 continue
+            if start is not None:
+                begun = _started(region, start, roles, form, constants)
+                if begun is None:
+                    continue
+                constants, error = begun
             if not backward:
                 return _emit(translator, region, roles, form, axes, constants, error)
             turn = translator.builder.reverse
@@ -252,6 +275,27 @@ def _error(region: Region, roles: Roles, form: _Form, constants: _Constants) -> 
     return worst
 
 
+def _started(
+    region: Region, start: Region, roles: Roles, form: _Form, constants: _Constants
+) -> tuple[_Constants, float] | None:
+    """The constants with the state before the first step, and the largest error of what it adds; None if it is none."""
+    if any(c not in form.result for c in form.state):
+        return None
+    ones = replace(constants, start=np.ones([_sizes(form, region.samples[0])[c] for c in form.state[2:]]))
+    others = "".join(c for c in form.result if c not in form.state)  # of what is read: one index of theirs will do
+    order = [form.result.index(c) for c in others + form.state]
+    worst, found = 0.0, constants
+    for arrays in start.samples:
+        base = [np.zeros_like(a) if i in (*roles.written, *roles.added) else a for i, a in enumerate(arrays)]
+        wanted, faded = start.run(base), _reference(roles, form, ones, base)
+        if found.start is None:
+            first, gain = (x.transpose(order)[(0,) * len(others + "bt")] for x in (wanted, faded))
+            found = replace(found, start=np.divide(first, gain, out=np.zeros_like(first), where=gain != 0))
+        error = np.abs(_reference(roles, form, found, base) - wanted).max(initial=0.0)
+        worst = max(worst, float(error) / max(float(np.abs(wanted).max(initial=0.0)), 1e-300))
+    return (found, worst) if worst <= TOLERANCE else None
+
+
 def _reference(roles: Roles, form: _Form, constants: _Constants, arrays: Sequence[Array]) -> Array:
     """The recurrence, step by step."""
     sizes = _sizes(form, arrays)
@@ -262,6 +306,8 @@ def _reference(roles: Roles, form: _Form, constants: _Constants, arrays: Sequenc
     a = np.ones(shape) * constants.decay
     for i in roles.decay:
         a = a * _spread(np.exp(arrays[i]) if form.log else arrays[i], form.terms[i], form.state)
+    if constants.start is not None:
+        h[:, 0] += a[:, 0] * constants.start
     for k in range(1, shape[1]):
         h[:, k] += a[:, k] * h[:, k - 1]
     terms = [form.state, *(form.terms[i] for i in roles.read)]
@@ -301,7 +347,7 @@ def _emit(
         a = builder.reshape(turned.value, tuple(sizes.get(c, 1) for c in form.state[2:]))
     else:
         a = np.array(np.broadcast_to(constants.decay, features))
-    y, last = builder.recurrent("recurrence", [a, v])
+    y, last = builder.recurrent("recurrence", [a, v, constants.start])
     translator.findings.lifts.append(Lift(last.node, disguise_of(region), region.provenance, error))
     found: Flow | Known = Flow(y, state.axes, state.shape)
     term = form.state
