@@ -11,6 +11,7 @@ from typing import Any
 from ssmc.diagnostics import UserError
 from ssmc.frontend.activations import recognise_activations
 from ssmc.frontend.afterwards import late_values, postpone
+from ssmc.frontend.alike import join_alike
 from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
 from ssmc.frontend.baked import File
 from ssmc.frontend.builder import Builder
@@ -25,7 +26,6 @@ from ssmc.frontend.fusion import fuse_systems
 from ssmc.frontend.growing import recognise_growing_weights
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs, step_axes
 from ssmc.frontend.levels import reach
-from ssmc.frontend.lifting import State
 from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.model import Proof
@@ -35,7 +35,7 @@ from ssmc.frontend.polynomial import is_of_scores
 from ssmc.frontend.positions import extend_tables
 from ssmc.frontend.proto import ModelFile
 from ssmc.frontend.proving import Case, prove
-from ssmc.frontend.recurrence import lift_states
+from ssmc.frontend.recurrence import State, lift_states
 from ssmc.frontend.reference import runner
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll
@@ -106,6 +106,8 @@ class Source:
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.stored = min(stored_steps(self.listing), default=0)
         self.study(studied_length(self.listing, self.stored))
+        if not is_dynamic(self.types)[1]:
+            self.listing = join_alike(self.listing, self._point(0))
 
     def study(self, length: int) -> None:
         """Study a dynamic length at so many steps."""

@@ -23,12 +23,12 @@ def with_lengths(translator: Any, call: Call, items: Sequence[Any]) -> list[Any]
         return list(items)
     found = []
     for value, item in zip(call.operands, items, strict=True):
-        length = _length(translator, value) if isinstance(item, Known) and value is not None else None
+        length = as_length(translator, value) if isinstance(item, Known) and value is not None else None
         found.append(item if length is None else length)
     return found
 
 
-def _length(translator: Any, value: Value) -> Flow | None:
+def as_length(translator: Any, value: Value) -> Flow | None:
     """A single number as a function of the number of steps; None where it is none."""
     item, call = translator.lookup(value), translator.listing.producer.get(value)
     if call is None or value in translator.listing.constants or not isinstance(item, Known):
@@ -38,7 +38,7 @@ def _length(translator: Any, value: Value) -> Flow | None:
     if call.kind in ("Shape", "Gather", "Slice"):
         return _counted(translator, call, item)
     operands = [v for v in call.operands if v is not None]
-    inner = {v: _length(translator, v) for v in (operands[:1] if call.kind in SAME else operands)}
+    inner = {v: as_length(translator, v) for v in (operands[:1] if call.kind in SAME else operands)}
     if all(flow is None for flow in inner.values()):
         return None
     if call.kind in SAME:

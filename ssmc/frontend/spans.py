@@ -19,10 +19,10 @@ from ssmc.frontend.flow import Flow, Known, Raw, TimeMixing, Tracked, Unsupporte
 from ssmc.frontend.listing import Call
 from ssmc.frontend.masks import as_stream, picked_of_samples, picked_step
 from ssmc.frontend.operands import reshape_target, slices_of
+from ssmc.frontend.pairs import contracted_pairs
 from ssmc.frontend.rules.context import arrays_or_flows, known_of
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import einsum_terms, gemm_terms, product_terms
-from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.strided import averaged, strided_conv
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
@@ -34,6 +34,9 @@ SHORT = 32  # steps that are features rather than a short sequence, where the fi
 
 def spelled_out(translator: Any, call: Call) -> list[Tracked]:
     """The results of a call whose operands are known. Raises Unsupported, with the reason, where there is no rule."""
+    of_pairs = contracted_pairs(translator, call)
+    if of_pairs is not None:
+        return of_pairs
     if call.kind not in RULES:
         raise Unsupported("it mixes time")
     return RULES[call.kind](translator, call, [None if v is None else translator.lookup(v) for v in call.operands])
@@ -122,6 +125,8 @@ def _last_steps(builder: Builder, flow: Flow, axis: int, count: int) -> Tracked:
 
 def _reshape(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """Patches: `n` steps and their features become the features of one step."""
+    from ssmc.frontend.rules.shape import reshaped
+
     flow = items[0]
     if not isinstance(flow, Flow):
         raise Unsupported("it mixes time")
@@ -208,9 +213,9 @@ def _contracted(translator: Any, call: Call, items: Sequence[Any]) -> list[Track
 
 
 def summed_over_time(
-    builder: Builder, terms: Sequence[str], result: str, items: Sequence[Flow | Known]
+    builder: Builder, terms: Sequence[str], result: str, items: Sequence[Flow | Known], kind: str = "sum"
 ) -> Flow | Known:
-    """An einsum whose sum runs over the steps too."""
+    """An einsum whose sum (or mean) runs over the steps too."""
     times = {
         x
         for term, item in zip(terms, items, strict=True)
@@ -222,7 +227,7 @@ def summed_over_time(
         raise TimeMixing("every step meets every other (attention)")
     each = einsum(builder, terms, result + next(iter(times)), items)
     assert isinstance(each, Flow)
-    value = builder.add("pool", [each.value], kind="sum")
+    value = builder.add("pool", [each.value], kind=kind)
     return Flow(value, each.axes[:-1], each.shape[:-1])
 
 
@@ -277,6 +282,8 @@ def _stepwise(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked
 
 def _viewed(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A tensor flattened whole and looked up in the order in which it lies there (as_strided)."""
+    from ssmc.frontend.rules.shape import reshaped
+
     value = call.operands[0]
     assert value is not None
     before = translator.listing.producer.get(value)

@@ -177,3 +177,25 @@ def test_a_loop_over_chunks_that_is_not_linear(tmp_path: Path) -> None:
     path = save(net.model([(y, [2, length, WIDTH])]), tmp_path)
     refused(path, "the next state is not a linear function of the state", "Tanh")
     assert load_model(path, strict=False).unsupported
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_chunks_divided_by_their_normaliser(tmp_path: Path, inside: bool) -> None:
+    """RetNet's max(|sum|, 1) in every trip of an unrolled loop; feature maps before it, or in every trip too."""
+    length, width, net = 24, WIDTH, Net()
+    q, k, v = streams(net, [2, length, 4])
+    if not inside:
+        q, k = (net.op("Softplus", x) for x in (q, k))
+    state, sums, outs = net.const(np.zeros((2, width, width))), net.const(np.zeros((2, width, 1))), []
+    for c in range(length // CHUNK):
+        bounds = net.ints(c * CHUNK), net.ints((c + 1) * CHUNK), net.ints(1)
+        parts = [net.op("Slice", x, *bounds) for x in (q, k, v)]
+        if inside:
+            parts[:2] = [net.op("Softplus", x) for x in parts[:2]]
+        y, state = chunk_of(net, *parts, state)
+        total, sums = chunk_of(net, *parts[:2], net.const(np.ones((2, CHUNK, 1))), sums)
+        divisor = net.op("Max", net.op("Abs", total), net.const(np.float32(1.0)))
+        outs.append(net.op("Div", y, divisor))
+    model = lift(net, net.op("Concat", *outs, axis=1), [2, length, width], tmp_path)
+    assert len(model.systems) == 2
+    on_targets(model, 2, length)

@@ -1,1 +1,45 @@
-"""Rules that translate one ONNX node each, one file a subject."""
+"""Rules that translate one ONNX node: op type -> rule, one table made of one file a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ssmc.frontend.flow import Tracked
+from ssmc.frontend.listing import Call
+from ssmc.frontend.rules import (
+    elementwise,
+    matrix,
+    norms,
+    padding,
+    reduction,
+    resampling,
+    rotary,
+    scatter,
+    selection,
+    sequences,
+    shape,
+    standard,
+)
+from ssmc.frontend.rules.context import Context, Rule
+
+RULES: dict[str, Rule] = {
+    **elementwise.RULES,
+    **matrix.RULES,
+    **norms.RULES,
+    **padding.RULES,
+    **reduction.RULES,
+    **resampling.RULES,
+    **rotary.RULES,
+    **scatter.RULES,
+    **selection.RULES,
+    **sequences.RULES,
+    **shape.RULES,
+    **standard.RULES,
+}
+# What a node may be where its first operand mixes time: None where it is nothing of the kind.
+RAW_RULES: dict[str, Callable[[Any, Call, Sequence[Any]], list[Tracked] | None]] = {
+    "InstanceNormalization": norms.over_grouped_steps
+}
+
+__all__ = ["RAW_RULES", "RULES", "Context", "Rule"]
