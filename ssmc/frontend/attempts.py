@@ -17,6 +17,7 @@ from ssmc.frontend.baked import File
 from ssmc.frontend.builder import Builder
 from ssmc.frontend.chunks import over_chunks
 from ssmc.frontend.control import CONTROL_RULES
+from ssmc.frontend.cosines import exact_cosines, with_exact
 from ssmc.frontend.duplicates import merge_duplicates, merge_last_states
 from ssmc.frontend.early_cuts import cut_early
 from ssmc.frontend.explain import explain
@@ -93,12 +94,18 @@ class Source:
     dropped: int = 0  # nodes of the file that round, and that the graph does without
 
     def __post_init__(self) -> None:
+        self.as_stored, tables = None, exact_cosines(self.graph)
+        if tables:
+            self.as_stored = list_calls(self.graph)
+            fold_statics(self.as_stored)
+            self.graph = with_exact(self.graph, tables)
         self.file: Listing = list_calls(self.graph)  # as it is, for the proofs
         before, self.graph = self.graph, reroll(self.graph, self.file)
         self.listing: Listing = self.file if self.graph is before else list_calls(self.graph)
         fold_statics(self.listing)
         if self.file is not self.listing:
             fold_statics(self.file)
+        self.listing.off.update({Value(name): table.off for name, table in tables.items()})
         self.listing = cut_early(self.listing)
         # A model of many nodes keeps onnxruntime busy for a second before it runs; meanwhile it is lifted here.
         if len(self.file.calls) > MANY and not self.model.weights:
@@ -373,6 +380,7 @@ class Source:
             tuple(attempt.findings.lifts),
             self.aside,
             self.dropped,
+            self.as_stored,
         )
 
 

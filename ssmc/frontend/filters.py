@@ -306,6 +306,8 @@ def disguise_of(region: Region) -> str:
     ):
         if kind in kinds:
             return name
+    if region.fourier:
+        return "FFT convolution"
     if "Slice" in kinds and len(region.calls) > 12:
         return "associative scan"
     return "Toeplitz product" if kinds & {"MatMul", "Einsum", "Gemm"} else "convolution"

@@ -58,6 +58,7 @@ class Listing:
     outputs: dict[str, Value] = field(default_factory=dict)
     producer: dict[Value, Call] = field(default_factory=dict)
     tables: dict[Value, Any] = field(default_factory=dict)  # large arrays of constants alone, to be had in parts
+    off: dict[Value, float] = field(default_factory=dict)  # by how much the file's tables are, of which these are exact
     folded: set[Value] = field(default_factory=set)  # other large ones, which were needed for a constant only
 
     def needed(self, wanted: Iterable[Value], given: Collection[Value]) -> list[Call]:

@@ -17,6 +17,9 @@ TOLERANCE = 1e-9
 ROUNDING = 1e-12
 UNLIKE = "does not treat all time steps alike"
 ECHO = 2e-7  # energy from the future, relative to the past: what a spectrum stored in float32 leaves behind
+NOISE = 1e-6  # a tap of it, of the largest from the past
+FLAT = 6.0  # a tap of it, of their mean (ours: normal noise has one of 5 in a million)
+SHORTEST = 12  # taps that tell noise from a decay (ours)
 ROUNDED = 3e-7  # relative: powers of a decay that were folded into float32 tables, others at each step of a tree
 UNITS = 8  # roundings of coarser tables that powers in a tree of them are off by (ours)
 MAX_INPUTS = 1024  # features of all entries together, for a region in which they may all meet
@@ -212,9 +215,22 @@ def impulse_kernels(
         return None
     causal[np.abs(causal) <= 1e-13 * scale] = 0.0
     echo = float(np.linalg.norm(future)) / max(float(np.linalg.norm(causal)), 1e-300)
-    if echo <= ECHO and not np.any(resting):
+    if (echo <= max(ECHO, region.stored) or _is_noise(future, causal)) and not np.any(resting):
         return Kernels(axes, inputs, causal, None, resting[0, 0], echo)
     return Kernels(axes, inputs, causal, future, resting[0, 0], 0.0)
+
+
+def _is_noise(future: Array, causal: Array) -> bool:
+    """Is what comes from the future, of each output, no more than float32 leaves anywhere, and nowhere more than
+    elsewhere?
+
+    A spectrum that was summed in float32 has that much, in as many taps as there are steps.
+    """
+    if future.shape[2] < SHORTEST:
+        return False
+    past, ahead = np.abs(causal).max(axis=(1, 2)), np.abs(future)
+    mean = np.sqrt(np.mean(future**2, axis=(1, 2)))
+    return bool((ahead.max(axis=(1, 2)) <= np.minimum(NOISE * past, FLAT * mean)).all())
 
 
 def _residual(kernels: Kernels, region: Region, arrays: Sequence[Array], answer: Array) -> float:
