@@ -198,7 +198,8 @@ def compile_model(
         chosen = DEFAULT.sub(lambda _: own, chosen)
     given = None if calibration is None else arrays.fit(calibration, model.interface, where="calibration data")
     machine = machine_of.machine(described, ideal=ideal)
-    context = Context(machine=machine, calibration=given, seed=seed, ideal=ideal, steps=_own_steps(model))
+    own_steps, own_batch = (_own_size(model, axis) for axis in "tb")
+    context = Context(machine=machine, calibration=given, seed=seed, ideal=ideal, steps=own_steps, batch=own_batch)
     steps: list[Step] = []
     manager = PassManager(chosen, observers=(steps.append, *observers), validate=validate)
     with one_blas_thread():
@@ -212,15 +213,23 @@ def compile_model(
     return Executable(program, machine_of, made)
 
 
-def _own_steps(model: Model) -> int:
-    """Steps of a sequence as the model's file gives them, 0 where they are dynamic."""
+def _own_size(model: Model, letter: str) -> int:
+    """Steps ("t") of a sequence, or sequences ("b"), as the model's file gives them, 0 where they are dynamic."""
     sizes = [
         size
         for port in model.interface.inputs
-        for axis, size in zip(port.axes, port.shape, strict=False)
-        if axis == "t" and isinstance(size, int)
+        for axis, size in zip(_own_axes(port, model.form), port.shape, strict=False)
+        if axis == letter and isinstance(size, int)
     ]
     return max(sizes, default=0)
+
+
+def _own_axes(port: Port, form: str) -> str:
+    """The axes of an input in the model's file: a one-step file has no time, and some have no batch."""
+    axes = port.axes
+    for letter in "tb" if form == "step" else "b":
+        axes = axes.replace(letter, "") if len(axes) > len(port.shape) else axes
+    return axes
 
 
 def default_pipeline(target: str, *, arch: str | None = None, ideal: bool = False) -> tuple[Pass, ...]:

@@ -42,7 +42,7 @@ class Port:
                 names.append(size if isinstance(size, int) else own)
             else:
                 word = {"b": "batch", "t": "time"}[letter]
-                names.append(size if isinstance(size, int) and (letter, size) != ("b", 1) else word)
+                names.append(size if isinstance(size, int) and letter == "t" else word)
         return tuple(names)
 
 

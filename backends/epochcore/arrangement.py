@@ -13,13 +13,14 @@ from dataclasses import replace
 from backends.epochcore.assembly import Assembly
 from backends.epochcore.draft import Buffer, Draft, Ref, Step
 from backends.epochcore.flow import is_loop
+from backends.epochcore.objective import best
 from backends.epochcore.regions import PASSES
 from ssmc.diagnostics import Misfit
 
 
 def fastest(made: Assembly) -> Assembly:
-    """The program as it is or with copies, whichever takes less time for the sequences that forms are chosen for. There
-    is a choice where these are longer than a chunk; `schedules` in the program's data tells it."""
+    """The program as it is or with copies, whichever serves sequences best that are as long as those that forms are
+    chosen for. There is a choice where these are longer than a chunk; `schedules` in the program's data tells it."""
     steps, draft = made.low.request.steps, with_copies(made.draft)
     if draft is made.draft:
         return made
@@ -31,8 +32,9 @@ def fastest(made: Assembly) -> Assembly:
     with suppress(Misfit):
         if other.costs:
             found["residuals copied"] = other
-    chosen = min(found, key=lambda name: found[name].costs)
-    found[chosen].schedules = tuple(other.told(name, chosen=name == chosen) for name, other in found.items())
+    chosen = list(found)[best([other.costs for other in found.values()], made.low.request.objective)]
+    told = (other.told("residuals", name, chosen=name == chosen) for name, other in found.items())
+    found[chosen].schedules = tuple(told)
     return found[chosen]
 
 

@@ -30,29 +30,28 @@ class Assembly:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     schedules: tuple[dict[str, Any], ...] = ()
-    _of: dict[int, int] = field(default_factory=dict)
+    _of: dict[int, tuple[int, float]] = field(default_factory=dict, init=False)
 
-    @cached_property
+    @property
     def costs(self) -> tuple[int, float]:
-        """Cycles and joules of a sequence as long as those that forms are chosen for."""
-        from backends.epochcore.timing import measure
+        """Cycles and joules of a round of sequences as long as those that forms are chosen for."""
+        return self.costs_of(self.draft.together)
 
-        stats, _ = measure(self.to_time, self.low.arch, 1, self.low.request.steps)
-        return stats.cycles or 0, stats.energy_joules or 0.0
-
-    def cycles_of(self, batch: int) -> int:
-        """Cycles of a batch of such sequences."""
+    def costs_of(self, batch: int) -> tuple[int, float]:
+        """Cycles and joules of a batch of such sequences."""
         from backends.epochcore.timing import measure
 
         if batch not in self._of:
-            self._of[batch] = measure(self.to_time, self.low.arch, batch, self.low.request.steps)[0].cycles or 0
+            stats, _ = measure(self.to_time, self.low.arch, batch, self.low.request.steps)
+            self._of[batch] = stats.cycles or 0, stats.energy_joules or 0.0
         return self._of[batch]
 
-    def told(self, name: str, *, chosen: bool) -> dict[str, Any]:
-        """A line of `schedules`."""
-        cycles, joules = self.costs
-        steps = self.low.request.steps
-        return {"schedule": name, "cycles": cycles, "joules": joules, "steps": steps, "chosen": chosen}
+    def told(self, choice: str, name: str, *, chosen: bool, batch: int = 0) -> dict[str, Any]:
+        """A line of `schedules`: an alternative of a `choice`, and what a batch or a round of sequences costs."""
+        batch = batch or self.draft.together
+        cycles, joules = self.costs_of(batch)
+        costs = {"cycles": cycles, "joules": joules, "steps": self.low.request.steps, "batch": batch}
+        return {"choice": choice, "schedule": name, **costs, "chosen": chosen}
 
     @property
     def finished(self) -> Program:

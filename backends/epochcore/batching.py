@@ -2,7 +2,8 @@
 pipelines of deep elements work, and shares the weights that are in place.
 
 Each of them has its own words in the scratchpad, so that chunks are shorter, and one alone may take longer. So whole
-programs are compiled and timed for the batch that `schedule{batch=N}` tells. They run any other, too.
+programs are compiled and timed for the batch that the model's file or `schedule{batch=N}` tells, for ever more samples
+together until that serves the objective no better. They run any other batch, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from backends.epochcore import objective
 from backends.epochcore.arch import Arch
 from backends.epochcore.assembly import Assembly
 from backends.epochcore.request import Request
@@ -31,26 +33,24 @@ def fastest(make: Callable[[Request], Assembly], graph: Graph, arch: Arch, reque
         raise UserError(f"{request.together} samples cannot be run together", hint=f"together is at most {MOST}")
     if request.together:
         return make(request)
-    best = make(replace(request, together=1))
-    numbers = _numbers(graph, arch, request)
     batch = request.batch
-    tried = [best]
-    for number in numbers:
+    tried = [best := make(replace(request, together=1))]
+    for number in _numbers(graph, arch, request):
         with suppress(Misfit):
             other = make(replace(request, together=number))
             tried.append(other)
-            if other.cycles_of(batch) < best.cycles_of(batch):
-                best = other
+            if objective.best([made.costs_of(batch) for made in tried], request.objective) < len(tried) - 1:
+                break  # with every further sample there is more of what makes it worse: chunks become shorter
+            best = other
     if len(tried) > 1:
-        told = [made.told(_name(made, batch), chosen=made is best) for made in tried]
+        told = [made.told("samples", _name(made), chosen=made is best, batch=batch) for made in tried]
         best.schedules = (*told, *best.schedules)
     return best
 
 
-def _name(made: Assembly, batch: int) -> str:
+def _name(made: Assembly) -> str:
     number = made.low.request.together
-    what = f"{number} samples together" if number > 1 else "one sample after the other"
-    return f"{what}, {made.cycles_of(batch):,} cycles for {batch} of them"
+    return f"{number} samples together" if number > 1 else "one sample after the other"
 
 
 def _numbers(graph: Graph, arch: Arch, request: Request) -> list[int]:

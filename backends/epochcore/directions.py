@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backends.epochcore import objective
 from backends.epochcore.arch import Arch
 from backends.epochcore.assembly import Assembly
 from backends.epochcore.flow import is_backward, plan_flow
@@ -36,7 +37,7 @@ class Pair:
 
 
 def fastest(make: Callable[[Graph], Assembly], graph: Graph, arch: Arch, request: Request) -> Assembly:
-    """The program with its directions apart or together, whichever takes less time, or what is asked for.
+    """The program with its directions apart or together, whichever serves the objective, or what is asked for.
 
     Raises UserError where what is asked for is none of the two, Misfit where the model does not fit.
     """
@@ -53,9 +54,9 @@ def fastest(make: Callable[[Graph], Assembly], graph: Graph, arch: Arch, request
     with suppress(Misfit):
         joined = make(together(graph, found))
         tried.append((TOGETHER, joined))
-        best = joined if joined.costs < apart.costs else apart
+        best = (apart, joined)[objective.best([apart.costs, joined.costs], request.objective)]
     if len(tried) > 1:
-        told = [made.told(TOLD[name], chosen=made is best) for name, made in tried]
+        told = [made.told("directions", TOLD[name], chosen=made is best) for name, made in tried]
         best.schedules = (*told, *best.schedules)
     return best
 

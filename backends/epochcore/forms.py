@@ -22,6 +22,7 @@ from backends.epochcore.lower_windows import room, weight_parts
 from backends.epochcore.lowering import Lowering
 from backends.epochcore.mimo import group_of, wide_of
 from backends.epochcore.mimo import kernel_length as wide_length
+from backends.epochcore.objective import Costs, best, hopeless
 from backends.epochcore.request import NAMES, Alternative, Form, Request, request_of
 from backends.epochcore.window_matrices import MOST_TAPS, kernel_length, system_of
 from ssmc.diagnostics import Misfit, UserError
@@ -34,7 +35,7 @@ SPANS = (4, 8, 16, 32, 64, 128, 256)
 
 
 def choose(low: Lowering, node: Node) -> Form:
-    """The form of a layer: the one asked for, else the fastest, of equally fast ones that with the least energy.
+    """The form of a layer: the one asked for, else the one that serves the objective best.
 
     Raises UserError where the form asked for cannot be had.
     """
@@ -144,7 +145,7 @@ def _taps(low: Lowering, node: Node) -> int | None:
 def _ranked(low: Lowering, node: Node) -> list[Alternative]:
     """All forms with their costs, the chosen one marked."""
     found: list[Alternative] = []
-    best: dict[bool, int] = {}  # of those asked for, and of the others
+    timed: dict[bool, list[Costs]] = {True: [], False: []}  # of those asked for, and of the others
     candidates = _candidates(low, node)
     wanted = replace(low.request, name=low.request.name if low.request.name in {f.name for f in candidates} else "")
     for form in candidates:
@@ -152,13 +153,15 @@ def _ranked(low: Lowering, node: Node) -> list[Alternative]:
         objection, bound = _objection(low, node, form), _bound(low, node, form)
         if objection:
             found.append(Alternative(form, objection=objection))
-        elif bound > best.get(asked, bound):
-            found.append(Alternative(form, bound, least=True))
-        else:
-            found.append(_timed(low, node, form))
-            if (cycles := found[-1].cycles) is not None:
-                best[asked] = min(cycles, best.get(asked, cycles))
-    fitting = [(a.cycles, a.joules, a) for a in found if a.joules is not None and _asked(wanted, a.form)]
+            continue
+        least = low.arch.energy.static_watts * bound / low.arch.clock_hz
+        if hopeless((bound, least), timed[asked], low.request.objective):
+            found.append(Alternative(form, bound, least, least=True))
+            continue
+        found.append(_timed(low, node, form))
+        if found[-1].costs is not None:
+            timed[asked].append(found[-1].costs)
+    fitting = [a for a in found if a.costs is not None and _asked(wanted, a.form)]
     if not fitting:
         for a in found:
             if _asked(wanted, a.form) and not _objection(low, node, a.form):
@@ -170,7 +173,7 @@ def _ranked(low: Lowering, node: Node) -> list[Alternative]:
             why="\n       ".join(f"{a.form}: {a.objection}" for a in found if a.objection),
             hint=f"forms: {', '.join(dict.fromkeys(a.form.name for a in found))}",
         )
-    chosen = min(fitting, key=lambda fit: fit[:2])[2]
+    chosen = fitting[best([a.costs for a in fitting if a.costs is not None], low.request.objective)]
     return [replace(a, chosen=a is chosen) for a in found]
 
 

@@ -13,23 +13,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from backends.epochcore import objective
 from backends.epochcore.assembly import Assembly
 from backends.epochcore.request import Request
 from ssmc.diagnostics import Misfit
 
 
 def fastest(make: Callable[[Request], Assembly], request: Request) -> Assembly:
-    """The program with channels packed as they best are, each layer by itself, or with none packed where that takes
-    less time. Raises Misfit where the model does not fit."""
+    """The program with channels packed as they best are, each layer by itself, or with none packed where that serves
+    the objective better. Raises Misfit where the model does not fit."""
     packed = make(request)
     groups = _groups(packed)
     if groups == 1 or request.groups:
         return packed
     with suppress(Misfit):
         alone = make(replace(request, groups=1))
-        best = packed if packed.costs <= alone.costs else alone
+        batch = max(request.batch, packed.draft.together, alone.draft.together)
+        best = (packed, alone)[objective.best([made.costs_of(batch) for made in (packed, alone)], request.objective)]
         names = (f"up to {groups} channels in a column's rows", packed), ("one channel in a column's rows", alone)
-        told = [made.told(name, chosen=made is best) for name, made in names]
+        told = [made.told("rows", name, chosen=made is best, batch=batch) for name, made in names]
         best.schedules = (*told, *best.schedules)
         return best
     return packed

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from backends.epochcore.objective import CYCLES, Costs
 from ssmc.ir import Graph
 
 # Steps of the sequence that a choice is made for, where nobody says: LRA's shortest.
@@ -42,8 +43,8 @@ class Form:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A form with the cycles and joules that the timing model predicts for the layer by itself; `least` where the
-    cycles are a lower bound, more than another form takes. None where it cannot be had, with the `objection`."""
+    """A form with the cycles and joules that the timing model predicts for the layer by itself; `least` where these are
+    lower bounds, and another form serves the objective better. None where it cannot be had, with the `objection`."""
 
     form: Form
     cycles: int | None = None
@@ -51,6 +52,11 @@ class Alternative:
     least: bool = False
     chosen: bool = False
     objection: str = ""
+
+    @property
+    def costs(self) -> Costs | None:
+        """Cycles and joules, where they are known."""
+        return None if self.cycles is None or self.joules is None or self.least else (self.cycles, self.joules)
 
     @property
     def told(self) -> dict[str, Any]:
@@ -72,7 +78,7 @@ class Request:
     cost). `forced` is the form of every layer while alternatives are timed. Time is cut into `segments` (0: by cost)
     in chunks of `chunk` steps (0: it is not, `refused` says why). Sequences come `batch` at a time (0: nobody says),
     so many of them are run `together` (0: by cost). Channels lie in at most so many `groups` of a column's rows (0: by
-    cost)."""
+    cost). What costs is said by the `objective`."""
 
     name: str = ""
     span: int = 0
@@ -86,6 +92,7 @@ class Request:
     batch: int = 0
     together: int = 0
     groups: int = 0
+    objective: str = CYCLES
 
 
 def request_of(graph: Graph) -> Request:
@@ -101,4 +108,5 @@ def request_of(graph: Graph) -> Request:
     refused = "" if known else "nobody says how long usual sequences are: give calibration data, or schedule{steps=...}"
     window = int(asked.get("window", 0))
     batch, together, groups = (int(asked.get(name, 0)) for name in ("batch", "together", "groups"))
-    return Request(form, window, steps, dataflow, None, segments, chunk, refused, directions, batch, together, groups)
+    made = Request(form, window, steps, dataflow, None, segments, chunk, refused, directions, batch, together, groups)
+    return replace(made, objective=str(asked.get("objective", CYCLES)))

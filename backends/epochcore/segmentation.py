@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from backends.epochcore import objective
 from backends.epochcore.assembly import Assembly
 from backends.epochcore.request import LEAST, Request
 from ssmc.diagnostics import Misfit
@@ -16,8 +17,8 @@ NAMES = "stretches of time at once", "one step after the other"
 
 
 def fastest(make: Callable[[Request], Assembly], request: Request) -> Assembly:
-    """The program with the forms of its layers, or one without segments where that is faster for one sequence, or for
-    several that follow each other: their passes fill the array, too.
+    """The program with the forms of its layers, or one without segments where that serves the objective better for one
+    round of sequences, or for several that follow each other: their passes fill the array, too.
 
     Chunks that are cut into segments may be too long for the scratchpad: they become shorter until they fit. `make`
     lowers for a request. Raises Misfit where the model does not fit without segments either.
@@ -26,10 +27,14 @@ def fastest(make: Callable[[Request], Assembly], request: Request) -> Assembly:
     if not cut.draft.most or _asked(request):
         return cut
     whole = make(replace(asked, chunk=0, refused="the program as a whole is faster without"))
-    in_a_row = cut.cycles_of(SEQUENCES) <= whole.cycles_of(SEQUENCES)
-    best = cut if in_a_row and cut.costs < whole.costs else whole
-    names = NAMES if in_a_row else (f"{NAMES[0]}, slower for {SEQUENCES} sequences in a row", NAMES[1])
-    told = [made.told(name, chosen=made is best) for name, made in zip(names, (cut, whole), strict=True)]
+    several = SEQUENCES * cut.draft.together
+    in_a_row, alone = (
+        objective.best([made.costs_of(batch) for made in (whole, cut)], request.objective) == 1
+        for batch in (several, cut.draft.together)
+    )
+    best = cut if in_a_row and alone else whole
+    names = NAMES if in_a_row else (f"{NAMES[0]}, worse for {several} sequences in a row", NAMES[1])
+    told = [made.told("time", name, chosen=made is best) for name, made in zip(names, (cut, whole), strict=True)]
     best.schedules = (*told, *best.schedules)
     return best
 

@@ -186,12 +186,19 @@ def _explain_couplings(couplings: list[dict[str, Any]]) -> None:
 def _explain_schedules(schedules: list[dict[str, Any]]) -> None:
     """The whole program's schedules, where a sequence takes several chunks."""
     rows = [
-        (made["schedule"], "chosen" if made["chosen"] else "", f"{made['cycles']:,}", quantity(made["joules"], "J"))
+        (
+            made["choice"],
+            made["schedule"],
+            "chosen" if made["chosen"] else "",
+            str(made["batch"]),
+            f"{made['cycles']:,}",
+            quantity(made["joules"], "J"),
+        )
         for made in schedules
     ]
     if rows:
-        title = f"schedules: cycles and energy of one sequence of {schedules[0]['steps']} steps"
-        print_table(title, ["schedule", "", "cycles", "energy"], rows, numbers=2)
+        title = f"schedules: cycles and energy of so many sequences of {schedules[0]['steps']} steps"
+        print_table(title, ["choice", "schedule", "", "sequences", "cycles", "energy"], rows, numbers=4)
 
 
 def _explain_forms(forms: dict[str, list[dict[str, Any]]]) -> None:
@@ -205,7 +212,7 @@ def _explain_forms(forms: dict[str, list[dict[str, Any]]]) -> None:
                 form["form"],
                 "chosen" if form["chosen"] else "",
                 "-" if form["cycles"] is None else f"{'at least ' * form['least']}{form['cycles']:,}",
-                "-" if form["joules"] is None else quantity(form["joules"], "J"),
+                "-" if form["joules"] is None else f"{'at least ' * form['least']}{quantity(form['joules'], 'J')}",
                 form["objection"],
             )
             for form in forms[names[0]]

@@ -98,9 +98,9 @@ class Context:
     """What passes may ask for, and where they report.
 
     `calibration` holds arrays by input name in the graph's layout. `ideal` asks for exact arithmetic: passes that
-    take their widths from the machine then change nothing. `steps` is the length of the model's own sequences, 0 where
-    it is free. `later` are the passes of the pipeline that are still to run; `fits` what was fitted to look ahead, by
-    node.
+    take their widths from the machine then change nothing. `steps` is the length of the model's own sequences, `batch`
+    how many of them its file takes at once, 0 where these are free. `later` are the passes of the pipeline that are
+    still to run; `fits` what was fitted to look ahead, by node.
     """
 
     machine: Machine | None = None
@@ -114,6 +114,7 @@ class Context:
     couplings: list[CouplingChoice] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     steps: int = 0
+    batch: int = 0
     later: tuple[Pass, ...] = ()
     fits: dict[str, Fit] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from ssmc.ir import Graph, Node, Place, SequenceType, StreamType
 from ssmc.passes.base import Context, Pass
 
 BEFORE, STEPS, AFTER = "before", "steps", "after"
+OBJECTIVES = ("cycles", "energy", "edp")
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,10 @@ class Schedule(Pass):
     costs are compared for (0: that of the calibration data or of the model's file, else the target's own). `dataflow`
     says what an array keeps of all matrix products: weights, weights-by-rows (the same in another order) or results;
     left out, what makes the whole program fastest. `directions` are those of bidirectional layers: apart, in a loop
-    each, or together in one pass over the array. `batch` says how many sequences come at once, `together` how many of
-    them the machine runs side by side (0: by cost). `groups` says into how many groups of rows channels may be packed
-    in a column of an array (1: into none, 0: by cost).
+    each, or together in one pass over the array. `batch` says how many sequences come at once (0: as many as the
+    model's file says, else one), `together` how many of them the machine runs side by side (0: by cost). `groups` says
+    into how many groups of rows channels may be packed in a column of an array (1: into none, 0: by cost). The
+    `objective` of all these choices is cycles, energy, or edp, the product of both.
 
     Streams run in the loop. A value of one per sequence runs after it if it depends on a stream (a pooled head, a
     last state), else before it. A stream that needs such a value runs in another loop, where the machine sweeps a
@@ -42,11 +44,14 @@ class Schedule(Pass):
     batch: int = 0
     together: int = 0
     groups: int = 0
+    objective: str = OBJECTIVES[0]
 
     def __post_init__(self) -> None:
         for name in ("window", "steps", "segments", "batch", "together", "groups"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is 0 or more, not {getattr(self, name)}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective is one of {', '.join(OBJECTIVES)}, not '{self.objective}'")
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """Raises UserError where a step needs what is known only after the last step, and there is one sweep."""
@@ -61,10 +66,18 @@ class Schedule(Pass):
         steps = self.steps or context.usual_steps(out)
         asked = {"form": self.form, "window": self.window, "segments": self.segments, "steps": steps}
         asked |= {"dataflow": self.dataflow, "directions": self.directions}
-        asked |= {"batch": self.batch, "together": self.together, "groups": self.groups}
+        asked |= {"batch": self._batch(context), "together": self.together, "groups": self.groups}
+        asked |= {"objective": self.objective}
         asked |= {"by_file": not self.steps and not context.calibration_steps(out)}
         out.attributes["schedule"] = {name: value for name, value in asked.items() if value}
         return out
+
+    def _batch(self, context: Context) -> int:
+        """Sequences that come at once. A model that was exported for one of them says nothing about it."""
+        if self.batch or context.batch < 2:
+            return self.batch
+        context.note(self, "", f"the file is for {context.batch} sequences at a time, and so the program is scheduled")
+        return context.batch
 
 
 def _named(phase: int) -> str:

@@ -53,7 +53,13 @@ def _scan_body() -> Any:
     return helper.make_graph(nodes, "body", [_float(i, "b", N) for i in ins], [_float(o, "b", N) for o in outs])
 
 
-def scan_model(path: Path, weights: dict[str, Any] | None = None, *, length: int | str = "length") -> Path:
+def scan_model(
+    path: Path,
+    weights: dict[str, Any] | None = None,
+    *,
+    length: int | str = "length",
+    batch: int | str = "batch",
+) -> Path:
     """u (batch, length, 2) -> linear -> Scan over a diagonal recurrence -> C, D -> mean -> logits (batch, 3)."""
     nodes = [
         helper.make_node("MatMul", ["u", "W_in"], ["h"], name="MatMul_in"),
@@ -71,7 +77,7 @@ def scan_model(path: Path, weights: dict[str, Any] | None = None, *, length: int
         helper.make_node("ReduceMean", ["g", "axis1"], ["pooled"], keepdims=0, name="Mean_y"),
         helper.make_node("Gemm", ["pooled", "W_out", "b_out"], ["logits"], name="Gemm_out"),
     ]
-    ins, outs = [_float("u", "batch", length, 2)], [_float("logits", "batch", CLASSES)]
+    ins, outs = [_float("u", batch, length, 2)], [_float("logits", batch, CLASSES)]
     return _save(path, nodes, ins, outs, weights or _weights())
 
 

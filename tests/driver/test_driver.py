@@ -168,3 +168,30 @@ def test_verify(toy: str, scan: frontend.Model) -> None:
     bad = ssmc.verify(scan, toy, given, ideal=True, passes=[ScaleReadout(factor=1.5), *default_pipeline(toy)])
     assert not bad.passed and bad.outputs["logits"].relative > 1e-2
     assert max(layer.error.relative for layer in bad.layers) > 1e-2
+
+
+@pytest.mark.parametrize("batch", [4, 1])
+def test_a_file_with_a_batch_of_its_own_is_scheduled_for_it(batch: int, tmp_path: Path) -> None:
+    """Where samples together pay: a program for a known batch runs any other, too; a batch of one says nothing."""
+    model = load(models.scan_model(tmp_path / "fixed.onnx", batch=batch, length=12))
+    assert isinstance(model, frontend.Model)
+    own, alone, overridden = (
+        compile_model(model, "epochcore", ideal=True, passes=f"default{more}")
+        for more in ("", ",schedule{together=1}", ",schedule{batch=2}")
+    )
+    assert own.compilation is not None
+    notes = [note.text for note in own.compilation.notes if note.pass_name == "schedule"]
+    assert notes == ([f"the file is for {batch} sequences at a time, and so the program is scheduled"] * (batch > 1))
+    schedules = [made.program.meta.get("schedules", ()) for made in (own, alone, overridden)]
+    batches = [{made["batch"] for made in found if made["choice"] == "samples"} for found in schedules]  # type: ignore
+    assert batches == [{batch} if batch > 1 else set(), set(), {2}]
+    for size in (1, 3, 4, 9):
+        given = models.sequences(size)
+        expected = frontend.reference(model, given)["logits"]
+        for program in (own, alone, overridden):
+            np.testing.assert_allclose(program.run(given).outputs["logits"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_axes_of_a_step_are_no_sizes_of_time_or_batch(tmp_path: Path) -> None:
+    made = compile_model(models.step_model(tmp_path / "step.onnx"), "epochcore").compilation
+    assert made is not None and "steps" not in made.graph.attributes["schedule"]
