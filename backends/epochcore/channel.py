@@ -61,6 +61,23 @@ class Channel:
             self._put(self._count, np.array([ready]), np.array([ready + cycles]))
         return ready, ready + cycles
 
+    def taken(self) -> tuple[Ints, Ints]:
+        """When it is taken, as far as somebody may still ask: starts and ends."""
+        live = slice(self._first, self._count)
+        return self._starts[live].copy(), self._ends[live].copy()
+
+    def again(self, first: int, each: int, times: int) -> None:
+        """What was taken in the `each` cycles from `first` on is so again so many `times` before what comes later."""
+        starts, ends = self.taken()
+        split = first + each
+        cut = [_between(starts, ends, 0, first, 0)]
+        cut += [_between(starts, ends, first, split, n * each) for n in range(times + 1)]
+        cut += [_between(starts, ends, split, None, times * each)]
+        starts, ends = (np.concatenate(values) for values in zip(*cut, strict=True))
+        apart = np.flatnonzero(starts[1:] > ends[:-1])
+        if len(starts):
+            self._put(self._first, starts[np.append(0, apart + 1)], ends[np.append(apart, len(ends) - 1)])
+
     def _put(self, at: int, starts: Ints, ends: Ints) -> None:
         """Intervals in the place of all from `at` on; room for them grows as it is needed."""
         count = at + len(starts)
@@ -71,6 +88,13 @@ class Channel:
                 setattr(self, name, np.concatenate([known[kept], np.zeros(2 * count - at, np.int64)]))
             self._first = 0
         self._starts[at:count], self._ends[at:count], self._count = starts, ends, count
+
+
+def _between(starts: Ints, ends: Ints, low: int, high: int | None, late: int) -> tuple[Ints, Ints]:
+    """Parts of intervals from `low` to `high`, so much later."""
+    starts, ends = np.maximum(starts, low), ends if high is None else np.minimum(ends, high)
+    kept = starts < ends
+    return starts[kept] + late, ends[kept] + late
 
 
 class _Taken:

@@ -21,7 +21,7 @@ cycle by cycle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -173,6 +173,16 @@ class Handover:
             finish = self.latest[index].finish
             kept.append((max(finish, kept[-1][0]) if kept else finish, index))
         self.recent[group] = kept
+
+    def postpone(self, instructions: Sequence[int], late: int) -> None:
+        """Let the last runs of some instructions have been so much later."""
+        for index in instructions:
+            finish, latency, steps, ends = self.latest[index]
+            self.latest[index] = Latest(finish + late, latency, steps, None if ends is None else ends + late)
+        groups = dict.fromkeys(group for index in instructions for group in self.known.touches[index])
+        for group in groups:
+            runs = sorted((self.latest[index].finish, index) for index in self.known.members[group])
+            self.recent[group], self.touched[group] = runs, runs[-1][0]
 
     def _late(self, groups: list[int], begin: int) -> Iterator[int]:
         """Instructions of groups whose last runs may be finished after `begin`."""

@@ -6,7 +6,7 @@ has as many bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from backends.epochcore.cost import Context, Cost, Rule
 from backends.epochcore.cost_array import ARRAY
 from backends.epochcore.cost_dram import TRANSFERS
 from backends.epochcore.cost_vector import VECTOR
-from backends.epochcore.dispatch import Op
+from backends.epochcore.dispatch import Op, on_chip
 from backends.epochcore.rates import totals
 from isa import Instruction, Program
 from isa.epochcore import EPOCHCORE
@@ -46,7 +46,7 @@ def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
     def price(op: Op) -> Cost:
         if op.index in kept and first.setdefault(op.index, op.number) != op.number:
             return IN_PLACE
-        near = _on_chip(program, op, total) if op.ins.mnemonic in ("load", "store") else 0
+        near = on_chip(program, op.ins, op.start, op.steps, total) if op.ins.mnemonic in ("load", "store") else 0
         run = op.index, op.steps, op.samples, near, id(op.held)
         cost = runs.get(run)
         if cost is None:
@@ -75,18 +75,3 @@ def _kept(program: Program) -> frozenset[int]:
         places.setdefault(int(ins["dst"]), set()).add(str(ins["src"]))
     shared = any(len(names) > 1 for names in places.values())  # too few words for all: each moves at every use
     return frozenset() if shared else frozenset(n for n, _ in fetches)
-
-
-def _on_chip(program: Program, op: Op, total: Mapping[str, int]) -> int:
-    """Steps of a transfer that do not leave the chip: those of a stream between two loops that are written last."""
-    if op.ins["steps"] == "one":
-        return 0
-    streams: Any = program.meta.get("streams", ())
-    number = int(op.ins["src" if op.ins.mnemonic == "load" else "dst"])
-    if number >= len(streams):
-        return 0
-    kept = int(streams[number].get("on_chip", 0))
-    steps = total[str(op.ins["steps"])]
-    first = steps - kept if streams[number].get("from_end") else 0
-    start = steps - op.start - op.steps if op.ins.operands.get("mirror") else op.start
-    return max(0, min(start + op.steps, first + kept) - max(start, first))

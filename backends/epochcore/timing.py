@@ -9,73 +9,28 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from backends.epochcore.account import Account
 from backends.epochcore.arch import Arch
 from backends.epochcore.conflicts import conflicts
 from backends.epochcore.cost import Cost
-from backends.epochcore.dispatch import Op, dispatch
+from backends.epochcore.dispatch import Ahead, Op, dispatch
 from backends.epochcore.energy import breakdown, joules
 from backends.epochcore.handover import Handover, Run
 from backends.epochcore.plan import trap
 from backends.epochcore.pricing import pricing
 from backends.epochcore.queues import Deadlock, Queues
+from backends.epochcore.repetition import Repetition
 from backends.epochcore.rounds import rounds_of
 from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.target import LayerStats, Stats
 
 TIMED_ROUNDS = 4
-ON_ARRAY = ("preload", "compute")
 TRACKS = (*ENGINES, "drain")
-
-
-@dataclass(slots=True)
-class Layer:
-    """What a layer adds up to: cycles, those in which the array's clocks run, and how often it pays which cost."""
-
-    cycles: int = 0
-    phases: Counter[str] = field(default_factory=Counter)
-    paid: dict[int, tuple[Cost, int]] = field(default_factory=dict)
-
-    def pay(self, cost: Cost, times: int) -> None:
-        before = self.paid.get(id(cost))
-        self.paid[id(cost)] = cost, times if before is None else before[1] + times
-
-    @property
-    def macs(self) -> int:
-        return sum(cost.macs * times for cost, times in self.paid.values())
-
-    @property
-    def passes(self) -> int:
-        """Cycles in which passes over the array take in steps, one pass after the other."""
-        computed = ((cost, times) for cost, times in self.paid.values() if cost.engine == "compute")
-        return sum((cost.cycles if cost.busy is None else cost.busy) * times for cost, times in computed)
-
-    @property
-    def on_array(self) -> bool:
-        return any(cost.engine in ON_ARRAY for cost, _ in self.paid.values())
-
-    def events(self) -> Counter[str]:
-        found = Counter(self.phases)
-        for cost, times in self.paid.values():
-            for name, count in cost.events.items():
-                found[name] += count * times
-        return found
-
-
-@dataclass
-class Timeline:
-    """Layers and length of a run; `issued` instructions."""
-
-    program: Program
-    arch: Arch
-    steps: int
-    layers: dict[int | None, Layer] = field(default_factory=dict)
-    end: int = 0
-    issued: int = 0
 
 
 def measure(
@@ -106,50 +61,61 @@ def _measured(
     each = rounds_of(program).together
     full, rest = divmod(batch, each)
     timed = min(full, TIMED_ROUNDS)
-    ops = list(dispatch(program, timed * each + rest, steps, shadow=arch.array.shadow))
-    price = pricing(program, arch, steps)
-    costs = [price(op) for op in ops]
-    runs = (_handed_over if arch.array.handover_steps else _queued)(program, arch, ops, costs, steps)
-    timeline, phases, end = Timeline(program, arch, steps), dict.fromkeys(ON_ARRAY, 0), 0
-    layers = timeline.layers
-    for op, run, cost in zip(ops, runs, costs, strict=True):
+    account = Account()
+    asked = _Asked(program, arch, timed * each + rest, steps)
+    timed_ops = (_handed_over(asked, None if trace else account)) if arch.array.handover_steps else _queued(asked)
+    kept = list(timed_ops) if trace else ()
+    for op, run, cost in kept or timed_ops:
         # rounds that are not timed are like the last one that is
-        times = 1 + full - timed if op.sample == (timed - 1) * each else 1
-        layer = layers.get(op.ins.loc)
-        if layer is None:
-            layer = layers[op.ins.loc] = Layer()
-        layer.pay(cost, times)
-        if run.finish > end:
-            layer.cycles += (run.finish - end) * times
-            end = run.finish
-        if op.engine in phases and op.ins.mnemonic != "sync" and run.finish > phases[op.engine]:
-            layer.phases[f"{op.engine}_cycles"] += (run.finish - max(run.start, phases[op.engine])) * times
-            phases[op.engine] = run.finish
-        timeline.issued += times
-    timeline.end = sum(layer.cycles for layer in timeline.layers.values())
-    return _stats(timeline, batch), tuple(_trace(ops, runs, program, arch)) if trace else ()
+        account.add(op, run, cost, 1 + full - timed if op.sample == (timed - 1) * each else 1)
+    traced = tuple(_trace([op for op, *_ in kept], [run for _, run, _ in kept], program, arch)) if trace else ()
+    return _stats(account, asked, batch), traced
 
 
-def _queued(program: Program, arch: Arch, ops: Sequence[Op], costs: Sequence[Cost], steps: int) -> list[Run]:
+@dataclass(frozen=True)
+class _Asked:
+    """What is timed: `batch` samples one after the other (or together in rounds)."""
+
+    program: Program
+    arch: Arch
+    batch: int
+    steps: int
+
+
+Timed = Iterator[tuple[Op, Run, Cost]]
+
+
+def _queued(asked: _Asked) -> Timed:
     """Engines that wait for whole instructions, by tokens (see `queues`)."""
+    program, arch = asked.program, asked.arch
+    ops = list(dispatch(program, asked.batch, asked.steps, shadow=arch.array.shadow))
+    price = pricing(program, arch, asked.steps)
+    costs = [price(op) for op in ops]
     queues = Queues(arch, lambda op: costs[op.number])
     try:
         queues.run(ops)
     except Deadlock as deadlock:
         raise _stuck(program, deadlock) from None
-    return [Run(op.engine, queues.start[op.number], queues.finish[op.number]) for op in ops]
-
-
-def _handed_over(program: Program, arch: Arch, ops: Sequence[Op], costs: Sequence[Cost], steps: int) -> list[Run]:
-    """Engines that hand over step by step (see `handover`); tokens say nothing there."""
-    handover, runs, end = Handover(arch, conflicts(program, steps)), [], 0
     for op, cost in zip(ops, costs, strict=True):
+        yield op, Run(op.engine, queues.start[op.number], queues.finish[op.number]), cost
+
+
+def _handed_over(asked: _Asked, account: Account | None) -> Timed:
+    """Engines that hand over step by step (see `handover`); tokens say nothing there. Chunks that do what those before
+    them did are left out where there is an `account` to which they can be added."""
+    program, arch, steps = asked.program, asked.arch, asked.steps
+    handover, price, end = Handover(arch, conflicts(program, steps)), pricing(program, arch, steps), 0
+    again = None if account is None else Repetition(handover, account, Ahead(program, steps))
+    for op in dispatch(program, asked.batch, steps, shadow=arch.array.shadow, ahead=again.ahead if again else None):
+        if again is not None:
+            end += again.skipped()
+        cost = price(op)
         if op.ins.mnemonic == "sync":
-            runs.append(Run(op.engine, end, end))
-            continue
-        runs.append(handover.place(op.index, op.ins, cost, op.steps))
-        end = max(end, runs[-1].finish)
-    return runs
+            run = Run(op.engine, end, end)
+        else:
+            run = handover.place(op.index, op.ins, cost, op.steps)
+            end = max(end, run.finish)
+        yield op, run, cost
 
 
 def _stuck(program: Program, deadlock: Deadlock) -> Exception:
@@ -195,12 +161,13 @@ def _trace(ops: Sequence[Op], runs: Sequence[Run], program: Program, arch: Arch)
     return events + slices[::-1]
 
 
-def _stats(timeline: Timeline, batch: int) -> Stats:
-    arch, program = timeline.arch, timeline.program
+def _stats(account: Account, asked: _Asked, batch: int) -> Stats:
+    arch, program = asked.arch, asked.program
+    end = account.cycles
     elements = arch.array.rows * arch.array.cols
     rows = []
     total, every = 0.0, Counter[str]()
-    for loc, layer in sorted(timeline.layers.items(), key=lambda item: -1 if item[0] is None else item[0]):
+    for loc, layer in sorted(account.layers.items(), key=lambda item: -1 if item[0] is None else item[0]):
         seconds = layer.cycles / arch.clock_hz
         events = layer.events()
         energy = joules(events, seconds, arch)
@@ -212,18 +179,18 @@ def _stats(timeline: Timeline, batch: int) -> Stats:
         name, op, nodes = (source.layer, source.op, source.onnx_nodes) if source else ("setup", "setup", ())
         rows.append(LayerStats(name, nodes, op, layer.cycles, seconds, energy, used))
     notes: dict[str, Any] = {
-        "breakdown_joules": breakdown(every, timeline.end / arch.clock_hz, arch),
+        "breakdown_joules": breakdown(every, end / arch.clock_hz, arch),
     }
     return Stats(
         target="epochcore",
         arch=arch.name,
-        cycles=timeline.end,
-        seconds=timeline.end / arch.clock_hz,
+        cycles=end,
+        seconds=end / arch.clock_hz,
         energy_joules=total,
-        instructions=timeline.issued,
-        macs=sum(layer.macs for layer in timeline.layers.values()),
+        instructions=account.issued,
+        macs=sum(layer.macs for layer in account.layers.values()),
         batch=batch,
-        steps=timeline.steps,
+        steps=asked.steps,
         layers=tuple(rows),
         notes=notes,
     )

@@ -27,6 +27,7 @@ from ssmc.frontend.fusion import fuse_systems
 from ssmc.frontend.growing import recognise_growing_weights
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs, step_axes
 from ssmc.frontend.levels import reach
+from ssmc.frontend.lifting import State
 from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.model import Proof
@@ -36,7 +37,7 @@ from ssmc.frontend.polynomial import is_of_scores
 from ssmc.frontend.positions import extend_tables
 from ssmc.frontend.proto import ModelFile
 from ssmc.frontend.proving import Case, prove
-from ssmc.frontend.recurrence import State, lift_states
+from ssmc.frontend.recurrence import lift_states
 from ssmc.frontend.reference import runner
 from ssmc.frontend.registers import recognise_registers
 from ssmc.frontend.reroll import reroll

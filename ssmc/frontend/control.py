@@ -10,9 +10,10 @@ import numpy as np
 
 from ssmc.frontend.evaluate import body_of, scan_form
 from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream, reduced_table
+from ssmc.frontend.lifting import State
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.loop import concat_from_sequence, translate_loop
-from ssmc.frontend.recurrence import State, lift_states
+from ssmc.frontend.recurrence import lift_states
 from ssmc.frontend.stacking import sequence_of
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value

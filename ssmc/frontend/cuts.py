@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ssmc.frontend.flow import Flow, Known, Raw, Unsupported
 from ssmc.frontend.listing import Call
+from ssmc.frontend.mixing import explain_region
 from ssmc.frontend.regions import region_of, repeated_entries
 from ssmc.frontend.translator import RAW_OPS, Translator
 from ssmc.ir.graph import Value
@@ -143,7 +144,6 @@ def solve(
     translator: Translator, exits: Sequence[Value], solved: dict[Value, Flow | str], weighted: set[Value] | None
 ) -> Value | None:
     """Explain the exits; the first that cannot be."""
-    from ssmc.frontend.mixing import explain_region
 
     def tried(value: Value, opened: set[Value]) -> Flow | str:
         region = region_of(translator, value, weighted, opened)

@@ -12,7 +12,7 @@ import numpy as np
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.joint import apart
-from ssmc.frontend.recurrence import Lifting, State
+from ssmc.frontend.lifting import Lifting, State
 from ssmc.frontend.spiking import Neurons, find_neurons, find_resetting, neurons_error, refusal
 from ssmc.frontend.transition import Map
 from ssmc.frontend.translator import Translator

@@ -12,8 +12,9 @@ import numpy as np
 from ssmc.frontend.branches import unbranched
 from ssmc.frontend.evaluate import body_of, evaluate
 from ssmc.frontend.flow import Flow, Known, Members, Pieces, Refused, Tracked, Unsupported, is_stream, wrap
+from ssmc.frontend.lifting import State
 from ssmc.frontend.listing import Call, Listing
-from ssmc.frontend.recurrence import State, lift_states
+from ssmc.frontend.recurrence import lift_states
 from ssmc.frontend.rules.sequences import joined
 from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.stacking import sequence_of

@@ -14,9 +14,9 @@ import numpy as np
 
 from ssmc.frontend.evaluate import evaluate, run_call
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked
+from ssmc.frontend.lifting import State
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.operands import text
-from ssmc.frontend.recurrence import State
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array

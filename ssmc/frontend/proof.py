@@ -13,6 +13,7 @@ from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.findings import Lift
 from ssmc.frontend.listing import Listing
 from ssmc.frontend.model import Proof
+from ssmc.frontend.reference import step_through
 from ssmc.interface import Port
 from ssmc.ir.graph import Graph
 from ssmc.ir.interpreter import interpret
@@ -49,7 +50,6 @@ def run_file(
         given = {listing.inputs[name]: _wide(a) for name, a in arrays.items()}
         found = evaluate(listing, given, listing.outputs.values())
         return {name: np.asarray(found[value]) for name, value in listing.outputs.items()}
-    from ssmc.frontend.reference import step_through
 
     def step(feed: dict[str, Array]) -> dict[str, Array]:
         found = evaluate(listing, {listing.inputs[n]: _wide(a) for n, a in feed.items()}, listing.outputs.values())

@@ -14,7 +14,7 @@ import numpy as np
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.grids import Grid
 from ssmc.frontend.joint import apart
-from ssmc.frontend.recurrence import UNTRANSLATED, Lifting
+from ssmc.frontend.lifting import UNTRANSLATED, Lifting
 from ssmc.frontend.rounded_products import Products, find_products
 from ssmc.frontend.state_step import Step
 from ssmc.frontend.transition import Transition, find_transition

@@ -23,6 +23,7 @@ from ssmc.frontend.pairs import contracted_pairs
 from ssmc.frontend.rules.context import arrays_or_flows, known_of
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import einsum_terms, gemm_terms, product_terms
+from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.strided import averaged, strided_conv
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
@@ -125,8 +126,6 @@ def _last_steps(builder: Builder, flow: Flow, axis: int, count: int) -> Tracked:
 
 def _reshape(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """Patches: `n` steps and their features become the features of one step."""
-    from ssmc.frontend.rules.shape import reshaped
-
     flow = items[0]
     if not isinstance(flow, Flow):
         raise Unsupported("it mixes time")
@@ -282,8 +281,6 @@ def _stepwise(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked
 
 def _viewed(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A tensor flattened whole and looked up in the order in which it lies there (as_strided)."""
-    from ssmc.frontend.rules.shape import reshaped
-
     value = call.operands[0]
     assert value is not None
     before = translator.listing.producer.get(value)

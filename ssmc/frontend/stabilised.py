@@ -27,13 +27,14 @@ from ssmc.frontend.findings import Findings, Lift, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked, is_stream, known_operand, wrap
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.rules.elementwise import binary, unary
+from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.translator import Samples, Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array, Op
 from ssmc.statespace import StateSpace
 
 if TYPE_CHECKING:
-    from ssmc.frontend.recurrence import State
+    from ssmc.frontend.lifting import State
 
 FAR = 1e4  # a logarithm beyond any that a step adds or compares with
 TOLERANCE = 1e-9
@@ -267,8 +268,6 @@ def _scaled(
         whole = np.broadcast_to(np.asarray(m.array, np.float64), m.shape)
         with np.errstate(over="ignore", under="ignore"):
             return Known(np.asarray(z.array, np.float64) * np.exp(sign * whole).reshape(_fitting(whole.shape, shape)))
-    from ssmc.frontend.rules.shape import reshaped
-
     if isinstance(m, Known):
         factor: Any = Known(np.exp(sign * np.asarray(m.array, np.float64)).reshape(_fitting(m.shape, shape)))
     else:

@@ -11,9 +11,9 @@ import numpy as np
 from ssmc.frontend.evaluate import evaluate
 from ssmc.frontend.flow import Known, Unsupported
 from ssmc.frontend.grids import KINDS, Grid, find_grid
+from ssmc.frontend.lifting import Lifting
 from ssmc.frontend.listing import Call
 from ssmc.frontend.operands import along
-from ssmc.frontend.recurrence import Lifting
 from ssmc.frontend.transition import Map
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array

@@ -21,8 +21,8 @@ from ssmc.frontend.listing import Call, Listing, MissingAttribute
 from ssmc.frontend.merged import apply_merged, is_plain
 from ssmc.frontend.operands import text
 from ssmc.frontend.refused import NONLINEAR, RANDOM, REFUSED_OPS
-from ssmc.frontend.rules import RAW_RULES, RULES
 from ssmc.frontend.rules.resampling import raises_rate
+from ssmc.frontend.rules.table import RAW_RULES, RULES
 from ssmc.frontend.spreading import along_steps
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened

@@ -12,7 +12,7 @@ import pytest
 from ssmc.cli.main import run
 from ssmc.diagnostics import UserError
 from ssmc.frontend import load_model
-from ssmc.frontend.rules import RULES
+from ssmc.frontend.rules.table import RULES
 from tests.frontend.blocks import first_layer
 from tests.frontend.net import Net, save, stepwise
 

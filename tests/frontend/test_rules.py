@@ -10,7 +10,7 @@ import pytest
 
 from ssmc.frontend import Model, load_model
 from ssmc.frontend.findings import Refusal
-from ssmc.frontend.rules import RULES
+from ssmc.frontend.rules.table import RULES
 from tests.frontend.net import Net, save
 
 FEATURES = 6

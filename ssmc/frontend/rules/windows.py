@@ -1,21 +1,82 @@
-"""Pooling over windows of features: those of images, or of what stands beside time."""
+"""Pooling over windows: of time, of images, of features that stand beside time."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ssmc.frontend.contraction import einsum
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Unsupported
+from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import text
-from ssmc.frontend.rules.context import Context
-from ssmc.frontend.rules.elementwise import unary_any
+from ssmc.frontend.operands import conv_padding, text, window_count
+from ssmc.frontend.rules.context import Context, Rule, flow_of
+from ssmc.frontend.rules.elementwise import binary, unary_any
 from ssmc.frontend.rules.reduction import plain, reduced
 from ssmc.frontend.rules.shape import gathered
+from ssmc.frontend.strided import filtered, largest
 from ssmc.ir.op import Array
 
 
-def pooled_features(context: Context, call: Call, flow: Flow) -> Flow:
+def _pooled(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """AveragePool and MaxPool over time, windows side by side: event pooling."""
+    flow, attrs = flow_of(items[0]), call.attrs
+    window = list(attrs["kernel_shape"])
+    padded = any(attrs.get("pads", [0])) or text(attrs.get("auto_pad", "NOTSET")) not in ("NOTSET", "VALID")
+    if not padded and flow.axes == "bft" and window == [flow.shape[2]]:  # one window is the whole sequence
+        return [reduced(context, flow, "mean" if call.kind == "AveragePool" else "max", [2], True)]
+    if call.kind == "AveragePool" and flow.axes == "bft" and (padded or list(attrs.get("strides", [1])) != window):
+        return [_moving_average(context, call, flow, window[0])]
+    apart = list(attrs.get("strides", [1])) == window and not attrs.get("ceil_mode", 0)
+    if call.kind == "MaxPool" and flow.axes == "bft" and (padded or not apart):
+        return [_moving_maximum(context, call, flow, window[0])]
+    plain = not padded and not attrs.get("ceil_mode", 0) and all(d == 1 for d in attrs.get("dilations", [1]))
+    time = [i for i, axis in enumerate(flow.axes[2:]) if axis == "t"]
+    if not any(window[i] > 1 for i in time):
+        return [_pooled_features(context, call, flow)]
+    if flow.axes[1] != "f":
+        raise Unsupported("it pools over features")
+    others = [w for i, w in enumerate(window) if i not in time]
+    if not plain or list(attrs.get("strides", [1] * len(window))) != window or any(w != 1 for w in others):
+        raise TimeMixing("its windows overlap or are padded")
+    axis, stride = time[0] + 2, window[time[0]]
+    value = context.builder.add(
+        "downsample", [flow.value], stride=stride, kind="mean" if call.kind == "AveragePool" else "max"
+    )
+    return [Flow(value, flow.axes, (*flow.shape[:axis], flow.shape[axis] // stride, *flow.shape[axis + 1 :]))]
+
+
+def _moving_maximum(context: Context, call: Call, flow: Flow, window: int) -> Flow:
+    """The largest of windows that overlap or reach over the ends."""
+    attrs, length = call.attrs, flow.shape[2]
+    if len(call.results) > 1:
+        raise Unsupported("it asks at which step the largest stands")
+    if int(attrs.get("dilations", [1])[0]) != 1:
+        raise Unsupported("its windows leave steps out")
+    if context.dynamic and attrs.get("ceil_mode", 0):
+        raise TimeMixing("its last window may be broken")
+    count, padding = window_count(attrs, length, window, conv_padding(attrs, length, window))
+    return largest(context.builder, flow, window, padding, int(attrs.get("strides", [1])[0]), count)
+
+
+def _moving_average(context: Context, call: Call, flow: Flow, window: int) -> Flow | Known:
+    """Means of windows that overlap or reach over the ends: a filter, and every n-th step of what it gives."""
+    builder, attrs = context.builder, call.attrs
+    if attrs.get("ceil_mode", 0):
+        raise TimeMixing("its last window may be broken")
+    padding = conv_padding(attrs, flow.shape[2], window)
+    stride, spacing = int(attrs.get("strides", [1])[0]), int(attrs.get("dilations", [1])[0])
+    taps = np.zeros((flow.shape[1], 1, (window - 1) * spacing + 1))
+    taps[..., ::spacing] = 1.0
+    sums = filtered(builder, flow, taps, padding, stride)
+    if attrs.get("count_include_pad", 0) or not any(padding):
+        return binary(builder, "div", sums, Known(np.asarray(float(window))))
+    ones = builder.stream(np.ones(flow.shape[1]), flow.value)
+    return binary(builder, "div", sums, filtered(builder, Flow(ones, flow.axes, flow.shape), taps, padding, stride))
+
+
+def _pooled_features(context: Context, call: Call, flow: Flow) -> Flow:
     """AveragePool, MaxPool and LpPool of feature axes, one after the other.
 
     Raises TimeMixing where windows span steps, Unsupported where places are asked for.
@@ -76,3 +137,6 @@ def _weighted(context: Context, flow: Flow, axis: int, matrix: Array) -> Flow:
     letters = "abcdefghijkl"[: len(flow.shape)]
     result = letters[:axis] + "z" + letters[axis + 1 :]
     return plain(einsum(context.builder, [letters, letters[axis] + "z"], result, [flow, Known(matrix)]))
+
+
+RULES: dict[str, Rule] = {"AveragePool": _pooled, "MaxPool": _pooled, "LpPool": _pooled}

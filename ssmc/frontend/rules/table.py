@@ -1,0 +1,45 @@
+"""Op type -> rule: one table, made of one a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ssmc.frontend.flow import Tracked
+from ssmc.frontend.listing import Call
+from ssmc.frontend.rules import (
+    elementwise,
+    matrix,
+    norms,
+    padding,
+    reduction,
+    resampling,
+    rotary,
+    scatter,
+    selection,
+    sequences,
+    shape,
+    standard,
+    windows,
+)
+from ssmc.frontend.rules.context import Rule
+
+RULES: dict[str, Rule] = {
+    **elementwise.RULES,
+    **matrix.RULES,
+    **norms.RULES,
+    **padding.RULES,
+    **reduction.RULES,
+    **resampling.RULES,
+    **rotary.RULES,
+    **scatter.RULES,
+    **selection.RULES,
+    **sequences.RULES,
+    **shape.RULES,
+    **standard.RULES,
+    **windows.RULES,
+}
+# What a node may be where its first operand mixes time: None where it is nothing of the kind.
+RAW_RULES: dict[str, Callable[[Any, Call, Sequence[Any]], list[Tracked] | None]] = {
+    "InstanceNormalization": norms.over_grouped_steps
+}
