@@ -44,7 +44,7 @@ def fastest(make: Callable[[Graph], Assembly], graph: Graph, arch: Arch, request
     asked = request.directions
     if asked not in ("", *NAMES):
         raise UserError(f"directions cannot be '{asked}'", hint=f"directions: {', '.join(NAMES)}")
-    found = [pair for pair in pairs(graph, arch, request) if asked == TOGETHER or _saves(pair, arch)]
+    found = worth(graph, arch, request)
     if not found or asked == APART:
         return make(graph)
     if asked:
@@ -59,6 +59,11 @@ def fastest(make: Callable[[Graph], Assembly], graph: Graph, arch: Arch, request
         told = [made.told("directions", TOLD[name], chosen=made is best) for name, made in tried]
         best.schedules = (*told, *best.schedules)
     return best
+
+
+def worth(graph: Graph, arch: Arch, request: Request) -> list[Pair]:
+    """Pairs that share a pass where directions are together."""
+    return [pair for pair in pairs(graph, arch, request) if request.directions == TOGETHER or _saves(pair, arch)]
 
 
 def pairs(graph: Graph, arch: Arch, request: Request) -> list[Pair]:

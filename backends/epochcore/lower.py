@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from backends.epochcore import (
     lower_matrix,
     lower_time,
     packing,
+    repeats,
     segmentation,
 )
 from backends.epochcore.arch import Arch
@@ -27,7 +29,7 @@ from backends.epochcore.flow import is_loop, plan_flow
 from backends.epochcore.lowering import Lowering, Stream
 from backends.epochcore.request import Form, Request, request_of
 from isa import Port, Program
-from ssmc.diagnostics import UserError
+from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import ConstantType, Graph, Node, StreamType, Value
 
 Rule = Callable[[Lowering, Node], None]
@@ -51,12 +53,40 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) 
     if forced is not None:
         return _lowered(graph, arch, ideal, replace(request, forced=forced), {}, {}).to_time
 
+    found = _decided(graph, arch, ideal, request)
+    _check_form(found.low)
+    return found.finished
+
+
+def _decided(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
+    """The fastest program; of a large model that repeats its layers, the one that is like the fastest for a few."""
+    if (short := repeats.shortened(graph, arch)) is not None:
+        with suppress(Misfit):
+            return _likewise(_searched(short.graph, arch, ideal, request), short, graph, request)
+    return _searched(graph, arch, ideal, request)
+
+
+def _searched(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
+    """The program of all that are scheduled in another way that serves best."""
+
     def made(asked: Request) -> Assembly:
         return directions.fastest(lambda g: _fastest(g, arch, ideal, asked), graph, arch, asked)
 
-    found = packing.fastest(lambda asked: batching.fastest(made, graph, arch, asked), request)
-    _check_form(found.low)
-    return found.finished
+    return packing.fastest(lambda asked: batching.fastest(made, graph, arch, asked), request)
+
+
+def _likewise(few: Assembly, short: repeats.Shortened, graph: Graph, request: Request) -> Assembly:
+    """The whole model, scheduled as the short one. Raises Misfit where it does not fit so."""
+    low = few.low
+    if low.graph is not short.graph:
+        graph = directions.together(graph, directions.worth(graph, low.arch, request))
+    flows = {name: low.dataflows[like] for name, like in short.like.items() if like in low.dataflows}
+    made = _lowered(graph, low.arch, low.ideal, low.request, flows, {})
+    if few.draft is not low.draft:
+        made = replace(made, draft=arrangement.with_copies(made.draft))
+    made.schedules = tuple(map(short.told, few.schedules))
+    assert made.to_time
+    return made
 
 
 def _check_form(low: Lowering) -> None:

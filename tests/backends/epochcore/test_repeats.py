@@ -1,0 +1,92 @@
+"""A row of like layers: found whatever the numbers are, and scheduled as a few of them are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.epochcore import BACKEND, repeats
+from backends.epochcore.arch import load_arch
+from backends.epochcore.timing import measure
+from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
+from ssmc.ir.verify import verify
+from ssmc.target import RunSettings
+from tests.backends.epochcore.test_stepped import PHASES
+
+OURS = load_arch("epochcore-128")
+
+
+def matrix(g: Graph, x: Value, inputs: int, outputs: int, rng: np.random.Generator, unit: int = 0) -> Value:
+    weight = Tensor(rng.standard_normal((inputs, outputs)) / np.sqrt(inputs))
+    return g.add("tile.matmul", [x], {"weight": weight, "bias": None, "pieces": (Piece(0, inputs, 0, outputs, unit),)})
+
+
+def layer(g: Graph, x: Value, width: int, inner: int, rng: np.random.Generator, number: int) -> Value:
+    """A residual around two matrices, with a gate that every layer takes from a constant of its own, and a state that
+    is given and left."""
+    given_ = g.add("input", [], {"name": f"h{number}", "type": SequenceType((inner,)), "role": "state"})
+    y = matrix(g, x, width, inner, rng, number)
+    decay = Tensor(rng.uniform(0.5, 0.9, inner))
+    y = g.add("tile.state", [y, None, given_], {"decay": decay, "pieces": (Piece(0, inner, 0, 1),)})
+    g.add("output", [Value(y.node, 1)], {"name": f"h{number}_out", "role": "state"})
+    scale = g.add("constant", [], {"value": Tensor(rng.uniform(0.5, 1, inner))})
+    y = g.add("binary", [g.add("unary", [y], {"fn": "tanh"}), scale], {"fn": "mul"})
+    return g.add("binary", [x, matrix(g, y, inner, width, rng, number)], {"fn": "add"})
+
+
+def stack(width: int, inner: Sequence[int], seed: int = 0) -> Graph:
+    rng, g = np.random.default_rng(seed), Graph()
+    x = g.add("input", [], {"name": "u", "type": StreamType((3,))}, name="u")
+    x = matrix(g, x, 3, width, rng)
+    for number, size in enumerate(inner):
+        x = layer(g, x, width, size, rng, number)
+    g.add("output", [matrix(g, x, width, 5, rng)], {"name": "y"})
+    return g
+
+
+@settings(max_examples=40, deadline=None, phases=PHASES)
+@given(st.integers(0, 4), st.integers(3, 9), st.integers(0, 2), st.integers(0, 2**32))
+def test_rows_are_found(before: int, count: int, after: int, seed: int) -> None:
+    sizes = [*range(9, 9 + before), *[6] * count, *range(20, 20 + after)]
+    g = stack(4, sizes, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repeats, "LEAST_TILES", 0)
+        short = repeats.shortened(g, OURS)
+    assert short is not None
+    assert (short.kept, short.count) == (2, count)
+    verify(short.graph, where="a short row")
+    inner = [node.op["decay"].shape[0] for node in short.graph.nodes("tile.state")]
+    assert inner == [*sizes[:before], 6, 6, *sizes[before + count :]]
+    assert len(short.graph.inputs()) == 1 + len(inner)
+    for name, other in short.like.items():
+        if g.op(name).name == "tile.matmul":
+            assert g.op(name)["weight"].shape == short.graph.op(other)["weight"].shape
+
+
+def test_layers_that_differ_are_no_row() -> None:
+    assert repeats.shortened(stack(200, [150, 151, 152, 153, 154, 155]), OURS) is None
+
+
+def test_small_models_stay_whole() -> None:
+    assert repeats.shortened(stack(4, [6] * 20), OURS) is None
+
+
+def test_the_whole_model_is_scheduled_as_a_few_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = stack(300, [260] * 5)
+    g.attributes["schedule"] = {"steps": 40}
+    whole = BACKEND.lower(g, OURS, ideal=True)
+    monkeypatch.setattr(repeats, "LEAST_TILES", 1)
+    few = BACKEND.lower(g, OURS, ideal=True)
+    told: Any = few.meta["schedules"]
+    assert all("timed with 2 of 5 like layers" in line["schedule"] for line in told)
+    assert measure(few, OURS, 1, 40)[0].cycles == measure(whole, OURS, 1, 40)[0].cycles
+    rng = np.random.default_rng(1)
+    x = {"u": rng.standard_normal((2, 7, 3)), **{f"h{n}": rng.standard_normal((2, 260)) for n in range(5)}}
+    expected, found = interpret(g, x), BACKEND.simulate(few, x, RunSettings()).outputs
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5)
