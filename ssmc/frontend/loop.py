@@ -14,19 +14,23 @@ from ssmc.frontend.evaluate import body_of, evaluate
 from ssmc.frontend.flow import Flow, Known, Members, Pieces, Refused, Tracked, Unsupported, is_stream, wrap
 from ssmc.frontend.lifting import State
 from ssmc.frontend.listing import Call, Listing
+from ssmc.frontend.operands import text
 from ssmc.frontend.recurrence import lift_states
+from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.sequences import joined
 from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.stacking import sequence_of
 from ssmc.frontend.ticks import LONGEST as LONGEST_TABLE
 from ssmc.frontend.ticks import counted_on, tick_of
-from ssmc.frontend.translator import Translator
+from ssmc.frontend.translator import Samples, Translator
+from ssmc.frontend.writes import moved_from, with_joined_writes
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.ops.onnx_op import region
 
 LAYOUT = frozenset(["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"])
 CHOOSING = frozenset(["Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Mod", "Where"])
+ADDED = 1e-9  # what a sum with random numbers near 1 leaves of a number's digits
 LONGEST, COUNTED = 1 << 17, 1 << 15  # trips of a loop, and of one that counts for itself (ours)
 
 
@@ -39,6 +43,7 @@ class _Carried:
     following: Value
     initial: Any
     piece: Value | None = None
+    adds: bool = False  # what is written is added to what was there
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +69,7 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     body = unbranched(body, {names[0], *count.tables})
     carried = [_classify(body, *state, count) for state in states]
     points = _points(translator, call, body, count, {item.current for item in carried if item.kind == "same"})
+    body = with_joined_writes(body, Samples(body, points))
     inner = translator.inside(body, points, in_step=True)
     reach = max(count.trips, LONGEST_TABLE) if translator.dynamic else count.trips
     inner.env[names[0]], inner.env[names[1]] = tick_of(np.arange(reach), count.trips), Known(np.asarray(True))
@@ -160,7 +166,9 @@ def _classify(body: Listing, current: Value, following: Value, initial: Any, cou
             assert before.operands[0] is not None
             source = before.operands[0]
         if call.kind in ("ScatterND", "ScatterElements") and source == current:
-            return _Carried("buffer", current, following, initial, call.operands[2])
+            how = text(call.attrs.get("reduction", "none"))
+            if how in ("none", "add"):
+                return _Carried("buffer", current, following, initial, call.operands[2], how == "add")
     return _Carried("state", current, following, initial)
 
 
@@ -188,7 +196,10 @@ def _final(inner: Translator, item: _Carried, last: Tracked | None, like: Value,
     if item.kind == "counted":
         return Known(count.tables[item.current][-1])
     if item.kind == "buffer":
-        return _buffer(inner, item, like, count.trips)
+        written = _buffer(inner, item, like, count.trips)
+        if item.adds and not isinstance(written, Refused):
+            return binary(inner.builder, "add", item.initial, written)  # type: ignore[arg-type]
+        return written
     assert item.piece is not None
     piece = inner.demand([item.piece])[0]
     return Pieces(piece, like, count.trips) if isinstance(piece, Flow | Known) else piece
@@ -200,8 +211,9 @@ def _buffer(inner: Translator, item: _Carried, like: Value, length: int) -> Trac
     written = []
     for point, values in enumerate(inner.samples.points):
         step = int(values[next(iter(inner.listing.inputs.values()))])
-        after = inner.samples.at(point, [item.following])[item.following]
-        written.append(np.take(np.asarray(after), length - 1 - step if backward else step, axis=axis))
+        before, after = (np.asarray(inner.samples.at(point, [v])[v]) for v in (item.current, item.following))
+        after = after - before if item.adds else after
+        written.append(np.take(after, length - 1 - step if backward else step, axis=axis))
     piece, order = _piece(inner, item, written)
     found = inner.demand([piece])[0]
     if not isinstance(found, Flow):
@@ -221,18 +233,18 @@ def _buffer(inner: Translator, item: _Carried, like: Value, length: int) -> Trac
 
 def _piece(inner: Translator, item: _Carried, written: Sequence[Array]) -> tuple[Value, tuple[int, ...]]:
     """The value that is written, before it was laid out for that, and the order in which its axes are."""
-    value: Value | None = item.piece
-    chain = []
-    while value is not None:
-        chain.append(value)
-        call = inner.listing.producer.get(value)
-        value = call.operands[0] if call is not None and call.kind in (*LAYOUT, "Expand") else None
-    for value in reversed(chain):
+    assert item.piece is not None
+    room = ADDED if item.adds else 0.0
+    for value in moved_from(inner.listing, item.piece):
         arrays = [np.squeeze(inner.samples.at(k, [value])[value]) for k in range(len(written))]
         for order in permutations(range(arrays[0].ndim)):
-            if all(np.array_equal(a.transpose(order), np.squeeze(w)) for a, w in zip(arrays, written, strict=True)):
+            if all(_agree(a.transpose(order), np.squeeze(w), room) for a, w in zip(arrays, written, strict=True)):
                 return value, order
     raise Unsupported("what it writes at every step is not understood")
+
+
+def _agree(a: Array, b: Array, room: float) -> bool:
+    return a.shape == b.shape and bool(np.abs(a - b).max(initial=0.0) <= room)
 
 
 def _written_axis(inner: Translator, item: _Carried, length: int) -> tuple[int, bool]:
