@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.plan import Access, Do, Loop, Plan, Rows, trap
+from backends.epochcore.plan import Access, Do, Loop, Plan, Rows
 from backends.epochcore.rates import lower_rate
+from backends.epochcore.traps import trap
 
 Array = NDArray[Any]
 PANEL = 256

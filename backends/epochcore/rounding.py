@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.machine import Machine
-from backends.epochcore.plan import Access, Action, Planner
+from backends.epochcore.plan import Access, Action
+from backends.epochcore.planner import Planner
 
 Array = NDArray[Any]
 

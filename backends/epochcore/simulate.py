@@ -17,7 +17,8 @@ from backends.epochcore import simulate_array, simulate_time, simulate_vector
 from backends.epochcore.dispatch import even
 from backends.epochcore.machine import Machine
 from backends.epochcore.occupancy import occupancy
-from backends.epochcore.plan import Access, Plan, Rule, make_plan
+from backends.epochcore.plan import Access, Plan
+from backends.epochcore.planner import Rule, make_plan
 from backends.epochcore.rates import stride_of
 from backends.epochcore.stretches import copies
 from backends.epochcore.timing import measure

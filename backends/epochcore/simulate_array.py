@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from backends.epochcore.formats import entering, sums
 from backends.epochcore.machine import PANEL, Machine
-from backends.epochcore.plan import Access, Action, Planner, Preload, Rule
+from backends.epochcore.plan import Access, Action, Preload
+from backends.epochcore.planner import Planner, Rule
 from backends.epochcore.rounding import narrowed
 from backends.epochcore.simulate_driven import DRIVEN
 from backends.epochcore.simulate_states import STATES, result

@@ -12,11 +12,12 @@ from backends.epochcore.arch import Numbers
 from backends.epochcore.formats import drives, parameters, state_unit
 from backends.epochcore.machine import Machine
 from backends.epochcore.parameters import Element
-from backends.epochcore.plan import Access, Action, Planner, Rule
+from backends.epochcore.plan import Access, Action
+from backends.epochcore.planner import Planner, Rule
 from backends.epochcore.recurrence import Decay, order, run_float, run_float_into, run_machine
 from backends.epochcore.rounding import narrowed
 from backends.epochcore.simulate_states import element_of
-from backends.epochcore.stretches import by_stretch
+from backends.epochcore.simulate_stretches import by_stretch
 from isa import Instruction
 
 Array = NDArray[Any]

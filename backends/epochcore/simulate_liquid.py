@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from backends.epochcore.formats import drives, entering, parameters, state_unit, sums
 from backends.epochcore.machine import Machine
 from backends.epochcore.parameters import Element
-from backends.epochcore.plan import Access, Action, Planner
+from backends.epochcore.plan import Access, Action
+from backends.epochcore.planner import Planner
 from backends.epochcore.recurrence import Decay, by_row, order, read_out, run_machine
 from isa import Instruction
 

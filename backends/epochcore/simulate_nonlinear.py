@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from backends.epochcore.machine import Machine
-from backends.epochcore.plan import Action, Planner, Rule
+from backends.epochcore.plan import Action
+from backends.epochcore.planner import Planner, Rule
 from backends.epochcore.recurrence import order
 from backends.epochcore.rounding import narrow
 from backends.epochcore.simulate_vector import dst, src

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from backends.epochcore.formats import drives, entering, state_unit, states, sums
 from backends.epochcore.machine import Machine
 from backends.epochcore.parameters import Element, unpack
-from backends.epochcore.plan import Access, Action, Planner, Preload, Rule
+from backends.epochcore.plan import Access, Action, Preload
+from backends.epochcore.planner import Planner, Rule
 from backends.epochcore.recurrence import Decay, by_row, order, read_out, run_machine
 from backends.epochcore.rounding import narrowed
 from backends.epochcore.simulate_liquid import liquid_machine
-from backends.epochcore.stretches import Body, by_stretch, copies
+from backends.epochcore.simulate_stretches import Body, by_stretch
+from backends.epochcore.stretches import copies
 from isa import Instruction
 
 Array = NDArray[Any]

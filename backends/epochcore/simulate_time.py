@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.machine import Machine
-from backends.epochcore.plan import Action, Planner, Rule
+from backends.epochcore.plan import Action
+from backends.epochcore.planner import Planner, Rule
 from backends.epochcore.rates import lower_rate, stride_of
 from backends.epochcore.recurrence import Decay, order, run_float
 from backends.epochcore.rounding import finished, narrow

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from backends.epochcore.elementwise import gate_into, into
 from backends.epochcore.machine import Machine
-from backends.epochcore.plan import Access, Action, Planner, Rule
+from backends.epochcore.plan import Access, Action
+from backends.epochcore.planner import Planner, Rule
 from backends.epochcore.rounding import finished
 from isa import Instruction
 from ssmc.ir.functions import BINARY, REDUCE

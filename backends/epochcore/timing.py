@@ -20,11 +20,11 @@ from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Ahead, Op, dispatch
 from backends.epochcore.energy import breakdown, joules
 from backends.epochcore.handover import Handover, Run
-from backends.epochcore.plan import trap
 from backends.epochcore.pricing import pricing
 from backends.epochcore.queues import Deadlock, Queues
 from backends.epochcore.repetition import Repetition
 from backends.epochcore.rounds import rounds_of
+from backends.epochcore.traps import trap
 from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.target import LayerStats, Stats
