@@ -7,6 +7,7 @@ conflict: rows of a few words far apart, and words in another order. All of this
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,33 @@ from backends.epochcore.arch import Arch
 Array = NDArray[Any]
 
 
-def waits(places: Array, pitch: int, steps: int, arch: Arch) -> int:
-    """Cycles that the vector unit waits for the words at `places` of each of `steps` rows, `pitch` words apart.
+def beats(operands: Sequence[tuple[Array, int]], steps: int, arch: Arch) -> int:
+    """Cycles in which the vector unit takes the words of `steps` rows: of each operand those at some places of a row,
+    and the words from a row to the next.
 
-    In a cycle it takes as many whole rows as its width allows, or a part of one. A word that several ask for is read
-    once.
+    In a cycle it takes as many whole rows as its width allows, or a part of one. It waits until the banks have given
+    all of them; a word that several ask for is read once.
     """
-    width, banks, ports = arch.vector.width, arch.memory.banks, arch.memory.bank_ports
-    if not banks or not steps or not len(places):
-        return 0
-    rows = max(1, width // len(places))
-    at_once = (np.arange(min(rows, steps))[:, None] * pitch + places).ravel()
-    groups = [at_once] if len(places) <= width else np.array_split(places, range(width, len(places), width))
-    late = sum((int(np.bincount(_distinct(group) % banks).max()) - 1) // ports for group in groups)
-    return -(-steps // rows) * late
+    words, width = len(operands[0][0]), arch.vector.width
+    at_once, parts = max(1, width // words), range(width, words, width)
+    full, rest = divmod(steps, at_once)
+    return sum(
+        times
+        * sum(
+            1 + max(late) for late in zip(*(_late(p, pitch, rows, parts, arch) for p, pitch in operands), strict=True)
+        )
+        for rows, times in ((at_once, full), (rest, 1))
+        if rows and times
+    )
+
+
+def _late(places: Array, pitch: int, rows: int, parts: range, arch: Arch) -> list[int]:
+    """What the words of each cycle wait for their banks, where it takes so many rows or each of the parts of one."""
+    banks, ports = arch.memory.banks, arch.memory.bank_ports
+    if not banks:
+        return [0] * (len(parts) + 1)
+    wanted = (np.arange(rows)[:, None] * pitch + places).ravel()
+    return [(int(np.bincount(_distinct(group) % banks).max()) - 1) // ports for group in np.array_split(wanted, parts)]
 
 
 def _distinct(values: Array) -> Array:

@@ -90,6 +90,7 @@ def conflicts(program: Program, steps: int) -> Conflicts:
     coming: Instruction | None = None
     streaming: Instruction | None = None  # what a pass takes its weights from while it runs
     rates: dict[str, Instruction] = {}
+    sizes = _sizes(program)
     for index, ins in enumerate(code):
         name = ins.mnemonic
         if index == stop:
@@ -106,9 +107,9 @@ def conflicts(program: Program, steps: int) -> Conflicts:
             coming = ins
         elif name in PASSES:
             active, streaming = shadow, coming if coming is not None and coming["mode"] == "mac.os" else None
-        found = [*accesses(ins, active), *_elsewhere(ins)]
+        found = [*accesses(ins, active), *_elsewhere(ins, sizes)]
         if name in PASSES and streaming is not None:
-            found.append(Words(PARAMETERS + int(streaming["src"]), 1, 1, None, False))
+            found.append(_parameters(int(streaming["src"]), sizes))
         against = bool(found) and bool(ins.operands.get("reverse", backward)) != backward
         own = []
         for words in found:
@@ -127,14 +128,29 @@ def conflicts(program: Program, steps: int) -> Conflicts:
     return Conflicts(loop, touches, members, *_pairs(groups, extents))
 
 
-def _elsewhere(ins: Instruction) -> list[Words]:
-    """Parameters by their first word, streams by their number."""
+def _sizes(program: Program) -> dict[int, int]:
+    """Words of the parameter memory from the first ones of its constants on."""
+    sizes: dict[int, int] = {}
+    for ins in program.sections[0].code:
+        if ins.mnemonic == "fetch":
+            at, values = int(ins["dst"]), program.data[str(ins["src"])]
+            sizes[at] = max(1, values.size, sizes.get(at, 0))
+    return sizes
+
+
+def _parameters(at: int, sizes: Mapping[int, int], written: bool = False) -> Words:
+    size = sizes.get(at, 1)
+    return Words(PARAMETERS + at, size, size, None, written)
+
+
+def _elsewhere(ins: Instruction, sizes: Mapping[int, int]) -> list[Words]:
+    """Words of the parameter memory, and streams by their number."""
     name = ins.mnemonic
     if name == "fetch":
-        return [Words(PARAMETERS + int(ins["dst"]), 1, 1, None, True)]
+        return [_parameters(int(ins["dst"]), sizes, True)]
     if name == "preload" and ins["mode"] != "sel":
         places = ["src", *(["scale"] if ins["scaled"] else []), *(["bias"] if ins["biased"] else [])]
-        return [Words(PARAMETERS + int(ins[place]), 1, 1, None, False) for place in places]
+        return [_parameters(int(ins[place]), sizes) for place in places]
     if name in ("load", "store"):
         return [Words(STREAMS + int(ins["src" if name == "load" else "dst"]), 1, 1, None, name == "store")]
     return []

@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.wave import ONE_ROW, Shift, Wave
 from isa import Instruction
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Cost:
     holds: int = 0
     latency: int = 0
     apart: bool = False
+    takes: Callable[[Ints, Ints], Ints] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
-"""What the vector unit's instructions cost: words over its width, times passes, and its latency once."""
+"""What the vector unit's instructions cost: words over its width, times passes, and its latency once, or as often as a
+sweep over the words needs all that comes of the one before. `stepped.lanes` takes every word through its lane.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from backends.epochcore.banks import waits
-from backends.epochcore.cost import Context, Cost, Rule
+from backends.epochcore.banks import beats
+from backends.epochcore.cost import Context, Cost, Ints, Rule
 from backends.epochcore.gemm import ceil_div
 from isa import Instruction
 from ssmc.ir.ops.rounded import GRID, count_rows
@@ -18,14 +21,21 @@ FUNCTIONS_OF_ONE_PASS = frozenset(
 )
 
 
-def _vector(at: Context, words: int, moved: int, passes: int = 1, macs: int = 0) -> Cost:
-    """`words` words a step through `passes` passes; `moved` words a step to and from the scratchpad."""
-    work = at.rows * words * passes
+def _vector(at: Context, words: int, moved: int, *sweeps: int, macs: int = 0) -> Cost:
+    """`words` words a step, in one sweep of one pass or in `sweeps` of so many passes, each of which waits for all that
+    comes of the one before; `moved` words a step to and from the scratchpad."""
+    work = at.rows * words * sum(sweeps or (1,))
     if not work:
         return Cost("vector", 0, 0, {})
-    cycles = ceil_div(work, at.arch.vector.width) + at.arch.vector.latency_cycles
+    latency = at.arch.vector.latency_cycles
+    takes = partial(_swept, at.samples * words, sweeps or (1,), at.arch.vector.width, latency)
     events = {"vector_words": work, "scratchpad_words": at.rows * moved}
-    return Cost("vector", cycles, macs * at.rows, events, latency=at.arch.vector.latency_cycles)
+    return Cost("vector", takes(0, at.steps) + latency, macs * at.rows, events, latency=latency, takes=takes)
+
+
+def _swept(words: int, sweeps: tuple[int, ...], width: int, latency: int, low: Any, high: Any) -> Any:
+    """Cycles for the steps from `low` to `high`."""
+    return sum(-(-(high - low) * words * passes // width) for passes in sweeps) + (len(sweeps) - 1) * latency
 
 
 def _function(name: Any, at: Context) -> int:
@@ -90,28 +100,72 @@ def _fir(ins: Instruction, at: Context) -> Cost:
     return _vector(at, work, 2 * int(ins["channels"]), macs=work)
 
 
-def _windows(ins: Instruction, at: Context) -> Cost:
-    """A pass over the rows of the windows; a row is as long as its window and what it holds of the past."""
-    span, past = int(ins["span"]), int(ins["past"]) if ins.mnemonic == "unfold" else 0
-    rows = replace(at, steps=ceil_div(at.steps, span))
-    words = int(ins["channels"]) * (span + past)
-    return _vector(rows, words, 2 * words)
+def _unfold(ins: Instruction, at: Context) -> Cost:
+    """A word for every place of a row, which is as long as its window and what it holds of the past."""
+    span, past, channels = int(ins["span"]), int(ins["past"]), int(ins["channels"]) * at.samples
+    rows = ceil_div(at.steps, span)
+    cost = _vector(
+        replace(at, steps=rows), int(ins["channels"]) * (span + past), 2 * int(ins["channels"]) * (span + past)
+    )
+    step, last = np.arange(at.steps), np.int64(rows - 1)
+    if ins["reverse"]:
+        places = (1 + step // span - np.maximum(0, (step - past) // span))[::-1]
+        ends = 0
+    else:
+        places = 1 + np.minimum((step + past) // span, last) - step // span
+        ends = rows * span - at.steps  # zeros that fill up the last window
+    done = np.concatenate([[0], np.cumsum(places)])
+    done[1:] += rows * (span + past) - ends - done[-1]  # what was carried, with the first step
+    done[-1:] += ends
+    width = at.arch.vector.width
+    return replace(cost, takes=lambda low, high: -(-channels * (done[high] - done[low]) // width))
 
 
 def _gather(ins: Instruction, at: Context) -> Cost:
-    cost, index = _vector(at, _words(ins), 2 * _words(ins)), at.data.get(str(ins["index"]))
-    if index is None:
-        return cost
-    late = waits(np.ravel(index).astype(np.int64), int(ins["src_pitch"]), at.rows, at.arch)
-    return replace(cost, cycles=cost.cycles + late)
+    index = at.data.get(str(ins["index"]), np.zeros(_words(ins)))
+    return _jumping(ins, at, (np.ravel(index).astype(np.int64), int(ins["src_pitch"])))
 
 
 def _copy(ins: Instruction, at: Context) -> Cost:
-    words, places = _words(ins), np.arange(_words(ins))
+    places = np.arange(_words(ins))
     source = 0 if ins["src_held"] else int(ins["src_pitch"])
-    late = max(waits(places, pitch, at.rows, at.arch) for pitch in (source, int(ins["dst_pitch"])))
-    cost = _vector(at, words, 2 * words)
-    return replace(cost, cycles=cost.cycles + late)
+    return _jumping(ins, at, (places, source), (places, int(ins["dst_pitch"])))
+
+
+def _jumping(ins: Instruction, at: Context, *operands: tuple[Ints, int]) -> Cost:
+    """Whole rows at once, or parts of one, of one sample after the other; words that lie in one bank wait."""
+    cost = _vector(at, _words(ins), 2 * _words(ins))
+    if not at.rows:
+        return cost
+
+    def takes(low: Any, high: Any) -> Any:
+        steps, back = np.unique(high - low, return_inverse=True)
+        found = np.array([beats(operands, int(n), at.arch) for n in steps], np.int64)
+        return at.samples * found[back]
+
+    cycles = at.samples * beats(operands, at.steps, at.arch) + cost.latency
+    return replace(cost, cycles=cycles, takes=takes)
+
+
+def _binary(ins: Instruction, at: Context) -> Cost:
+    """A quotient is a function of two; a power a logarithm, a product and an exponential."""
+    passes = {"div": at.arch.vector.function_passes, "pow": 2 * at.arch.vector.function_passes + 1}
+    return _vector(at, _words(ins), 3 * _words(ins), passes.get(str(ins["fn"]), 1))
+
+
+def _norm(ins: Instruction, at: Context) -> Cost:
+    """Means, which root mean squares have none of; mean squares; the words themselves. A function for each vector is
+    hidden in the latency."""
+    sweeps = (1, 1) if ins["kind"] == "rms" else (1, 1, 1)
+    return _vector(at, _words(ins), (len(sweeps) + 1) * _words(ins), *sweeps)
+
+
+def _decay(ins: Instruction, at: Context) -> Cost:
+    """A product and an exponential; of complex rates one more product, cosine and sine, and a product a half."""
+    words, function = _words(ins), at.arch.vector.function_passes
+    if not ins["complex"]:
+        return _vector(at, words, 2 * words, 1 + function)
+    return _vector(at, words // 2, 3 * (words // 2), 4 + 3 * function)
 
 
 def _once(ins: Instruction, at: Context, passes: int = 1) -> Cost:
@@ -120,15 +174,14 @@ def _once(ins: Instruction, at: Context, passes: int = 1) -> Cost:
 
 VECTOR: dict[str, Rule] = {
     "unary": lambda i, at: _vector(at, _words(i), 2 * _words(i), _function(i["fn"], at)),
-    "binary": lambda i, at: _vector(
-        at, _words(i), 3 * _words(i), at.arch.vector.function_passes if i["fn"] in ("div", "pow") else 1
-    ),
+    "binary": _binary,
     "gate": lambda i, at: _vector(at, _words(i), 3 * _words(i), 1 + _function(i["fn"], at)),
     "select": lambda i, at: _vector(at, _words(i), 4 * _words(i)),
-    # sum, then sum of squares, then scale; a function for each vector is hidden in its latency
-    "norm": lambda i, at: _vector(at, _words(i), 2 * _words(i), 3),
+    "norm": _norm,
     # maximum, exponential and sum, quotient
-    "softmax": lambda i, at: _vector(at, _words(i), 2 * _words(i), 2 + at.arch.vector.function_passes),
+    "softmax": lambda i, at: _vector(
+        at, _words(i), (4 if i["log"] else 5) * _words(i), 1, at.arch.vector.function_passes, 1
+    ),
     "reduce": _reduce,
     "copy": _copy,
     "gather": _gather,
@@ -137,13 +190,13 @@ VECTOR: dict[str, Rule] = {
     "carry": _carry,
     "spike": _spike,
     "rounded": _rounded,
-    "decay": lambda i, at: _vector(at, _words(i), _words(i) + 1, 1 + at.arch.vector.function_passes),
+    "decay": _decay,
     "pool": lambda i, at: _vector(at, _words(i), _words(i)),
     "average": lambda i, at: _once(i, at, at.arch.vector.function_passes),
     "fir": _fir,
     "delay": lambda i, at: _vector(at, _words(i), 2 * _words(i)),
     "downsample": lambda i, at: _vector(at, _words(i), 2 * _words(i)),
-    "unfold": _windows,
-    "fold": _windows,
+    "unfold": _unfold,
+    "fold": lambda i, at: _vector(at, int(i["channels"]), 2 * int(i["channels"])),
     "fill": _once,
 }

@@ -277,5 +277,7 @@ def _blocks(cost: Cost, steps: int, arch: Arch) -> Blocks:
 
 def blocks_of(cost: Cost, steps: int, arch: Arch) -> Ints:
     """What every block takes of an engine's time, in units of a cycle over `steps`."""
-    busy, size = cost.cycles - cost.latency, arch.array.handover_steps
-    return busy * np.minimum(size, steps - np.arange(-(-steps // size)) * size)
+    size = arch.array.handover_steps
+    low = np.arange(0, steps, size)
+    high = np.minimum(low + size, steps)
+    return (cost.cycles - cost.latency) * (high - low) if cost.takes is None else steps * cost.takes(low, high)

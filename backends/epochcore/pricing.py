@@ -7,6 +7,7 @@ has as many bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -31,12 +32,13 @@ IN_PLACE = Cost("load", 0, 0, {})  # what is fetched again and still there
 
 
 def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
-    """The cost of an op in a sequence of `steps` steps."""
+    """The cost of an op in a sequence of `steps` steps. Ops are to be asked for in their order first: what is fetched
+    again, and still there, does not move."""
     total, alike = totals(program, steps), cache(_what_counts)
     bytes_of = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
     runs: dict[tuple[int, int, int, int, int], Cost] = {}
     known: dict[tuple[Any, ...], Cost] = {}
-    kept, first = _kept(program), dict[int, int]()
+    lying, moved = _Lying(), dict[int, bool]()
 
     def shape(ins: Instruction) -> tuple[Any, ...]:
         if ins.mnemonic == "fetch":
@@ -44,8 +46,12 @@ def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
         return ins.mnemonic, *(ins.operands[name] for name in alike(ins.mnemonic))
 
     def price(op: Op) -> Cost:
-        if op.index in kept and first.setdefault(op.index, op.number) != op.number:
-            return IN_PLACE
+        if op.ins.mnemonic == "fetch":
+            if op.number not in moved:
+                name = str(op.ins["src"])
+                moved[op.number] = lying.move(int(op.ins["dst"]), name, program.data[name].size)
+            if not moved[op.number]:
+                return IN_PLACE
         near = on_chip(program, op.ins, op.start, op.steps, total) if op.ins.mnemonic in ("load", "store") else 0
         run = op.index, op.steps, op.samples, near, id(op.held)
         cost = runs.get(run)
@@ -67,11 +73,17 @@ def _what_counts(mnemonic: str) -> tuple[str, ...]:
     return tuple(f.name for f in fields if f.kind is not Kind.ADDR and not f.name.startswith(("pop.", "push.")))
 
 
-def _kept(program: Program) -> frozenset[int]:
-    """Fetches of what stays where it is: the next time that they run nothing moves."""
-    places: dict[int, set[str]] = {}
-    fetches = [(n, ins) for n, ins in enumerate(program.sections[0].code) if ins.mnemonic == "fetch"]
-    for _, ins in fetches:
-        places.setdefault(int(ins["dst"]), set()).add(str(ins["src"]))
-    shared = any(len(names) > 1 for names in places.values())  # too few words for all: each moves at every use
-    return frozenset() if shared else frozenset(n for n, _ in fetches)
+@dataclass
+class _Lying:
+    """Constants that lie whole in the parameter memory: by their first words, what they are and where they end."""
+
+    known: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+    def move(self, first: int, name: str, size: int) -> bool:
+        """Whether a constant must come there, as it is not there or something has overwritten it since."""
+        end = first + size
+        if self.known.get(first) == (name, end):
+            return False
+        self.known = {at: old for at, old in self.known.items() if old[1] <= first or end <= at}
+        self.known[first] = name, end
+        return True

@@ -1,9 +1,10 @@
 """The slow model: every element, register and token, cycle by cycle. It computes the numbers on the way, from the
 memories as they are in that cycle, so that a token too few shows as a wrong result. For small arrays and for tests.
 
-`grid` are the elements, `passes` and `shifts` what goes through them, `sequential` the vector unit and transfers.
-`machine` are the engines that wait for each other's tokens, `streaming` those that hand over step by step. Instructions
-whose time it cannot step are refused.
+`grid` are the elements, `passes` and `shifts` what goes through them; `lanes` the vector unit, whose rules are in
+`vector` (within a step), `carrying` (from step to step) and `streams`; `transfers` the ways to DRAM. `machine` are the
+engines that wait for each other's tokens, `streaming` those that hand over step by step. `instructions` lists how each
+is stepped.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def run(
     """What a program writes to its streams, and how many cycles that takes.
 
     `inputs` by stream number, (batch, steps, words) or (batch, words); `outputs` the shapes of the streams that are
-    written. Raises UserError where an instruction is none of those that can be stepped, and on a deadlock.
+    written. Raises UserError on a deadlock.
     """
     batch = len(next(iter(inputs.values())))
     streams = {

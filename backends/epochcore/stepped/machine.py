@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,15 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op, dispatch
 from backends.epochcore.pricing import pricing
+from backends.epochcore.rates import totals
 from backends.epochcore.rounds import rounds_of
 from backends.epochcore.stepped.grid import Grid
+from backends.epochcore.stepped.instructions import IN_LANES, SERIAL
+from backends.epochcore.stepped.lanes import Block, Unit
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
-from backends.epochcore.stepped.sequential import Effect, effect_of
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad, StateStore
+from backends.epochcore.stepped.transfers import Effect, effect_of, way_of
 from backends.epochcore.wave import Wave
 from isa import Program
 from isa.epochcore_fields import ENGINES
@@ -29,28 +32,45 @@ NEVER = 1 << 60
 
 
 @dataclass
-class Timed:
-    """Work of a unit that is not stepped inside: words through the vector unit, bytes through the DRAM channel."""
+class Transfer:
+    """Cycles of the DRAM channel or of the way on the chip, one after the other; a `sync` is one of its engine."""
 
     op: Op
-    left: float  # words or, for the channel, bytes times clock cycles a second
-    rate: float
+    left: int
     latency: int
     effect: Effect
+    channel: bool = False
     moving: bool = True
     done: int | None = None
 
     def tick(self, now: int) -> None:
         if self.done is not None or not self.moving:
             return
-        self.left -= self.rate
+        self.left -= 1
         if self.left <= 0:
             self.done = now + 1 + self.latency
             self.moving = False
 
 
+@dataclass
+class Lanes:
+    """An instruction of the vector unit, all its steps in one block."""
+
+    op: Op
+    block: Block
+    done: int | None = None
+
+    def tick(self, now: int) -> None:
+        if self.block.empty:
+            self.done = self.done or now + 1
+            return
+        self.block.tick(now)
+        if self.block.taken is not None:
+            self.done = self.block.complete
+
+
 InArray = Pass | Product | StateStore
-Job = Timed | InArray | Preload | StateLoad
+Job = Transfer | Lanes | InArray | Preload | StateLoad
 
 
 @dataclass
@@ -67,13 +87,15 @@ class Machine:
     chip: Chip
     program: Program
     price: Callable[[Op], Cost]
+    total: Mapping[str, int]  # steps of the whole sequence by register
+    backward: Mapping[int, bool]  # of instructions in a loop over chunks
     engines: dict[str, Engine]
     tokens: Counter[tuple[str, str]] = field(default_factory=Counter)
     kinds: dict[int, str] = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)
     passes: dict[int, InArray] = field(default_factory=dict)
-    asking: deque[Timed] = field(default_factory=deque)
-    sending: Timed | None = None
+    asking: deque[Transfer] = field(default_factory=deque)
+    sending: Transfer | None = None
     now: int = 0
     last: tuple[int, int, Wave] | None = None
     out: int = 0
@@ -100,6 +122,9 @@ class Machine:
         if self.sending is not None and not self.sending.moving:
             self.engines[self.sending.op.engine].free = self.now + 1
             self.sending = None
+        for engine in self.engines.values():
+            if engine.free == NEVER and engine.jobs[-1].done is not None:
+                engine.free = engine.jobs[-1].done
         self.now += 1
         return True
 
@@ -114,7 +139,7 @@ class Machine:
         jobs = self.engines[name].jobs
         while jobs and jobs[0].done is not None and jobs[0].done <= self.now:
             job = jobs.popleft()
-            if isinstance(job, Timed):
+            if isinstance(job, Transfer):
                 job.effect.write(self.chip.memory)
             self.finished.add(job.op.number)
             for other in job.op.pushes:
@@ -163,22 +188,22 @@ class Machine:
             if mnemonic == "state.store":
                 self.out = self.now + self.price(op).cycles
             engine.free = self.now + busy
-        elif mnemonic == "preload":
-            job = Preload(op, chip, self.now)
-            engine.free = self.now + max(1, self.price(op).cycles)
-        elif mnemonic == "state.load":
-            assert op.held is not None
-            job = StateLoad(op, chip, self.now, op.held)
-            engine.free = self.now + max(1, self.price(op).cycles)
         else:
-            job = timed = self._timed(op)
-            if self.price(op).events.get("dram_bytes"):
-                timed.moving = False
-                self.asking.append(timed)
-                engine.free = NEVER  # until the channel has served it
+            engine.free = NEVER  # until it has ended, or the channel has served it
+            if mnemonic == "preload":
+                job = Preload(op, chip, self.now)
+            elif mnemonic == "state.load":
+                assert op.held is not None
+                job = StateLoad(op, chip, self.now, op.held)
+            elif mnemonic in IN_LANES:
+                job = self._lanes(op)
             else:
-                timed.effect.read(chip.memory)
-                engine.free = self.now + max(1, self.price(op).cycles)
+                job = transfer = self._transfer(op)
+                if transfer.channel:
+                    transfer.moving = False
+                    self.asking.append(transfer)
+                else:
+                    transfer.effect.read(chip.memory)
         engine.jobs.append(job)
 
     def _pass(self, op: Op) -> tuple[InArray, int]:
@@ -195,19 +220,18 @@ class Machine:
         kinds = {self.kinds[number] for number in op.finished}
         return "preload" in kinds, "state.load" in kinds
 
-    def _timed(self, op: Op) -> Timed:
-        arch, events = self.chip.arch, self.price(op).events
-        effect = effect_of(op, self.chip.memory, self.program)
-        if size := events.get("dram_bytes", 0):
-            return Timed(op, size * arch.clock_hz, arch.dram.bytes_per_second, arch.dram.latency_cycles, effect)
-        if op.ins.mnemonic == "carry":
-            # a segment waits for the one before
-            rounds = min(-(-op.steps // int(op.ins["span"])), int(op.ins["segments"]))
-            work = int(op.ins["words"]) * (1 + bool(op.ins["complex"])) * op.samples
-            return Timed(op, rounds * (-(-work // arch.vector.width) + arch.vector.latency_cycles), 1, 0, effect)
-        if words := events.get("vector_words", 0):
-            return Timed(op, words, arch.vector.width, arch.vector.latency_cycles, effect)
-        return Timed(op, 1, 1, 0, effect)
+    def _lanes(self, op: Op) -> Lanes:
+        name, backward = op.ins.mnemonic, self.backward.get(op.index, False)
+        unit = unit_of(op, self.chip, self.program, self.total, backward)
+        return Lanes(op, Block(unit, IN_LANES[name](unit, unit.rows(0, op.steps), True), name in SERIAL))
+
+    def _transfer(self, op: Op) -> Transfer:
+        memory, arch = self.chip.memory, self.chip.arch
+        if op.ins.mnemonic == "sync":
+            return Transfer(op, 1, 0, Effect(lambda m: None, lambda m: None))
+        way, effect = way_of(op, memory, self.program, arch), effect_of(op, self.program)
+        far, near = way.cycles(arch)
+        return Transfer(op, max(1, far + near), arch.dram.latency_cycles if far else 0, effect, far > 0)
 
     def _serve(self) -> None:
         """The DRAM channel takes what has waited longest."""
@@ -221,8 +245,24 @@ def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: 
     """The machine with all instructions in its queues."""
     grid = Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth)
     chip = Chip(arch, grid, memory, rounds_of(program))
-    machine = Machine(chip, program, pricing(program, arch, steps), {name: Engine() for name in ENGINES})
+    total, engines = totals(program, steps), {name: Engine() for name in ENGINES}
+    machine = Machine(chip, program, pricing(program, arch, steps), total, directions(program), engines)
     for op in dispatch(program, batch, steps, shadow=arch.array.shadow):
         machine.engines[op.engine].queue.append(op)
         machine.kinds[op.number] = op.ins.mnemonic
     return machine
+
+
+def directions(program: Program) -> dict[int, bool]:
+    """Whether the loop of an instruction goes over the chunks from the last to the first."""
+    section, found = program.sections[0], dict[int, bool]()
+    for index, ins in enumerate(section.code):
+        if ins.mnemonic == "chunks":
+            found |= dict.fromkeys(range(index + 1, section.labels[str(ins["end"])]), bool(ins["backward"]))
+    return found
+
+
+def unit_of(op: Op, chip: Chip, program: Program, total: Mapping[str, int], backward: bool) -> Unit:
+    """The vector unit for an instruction; `total` are the steps of a sequence by register."""
+    register = str(op.ins.operands.get("count", op.ins.operands.get("steps", "one")))
+    return Unit(op, chip.arch, chip.memory, program, total[register], backward)

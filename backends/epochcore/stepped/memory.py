@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -20,8 +21,25 @@ class Memory:
     streams: dict[int, Array]
     ports: Mapping[str, int]
     params: dict[int, Array] = field(default_factory=dict)
+    fetched: dict[int, tuple[str, int]] = field(default_factory=dict)  # constants that have their words there
     _used: Counter[tuple[str, int]] = field(default_factory=Counter)
     _writes: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+
+    def claim(self, first: int, name: str, size: int) -> bool:
+        """Give a constant its words of the parameter memory; whether it has them already."""
+        if self.fetched.get(first) == (name, size):
+            return True
+        self.fetched = {at: known for at, known in self.fetched.items() if not _meet(first, size, at, known[1])}
+        self.fetched[first] = name, size
+        return False
+
+    def fetch(self, first: int, values: Array) -> None:
+        """A constant comes to the parameter memory; of those that it overwrites in part, these words are lost."""
+        for at, known in list(self.params.items()):
+            if at != first and _meet(first, values.size, at, known.size):
+                self.params[at] = known.copy()
+                self.params[at].ravel()[max(0, first - at) : max(0, first + values.size - at)] = np.nan
+        self.params[first] = values
 
     def use(self, port: str, now: int) -> None:
         """A word through a port. Raises AssertionError where the port is too narrow."""
@@ -36,3 +54,7 @@ class Memory:
         """The writes of a cycle."""
         for address, value in self._writes.pop(now, ()):
             self.spad[address] = value
+
+
+def _meet(first: int, size: int, other: int, wide: int) -> bool:
+    return first < other + wide and other < first + size

@@ -19,34 +19,44 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.conflicts import Conflicts, conflicts
 from backends.epochcore.cost import Cost
 from backends.epochcore.dispatch import Op, dispatch
-from backends.epochcore.handover import blocks_of, engine_of, in_blocks
+from backends.epochcore.handover import engine_of, in_blocks
 from backends.epochcore.pricing import pricing
+from backends.epochcore.rates import totals
 from backends.epochcore.regions import PASSES
 from backends.epochcore.rounds import rounds_of
 from backends.epochcore.stepped.drain import Drain
 from backends.epochcore.stepped.grid import Grid
+from backends.epochcore.stepped.instructions import IN_ARRAY, IN_LANES, SERIAL
+from backends.epochcore.stepped.lanes import Block, Unit
+from backends.epochcore.stepped.machine import directions, unit_of
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
-from backends.epochcore.stepped.sequential import Effect, effect_of, part_of
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad
+from backends.epochcore.stepped.transfers import TRANSFERS, Effect, effect_of, part_of, way_of
 from backends.epochcore.wave import Wave
 from isa import Program
 
 Array = NDArray[Any]
 Job = Pass | Product | Preload | StateLoad | Drain
-IN_ARRAY = (*PASSES, "preload", "state.load", "state.store")
 PATIENCE = 10_000  # cycles without any progress
 
 
 @dataclass
 class Run:
-    """An instruction under way: which block its engine works on, what is left of it, and when blocks were done."""
+    """An instruction under way: which block its engine works on, what is left of it, and when blocks were done.
+
+    The array and the DRAM channel take so many cycles over `unit` for a block (`shares`), the lanes of the vector unit
+    whatever it takes them.
+    """
 
     op: Op
     cost: Cost
     shares: list[int]
     unit: int
     backward: bool
+    lanes: Unit | None = None
+    channel: bool = False  # whether it goes over the DRAM channel,
+    latency: int = 0  # and cycles from there
     whole: list[Run] = field(default_factory=list)
     results: list[Run] = field(default_factory=list)
     reads: list[Run] = field(default_factory=list)
@@ -59,6 +69,8 @@ class Run:
     effect: Effect | None = None  # of the present block
     shifted: list[Run] = field(default_factory=list)  # of the array's: what must be complete,
     leader: Run | None = None  # and the pass that must lead
+    passing: Block | None = None  # the present block in the lanes
+    resume: int = 0  # when they may take the next one
 
     @property
     def blocks(self) -> int:
@@ -176,7 +188,9 @@ class Machine:
         run = self.slots[slot]
         if run is None:
             return
-        channel = run.cost.events.get("dram_bytes", 0) > 0
+        if run.lanes is not None:
+            self._work_lanes(slot, run, run.lanes)
+            return
         budget = run.unit
         while budget and run.block < run.blocks:
             if run.left is None:
@@ -184,7 +198,7 @@ class Machine:
                     break
                 self._begin(run)
             assert run.left is not None
-            if channel and not self._granted(run):
+            if run.channel and not self._granted(run):
                 return
             used = min(budget, run.left)
             budget, run.left = budget - used, run.left - used
@@ -196,6 +210,24 @@ class Machine:
             self.slots[slot] = None
             if slot == "compute":
                 self.free = self.now + 1
+
+    def _work_lanes(self, slot: str, run: Run, lanes: Unit) -> None:
+        """A cycle of the vector unit, for one block."""
+        if run.passing is None and run.block < run.blocks and self.now >= run.resume and self._may(run):
+            rows = lanes.rows(run.block * self.size, min((run.block + 1) * self.size, run.op.steps))
+            rows = lanes.rows(0, run.op.steps) if run.blocks == 1 else rows
+            name = run.op.ins.mnemonic
+            sweeps = IN_LANES[name](lanes, rows, run.block == run.blocks - 1)
+            run.passing = Block(lanes, sweeps, name in SERIAL)
+        if run.passing is not None:
+            run.passing.tick(self.now)
+            self.moved = self.now
+            if run.passing.taken is not None:
+                run.taken.append(run.passing.taken)
+                run.there[run.block] = run.passing.complete
+                run.block, run.resume, run.passing = run.block + 1, run.passing.taken, None
+        if run.block == run.blocks and run.resume <= self.now + 1:
+            self.slots[slot] = None
 
     def _granted(self, run: Run) -> bool:
         """The DRAM channel serves the oldest transfer that can go on; engines work in this order."""
@@ -232,7 +264,7 @@ class Machine:
                 run.job.send(first * turns, steps, self.now)
             return
         part = op if run.blocks == 1 else part_of(op, run.block, self.size, run.backward)
-        effect = effect_of(part, self.chip.memory, self.program)
+        effect = effect_of(part, self.program)
         effect.read(self.chip.memory)
         run.effect = effect
 
@@ -255,7 +287,7 @@ class Machine:
         """The engine is through with a block."""
         run.taken.append(self.now + 1)
         if run.effect is not None:
-            self.writes.setdefault(self.now + 1 + run.cost.latency, []).append((run, run.block, run.effect))
+            self.writes.setdefault(self.now + 1 + run.latency, []).append((run, run.block, run.effect))
             run.effect = None
         run.block, run.left = run.block + 1, None
 
@@ -266,7 +298,7 @@ def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: 
     chip = Chip(arch, grid, memory, rounds_of(program))
     known, price = conflicts(program, steps), pricing(program, arch, steps)
     ops = [op for op in dispatch(program, batch, steps, shadow=arch.array.shadow) if op.ins.mnemonic != "sync"]
-    order = _runs(program, arch, known, price, ops)
+    order = _runs(program, chip, known, price, ops, totals(program, steps))
     queues: dict[str, deque[Run]] = {}
     for run in order:
         queues.setdefault(engine_of(run.op.ins.mnemonic, run.cost.engine, arch), deque()).append(run)
@@ -278,15 +310,33 @@ def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: 
     return Machine(chip, program, arch.array.handover_steps, queues, slots, order, kinds)
 
 
-def _runs(program: Program, arch: Arch, known: Conflicts, price: Callable[[Op], Cost], ops: Sequence[Op]) -> list[Run]:
+def _runs(
+    program: Program,
+    chip: Chip,
+    known: Conflicts,
+    price: Callable[[Op], Cost],
+    ops: Sequence[Op],
+    total: Mapping[str, int],
+) -> list[Run]:
     latest: dict[int, Run] = {}
-    backward = {known.loop[n]: bool(ins["backward"]) for n, ins in _loops(program)}
+    backward, arch, memory = directions(program), chip.arch, chip.memory
     order = []
     for op in ops:
-        cost, loop = price(op), known.loop[op.index]
-        several = in_blocks(op.ins, cost, op.steps, arch, bool(loop))
-        shares = blocks_of(cost, op.steps, arch).tolist() if several else [cost.cycles - cost.latency]
-        run = Run(op, cost, shares, op.steps if several else 1, backward.get(loop, False))
+        cost, back = price(op), backward.get(op.index, False)
+        several = in_blocks(op.ins, cost, op.steps, arch, bool(known.loop[op.index]))
+        size, name = arch.array.handover_steps, op.ins.mnemonic
+        sizes = [min(size, op.steps - first) for first in range(0, op.steps, size)] if several else [1]
+        run = Run(op, cost, sizes, op.steps if several else 1, back)
+        if name in IN_LANES:
+            run.lanes = unit_of(op, chip, program, total, back)
+            run.shares = sizes if op.steps or name == "carry" else [0]
+        elif name in TRANSFERS:
+            far, near = way_of(op, memory, program, arch).cycles(arch)
+            run.channel, run.latency = far > 0, arch.dram.latency_cycles if far else 0
+            # cycles are shared out evenly over the steps
+            run.shares = [(far + near) * steps for steps in sizes]
+        else:
+            run.shares = [(cost.cycles - cost.latency) * steps for steps in sizes]
         met = known.whole(op.index), known.results[op.index], known.reads[op.index]
         for found, others in zip((run.whole, run.results, run.reads), met, strict=True):
             found += [latest[j] for j in others if j in latest]
@@ -313,8 +363,3 @@ def _follow(order: Sequence[Run], arch: Arch) -> None:
             case name if name in PASSES:
                 run.shifted = [*inwards.values(), *stores[:-1][-1:], *(passes[-1:] if run.cost.wave is None else ())]
                 passes.append(run)
-
-
-def _loops(program: Program) -> list[tuple[int, Any]]:
-    code = program.sections[0].code
-    return [(n + 1, ins) for n, ins in enumerate(code) if ins.mnemonic == "chunks"]

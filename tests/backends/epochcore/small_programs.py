@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from isa import Loc, Port, Program, SectionBuilder
 from isa.epochcore import EPOCHCORE
 
 WEIGHTS = (-1.0, 0.0, 0.5, 1.0, 2.0)
+BASE = 1000  # words for what all samples share
 DECAYS = (-0.5, 0.0, 0.25, 0.5, 1.0)
 
 
@@ -40,7 +41,14 @@ def archs(draw: st.DrawFn) -> Arch:
     vector = base.vector.model_copy(update={"width": draw(small), "latency_cycles": draw(st.integers(0, 3))})
     speed = float(draw(st.integers(1, 9)))
     dram = base.dram.model_copy(update={"bytes_per_second": speed, "latency_cycles": draw(st.integers(0, 5))})
-    memory = base.memory.model_copy(update={"scratchpad_words": 1 << 14, "parameter_words": 4096})
+    memory = base.memory.model_copy(
+        update={
+            "scratchpad_words": 1 << 14,
+            "parameter_words": 4096,
+            "banks": draw(st.sampled_from([0, 6, 8])),
+            "bank_ports": 1,
+        }
+    )
     parts = {"array": array, "vector": vector, "dram": dram, "memory": memory, "clock_hz": 1.0}
     return base.model_copy(update=parts)
 
@@ -54,11 +62,19 @@ class Writer:
     limit: int
     builder: SectionBuilder
     data: dict[str, np.ndarray] = field(default_factory=dict)
+    tables: dict[str, np.ndarray] = field(default_factory=dict)
     streams: list[tuple[int, int]] = field(default_factory=list)  # address, words
     top: int = 0
     params: int = 0
     backward: bool = False
     together: int = 1
+    overlay: bool = False  # parameters of a pass lie where those of others have been
+    span: int = 1  # of windows: chunks have multiples of it
+    rows: list[tuple[int, int, bool]] = field(default_factory=list)  # stored behind the loop, some as averages
+    finals: list[tuple[int, int]] = field(default_factory=list)  # streams that are stored, and not read
+    constants: list[tuple[str, int, int]] = field(default_factory=list)  # rows for all samples: name, address, words
+    low: int = 1  # where the next of them goes
+    rates: int = 0
 
     def room(self, words: int, *, row: bool = False) -> int:
         at = self.top
@@ -74,10 +90,12 @@ class Writer:
         return self.draw(st.sampled_from(fitting)) if fitting else None
 
     def constant(self, values: np.ndarray) -> int:
-        """Into the parameter memory before everything else; its address."""
+        """Into the parameter memory, before everything else or (`overlay`) before its use; its address."""
         name, at = f"p{len(self.data)}", self.params
         self.data[name] = np.asarray(values, np.float64)
         self.params += values.size
+        if self.overlay:
+            self.builder.emit("fetch", dst=at, src=name)
         return at
 
     def numbers(self, choices: tuple[float, ...], *shape: int, is_complex: bool = False) -> np.ndarray:
@@ -89,6 +107,43 @@ class Writer:
 
     def flags(self) -> dict[str, bool]:
         return {"reverse": self.backward, "before": self.draw(st.booleans())}
+
+    def any(self, words: int | None = None) -> tuple[int, int]:
+        return self.draw(st.sampled_from([s for s in self.streams if words in (None, s[1])]))
+
+    def final(self, words: int) -> int:
+        self.finals.append((self.room(words), words))
+        return self.finals[-1][0]
+
+    def table(self, values: np.ndarray) -> str:
+        """A constant that stays in DRAM."""
+        name = f"t{len(self.tables)}"
+        self.tables[name] = values
+        return name
+
+    def shared(self, values: np.ndarray) -> int:
+        """A row for all samples; its address."""
+        at = self.low
+        self.low += values.size
+        assert self.low <= BASE
+        self.constants.append((self.table(np.asarray(values, np.float64).ravel()), at, values.size))
+        return at
+
+    def narrow(self) -> int:
+        """The first word of every step."""
+        (src, words), dst = self.streams[0], self.room(1)
+        fields = {"dst_pitch": 1, "src_pitch": words, "words": 1, "steps": "n0", "src_held": False}
+        self.builder.emit("copy", dst=dst, src=src, **fields)
+        return dst
+
+    def rate(self, stride: int, offset: int, *, windows: bool) -> str | None:
+        """A register for a lower rate; None where there is none left."""
+        if self.rates == 7:
+            return None
+        self.rates += 1
+        register = f"n{self.rates}"
+        self.builder.emit("rate", dst=register, src="n0", stride=stride, offset=offset, windows=windows)
+        return register
 
     # -- stages ----------------------------------------------------------------------------------------------
 
@@ -227,50 +282,71 @@ class Writer:
 
 
 @st.composite
-def programs(draw: st.DrawFn, arch: Arch) -> Program:
-    """One or two loops over chunks with a few stages each; tokens as the compiler gives them."""
-    words = draw(st.integers(1, 4))
-    w = Writer(draw, arch, draw(st.integers(1, 9)), SectionBuilder(EPOCHCORE, "main"))
-    w.together, base = draw(st.integers(1, 3)), w.room(1, row=True) + 1
-    outputs: list[int] = []
+def programs(draw: st.DrawFn, arch: Arch, among: Sequence[Callable[[Writer], None]] = ()) -> Program:
+    """One or two loops over chunks with a few stages each, one of them `among` these; tokens as the compiler gives
+    them."""
+    from tests.backends.epochcore.vector_stages import STAGES
+
+    words, span = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    w = Writer(draw, arch, span * draw(st.integers(1, 9 // span)), SectionBuilder(EPOCHCORE, "main"), span=span)
+    w.together, w.top, w.overlay = draw(st.integers(1, 3)), BASE, draw(st.booleans())
+    outputs: list[tuple[int, str]] = []
     bodies = []
     for _ in range(draw(st.integers(1, 2))):
         backward = w.backward = draw(st.booleans())
-        w.streams, w.carried, w.builder = [], [], SectionBuilder(EPOCHCORE, "main")
+        w.streams, w.finals, w.rows, w.carried = [], [], [], []
+        w.builder = SectionBuilder(EPOCHCORE, "main")
         first, _ = w.stream(words)
         w.builder.emit("load", dst=first, src=0, words=words, steps="n0", mirror=draw(st.booleans()))
-        for _ in range(draw(st.integers(1, 4))):
-            draw(st.sampled_from([w.product, w.states, w.driven, w.elementwise]))()
-        at, wide = w.streams[-1]
-        outputs.append(wide)
-        w.builder.emit("store", dst=len(outputs), src=at, words=wide, steps="n0")
-        bodies.append((backward, w.carried, w.builder.build().code))
+        for number in range(draw(st.integers(1, 4))):
+            if among and not number:
+                draw(st.sampled_from(among))(w)
+            in_lanes = draw(st.booleans())
+            w.params = draw(st.integers(0, 6)) if w.overlay else w.params
+            stages = [(lambda stage=stage: stage(w)) for stage in STAGES] if in_lanes else []
+            draw(st.sampled_from([*stages, w.elementwise] if in_lanes else [w.product, w.states, w.driven]))()
+        for at, wide in (w.streams[-1], *w.finals):
+            outputs.append((wide, "n0"))
+            w.builder.emit("store", dst=len(outputs), src=at, words=wide, steps="n0")
+        body, w.builder = w.builder.build().code, SectionBuilder(EPOCHCORE, "main")
+        for at, wide, mean in w.rows:
+            outputs.append((wide, "one"))
+            if mean:
+                w.builder.emit("average", dst=at, src=at, words=wide, count="n0")
+            w.builder.emit("store", dst=len(outputs), src=at, words=wide, steps="one")
+        bodies.append((backward, w.carried, body, w.builder.build().code))
     main = SectionBuilder(EPOCHCORE, "main")
     address = 0
-    for name, array in w.data.items():
+    for name, array in () if w.overlay else w.data.items():
         main.emit("fetch", dst=address, src=name)
         address += array.size
-    w.data["shared"] = np.array([draw(st.sampled_from(WEIGHTS))])
-    main.emit("const", dst=0, src="shared", words=1)
-    main.emit("samples", end="done", together=w.together, base=base, window=w.top - base)
-    for number, (backward, carried, code) in enumerate(bodies):
+    w.tables["shared"] = np.array([draw(st.sampled_from(WEIGHTS))])
+    for name, at, size in [("shared", 0, 1), *w.constants]:
+        main.emit("const", dst=at, src=name, words=size)
+    main.emit("samples", end="done", together=w.together, base=BASE, window=w.top - BASE)
+    for number, (backward, carried, code, behind) in enumerate(bodies):
         for state, size in carried:
             main.emit("fill", dst=state, words=size, value=draw(st.sampled_from([0.0, 1.0])))
         main.loc = 0
-        main.emit("chunks", limit=w.limit, end=f"end{number}", backward=backward)
+        main.emit("chunks", limit=w.limit, end=f"end{number}", backward=backward, multiple=w.span)
         for ins in code:
             main.emit(ins.mnemonic, **ins.operands)
         main.label(f"end{number}")
         main.loc = None
+        for ins in behind:
+            main.emit(ins.mnemonic, **ins.operands)
     main.label("done")
     main.emit("halt")
     section, _ = synchronised(main.build(), {name: array.size for name, array in w.data.items()})
-    return assembled(arch, replace(section), w.data, words, outputs)
+    return assembled(arch, replace(section), {**w.data, **w.tables}, words, outputs)
 
 
-def assembled(arch: Arch, section: Any, data: Mapping[str, Any], words: int, outputs: list[int]) -> Program:
-    """A program with one input stream and some output streams."""
-    kinds = [("input", words), *(("output", wide) for wide in outputs)]
+def assembled(
+    arch: Arch, section: Any, data: Mapping[str, Any], words: int, outputs: Sequence[int | tuple[int, str]]
+) -> Program:
+    """A program with one input stream and some outputs: streams, or rows ("one")."""
+    kinds = [("input", words, "n0")]
+    kinds += [("output", *(out if isinstance(out, tuple) else (out, "n0"))) for out in outputs]
     return Program(
         target="epochcore",
         isa_version=EPOCHCORE.version,
@@ -279,6 +355,10 @@ def assembled(arch: Arch, section: Any, data: Mapping[str, Any], words: int, out
         data=data,
         locs=(Loc("layer", "tile.ssm", ("/node",)),),
         inputs=(Port("x", (words,), "stream", "float64", {"stream": 0, "optional": False}),),
-        outputs=tuple(Port(f"y{n}", (wide,), "stream", "float64", {"stream": n}) for n, wide in enumerate(outputs, 1)),
-        meta={"numbers": "ideal", "streams": [{"kind": k, "words": n, "register": "n0"} for k, n in kinds]},
+        outputs=tuple(
+            Port(f"y{n}", (wide,), "stream" if register == "n0" else "sequence", "float64", {"stream": n})
+            for n, (_, wide, register) in enumerate(kinds)
+            if n
+        ),
+        meta={"numbers": "ideal", "streams": [{"kind": k, "words": n, "register": r} for k, n, r in kinds]},
     )

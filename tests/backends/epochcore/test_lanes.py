@@ -1,0 +1,97 @@
+"""What the vector unit and the parameter memory cost, against the slow model, in programs written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from backends.epochcore import BACKEND
+from backends.epochcore.arch import load_arch, parse_arch
+from backends.epochcore.conflicts import conflicts
+from backends.epochcore.cost import Context
+from backends.epochcore.pricing import RULES
+from backends.epochcore.timing import measure
+from backends.epochcore.tokens import synchronised
+from isa import Program, SectionBuilder
+from isa.epochcore import EPOCHCORE
+from ssmc.target import RunSettings
+from tests.backends.epochcore.small_programs import assembled
+from tests.backends.epochcore.test_costs import ins, with_changes
+from tests.backends.epochcore.test_stepped import stepped
+
+SMALL = with_changes(load_arch("epochcore-small"), vector__width=4, vector__latency_cycles=3, memory__banks=0)
+
+
+@pytest.mark.parametrize(("kind", "sweeps"), [("layer", 3), ("rms", 2)])
+def test_a_norm_waits_for_its_sums(kind: str, sweeps: int) -> None:
+    """A row of four words in four lanes: each sweep takes a cycle, and what it gives is there three cycles later."""
+    norm = ins("norm", dst=0, src=0, par=9, kind=kind, words=4, vectors=1, groups=1, steps="n0", affine=True)
+    assert RULES["norm"](norm, Context(SMALL, 1, None, {})).cycles == sweeps * (1 + 3)
+
+
+def test_a_softmax_waits_for_its_largest_and_its_sum() -> None:
+    softmax = ins("softmax", dst=0, src=0, words=4, vectors=1, steps="n0", log=False)
+    passes = SMALL.vector.function_passes
+    assert RULES["softmax"](softmax, Context(SMALL, 1, None, {})).cycles == (1 + 3) + (passes + 3) + (1 + 3)
+
+
+def test_a_power_is_three_functions() -> None:
+    fields = {"dst": 0, "a": 0, "b": 4, "words": 4, "steps": "n0"}
+    power, product = (
+        RULES["binary"](ins("binary", fn=fn, **fields), Context(SMALL, 8, None, {})) for fn in ("pow", "mul")
+    )
+    assert power.cycles - product.cycles == 8 * 2 * SMALL.vector.function_passes
+
+
+def overlapping(handover: int) -> tuple[Program, np.ndarray]:
+    """Two matrices of four words, the second one fetched to where the last words of the first one lie."""
+    arch = with_changes(SMALL, array__handover_steps=handover, dram__latency_cycles=0, dram__bytes_per_second=1e12)
+    data = {"p0": np.full((2, 2), 0.5), "p1": np.full((2, 2), 2.0)}
+    builder = SectionBuilder(EPOCHCORE, "main")
+    builder.emit("samples", end="done")
+    builder.emit("chunks", limit=8, end="end", backward=False)
+    builder.emit("load", dst=0, src=0, words=2, steps="n0", mirror=False)
+    for number, name in enumerate(data):
+        builder.emit("fetch", dst=2 * number, src=name)
+        shape = {"rows": 2, "cols": 2, "mode": "mac.os", "biased": False, "scaled": False}
+        builder.emit("preload", src=2 * number, scale=0, bias=0, **shape)
+        at = {"dst": 16 + 16 * number, "dst_pitch": 2, "src": 0, "src_pitch": 2}
+        builder.emit("mac", **at, steps="n0", accumulate=False)
+        builder.emit("store", dst=1 + number, src=16 + 16 * number, words=2, steps="n0")
+    builder.label("end")
+    builder.label("done")
+    builder.emit("halt")
+    section, _ = synchronised(builder.build(), {name: values.size for name, values in data.items()})
+    return assembled(arch, section, data, 2, [2, 2]), np.arange(32.0).reshape(1, 16, 2)
+
+
+@pytest.mark.parametrize("handover", [0, 2])
+def test_parameters_that_overlap_wait_for_each_other(handover: int) -> None:
+    """And a constant that another one has overwritten in part is fetched again in the next chunk."""
+    program, x = overlapping(handover)
+    arch = parse_arch(program.arch)
+    outputs, cycles = stepped(program, arch, x)
+    fast = BACKEND.simulate(program, {"x": x}, RunSettings())
+    assert fast.stats.cycles == cycles
+    for name, factor in (("y1", 1.0), ("y2", 4.0)):
+        np.testing.assert_array_equal(fast.outputs[name], outputs[name])
+        np.testing.assert_array_equal(outputs[name][..., 0], factor * 0.5 * x.sum(-1))
+
+
+def test_fetches_that_overlap_meet() -> None:
+    program, _ = overlapping(2)
+    fetches = [n for n, one in enumerate(program.sections[0].code) if one.mnemonic == "fetch"]
+    known = conflicts(program, 16)
+    assert fetches[0] in known.whole(fetches[1])
+    passes: Sequence[int] = [n for n, one in enumerate(program.sections[0].code) if one.mnemonic == "mac"]
+    assert passes[0] in known.whole(fetches[1])
+
+
+def test_a_constant_moves_again_where_it_was_overwritten() -> None:
+    program, _ = overlapping(0)
+    arch = parse_arch(program.arch)
+    moved = measure(program, arch, 1, 16)[0].notes["breakdown_joules"]["parameter_words"]
+    once = measure(program, arch, 1, 8)[0].notes["breakdown_joules"]["parameter_words"]
+    assert moved == pytest.approx(2 * once)
