@@ -113,7 +113,7 @@ class Source:
             self.aside.submit(runner, str(self.path))
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.stored = min(stored_steps(self.listing), default=0)
-        self.study(studied_length(self.listing, self.stored))
+        self.study(studied_length(self.listing, self.stored, self.types))
         if not is_dynamic(self.types)[1]:
             self.listing = join_alike(self.listing, self._point(0))
 

@@ -166,6 +166,10 @@ def _joined_axes(builder: Builder, flows: Sequence[Flow], shape: tuple[int, ...]
         if {"b", "t"} <= letters:
             raise Unsupported("the batch axis of one operand meets the time axis of another")
         axes += "b" if "b" in letters else "t" if "t" in letters else "f"
+    if axes.count("b") > 1 and all(flow.axes.count("b") < 2 for flow in flows):
+        raise Unsupported("every sample of the batch meets every other")
+    if axes.count("t") > 1 and all(flow.axes.count("t") < 2 for flow in flows):
+        raise TimeMixing("every step meets every other")
     if "t" in axes and any(is_stream(builder, flow) and "t" not in flow.axes for flow in flows):
         raise TimeMixing("one step meets a whole sequence")
     return axes

@@ -130,9 +130,10 @@ def generators(translator: Translator, region: Region, channels: int, length: in
         seen.add(value)
         for axis in range(len(table.shape)):
             if table.shape[axis] == length:
-                found = _from_table(table, axis, channels)
-                if found is not None:
-                    yield found
+                for backward in (True, False):
+                    found = _from_table(table, axis, channels, backward)
+                    if found is not None:
+                        yield found
 
 
 def _tables(translator: Translator, region: Region) -> Iterator[tuple[Value, Array | Table]]:
@@ -165,17 +166,21 @@ def _spread(count: int, most: int) -> Array:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def _from_table(table: Array | Table, axis: int, channels: int) -> Generator | None:
+def _from_table(table: Array | Table, axis: int, channels: int, backward: bool) -> Generator | None:
     """A table with time along `axis` as poles (channels, modes): another axis is the channels', the rest are modes.
 
-    Of a large one the first steps give the poles, and some of all steps go with the answer.
+    Of a large one the first steps give the poles, and some of all steps go with the answer. `backward` asks for a table
+    whose last step is the kernel's first, as where the kernel is made ready for a convolution: one that grows.
     """
     length, count = table.shape[axis], table.size // table.shape[axis]
     if count < channels or count % channels:
         return None
     whole = table.size <= LARGE
     first = length if whole else min(length, max(512, LARGE // count))
-    near = _steps(table, axis, slice(0, first))
+    near = _steps(table, axis, slice(length - first, length) if backward else slice(0, first))
+    near = near[..., ::-1] if backward else near
+    if backward and not _grows(near):
+        return None
     rows = near.reshape(count, first)
     if not np.isfinite(rows).all():
         return None
@@ -188,7 +193,7 @@ def _from_table(table: Array | Table, axis: int, channels: int) -> Generator | N
     if rounding > ROUNDING or growth > 1.0 + 1e-3 or length * np.log(max(growth, 1.0)) > GROWTH:
         return None
     at = np.arange(length) if whole else _spread(length, 512)
-    seen = near if whole else _steps(table, axis, at)
+    seen = near if whole else _steps(table, axis, length - 1 - at if backward else at)
     shape = near.shape[:-1]
     for k in range(len(shape)):
         if shape[k] == channels:
@@ -196,6 +201,13 @@ def _from_table(table: Array | Table, axis: int, channels: int) -> Generator | N
             told = float(explained(poles, deviation, length)[live].max())
             return Generator(np.moveaxis(poles.reshape(shape), k, 0).reshape(channels, -1), told, ordered, at)
     return None
+
+
+def _grows(turned: Array) -> bool:
+    """Is most of a table, here turned around in time, at its end?"""
+    half = turned.shape[-1] // 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.linalg.norm(turned[..., :half]) > np.linalg.norm(turned[..., half:]))
 
 
 def _steps(table: Array | Table, axis: int, index: Index) -> Array:

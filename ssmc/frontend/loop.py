@@ -36,7 +36,10 @@ LONGEST, COUNTED = 1 << 17, 1 << 15  # trips of a loop, and of one that counts f
 
 @dataclass(frozen=True, eq=False)
 class _Carried:
-    """One carried value and what it is: 'same', 'counted', 'pieces', 'buffer' or 'state'."""
+    """One carried value and what it is: 'same', 'counted', 'pieces', 'grown', 'buffer' or 'state'.
+
+    Of a tensor that every trip makes longer by a step, `axis` is that along which it does, `front` where.
+    """
 
     kind: str
     current: Value
@@ -44,6 +47,8 @@ class _Carried:
     initial: Any
     piece: Value | None = None
     adds: bool = False  # what is written is added to what was there
+    axis: int = 0
+    front: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +84,7 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
             inner.env[item.current] = item.initial
         elif item.kind == "counted":
             inner.env[item.current] = tick_of(counted_on(count.tables[item.current][:-1], reach), count.trips)
-        elif item.kind == "buffer":
+        elif item.kind in ("buffer", "grown"):
             inner.env[item.current] = Known(np.zeros(np.shape(points[0][item.current])))
         elif item.kind == "pieces":
             inner.env[item.current] = Known([])
@@ -169,6 +174,11 @@ def _classify(body: Listing, current: Value, following: Value, initial: Any, cou
             how = text(call.attrs.get("reduction", "none"))
             if how in ("none", "add"):
                 return _Carried("buffer", current, following, initial, call.operands[2], how == "add")
+        ends = list(call.operands)
+        if call.kind == "Concat" and len(ends) == 2 and current in ends:
+            axis, front = int(call.attrs["axis"]), ends[1] == current
+            if 0 in getattr(initial, "shape", ()) and initial.shape[axis] == 0:
+                return _Carried("grown", current, following, initial, ends[0 if front else 1], axis, front)
     return _Carried("state", current, following, initial)
 
 
@@ -202,6 +212,8 @@ def _final(inner: Translator, item: _Carried, last: Tracked | None, like: Value,
         return written
     assert item.piece is not None
     piece = inner.demand([item.piece])[0]
+    if item.kind == "grown":
+        return _stacked(inner, piece, item.axis, like, count.trips, item.front)
     return Pieces(piece, like, count.trips) if isinstance(piece, Flow | Known) else piece
 
 
@@ -308,14 +320,20 @@ def concat_from_sequence(translator: Translator, call: Call, items: Sequence[Any
     axis = int(call.attrs["axis"])
     item = pieces.item
     if not call.attrs.get("new_axis", 0):
-        axis %= len(item.shape)
-        if item.shape[axis] != 1:
-            raise Unsupported("its steps give pieces of more than one entry")
-        shape = (*item.shape[:axis], *item.shape[axis + 1 :])
-        if isinstance(item, Flow):
-            found = reshaped(translator, item, shape)
-            return [sequence_of(translator.builder, found, pieces.like, axis, False, pieces.length)]
-        item = Known(np.reshape(item.array, shape))
-    else:
-        axis %= len(item.shape) + 1
+        return [_stacked(translator, item, axis, pieces.like, pieces.length)]
+    axis %= len(item.shape) + 1
     return [sequence_of(translator.builder, item, pieces.like, axis, False, pieces.length)]
+
+
+def _stacked(
+    translator: Translator, item: Tracked, axis: int, like: Value, length: int, front: bool = False
+) -> Tracked:
+    """The pieces of all steps, of one entry along an axis each, along that axis; or each in `front` of those before."""
+    if not isinstance(item, Flow | Known):
+        return item
+    axis %= len(item.shape)
+    if item.shape[axis] != 1:
+        raise Unsupported("its steps give pieces of more than one entry")
+    shape = (*item.shape[:axis], *item.shape[axis + 1 :])
+    found = reshaped(translator, item, shape) if isinstance(item, Flow) else Known(np.reshape(item.array, shape))
+    return sequence_of(translator.builder, found, like, axis, front, length)

@@ -78,8 +78,8 @@ def _right_at_one_size(case: Case, bad: list[Proof], first: tuple[int, int], oth
         where=str(case.path),
         why=f"lifted and proved at {what} {here}, its output '{worst.output}' is off by {worst.error:.1e} at {there}, "
         f"compared with {worst.against}",
-        hint=f"the exporter has written the traced {what} into the file, though it declares it dynamic: export it with "
-        f"that {what} fixed, or so that nothing depends on it",
+        hint=f"the exporter has written the traced {what} into the file, though it declares it dynamic, or the model "
+        f"itself is another at every {what}: export it with that {what} fixed, or so that nothing depends on it",
     )
 
 

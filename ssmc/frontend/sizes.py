@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from ssmc.frontend.listing import Listing
+from ssmc.diagnostics import UserError
+from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.interface import concrete_shapes
+from ssmc.frontend.listing import Call, Listing
+from ssmc.ir.types import TensorType
 
 BATCH, LENGTH = 3, 11
 LONGEST = 1 << 14
@@ -15,18 +21,40 @@ INDIVISIBLE = "cannot become"  # what a refusal says that another length may spa
 DIVISIBLE = (48, 160, 448)  # lengths to study where the file splits its steps into windows
 
 
-def studied_length(listing: Listing, stored: int) -> int:
+def studied_length(listing: Listing, stored: int, types: Mapping[str, TensorType]) -> int:
     """Steps to study a dynamic length at: more than the taps of any filter in the file, so that its end is seen.
 
     `stored` are the steps that the file has weights for, 0 where that is no matter.
     """
     weights = [listing.constants.get(c.operands[1]) for c in listing.calls if c.kind == "Conv"]  # type: ignore[arg-type]
     taps = [int(w.shape[2]) for w in weights if w is not None and np.ndim(w) == 3]
+    taps += [size for call in listing.calls for size in _filled_up(listing, call, types)]
     longest, least = max(taps, default=0), LENGTH * strides(listing)
     if longest >= LENGTH - 2:
         return min(max(longest + 8, least), LONGEST)
     # A stored kernel that is sliced to the length: as much of it as tells its modes.
     return min(max(stored, least), max(WIDE, least))
+
+
+def _filled_up(listing: Listing, call: Call, types: Mapping[str, TensorType]) -> list[int]:
+    """Axes of a stored table, a kernel say, that the file fills up with zeros to a length that it computes."""
+    if call.kind not in ("Pad", "DFT") or len(call.operands) < 2:
+        return []
+    table, size = listing.constants.get(call.operands[0]), call.operands[1]  # type: ignore[arg-type]
+    if table is None or table.dtype.kind != "f" or size is None or size in listing.constants:
+        return []
+    if call.kind == "DFT":
+        given = call.operands[2] if len(call.operands) > 2 else None
+        axis = call.attrs.get("axis", 1 if given is None else listing.constants.get(given))
+        return [] if axis is None else [int(table.shape[int(axis)])]
+    shapes = concrete_shapes(types, 1, LONGEST)
+    point = {v: np.broadcast_to(np.zeros((), types[name].dtype), shapes[name]) for name, v in listing.inputs.items()}
+    try:
+        pads = np.ravel(evaluate(listing, point, [size])[size]).reshape(2, -1)
+    except (UserError, ValueError):
+        return []
+    axes = range(table.ndim) if len(call.operands) < 4 else np.ravel(listing.constants.get(call.operands[3], ()))  # type: ignore[arg-type]
+    return [int(table.shape[int(axis)]) for axis, more in zip(axes, pads.max(axis=0), strict=False) if more > 0]
 
 
 def strides(listing: Listing) -> int:

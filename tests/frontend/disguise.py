@@ -161,7 +161,7 @@ def as_scan(system: StateSpace, layout: str = "last", backward: bool = False, ti
     return net.model([(net.op("Tanh", y), ["b", "t", system.outputs])])
 
 
-COLLECTED = ("scan", "sequence", "buffer", "turned", "flat")
+COLLECTED = ("scan", "sequence", "buffer", "turned", "flat", "grown")
 
 
 def as_loop(
@@ -171,8 +171,9 @@ def as_loop(
 
     Its outputs are collected by "scan" outputs, in a "sequence", or in a buffer into which every trip writes: (time,
     batch, ...) as it is ("buffer"), (batch, time, ...) "turned" for the scatter and back (torch's while_loop), "flat"
-    by an index for every number (JAX's dynamic_update_slice). `counted`: it ends when a counter that it carries says
-    so. `backward`: the last step comes first, which only buffers can undo.
+    by an index for every number (JAX's dynamic_update_slice), or in a tensor that is "grown" by a step a trip.
+    `counted`: it ends when a counter that it carries says so. `backward`: the last step comes first, which only tensors
+    that are written to can undo.
     """
     net, body = Net(), Net()
     x = net.input(["b", "t", system.inputs])
@@ -204,9 +205,12 @@ def as_loop(
         y = body.op("SequenceInsert", held, y)
     elif collect != "scan":
         sizes = [length, net.op("Shape", x, end=1)]
+        sizes = [net.ints(0), sizes[1]] if collect == "grown" else sizes
         size = net.op("Concat", *(sizes if collect == "buffer" else sizes[::-1]), net.ints(system.outputs), axis=0)
         extra.append(net.op("ConstantOfShape", size))
-        y = WRITTEN[collect](body, body.input(None), y, place)
+        held = body.input(None)
+        write = _put_in_front if collect == "grown" and backward else WRITTEN[collect]
+        y = write(body, held, y, place)
     graph = body.subgraph(
         [(end, None), *((name, None) for name in results), (y, None)],
         {end: TensorProto.BOOL, **({on: TensorProto.INT64} if counted else {})},
@@ -266,7 +270,16 @@ def _written_flat(body: Net, held: str, y: str, place: str) -> str:
     return str(body.op("ScatterND", held, index, body.op("Reshape", new, body.ints(-1))))
 
 
-WRITTEN = {"buffer": _written, "turned": _written_turned, "flat": _written_flat}
+def _grown(body: Net, held: str, y: str, place: str) -> str:
+    """torch.cat of what there is and one step more, in a scripted loop."""
+    return str(body.op("Concat", held, body.op("Unsqueeze", y, body.ints(1)), axis=1))
+
+
+def _put_in_front(body: Net, held: str, y: str, place: str) -> str:
+    return str(body.op("Concat", body.op("Unsqueeze", y, body.ints(1)), held, axis=1))
+
+
+WRITTEN = {"buffer": _written, "turned": _written_turned, "flat": _written_flat, "grown": _grown}
 
 
 def as_unrolled(system: StateSpace, steps: int, layout: str = "last") -> onnx.ModelProto:

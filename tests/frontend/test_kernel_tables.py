@@ -1,0 +1,85 @@
+"""Kernels of files whose length is dynamic: stored ones that are filled up with zeros, and tables that run backward."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssmc.frontend import load_model
+from tests.frontend.blocks import RNG
+from tests.frontend.checks import LINEAR, kinds, lift, on_targets
+from tests.frontend.net import Net, save
+
+CHANNELS, TAPS, MODES = 3, 29, 4
+
+
+def product_of_spectra(net: Net, x: str, spectrum: str, twice: str) -> str:
+    """x (batch, time, channels) convolved with a kernel whose spectrum is (channels, bins, 2)."""
+    u = net.op("Unsqueeze", net.op("Transpose", x, perm=[0, 2, 1]), net.ints(3))
+    u = net.op("DFT", u, twice, net.const(np.int64(2)), onesided=1)
+    (ur, ui), (kr, ki) = (
+        [net.op("Slice", z, net.ints(k), net.ints(k + 1), net.ints(-1)) for k in (0, 1)] for z in (u, spectrum)
+    )
+    real = net.op("Sub", net.op("Mul", ur, kr), net.op("Mul", ui, ki))
+    imaginary = net.op("Add", net.op("Mul", ur, ki), net.op("Mul", ui, kr))
+    z = net.op("DFT", net.op("Concat", real, imaginary, axis=-1), twice, net.const(np.int64(2)), inverse=1, onesided=1)
+    y = net.op("Slice", z, net.ints(0, 0), net.op("Concat", net.ints(1), size_of(net, x), axis=0), net.ints(3, 2))
+    return str(net.op("Transpose", net.op("Squeeze", y, net.ints(3)), perm=[0, 2, 1]))
+
+
+def size_of(net: Net, x: str) -> str:
+    return str(net.op("Shape", x, start=1, end=2))
+
+
+@pytest.mark.parametrize("filled", ["Pad", "DFT"])
+def test_kernel_that_is_filled_up_is_seen_whole(tmp_path: Path, filled: str) -> None:
+    """29 taps, however many steps there are: at fewer steps than that, only some of them would be seen."""
+    net = Net()
+    x = net.input(["b", "t", CHANNELS])
+    twice = net.op("Mul", size_of(net, x), net.ints(2))
+    kernel = net.const(RNG.standard_normal((CHANNELS, TAPS)))
+    if filled == "Pad":
+        more = net.op("Max", net.op("Sub", twice, net.ints(TAPS)), net.ints(0))
+        kernel = net.op("Pad", kernel, net.op("Concat", net.ints(0, 0, 0), more, axis=0))
+        kernel = net.op("Slice", kernel, net.ints(0), size_of(net, x), net.ints(1))
+        kernel = net.op("Pad", kernel, net.op("Concat", net.ints(0, 0, 0), size_of(net, x), axis=0))
+    else:
+        kernel = net.const(RNG.standard_normal((CHANNELS, TAPS, 1)))
+        twice = net.op("Max", twice, net.ints(2 * TAPS))
+    kernel = kernel if filled == "DFT" else net.op("Unsqueeze", kernel, net.ints(2))
+    size = net.op("Squeeze", twice)
+    spectrum = net.op("DFT", kernel, size, net.const(np.int64(1)), onesided=1)
+    y = net.op("Tanh", product_of_spectra(net, x, spectrum, size))
+    model = load_model(save(net.model([(y, ["b", "t", CHANNELS])]), tmp_path))
+    assert kinds(model) == ["fir"]
+    assert model.systems[0].states == TAPS - 1
+    assert {proof.length > TAPS for proof in model.proofs} == {True}
+
+
+@pytest.mark.parametrize("length", ["t", 32])
+def test_powers_that_run_backward_tell_the_poles(tmp_path: Path, length: int | str) -> None:
+    """a^(L - 1) ... a^0, as a causal Conv wants its kernel: the poles are those of the system, not their inverses."""
+    net = Net()
+    x = net.input(["b", length, CHANNELS])
+    one = net.const(np.int64(1))
+    last = net.op("Sub", net.op("Squeeze", size_of(net, x)), one)
+    powers = net.op("Cast", net.op("Range", last, net.const(np.int64(-1)), net.const(np.int64(-1))), to=1)
+    poles = np.exp(RNG.uniform(-0.02, -0.005, (CHANNELS, MODES)) + 1j * RNG.uniform(0.1, 0.4, (CHANNELS, MODES)))
+    decay, turn = (net.op("Mul", net.const(v[..., None]), powers) for v in (np.log(np.abs(poles)), np.angle(poles)))
+    waves = net.op("Mul", net.op("Exp", decay), net.op("Cos", turn))
+    kernel = net.op(
+        "ReduceSum", net.op("Mul", net.const(RNG.standard_normal((CHANNELS, MODES, 1))), waves), net.ints(1)
+    )
+    before = net.op("Concat", net.ints(0, 0), net.op("Unsqueeze", last, net.ints(0)), net.ints(0, 0, 0), axis=0)
+    padded = net.op("Pad", net.op("Transpose", x, perm=[0, 2, 1]), before)
+    y = net.op("Conv", padded, kernel, group=CHANNELS)
+    y = net.op("Tanh", net.op("Transpose", y, perm=[0, 2, 1]))
+    sizes = [(2, 32)] if length == 32 else [(2, 20), (3, 33)]
+    model = lift(net, y, ["b", length, CHANNELS], tmp_path, *sizes)
+    assert kinds(model) == [LINEAR]
+    assert model.systems[0].time_constants is not None
+    expected = -1 / np.log(np.abs(poles))
+    assert np.allclose(np.sort(np.ravel(model.systems[0].time_constants)), np.sort(np.ravel(expected)), rtol=1e-4)
+    on_targets(model, *sizes[0])
