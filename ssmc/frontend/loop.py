@@ -178,7 +178,7 @@ def _classify(body: Listing, current: Value, following: Value, initial: Any, cou
         if call.kind == "Concat" and len(ends) == 2 and current in ends:
             axis, front = int(call.attrs["axis"]), ends[1] == current
             if 0 in getattr(initial, "shape", ()) and initial.shape[axis] == 0:
-                return _Carried("grown", current, following, initial, ends[0 if front else 1], axis, front)
+                return _Carried("grown", current, following, initial, ends[0 if front else 1], axis=axis, front=front)
     return _Carried("state", current, following, initial)
 
 
