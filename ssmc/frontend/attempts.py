@@ -32,6 +32,7 @@ from ssmc.frontend.listing import Listing, list_calls
 from ssmc.frontend.merged import is_plain
 from ssmc.frontend.model import Proof
 from ssmc.frontend.norms import recognise_norms
+from ssmc.frontend.padded import round_before_padding
 from ssmc.frontend.parts import Divided, Parts, affine, divide, find_parts, with_parts
 from ssmc.frontend.polynomial import is_of_scores
 from ssmc.frontend.positions import extend_tables
@@ -101,8 +102,10 @@ class Source:
             fold_statics(self.as_stored)
             self.graph = with_exact(self.graph, tables)
         self.file: Listing = list_calls(self.graph)  # as it is, for the proofs
-        before, self.graph = self.graph, reroll(self.graph, self.file)
-        self.listing: Listing = self.file if self.graph is before else list_calls(self.graph)
+        padded = round_before_padding(self.graph)
+        listing = self.file if padded is self.graph else list_calls(padded)
+        self.graph = reroll(padded, listing)
+        self.listing: Listing = listing if self.graph is padded else list_calls(self.graph)
         fold_statics(self.listing)
         if self.file is not self.listing:
             fold_statics(self.file)

@@ -10,7 +10,8 @@ DYNAMIC = (
 NONLINEAR = {
     "Softmax": "a softmax of values that mix all steps (attention)",
     "QuantizeLinear": "a state that is rounded at every step is lifted where all steps round alike, by one scale, and "
-    "are linear but for that; else quantise the weights alone, or --drop-rounding",
+    "are linear but for that, and a spectrum that is rounded is no filter; else quantise the weights alone, or "
+    "--drop-rounding",
 }
 RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]

@@ -42,7 +42,7 @@ def drop_rounding(graph: Graph, keep_relu: bool = True, kinds: Sequence[str] = R
     """
     dropped = [name for body in _bodies(graph) for name in drop_rounding(body, keep_relu, kinds)]
     for node in list(graph.nodes("onnx.QuantizeLinear")):
-        ends = _ends(graph, node)
+        ends = ends_of(graph, node)
         if ends is None:
             continue
         value = graph.operand(node.name, 0)
@@ -143,7 +143,7 @@ def _merge_biases(graph: Graph) -> None:
             found.append((Value(node.name), bias, scale))
 
 
-def _ends(graph: Graph, node: Node) -> list[Node] | None:
+def ends_of(graph: Graph, node: Node) -> list[Node] | None:
     """The nodes that make real numbers again of what this one rounds; None where its integers are read otherwise."""
     found, waiting = [], [node.name]
     while waiting:

@@ -1,0 +1,53 @@
+"""Convolutions whose padded input is rounded, as static quantisation leaves them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssmc.frontend import load_model
+from tests.frontend.checks import on_targets, refused
+from tests.frontend.net import Net, save
+
+CHANNELS, TAPS, LENGTH = 4, 20, 24
+RNG = np.random.default_rng(9)
+
+
+def quantised(net: Net, x: str, scale: str, zero: str) -> str:
+    return str(net.op("DequantizeLinear", net.op("QuantizeLinear", x, scale, zero), scale, zero))
+
+
+def convolution(net: Net, zero: np.ndarray, scale: float, *, value: float = 0.0, again: bool = False) -> str:
+    """Padded at its beginning, rounded, convolved: everything on its grid; `again`: rounded twice, as over layouts."""
+    grid = net.const(np.float32(scale)), net.const(zero)
+    u = net.op("Transpose", net.input([2, LENGTH, CHANNELS]), perm=[0, 2, 1])
+    ends = net.ints(0, 0, TAPS - 1, 0, 0, 0)
+    filler = net.op("DequantizeLinear", net.const(zero), *grid) if not value else net.const(np.float32(value))
+    x = quantised(net, net.op("Pad", quantised(net, u, *grid), ends, filler), *grid)
+    if again:
+        x = quantised(net, net.op("Squeeze", net.op("Unsqueeze", x, net.ints(2)), net.ints(2)), *grid)
+    decay = RNG.uniform(0.5, 0.9, (CHANNELS, 1, 1)) ** np.arange(TAPS)[::-1]
+    codes = net.const(np.rint(decay * 127).astype(np.int8))
+    taps = net.op("DequantizeLinear", codes, net.const(np.float32(1 / 127)), net.const(np.int8(0)))
+    y = net.op("Conv", x, taps, group=CHANNELS, kernel_shape=[TAPS])
+    y = quantised(net, y, net.const(np.float32(0.05)), net.const(np.uint8(120)))
+    return str(net.op("Tanh", net.op("Transpose", y, perm=[0, 2, 1])))
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("zero", [np.uint8(131), np.int8(0), np.int16(0), np.uint16(30000)])
+def test_a_padded_input_is_rounded(zero: np.ndarray, again: bool, tmp_path: Path) -> None:
+    net = Net()
+    y = convolution(net, zero, 3.0 / np.iinfo(zero.dtype).max, again=again)
+    path = save(net.model([(y, [2, LENGTH, CHANNELS])], opset=21), tmp_path)
+    model = load_model(path)
+    assert [system.kind for system in model.systems] == ["fir"]
+    on_targets(model, 2, LENGTH)
+
+
+def test_what_is_put_around_is_no_zero(tmp_path: Path) -> None:
+    net = Net()
+    y = convolution(net, np.int8(0), 0.02, value=0.5)
+    refused(save(net.model([(y, [2, LENGTH, CHANNELS])], opset=21), tmp_path), "Pad")
