@@ -3,16 +3,24 @@
 Stage 0 is straight code, 1 the first loop over time, 2 straight code after it, 3 the second loop, and so on. Loops
 1, 5, 9 ... walk the chunks from the beginning of the sequence, loops 3, 7, 11 ... from its end. A value per
 sequence is made in straight code, a stream in a loop; a stream that another loop needs goes through DRAM.
+
+A node runs in the first loop in which it can, but where the loop that reads its result is a later one and fewer words
+go through DRAM if it runs there: a matrix that drives states which read their stream from its end is with them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 from ssmc.ir import ConstantType, Graph, Node, SequenceType, StreamType, Value
 
 RECURRENT = ("tile.state", "tile.ssm", "tile.recurrence", "spike", "rounded", "fir")
 FORWARD = ("delay", "downsample")
+# What a step makes of the same step alone: may be in any loop.
+POINTWISE = ("tile.matmul", "unary", "binary", "gate", "select", "norm", "softmax", "rearrange", "concat")
 # How a stream came to a lower rate: (stride, offset, whole windows), the first step down first.
 Rates = tuple[tuple[int, int, bool], ...]
 
@@ -47,7 +55,68 @@ def plan_flow(graph: Graph) -> Flow:
                 rates[result] = _rates(graph, node, operands, rates)
         if not all(isinstance(kind, ConstantType) for kind in node.types):
             stage[name] = _stage(graph, node, operands, stage)
+    for name in reversed(order):
+        if (later := _reader(graph, name, stage)) is not None and _saves(graph, name, stage, later):
+            stage[name] = later
     return Flow(order, stage, rates)
+
+
+def _reader(graph: Graph, name: str, stage: Mapping[str, int]) -> int | None:
+    """The one loop that reads the result of a node, if it is a later one and the node could be there."""
+    node, made = graph.node(name), stage.get(name, 0)
+    if node.op.name not in POINTWISE or not is_loop(made) or not isinstance(node.types[0], StreamType):
+        return None
+    readers = {stage[user] for user, _ in graph.users(Value(name))}
+    later = readers.pop() if len(readers) == 1 else made
+    # a matrix that reads states stays with them: they have forms together
+    beside = any(s.node in stage and stage[s.node] == made and _is_state(graph, s) for s, _ in _sources(graph, name))
+    return later if later > made and is_loop(later) and not beside else None
+
+
+def _saves(graph: Graph, name: str, stage: Mapping[str, int], later: int) -> bool:
+    """Whether fewer words go through DRAM if a node is in the loop that reads it than if its result goes there."""
+    moved = -2 * _words(graph, Value(name))
+    for source, mirror in dict.fromkeys(_sources(graph, name)):
+        made, now = stage[source.node], stage[name]
+        readers = {(stage[user], way) for user, way in _readers(graph, source) if user != name}
+        loaded = made != now or mirror  # as it is, where nobody else reads it there
+        stored = loaded or graph.op(source.node).name == "input" or any(s != made or way for s, way in readers)
+        more = (not stored) + ((later, mirror) not in readers) - (loaded and (now, mirror) not in readers)
+        moved += more * _words(graph, source)
+    return moved < 0
+
+
+def _words(graph: Graph, value: Value) -> int:
+    kind: Any = graph.type(value)
+    return prod(kind.shape)
+
+
+def _is_state(graph: Graph, value: Value) -> bool:
+    return graph.op(value.node).name == "tile.state"
+
+
+def _sources(graph: Graph, name: str) -> Iterator[tuple[Value, bool]]:
+    """The streams that a node reads, behind `reverse` nodes, and whether from their end."""
+    for value in graph.operands(name):
+        if value is not None and isinstance(graph.type(value), StreamType):
+            yield behind(graph, value)
+
+
+def _readers(graph: Graph, source: Value, mirror: bool = False) -> Iterator[tuple[str, bool]]:
+    """Who reads a stream, through `reverse` nodes too, and whether from its end."""
+    for user, _ in graph.users(source):
+        if graph.op(user).name == "reverse":
+            yield from _readers(graph, Value(user), not mirror)
+        else:
+            yield user, mirror
+
+
+def behind(graph: Graph, value: Value) -> tuple[Value, bool]:
+    """The stream behind `reverse` nodes, and whether it is read from its end."""
+    mirror = False
+    while graph.op(value.node).name == "reverse":
+        value, mirror = graph.operand(value.node, 0), not mirror
+    return value, mirror
 
 
 def _stage(graph: Graph, node: Node, operands: list[Value], stage: dict[str, int]) -> int:

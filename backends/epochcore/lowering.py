@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch, Share
 from backends.epochcore.draft import PREAMBLE, Buffer, Draft, Ref, Step
-from backends.epochcore.flow import Flow, Rates, is_backward, is_loop
+from backends.epochcore.flow import Flow, Rates, behind, is_backward, is_loop
 from backends.epochcore.request import Alternative, Request
 from isa import Loc
 from ssmc.diagnostics import UserError
@@ -107,10 +107,7 @@ class Lowering:
 
     def view(self, value: Value) -> tuple[Value, bool]:
         """The stream behind `reverse` nodes, and whether it is read from its end."""
-        mirror = False
-        while self.graph.op(value.node).name == "reverse":
-            value, mirror = self.graph.operand(value.node, 0), not mirror
-        return value, mirror
+        return behind(self.graph, value)
 
     def made_in(self, source: Value, stage: int) -> bool:
         return self.flow.stage[source.node] == stage

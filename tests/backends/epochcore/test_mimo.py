@@ -146,6 +146,26 @@ def test_the_fastest_form_of_a_plain_array() -> None:
         assert times[0] <= times[1] * (1.0 if form == "scan" else 0.5)
 
 
+@pytest.mark.parametrize("form", ["", "chunked", "mat-vec"])
+def test_reversed_states_are_together_with_their_matrices(form: str) -> None:
+    """The matrix that drives them is in the loop that goes backward, with what follows them: nothing goes to DRAM."""
+    s = Shape(inputs=16, states=32, outputs=16, reverse=True)
+    asked = {"steps": 4096} | ({"form": form} if form else {})
+    arch, g = (PLAIN if form else load_arch("epochcore-128")), graph(s, asked)
+    y = g.operand("output", 0)
+    g.remove("output")
+    y = g.add("gate", [y, g.add("unary", [y], {"fn": "gelu"})], {"fn": "sigmoid"})
+    weight = Tensor(np.random.default_rng(0).standard_normal((16, 8)))
+    y = g.add("tile.matmul", [y], {"weight": weight, "pieces": (Piece(0, 16, 0, 8),)})
+    g.add("output", [y], {"name": "y"})
+    program, x = BACKEND.lower(g, arch, ideal=True), arrays(s, 2, 50)
+    assert [stream["kind"] for stream in program.meta["streams"]] == ["input", "output"]  # type: ignore[union-attr, call-overload]
+    assert form in ("", chosen(program)["form"].split(",")[0].replace("one mat-vec a step", "mat-vec"))
+    assert sum(ins.mnemonic == "chunks" for ins in program.sections[0].code) == 1
+    expected, found = interpret(g, x)["y"], BACKEND.simulate(program, x, RunSettings()).outputs["y"]
+    assert np.abs(found - expected).max() <= 1e-10 * np.abs(expected).max()
+
+
 def test_what_has_no_windows() -> None:
     """States that are given at the end of a reversed sequence, or asked for, and a kernel that does not end."""
     g = graph(Shape(start=True, reverse=True), {"form": "chunked"})
