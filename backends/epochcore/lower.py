@@ -24,6 +24,7 @@ from backends.epochcore import (
 )
 from backends.epochcore.arch import Arch
 from backends.epochcore.assembly import Assembly
+from backends.epochcore.both_ways import together
 from backends.epochcore.draft import Draft
 from backends.epochcore.flow import is_loop, plan_flow
 from backends.epochcore.lowering import Lowering, Stream
@@ -79,7 +80,7 @@ def _likewise(few: Assembly, short: repeats.Shortened, graph: Graph, request: Re
     """The whole model, scheduled as the short one. Raises Misfit where it does not fit so."""
     low = few.low
     if low.graph is not short.graph:
-        graph = directions.together(graph, directions.worth(graph, low.arch, request))
+        graph = together(graph, directions.worth(graph, low.arch, request), low.arch)
     flows = {name: low.dataflows[like] for name, like in short.like.items() if like in low.dataflows}
     made = _lowered(graph, low.arch, low.ideal, low.request, flows, {})
     if few.draft is not low.draft:

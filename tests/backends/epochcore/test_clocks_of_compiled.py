@@ -18,11 +18,23 @@ from ssmc.ir import Graph
 from ssmc.target import RunSettings
 from tests.backends.epochcore.graphs import OPS, build, inputs
 from tests.backends.epochcore.test_costs import with_changes
+from tests.backends.epochcore.test_directions import Shape as Directed
+from tests.backends.epochcore.test_directions import graph as both_ways
 from tests.backends.epochcore.test_forms import Shape, arrays, graph
 from tests.backends.epochcore.test_segments import shapes
 from tests.backends.epochcore.test_stepped import PHASES
 
 SLOW = load_arch("epochcore-small").model_copy(update={"clock_hz": 1.0})
+directed = st.builds(
+    Directed,
+    channels=st.integers(1, 9),
+    states=st.integers(1, 5),
+    layers=st.integers(1, 2),
+    is_complex=st.booleans(),
+    liquid=st.booleans(),
+    inputs=st.integers(0, 7),
+    seed=st.integers(0, 9),
+)
 archs = st.fixed_dictionaries(
     {
         "array__rows": st.integers(2, 6),
@@ -95,3 +107,11 @@ def test_both_clocks_agree_on_systems(arch: Arch, s: Shape, batch: int, steps: i
     s = Shape(**{**s.__dict__, "stride": 1})
     asked = {"form": "segmented", "chunk": 8} if segments else {"steps": 64}
     agree(graph(s, asked, last=last), arch, arrays(s, batch, steps))
+
+
+@settings(max_examples=12, deadline=None, phases=PHASES)
+@given(archs, directed, st.booleans(), st.integers(1, 2), st.integers(1, 20))
+def test_both_clocks_agree_on_both_directions(arch: Arch, s: Directed, before: bool, batch: int, steps: int) -> None:
+    g = both_ways(Directed(**{**s.__dict__, "before": (before, before)}))
+    g.attributes["schedule"] = {"directions": "together", "steps": 64}
+    agree(g, arch, {"x": np.random.default_rng(0).standard_normal((batch, steps, s.width))})

@@ -34,13 +34,31 @@ class Shape:
     liquid: bool = False
     before: tuple[bool, bool] = (False, True)
     seed: int = 0
+    inputs: int = 0  # of systems with matrices around `channels` states; 0: a system a channel
+
+    @property
+    def width(self) -> int:
+        return self.inputs or self.channels
 
 
 def graph(s: Shape) -> Graph:
     """At the tile level."""
     rng, g = np.random.default_rng(s.seed), Graph()
-    x = g.add("input", [], {"name": "x", "type": StreamType((s.channels,))}, name="x")
+    x = g.add("input", [], {"name": "x", "type": StreamType((s.width,))}, name="x")
     shape = (s.channels, s.states)
+
+    def matrix(u: Value, inputs: int, outputs: int, biased: bool, **more: Any) -> Value:
+        weight = Tensor(rng.standard_normal((inputs, outputs)) / inputs)
+        bias = Tensor(rng.standard_normal(outputs)) if biased and rng.integers(2) else None
+        attrs = {"weight": weight, "bias": bias, "pieces": (Piece(0, inputs, 0, outputs),)}
+        return g.add("tile.matmul", [u], attrs, **more)
+
+    def wide(u: Value, name: str, reverse: bool) -> Value:
+        a = rng.uniform(0.3, 0.95, s.channels) * np.exp(1j * s.is_complex * rng.uniform(-1, 1, s.channels))
+        words, flags = s.channels * (1 + s.is_complex), {"reverse": reverse, "read_before": s.before[reverse]}
+        attrs = {"decay": Tensor(a if s.is_complex else a.real), "pieces": (Piece(0, s.channels, 0, 1),), **flags}
+        drive = matrix(u, s.inputs, words, s.before[0] == s.before[1])
+        return matrix(g.add("tile.state", [drive, None, None], attrs), words, s.inputs, True, name=name)
 
     def system(u: Value, name: str, reverse: bool) -> Value:
         a = rng.uniform(0.3, 0.7 if s.liquid else 0.95, shape) * np.exp(1j * s.is_complex * rng.uniform(-1, 1, shape))
@@ -51,10 +69,11 @@ def graph(s: Shape) -> Graph:
         pieces = (Piece(0, s.channels, 0, s.states),)
         return g.add("tile.ssm", [u], {**tensors, **flags, "pieces": pieces}, name=name)
 
+    one = wide if s.inputs else system
     for layer in range(s.layers):
-        y = g.add("binary", [system(x, f"f{layer}", False), system(x, f"g{layer}", True)], {"fn": "add"})
-        w = rng.standard_normal((s.channels, s.channels)) / s.channels
-        pieces = (Piece(0, s.channels, 0, s.channels),)
+        y = g.add("binary", [one(x, f"f{layer}", False), one(x, f"g{layer}", True)], {"fn": "add"})
+        w = rng.standard_normal((s.width, s.width)) / s.width
+        pieces = (Piece(0, s.width, 0, s.width),)
         y = g.add("tile.matmul", [y], {"weight": Tensor(w), "bias": None, "pieces": pieces})
         x = g.add("binary", [x, g.add("unary", [y], {"fn": "tanh"})], {"fn": "add"})
     g.add("output", [x], {"name": "y"})
@@ -69,7 +88,8 @@ def program(g: Graph, arch: Arch, *, ideal: bool = True, **asked: Any) -> Progra
 
 def passes(p: Program) -> list[int]:
     """Columns of the passes over states, in the code's order."""
-    return [int(i["cols"]) for i in p.sections[0].code if i.mnemonic == "preload" and i["mode"] in ("fri", "tri")]
+    code, modes = p.sections[0].code, ("fri", "tri", "fri.x")
+    return [int(i["cols"]) for i in code if i.mnemonic == "preload" and i["mode"] in modes]
 
 
 shapes = st.builds(
@@ -81,20 +101,19 @@ shapes = st.builds(
     before=st.tuples(st.booleans(), st.booleans()),
     seed=st.integers(0, 9),
 )
-liquid = st.builds(
-    lambda s, before: Shape(**{**s.__dict__, "liquid": True, "before": (before, before)}), shapes, st.booleans()
-)
+liquid = st.builds(lambda s: Shape(**{**s.__dict__, "liquid": True}), shapes)
+many = st.builds(lambda s, inputs: Shape(**{**s.__dict__, "inputs": inputs}), shapes, st.integers(1, 20))
 
 
 @settings(max_examples=20, deadline=None)
-@given(s=shapes | liquid, limit=st.integers(1, 12), per=st.integers(1, 4), block=st.sampled_from([None, 1]))
+@given(s=shapes | liquid | many, limit=st.integers(1, 12), per=st.integers(1, 4), block=st.sampled_from([None, 1]))
 def test_together_they_compute_the_same(s: Shape, limit: int, per: int, block: int | None) -> None:
     """Also where a sequence takes several chunks, which come from both its ends."""
     arch = with_changes(SMALL, array__states_per_element=per, array__mac_depth=3)
-    arch = with_changes(arch, memory__scratchpad_words=s.layers * 400 + 16 * s.channels * limit)
-    g, x = graph(s), np.random.default_rng(1).standard_normal((2, 30, s.channels))
-    p = program(g, arch, directions="together")
-    assert not any(i.mnemonic in ("fri", "tri") and i["dst_pitch"] == s.channels for i in p.sections[0].code)
+    arch = with_changes(arch, memory__scratchpad_words=s.layers * 400 + 16 * (s.channels + s.width) * limit)
+    g, x = graph(s), np.random.default_rng(1).standard_normal((2, 30, s.width))
+    p, pitch = program(g, arch, directions="together"), s.channels * (1 + (s.is_complex and s.inputs > 0))
+    assert not any(i.mnemonic in ("fri", "tri", "fri.x") and i["dst_pitch"] == pitch for i in p.sections[0].code)
     found = BACKEND.simulate(p, {"x": x}, RunSettings(block=block, taps=True))
     expected = interpret(g, {"x": x})["y"]
     assert relative_error(expected, found.outputs["y"]) < 1e-6
@@ -137,9 +156,37 @@ def test_full_columns_are_left_alone(changes: dict[str, int]) -> None:
     assert set(passes(p)) == {128} and "schedules" not in p.meta
 
 
+@pytest.mark.parametrize("before", [(False, False), (False, True)])
+def test_systems_with_many_inputs_share_a_pass_where_it_pays(before: tuple[bool, bool]) -> None:
+    """32 complex states are 64 words: half of what the ports bring; their matrices fill half of the array."""
+    g, cycles = graph(Shape(32, inputs=64, before=before)), {}
+    for directions in ("apart", "together", ""):
+        p = program(g, WIDE, steps=4096, **({"directions": directions} if directions else {}))
+        cycles[directions] = BACKEND.simulate(p, {"x": np.zeros((1, 4096, 64))}, RunSettings()).stats.cycles or 0
+    assert cycles[""] == cycles["together"] < 0.9 * cycles["apart"]
+    told = {made["schedule"]: made for made in p.meta["schedules"]}
+    assert told["both directions in one pass"]["chosen"] and set(passes(p)) == {64}
+    full = program(graph(Shape(64, inputs=64, before=before)), WIDE)
+    assert set(passes(full)) == {64} and "schedules" not in full.meta
+
+
+def test_what_is_read_before_an_update_comes_a_step_later() -> None:
+    """Liquid outputs before an update are no sums of states after it: the stream is shifted, and what it passes on by
+    itself is not."""
+    g = graph(Shape(liquid=True, before=(False, True)))
+    p = program(g, WIDE, directions="together")
+    code = p.sections[0].code
+    assert set(passes(p)) == {8} and sum(i.mnemonic == "fir" for i in code) == 2
+    x = {"x": np.random.default_rng(1).standard_normal((2, 30, 4))}
+    found, expected = BACKEND.simulate(p, x, RunSettings()).outputs["y"], interpret(g, x)["y"]
+    assert relative_error(expected, found) < 1e-6
+
+
 def test_what_cannot_be_together_stays_apart() -> None:
-    """Liquid outputs before an update are no sums of states after it."""
-    p = program(graph(Shape(liquid=True, before=(False, True))), WIDE, directions="together")
-    assert set(passes(p)) == {4}
+    """States that somebody else reads, and directions of other streams."""
+    g = graph(Shape(8, inputs=4, layers=1))
+    g.add("output", [g.operand("f0", 0)], {"name": "states"})
+    p = program(g, WIDE, directions="together")
+    assert set(passes(p)) == {8}
     with pytest.raises(UserError, match="apart, together"):
         program(graph(Shape()), WIDE, directions="sideways")
