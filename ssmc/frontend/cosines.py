@@ -19,6 +19,8 @@ from ssmc.ir.tensor import Tensor
 
 DIGITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-9}
 ROUNDINGS = 4.0  # of an angle, on the way to it (ours)
+ANGLES = 2.0**-24  # float32's: nobody works out angles in less
+MOST = 1e-3  # by which a table may be off
 SHORTEST = 8  # steps
 FEWEST = 3  # different waves
 LARGEST = 1 << 25  # numbers of a table
@@ -43,7 +45,7 @@ def exact_cosines(graph: Graph) -> dict[str, Exact]:
         if digits is None or array.ndim < 2 or not SHORTEST**2 <= array.size <= LARGEST:
             continue
         exact = _exact(array, digits)
-        if exact is not None and exact.off > 0:
+        if exact is not None and 0 < exact.off <= MOST:
             found[node.name] = exact
     return found
 
@@ -111,7 +113,8 @@ def _periods(steps: int, waves: int) -> list[int]:
 
 def _fitted(rows: Array, n: int, digits: float, scale: float, fewest: int = FEWEST) -> Array | None:
     """The waves (steps, waves) of n steps that these are but for rounding; None where they are not."""
-    quiet = np.abs(rows).max(axis=0) <= ROUNDINGS * digits * (2 + np.pi * len(rows)) * scale  # sin(pi t)
+    angles = min(digits, ANGLES)
+    quiet = np.abs(rows).max(axis=0) <= ROUNDINGS * (2 * digits + angles * np.pi * len(rows)) * scale  # sin(pi t)
     rows = np.where(quiet, 0.0, rows)
     steps, at = len(rows), np.arange(len(rows))
     circle = 2 * np.pi * np.arange(n) / n
@@ -124,7 +127,7 @@ def _fitted(rows: Array, n: int, digits: float, scale: float, fewest: int = FEWE
     for step in (0, -1, 1):
         m = np.clip(guess + step, 0, n // 2)
         angle = np.outer(at, m) % n
-        found = _amplitudes(rows, cosine[angle], sine[angle], digits * (1 + 2 * np.pi * m * steps / n))
+        found = _amplitudes(rows, cosine[angle], sine[angle], digits + angles * 2 * np.pi * m * steps / n)
         wave = found[0] * cosine[angle] + found[1] * sine[angle]
         off = np.abs(wave - rows).max(axis=0)
         better = off < missed
@@ -135,7 +138,8 @@ def _fitted(rows: Array, n: int, digits: float, scale: float, fewest: int = FEWE
         return None
     best *= np.where(size > 0, _whole(size, n) / np.where(size > 0, size, 1.0), 0.0)
     # the largest angles say how well an amplitude is known
-    allowed = ROUNDINGS * digits * size * (2 + 2 * np.pi * times * (at[:, None] + steps / 16) / n)
+    angle_at = 2 * np.pi * times * (at[:, None] + steps / 16) / n
+    allowed = ROUNDINGS * size * (2 * digits + angles * angle_at)
     return None if (np.abs(best - rows) > allowed).any() else best
 
 

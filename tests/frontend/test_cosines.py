@@ -111,3 +111,14 @@ def test_a_convolution_by_products_is_causal(narrow: bool, frozen: bool, tmp_pat
         assert system.states <= 4
     assert any("tables of cosines" in note for note in model.notes) == narrow
     on_targets(model, 2, LENGTH)
+
+
+@pytest.mark.parametrize(("digits", "dtype"), [(2.0**-11, np.float16), (SINGLE, np.float32)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_table_is_off_by_its_rounding(layout: str, digits: float, dtype: type) -> None:
+    """However coarse the format is: no other wave is taken for it."""
+    exact = LAYOUTS[layout](*waves(96, narrow=False))
+    found = _exact(exact.astype(dtype), digits)
+    assert found is not None
+    assert np.abs(found.array - exact).max() <= digits * np.abs(exact).max()
+    assert found.off <= 2 * digits
