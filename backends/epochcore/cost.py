@@ -45,7 +45,8 @@ class Cost:
 @dataclass(frozen=True)
 class Context:
     """What the cost of an instruction depends on besides itself: its steps, the array's preload, constant sizes,
-    of a stream's steps those that stay on the chip, and samples that are run at once."""
+    of a stream's steps those that stay on the chip (and whether these are taken first), and samples that are run at
+    once."""
 
     arch: Arch
     steps: int
@@ -54,6 +55,7 @@ class Context:
     on_chip: int = 0
     data: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     samples: int = 1
+    near_first: bool = False
 
     @property
     def rows(self) -> int:

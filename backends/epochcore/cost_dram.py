@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil
 
+import numpy as np
+
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost import Context, Cost, Rule
+from backends.epochcore.cost import Context, Cost, Ints, Rule
 from backends.epochcore.gemm import ceil_div
 from isa import Instruction
 
@@ -40,7 +42,18 @@ def _stream(ins: Instruction, at: Context) -> Cost:
     more = ceil_div(near, at.arch.vector.width)
     moved = cost.events.get("scratchpad_words", 0) + 2 * near
     events = {**cost.events, "scratchpad_words": moved}
-    return replace(cost, cycles=cost.cycles + more, busy=(cost.busy or 0) + more, events=events)
+    takes = partial(_mixed, ins, at) if far else None
+    return replace(cost, cycles=cost.cycles + more, busy=(cost.busy or 0) + more, events=events, takes=takes)
+
+
+def _mixed(ins: Instruction, at: Context, low: Ints, high: Ints) -> Ints:
+    """Cycles of blocks of a stream that is on the chip in part: of the channel, and of the way on the chip."""
+    first, words = at.on_chip if at.near_first else at.steps - at.on_chip, int(ins["words"]) * at.samples
+    ahead = np.minimum(high, first) - np.minimum(low, first)  # steps that are on this side of the border, and behind it
+    near, far = (ahead, high - low - ahead) if at.near_first else (high - low - ahead, ahead)
+    rate = _cycles_a_byte(at.arch.clock_hz, at.arch.dram.bytes_per_second) * (words * at.arch.memory.word_bits // 8)
+    channel = np.array([ceil(int(n) * rate) for n in far], np.int64)
+    return np.asarray(channel - (-near * words // at.arch.vector.width))
 
 
 def _const(ins: Instruction, at: Context) -> Cost:

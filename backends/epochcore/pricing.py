@@ -6,7 +6,7 @@ has as many bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -36,8 +36,9 @@ def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
     again, and still there, does not move."""
     total, alike = totals(program, steps), cache(_what_counts)
     bytes_of = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
-    runs: dict[tuple[int, int, int, int, int], Cost] = {}
+    runs: dict[tuple[int, ...], Cost] = {}
     known: dict[tuple[Any, ...], Cost] = {}
+    backward = _backward(program)
     lying, moved = _Lying(), dict[int, bool]()
 
     def shape(ins: Instruction) -> tuple[Any, ...]:
@@ -53,18 +54,31 @@ def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
             if not moved[op.number]:
                 return IN_PLACE
         near = on_chip(program, op.ins, op.start, op.steps, total) if op.ins.mnemonic in ("load", "store") else 0
-        run = op.index, op.steps, op.samples, near, id(op.held)
+        first = 0 < near < op.steps and _near_first(program, op, total, backward)
+        run = op.index, op.steps, op.samples, near, first, id(op.held)
         cost = runs.get(run)
         if cost is None:
-            what = shape(op.ins), op.steps, op.samples, near, op.held and shape(op.held)
+            what = shape(op.ins), op.steps, op.samples, near, first, op.held and shape(op.held)
             cost = known.get(what)
             if cost is None:
-                at = Context(arch, op.steps, op.held, bytes_of, near, program.data, op.samples)
+                at = Context(arch, op.steps, op.held, bytes_of, near, program.data, op.samples, first)
                 cost = known[what] = RULES[op.ins.mnemonic](op.ins, at)
             runs[run] = cost
         return cost
 
     return price
+
+
+def _near_first(program: Program, op: Op, total: Mapping[str, int], backward: frozenset[int]) -> bool:
+    """Whether those steps of a transfer that stay on the chip, at one end of it, are taken first."""
+    return bool(on_chip(program, op.ins, op.start, 1, total)) != (op.index in backward)
+
+
+def _backward(program: Program) -> frozenset[int]:
+    """Instructions in loops that go over the chunks from the last to the first."""
+    section = program.sections[0]
+    ends = [(n, section.labels[str(ins["end"])]) for n, ins in enumerate(section.code) if ins.operands.get("backward")]
+    return frozenset(index for start, end in ends for index in range(start + 1, end))
 
 
 def _what_counts(mnemonic: str) -> tuple[str, ...]:

@@ -84,6 +84,8 @@ class Element:
 
     def tick(self, now: int) -> None:
         """One cycle."""
+        if self.west is None and self.north is None and not self._products and not self._updates:
+            return  # nothing is here
         for packet in (self.west, self.north):
             if packet is not None:
                 self.take_over(packet)
@@ -216,6 +218,8 @@ class Grid:
         moving: list[tuple[str, int, int, Packet]] = []
         for line in self.at:
             for e in line:
+                if e.west is None and e.north is None and e.sums is None:
+                    continue
                 for kind in ("west", "north", "sums"):
                     packet: Packet | None = getattr(e, kind)
                     if packet is None:

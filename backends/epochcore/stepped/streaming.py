@@ -32,7 +32,7 @@ from backends.epochcore.stepped.machine import directions, unit_of
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad
-from backends.epochcore.stepped.transfers import TRANSFERS, Effect, effect_of, part_of, way_of
+from backends.epochcore.stepped.transfers import TRANSFERS, Effect, effect_of, part_of, shares_of, way_of
 from backends.epochcore.wave import Wave
 from isa import Program
 
@@ -108,7 +108,7 @@ class Machine:
     size: int  # steps of a block
     queues: dict[str, deque[Run]]
     slots: dict[str, Run | None]
-    order: list[Run]
+    order: deque[Run]  # those that are not complete, and what comes behind the first of them
     kinds: Mapping[int, str]
     working: list[Run] = field(default_factory=list)  # in the array, until nothing of them moves
     writes: dict[int, list[tuple[Run, int, Effect]]] = field(default_factory=dict)
@@ -124,7 +124,9 @@ class Machine:
             effect.write(self.chip.memory)
             run.there[block] = self.now
         self._arrive()
-        if all(run.complete(self.now) for run in self.order):
+        while self.order and self.order[0].complete(self.now):
+            self.order.popleft()
+        if not self.order:
             return False
         assert self.now - self.moved < PATIENCE, "nothing moves any more"
         self._fill()
@@ -307,7 +309,7 @@ def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: 
         name: None for engine in queues for name in (pipes if engine == "vector" else [engine])
     }
     kinds = {op.number: op.ins.mnemonic for op in ops}
-    return Machine(chip, program, arch.array.handover_steps, queues, slots, order, kinds)
+    return Machine(chip, program, arch.array.handover_steps, queues, slots, deque(order), kinds)
 
 
 def _runs(
@@ -333,8 +335,9 @@ def _runs(
         elif name in TRANSFERS:
             far, near = way_of(op, memory, program, arch).cycles(arch)
             run.channel, run.latency = far > 0, arch.dram.latency_cycles if far else 0
-            # cycles are shared out evenly over the steps
-            run.shares = [(far + near) * steps for steps in sizes]
+            run.shares = [far + near]
+            if several:
+                run.shares, run.unit = shares_of(op, size, back, memory, program, arch)
         else:
             run.shares = [(cost.cycles - cost.latency) * steps for steps in sizes]
         met = known.whole(op.index), known.results[op.index], known.reads[op.index]

@@ -79,6 +79,17 @@ def _stays(op: Op, step: int, memory: Memory, program: Program) -> bool:
     return at >= total - kept if streams[number].get("from_end") else at < kept
 
 
+def shares_of(op: Op, size: int, backward: bool, memory: Memory, program: Program, arch: Arch) -> tuple[list[int], int]:
+    """Cycles that blocks of `size` steps take, over the second number: the channel's are shared out evenly over the
+    steps; of a stream that is on the chip in part each block takes what its own steps do."""
+    whole = way_of(op, memory, program, arch)
+    if whole.far and whole.near:
+        blocks = [part_of(op, block, size, backward) for block in range(-(-op.steps // size))]
+        return [sum(way_of(part, memory, program, arch).cycles(arch)) for part in blocks], 1
+    sizes = [min(size, op.steps - first) for first in range(0, op.steps, size)]
+    return [sum(whole.cycles(arch)) * steps for steps in sizes], op.steps
+
+
 def part_of(op: Op, block: int, size: int, backward: bool) -> Op:
     """The op of one block of `size` steps, counted in the direction of its loop."""
     low, high = block * size, min((block + 1) * size, op.steps)
