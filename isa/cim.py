@@ -103,6 +103,9 @@ _CROSSBAR = (
             index("col", "First column of weights."),
             data("weights", "(rows, columns) of what the conductances shall mean."),
             data("scale", "(columns,) weight that full conductance stands for."),
+            data(
+                "unit", "(columns,) what one of whole weights stands for; none: weights are what they say.", default=""
+            ),
             flag("erase", "Cells that hold something are written again."),
         ),
         "programming",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isa.spec import Field, Kind
+from isa.spec import CONSTANT_BITS, Field, Kind
 
 ADDRESS, SIZE, INDEX = 20, 20, 16
 LINES = 1 << ADDRESS  # operands from here on are analog lines: see `analog`
@@ -30,7 +30,7 @@ def flag(name: str, doc: str) -> Field:
 
 
 def data(name: str, doc: str, default: str | None = None) -> Field:
-    return Field(name, Kind.DATA, 16, doc, default=default)
+    return Field(name, Kind.DATA, CONSTANT_BITS, doc, default=default)
 
 
 DST = vector("dst", "First word of the result.")

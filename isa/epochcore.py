@@ -13,7 +13,7 @@ from isa.epochcore_array import ARRAY
 from isa.epochcore_fields import DST, ENGINES, SRC, STEPS, flag, param, words
 from isa.epochcore_time import TIME
 from isa.epochcore_vector import VECTOR
-from isa.spec import Field, InstructionSet, InstructionSpec, Kind, Term
+from isa.spec import CONSTANT_BITS, Field, InstructionSet, InstructionSpec, Kind, Term
 
 REGISTERS = (
     Term("one", "Always 1: the steps of a value that is given once a sequence."),
@@ -79,14 +79,14 @@ TRANSFER = (
     InstructionSpec(
         "fetch",
         0x10,
-        (param("dst", "First word in the parameter memory."), Field("src", Kind.DATA, 16, "The constant.")),
+        (param("dst", "First word in the parameter memory."), Field("src", Kind.DATA, CONSTANT_BITS, "The constant.")),
         "load",
         "Copy a constant from DRAM into the parameter memory, where it does not lie there already.",
     ),
     InstructionSpec(
         "const",
         0x11,
-        (DST, Field("src", Kind.DATA, 16, "The constant."), words("Words of the constant.")),
+        (DST, Field("src", Kind.DATA, CONSTANT_BITS, "The constant."), words("Words of the constant.")),
         "load",
         "Copy a constant from DRAM into the scratchpad, as one row for all samples.",
     ),

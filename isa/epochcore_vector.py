@@ -18,7 +18,7 @@ from isa.epochcore_fields import (
     spad,
     words,
 )
-from isa.spec import Field, InstructionSpec, Kind
+from isa.spec import CONSTANT_BITS, Field, InstructionSpec, Kind
 
 OPERANDS = (
     words("Words of the result a step."),
@@ -140,7 +140,7 @@ VECTOR = (
         (
             DST,
             SRC,
-            Field("index", Kind.DATA, 16, "Which word of the operand each word of the result is."),
+            Field("index", Kind.DATA, CONSTANT_BITS, "Which word of the operand each word of the result is."),
             SRC_PITCH,
             words("Words of the result a step."),
             STEPS,
@@ -172,7 +172,7 @@ VECTOR = (
         (
             DST,
             SRC,
-            Field("table", Kind.DATA, 16, "The table, row by row, in DRAM."),
+            Field("table", Kind.DATA, CONSTANT_BITS, "The table, row by row, in DRAM."),
             words("Words of a row."),
             words("Row numbers a step.", "count"),
             STEPS,

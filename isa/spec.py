@@ -29,6 +29,8 @@ float, a flag (bool).
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 
+CONSTANT_BITS = 24  # of an operand that names a constant: a matrix of a large model is one an array or pass
+
 
 class Kind(Enum):
     """The kinds of operand, how the text writes each, and what Python value a `Program` holds for it."""

@@ -29,6 +29,7 @@ WANTED: dict[tuple[str, str], Wanted] = {
     ("embed", "table"): Wanted(lambda item: ("rows", "features")),
     ("program", "weights"): Wanted(lambda item: ("rows", "columns")),
     ("program", "scale"): Wanted(lambda item: ("columns",)),
+    ("program", "unit"): Wanted(lambda item: ("columns",)),
     ("charge", "rates"): _WORDS,
     ("dstate", "decay"): _WORDS,
     ("spike", "rows"): Wanted(lambda item: (5, item.integer("words"))),

@@ -70,6 +70,8 @@ def _write_reference(core: Core, array: CrossbarArray, number: int) -> None:
 def program(core: Core, code: Item) -> None:
     number, row, col = code.integer("array"), code.integer("row"), code.integer("col")
     weights, scale = core.data[code.text("weights")], core.data[code.text("scale")]
+    if unit := code.text("unit"):
+        weights = weights * core.data[unit]
     rows, cols = weights.shape
     if number >= core.arch.crossbar.per_core:
         raise Trap(f"array {number} is outside of the core's {core.arch.crossbar.per_core}")

@@ -189,15 +189,16 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
     scale = full_scale(weight, piece)
     if state.node.name in state.coupling.charging:  # no digital scale is behind a column
         scale = np.full_like(scale, max(float(full_scale(weight, p).max()) for p in state.node.op["pieces"]))
-    block = weight.part(slice(piece.k0, piece.k1), slice(piece.n0, piece.n1))
-    label = f"r{piece.k0}c{piece.n0}"
-    operands: dict[str, Any] = {
-        "array": piece.unit % box.per_core,
-        "row": piece.row,
-        "col": col,
-        "weights": state.constant(f"weights.{label}", block),
-        "scale": state.constant(f"scale.{label}", scale),
-    }
+    region = slice(piece.k0, piece.k1), slice(piece.n0, piece.n1)
+    label, column = f"r{piece.k0}c{piece.n0}", f"c{piece.n0}"
+    operands: dict[str, Any] = {"array": piece.unit % box.per_core, "row": piece.row, "col": col}
+    if weight.levels is None or len(weight.quantization.scale) != weight.shape[1]:
+        operands["weights"] = state.constant(f"weights.{label}", weight.part(*region))
+        operands["scale"] = state.constant(f"scale.{label}", scale)
+    else:  # of columns that arrays share, both are the same
+        operands["weights"] = state.constant(f"weights.{label}", weight.levels[region])
+        operands["scale"] = state.constant(f"scale.{column}", scale)
+        operands["unit"] = state.constant(f"unit.{column}", np.asarray(weight.quantization.scale)[region[1]])
     if state.reloaded:
         state.emit(Context(state.begin), "program", on=core, erase=True, **operands)
     else:

@@ -30,10 +30,11 @@ class Tensor:
     """An immutable array; float64 or complex128 for numbers, int64 for indices.
 
     Large float32 arrays are `stored` as they are, in whatever order; `array` is their float64 copy, made each time.
-    `quantization`, where given, says that every value is exactly `scale * integer`.
+    `quantization`, where given, says that every value is exactly `scale * integer`; of a large tensor on a grid (see
+    `on_grid`) only the integers are held, and `stored` is made each time, too.
     """
 
-    __slots__ = ("__dict__", "quantization", "stored")
+    __slots__ = ("__dict__", "_held", "quantization")
 
     def __init__(self, array: Any, quantization: Quantization | None = None) -> None:
         value = np.asarray(array)
@@ -44,8 +45,39 @@ class Tensor:
             wide = {"f": np.float64, "c": np.complex128, "i": np.int64, "u": np.int64}.get(value.dtype.kind)
             value = np.array(value, wide, order="C")
         value.setflags(write=False)
-        self.stored: NDArray[Any] = value
+        self._held: NDArray[Any] = value
         self.quantization = quantization
+
+    @staticmethod
+    def on_grid(integers: NDArray[Any], quantization: Quantization) -> Tensor:
+        """The tensor whose values are `integers` (int8 or int16, real) times the scale; large ones stay integers."""
+        if integers.size < LARGE:
+            return Tensor(integers * _scales(quantization, integers.shape), quantization)
+        found = Tensor(np.zeros(0), quantization)
+        found._held = integers.copy() if integers.flags.writeable else integers
+        found._held.setflags(write=False)
+        return found
+
+    @property
+    def levels(self) -> NDArray[Any] | None:
+        """The integers, where only they are held."""
+        return self._held if self._on_grid else None
+
+    @property
+    def _on_grid(self) -> bool:
+        return self._held.dtype.itemsize < 4 and self._held.dtype.kind == "i"
+
+    @property
+    def stored(self) -> NDArray[Any]:
+        return self._rows(slice(None))
+
+    def _rows(self, rows: slice) -> NDArray[Any]:
+        """Some rows of what is `stored`."""
+        if not self._on_grid or self.quantization is None:
+            return self._held if rows == slice(None) else self._held[rows]
+        found: NDArray[Any] = self._held[rows] * _scales(self.quantization, self.shape)[rows]
+        found.setflags(write=False)
+        return found
 
     @property
     def array(self) -> NDArray[Any]:
@@ -54,26 +86,30 @@ class Tensor:
 
     def part(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Some rows and columns of a matrix, as in `array`; the rest of a large one is not widened for them."""
-        wide: NDArray[Any] = widened(self.stored[rows, columns])
+        if (levels := self.levels) is not None and self.quantization is not None:
+            scales = _scales(self.quantization, self.shape)[rows, columns]
+            return np.asarray(levels[rows, columns] * scales)
+        wide: NDArray[Any] = widened(self._held[rows, columns])
         return wide
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.stored.shape)
+        return tuple(self._held.shape)
 
     @property
     def is_complex(self) -> bool:
-        return self.stored.dtype.kind == "c"
+        return self._held.dtype.kind == "c"
 
     @cached_property
     def digest(self) -> str:
         """Content hash: names the tensor in the text form."""
-        dtype = np.dtype(np.float64) if self.stored.dtype == np.float32 else self.stored.dtype
+        dtype = np.dtype(np.float64) if self._on_grid or self._held.dtype == np.float32 else self._held.dtype
         found = hashlib.sha256(f"{dtype.str}{self.shape}{self.quantization}".encode())
-        rows = self.stored.reshape(1, -1) if self.stored.ndim < 2 else self.stored
-        height = max(1, LARGE * len(rows) // max(rows.size, 1))
-        for start in range(0, len(rows), height):
-            found.update(np.ascontiguousarray(rows[start : start + height], dtype).tobytes())
+        count = len(self._held) if self._held.ndim > 1 else 1
+        height = max(1, LARGE * count // max(self._held.size, 1)) if self._held.ndim > 1 else max(1, self._held.size)
+        for start in range(0, count, height):
+            rows = self._rows(slice(start, start + height)) if self._held.ndim else self._held
+            found.update(np.ascontiguousarray(rows, dtype).tobytes())
         return found.hexdigest()[:16]
 
     def integers(self, rows: slice = slice(None)) -> NDArray[Any]:
@@ -83,11 +119,10 @@ class Tensor:
         """
         if self.quantization is None:
             raise ValueError("the tensor is not quantised")
-        scale = np.asarray(self.quantization.scale)
-        shape = [1] * self.stored.ndim
-        shape[self.quantization.axis] = scale.size
-        every = np.broadcast_to(np.where(scale == 0, 1, scale).reshape(shape), self.shape)
-        whole: NDArray[Any] = np.rint(widened(self.stored[rows]) / every[rows])
+        if (levels := self.levels) is not None:
+            return np.asarray(levels[rows], np.int64)
+        every = _scales(self.quantization, self.shape)[rows]
+        whole: NDArray[Any] = np.rint(widened(self._held[rows]) / np.where(every == 0, 1, every))
         return whole if self.is_complex else whole.astype(np.int64)
 
     def __eq__(self, other: object) -> bool:
@@ -97,7 +132,16 @@ class Tensor:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"Tensor({self.stored.dtype}, {self.shape}, #{self.digest})"
+        dtype = np.dtype(np.float64) if self._on_grid else self._held.dtype
+        return f"Tensor({dtype}, {self.shape}, #{self.digest})"
+
+
+def _scales(grid: Quantization, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The scale of every number, as a view."""
+    scale = np.asarray(grid.scale)
+    each = [1] * len(shape)
+    each[grid.axis] = scale.size
+    return np.broadcast_to(scale.reshape(each), shape)
 
 
 def times(x: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:

@@ -33,10 +33,15 @@ def _on_grid(array: Array, bits: int, axis: int) -> Tensor:
     most = [magnitude(array[rows]).max(axis=1 - axis, keepdims=True, initial=0.0) for rows in blocks]
     scale = (np.max(most, axis=0) if axis == 1 else np.concatenate(most)).astype(np.float64) / largest
     each = np.broadcast_to(scale, array.shape)
-    rounded = np.empty(array.shape, np.result_type(array.dtype, np.float64))
+    grid = Quantization(bits, tuple(scale.ravel().tolist()), axis - 2)
+    whole = array.size >= LARGE and bits <= 16 and array.dtype.kind == "f" and bool(np.isfinite(scale).all())
+    rounded = np.empty(
+        array.shape, (np.int8 if bits <= 8 else np.int16) if whole else np.result_type(array.dtype, np.float64)
+    )
     for rows in blocks:
-        rounded[rows] = np.rint(widened(array[rows]) / np.where(each[rows] == 0, 1, each[rows])) * each[rows]
-    return Tensor(rounded, Quantization(bits, tuple(scale.ravel().tolist()), axis - 2))
+        integers = np.rint(widened(array[rows]) / np.where(each[rows] == 0, 1, each[rows]))
+        rounded[rows] = integers if whole else integers * each[rows]
+    return Tensor.on_grid(rounded, grid) if whole else Tensor(rounded, grid)
 
 
 def full_scale(weight: Tensor, piece: Piece) -> Array:
