@@ -80,7 +80,7 @@ def program(devices: dict[str, Any], layers: int = LAYERS) -> Program:
     for layer in range(layers):
         text += _layer(_Arrays(arch, data), rng, layer, layer == layers - 1)
     lines = [
-        ".isa cim 2.0",
+        ".isa cim 3.0",
         ".arch",
         *(f"| {line}" for line in BACKEND.arch_text(arch).splitlines()),
         '.input token stream [1] float64 binding={"channel": 0}',

@@ -40,7 +40,7 @@ def program(weights: Any, arch: Architecture) -> Program:
                 f"cols={ARRAY}{', accumulate' if k else ''}"
             )
     lines = [
-        ".isa cim 2.0",
+        ".isa cim 3.0",
         ".arch",
         *(f"| {line}" for line in BACKEND.arch_text(arch).splitlines()),
         f'.input u stream [{SIZE}] float64 binding={{"channel": 0}}',

@@ -51,7 +51,7 @@ def ours(weights: Any, inputs: Any, devices: dict[str, Any], seed: int, window: 
     raw["devices"] = {"levels": False, **devices}
     data = {"w": weights, "s": np.abs(weights).max(0)}
     lines = [
-        ".isa cim 2.0",
+        ".isa cim 3.0",
         ".arch",
         *(f"| {line}" for line in BACKEND.arch_text(Architecture(**raw)).splitlines()),
         f'.input u stream [{ROWS}] float64 binding={{"channel": 0}}',

@@ -265,7 +265,7 @@ _STATES = (
 
 CIM = InstructionSet(
     name="cim",
-    version="2.1",
+    version="3.0",
     doc="Programs are event-driven: a core sleeps in `recv` until a message comes, and states decay meanwhile. "
     "Section `coreN` is what core N runs for every sequence, `coreN.setup` what it runs once, when the chip is loaded.",
     registers=(Term("rT", "Steps of the sequence."), Term("rB", "Samples in the batch.")),

@@ -198,7 +198,7 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
     else:  # of columns that arrays share, both are the same
         operands["weights"] = state.constant(f"weights.{label}", weight.levels[region])
         operands["scale"] = state.constant(f"scale.{column}", scale)
-        operands["unit"] = state.constant(f"unit.{column}", np.asarray(weight.quantization.scale)[region[1]])
+        operands["unit"] = state.constant(f"unit.{column}", np.asarray(weight.quantization.scale[region[1]]))
     if state.reloaded:
         state.emit(Context(state.begin), "program", on=core, erase=True, **operands)
     else:

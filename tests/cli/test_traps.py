@@ -13,7 +13,7 @@ from tests.cli.conftest import Ssmc
 
 CIM = backend("cim")
 ARCH = "\n".join(f"| {line}" for line in CIM.arch_text(CIM.load_arch("cim-published")).splitlines())
-HEAD = f""".isa cim 2.0
+HEAD = f""".isa cim 3.0
 .arch
 {ARCH}
 .input u stream [4] float64 binding={{"channel": 0}}

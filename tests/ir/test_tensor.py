@@ -117,3 +117,23 @@ def test_a_part_holds_nothing_of_the_rest() -> None:
     part = tensor.part(slice(3, 70), slice(128, 200))
     assert np.array_equal(part, tensor.array[3:70, 128:200]) and part.dtype == np.float64
     assert part.base is None or part.base.nbytes == part.nbytes
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(4, np.int8), (8, np.int8), (12, np.int16)])
+def test_large_tensors_on_a_grid_hold_integers(bits: int, dtype: type) -> None:
+    rng = np.random.default_rng(bits)
+    largest = 2 ** (bits - 1) - 1
+    integers = rng.integers(-largest, largest + 1, (600, 500)).astype(dtype)
+    scale = np.where(np.arange(500) == 3, 0.0, rng.uniform(0.1, 1, 500))
+    grid = Quantization(bits, tuple(scale.tolist()))
+    held = Tensor.on_grid(integers, grid)
+    plain = Tensor(integers * scale, grid)
+    assert held.levels is not None and held.levels.dtype == dtype and plain.levels is None
+    assert held.array.tobytes() == held.stored.tobytes() == plain.array.tobytes()
+    assert (held.digest, held.shape, repr(held)) == (plain.digest, plain.shape, repr(plain))
+    rows, columns = slice(5, 90), slice(2, 300)
+    assert held.part(rows, columns).tobytes() == plain.part(rows, columns).tobytes()
+    kept = scale > 0
+    np.testing.assert_array_equal(held.integers(rows)[:, kept], plain.integers(rows)[:, kept])
+    small = Tensor.on_grid(integers[:2, :30], Quantization(bits, grid.scale[:30]))
+    assert small.levels is None

@@ -17,7 +17,7 @@ from .chips import small
 
 def program(text: str, arch: Architecture | None = None, inputs: str = "", outputs: str = "", **data: Any) -> Program:
     """A program of these sections; `inputs` and `outputs` are ports `name:kind:words:channel`."""
-    lines = [".isa cim 2.0", ".arch", *(f"| {line}" for line in BACKEND.arch_text(arch or small()).splitlines())]
+    lines = [".isa cim 3.0", ".arch", *(f"| {line}" for line in BACKEND.arch_text(arch or small()).splitlines())]
     for word, ports in ((".input", inputs), (".output", outputs)):
         for port in ports.split():
             name, kind, words, channel = port.split(":")

@@ -241,7 +241,7 @@ def test_rows_beyond_their_full_drive_are_counted() -> None:
 @pytest.mark.parametrize("mnemonic", ["copy v[0], a[0], words=3", "binary v[0], a[0], v[3], words=3, add"])
 def test_an_analog_value_is_no_operand_of_a_digital_instruction(mnemonic: str) -> None:
     with pytest.raises(AsmError, match="'a' is the wrong memory for this operand"):
-        assemble(f".isa cim 2.0\n.section core0\n    {mnemonic}\n")
+        assemble(f".isa cim 3.0\n.section core0\n    {mnemonic}\n")
 
 
 def test_lines_in_text() -> None:

@@ -15,7 +15,7 @@ from ssmc.target import RunSettings
 STREAMS = '[{"kind": "input", "register": "n0", "words": 4}, {"kind": "output", "register": "n0", "words": 4}]'
 HEAD = "\n".join(
     [
-        ".isa epochcore 6.0",
+        ".isa epochcore 7.0",
         ".arch",
         *(f"| {line}" for line in arch_text(load_arch("epochcore-small")).splitlines()),
         '.input x stream [4] float64 binding={"optional": false, "stream": 0}',
