@@ -10,7 +10,7 @@ import pytest
 from backends.cim import BACKEND
 from isa import container
 from ssmc.diagnostics import Misfit, UserError
-from ssmc.ir import Graph, Piece, Place, StreamType, Tensor, Value, interpret
+from ssmc.ir import Graph, Piece, Place, Quantization, StreamType, Tensor, Value, interpret, tensor
 from ssmc.target import RunSettings
 
 from .chips import changed, small
@@ -50,6 +50,26 @@ def test_program_does_not_grow_with_the_sequence(tmp_path: Any) -> None:
         want = interpret(g, {"u": u})["y"]
         assert np.abs(got.outputs["y"] - want).max() <= 1e-12 * np.abs(want).max()
         assert (got.stats.steps, got.stats.batch) == (steps, batch)
+
+
+@pytest.mark.parametrize("ideal", [True, False])
+def test_integers_are_programmed_as_the_weights_that_they_are(ideal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor, "LARGE", 6)
+    rng = np.random.default_rng(2)
+    integers = rng.integers(-127, 128, (6, 3)).astype(np.int8)
+    grid = Quantization(8, tuple(rng.uniform(0.01, 0.02, 3).tolist()))
+    u, found = rng.normal(size=(2, 5, 6)), []
+    for weight in (Tensor.on_grid(integers, grid), Tensor(integers * np.asarray(grid.scale), grid)):
+        g = Graph("matrix", {"form": "sequence"})
+        x = g.add("input", [], {"name": "u", "type": StreamType((6,))}, name="u")
+        pieces = (Piece(0, 3, 0, 3, 0), Piece(3, 6, 0, 3, 1))
+        g.add("output", [g.add("tile.matmul", [x], {"weight": weight, "pieces": pieces}, name="B")], {"name": "y"})
+        program = BACKEND.lower(g, small(), ideal=ideal)
+        found.append((program, BACKEND.simulate(program, {"u": u}, RunSettings()).outputs["y"]))
+    (held, y), (_, plain) = found
+    assert y.tobytes() == plain.tobytes()
+    kinds = {name: array.dtype.name for name, array in held.data.items()}
+    assert sorted(kinds.values()) == ["float64", "float64", "int8", "int8"]  # one scale and one unit for both pieces
 
 
 @pytest.mark.parametrize(
