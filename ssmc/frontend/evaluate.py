@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.announced import MAX_MOVED, MAX_RESULT, TooLarge, announced
 from ssmc.frontend.kernels import KERNELS
 from ssmc.frontend.kernels_time import LeftToReference
 from ssmc.frontend.listing import Call, Listing, list_calls
@@ -77,14 +78,17 @@ def run_call(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
 
 def run_quietly(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     """As `run_call`, where numpy has been told not to warn, which takes as long as a small node."""
-    results = _results(call, arrays)
-    for array in results:
-        if isinstance(array, np.ndarray) and array.size > MAX_RESULT:
-            raise UserError(
-                f"'{call.kind}' gives {array.size} numbers (at most {MAX_RESULT})",
-                where=f"node '{call.name}'",
-                hint="export the model at a shorter length",
-            )
+    most = MAX_MOVED if call.kind in MOVES else MAX_RESULT
+    size = announced(call.kind, arrays, call.attrs)
+    if size <= most:
+        results = _results(call, arrays)
+        size = max((a.size for a in results if isinstance(a, np.ndarray)), default=0)
+    if size > most:
+        raise TooLarge(
+            f"'{call.kind}' gives {size} numbers (at most {most})",
+            where=f"node '{call.name}'",
+            hint="export the model at a shorter length",
+        )
     return results
 
 
@@ -111,7 +115,6 @@ def _results(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
         ) from error
 
 
-MAX_RESULT = 1 << 29  # numbers that one value of a graph may hold, 4 GB
 SMALL = 1 << 18  # bytes: what a step of a layer carries on, not what it widens to inside
 
 # Ops that only say where numbers stand: what is float32 stays so until something is computed of it.

@@ -7,10 +7,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend import rounding
+from ssmc.frontend.announced import TooLarge
 from ssmc.frontend.attempts import Attempt, Source
 from ssmc.frontend.baked import baked_size, runs_at
 from ssmc.frontend.blame import blame_refusals, blaming_the_file
@@ -22,6 +24,7 @@ from ssmc.frontend.levels import fixed_levels
 from ssmc.frontend.lti import UNLIKE
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems, mixes_time
 from ssmc.frontend.proto import ModelFile, read_model
+from ssmc.frontend.refused import REFUSED_OPS
 from ssmc.frontend.rules.resampling import UP
 from ssmc.frontend.sizes import DIVISIBLE, INDIVISIBLE
 from ssmc.frontend.traced import unrolled_size
@@ -54,6 +57,7 @@ def load_model(
     """
     with (
         one_blas_thread(),
+        np.errstate(all="ignore"),
         blaming_the_file(path),
         ThreadPoolExecutor(max_workers=1) as aside,
         built_aside() as built,
@@ -96,7 +100,12 @@ def _reading(source: Source, states: Mapping[str, str] | None) -> Attempt:
     """The best reading. Raises UserError, with what in the file is to blame where that can be told."""
     try:
         return _at_some_length(source, states)
+    except TooLarge:
+        raise
     except UserError as error:
+        refused = [Refusal(c.name, c.kind, REFUSED_OPS[c.kind]) for c in source.file.calls if c.kind in REFUSED_OPS]
+        if any(error.where == f"node '{refusal.node}'" for refusal in refused):  # no need to run it
+            refuse(refused, str(source.path))
         baked = baked_size(source.as_file())
         if baked is not None:
             raise _baked(baked, source.path) from error
@@ -157,6 +166,8 @@ def _at_some_length(source: Source, states: Mapping[str, str] | None) -> Attempt
     while True:
         try:
             best = _best(source, states)
+        except TooLarge:
+            raise
         except UserError:
             length = next((n for n in lengths if runs_at(source.as_file(), n)), None)
             if length is None or runs_at(source.as_file(), source.length):
@@ -182,6 +193,8 @@ def _likeliest(attempts: Iterable[Attempt]) -> Attempt | None:
     """The first attempt that holds, else the first of those that nearly do, else the first."""
     best: Attempt | None = None
     for attempt in attempts:
+        if best is not None and _rank(best) == FAILED > _rank(attempt) and not mixes_time(attempt.graph):
+            continue  # read along its features alone, a network whose features do not meet looks like nothing
         if best is None or (_rank(attempt) < _rank(best) and _rank(attempt) < 2):
             best = attempt  # the likeliest reading is the one to report
         if _rank(best) == 0:

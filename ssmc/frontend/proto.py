@@ -5,6 +5,7 @@ Large weights are taken out of the proto as it is read, each held once, as the f
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,6 +22,7 @@ MAX_DEPTH = 16  # of subgraphs within subgraphs
 MAX_SUBGRAPHS = 4096
 MAX_FUNCTION_DEPTH = 64
 MAX_NODES = 1 << 20  # after inlining
+MAX_BYTES = 1 << 31  # as protobuf has it
 MAX_ELEMENTS = 1 << 31  # protobuf itself ends at 2 GB; what claims more is damaged or hostile
 
 
@@ -96,6 +98,13 @@ def _without_weights(model: onnx.ModelProto, file: Path) -> tuple[onnx.ModelProt
 
 
 def _parse(file: Path) -> onnx.ModelProto:
+    if file.stat().st_size > MAX_BYTES:
+        raise UserError(
+            f"the file has {file.stat().st_size} bytes",
+            where=str(file),
+            why="an ONNX file ends at 2 GB",
+            hint="store the weights in a file of their own (external data)",
+        )
     data = file.read_bytes()
     model = onnx.ModelProto()
     looks_onnx = data[:1] == b"\x08" and b"\x3a" in data[:4096]  # field 1 (ir_version), then field 7 (graph)
@@ -172,12 +181,22 @@ def _check_functions(model: onnx.ModelProto, file: Path) -> None:
 
 def _check_external(model: onnx.ModelProto, file: Path) -> None:
     """Raise UserError where an external tensor is not in a file in the model's folder or below it."""
-    folder = file.resolve().parent
+    folder, total = file.resolve().parent, 0
     for tensor in external_data_helper._get_all_tensors(model):
         if not external_data_helper.uses_external_data(tensor):
             continue
-        location = external_data_helper.ExternalDataInfo(tensor).location
-        target = (folder / location).resolve()
+        try:
+            location = external_data_helper.ExternalDataInfo(tensor).location
+            target = (folder / location).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # links that go round, characters that no path has
+            raise UserError(f"the weight '{tensor.name}' has no file", where=str(file), why=str(error)[:200]) from None
+        total += _bytes(tensor)
+        if total > memory():
+            raise UserError(
+                f"its weights take {total / 1e9:.0f} GB and more",
+                where=str(file),
+                why=f"this machine has {memory() / 1e9:.0f} GB of memory",
+            )
         if Path(location).is_absolute() or not target.is_relative_to(folder):
             raise UserError(
                 f"the weight '{tensor.name}' lies outside the model's folder: '{location}'",
@@ -191,6 +210,23 @@ def _check_external(model: onnx.ModelProto, file: Path) -> None:
                 why=f"the weight '{tensor.name}' is stored there",
                 hint="copy it beside the model",
             )
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """What a tensor takes by its dimensions."""
+    try:
+        width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:
+        width = 1
+    return int(prod(max(0, d) for d in tensor.dims) * width)
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not everywhere
+        return 1 << 40
 
 
 def _load_external(model: onnx.ModelProto, file: Path) -> None:

@@ -99,8 +99,19 @@ def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) ->
     # Weights that stand in memory once are not to stand there twice.
     given = case.aside.submit(_run, case, arrays) if runtime and not case.model.weights else None
     found = run_graph(case.graph, case.inputs, case.outputs, arrays)
-    exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
+    try:
+        exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
+    except UserError as failed:
+        raise UserError(
+            f"the file does not run at batch {batch}, length {length}",
+            where=str(case.path),
+            why=" ".join(
+                filter(None, (failed.where and f"{failed.where}:", failed.what, failed.why and f"({failed.why})"))
+            ),
+            hint="export it at fixed sizes, or so that its shapes follow those of its inputs",
+        ) from failed
     exact = {port.name: exact[port.name] for port in case.outputs}
+    _require_finite(case, exact)
     proofs = compare("the file in float64", found, exact, batch, length, allowed)
     notes = _of_tables(case, arrays, exact)
     if not all(proof.passed for proof in proofs):
@@ -143,6 +154,19 @@ def _of_tables(case: Case, arrays: Mapping[str, Any], exact: Mapping[str, Any]) 
     if moved <= case.tolerance:
         return ()
     return (f"the file's tables of cosines are rounded; as exact ones they move outputs by {moved:.1e} of the largest",)
+
+
+def _require_finite(case: Case, exact: Mapping[str, np.ndarray]) -> None:
+    """Raise UserError where the file itself gives no numbers that anything could be compared with."""
+    broken = [name for name, array in exact.items() if not np.isfinite(array).all()]
+    if broken:
+        raise UserError(
+            f"the model gives NaN or infinity for {', '.join(map(repr, broken))}",
+            where=str(case.path),
+            why="its own nodes do so in float64, on random inputs, so that nothing can be proved",
+            hint="look for divisions by zero and for roots and logarithms of negative numbers; keep their operands in "
+            "range inside the model (Abs, Clip)",
+        )
 
 
 def _ties(case: Case, arrays: Mapping[str, Any], precision: float) -> Ties:

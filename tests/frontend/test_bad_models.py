@@ -135,6 +135,34 @@ def test_a_reading_without_a_system_hides_no_reason(tmp_path: Path) -> None:
     refused(save(net.model([(y, [2, 6, 3])]), tmp_path), "Pad", "does not treat all time steps alike")
 
 
+def test_neurons_of_no_known_kind_hide_behind_no_other_reading(tmp_path: Path) -> None:
+    """Steps that are not linear, each feature by itself: read along the features nothing mixes."""
+    net = Net()
+    x = net.input([2, 12, 3])
+    state, spikes = None, []
+    for k in range(12):
+        here = net.op("Gather", x, net.const(np.int64(k)), axis=1)
+        state = here if state is None else net.op("Add", here, net.op("Mul", state, net.const(np.float32(0.9))))
+        fires = net.op(
+            "Sigmoid", net.op("Mul", net.op("Sub", state, net.const(np.float32(1))), net.const(np.float32(5)))
+        )
+        state = net.op("Sub", state, fires)
+        spikes.append(net.op("Unsqueeze", fires, net.ints(1)))
+    path = save(net.model([(net.op("Concat", *spikes, axis=1), [2, 12, 3])]), tmp_path)
+    refused(path, "Sigmoid", "not linear")
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_networks_that_nothing_here_can_run_are_refused_by_name(tmp_path: Path, directions: int) -> None:
+    net, rng = Net(), np.random.default_rng(3)
+    x = net.op("Transpose", net.input([2, 8, 3]), perm=[1, 0, 2])
+    weights = [net.const(rng.standard_normal((directions, 4, n))) for n in (3, 4)]
+    direction = "forward" if directions == 1 else "bidirectional"
+    y = net.op("RNN", x, *weights, hidden_size=4, activations=["Relu"] * directions, direction=direction)
+    y = net.op("Transpose", net.op("ReduceSum", y, net.ints(1), keepdims=0), perm=[1, 0, 2])
+    refused(save(net.model([(y, [2, 8, 4])]), tmp_path), "RNN", "a recurrent network with a nonlinear state")
+
+
 def test_a_dangling_value_and_a_cycle(tmp_path: Path) -> None:
     net = Net()
     x = net.input(["b", "t", 3])

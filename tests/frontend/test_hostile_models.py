@@ -114,6 +114,15 @@ def long_loop(net: Net, x: str, trips: int | None, reads: bool = False) -> str:
     return str(net.op("Add", x, found))
 
 
+def ones(net: Net, *shape: int) -> str:
+    return str(net.op("ConstantOfShape", net.ints(*shape)))
+
+
+def many_rows(net: Net) -> str:
+    zeros = net.op("Cast", ones(net, 2**20), to=TensorProto.INT64)
+    return str(net.op("Gather", ones(net, 2, 2**14), zeros))
+
+
 HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "an input of 2^31 steps": (lambda: hostile(lambda n, x: n.op("Relu", x), (1, 2**31 - 1, 3)), "is too large"),
     "an input of 2^31 features": (lambda: hostile(lambda n, x: n.op("Relu", x), ("b", "t", 2**31)), "is too large"),
@@ -127,9 +136,33 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "a constant of 2^60 numbers": (
         lambda: hostile(lambda n, x: n.op("Add", x, n.op("ConstantOfShape", n.ints(2**30, 2**30)))),
-        "cannot run",
+        "gives 1152921504606846976 numbers",
     ),
-    "data padded": (lambda: hostile(lambda n, x: n.op("Pad", x, n.ints(0, 0, 0, 0, 2**40, 0))), "cannot run"),
+    "data padded": (lambda: hostile(lambda n, x: n.op("Pad", x, n.ints(0, 0, 0, 0, 2**40, 0))), "'Pad' gives"),
+    "rows taken a million times": (
+        lambda: hostile(lambda n, x: n.op("Add", x, n.op("ReduceSum", many_rows(n)))),
+        "'Gather' gives 17179869184 numbers",
+    ),
+    "an image of 4e12 pixels": (
+        lambda: hostile(
+            lambda n, x: n.op(
+                "Add",
+                x,
+                n.op("ReduceSum", n.op("Resize", n.const(np.ones((1, 1, 2, 2))), "", n.const([1.0, 1.0, 1e6, 1e6]))),
+            )
+        ),
+        "'Resize' gives",
+    ),
+    "a product of a column and a row": (
+        lambda: hostile(
+            lambda n, x: n.op("Add", x, n.op("ReduceSum", n.op("MatMul", ones(n, 2**17, 1), ones(n, 1, 2**17))))
+        ),
+        "'MatMul' gives 17179869184 numbers",
+    ),
+    "numbers that are not there": (
+        lambda: hostile(lambda n, x: n.op("CumSum", n.op("Div", x, n.const(np.zeros(3))), n.const(np.int64(1)))),
+        "gives NaN or infinity",
+    ),
     "a shape that does not fit": (lambda: hostile(lambda n, x: n.op("Reshape", x, n.ints(7, 11))), "cannot run"),
     "axes that are not there": (lambda: hostile(lambda n, x: n.op("Transpose", x, perm=[0, 0, 5])), "cannot run"),
     "no operands": (lambda: hostile(lambda n, x: n.op("Relu")), "cannot run"),
@@ -158,7 +191,7 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         lambda: hostile(
             lambda n, x: n.op("Gather", x, n.op("Range", *(n.const(np.int64(k)) for k in (0, 2**40, 1))), axis=1)
         ),
-        "cannot run",
+        "gives 1099511627776 numbers",
     ),
     "a scan without a body": (lambda: scan_without("body"), "without 'body'"),
     "an unknown number of scanned inputs": (lambda: scan_without("num_scan_inputs"), "num_scan_inputs"),
@@ -186,6 +219,34 @@ def test_a_link_to_weights_outside_the_folder(tmp_path: Path) -> None:
     (tmp_path / "outside.bin").write_bytes(b"\0" * 64)
     (folder / "weights.bin").symlink_to(tmp_path / "outside.bin")
     refused(_external(folder, "weights.bin"), "outside the model's folder")
+
+
+def test_a_link_that_goes_round(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").symlink_to("weights.bin")
+    refused(_external(tmp_path, "weights.bin"), "the weight 'w' has no file")
+
+
+def test_more_weights_than_memory(tmp_path: Path) -> None:
+    """A file with holes claims any size."""
+    path = _external(tmp_path, "weights.bin")
+    with open(tmp_path / "weights.bin", "wb") as file:
+        file.truncate(1 << 42)
+    model = onnx.load(path, load_external_data=False)
+    weight = model.graph.initializer[0]
+    del weight.external_data[1:]
+    for k in range(1 << 10):
+        more = model.graph.initializer.add()
+        more.CopyFrom(weight)
+        more.name, more.dims[0] = f"w{k}", 1 << 30
+    onnx.save(model, path)
+    refused(path, "its weights take", "of memory")
+
+
+def test_a_file_beyond_what_onnx_can_hold(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with open(path, "wb") as file:
+        file.truncate(1 << 33)
+    refused(path, "the file has 8589934592 bytes")
 
 
 def test_weights_beyond_the_end_of_their_file(tmp_path: Path) -> None:
