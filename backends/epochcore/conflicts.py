@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.accesses import Held, Words, accesses
+from backends.epochcore.arch import Arch
+from backends.epochcore.parameters import param_words
 from backends.epochcore.rates import most_rows
 from backends.epochcore.regions import PASSES
 from isa import Instruction, Program
@@ -79,7 +81,7 @@ class Conflicts:
         return sorted({other for group in self.groups[index] for other in self.members[group]})
 
 
-def conflicts(program: Program, steps: int) -> Conflicts:
+def conflicts(program: Program, arch: Arch, steps: int) -> Conflicts:
     """Who meets whom, where sequences have `steps` steps."""
     code, labels = program.sections[0].code, program.sections[0].labels
     groups: dict[Group, int] = {}
@@ -90,7 +92,7 @@ def conflicts(program: Program, steps: int) -> Conflicts:
     coming: Instruction | None = None
     streaming: Instruction | None = None  # what a pass takes its weights from while it runs
     rates: dict[str, Instruction] = {}
-    sizes = _sizes(program)
+    sizes = _sizes(program, arch)
     for index, ins in enumerate(code):
         name = ins.mnemonic
         if index == stop:
@@ -128,13 +130,13 @@ def conflicts(program: Program, steps: int) -> Conflicts:
     return Conflicts(loop, touches, members, *_pairs(groups, extents))
 
 
-def _sizes(program: Program) -> dict[int, int]:
+def _sizes(program: Program, arch: Arch) -> dict[int, int]:
     """Words of the parameter memory from the first ones of its constants on."""
     sizes: dict[int, int] = {}
     for ins in program.sections[0].code:
         if ins.mnemonic == "fetch":
             at, values = int(ins["dst"]), program.data[str(ins["src"])]
-            sizes[at] = max(1, values.size, sizes.get(at, 0))
+            sizes[at] = max(1, param_words(values, arch.memory.word_bits), sizes.get(at, 0))
     return sizes
 
 

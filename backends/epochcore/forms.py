@@ -147,7 +147,9 @@ def _ranked(low: Lowering, node: Node) -> list[Alternative]:
     found: list[Alternative] = []
     timed: dict[bool, list[Costs]] = {True: [], False: []}  # of those asked for, and of the others
     candidates = _candidates(low, node)
-    wanted = replace(low.request, name=low.request.name if low.request.name in {f.name for f in candidates} else "")
+    wanted = low.request
+    if not any(_asked(wanted, form) for form in candidates):  # a layer that has no such form, or not so many segments
+        wanted = replace(wanted, name="", segments=0)
     for form in candidates:
         asked = _asked(wanted, form)
         objection, bound = _objection(low, node, form), _bound(low, node, form)

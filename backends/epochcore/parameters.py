@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
-from backends.epochcore.floats import stored
+from backends.epochcore.floats import restored, stored
 from backends.epochcore.formats import gain, mantissas
 
 Array = NDArray[Any]
@@ -83,7 +83,7 @@ def unpack(packed: Array, rows: int, cols: int, is_complex: bool, full: bool, un
     Raises ValueError where the size does not fit.
     """
     parts, at = 2 if is_complex else 1, 0
-    packed = np.asarray(packed, np.float64).ravel()
+    packed = np.asarray(restored(packed), np.float64).ravel()
 
     def take(*shape: int) -> Array:
         nonlocal at

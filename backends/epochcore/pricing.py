@@ -17,6 +17,7 @@ from backends.epochcore.cost_array import ARRAY
 from backends.epochcore.cost_dram import TRANSFERS
 from backends.epochcore.cost_vector import VECTOR
 from backends.epochcore.dispatch import Op, on_chip
+from backends.epochcore.parameters import param_words
 from backends.epochcore.rates import totals
 from isa import Instruction, Program
 from isa.epochcore import EPOCHCORE
@@ -50,7 +51,8 @@ def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
         if op.ins.mnemonic == "fetch":
             if op.number not in moved:
                 name = str(op.ins["src"])
-                moved[op.number] = lying.move(int(op.ins["dst"]), name, program.data[name].size)
+                words = param_words(program.data[name], arch.memory.word_bits)
+                moved[op.number] = lying.move(int(op.ins["dst"]), name, words)
             if not moved[op.number]:
                 return IN_PLACE
         near = on_chip(program, op.ins, op.start, op.steps, total) if op.ins.mnemonic in ("load", "store") else 0

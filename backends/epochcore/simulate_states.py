@@ -41,8 +41,8 @@ def _state_access(plan: Planner, ins: Instruction, parts_of: int = 1) -> tuple[i
 
 
 def _gain(plan: Planner, held: Preload) -> Array:
-    """What states are divided by in the elements, (cols, rows)."""
-    if plan.ideal or held.source is None:
+    """What states are divided by in the elements, (cols, rows); one number where none has units of its own."""
+    if not _has_units(plan) or held.source is None:
         return np.ones((1, 1))
     return np.tile(element_of(plan, held).gain, (copies(held.ins), 1))
 

@@ -104,7 +104,7 @@ def _handed_over(asked: _Asked, account: Account | None) -> Timed:
     """Engines that hand over step by step (see `handover`); tokens say nothing there. Chunks that do what those before
     them did are left out where there is an `account` to which they can be added."""
     program, arch, steps = asked.program, asked.arch, asked.steps
-    handover, price, end = Handover(arch, conflicts(program, steps)), pricing(program, arch, steps), 0
+    handover, price, end = Handover(arch, conflicts(program, arch, steps)), pricing(program, arch, steps), 0
     again = None if account is None else Repetition(handover, account, Ahead(program, steps))
     for op in dispatch(program, asked.batch, steps, shadow=arch.array.shadow, ahead=again.ahead if again else None):
         if again is not None:

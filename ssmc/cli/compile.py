@@ -107,7 +107,8 @@ def _explain(told: dict[str, Any]) -> None:
         for layer in loss["layers"]
     ]
     title = "losses by layer: max|y - y'| / max|y| on the data, and b with max|y - y'| <= b max|u| for every input"
-    print_table(title, ["layer", "pass", "measured", "bound", "no bound because"], losses, numbers=2)
+    if losses:
+        print_table(title, ["layer", "pass", "measured", "bound", "no bound because"], losses, numbers=2)
 
 
 def _explain_banks(alternatives: list[dict[str, Any]], banks: list[dict[str, Any]]) -> None:
@@ -209,7 +210,7 @@ def _explain_forms(forms: dict[str, list[dict[str, Any]]]) -> None:
     for names in layers.values():
         rows = [
             (
-                form["form"],
+                form["form"].partition(",")[0] if form["objection"] else form["form"],
                 "chosen" if form["chosen"] else "",
                 "-" if form["cycles"] is None else f"{'at least ' * form['least']}{form['cycles']:,}",
                 "-" if form["joules"] is None else f"{'at least ' * form['least']}{quantity(form['joules'], 'J')}",
@@ -219,7 +220,8 @@ def _explain_forms(forms: dict[str, list[dict[str, Any]]]) -> None:
         ]
         steps = forms[names[0]][0]["steps"]
         title = f"forms of {', '.join(names)}: cycles and energy of the layer by itself, one sequence of {steps} steps"
-        print_table(title, ["form", "", "cycles", "energy", "cannot be had because"], rows, numbers=2)
+        # of one kind and with one objection: told once
+        print_table(title, ["form", "", "cycles", "energy", "cannot be had because"], dict.fromkeys(rows), numbers=2)
 
 
 def _kinds(emit: str) -> list[str]:

@@ -298,7 +298,7 @@ def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: 
     """The machine with all instructions in its queues."""
     grid = Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth, parking=True)
     chip = Chip(arch, grid, memory, rounds_of(program))
-    known, price = conflicts(program, steps), pricing(program, arch, steps)
+    known, price = conflicts(program, arch, steps), pricing(program, arch, steps)
     ops = [op for op in dispatch(program, batch, steps, shadow=arch.array.shadow) if op.ins.mnemonic != "sync"]
     order = _runs(program, chip, known, price, ops, totals(program, steps))
     queues: dict[str, deque[Run]] = {}

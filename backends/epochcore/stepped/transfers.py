@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.dispatch import Op
+from backends.epochcore.parameters import param_words
 from backends.epochcore.rounds import rounds_of
 from backends.epochcore.stepped.memory import Memory
 from isa import Program
@@ -57,7 +58,7 @@ def way_of(op: Op, memory: Memory, program: Program, arch: Arch) -> Way:
     match ins.mnemonic:
         case "fetch":
             values = program.data[str(ins["src"])]
-            there = memory.claim(int(ins["dst"]), str(ins["src"]), values.size)
+            there = memory.claim(int(ins["dst"]), str(ins["src"]), param_words(values, arch.memory.word_bits))
             return Way(0 if there else values.size * min(values.itemsize, 4), 0)
         case "const":
             return Way(int(ins["words"]) * word, 0)

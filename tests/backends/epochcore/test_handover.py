@@ -81,7 +81,7 @@ def test_columns_of_one_buffer_do_not_meet() -> None:
     program = BACKEND.lower(systems(1, 256), with_changes(ARCH, array__rows=64), ideal=True)
     code = program.sections[0].code
     passes = [n for n, ins in enumerate(code) if ins.mnemonic == "fri"]
-    known = conflicts(program, 100)
+    known = conflicts(program, ARCH, 100)
     assert len(passes) == 2
     assert passes[1] not in known.results[passes[0]] + known.reads[passes[0]] + known.whole(passes[0])
 

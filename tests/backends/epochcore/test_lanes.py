@@ -83,7 +83,7 @@ def test_parameters_that_overlap_wait_for_each_other(handover: int) -> None:
 def test_fetches_that_overlap_meet() -> None:
     program, _ = overlapping(2)
     fetches = [n for n, one in enumerate(program.sections[0].code) if one.mnemonic == "fetch"]
-    known = conflicts(program, 16)
+    known = conflicts(program, parse_arch(program.arch), 16)
     assert fetches[0] in known.whole(fetches[1])
     passes: Sequence[int] = [n for n, one in enumerate(program.sections[0].code) if one.mnemonic == "mac"]
     assert passes[0] in known.whole(fetches[1])
