@@ -87,8 +87,11 @@ def unfit(outputs: Mapping[str, Array], interface: Interface) -> dict[str, Array
 
 
 def _element_type(port: Port) -> str:
-    """numpy's element type for a port; what numpy does not know, or the file does not say, is float32."""
-    return port.dtype if port.dtype in np.sctypeDict and port.dtype != "?" else "float32"
+    """numpy's element type for a port; what numpy does not know, or the file does not say, is float32.
+
+    bfloat16 is none of numpy's, whatever packages add it: arrays of it are float32, as the reference's are.
+    """
+    return port.dtype if port.dtype in np.sctypeDict and port.dtype not in ("?", "bfloat16") else "float32"
 
 
 def _mistake(array: Array, port: Port) -> str:
@@ -120,8 +123,10 @@ def _mistake(array: Array, port: Port) -> str:
 
 
 def _numbers(array: Array, port: Port) -> Array:
-    """Element types as the graph has them: float64, or int64 for an index."""
-    return array.astype(np.int64 if port.type.element == "index" else np.float64)
+    """Element types as the graph has them: float64, or int64 for an index; in the digits that the file takes."""
+    if port.type.element == "index":
+        return array.astype(np.int64)
+    return (array.astype(np.float16) if _element_type(port) == "float16" else array).astype(np.float64)
 
 
 def _disagreements(fitted: Mapping[str, Array], interface: Interface) -> list[str]:

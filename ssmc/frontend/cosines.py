@@ -20,7 +20,7 @@ from ssmc.ir.tensor import Tensor
 DIGITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-9}
 ROUNDINGS = 4.0  # of an angle, on the way to it (ours)
 ANGLES = 2.0**-24  # float32's: nobody works out angles in less
-MOST = 1e-3  # by which a table may be off
+MOST = 1e-3  # by which a table may be off, but for the last digit of its format
 SHORTEST = 8  # steps
 FEWEST = 3  # different waves
 LARGEST = 1 << 25  # numbers of a table
@@ -45,7 +45,7 @@ def exact_cosines(graph: Graph) -> dict[str, Exact]:
         if digits is None or array.ndim < 2 or not SHORTEST**2 <= array.size <= LARGEST:
             continue
         exact = _exact(array, digits)
-        if exact is not None and 0 < exact.off <= MOST:
+        if exact is not None and 0 < exact.off <= max(MOST, digits):
             found[node.name] = exact
     return found
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from ssmc.frontend.interface import dynamic_lengths, is_dynamic
 from ssmc.frontend.levels import fixed_levels
 from ssmc.frontend.lti import UNLIKE
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems, mixes_time
+from ssmc.frontend.precision import coarsest_format
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.refused import REFUSED_OPS
 from ssmc.frontend.rules.resampling import UP
@@ -93,7 +95,7 @@ def load_model(
         if strict:
             _require_lifted(best, str(path), source)
         best.notes += _newer_than_known(file)
-        return _as_model(best, source.path)
+        return replace(_as_model(best, source.path), precision=coarsest_format(source.file, _declared(source)))
 
 
 def _reading(source: Source, states: Mapping[str, str] | None) -> Attempt:
@@ -266,6 +268,12 @@ def _newer_than_known(file: ModelFile) -> tuple[str, ...]:
     return (
         f"the file is of opset {opset}, and the newest known here is {newest}: its ops are read as those of that one",
     )
+
+
+def _declared(source: Source) -> Iterator[str]:
+    """Formats of the file's inputs and outputs."""
+    ends = (kind for node in source.graph.outputs() for kind in node.types)
+    return (getattr(kind, "dtype", "?") for kind in (*source.types.values(), *ends))
 
 
 def _as_model(attempt: Attempt, path: Path) -> Model:

@@ -112,6 +112,7 @@ class Model:
     unsupported: tuple[Refusal, ...]
     proofs: tuple[Proof, ...]
     notes: tuple[str, ...] = ()
+    precision: str = "float32"  # the coarsest format in which the file computes: float32, float16, bfloat16
 
     @property
     def interface(self) -> Interface:

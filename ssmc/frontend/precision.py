@@ -7,7 +7,19 @@ from collections.abc import Iterable
 from ssmc.frontend.listing import Listing
 from ssmc.ir.graph import Value
 
+WIDENING = frozenset(["Cast", "CastLike", "DequantizeLinear", "QuantizeLinear", "Shape", "Size"])
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-9}  # half a unit in the last place, relative
+
+
+def coarsest_format(listing: Listing, declared: Iterable[str]) -> str:
+    """The coarsest format in which a file computes, of what its values are declared as and its weights stored in.
+
+    Weights that are widened before anything is computed do not count.
+    """
+    used = {*declared, *(dtype for call in listing.calls if call.kind != "Constant" for dtype in call.dtypes)}
+    read = {v for call in listing.calls if call.kind not in WIDENING for v in call.operands if v is not None}
+    used |= {listing.formats[v] for v in read & listing.formats.keys()}
+    return next((name for name in ("bfloat16", "float16") if name in used), "float32")
 
 
 def stored_rounding(listing: Listing, constants: Iterable[Value]) -> float:
@@ -26,9 +38,9 @@ def stored_rounding(listing: Listing, constants: Iterable[Value]) -> float:
     )
 
 
-def has_cosines(listing: Listing, constants: Iterable[Value]) -> bool:
-    """Are there tables of cosines behind these constants?"""
-    return bool(listing.off) and any(value in listing.off for value in _behind(listing, constants))
+def cosines_off(listing: Listing, constants: Iterable[Value]) -> float:
+    """By how much the file's tables of cosines behind these constants are off, relative; 0 where there are none."""
+    return max((listing.off.get(v, 0.0) for v in _behind(listing, constants)), default=0.0) if listing.off else 0.0
 
 
 def _behind(listing: Listing, constants: Iterable[Value]) -> set[Value]:

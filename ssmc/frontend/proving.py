@@ -15,6 +15,7 @@ from ssmc.frontend.findings import Lift
 from ssmc.frontend.interface import concrete_shapes, sample_inputs
 from ssmc.frontend.listing import Listing
 from ssmc.frontend.model import Proof
+from ssmc.frontend.precision import coarsest_format
 from ssmc.frontend.proof import RUNTIME_TOLERANCE, compare, effect_of_fits, relative_error, require, run_file, run_graph
 from ssmc.frontend.proto import ModelFile
 from ssmc.frontend.reference import fed_dtype, runner, runner_on, step_through
@@ -178,9 +179,8 @@ def _ties(case: Case, arrays: Mapping[str, Any], precision: float) -> Ties:
 
 def _runtime_tolerance(case: Case) -> float:
     """What onnxruntime may be off, by the coarsest format that the file computes in."""
-    used = {dtype for call in case.file.calls if call.kind != "Constant" for dtype in call.dtypes}
-    used |= {kind.dtype for kind in case.types.values()} | {port.dtype for port in case.outputs}
-    return max([RUNTIME_TOLERANCE, *(COARSE[dtype] for dtype in used & COARSE.keys())])
+    declared = [kind.dtype for kind in case.types.values()] + [port.dtype for port in case.outputs]
+    return COARSE.get(coarsest_format(case.file, declared), RUNTIME_TOLERANCE)
 
 
 def _run(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:

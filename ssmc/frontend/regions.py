@@ -18,7 +18,7 @@ from ssmc.frontend.flow import Flow, Known, Merged, Raw, Unsupported, known_alon
 from ssmc.frontend.joint import REASON, apart
 from ssmc.frontend.listing import Call
 from ssmc.frontend.merged import POINTWISE, as_steps, is_plain
-from ssmc.frontend.precision import has_cosines, stored_rounding
+from ssmc.frontend.precision import cosines_off, stored_rounding
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
@@ -40,7 +40,7 @@ class Region:
     samples: tuple[tuple[Array, ...], ...]  # what the entries are at the sample inputs
     rounding: float = 0.0  # of weights inside that change with time, which the file may store in float32
     stored: float = 0.0  # and of the coarsest constants inside, where those have fewer digits than float32
-    fourier: bool = False  # are tables of cosines among the constants?
+    fourier: float = 0.0  # and of tables of cosines, of which exact ones are taken; 0 where there are none
     merged: Merged | None = None  # what an axis of the entries was made of, which is apart here
 
     @property
@@ -130,7 +130,7 @@ def region_of(
             tuple(np.asarray(arrays[v], np.float64).reshape(f.shape) for v, f in zip(entries, flows, strict=True))
         )
     shape = np.shape(translator.samples.at(0, [value])[value])
-    stored, fourier = stored_rounding(translator.listing, known), has_cosines(translator.listing, known)
+    stored, fourier = stored_rounding(translator.listing, known), cosines_off(translator.listing, known)
     taken = (value, tuple(calls), tuple(entries), flows, known, shape, run, tuple(samples))
     return Region(*taken, rounding, stored, fourier, *merged)
 

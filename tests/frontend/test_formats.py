@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
 from ssmc.frontend import Model, load_model, reference
+from ssmc.verification import verify
 from tests.frontend.blocks import RNG
 from tests.frontend.net import Net, save
 
@@ -155,6 +156,22 @@ def test_number_formats(tmp_path: Path, dtype: int, tolerance: float) -> None:
     model = checked(save(e.model(block(e, x), ["n", "t", WIDTH]), tmp_path), tolerance)
     exact = [proof for proof in model.proofs if "float64" in proof.against]
     assert len(exact) == 2 and all(proof.error < 1e-9 for proof in exact)
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE])
+def test_a_verdict_in_any_format(tmp_path: Path, dtype: int) -> None:
+    """Ideal programs pass where they are nearer to the model than the reference, which rounds every node in float16."""
+    e = Exported(18, dtype)
+    x = e.net.input(["n", "t", WIDTH], dtype)
+    path = save(e.model(block(e, x), ["n", "t", WIDTH]), tmp_path)
+    arrays = {x: np.random.default_rng(2).standard_normal((2, 30, WIDTH)).astype(np.float32)}
+    found = verify(path, "epochcore", arrays, ideal=True)
+    error = max(each.relative for each in found.outputs.values())
+    assert found.passed
+    assert ("computes in float16" in found.note) == (found.tolerance > 1e-4) == (dtype == TensorProto.FLOAT16)
+    assert error <= (2e-3 if dtype == TensorProto.FLOAT16 else 1e-5)
+    y = next(iter(compile_model(load_model(path), "cim", ideal=True).run(arrays).outputs.values()))
+    assert y.dtype == {TensorProto.FLOAT16: np.float16, TensorProto.DOUBLE: np.float64}.get(dtype, np.float32)
 
 
 def test_weights_stored_in_half_precision(tmp_path: Path) -> None:
