@@ -38,6 +38,9 @@ def recognise_asynchronous(graph: Graph) -> dict[str, str]:
     return renamed
 
 
+JUMPS = frozenset(["equal", "floor", "ceil", "round"])
+
+
 def recognise_invariant(graph: Graph) -> dict[str, str]:
     """Replace recurrences whose decay is a constant by systems, in place; old name -> new name."""
     renamed: dict[str, str] = {}
@@ -67,7 +70,8 @@ def _cone(graph: Graph, value: Value) -> list[str]:
 def _clock(graph: Graph, decay: Value) -> Value | None:
     """The first single number a step through which everything that `decay` depends on has passed."""
     cone = _cone(graph, decay)
-    for name in cone:
+    jumps = [k for k, name in enumerate(cone) if graph.op(name).get("fn") in JUMPS]
+    for name in cone[max(jumps, default=-1) + 1 :]:  # before a jump: no exponential, whatever it is at a few points
         kind = graph.node(name).types[0]
         single = isinstance(kind, StreamType) and prod(kind.shape) == 1 and kind.element == "real"
         if single and _dominates(graph, name, decay):

@@ -319,6 +319,10 @@ class Source:
             attempt.proofs, notes = prove(self._case(attempt), (BATCH, self.length), self._other_size())
             attempt.notes += notes
             attempt.notes += told(attempt.findings)
+            if attempt.findings.multiple > 1 and is_dynamic(self.types)[1]:
+                attempt.notes += (
+                    f"the number of steps must be a multiple of {attempt.findings.multiple} (up-sampling)",
+                )
         except UserError as error:
             attempt.failure = blamed(attempt.findings, error)
         except ValueError as error:  # sizes of another reading of the axes

@@ -8,6 +8,7 @@ import networkx as nx
 
 from ssmc.frontend.cuts import cone_of, explained_by_a_cut, long_filters, solve
 from ssmc.frontend.findings import Refusal
+from ssmc.frontend.finer import UP
 from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
 from ssmc.frontend.listing import Call
 from ssmc.frontend.spans import spelled_out
@@ -30,6 +31,7 @@ def explain(translator: Translator, value: Value) -> Tracked:
     places: list[Value] = []
     best: tuple[int, Flow | Known, dict[Value, Tracked]] | None = None
     refusal: Refusal | None = None
+    exact: list[Refusal] = []  # ops whose meaning is known, and which cannot be
     while isinstance(translator.lookup(value), Raw):
         cone, known = cone_of(translator, value), translator.env.copy()
         found = explained_by_a_cut(translator, value, cone)
@@ -44,14 +46,14 @@ def explain(translator: Translator, value: Value) -> Tracked:
             continue
         if best is None and isinstance(found, str):
             refusal = refusal or _reason(translator, cone, found)
-            if _spelled_out(translator, cone, tried):
+            if _spelled_out(translator, cone, tried, exact):
                 continue
         break
     else:
         return translator.lookup(value) or Refused()
     if best is None:
         assert refusal is not None
-        translator.findings.refusals.append(refusal)
+        translator.findings.refusals.append(next(iter(exact), refusal))
         return Refused()
     translator.env = best[2]
     return best[1]
@@ -176,7 +178,7 @@ def _own_reason(translator: Translator, call: Call) -> str | None:
     return None
 
 
-def _spelled_out(translator: Translator, cone: Sequence[Call], tried: set[int]) -> bool:
+def _spelled_out(translator: Translator, cone: Sequence[Call], tried: set[int], exact: list[Refusal]) -> bool:
     """Say one call of the cone by itself, the first that can be: a strided filter, a sum over all steps."""
     for call in cone:
         if -call.position in tried or not any(isinstance(translator.lookup(v), Raw) for v in call.results):
@@ -184,7 +186,11 @@ def _spelled_out(translator: Translator, cone: Sequence[Call], tried: set[int]) 
         try:
             with translator.builder.origin(call.provenance):
                 results = spelled_out(translator, call)
-        except (Unsupported, ValueError):
+        except Unsupported as reason:
+            if UP in str(reason):
+                exact.append(Refusal(call.name, call.kind, str(reason)))
+            continue
+        except ValueError:
             continue
         tried.add(-call.position)
         translator.findings.spans += 1

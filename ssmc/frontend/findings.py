@@ -60,7 +60,7 @@ class Findings:
     `tolerance` is the error allowed to a system that is fitted to a kernel, relative to the largest tap. `stabilisers`
     are nodes that give running maxima, which were left out because they only keep exponentials in range. `spans` counts
     the nodes that take spans of the time axis in a way that no system explains, `chosen` those of them that take steps
-    by their numbers.
+    by their numbers. What was pooled is as many steps again after up-sampling where these are a multiple of `multiple`.
     """
 
     tolerance: float = 1e-6
@@ -69,6 +69,7 @@ class Findings:
     stabilisers: list[str] = field(default_factory=list)
     spans: int = 0
     chosen: int = 0
+    multiple: int = 1
 
     def copy(self) -> Findings:
         """As they are now, to go back to."""

@@ -19,6 +19,7 @@ from ssmc.frontend.baked import baked_size, runs_at
 from ssmc.frontend.blame import blame_refusals, blaming_the_file
 from ssmc.frontend.collection import built_aside
 from ssmc.frontend.findings import Findings, Refusal, refuse
+from ssmc.frontend.finer import UP
 from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import dynamic_lengths, is_dynamic
 from ssmc.frontend.levels import fixed_levels
@@ -27,7 +28,6 @@ from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_system
 from ssmc.frontend.precision import coarsest_format
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.refused import REFUSED_OPS
-from ssmc.frontend.rules.resampling import UP
 from ssmc.frontend.sizes import DIVISIBLE, INDIVISIBLE
 from ssmc.frontend.traced import unrolled_size
 from ssmc.frontend.unknown import known_part

@@ -15,6 +15,7 @@ import numpy as np
 
 from ssmc.frontend.builder import Builder, Operand
 from ssmc.frontend.contraction import einsum
+from ssmc.frontend.finer import repeated, steps_of_features
 from ssmc.frontend.flow import Flow, Known, Raw, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.listing import Call
 from ssmc.frontend.masks import as_stream, picked_of_samples, picked_step
@@ -99,6 +100,9 @@ def _gathered(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked
     if not isinstance(flow, Flow) or not isinstance(index, Known):
         return _viewed(translator, call, items)
     axis, position = int(call.attrs.get("axis", 0)) % len(flow.axes), np.asarray(index.array).astype(np.int64)
+    times = position.size // max(flow.shape[axis], 1) if flow.axes[axis] == "t" and position.ndim == 1 else 0
+    if times > 1 and np.array_equal(position, np.repeat(np.arange(flow.shape[axis]), times)):
+        return [repeated(translator, flow, times)]
     if flow.axes[axis] == "t" and position.ndim == 2:
         return [_overlapping(translator.builder, flow, axis, position)]
     if flow.axes[axis] != "t" or position.ndim > 1 or np.any(position < 0):
@@ -131,6 +135,9 @@ def _reshape(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]
         raise Unsupported("it mixes time")
     wanted = known_of(items[1], "shape") if len(items) > 1 else call.attrs["shape"]
     target = reshape_target(flow.shape, [int(d) for d in wanted], bool(call.attrs.get("allowzero", 0)))
+    finer = steps_of_features(translator, flow, target)
+    if finer is not None:
+        return [finer]
     if "w" not in flow.axes:
         at = flow.axes.index("t") if "t" in flow.axes else -1
         steps = target[at] if 0 <= at < len(target) else 0

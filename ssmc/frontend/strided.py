@@ -127,9 +127,9 @@ def filtered(
     elif own:
         y = x if not used else np.zeros(1)
         for k in used:
-            y = builder.binary("add", y, builder.binary("mul", _late(builder, x, int(lags[k]), ends), taps[:, 0, k]))
+            y = builder.binary("add", y, builder.binary("mul", shifted(builder, x, int(lags[k]), ends), taps[:, 0, k]))
     else:
-        parts = [_late(builder, x, int(lags[k]), ends) for k in used]
+        parts = [shifted(builder, x, int(lags[k]), ends) for k in used]
         matrix = np.concatenate([taps[..., k].T for k in used])
         y = builder.linear(builder.concat(parts, -1), matrix)
     assert isinstance(y, Value)
@@ -178,12 +178,12 @@ def _anchor(reach: int, left: int, right: int, stride: int, length: int) -> int 
     return None
 
 
-def _late(builder: Builder, x: Operand, lag: int, ends: str = ZEROS) -> Operand:
+def shifted(builder: Builder, x: Operand, lag: int, ends: str = ZEROS) -> Operand:
     """The stream `lag` steps later, or earlier, and before its first step (after its last one) its `ends`."""
     if lag == 0:
         return x
     if lag < 0:
-        return builder.reverse(_late(builder, builder.reverse(x), -lag, ends))
+        return builder.reverse(shifted(builder, builder.reverse(x), -lag, ends))
     late = builder.add("delay", [x], steps=lag)
     if ends == ZEROS:
         return late
@@ -192,7 +192,7 @@ def _late(builder: Builder, x: Operand, lag: int, ends: str = ZEROS) -> Operand:
         found: Operand = late
         for k in range(lag):
             there = builder.binary("equal", steps, np.asarray(float(k)))
-            found = builder.emit("select", [there, _late(builder, x, 2 * k - lag), found])
+            found = builder.emit("select", [there, shifted(builder, x, 2 * k - lag), found])
         return found
     first = builder.binary("mul", builder.binary("equal", steps, np.zeros(())), x)
     ones = np.ones((builder.features(x)[0], 1, 1))

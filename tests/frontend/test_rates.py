@@ -42,7 +42,7 @@ RISING: dict[str, tuple[Callable[[Net, str], str], str, str]] = {
         "Resize", "2 steps for each one (up-sampling)"),
     "repeated": (repeated, "Reshape", "up-sampling"),
     "features to steps": (lambda n, x: n.op("Reshape", x, n.ints(0, -1, 2)), "Reshape", "up-sampling"),
-    "pooled and back": (pooled_and_back, "Reshape", "up-sampling"),
+    "higher than the input": (lambda n, x: repeated(n, pooled_and_back(n, x)), "Reshape", "cannot rise above"),
 }  # fmt: skip
 
 
