@@ -22,7 +22,7 @@ from ssmc.frontend.duplicates import merge_duplicates, merge_last_states
 from ssmc.frontend.early_cuts import cut_early
 from ssmc.frontend.explain import explain
 from ssmc.frontend.findings import Findings, Refusal
-from ssmc.frontend.flow import Flow, Known, Refused, Tracked
+from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.fusion import fuse_systems
 from ssmc.frontend.growing import recognise_growing_weights
 from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs, step_axes
@@ -244,7 +244,11 @@ class Source:
             assert isinstance(initial, Flow)
             whole = State(target, inputs[name], outputs[target], initial)
             if target in parts:  # what is not written of it stays
-                divided[target] = divide(translator, whole, parts[target])
+                try:
+                    divided[target] = divide(translator, whole, parts[target])
+                except Unsupported as reason:
+                    translator.findings.refusals.append(Refusal(name, "state", str(reason)))
+                    return attempt
                 carried += divided[target].states
             else:
                 translator.env.pop(inputs[name])

@@ -30,10 +30,12 @@ def over_chunks(translator: Translator, call: Call, items: Sequence[Any]) -> lis
 
 
 def _may_be(translator: Translator, call: Call) -> bool:
-    """Does a loop make fewer trips than the model's inputs have steps?"""
+    """Does a loop make fewer trips than the model's inputs have steps, or just one less, the first step being apart?"""
     if call.kind not in KINDS or translator.in_step:
         return False
     trips, steps = _trips(translator, call), _steps(translator)
+    if trips is not None and 1 < trips == steps - 1 <= MOST:
+        return True
     if trips is None or trips > min(MOST, steps // 2):
         return False
     return trips > 1 or (translator.dynamic and steps not in DIVISIBLE and _counted(translator, call))
@@ -80,6 +82,7 @@ def _as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) ->
     told = translator.findings.refusals[len(before.refusals) :]
     translator.findings.restore(before)
     steps = _steps(translator)
-    if translator.dynamic and steps not in DIVISIBLE and _counted(translator, call):
+    whole = _trips(translator, call) == steps - 1
+    if translator.dynamic and not whole and steps not in DIVISIBLE and _counted(translator, call):
         return translator.refuse(call, f"{steps} steps {INDIVISIBLE} chunks")
     return [Raw(told[0].reason if told else reason or "it goes over chunks of steps")] * len(call.results)

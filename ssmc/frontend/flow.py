@@ -89,11 +89,15 @@ class Tick:
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """An ONNX sequence with one tensor for each of `length` steps: `item` is that of the present step."""
+    """An ONNX sequence with one tensor for each of `length` steps: `item` is that of the present step.
+
+    `front`: each step was put in front of those before it.
+    """
 
     item: Flow | Known
     like: Value  # any stream of the model
     length: int
+    front: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,8 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import evaluate
+from ssmc.frontend.listing import Listing
+from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
 if TYPE_CHECKING:
@@ -51,10 +53,28 @@ def solve_initial(plan: Plan, attempt: Attempt) -> dict[Key, Array] | None:
         for tied in (True, False):
             found = _solve(respond, expected, {key: _one_sample(shapes, tied) for key, shapes in whole.items()})
             if found is not None:
-                return found
+                feed = {made_up[key]: np.broadcast_to(part, whole[key][0]) for key, part in found.items()}
+                return found if _holds(survey.listing, listing, pairs, point, feed) else None
     except UserError:
         return None
     return None
+
+
+def _holds(
+    before: Listing,
+    after: Listing,
+    pairs: list[tuple[Value, Value]],
+    point: Mapping[Value, Any],
+    feed: Mapping[Value, Any],
+) -> bool:
+    """Are they right for other data too? With enough of them there are some for any data."""
+    rng = np.random.default_rng(0)
+    other = {v: rng.permutation(np.ravel(array)).reshape(np.shape(array)) for v, array in point.items()}
+    old = evaluate(before, other, [a for a, _ in pairs])
+    new = evaluate(after, {**other, **feed}, [b for _, b in pairs])
+    expected = _flat([old[a] for a, _ in pairs])
+    missed = float(np.abs(_flat([new[b] for _, b in pairs]) - expected).max(initial=0.0))
+    return missed <= TOLERANCE * max(float(np.abs(expected).max(initial=0.0)), 1e-12)
 
 
 def _solve(

@@ -105,7 +105,9 @@ def step_axes(types: Mapping[str, TensorType], states: Collection[str]) -> Itera
             [i for i, d in enumerate((kind.shape or ())[: 2 if name in states else 1]) if d == size]
             for name, kind in types.items()
         ]
-        sure = size == 1 or min(ranks.values()) > 1
+        shapes = [(len(kind.shape or ()), kind.dtype) for name, kind in types.items() if name not in states]
+        tokens = all(dtype.startswith(("int", "uint")) for _, dtype in shapes)
+        sure = size == 1 or max(rank for rank, _ in shapes) > 1 or tokens
         for chosen in islice(product(*options), MAX_READINGS) if sure else ():
             yield {n: _with_batch(rank, place) for (n, rank), place in zip(ranks.items(), chosen, strict=True)}
     yield {name: "f" * rank for name, rank in ranks.items()}

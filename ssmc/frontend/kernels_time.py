@@ -116,7 +116,18 @@ def _rotary(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (y.reshape(signal.shape),)
 
 
+def _sequence_insert(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """Into an empty sequence too, where the op's reference divides by zero."""
+    members = list(x[0])
+    place = len(members) if len(x) < 3 or x[2] is None else int(np.reshape(x[2], -1)[0])
+    if not -len(members) <= place <= len(members):
+        raise ValueError(f"a sequence of {len(members)} has no place {place}")
+    members.insert(place, x[1])
+    return (members,)
+
+
 TIME_KERNELS: dict[str, Callable[[Sequence[Any], Attrs, int], Sequence[Any]]] = {
+    "SequenceInsert": _sequence_insert,
     "LinearAttention": _linear_attention,
     "CausalConvWithState": _causal_conv,
     "ConvTranspose": _transposed_conv,

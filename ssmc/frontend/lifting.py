@@ -11,7 +11,7 @@ import numpy as np
 
 from ssmc.frontend.builder import Operand
 from ssmc.frontend.findings import Lift
-from ssmc.frontend.flow import Flow, Known, Refused, Tick, Tracked, known_operand
+from ssmc.frontend.flow import Flow, Known, Refused, Tick, Tracked, Unsupported, known_operand
 from ssmc.frontend.rows import Layout, layout_of
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
@@ -90,6 +90,9 @@ class Lifting:
                 value = known_operand(builder, steps, "t" + layout.axes, self.like)
             else:
                 assert isinstance(item, Flow)
+                fits = [d in (1, e) for d, e in zip(item.features[::-1], features[::-1], strict=False)]
+                if len(item.features) > len(features) or not all(fits):
+                    raise Unsupported("its first value is of another shape than its next one")
                 value = builder.broadcast(item.value, features)
             parts.append(builder.reshape(value, (prod(features),)))
         return builder.concat(parts, -1)

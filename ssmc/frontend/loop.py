@@ -38,7 +38,8 @@ LONGEST, COUNTED = 1 << 17, 1 << 15  # trips of a loop, and of one that counts f
 class _Carried:
     """One carried value and what it is: 'same', 'counted', 'pieces', 'grown', 'buffer' or 'state'.
 
-    Of a tensor that every trip makes longer by a step, `axis` is that along which it does, `front` where.
+    Of a tensor that every trip makes longer by a step, `axis` is that along which it does; there and in 'pieces' the
+    steps may come to the `front`.
     """
 
     kind: str
@@ -72,7 +73,7 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     given |= {now: first for now, following, first in states if _is_same(body, now, following, first)}
     count = _count(body, own, states, {v: item.stored for v, item in given.items()})
     body = unbranched(body, {names[0], *count.tables})
-    carried = [_classify(body, *state, count) for state in states]
+    carried = [_classify(body, *state, count, given) for state in states]
     points = _points(translator, call, body, count, {item.current for item in carried if item.kind == "same"})
     body = with_joined_writes(body, Samples(body, points))
     inner = translator.inside(body, points, in_step=True)
@@ -155,7 +156,9 @@ def _follows(body: Listing, value: Value, known: Collection[Value]) -> bool:
     return all(v in made or v in known or v in body.constants for v in read)
 
 
-def _classify(body: Listing, current: Value, following: Value, initial: Any, count: _Count) -> _Carried:
+def _classify(
+    body: Listing, current: Value, following: Value, initial: Any, count: _Count, given: Mapping[Value, Known]
+) -> _Carried:
     if following == current:
         return _Carried("same", current, following, initial)
     if current in count.tables:
@@ -164,8 +167,11 @@ def _classify(body: Listing, current: Value, following: Value, initial: Any, cou
     if call is not None and call.kind == "Identity" and call.operands[0] == current:
         return _Carried("same", current, following, initial)
     if call is not None and call.operands and call.operands[0] is not None:
-        if call.kind == "SequenceInsert" and len(call.operands) == 2 and call.operands[0] == current:
-            return _Carried("pieces", current, following, initial, call.operands[1])
+        if call.kind == "SequenceInsert" and call.operands[0] == current:
+            at = call.operands[2] if len(call.operands) > 2 else None
+            place = None if at is None else given[at].stored if at in given else body.constants.get(at)
+            if at is None or (place is not None and not np.any(place)):
+                return _Carried("pieces", current, following, initial, call.operands[1], front=place is not None)
         source = call.operands[0]
         while source != current and (before := body.producer.get(source)) is not None and before.kind in LAYOUT:
             assert before.operands[0] is not None
@@ -214,7 +220,7 @@ def _final(inner: Translator, item: _Carried, last: Tracked | None, like: Value,
     piece = inner.demand([item.piece])[0]
     if item.kind == "grown":
         return _stacked(inner, piece, item.axis, like, count.trips, item.front)
-    return Pieces(piece, like, count.trips) if isinstance(piece, Flow | Known) else piece
+    return Pieces(piece, like, count.trips, item.front) if isinstance(piece, Flow | Known) else piece
 
 
 def _buffer(inner: Translator, item: _Carried, like: Value, length: int) -> Tracked:
@@ -320,9 +326,9 @@ def concat_from_sequence(translator: Translator, call: Call, items: Sequence[Any
     axis = int(call.attrs["axis"])
     item = pieces.item
     if not call.attrs.get("new_axis", 0):
-        return [_stacked(translator, item, axis, pieces.like, pieces.length)]
+        return [_stacked(translator, item, axis, pieces.like, pieces.length, pieces.front)]
     axis %= len(item.shape) + 1
-    return [sequence_of(translator.builder, item, pieces.like, axis, False, pieces.length)]
+    return [sequence_of(translator.builder, item, pieces.like, axis, pieces.front, pieces.length)]
 
 
 def _stacked(

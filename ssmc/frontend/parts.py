@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 
 from ssmc.frontend.evaluate import evaluate, run_call
-from ssmc.frontend.flow import Flow, Known, Refused, Tracked
+from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.lifting import State
 from ssmc.frontend.listing import Call, Listing
 from ssmc.frontend.operands import text
@@ -64,7 +64,8 @@ def divide(translator: Translator, state: State, parts: Parts) -> Divided:
     states = []
     for k, (current, following) in enumerate(parts.members.items()):
         initial = _moved(translator, {**nothing, state.current: state.initial}, current)
-        assert isinstance(initial, Flow | Known)
+        if not isinstance(initial, Flow | Known):
+            raise Unsupported("its first value cannot be taken apart")
         states.append(State(f"{state.name}[{k}]", current, following, initial))
     return Divided(state, tuple(states), replace(translator, env=dict(translator.env)))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.evaluate import evaluate
-from ssmc.frontend.flow import Flow, Known, Merged, Raw, Unsupported, known_along
+from ssmc.frontend.flow import Flow, Known, Members, Merged, Raw, Unsupported, known_along
 from ssmc.frontend.joint import REASON, apart
 from ssmc.frontend.listing import Call
 from ssmc.frontend.merged import POINTWISE, as_steps, is_plain
@@ -105,7 +105,7 @@ def region_of(
             rounding = float(np.finfo(np.float32).eps)
     lengths = {_length(translator, v) for v in entries or ()}
     if entries is not None and (len(lengths) > 1 or lengths == {1}):
-        calls, entries, known = _inside(translator, value, _cut_streams(translator, entries))
+        calls, entries, known = _inside(translator, value, opened | _cut_streams(translator, entries))
     if not entries:
         return "an operand could not be translated"
     entered = [flow for v in entries if isinstance(flow := translator.lookup(v), Flow)]
@@ -150,7 +150,7 @@ def _inside(
             known[here] = item.stored
         elif isinstance(item, Flow) and here not in opened and _enters(translator, here, item):
             entries[here] = None
-        elif isinstance(item, Flow | Raw):
+        elif isinstance(item, Flow | Raw | Members):
             call = translator.listing.producer[here]
             if call.position not in found:
                 found[call.position] = call
