@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, arch_text, load_arch, parse_arch
 from backends.epochcore.cost import Context
+from backends.epochcore.dispatch import dispatch
 from backends.epochcore.energy import breakdown
 from backends.epochcore.gemm import ceil_div, weight_stationary
-from backends.epochcore.pricing import RULES
+from backends.epochcore.pricing import RULES, pricing
 from backends.epochcore.simulate import CONTROL
 from backends.epochcore.simulate import RULES as SIMULATION
 from backends.epochcore.timing import measure
@@ -239,3 +240,14 @@ def test_clocks_are_gated_by_phase() -> None:
 def test_arch_text_is_what_a_program_carries() -> None:
     assert parse_arch(arch_text(ARCH)) == ARCH
     assert parse_arch(program().arch) == ARCH
+
+
+@pytest.mark.parametrize("ideal", [True, False])
+def test_constants_that_lie_side_by_side_move_once(ideal: bool) -> None:
+    """Several 8-bit weights are a word; of a batch the first sample alone waits for them."""
+    program = BACKEND.lower(model(), STREAMING, ideal=ideal)
+    price, moved = pricing(program, STREAMING, 50), list[str]()
+    for op in dispatch(program, 3, 50, shadow=STREAMING.array.shadow):
+        if price(op).engine == "load" and op.ins.mnemonic == "fetch" and price(op).cycles:
+            moved.append(str(op.ins["src"]))
+    assert sorted(moved) == sorted({str(i["src"]) for i in program.sections[0].code if i.mnemonic == "fetch"})
