@@ -119,8 +119,12 @@ def test_together_they_compute_the_same(s: Shape, limit: int, per: int, block: i
     assert relative_error(expected, found.outputs["y"]) < 1e-6
 
 
-def test_realistic_numbers_stay_as_good() -> None:
-    g, x = graph(Shape(8, 6, 2)), np.random.default_rng(1).standard_normal((2, 200, 8))
+@pytest.mark.parametrize("inputs", [0, 8])
+def test_realistic_numbers_stay_as_good(inputs: int) -> None:
+    g, x = (
+        graph(Shape(8, 6, 2, inputs=inputs, before=(False, inputs == 0))),
+        np.random.default_rng(1).standard_normal((2, 200, 8)),
+    )
     expected, errors = interpret(g, {"x": x})["y"], {}
     for directions in ("apart", "together"):
         p = program(g, WIDE, ideal=False, directions=directions)
