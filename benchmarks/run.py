@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.imports import import_costs
+from benchmarks.large import large_costs
 from benchmarks.measures import (
     Result,
     compile_times,
@@ -23,8 +24,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 def main() -> int:
     """0 where every goal is reached, 1 where not."""
-    results = [help_time(), *compile_times(), simulation_ratio(), *program_sizes(), *import_costs(), *product_rates()]
-    results += [event_sequences()]
+    results = [help_time(), *compile_times(), simulation_ratio(), *program_sizes(), *import_costs(), *large_costs()]
+    results += [*product_rates(), event_sequences()]
     text = page(results)
     PAGE.write_text(text, encoding="utf-8")
     print(text)
