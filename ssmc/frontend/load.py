@@ -28,6 +28,7 @@ from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_system
 from ssmc.frontend.precision import coarsest_format
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.refused import REFUSED_OPS
+from ssmc.frontend.scales import with_scales
 from ssmc.frontend.sizes import DIVISIBLE, INDIVISIBLE
 from ssmc.frontend.traced import unrolled_size
 from ssmc.frontend.unknown import known_part
@@ -92,6 +93,7 @@ def load_model(
             first = best.findings.refusals[0]
             raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
         blame_refusals(path, best.findings.refusals)
+        best.findings.refusals[:] = with_scales(source.file, best.findings.refusals)
         if strict:
             _require_lifted(best, str(path), source)
         best.notes += _newer_than_known(file)
