@@ -88,7 +88,18 @@ ELEMENTS = (
         "traffic: streams go to memory and back.",
     ),
     Question(IN_TURN, "+ + + =", "Directions stay apart, for that is less energy.", objective="energy"),
+    Question(
+        f"{DEEP},array.column_words=4",
+        "+ + + +",
+        "Or other channels do, in rows of their own, where a column hands on several words: the ports bring a word a "
+        "column and cycle, which is four channels' in four cycles.",
+    ),
     Question("array.complex=ganged", "+ + + +", "Four real elements hold a complex state and take two cycles a step."),
+    Question(
+        "array.complex=ganged,array.column_words=2",
+        "+ + + =",
+        "In which two channels of a column are stepped, one below the other.",
+    ),
     Question("array.modes=[mac]", "+ + + +", "A plain array: states are scanned or chunked, in products and vectors."),
     Question(
         "array.modes=[mac]", "+ + + +", "Fewer products, and longer: the least energy it can.", objective="energy"
@@ -97,6 +108,11 @@ ELEMENTS = (
 AROUND = (
     Question("array.port_words_in=64,array.port_words_out=64", "+ + + +", "Ports are what binds these models."),
     Question(WIDE_PORTS, "= = = =", "More than a word a column is of no use to 128 columns."),
+    Question(
+        f"array.column_words=2,{WIDE_PORTS}",
+        "= = - =",
+        "Unless columns hand on two: then two channels of 64 states lie below each other in 128 rows.",
+    ),
     Question("array.shadow=false", "+ + + =", "Parameters are shifted in while nothing is computed."),
     Question("array.handover_steps=0", "+ = + =", "Engines wait for whole instructions of each other."),
     Question("vector.width=256", "+ = + =", "GELU, gates and norms take four times as long, and no longer hide."),
@@ -178,8 +194,8 @@ ASSUMED = """\
   used, as in SCALE-Sim; nothing is powered down by parts. Arrays that are large for a model are slow for it.
 - An element's `mac_depth` changes no clock: whoever asks for deeper elements sets `clock_hz`, too.
 - Energies are per operation and word, whatever the size of the array or the memory: a larger scratchpad costs no
-  more a word, longer wires cost nothing, and the static power does not grow with rows and columns. Set `energy`
-  where that matters.
+  more a word, longer or more wires (`column_words`) cost nothing, and the static power does not grow with rows and
+  columns. Set `energy` where that matters.
 - A memory has its ports (`banks`, `bank_ports`) and DRAM one bandwidth and one latency; there are no rows, no
   refresh and no other users.
 - The host is not there: inputs lie in DRAM at the beginning, outputs at the end.
