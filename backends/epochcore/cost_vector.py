@@ -38,6 +38,15 @@ def _swept(words: int, sweeps: tuple[int, ...], width: int, latency: int, low: A
     return sum(-(-(high - low) * words * passes // width) for passes in sweeps) + (len(sweeps) - 1) * latency
 
 
+def _and_rows(cost: Cost, at: Context, words: int) -> Cost:
+    """And rows of each sample that are read, or written, once: what is carried or the same at all steps."""
+    if not at.steps:
+        return cost
+    return replace(
+        cost, events={**cost.events, "scratchpad_words": cost.events["scratchpad_words"] + at.samples * words}
+    )
+
+
 def _function(name: Any, at: Context) -> int:
     return 1 if name in FUNCTIONS_OF_ONE_PASS else at.arch.vector.function_passes
 
@@ -48,7 +57,7 @@ def _words(ins: Instruction) -> int:
 
 def _contract(ins: Instruction, at: Context) -> Cost:
     g, m, k, n = (int(ins[name]) for name in ("groups", "m", "k", "n"))
-    return _vector(at, g * m * k * n, g * (m * k + k * n + m * n), macs=g * m * k * n)
+    return _vector(at, g * m * k * n, g * m * n * (2 * k + 1), macs=g * m * k * n)
 
 
 def _reduce(ins: Instruction, at: Context) -> Cost:
@@ -58,7 +67,9 @@ def _reduce(ins: Instruction, at: Context) -> Cost:
 
 def _scan(ins: Instruction, at: Context) -> Cost:
     """A step waits for the one before: every step, of all samples, pays the unit's latency."""
-    return _scan_of(_words(ins), bool(ins["complex"]), at.steps, 2 if ins["a_held"] else 3, at)
+    held, words = bool(ins["a_held"]), _words(ins)
+    cost = _scan_of(words, bool(ins["complex"]), at.steps, 2 if held else 3, at)
+    return _and_rows(cost, at, (2 + held) * words)
 
 
 def _scan_of(words: int, is_complex: bool, steps: int, streams: int, at: Context) -> Cost:
@@ -70,18 +81,20 @@ def _scan_of(words: int, is_complex: bool, steps: int, streams: int, at: Context
 
 
 def _carry(ins: Instruction, at: Context) -> Cost:
-    """As a scan over the segments that have steps."""
-    segments = min(ceil_div(at.steps, int(ins["span"])), int(ins["segments"]))
-    cost = _scan_of(_words(ins), bool(ins["complex"]), segments, 2, at)
-    return replace(cost, apart=True)
+    """As a scan over the segments that have steps; the states of all are written."""
+    number = int(ins["segments"])
+    segments = max(1, min(ceil_div(at.steps, int(ins["span"])), number))
+    cost = _scan_of(_words(ins), bool(ins["complex"]), segments, 0, at)
+    moved = (1 + number + (segments - 1) + (segments > 1)) * _words(ins) * at.samples
+    return replace(cost, apart=True, events={**cost.events, "scratchpad_words": moved})
 
 
 def _spike(ins: Instruction, at: Context) -> Cost:
     """A comparison and a multiply-add a neuron; a step waits for the one before."""
     words, vector = _words(ins) * at.samples, at.arch.vector
     cycles = at.steps * (ceil_div(2 * words, vector.width) + vector.latency_cycles)
-    events = {"vector_words": 2 * at.steps * words, "scratchpad_words": 2 * at.steps * words + 5 * words}
-    return Cost("vector", cycles, at.steps * words, events)
+    events = {"vector_words": 2 * at.steps * words, "scratchpad_words": 2 * at.steps * words}
+    return _and_rows(Cost("vector", cycles, at.steps * words, events), at, 7 * _words(ins))
 
 
 def _rounded(ins: Instruction, at: Context) -> Cost:
@@ -91,22 +104,26 @@ def _rounded(ins: Instruction, at: Context) -> Cost:
     macs, moved = at.samples * words * (2 if ins["complex"] else 1), 2 * at.rows * words
     work = macs + 2 * at.samples * words * (rows // len(GRID))
     cycles = at.steps * (ceil_div(work, vector.width) + vector.latency_cycles)
-    events = {"vector_words": work * at.steps, "scratchpad_words": moved + rows * words}
-    return Cost("vector", cycles, at.steps * macs, events)
+    events = {"vector_words": work * at.steps, "scratchpad_words": moved}
+    return _and_rows(Cost("vector", cycles, at.steps * macs, events), at, (2 + rows) * words)
 
 
 def _fir(ins: Instruction, at: Context) -> Cost:
-    work = int(ins["channels"]) * int(ins["length"])
-    return _vector(at, work, 2 * int(ins["channels"]), macs=work)
+    channels, length = int(ins["channels"]), int(ins["length"])
+    cost = _vector(at, channels * length, 2 * channels, macs=channels * length)
+    return _and_rows(cost, at, channels * (length + 2 * (length - 1)))
+
+
+def _delay(ins: Instruction, at: Context) -> Cost:
+    return _and_rows(_vector(at, _words(ins), 2 * _words(ins)), at, 2 * int(ins["lag"]) * _words(ins))
 
 
 def _unfold(ins: Instruction, at: Context) -> Cost:
     """A word for every place of a row, which is as long as its window and what it holds of the past."""
     span, past, channels = int(ins["span"]), int(ins["past"]), int(ins["channels"]) * at.samples
     rows = ceil_div(at.steps, span)
-    cost = _vector(
-        replace(at, steps=rows), int(ins["channels"]) * (span + past), 2 * int(ins["channels"]) * (span + past)
-    )
+    cost = _vector(replace(at, steps=rows), int(ins["channels"]) * (span + past), int(ins["channels"]) * (span + past))
+    cost = _and_rows(cost, at, int(ins["channels"]) * (at.steps + 2 * past))
     step, last = np.arange(at.steps), np.int64(rows - 1)
     if ins["reverse"]:
         places = (1 + step // span - np.maximum(0, (step - past) // span))[::-1]
@@ -157,15 +174,16 @@ def _norm(ins: Instruction, at: Context) -> Cost:
     """Means, which root mean squares have none of; mean squares; the words themselves. A function for each vector is
     hidden in the latency."""
     sweeps = (1, 1) if ins["kind"] == "rms" else (1, 1, 1)
-    return _vector(at, _words(ins), (len(sweeps) + 1) * _words(ins), *sweeps)
+    cost = _vector(at, _words(ins), (len(sweeps) + 1) * _words(ins), *sweeps)
+    return _and_rows(cost, at, 1 + 2 * (_words(ins) // int(ins["vectors"])) * bool(ins["affine"]))
 
 
 def _decay(ins: Instruction, at: Context) -> Cost:
     """A product and an exponential; of complex rates one more product, cosine and sine, and a product a half."""
     words, function = _words(ins), at.arch.vector.function_passes
     if not ins["complex"]:
-        return _vector(at, words, 2 * words, 1 + function)
-    return _vector(at, words // 2, 3 * (words // 2), 4 + 3 * function)
+        return _and_rows(_vector(at, words, 2 * words, 1 + function), at, words)
+    return _and_rows(_vector(at, words // 2, 3 * (words // 2), 4 + 3 * function), at, words)
 
 
 def _once(ins: Instruction, at: Context, passes: int = 1) -> Cost:
@@ -191,12 +209,12 @@ VECTOR: dict[str, Rule] = {
     "spike": _spike,
     "rounded": _rounded,
     "decay": _decay,
-    "pool": lambda i, at: _vector(at, _words(i), _words(i)),
+    "pool": lambda i, at: _and_rows(_vector(at, _words(i), _words(i)), at, 2 * _words(i)),
     "average": lambda i, at: _once(i, at, at.arch.vector.function_passes),
     "fir": _fir,
-    "delay": lambda i, at: _vector(at, _words(i), 2 * _words(i)),
+    "delay": _delay,
     "downsample": lambda i, at: _vector(at, _words(i), 2 * _words(i)),
     "unfold": _unfold,
     "fold": lambda i, at: _vector(at, int(i["channels"]), 2 * int(i["channels"])),
-    "fill": _once,
+    "fill": lambda i, at: _vector(replace(at, steps=1), _words(i), _words(i)),
 }

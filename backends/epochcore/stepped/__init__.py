@@ -23,13 +23,13 @@ from isa import Program
 Array = NDArray[Any]
 
 
-def run(
+def start(
     program: Program, arch: Arch, inputs: Mapping[int, Array], outputs: Mapping[int, tuple[int, ...]], steps: int
-) -> tuple[dict[int, Array], int]:
-    """What a program writes to its streams, and how many cycles that takes.
+) -> machine.Machine | streaming.Machine:
+    """The machine before its first cycle.
 
     `inputs` by stream number, (batch, steps, words) or (batch, words); `outputs` the shapes of the streams that are
-    written. Raises UserError on a deadlock.
+    written.
     """
     batch = len(next(iter(inputs.values())))
     streams = {
@@ -39,7 +39,15 @@ def run(
     ports = {"in": arch.array.port_words_in, "out": arch.array.port_words_out}
     memory = Memory(np.full(arch.memory.scratchpad_words, np.nan), streams, ports)
     build = streaming.machine_of if arch.array.handover_steps else machine.machine_of
-    built = build(program, arch, memory, batch, steps)
+    return build(program, arch, memory, batch, steps)
+
+
+def run(
+    program: Program, arch: Arch, inputs: Mapping[int, Array], outputs: Mapping[int, tuple[int, ...]], steps: int
+) -> tuple[dict[int, Array], int]:
+    """What a program writes to its streams, and how many cycles that takes; operands as those of `start`. Raises
+    UserError on a deadlock."""
+    built = start(program, arch, inputs, outputs, steps)
     while built.cycle():
         pass
-    return {n: memory.streams[n] for n in outputs}, built.now
+    return {n: built.chip.memory.streams[n] for n in outputs}, built.now

@@ -66,7 +66,7 @@ def carry(u: Unit, steps: Sequence[int], last: bool) -> Iterator[Sweep]:
     """As a scan over the segments that have steps; those behind them begin with what these leave."""
     words, number, span = u.number("words"), u.number("segments"), u.number("span")
     is_complex, count = bool(u.op.ins["complex"]), len(steps)
-    half, used = words // (1 + is_complex), -(-count // span)
+    half, used = words // (1 + is_complex), max(1, -(-count // span))
 
     def segment(n: int, ins: Instruction, g: int, f: int) -> Slot:
         places = [f, half + f] if is_complex else [f]

@@ -54,8 +54,6 @@ class Unit:
     steps: int  # of the whole sequence, by the register that the instruction counts with
     backward: bool = False  # the direction of its loop
     now: int = 0
-    slots: int = 0  # lanes taken so far
-    moved: int = 0  # words read from and written to the scratchpad
     asked: dict[str, set[int]] = field(default_factory=dict)  # words of this cycle, by operand, where they jump
     _registers: dict[Any, tuple[int, float]] = field(default_factory=dict)
     _lines: dict[Any, list[float]] = field(default_factory=dict)
@@ -88,12 +86,12 @@ class Unit:
 
     def word(self, address: int) -> float:
         """A word of the scratchpad, as it is in this cycle."""
-        self.moved += 1
+        self.memory.counted["scratchpad_words", self.op.ins.mnemonic] += 1
         return float(self.memory.spad[address])
 
     def put(self, address: int, value: Any) -> None:
         """A word of the scratchpad comes out of its lane."""
-        self.moved += 1
+        self.memory.counted["scratchpad_words", self.op.ins.mnemonic] += 1
         self.memory.later(self.later - 1, address, float(value))
 
     def keep(self, key: Any, value: Any) -> None:
@@ -180,7 +178,7 @@ class Block:
         width = unit.arch.vector.width
         for slot in self._sweep[self._at : self._at + width]:
             slot()
-            unit.slots += slot is not asleep
+            unit.memory.counted["vector_words", unit.op.ins.mnemonic] += slot is not asleep
         self._at += width
         late = unit.late()
         self._wait = now + 1 + late

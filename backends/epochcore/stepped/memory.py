@@ -22,6 +22,7 @@ class Memory:
     ports: Mapping[str, int]
     params: dict[int, Array] = field(default_factory=dict)
     fetched: dict[int, tuple[str, int]] = field(default_factory=dict)  # constants that have their words there
+    counted: Counter[tuple[str, str]] = field(default_factory=Counter)  # what the vector unit did, by instruction
     _used: Counter[tuple[str, int]] = field(default_factory=Counter)
     _writes: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
 

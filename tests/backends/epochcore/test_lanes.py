@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch, parse_arch
 from backends.epochcore.conflicts import conflicts
 from backends.epochcore.cost import Context
-from backends.epochcore.pricing import RULES
+from backends.epochcore.dispatch import dispatch
+from backends.epochcore.pricing import RULES, pricing
+from backends.epochcore.stepped import start
 from backends.epochcore.timing import measure
 from backends.epochcore.tokens import synchronised
 from isa import Program, SectionBuilder
 from isa.epochcore import EPOCHCORE
 from ssmc.target import RunSettings
-from tests.backends.epochcore.small_programs import assembled
+from tests.backends.epochcore.small_programs import archs, assembled, programs
 from tests.backends.epochcore.test_costs import ins, with_changes
-from tests.backends.epochcore.test_stepped import stepped
+from tests.backends.epochcore.test_stepped import PHASES, shapes_of, stepped
+from tests.backends.epochcore.vector_stages import STAGES
 
 SMALL = with_changes(load_arch("epochcore-small"), vector__width=4, vector__latency_cycles=3, memory__banks=0)
 
@@ -95,3 +101,26 @@ def test_a_constant_moves_again_where_it_was_overwritten() -> None:
     moved = measure(program, arch, 1, 16)[0].notes["breakdown_joules"]["parameter_words"]
     once = measure(program, arch, 1, 8)[0].notes["breakdown_joules"]["parameter_words"]
     assert moved == pytest.approx(2 * once)
+
+
+@pytest.mark.parametrize("handover", [0, 2])
+@settings(max_examples=40, deadline=None, phases=PHASES)
+@given(st.data())
+def test_energy_is_charged_for_what_happened(handover: int, data: st.DataObject) -> None:
+    """Lanes that were taken, and words that went to and from the scratchpad; where steps are left out, as many words
+    are charged for as if each gave a result."""
+    plain = data.draw(archs())
+    arch = plain.model_copy(update={"array": plain.array.model_copy(update={"handover_steps": handover})})
+    program, steps = data.draw(programs(arch, STAGES)), data.draw(st.integers(1, 9))
+    x = np.ones((2, steps, *program.inputs[0].shape))
+    machine = start(program, arch, {0: x}, shapes_of(program, 2, steps), steps)
+    while machine.cycle():
+        pass
+    charged, price = Counter[tuple[str, str]](), pricing(program, arch, steps)
+    for op in dispatch(program, 2, steps, shadow=arch.array.shadow):
+        cost, name = price(op), op.ins.mnemonic
+        if cost.engine == "vector" and name != "sync":
+            charged.update({(event, name): count for event, count in cost.events.items()})
+    counted, least = machine.chip.memory.counted, ("scratchpad_words", "downsample")
+    assert charged[least] >= counted[least]
+    assert {**charged, least: 0} == {**counted, least: 0}

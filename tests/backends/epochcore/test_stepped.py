@@ -37,10 +37,14 @@ Stage = Callable[[Writer], None]
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
+def shapes_of(program: Program, batch: int, steps: int) -> dict[int, tuple[int, ...]]:
+    rows = {"stream": (steps,), "sequence": ()}
+    return {n: (batch, *rows[port.kind], *port.shape) for n, port in enumerate(program.outputs, 1)}
+
+
 def stepped(program: Program, arch: Arch, x: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
     batch, steps, _ = x.shape
-    rows = {"stream": (steps,), "sequence": ()}
-    shapes = {n: (batch, *rows[port.kind], *port.shape) for n, port in enumerate(program.outputs, 1)}
+    shapes = shapes_of(program, batch, steps)
     outputs, cycles = run(program, arch, {0: x}, shapes, steps)
     return {f"y{n}": values for n, values in outputs.items()}, cycles
 
