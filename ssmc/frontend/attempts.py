@@ -118,7 +118,7 @@ class Source:
         self.stored = min(stored_steps(self.listing), default=0)
         self.study(studied_length(self.listing, self.stored, self.types))
         if not is_dynamic(self.types)[1]:
-            self.listing = join_alike(self.listing, self._point(0))
+            self.listing = join_alike(self.listing, self.point(0))
 
     def study(self, length: int) -> None:
         """Study a dynamic length at so many steps."""
@@ -136,11 +136,11 @@ class Source:
         pairs: dict[str, str] = {}
         rounded = False
         if states is not None or not temporal:
-            pairs = pair_states(self.listing, self.types, self._point(0), states)
+            pairs = pair_states(self.listing, self.types, self.point(0), states)
             if states is None and rounds(self.graph):  # states that are rounded are states
                 plain = self.graph.copy()
                 drop_rounding(plain, keep_relu=False, kinds=STEPS)
-                pairs = pair_states(list_calls(plain), self.types, self._point(0), None)
+                pairs = pair_states(list_calls(plain), self.types, self.point(0), None)
                 rounded = bool(pairs)
         if pairs:
             for letters in step_axes(self.types, pairs):
@@ -161,11 +161,12 @@ class Source:
             for letter, d in zip(letters, shapes[name], strict=True)
         )
 
-    def _point(self, seed: int) -> dict[Value, Any]:
+    def point(self, seed: int) -> dict[Value, Any]:
+        """Random inputs at the sizes that are studied."""
         return sample_inputs(self.listing, self.shapes, self.types, seed)
 
     def _translator(self, listing: Listing, in_step: bool) -> Translator:
-        samples = Samples(listing, [self._point(0), self._point(1)])
+        samples = Samples(listing, [self.point(0), self.point(1)])
         findings, dynamic = Findings(self.tolerance), is_dynamic(self.types)[1]
         return Translator(listing, Builder(Graph("model")), samples, findings, MEANINGS, in_step, dynamic=dynamic)
 
@@ -222,7 +223,7 @@ class Source:
     # -- one-step models -----------------------------------------------------------------------------------
 
     def _as_step(self, pairs: dict[str, str], letters: Mapping[str, str]) -> Attempt:
-        point, inputs, outputs = self._point(0), self.listing.inputs, self.listing.outputs
+        point, inputs, outputs = self.point(0), self.listing.inputs, self.listing.outputs
         parts: dict[str, Parts] = {}
         for name, target in pairs.items():
             shared = find_parts(self.listing, inputs[name], outputs[target], point)
@@ -264,7 +265,7 @@ class Source:
 
     def nonlinear(self, pairs: Mapping[str, str]) -> Iterator[Refusal]:
         """Inputs that look like states, of which the next value is not linear in them."""
-        for name, target in unpaired(self.listing, self.types, self._point(0), pairs):
+        for name, target in unpaired(self.listing, self.types, self.point(0), pairs):
             reason = (
                 f"its next value '{target}' is not a linear function of it, as in LSTM and GRU; where it is data, "
                 "--state IN=OUT names the states"
@@ -273,7 +274,7 @@ class Source:
 
     def suspected(self, pairs: Mapping[str, str]) -> Iterator[str]:
         """Lines about inputs and outputs that may be states, though they are not paired."""
-        for name, target in unpaired(self.listing, self.types, self._point(0), pairs):
+        for name, target in unpaired(self.listing, self.types, self.point(0), pairs):
             yield f"'{target}' may be the next value of '{name}', not linear in it; it is taken for data at every step"
 
     # -- outputs, clean-up, proof --------------------------------------------------------------------------

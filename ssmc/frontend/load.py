@@ -20,11 +20,12 @@ from ssmc.frontend.blame import blame_refusals, blaming_the_file
 from ssmc.frontend.collection import built_aside
 from ssmc.frontend.findings import Findings, Refusal, refuse
 from ssmc.frontend.finer import UP
+from ssmc.frontend.images import patched
 from ssmc.frontend.importer import import_model
 from ssmc.frontend.interface import dynamic_lengths, is_dynamic
 from ssmc.frontend.levels import fixed_levels
 from ssmc.frontend.lti import UNLIKE
-from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, describe_systems, mixes_time
+from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, delays_told, describe_systems, mixes_time
 from ssmc.frontend.precision import coarsest_format
 from ssmc.frontend.proto import ModelFile, read_model
 from ssmc.frontend.refused import REFUSED_OPS
@@ -92,6 +93,8 @@ def load_model(
         if strict and best.findings.refusals and not up and _runs_nowhere(source):
             first = best.findings.refusals[0]
             raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
+        image = patched(source.file, source.point(0)) if best.findings.refusals else None
+        best.findings.refusals = best.findings.refusals if image is None else [image]
         blame_refusals(path, best.findings.refusals)
         best.findings.refusals[:] = with_scales(source.file, best.findings.refusals)
         if strict:
@@ -294,5 +297,5 @@ def _as_model(attempt: Attempt, path: Path) -> Model:
         count_other_ops(graph),
         tuple(dict.fromkeys(refusals)),
         tuple(attempt.proofs),
-        attempt.notes,
+        (*attempt.notes, *delays_told(graph)),
     )

@@ -134,6 +134,19 @@ def mixes_time(graph: Graph) -> bool:
     return delayed or (plain and bool(rates) and bool(late_values(graph).first))
 
 
+def delays_told(graph: Graph) -> tuple[str, ...]:
+    """A note, where steps are delayed and no system is found: filters that became registers."""
+    reach: dict[Value, int] = {}
+    for node in graph.nodes("delay"):
+        before = graph.operand(node.name, 0)
+        reach[Value(node.name)] = int(node.op["steps"]) + reach.get(before, 0)
+    if not reach or any(True for _ in graph.nodes(*SYSTEMS)):
+        return ()
+    names = list(dict.fromkeys(name for node in graph.nodes("delay") for name in node.provenance[:1]))
+    who = f"'{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "") if names else "its filters"
+    return (f"no system: {who} became registers that hold earlier steps (up to {max(reach.values())}), and matrices",)
+
+
 def describe_systems(graph: Graph, lifts: list[Lift]) -> tuple[LiftedSystem, ...]:
     """The systems of a graph, with where they were found."""
     origin = {lift.node: lift for lift in lifts}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ssmc.frontend import load_model
-from tests.frontend.checks import on_targets
+from tests.frontend.blocks import RNG
+from tests.frontend.checks import lift, on_targets
 from tests.frontend.net import Net, save
 
 CHANNELS = 3
@@ -27,3 +28,14 @@ def test_a_sum_of_shifted_copies(tmp_path: Path, length: int | str) -> None:
     model = load_model(save(net.model([(net.op("Tanh", total), [2, length, CHANNELS])]), tmp_path))
     assert model.other_ops["delay"] == 4
     on_targets(model, 2, 7)
+
+
+def test_filters_that_became_registers_are_told(tmp_path: Path) -> None:
+    net = Net()
+    x = net.op("Transpose", net.input(["n", "l", 3]), perm=[0, 2, 1])
+    padded = net.op("Pad", x, net.ints(0, 0, 4, 0, 0, 0))
+    y = net.op("Conv", padded, net.const(RNG.standard_normal((5, 3, 3))), kernel_shape=[3], dilations=[2])
+    y = net.op("Tanh", net.op("Transpose", y, perm=[0, 2, 1]))
+    model = lift(net, y, ["n", "l", 5], tmp_path, (2, 13), (3, 21))
+    assert not model.systems
+    assert any(note.startswith("no system: '") and "up to 4" in note for note in model.notes), model.notes
