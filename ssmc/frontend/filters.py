@@ -101,7 +101,9 @@ class _Emitter:
             return self._lags(taps, used, reverse) if taps.shape[1] > 1 else self._fir(taps[:, 0, :last], reverse)
         fit, how = self._fit(taps)
         if fit is None:
-            return self._fir(taps[:, 0, :last], reverse) if taps.shape[1] == 1 else self._firs(taps, reverse)
+            return (
+                self._fir(taps[:, 0, :last], reverse) if taps.shape[1] == 1 else self._firs(taps[..., :last], reverse)
+            )
         index = self.kernels.inputs.reshape(-1)
         y, final = self.builder.recurrent("ssm", [self._taken(index)], system=fit.system, reverse=reverse)
         size = taps.shape[0] * taps.shape[1], taps.shape[2]

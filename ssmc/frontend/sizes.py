@@ -26,8 +26,12 @@ def studied_length(listing: Listing, stored: int, types: Mapping[str, TensorType
 
     `stored` are the steps that the file has weights for, 0 where that is no matter.
     """
-    weights = [listing.constants.get(c.operands[1]) for c in listing.calls if c.kind == "Conv"]  # type: ignore[arg-type]
-    taps = [int(w.shape[2]) for w in weights if w is not None and np.ndim(w) == 3]
+    convolutions = [(c, listing.constants.get(c.operands[1])) for c in listing.calls if c.kind == "Conv"]  # type: ignore[arg-type]
+    taps = [
+        (int(w.shape[2]) - 1) * int(call.attrs.get("dilations", [1])[0]) + 1
+        for call, w in convolutions
+        if w is not None and np.ndim(w) == 3
+    ]
     taps += [size for call in listing.calls for size in _filled_up(listing, call, types)]
     longest, least = max(taps, default=0), LENGTH * strides(listing)
     if longest >= LENGTH - 2:

@@ -83,3 +83,18 @@ def test_powers_that_run_backward_tell_the_poles(tmp_path: Path, length: int | s
     expected = -1 / np.log(np.abs(poles))
     assert np.allclose(np.sort(np.ravel(model.systems[0].time_constants)), np.sort(np.ravel(expected)), rtol=1e-4)
     on_targets(model, *sizes[0])
+
+
+@pytest.mark.parametrize("length", ["t", 64])
+def test_filters_of_many_inputs_end_where_their_taps_do(tmp_path: Path, length: int | str) -> None:
+    """A dilated Conv that mixes channels, with more taps than are worth delays of their own."""
+    net, dilation = Net(), 3
+    x = net.op("Transpose", net.input(["b", length, CHANNELS]), perm=[0, 2, 1])
+    padded = net.op("Pad", x, net.ints(0, 0, 8 * dilation, 0, 0, 0))
+    weight = net.const(RNG.standard_normal((CHANNELS, CHANNELS, 9)))
+    y = net.op("Conv", padded, weight, dilations=[dilation], kernel_shape=[9])
+    y = net.op("Tanh", net.op("Transpose", y, perm=[0, 2, 1]))
+    model = lift(net, y, ["b", length, CHANNELS], tmp_path, (2, 64))
+    assert {system.kind for system in model.systems} == {"fir"}
+    assert {node.op["kernel"].array.shape[-1] for node in model.graph.nodes("fir")} <= set(range(1, 8 * dilation + 2))
+    on_targets(model, 2, 64)
