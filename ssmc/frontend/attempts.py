@@ -25,7 +25,15 @@ from ssmc.frontend.findings import Findings, Refusal
 from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.fusion import fuse_systems
 from ssmc.frontend.growing import recognise_growing_weights
-from ssmc.frontend.interface import concrete_shapes, input_types, is_dynamic, readings, sample_inputs, step_axes
+from ssmc.frontend.interface import (
+    concrete_shapes,
+    dynamic_features,
+    input_types,
+    is_dynamic,
+    readings,
+    sample_inputs,
+    step_axes,
+)
 from ssmc.frontend.levels import reach
 from ssmc.frontend.lifting import State
 from ssmc.frontend.listing import Listing, list_calls
@@ -147,19 +155,10 @@ class Source:
                 yield self._as_step(pairs, letters)
         if states is None:
             dtypes = {name: kind.dtype for name, kind in self.types.items()}
-            for axes in sorted(readings(self.shapes, dtypes), key=self._dynamic_features):
+            for axes in sorted(readings(self.shapes, dtypes), key=lambda axes: dynamic_features(self.types, axes)):
                 attempt = self._as_sequence(axes)
                 if attempt.findings.lifts or not rounded:
                     yield attempt
-
-    def _dynamic_features(self, axes: Mapping[str, str]) -> int:
-        """Axes of unknown size that a reading takes for features."""
-        shapes = {name: kind.shape or () for name, kind in self.types.items()}
-        return sum(
-            letter == "f" and not isinstance(d, int)
-            for name, letters in axes.items()
-            for letter, d in zip(letters, shapes[name], strict=True)
-        )
 
     def point(self, seed: int) -> dict[Value, Any]:
         """Random inputs at the sizes that are studied."""

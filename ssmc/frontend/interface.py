@@ -149,6 +149,16 @@ def readings(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -
     yield from islice((dict(zip(names, axes, strict=True)) for axes in found if consistent(axes)), MAX_READINGS)
 
 
+def dynamic_features(types: Mapping[str, TensorType], axes: Mapping[str, str]) -> int:
+    """Axes of unknown size that a reading takes for features."""
+    shapes = {name: kind.shape or () for name, kind in types.items()}
+    return sum(
+        letter == "f" and not isinstance(d, int)
+        for name, letters in axes.items()
+        for letter, d in zip(letters, shapes[name], strict=True)
+    )
+
+
 def sample_inputs(
     listing: Listing, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, TensorType], seed: int
 ) -> dict[Value, Array]:
