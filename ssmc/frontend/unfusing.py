@@ -122,12 +122,37 @@ def _skip_norm(kind: str, parameters: int) -> Callable[[_Parts], None]:
     return rule
 
 
+def _embedding(p: _Parts) -> None:
+    """The norm of embeddings of words, of positions and, if there are any, of segments; the sum is the third result."""
+    total = p.op("Gather", p.operand(2), p.operand(0), axis=0)
+    if p.operand(8):
+        positions = p.op("Gather", p.operand(3), p.operand(8), axis=0)
+    else:
+        zero, one = (p.op("Constant", value_ints=[n]) for n in (0, 1))
+        steps = p.op("Gather", p.op("Shape", p.operand(0)), one, axis=0)
+        positions = p.op("Slice", p.operand(3), zero, steps, zero)
+    segments = bool(p.operand(1) and p.operand(4))
+    total = p.op("Add", total, positions, result=None if segments else 2)
+    if segments:
+        total = p.op("Add", total, p.op("Gather", p.operand(4), p.operand(1), axis=0), result=2)
+    p.op(
+        "LayerNormalization",
+        total,
+        p.operand(5),
+        p.operand(6),
+        result=0,
+        axis=-1,
+        epsilon=p.attrs.get("epsilon", 1e-12),
+    )
+
+
 RULES: dict[str, Callable[[_Parts], None]] = {
     "FusedConv": _conv,
     "FusedGemm": _gemm,
     "BiasGelu": _gelu(),
     "FastGelu": _gelu(approximate="tanh"),
     "QuickGelu": _quick_gelu,
+    "EmbedLayerNormalization": _embedding,
     "SkipLayerNormalization": _skip_norm("LayerNormalization", 2),
     "SkipSimplifiedLayerNormalization": _skip_norm("SimplifiedLayerNormalization", 1),
 }
