@@ -33,6 +33,7 @@ from ssmc.frontend.interface import (
     readings,
     sample_inputs,
     step_axes,
+    with_time,
 )
 from ssmc.frontend.levels import reach
 from ssmc.frontend.lifting import State
@@ -231,7 +232,7 @@ class Source:
         translator = self._translator(with_parts(self.listing, parts.values()), in_step=True)
         ports = []
         for name, axes in letters.items():
-            user, role = (axes, "state") if name in pairs else (_with_time(axes), "data")
+            user, role = (axes, "state") if name in pairs else (with_time(axes), "data")
             if name in pairs and "b" not in axes:
                 user = "b" + axes
             ports.append(self._input(translator, name, axes, user, role))
@@ -312,7 +313,7 @@ class Source:
             axes = item.axes
             if attempt.form == "step":
                 axes = axes if "b" in axes else "b" + axes if state else axes
-                axes = axes if state else _with_time(axes)
+                axes = axes if state else with_time(axes)
             role = "state" if state else "data"
             graph.add("output", [value], {"name": name, "axes": axes, "role": role}, name=name)
             declared_type: Any = declared[name].types[0]
@@ -394,8 +395,3 @@ class Source:
             self.dropped,
             self.as_stored,
         )
-
-
-def _with_time(axes: str) -> str:
-    """The axes of a stream of which one step has these."""
-    return f"{axes[0]}t{axes[1:]}" if "b" in axes else f"bt{axes}"

@@ -149,6 +149,11 @@ def readings(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -
     yield from islice((dict(zip(names, axes, strict=True)) for axes in found if consistent(axes)), MAX_READINGS)
 
 
+def with_time(axes: str) -> str:
+    """The axes of a stream of which one step has these."""
+    return f"{axes[0]}t{axes[1:]}" if "b" in axes else f"bt{axes}"
+
+
 def dynamic_features(types: Mapping[str, TensorType], axes: Mapping[str, str]) -> int:
     """Axes of unknown size that a reading takes for features."""
     shapes = {name: kind.shape or () for name, kind in types.items()}
