@@ -21,7 +21,7 @@ from backends.epochcore.plan import Access, Plan
 from backends.epochcore.planner import Rule, make_plan
 from backends.epochcore.rates import stride_of
 from backends.epochcore.stretches import copies
-from backends.epochcore.timing import measure
+from backends.epochcore.timing import check_tokens, measure
 from isa import Port, Program
 from ssmc.diagnostics import UserError
 from ssmc.target import RunResult, RunSettings, Stats
@@ -107,6 +107,8 @@ def _saturated(counts: Counter[str]) -> UserError:
 
 def _costs(plan: Plan, batch: int, steps: int, trace: bool) -> tuple[Stats, tuple[Mapping[str, Any], ...]]:
     """Statistics, kept between runs of the same size, and the trace where it is asked for."""
+    if (batch, steps) not in plan.costs and plan.arch.array.handover_steps:
+        check_tokens(plan.program, plan.arch, batch, steps)
     if trace:
         return measure(plan.program, plan.arch, batch, steps, trace=True)
     if (batch, steps) not in plan.costs:

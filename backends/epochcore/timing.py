@@ -30,6 +30,7 @@ from isa.epochcore_fields import ENGINES
 from ssmc.target import LayerStats, Stats
 
 TIMED_ROUNDS = 4
+CHECKED_CHUNKS = 4
 TRACKS = (*ENGINES, "drain")
 
 
@@ -98,6 +99,15 @@ def _queued(asked: _Asked) -> Timed:
         raise _stuck(program, deadlock) from None
     for op, cost in zip(ops, costs, strict=True):
         yield op, Run(op.engine, queues.start[op.number], queues.finish[op.number]), cost
+
+
+def check_tokens(program: Program, arch: Arch, batch: int, steps: int) -> None:
+    """Raises UserError where engines wait for tokens that never come, also where engines hand over step by step, whose
+    clock goes without: two rounds of samples, of a few chunks each, show it."""
+    longest = max((int(ins["limit"]) for ins in program.sections[0].code if ins.mnemonic == "chunks"), default=steps)
+    few = min(steps, CHECKED_CHUNKS * longest)
+    for _ in _queued(_Asked(program, arch, min(batch, 2 * rounds_of(program).together), few)):
+        return
 
 
 def _handed_over(asked: _Asked, account: Account | None) -> Timed:

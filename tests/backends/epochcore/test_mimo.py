@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
+from backends.epochcore.objective import NEAR
 from backends.epochcore.timing import measure
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
@@ -140,7 +141,10 @@ def test_the_fastest_form_of_a_plain_array() -> None:
         program = BACKEND.lower(graph(s, {"steps": steps}), PLAIN, ideal=True)
         found: Any = program.meta["forms"]["layer"]  # type: ignore[index, call-overload]
         assert chosen(program)["form"].startswith(form)
-        assert chosen(program)["cycles"] == min(a["cycles"] for a in found if a["cycles"] is not None)
+        best, fastest = chosen(program), min((a for a in found if a["cycles"] is not None), key=lambda a: a["cycles"])
+        # of near ties the one that saves a larger share of the energy than it costs time
+        assert best["cycles"] <= (1 + NEAR) * fastest["cycles"]
+        assert best["cycles"] * best["joules"] <= fastest["cycles"] * fastest["joules"]
         scan = BACKEND.lower(graph(s, {"steps": steps, "form": "scan"}), PLAIN, ideal=True)
         times = [measure(p, PLAIN, 1, steps)[0].cycles or 0 for p in (program, scan)]
         assert times[0] <= times[1] * (1.0 if form == "scan" else 0.5)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import arch_text, load_arch
+from isa import Instruction
 from isa.assembler import assemble
+from isa.frozen import FrozenMap
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, StreamType, Tensor
 from ssmc.target import RunSettings
+from tests.backends.epochcore.test_directions import Shape
+from tests.backends.epochcore.test_directions import graph as layers
 
 STREAMS = '[{"kind": "input", "register": "n0", "words": 4}, {"kind": "output", "register": "n0", "words": 4}]'
 HEAD = "\n".join(
@@ -136,3 +142,19 @@ def test_settings() -> None:
         BACKEND.simulate(program, {"x": np.ones((1, 2, 4))}, RunSettings(block=0))
     empty = BACKEND.simulate(program, {"x": np.ones((2, 0, 4))}, RunSettings())
     assert empty.outputs["y"].shape == (2, 0, 4)
+
+
+def test_tokens_that_never_come_where_engines_hand_over_step_by_step() -> None:
+    """The clock goes without tokens there, the machine does not."""
+    program = BACKEND.lower(layers(Shape()), load_arch("epochcore-128"), ideal=True)
+    x, section = {"x": np.ones((2, 40, 4))}, program.sections[0]
+    BACKEND.simulate(program, x, RunSettings())
+    place, name = next((n, name) for n, ins in enumerate(section.code) for name in _pushed(ins))
+    lacking = replace(section.code[place], operands=FrozenMap({**section.code[place].operands, name: False}))
+    code = (*section.code[:place], lacking, *section.code[place + 1 :])
+    with pytest.raises(UserError, match="deadlock: engines wait for tokens"):
+        BACKEND.simulate(replace(program, sections=(replace(section, code=code),)), x, RunSettings())
+
+
+def _pushed(ins: Instruction) -> list[str]:
+    return [name for name, value in ins.operands.items() if name.startswith("push.") and value]
