@@ -218,6 +218,8 @@ class Planner:
             if outer:
                 raise self.trap("stands within another loop over chunks")
             self.limit, self.multiple = int(ins["limit"]), int(ins["multiple"])
+            # streams of the loop before are over: parts of new ones may lie as if they were parts of these
+            self.buffers = [buffer for buffer in self.buffers if buffer.slot.steps == "one"]
             if self.limit % self.multiple:
                 raise self.trap(f"has room for {self.limit} steps, which is no multiple of {self.multiple}")
         elif (rounds := given(ins)).together > 1:

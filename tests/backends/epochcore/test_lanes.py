@@ -124,3 +124,28 @@ def test_energy_is_charged_for_what_happened(handover: int, data: st.DataObject)
     counted, least = machine.chip.memory.counted, ("scratchpad_words", "downsample")
     assert charged[least] >= counted[least]
     assert {**charged, least: 0} == {**counted, least: 0}
+
+
+def test_streams_of_another_loop_are_over() -> None:
+    """Halves of a stream that lie where parts of one of the loop before did are no parts of that one."""
+    builder = SectionBuilder(EPOCHCORE, "main")
+    builder.emit("samples", end="done")
+    for number, first in enumerate((30, 32)):
+        builder.emit("chunks", limit=4, end=f"end{number}", backward=False)
+        builder.emit("load", dst=0, src=0, words=6, steps="n0", mirror=False)
+        for half in (0, 3):
+            at = {"dst": first + half, "dst_pitch": 6, "src": half, "src_pitch": 6}
+            builder.emit("copy", **at, words=3, steps="n0", src_held=False)
+        builder.emit("unary", dst=60, src=first, fn="neg", words=6, steps="n0")
+        builder.emit("store", dst=1 + number, src=60, words=6, steps="n0")
+        builder.label(f"end{number}")
+    builder.label("done")
+    builder.emit("halt")
+    section, _ = synchronised(builder.build(), {})
+    program, x = assembled(SMALL, section, {}, 6, [6, 6]), np.arange(30.0).reshape(1, 5, 6)
+    outputs, cycles = stepped(program, SMALL, x)
+    fast = BACKEND.simulate(program, {"x": x}, RunSettings())
+    assert fast.stats.cycles == cycles
+    for name in ("y1", "y2"):
+        np.testing.assert_array_equal(fast.outputs[name], -x)
+        np.testing.assert_array_equal(outputs[name], -x)
