@@ -89,13 +89,13 @@ def load_model(
             baked = fixed_levels(source.file)
         if baked is not None:
             return _not_dynamic(source.path, baked, strict)
+        blame_refusals(path, best.findings.refusals)
         up = any(UP in refusal.reason for refusal in best.findings.refusals)  # then it is no wonder
         if strict and best.findings.refusals and not up and _runs_nowhere(source):
             first = best.findings.refusals[0]
             raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
         image = patched(source.file, source.point(0)) if best.findings.refusals else None
         best.findings.refusals = best.findings.refusals if image is None else [image]
-        blame_refusals(path, best.findings.refusals)
         best.findings.refusals[:] = with_scales(source.file, best.findings.refusals)
         if strict:
             _require_lifted(best, str(path), source)

@@ -159,6 +159,10 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         ),
         "'MatMul' gives 17179869184 numbers",
     ),
+    "a type that there is not": (
+        lambda: hostile(lambda n, x: n.op("CumSum", n.op("Cast", x, to=999), n.const(np.int64(1)))),
+        "the file is no valid model",
+    ),
     "numbers that are not there": (
         lambda: hostile(lambda n, x: n.op("CumSum", n.op("Div", x, n.const(np.zeros(3))), n.const(np.int64(1)))),
         "gives NaN or infinity",
