@@ -14,7 +14,7 @@ import numpy as np
 
 import samples
 from backends.cim.backend import BACKEND
-from backends.cim.statistics import statistics
+from backends.cim.clock.statistics import statistics
 from benchmarks.models.event_ssm import NETWORKS, build
 from benchmarks.side_by_side import WINDOW as PAIR
 from benchmarks.side_by_side import ours

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.gemm import ceil_div, output_fold
+from backends.epochcore.clock.gemm import ceil_div, output_fold
 from benchmarks.models.lra import CLASSES, Model
 
 PARAMETERS = 6  # words of an element: a, b and c, complex

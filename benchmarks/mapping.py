@@ -9,9 +9,9 @@ from pathlib import Path
 
 import samples
 from backends.cim.backend import BACKEND
-from backends.cim.reloading import reloading
-from backends.cim.statistics import smallest_tau
-from backends.cim.timing import schedule
+from backends.cim.clock.reloading import reloading
+from backends.cim.clock.statistics import smallest_tau
+from backends.cim.clock.timing import schedule
 from benchmarks.models.event_ssm import NETWORKS, Network, build, parameters
 from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from backends.epochcore.gemm import CYCLES
+from backends.epochcore.clock.gemm import CYCLES
 
 Shape = tuple[int, int, int, int, int]
 PACKAGE = "scalesim==3.0.0"

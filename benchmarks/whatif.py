@@ -19,7 +19,7 @@ import click
 import samples
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.timing import measure
 from benchmarks.models.lra import model as lra_model
 from benchmarks.models.lra import whole
 from ssmc.driver import compile_model, load_model

@@ -12,13 +12,13 @@ import numpy as np
 
 from backends.cim import arch_file
 from backends.cim.arch import Architecture, Devices
-from backends.cim.converters import largest_word
-from backends.cim.core import Array, join_samples
-from backends.cim.devices import PRESETS, preset, product_sigma, read_sigma, with_window, written_sigma
-from backends.cim.encoding import encoding_of
-from backends.cim.lower import lower
-from backends.cim.simulate import Run, execute, output_arrays, program_taps
-from backends.cim.statistics import statistics, trace
+from backends.cim.clock.statistics import statistics, trace
+from backends.cim.lower.compile import lower
+from backends.cim.program.encoding import encoding_of
+from backends.cim.simulate.converters import largest_word
+from backends.cim.simulate.core import Array, join_samples
+from backends.cim.simulate.devices import PRESETS, preset, product_sigma, read_sigma, with_window, written_sigma
+from backends.cim.simulate.run import Run, execute, output_arrays, program_taps
 from isa import InstructionSet, Port, Program
 from isa.cim import CIM
 from ssmc.diagnostics import UserError

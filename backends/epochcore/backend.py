@@ -82,11 +82,11 @@ class EpochCore:
         return f"{exact},quantize{{weights={arch.numbers.weight_bits}}},tile,map-weights,schedule"
 
     def lower(self, graph: Graph, arch: Arch, *, ideal: bool) -> Program:
-        from backends.epochcore.lower import lower
+        from backends.epochcore.lower.compile import lower
 
         return lower(graph, arch, ideal=ideal)
 
     def simulate(self, program: Program, inputs: Mapping[str, Array], settings: RunSettings) -> RunResult:
-        from backends.epochcore.simulate import simulate
+        from backends.epochcore.simulate.run import simulate
 
         return simulate(program, inputs, settings)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.frontend.builder import Builder, Operand
+from ssmc.frontend.graph.builder import Builder, Operand
 from ssmc.ir import Graph, StreamType, Tensor, Value
 from ssmc.statespace import StateSpace
 

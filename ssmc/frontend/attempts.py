@@ -9,23 +9,35 @@ from pathlib import Path
 from typing import Any
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.activations import recognise_activations
-from ssmc.frontend.afterwards import late_values, postpone
-from ssmc.frontend.alike import join_alike
-from ssmc.frontend.asynchronous import recognise_asynchronous, recognise_invariant
-from ssmc.frontend.baked import File
-from ssmc.frontend.builder import Builder
-from ssmc.frontend.chunks import over_chunks
-from ssmc.frontend.control import CONTROL_RULES
-from ssmc.frontend.cosines import exact_cosines, with_exact
-from ssmc.frontend.duplicates import merge_duplicates, merge_last_states
-from ssmc.frontend.early_cuts import cut_early
-from ssmc.frontend.explain import explain
 from ssmc.frontend.findings import Findings, Refusal
-from ssmc.frontend.flow import Flow, Known, Refused, Tracked, Unsupported
-from ssmc.frontend.fusion import fuse_systems
-from ssmc.frontend.growing import recognise_growing_weights
-from ssmc.frontend.interface import (
+from ssmc.frontend.graph.builder import Builder
+from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
+from ssmc.frontend.loops.alike import join_alike
+from ssmc.frontend.loops.chunks import over_chunks
+from ssmc.frontend.loops.control import CONTROL_RULES
+from ssmc.frontend.loops.parts import Divided, Parts, affine, divide, find_parts, with_parts
+from ssmc.frontend.loops.positions import extend_tables
+from ssmc.frontend.loops.step import ambiguous, pair_states, unpaired
+from ssmc.frontend.loops.ticks import apply_tick
+from ssmc.frontend.mixing.explain import explain
+from ssmc.frontend.mixing.polynomial import is_of_scores
+from ssmc.frontend.model import Proof
+from ssmc.frontend.proofs.baked import File
+from ssmc.frontend.proofs.levels import reach
+from ssmc.frontend.proofs.proving import Case, prove
+from ssmc.frontend.proofs.reference import runner
+from ssmc.frontend.rules.merged import is_plain
+from ssmc.frontend.simplify.activations import recognise_activations
+from ssmc.frontend.simplify.afterwards import late_values, postpone
+from ssmc.frontend.simplify.asynchronous import recognise_asynchronous, recognise_invariant
+from ssmc.frontend.simplify.duplicates import merge_duplicates, merge_last_states
+from ssmc.frontend.simplify.early_cuts import cut_early
+from ssmc.frontend.simplify.fusion import fuse_systems
+from ssmc.frontend.simplify.growing import recognise_growing_weights
+from ssmc.frontend.simplify.norms import recognise_norms
+from ssmc.frontend.simplify.registers import recognise_registers
+from ssmc.frontend.source.cosines import exact_cosines, with_exact
+from ssmc.frontend.source.interface import (
     concrete_shapes,
     dynamic_features,
     input_types,
@@ -35,29 +47,17 @@ from ssmc.frontend.interface import (
     step_axes,
     with_time,
 )
-from ssmc.frontend.levels import reach
-from ssmc.frontend.lifting import State
-from ssmc.frontend.listing import Listing, list_calls
-from ssmc.frontend.merged import is_plain
-from ssmc.frontend.model import Proof
-from ssmc.frontend.norms import recognise_norms
-from ssmc.frontend.padded import round_before_padding
-from ssmc.frontend.parts import Divided, Parts, affine, divide, find_parts, with_parts
-from ssmc.frontend.polynomial import is_of_scores
-from ssmc.frontend.positions import extend_tables
-from ssmc.frontend.proto import ModelFile
-from ssmc.frontend.proving import Case, prove
-from ssmc.frontend.recurrence import lift_states
-from ssmc.frontend.reference import runner
-from ssmc.frontend.registers import recognise_registers
-from ssmc.frontend.reroll import reroll
-from ssmc.frontend.rounding import STEPS, drop_rounding, rounds
-from ssmc.frontend.sizes import BATCH, other_length, stored_steps, strides, studied_length
-from ssmc.frontend.stabilised import blamed, told
-from ssmc.frontend.statics import fold_statics
-from ssmc.frontend.step import ambiguous, pair_states, unpaired
-from ssmc.frontend.ticks import apply_tick
+from ssmc.frontend.source.listing import Listing, list_calls
+from ssmc.frontend.source.padded import round_before_padding
+from ssmc.frontend.source.proto import ModelFile
+from ssmc.frontend.source.rounding import STEPS, drop_rounding, rounds
+from ssmc.frontend.source.sizes import BATCH, other_length, stored_steps, strides, studied_length
+from ssmc.frontend.source.statics import fold_statics
+from ssmc.frontend.states.lifting import State
+from ssmc.frontend.states.recurrence import lift_states
+from ssmc.frontend.states.stabilised import blamed, told
 from ssmc.frontend.translator import Meanings, Samples, Translator
+from ssmc.frontend.unrolled.reroll import reroll
 from ssmc.interface import Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType

@@ -12,27 +12,27 @@ import numpy as np
 import onnx
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend import rounding
-from ssmc.frontend.announced import TooLarge
 from ssmc.frontend.attempts import Attempt, Source
-from ssmc.frontend.baked import baked_size, runs_at
-from ssmc.frontend.blame import blame_refusals, blaming_the_file
-from ssmc.frontend.collection import built_aside
 from ssmc.frontend.findings import Findings, Refusal, refuse
-from ssmc.frontend.finer import UP
-from ssmc.frontend.images import patched
-from ssmc.frontend.importer import import_model
-from ssmc.frontend.interface import dynamic_lengths, is_dynamic
-from ssmc.frontend.levels import fixed_levels
-from ssmc.frontend.lti import UNLIKE
+from ssmc.frontend.mixing.lti import UNLIKE
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, delays_told, describe_systems, mixes_time
-from ssmc.frontend.precision import coarsest_format
-from ssmc.frontend.proto import ModelFile, read_model
-from ssmc.frontend.refused import REFUSED_OPS
-from ssmc.frontend.scales import with_scales
-from ssmc.frontend.sizes import DIVISIBLE, INDIVISIBLE
-from ssmc.frontend.traced import unrolled_size
-from ssmc.frontend.unknown import known_part
+from ssmc.frontend.proofs.baked import baked_size, runs_at
+from ssmc.frontend.proofs.levels import fixed_levels
+from ssmc.frontend.proofs.traced import unrolled_size
+from ssmc.frontend.rules.finer import UP
+from ssmc.frontend.source import rounding
+from ssmc.frontend.source.announced import TooLarge
+from ssmc.frontend.source.blame import blame_refusals, blaming_the_file
+from ssmc.frontend.source.collection import built_aside
+from ssmc.frontend.source.images import patched
+from ssmc.frontend.source.importer import import_model
+from ssmc.frontend.source.interface import dynamic_lengths, is_dynamic
+from ssmc.frontend.source.precision import coarsest_format
+from ssmc.frontend.source.proto import ModelFile, read_model
+from ssmc.frontend.source.refused import REFUSED_OPS
+from ssmc.frontend.source.scales import with_scales
+from ssmc.frontend.source.sizes import DIVISIBLE, INDIVISIBLE
+from ssmc.frontend.source.unknown import known_part
 from ssmc.ir.graph import Graph
 from ssmc.threads import one_blas_thread
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssmc.frontend.afterwards import late_values
-from ssmc.frontend.builder import features_of, kind_of
 from ssmc.frontend.findings import Lift, Refusal, Replacement
+from ssmc.frontend.graph.builder import features_of, kind_of
+from ssmc.frontend.simplify.afterwards import late_values
 from ssmc.interface import Interface, Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array, Op

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.blame import BROKEN, failure
-from ssmc.frontend.builder import Builder
-from ssmc.frontend.evaluate import evaluate, run_call
 from ssmc.frontend.findings import Findings, Refusal
-from ssmc.frontend.flow import Flow, Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
-from ssmc.frontend.joint import is_joint
-from ssmc.frontend.lengths import with_lengths
-from ssmc.frontend.listing import Call, Listing, MissingAttribute
-from ssmc.frontend.merged import apply_merged, is_plain
-from ssmc.frontend.operands import text
-from ssmc.frontend.refused import NONLINEAR, RANDOM, REFUSED_OPS
+from ssmc.frontend.graph.builder import Builder
+from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
+from ssmc.frontend.graph.joint import is_joint
+from ssmc.frontend.rules.lengths import with_lengths
+from ssmc.frontend.rules.merged import apply_merged, is_plain
 from ssmc.frontend.rules.resampling import raises_rate
+from ssmc.frontend.rules.spreading import along_steps
 from ssmc.frontend.rules.table import RAW_RULES, RULES
-from ssmc.frontend.spreading import along_steps
+from ssmc.frontend.source.blame import BROKEN, failure
+from ssmc.frontend.source.evaluate import evaluate, run_call
+from ssmc.frontend.source.listing import Call, Listing, MissingAttribute
+from ssmc.frontend.source.operands import text
+from ssmc.frontend.source.refused import NONLINEAR, RANDOM, REFUSED_OPS
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
 

@@ -11,8 +11,8 @@ import pytest
 from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
 from ssmc.frontend import Model, load_model, reference
-from ssmc.frontend.proof import run_graph
-from ssmc.frontend.reference import user_shape
+from ssmc.frontend.proofs.proof import run_graph
+from ssmc.frontend.proofs.reference import user_shape
 from tests.frontend.blocks import RNG
 from tests.frontend.net import Net, save
 

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend import load_model, reference
-from ssmc.frontend.importer import name_of
+from ssmc.frontend.source.importer import name_of
 from tests.frontend import disguise
 from tests.frontend.checks import refused
 from tests.frontend.net import Net, save, stepwise

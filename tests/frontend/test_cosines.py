@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmc.frontend import Model, load_model
-from ssmc.frontend.cosines import _exact
+from ssmc.frontend.source.cosines import _exact
 from ssmc.ir.op import Array
 from tests.frontend.checks import LINEAR, kinds, on_targets
 from tests.frontend.net import Net, save

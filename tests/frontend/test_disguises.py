@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ssmc.frontend import Model, load_model, reference
-from ssmc.frontend.proof import run_graph
+from ssmc.frontend.proofs.proof import run_graph
 from ssmc.statespace import StateSpace, kernel, simulate
 from tests.frontend import disguise, disguise_parallel
 from tests.frontend.net import save

@@ -10,7 +10,7 @@ from onnx import helper
 from onnx.defs import onnx_opset_version
 from onnx.reference import ReferenceEvaluator
 
-from ssmc.frontend.kernels import KERNELS
+from ssmc.frontend.source.kernels import KERNELS
 from tests.frontend.net import Net
 
 rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model
-from ssmc.frontend.afterwards import late_values
+from ssmc.frontend.simplify.afterwards import late_values
 from tests.frontend.blocks import RNG, decaying, dense, first_layer
 from tests.frontend.checks import LINEAR, kinds, on_targets
 from tests.frontend.net import Net, save

@@ -12,11 +12,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ssmc.frontend import load_model
-from ssmc.frontend.importer import import_onnx
-from ssmc.frontend.listing import list_calls
 from ssmc.frontend.model import Model
-from ssmc.frontend.proof import run_graph
-from ssmc.frontend.reroll import reroll
+from ssmc.frontend.proofs.proof import run_graph
+from ssmc.frontend.source.importer import import_onnx
+from ssmc.frontend.source.listing import list_calls
+from ssmc.frontend.unrolled.reroll import reroll
 from ssmc.ir.graph import Graph
 from tests.frontend.unrolled import (
     JOINS,

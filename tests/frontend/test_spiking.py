@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ssmc.frontend import load_model
 from ssmc.frontend.model import Model
-from ssmc.frontend.proof import run_graph
-from ssmc.frontend.spiking import find_neurons
+from ssmc.frontend.proofs.proof import run_graph
+from ssmc.frontend.states.spiking import find_neurons
 from ssmc.ir import Graph, StreamType, Tensor, interpret
 from tests.frontend.checks import refused
 from tests.frontend.net import Net, save

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from ssmc.frontend import statics
-from ssmc.frontend.evaluate import evaluate
-from ssmc.frontend.importer import import_model, import_onnx
-from ssmc.frontend.listing import Call, Listing, list_calls
-from ssmc.frontend.proto import ModelFile
-from ssmc.frontend.statics import Table, fold_statics, part_of
+from ssmc.frontend.source import statics
+from ssmc.frontend.source.evaluate import evaluate
+from ssmc.frontend.source.importer import import_model, import_onnx
+from ssmc.frontend.source.listing import Call, Listing, list_calls
+from ssmc.frontend.source.proto import ModelFile
+from ssmc.frontend.source.statics import Table, fold_statics, part_of
 from tests.frontend.net import Net
 
 CHANNELS, MODES, LENGTH = 6, 8, 512

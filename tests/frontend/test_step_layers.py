@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssmc.frontend import evaluate, load_model
-from ssmc.frontend.listing import Listing
+from ssmc.frontend import load_model
+from ssmc.frontend.source import evaluate
+from ssmc.frontend.source.listing import Listing
 from tests.frontend.net import Net, save
 
 WIDTH, STATES = 3, 4

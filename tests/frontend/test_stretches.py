@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmc.frontend import load_model
-from ssmc.frontend.evaluate import run_call
-from ssmc.frontend.importer import import_model
-from ssmc.frontend.listing import list_calls
-from ssmc.frontend.proto import read_model
+from ssmc.frontend.source.evaluate import run_call
+from ssmc.frontend.source.importer import import_model
+from ssmc.frontend.source.listing import list_calls
+from ssmc.frontend.source.proto import read_model
 from tests.frontend.blocks import RNG, decaying, dense, first_layer
 from tests.frontend.checks import on_targets, refused
 from tests.frontend.net import Net, save

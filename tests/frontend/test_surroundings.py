@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto
 
 from ssmc.frontend import load_model, reference
-from ssmc.frontend.proof import run_graph
+from ssmc.frontend.proofs.proof import run_graph
 from tests.frontend.blocks import DYNAMIC, RNG, decaying, dense, first_layer, turned
 from tests.frontend.checks import LINEAR, kinds, lift, on_targets
 from tests.frontend.net import Net, save

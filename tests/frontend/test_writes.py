@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmc.frontend import load_model, reference
-from ssmc.frontend.proof import run_graph
+from ssmc.frontend.proofs.proof import run_graph
 from tests.frontend.net import Net, save
 
 WIDTH, TAPS = 3, 4

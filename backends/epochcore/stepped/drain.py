@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backends.epochcore.cost_array import layout_of
-from backends.epochcore.dispatch import Op
-from backends.epochcore.gemm import ceil_div
+from backends.epochcore.clock.array import layout_of
+from backends.epochcore.clock.gemm import ceil_div
+from backends.epochcore.program.dispatch import Op
 from backends.epochcore.stepped.passes import Chip
 from backends.epochcore.stepped.shifts import stored_columns, stored_words
 

@@ -10,11 +10,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost import Cost
-from backends.epochcore.dispatch import Op, dispatch
-from backends.epochcore.pricing import pricing
-from backends.epochcore.rates import totals
-from backends.epochcore.rounds import rounds_of
+from backends.epochcore.clock.cost import Cost
+from backends.epochcore.clock.pricing import pricing
+from backends.epochcore.clock.wave import Wave
+from backends.epochcore.program.dispatch import Op, dispatch
+from backends.epochcore.program.rates import totals
+from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.stepped.grid import Grid
 from backends.epochcore.stepped.instructions import IN_LANES, SERIAL
 from backends.epochcore.stepped.lanes import Block, Unit
@@ -22,7 +23,6 @@ from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad, StateStore
 from backends.epochcore.stepped.transfers import Effect, effect_of, way_of
-from backends.epochcore.wave import Wave
 from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.diagnostics import UserError

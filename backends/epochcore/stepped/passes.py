@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.cost_array import layout_of, through_ports
-from backends.epochcore.dispatch import Op
-from backends.epochcore.rounds import Rounds
+from backends.epochcore.clock.array import layout_of, through_ports
+from backends.epochcore.program.dispatch import Op
+from backends.epochcore.program.rounds import Rounds
+from backends.epochcore.program.stretches import copies, longest
 from backends.epochcore.stepped.grid import Grid, Packet, Work
 from backends.epochcore.stepped.memory import Memory
-from backends.epochcore.stretches import copies, longest
 from isa import Instruction
 
 Array = NDArray[Any]

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from backends.epochcore.cost_array import Layout, layout_of
-from backends.epochcore.dispatch import Op
-from backends.epochcore.gemm import ceil_div
-from backends.epochcore.parameters import unpack
+from backends.epochcore.clock.array import Layout, layout_of
+from backends.epochcore.clock.gemm import ceil_div
+from backends.epochcore.program.dispatch import Op
+from backends.epochcore.program.parameters import unpack
+from backends.epochcore.program.stretches import copies, count
 from backends.epochcore.stepped.grid import Element, Packet
 from backends.epochcore.stepped.passes import Chip, Entries
-from backends.epochcore.stretches import copies, count
 from isa import Instruction
 
 

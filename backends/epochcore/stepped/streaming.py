@@ -16,14 +16,15 @@ from typing import Any
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.conflicts import Conflicts, conflicts
-from backends.epochcore.cost import Cost
-from backends.epochcore.dispatch import Op, dispatch
-from backends.epochcore.handover import engine_of, in_blocks
-from backends.epochcore.pricing import pricing
-from backends.epochcore.rates import totals
-from backends.epochcore.regions import PASSES
-from backends.epochcore.rounds import rounds_of
+from backends.epochcore.clock.conflicts import Conflicts, conflicts
+from backends.epochcore.clock.cost import Cost
+from backends.epochcore.clock.handover import engine_of, in_blocks
+from backends.epochcore.clock.pricing import pricing
+from backends.epochcore.clock.wave import Wave
+from backends.epochcore.program.dispatch import Op, dispatch
+from backends.epochcore.program.rates import totals
+from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.stepped.drain import Drain
 from backends.epochcore.stepped.grid import Grid
 from backends.epochcore.stepped.instructions import IN_ARRAY, IN_LANES, SERIAL
@@ -33,7 +34,6 @@ from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad
 from backends.epochcore.stepped.transfers import TRANSFERS, Effect, effect_of, part_of, shares_of, way_of
-from backends.epochcore.wave import Wave
 from isa import Program
 
 Array = NDArray[Any]

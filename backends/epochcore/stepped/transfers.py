@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.dispatch import Op
-from backends.epochcore.parameters import param_words
-from backends.epochcore.rounds import rounds_of
+from backends.epochcore.program.dispatch import Op
+from backends.epochcore.program.parameters import param_words
+from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.stepped.memory import Memory
 from isa import Program
 from isa.frozen import FrozenMap

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from ssmc.frontend.builder import Builder
 from ssmc.frontend.findings import Findings
-from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported
-from ssmc.frontend.listing import Call
+from ssmc.frontend.graph.builder import Builder
+from ssmc.frontend.graph.flow import Flow, Known, Tracked, Unsupported
+from ssmc.frontend.source.listing import Call
 
 
 class Context(Protocol):

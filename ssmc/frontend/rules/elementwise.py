@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.builder import Builder
-from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported, align, wrap
-from ssmc.frontend.kernels import UNARY_OPS
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import along, clip_bounds, quantized_range, text
+from ssmc.frontend.graph.builder import Builder
+from ssmc.frontend.graph.flow import Flow, Known, Tracked, Unsupported, align, wrap
 from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of, present
+from ssmc.frontend.source.kernels import UNARY_OPS
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import along, clip_bounds, quantized_range, text
 
 BINARY_OPS = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Max": "max", "Min": "min", "Sum": "add",

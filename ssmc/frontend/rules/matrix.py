@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.contraction import einsum
-from ssmc.frontend.evaluate import run_call
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, letter, wrap
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import conv_padding, few_bits, text
+from ssmc.frontend.graph.contraction import einsum
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, letter, wrap
 from ssmc.frontend.rules.context import Context, Rule, flow_of, present
 from ssmc.frontend.rules.elementwise import binary, scalar
+from ssmc.frontend.source.evaluate import run_call
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import conv_padding, few_bits, text
 
 LARGEST_IMAGE = 1 << 12  # values; beyond, the matrix is too large
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import batch_norm_factors
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, unary_any
 from ssmc.frontend.rules.reduction import plain, reduced
 from ssmc.frontend.rules.shape import reshaped
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import batch_norm_factors
 from ssmc.ir.tensor import Tensor
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.flow import Flow, TimeMixing, Tracked, Unsupported, wrap
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import pad_widths, text
+from ssmc.frontend.graph.flow import Flow, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of
 from ssmc.frontend.rules.shape import cut, gathered, require_feature
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import pad_widths, text
 
 CIRCULAR = (
     "puts the end of the sequence before its beginning (circular padding): the first steps wait for the last, at a "

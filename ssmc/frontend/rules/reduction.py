@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.contraction import einsum
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
-from ssmc.frontend.listing import Call
-from ssmc.frontend.magnitude import magnitude
-from ssmc.frontend.masks import in_time
-from ssmc.frontend.operands import axes_of
+from ssmc.frontend.graph.contraction import einsum
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
+from ssmc.frontend.graph.magnitude import magnitude
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, unary_any
+from ssmc.frontend.rules.masks import in_time
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import axes_of
 
 SMALL = 20.0  # exponentials of what is no larger, and their sums, are well inside float32 (ours)
 

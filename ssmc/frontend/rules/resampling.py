@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.evaluate import run_call
-from ssmc.frontend.finer import UP, interleaved, repeated
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import text
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary
-from ssmc.frontend.strided import shifted
+from ssmc.frontend.rules.finer import UP, interleaved, repeated
+from ssmc.frontend.rules.strided import shifted
+from ssmc.frontend.source.evaluate import run_call
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import text
 
 
 def raises_rate(call: Call) -> bool:

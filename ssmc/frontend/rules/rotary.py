@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported
-from ssmc.frontend.listing import Call
+from ssmc.frontend.graph.flow import Flow, Known, Tracked, Unsupported
 from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.shape import embedded, reshaped
+from ssmc.frontend.source.listing import Call
 
 
 def _rotary(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.evaluate import run_call
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, is_stream, known_operand, wrap
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import text
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, is_stream, known_operand, wrap
 from ssmc.frontend.rules.context import Context, Rule
 from ssmc.frontend.rules.selection import computed_writes
+from ssmc.frontend.source.evaluate import run_call
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import text
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported, align, wrap
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import text
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, align, wrap
 from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, scalar
 from ssmc.frontend.rules.reduction import plain, reduced
 from ssmc.frontend.rules.shape import gathered
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import text
 
 MOST = 1 << 16  # pairs of features that are compared (ours)
 WRITES = 64  # computed places that are written one after the other (ours)

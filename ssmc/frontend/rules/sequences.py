@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.flow import Flow, Known, Members, TimeMixing, Tracked, Unsupported
-from ssmc.frontend.listing import Call
+from ssmc.frontend.graph.flow import Flow, Known, Members, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.rules.context import Context, Rule, known_of
 from ssmc.frontend.rules.elementwise import identity
 from ssmc.frontend.rules.shape import RULES as LAYOUT
 from ssmc.frontend.rules.shape import cut
+from ssmc.frontend.source.listing import Call
 
 
 def _construct(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:

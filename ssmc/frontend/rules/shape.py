@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.flow import (
+from ssmc.frontend.graph.flow import (
     REGROUPED,
     Flow,
     Known,
@@ -19,10 +19,10 @@ from ssmc.frontend.flow import (
     known_operand,
     wrap,
 )
-from ssmc.frontend.joint import TOGETHER, apart
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import axes_of, reshape_target, slices_of, split_sizes
+from ssmc.frontend.graph.joint import TOGETHER, apart
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import axes_of, reshape_target, slices_of, split_sizes
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import Tensor
 

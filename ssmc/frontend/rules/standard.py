@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.builder import Operand
-from ssmc.frontend.contraction import einsum
 from ssmc.frontend.findings import Lift
-from ssmc.frontend.flow import Flow, Known, Tracked, Unsupported, known_operand, wrap
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import text
+from ssmc.frontend.graph.builder import Operand
+from ssmc.frontend.graph.contraction import einsum
+from ssmc.frontend.graph.flow import Flow, Known, Tracked, Unsupported, known_operand, wrap
 from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, scalar, unary
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import text
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import Tensor
 

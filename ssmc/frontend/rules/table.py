@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ssmc.frontend.flow import Tracked
-from ssmc.frontend.listing import Call
+from ssmc.frontend.graph.flow import Tracked
 from ssmc.frontend.rules import (
     elementwise,
     matrix,
@@ -23,6 +22,7 @@ from ssmc.frontend.rules import (
     windows,
 )
 from ssmc.frontend.rules.context import Rule
+from ssmc.frontend.source.listing import Call
 
 RULES: dict[str, Rule] = {
     **elementwise.RULES,

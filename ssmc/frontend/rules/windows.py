@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.contraction import einsum
-from ssmc.frontend.flow import Flow, Known, TimeMixing, Tracked, Unsupported
-from ssmc.frontend.listing import Call
-from ssmc.frontend.operands import conv_padding, text, window_count
+from ssmc.frontend.graph.contraction import einsum
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.rules.context import Context, Rule, flow_of
 from ssmc.frontend.rules.elementwise import binary, unary_any
 from ssmc.frontend.rules.reduction import plain, reduced
 from ssmc.frontend.rules.shape import gathered
-from ssmc.frontend.strided import filtered, largest
+from ssmc.frontend.rules.strided import filtered, largest
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import conv_padding, text, window_count
 from ssmc.ir.op import Array
 
 

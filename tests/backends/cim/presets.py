@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from backends.cim import devices
 from backends.cim.arch import Devices
+from backends.cim.simulate import devices
 
 EVERYTHING = Devices(
     programming="rram-wan",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.cim.devices import read_sigma
-from backends.cim.noise import device_normals, key_of
+from backends.cim.simulate.devices import read_sigma
+from backends.cim.simulate.noise import device_normals, key_of
 from isa.assembler import assemble
 from isa.disassembler import disassemble
 from isa.errors import AsmError

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.cim import BACKEND
-from backends.cim.costs import cost
-from backends.cim.decode import Item, cores, decode, walk
-from backends.cim.timing import schedule
+from backends.cim.clock.costs import cost
+from backends.cim.clock.timing import schedule
+from backends.cim.program.decode import Item, cores, decode, walk
 from ssmc.target import RunSettings
 
 from .chips import changed, small

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from backends.cim.arch import Devices
-from backends.cim.converters import convert
-from backends.cim.devices import (
+from backends.cim.simulate.converters import convert
+from backends.cim.simulate.crossbar import product
+from backends.cim.simulate.devices import (
     PRESETS,
     drift_exponent,
     drifted,
@@ -22,8 +23,7 @@ from backends.cim.devices import (
     read_sigma,
     to_levels,
 )
-from backends.cim.programming import written
-from backends.cim.unit_crossbar import product
+from backends.cim.simulate.programming import written
 from ssmc.target import RunSettings
 
 from .chips import changed

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from backends.cim.arch import Devices
-from backends.cim.devices import PRESETS, drift_exponent, drifted, preset, programming_sigma, read_sigma
-from backends.cim.noise import device_uniforms, key_of
+from backends.cim.simulate.devices import PRESETS, drift_exponent, drifted, preset, programming_sigma, read_sigma
+from backends.cim.simulate.noise import device_uniforms, key_of
 from ssmc.diagnostics import UserError
 
 from .programs import run

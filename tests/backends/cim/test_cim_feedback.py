@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 from backends.cim import BACKEND
-from backends.cim.carried import parts_of
-from backends.cim.decode import cores, decode
+from backends.cim.program.decode import cores, decode
+from backends.cim.simulate.carried import parts_of
 from ssmc.driver import compile_model
 from ssmc.ir import Graph, StreamType, Tensor, Value, interpret
 from ssmc.passes import Context, PassManager

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.cim.access import ACCESS
-from backends.cim.costs import COSTS
-from backends.cim.simulate import UNITS
+from backends.cim.clock.costs import COSTS
+from backends.cim.program.access import ACCESS
+from backends.cim.simulate.run import UNITS
 from isa.cim import CIM
 from isa.cim_vector import BINARY_FUNCTIONS, REDUCE_FUNCTIONS, UNARY_FUNCTIONS
 from ssmc.diagnostics import UserError

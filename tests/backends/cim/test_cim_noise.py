@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from backends.cim.noise import device_normals, key_of, normals
+from backends.cim.simulate.noise import device_normals, key_of, normals
 
 COUNT = 200_000
 

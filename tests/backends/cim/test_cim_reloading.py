@@ -10,7 +10,7 @@ import pytest
 
 import samples
 from backends.cim.backend import BACKEND
-from backends.cim.contexts import place_in_time, work_context
+from backends.cim.lower.contexts import place_in_time, work_context
 from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model, load_model
 from ssmc.ir import interpret

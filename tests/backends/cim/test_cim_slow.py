@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.cim.devices import programming_sigma, read_sigma
-from backends.cim.encoding import decode, encode, encoding_of
+from backends.cim.program.encoding import decode, encode, encoding_of
+from backends.cim.simulate.devices import programming_sigma, read_sigma
 from ssmc.diagnostics import UserError
 
 from . import slow

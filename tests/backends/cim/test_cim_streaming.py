@@ -7,9 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from backends.cim import backend, kernels
+from backends.cim import backend
 from backends.cim.backend import BACKEND
-from backends.cim.noise import SAMPLES
+from backends.cim.simulate import kernels
+from backends.cim.simulate.noise import SAMPLES
 from benchmarks.events import EVERYTHING, TOKENS, program
 from isa import Program
 from ssmc.target import RunSettings

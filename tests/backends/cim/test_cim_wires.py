@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import lil_matrix
 from scipy.sparse.linalg import splu
 
-from backends.cim.wires import attenuation, drops
+from backends.cim.simulate.wires import attenuation, drops
 
 
 def solved(g: Any, ohms: float) -> Any:

@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from backends.epochcore.arch import Arch, arch_text, load_arch
-from backends.epochcore.parameters import pack_decay, pack_element
-from backends.epochcore.tokens import synchronised
+from backends.epochcore.program.parameters import pack_decay, pack_element
+from backends.epochcore.program.tokens import synchronised
 from isa import Loc, Port, Program, SectionBuilder
 from isa.epochcore import EPOCHCORE
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from backends.epochcore.arch import Arch, arch_text, load_arch, parse_arch
 from backends.epochcore.banks import beats
-from backends.epochcore.cost import Context
-from backends.epochcore.pricing import RULES
+from backends.epochcore.clock.cost import Context
+from backends.epochcore.clock.pricing import RULES
 from ssmc.diagnostics import UserError
 from tests.backends.epochcore.test_costs import ins, with_changes
 

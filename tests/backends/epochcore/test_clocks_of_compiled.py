@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.rates import totals
+from backends.epochcore.program.rates import totals
 from backends.epochcore.stepped import run
 from isa import Program
 from ssmc.diagnostics import UserError

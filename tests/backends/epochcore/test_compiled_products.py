@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.epochcore.compiled_products import ROWS, Matrix, _loops
+from backends.epochcore.simulate.compiled_products import ROWS, Matrix, _loops
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.epochcore.compiled_states import STEPS, WIDTH, blocks_of, packed, run_columns
-from backends.epochcore.recurrence import Decay, by_row, order, read_out, run_float
+from backends.epochcore.simulate.compiled_states import STEPS, WIDTH, blocks_of, packed, run_columns
+from backends.epochcore.simulate.recurrence import Decay, by_row, order, read_out, run_float
 
 Parts = tuple[np.ndarray, ...]
 

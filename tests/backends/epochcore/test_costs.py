@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, arch_text, load_arch, parse_arch
-from backends.epochcore.cost import Context
-from backends.epochcore.dispatch import dispatch
-from backends.epochcore.energy import breakdown
-from backends.epochcore.gemm import ceil_div, weight_stationary
-from backends.epochcore.pricing import RULES, pricing
-from backends.epochcore.simulate import CONTROL
-from backends.epochcore.simulate import RULES as SIMULATION
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.cost import Context
+from backends.epochcore.clock.energy import breakdown
+from backends.epochcore.clock.gemm import ceil_div, weight_stationary
+from backends.epochcore.clock.pricing import RULES, pricing
+from backends.epochcore.clock.timing import measure
+from backends.epochcore.program.dispatch import dispatch
+from backends.epochcore.simulate.run import CONTROL
+from backends.epochcore.simulate.run import RULES as SIMULATION
 from isa import Instruction, Program, instruction
 from isa.epochcore import EPOCHCORE
 from ssmc.ir import Graph, Piece, StreamType, Tensor

@@ -10,7 +10,7 @@ import pytest
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.timing import measure
 from isa import Program
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, interpret

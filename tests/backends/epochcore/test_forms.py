@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.epochcore import BACKEND, lower_scan
+from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
-from backends.epochcore.simulate import plan_of
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.timing import measure
+from backends.epochcore.lower import scan as lower_scan
+from backends.epochcore.simulate.run import plan_of
 from isa import Program
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.epochcore.gemm import CYCLES, output_stationary, weight_stationary
+from backends.epochcore.clock.gemm import CYCLES, output_stationary, weight_stationary
 from benchmarks.scalesim import SHAPES, closed_forms
 
 # What SCALE-Sim 3.0.0 reported for (M, K, N, rows, columns), weight and output stationary.

@@ -7,11 +7,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
-from backends.epochcore.accesses import RULES, Held, accesses
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.conflicts import conflicts
-from backends.epochcore.dispatch import Op, dispatch
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.conflicts import conflicts
+from backends.epochcore.clock.timing import measure
+from backends.epochcore.program.accesses import RULES, Held, accesses
+from backends.epochcore.program.dispatch import Op, dispatch
 from isa import Kind, Program
 from isa.epochcore import EPOCHCORE
 from ssmc.ir import Graph, Piece, StreamType, Tensor

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, Numbers, arch_text, load_arch, parse_arch
 from backends.epochcore.formats import gain, limited, mantissas, weight_integers
-from backends.epochcore.parameters import pack_element, unpack
+from backends.epochcore.program.parameters import pack_element, unpack
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Piece, Quantization, StreamType, Tensor
 from ssmc.target import RunSettings

@@ -9,7 +9,7 @@ import pytest
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.occupancy import occupancy
+from backends.epochcore.clock.occupancy import occupancy
 from isa import Program
 from ssmc.ir import Graph, StreamType, interpret
 from ssmc.passes import Context, PassManager

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch, parse_arch
-from backends.epochcore.conflicts import conflicts
-from backends.epochcore.cost import Context
-from backends.epochcore.dispatch import dispatch
-from backends.epochcore.pricing import RULES, pricing
+from backends.epochcore.clock.conflicts import conflicts
+from backends.epochcore.clock.cost import Context
+from backends.epochcore.clock.pricing import RULES, pricing
+from backends.epochcore.clock.timing import measure
+from backends.epochcore.program.dispatch import dispatch
+from backends.epochcore.program.tokens import synchronised
 from backends.epochcore.stepped import start
-from backends.epochcore.timing import measure
-from backends.epochcore.tokens import synchronised
 from isa import Program, SectionBuilder
 from isa.epochcore import EPOCHCORE
 from ssmc.target import RunSettings

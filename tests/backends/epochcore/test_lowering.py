@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
-from backends.epochcore.elementwise import into
+from backends.epochcore.simulate.elementwise import into
 from isa.assembler import assemble
 from isa.disassembler import disassemble
 from isa.epochcore import EPOCHCORE

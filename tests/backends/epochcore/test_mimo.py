@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
-from backends.epochcore.objective import NEAR
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.timing import measure
+from backends.epochcore.lower.objective import NEAR
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
 from ssmc.target import RunSettings

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.epochcore import BACKEND, forms, objective
+from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
-from backends.epochcore.objective import NAMES, NEAR, best, hopeless
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.timing import measure
+from backends.epochcore.lower import forms, objective
+from backends.epochcore.lower.objective import NAMES, NEAR, best, hopeless
 from ssmc.diagnostics import UserError
 from ssmc.passes import parse_pipeline
 from tests.backends.epochcore.test_costs import with_changes

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
-from backends.epochcore.dispatch import dispatch
-from backends.epochcore.occupancy import occupancy, of_pass
-from backends.epochcore.regions import PASSES
+from backends.epochcore.clock.occupancy import occupancy, of_pass
+from backends.epochcore.program.dispatch import dispatch
+from backends.epochcore.program.regions import PASSES
 from isa import instruction
 from isa.epochcore import EPOCHCORE
 from ssmc.target import RunSettings

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch
-from backends.epochcore.occupancy import occupancy, of_pass
+from backends.epochcore.clock.occupancy import occupancy, of_pass
 from isa import Program, instruction
 from isa.epochcore import EPOCHCORE
 from isa.frozen import FrozenMap

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.epochcore import BACKEND, placement
+from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.timing import measure
+from backends.epochcore.lower import placement
 from isa import Program
 from ssmc.ir import Graph, Piece, StreamType, Tensor, Value, interpret
 from ssmc.target import RunSettings

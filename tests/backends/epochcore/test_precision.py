@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.elementwise import into
-from backends.epochcore.simulate import plan_of
+from backends.epochcore.simulate.elementwise import into
+from backends.epochcore.simulate.run import plan_of
 from isa import Program
 from ssmc.ir import Graph, Piece, StreamType, Tensor, functions, interpret
 from ssmc.target import RunSettings

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch, parse_arch
 from backends.epochcore.backend import arch_text
-from backends.epochcore.lower import RULES as LOWERING
+from backends.epochcore.lower.compile import RULES as LOWERING
 from isa import Program
 from isa.epochcore import EPOCHCORE
 from ssmc.diagnostics import UserError

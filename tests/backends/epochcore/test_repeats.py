@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.epochcore import BACKEND, repeats
+from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.timing import measure
+from backends.epochcore.lower import repeats
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
 from ssmc.ir.verify import verify
 from ssmc.target import RunSettings

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch
-from backends.epochcore.repetition import Repetition
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.repetition import Repetition
+from backends.epochcore.clock.timing import measure
 from isa import Program
 from ssmc.diagnostics import UserError
 from ssmc.target import Stats

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import samples
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.occupancy import occupancy
-from backends.epochcore.rounds import rounds_of
+from backends.epochcore.clock.occupancy import occupancy
+from backends.epochcore.program.rounds import rounds_of
 from isa import Program
 from isa.frozen import FrozenMap
 from ssmc.diagnostics import Misfit, UserError

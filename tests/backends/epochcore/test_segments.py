@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
+from backends.epochcore.clock.timing import measure
 from backends.epochcore.stepped import run
-from backends.epochcore.timing import measure
 from isa import Program
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
 from ssmc.target import RunSettings

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
-from backends.epochcore.timing import measure
+from backends.epochcore.clock.timing import measure
 from isa import Program
 from ssmc.ir import Graph, Piece, StreamType, Tensor, interpret
 from ssmc.target import RunSettings

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.conflicts import Conflicts
-from backends.epochcore.parameters import pack_decay, pack_element
-from backends.epochcore.pricing import RULES as PRICED
-from backends.epochcore.simulate import CONTROL
+from backends.epochcore.clock.conflicts import Conflicts
+from backends.epochcore.clock.pricing import RULES as PRICED
+from backends.epochcore.clock.timing import measure
+from backends.epochcore.clock.wave import Wave
+from backends.epochcore.program.parameters import pack_decay, pack_element
+from backends.epochcore.program.tokens import synchronised
+from backends.epochcore.simulate.run import CONTROL
 from backends.epochcore.stepped import run, streaming
 from backends.epochcore.stepped.instructions import STEPPED
 from backends.epochcore.stepped.lanes import Block
-from backends.epochcore.timing import measure
-from backends.epochcore.tokens import synchronised
-from backends.epochcore.wave import Wave
 from isa import Program, SectionBuilder
 from isa.epochcore import EPOCHCORE
 from isa.epochcore_fields import ENGINES

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.epochcore import BACKEND, machine, simulate
+from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
+from backends.epochcore.simulate import machine
+from backends.epochcore.simulate import run as simulate
 from benchmarks.models.lra import inputs, model, whole
 from isa import Program
 from ssmc.passes import Context, PassManager

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.dispatch import Op, dispatch
-from backends.epochcore.parameters import param_words
-from backends.epochcore.pricing import pricing
-from backends.epochcore.queues import Queues
-from backends.epochcore.regions import Region, Walker
-from backends.epochcore.tokens import OVERLAPPING, without_tokens
+from backends.epochcore.clock.pricing import pricing
+from backends.epochcore.clock.queues import Queues
+from backends.epochcore.program.dispatch import Op, dispatch
+from backends.epochcore.program.parameters import param_words
+from backends.epochcore.program.regions import Region, Walker
+from backends.epochcore.program.tokens import OVERLAPPING, without_tokens
 from isa import Program
 from tests.backends.epochcore.graphs import OPS, build
 from tests.backends.epochcore.test_costs import with_changes

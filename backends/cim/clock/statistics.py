@@ -1,0 +1,237 @@
+"""Costs of a whole run: time from the schedule, energy and operations from what is executed how often."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from backends.cim.arch import Architecture
+from backends.cim.clock.costs import cost
+from backends.cim.clock.reloading import reloading
+from backends.cim.clock.timing import Schedule, rounds, schedule
+from backends.cim.program.decode import Item, cores, decode, walk
+from isa import Program
+from ssmc.target import LayerStats, Stats
+
+Place = tuple[int, int]  # core, index of an instruction
+
+# What the energy of an instruction is spent on, beside its conversions and its fetch; of the others, on vectors.
+SPENT_ON = {
+    "mvm": "arrays",
+    **dict.fromkeys(("charge", "dstate", "sel", "rounded", "preset", "read", "spike"), "states"),
+    **dict.fromkeys(("send", "emit", "keep", "fetch"), "messages"),
+}
+CONTROL = -1  # the layer, so to say, of instructions that serve all
+
+
+@dataclass
+class _Layer:
+    cycles: float = 0.0
+    picojoules: float = 0.0
+    cores: set[int] = field(default_factory=set)
+
+
+def executed(
+    items: tuple[Item, ...], steps: int, times: int = 1, swept: bool = False
+) -> Iterator[tuple[Item, int, bool]]:
+    """Every instruction with how often it runs in one sequence of `steps`, and whether that is in a sweep over them."""
+    for item in items:
+        yield item, times, swept
+        if item.body:
+            yield from executed(item.body, steps, rounds(item, steps), True)
+
+
+def statistics(
+    program: Program,
+    arch: Architecture,
+    batch: int,
+    steps: int,
+    counts: Mapping[tuple[int | None, str], int],
+    passed: Mapping[Place, float],
+) -> tuple[Stats, Schedule]:
+    """Stats of a run of `batch` samples one after another, and the schedule of one of them. `passed` are elapsed times
+    in all, of a sample on average, by the instruction that took them."""
+    timing = schedule(program, arch, steps)
+    layers: dict[int, _Layer] = defaultdict(_Layer)
+    total = {"no_adc": 0, "no_dac": 0, "instructions": 0, "macs": 0}
+    spent: dict[str, float] = defaultdict(float)  # pJ
+    event = {"event_joules": 0.0, "event_instructions": 0.0, "event_macs": 0.0}  # what a sweep takes, of one event
+    for number, section in cores(program).items():
+        for item, times, swept in executed(decode(section), steps):
+            one, often = cost(item, arch, program.data), times * batch
+            picojoules = one.picojoules
+            if item.code.mnemonic == "send":
+                hops = max(arch.hops(number, item.integer("core")) - 1, 0)
+                picojoules += hops * item.integer("words") * arch.energy.mesh_word_hop
+            adc, dac = one.conversions * arch.energy.adc, one.drives * arch.energy.dac
+            kind = SPENT_ON.get(item.code.mnemonic, "vectors")
+            parts = {"adc": adc, "dac": dac, "control": arch.energy.control}
+            for name, part in (parts | {kind: picojoules - sum(parts.values())}).items():
+                spent[name] += part * often
+            total["no_adc"] += one.spared[0] * often
+            total["no_dac"] += one.spared[1] * often
+            total["instructions"] += often
+            total["macs"] += one.macs * often
+            if swept and steps:
+                event["event_joules"] += 1e-12 * picojoules * times / steps
+                event["event_instructions"] += times / steps
+                event["event_macs"] += one.macs * times / steps
+            layer = layers[CONTROL if item.loc is None else item.loc]
+            layer.cycles += one.cycles * often
+            layer.picojoules += picojoules * often
+            layer.cores.add(number)
+    cycles = timing.cycles * batch
+    seconds = cycles / arch.vector.clock_hertz
+    spent["idle"] = idle_watts(program, arch) * seconds * 1e12
+    found = tuple(_layer_stats(program, arch, loc, layer, cycles) for loc, layer in sorted(layers.items()))
+    stats = Stats(
+        target=program.target,
+        arch=arch.name,
+        cycles=cycles,
+        seconds=seconds,
+        energy_joules=sum(spent.values()) * 1e-12,
+        instructions=total["instructions"],
+        macs=total["macs"],
+        batch=batch,
+        steps=steps,
+        layers=found,
+        notes=event | _notes(program, arch, timing, total, spent, counts, steps, passed),
+    )
+    return stats, timing
+
+
+def idle_watts(program: Program, arch: Architecture) -> float:
+    """Of the cores that are powered, and of the digital states that they keep."""
+    found = cores(program)
+    if not arch.energy.digital_keep_watts:
+        return len(found) * arch.energy.core_idle_watts
+    items = (item for section in found.values() for item in walk(decode(section)))
+    words = sum(item.integer("words") for item in items if item.code.mnemonic in ("dstate", "sel", "spike", "rounded"))
+    return len(found) * arch.energy.core_idle_watts + words * arch.energy.digital_keep_watts
+
+
+def _layer_stats(program: Program, arch: Architecture, loc: int, layer: _Layer, cycles: int) -> LayerStats:
+    """`utilization` is the part of the run during which the layer's cores work for it."""
+    source = None if loc == CONTROL else program.locs[loc]
+    name, op, nodes = (source.layer, source.op, tuple(source.onnx_nodes)) if source else ("control", "control", ())
+    return LayerStats(
+        name=name,
+        onnx_nodes=nodes,
+        op=op,
+        cycles=ceil(layer.cycles),
+        seconds=layer.cycles / arch.vector.clock_hertz,
+        energy_joules=layer.picojoules * 1e-12,
+        utilization=layer.cycles / (cycles * len(layer.cores)) if cycles else None,
+    )
+
+
+def smallest_tau(program: Program, arch: Architecture) -> float | None:
+    """The shortest time constant of the volatile states, s; None where there are none."""
+    fastest = 0.0  # of a second
+    for section in program.sections:
+        for code in section.code:
+            if code.mnemonic == "charge":
+                rates = np.abs(program.data[str(code["rates"])])
+                fastest = max(fastest, float(rates.max(initial=0.0)) / arch.time.unit(timed=bool(code["timed"])))
+    return 1.0 / fastest if fastest else None
+
+
+def latency_warning(program: Program, arch: Architecture, timing: Schedule) -> str:
+    """What to say where an event's way through the program is long against the shortest time constant, else nothing."""
+    tau, latency = smallest_tau(program, arch), timing.latency / arch.vector.clock_hertz
+    if tau is None or latency <= arch.timing.latency_share * tau:
+        return ""
+    return (
+        f"an event takes {latency:.3g} s through the program, and states decay meanwhile: "
+        f"the smallest time constant is {tau:.3g} s"
+    )
+
+
+def real_seconds(program: Program, arch: Architecture, steps: int, passed: Mapping[Place, float]) -> float | None:
+    """Time of a sequence, which nothing can hurry: a sweep lasts as long as the times that its events bring, and as the
+    steps of states that decay by themselves; None where there are neither."""
+    seconds = []
+    for number, section in cores(program).items():
+        lasted = []
+        for loop in decode(section):
+            items = list(walk(loop.body))
+            timed = [passed.get((number, item.index), 0.0) for item in items if item.timed]
+            decays = any(item.code.mnemonic == "charge" and not item.timed for item in items)
+            times = max(timed, default=0.0) * arch.time.unit(timed=True)
+            lasted.append(max(times, steps * arch.time.step_seconds if decays else 0.0))
+        seconds.append(sum(lasted))
+    return max(seconds, default=0.0) or None
+
+
+def _notes(
+    program: Program,
+    arch: Architecture,
+    timing: Schedule,
+    total: Mapping[str, int],
+    spent: Mapping[str, float],
+    counts: Mapping[tuple[int | None, str], int],
+    steps: int,
+    passed: Mapping[Place, float],
+) -> dict[str, Any]:
+    clock = arch.vector.clock_hertz
+    latency = timing.latency / clock
+    notes: dict[str, Any] = {
+        "event_latency_seconds": latency,
+        "event_interval_seconds": timing.interval / clock,
+        "breakdown_joules": {name: part * 1e-12 for name, part in sorted(spent.items())},
+        "idle_joules": spent["idle"] * 1e-12,
+        "idle_watts": idle_watts(program, arch),
+        "programming_joules": _programming(program, arch),
+    }
+    notes |= reloading(program, arch)
+    if total["no_adc"] or total["no_dac"]:
+        spared = total["no_adc"] * (arch.energy.adc + arch.energy.vector_word) + total["no_dac"] * arch.energy.dac
+        notes["conversions spared"] = {"ADC": total["no_adc"], "DAC": total["no_dac"]}
+        notes["conversions_spared_joules"] = spared * 1e-12
+    if (real := real_seconds(program, arch, steps, passed)) is not None:
+        notes |= {"real_seconds_per_sequence": real, "real_idle_joules_per_sequence": notes["idle_watts"] * real}
+    tau = smallest_tau(program, arch)
+    if tau is not None:
+        notes["smallest_tau_seconds"] = tau
+        notes["latency_over_smallest_tau"] = latency / tau
+        if warning := latency_warning(program, arch, timing):
+            notes["warning"] = warning
+    by_layer: dict[str, Counter[str]] = defaultdict(Counter)
+    for (loc, what), number in counts.items():
+        by_layer[what][program.locs[loc].layer if loc is not None else "?"] += number
+    return notes | {what: dict(sorted(found.items())) for what, found in sorted(by_layer.items())}
+
+
+def _programming(program: Program, arch: Architecture) -> float:
+    """Energy of writing all weights once, J."""
+    sections = cores(program, ".setup").values()
+    items = (item for section in sections for item in decode(section))
+    return sum(cost(item, arch, program.data).picojoules for item in items) * 1e-12
+
+
+def trace(program: Program, arch: Architecture, timing: Schedule) -> tuple[Mapping[str, Any], ...]:
+    """Chrome trace events of one sequence up to its first step: a row a core, microseconds."""
+    scale = 1e6 / arch.vector.clock_hertz
+    names = ((core, {"name": f"core{core}"}) for core in sorted({busy.core for busy in timing.first}))
+    events = [{"name": "process_name", "ph": "M", "pid": 0, "tid": 0, "args": {"name": f"cim ({arch.name})"}}]
+    events += [{"name": "thread_name", "ph": "M", "pid": 0, "tid": core, "args": name} for core, name in names]
+    for busy in timing.first:
+        source = program.locs[busy.loc].layer if busy.loc is not None else ""
+        events.append(
+            {
+                "name": busy.mnemonic,
+                "cat": source or "control",
+                "ph": "X",
+                "ts": busy.start * scale,
+                "dur": busy.cycles * scale,
+                "pid": 0,
+                "tid": busy.core,
+                "args": {"layer": source, "instruction": busy.index},
+            }
+        )
+    return tuple(events)

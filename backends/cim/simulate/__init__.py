@@ -1,0 +1,1 @@
+"""What a program computes: crossbars, devices, converters and state banks, over blocks of steps."""

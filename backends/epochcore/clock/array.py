@@ -1,0 +1,266 @@
+"""What the array's instructions cost.
+
+A pass over the array of R x C elements with parameters in place takes (L - 1) I + F + O - 1 cycles for L steps:
+
+* I, cycles from a step to the next: at least those in which the ports move a step's words in (G) and out (O), and,
+  where states stay in place, s g for s states an element (of g cycles each: 2 where complex numbers are ganged) and
+  d + g - 1 for a pipeline of depth d, as a state must be there when its next step begins.
+* F, cycles until the first step has left the array: G - 1 + R + C - 2 + d where weights stay in place (SCALE-Sim's
+  fold less the R cycles of the preload), G - 1 + R s + d - 1 where states do: columns are independent, and a step goes
+  down a column of R rows.
+* Where results stay in place, ceil(L / R) folds of (K - 1) G + G - 1 + R + C - 1 cycles one after the other (the
+  output-stationary folds of SCALE-Sim), G cycles for the inputs of a term, or for its weights where these take longer;
+  R O + C - 1 where shifting the results of the one before out of its columns takes longer; the R O cycles of the last
+  fold's are added, and d - 1.
+
+Words of channels in groups of rows of a column move down it together: that changes no formula, but how many states an
+element has.
+
+Where the parameters are there several times (`segments`), L are the steps of the longest segment, and G and O count the
+words of all of them. Samples of a round are as many segments of states, each of L steps; to weights they are steps.
+
+The next pass may follow L I cycles later, or as much more as its first step needs not to overtake the last one
+anywhere: both move evenly, so that it is enough to compare them in the corners of the array and at the ports through
+which their words leave it (`Wave.behind`).
+The formulas are ours where no source is named; `stepped` checks them element by element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.clock.cost import Context, Cost, Rule
+from backends.epochcore.clock.gemm import ceil_div, output_fold, weight_pass
+from backends.epochcore.clock.wave import Shift, Wave
+from backends.epochcore.program.stretches import copies, longest
+from isa import Instruction
+
+# Multiply-accumulates of a step of one state: real a x, b u, c x; complex with a real drive (4 + 2 + 2).
+STATE_MACS = {False: 3, True: 8}
+DRIVEN_MACS = {False: 1, True: 4}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the states of a preload lie in the array: `rows` and `cols` of cells, `stack` states in each, `gang` elements
+    high. `deep` of them belong to one channel. The channel `cols` further lies below it, in the next of the `groups` of
+    `high` rows of cells; where all have one, it follows in the cells of the first group."""
+
+    rows: int
+    cols: int
+    stack: int
+    gang: int
+    deep: int
+    groups: int = 1
+    high: int = 1
+
+    @property
+    def lanes(self) -> int:
+        """Channels of a cell, which are stepped one after the other."""
+        return self.stack // self.deep
+
+    @property
+    def used(self) -> int:
+        """Rows of cells in use."""
+        return self.groups * self.high
+
+    def place(self, row: int, col: int) -> tuple[int, int, int]:
+        """Row and column of the cell of a state, and its number there."""
+        lane, group = divmod(col // self.cols, self.groups)
+        return group * self.high + row // self.deep, col % self.cols, lane * self.deep + row % self.deep
+
+    def group(self, row: int) -> tuple[int, int]:
+        """The group of a row of cells, and the row's number there; rows below the last group are counted on in it."""
+        group = min(row // self.high, self.groups - 1)
+        return group, row - group * self.high
+
+    def state(self, row: int, col: int, number: int) -> tuple[int, int]:
+        """Row and column of the state that a cell has at a number."""
+        (group, below), (lane, state) = self.group(row), divmod(number, self.deep)
+        return below * self.deep + state, col + (lane * self.groups + group) * self.cols
+
+    def in_a_row(self, wide: int) -> int:
+        """Most states that a row of cells has of `wide` columns of states."""
+        lanes = (min(self.cols, max(0, wide - lane * self.groups * self.cols)) for lane in range(self.lanes))
+        return self.deep * sum(lanes)
+
+
+def layout_of(held: Instruction, arch: Arch, samples: int) -> Layout:
+    """The layout for what `held` preloads, with its segments and so many samples beside each other."""
+    is_complex, groups, own = bool(held["complex"]), int(held["groups"]), int(held["rows"])
+    rows, cols = arch.places(is_complex)
+    deep = ceil_div(own, rows // groups)
+    stack = arch.stack(is_complex, own, int(held["cols"]) * copies(held) * samples, groups)
+    return Layout(rows, cols, stack, arch.gang if is_complex else 1, deep, groups, ceil_div(own, deep))
+
+
+def _own(at: Context) -> tuple[int, int, bool]:
+    """Rows and columns of one segment."""
+    assert at.preload is not None
+    return int(at.preload["rows"]), int(at.preload["cols"]), bool(at.preload["complex"])
+
+
+def _held(at: Context) -> tuple[int, int, bool]:
+    """Rows and columns of all segments and samples."""
+    rows, cols, is_complex = _own(at)
+    assert at.preload is not None
+    return rows, cols * copies(at.preload) * at.samples, is_complex
+
+
+def through_ports(number: int, arch: Arch, words: int, port: int) -> int:
+    """Cycles in which a step's `words`, of each of a `number` of segments or samples, go through ports of `port` words.
+
+    They lie far apart in the scratchpad: they are taken to begin in one bank, all of them.
+    """
+    banks = arch.memory.banks
+    waiting = ceil_div(number * ceil_div(words, banks), arch.memory.bank_ports) if banks and number > 1 else 1
+    return max(ceil_div(number * words, port), waiting)
+
+
+def _words_of(held: Instruction) -> int:
+    """Parameters of a weight or a state, in words."""
+    return 1 if held["mode"] == "mac" else (3 if held["mode"] in ("fri", "tri") else 1) * (2 if held["complex"] else 1)
+
+
+def _preload(ins: Instruction, at: Context) -> Cost:
+    """Parameters are shifted down the columns, a row of the array after the other."""
+    if ins["mode"] in ("sel", "mac.os"):
+        return Cost("preload", 1, 0, {})
+    array, each = at.arch.array, _words_of(ins)
+    layout = layout_of(ins, at.arch, at.samples) if ins["mode"] != "mac" else Layout(array.rows, array.cols, 1, 1, 1)
+    # states lie in the rows next to the edge: no more rows than are in use are shifted in
+    rows = array.rows if ins["mode"] == "mac" else layout.used
+    shift = Shift(rows, layout.gang, ceil_div(each * layout.stack * layout.cols, array.port_words_in))
+    events = {"parameter_words": int(ins["rows"]) * int(ins["cols"]) * each}
+    return Cost("preload", rows * shift.interval, 0, events, shift=shift)
+
+
+def _state_load(ins: Instruction, at: Context) -> Cost:
+    """States come as parameters do, a row of the array after the other."""
+    assert at.preload is not None
+    words, layout = int(ins["words"]) * at.samples, layout_of(at.preload, at.arch, at.samples)
+    _, cols, is_complex = _held(at)
+    each = layout.in_a_row(cols) * (2 if is_complex else 1)
+    shift = Shift(layout.used, layout.gang, ceil_div(each, at.arch.array.port_words_in))
+    return Cost("preload", shift.rows * shift.interval, 0, {"scratchpad_words": words}, shift=shift)
+
+
+def _state_store(ins: Instruction, at: Context) -> Cost:
+    """Behind the last step, states are copied into registers of their own; when all are, they are shifted out."""
+    assert at.preload is not None
+    words, layout = int(ins["words"]) * at.samples, layout_of(at.preload, at.arch, at.samples)
+    through = layout.rows * layout.stack * layout.gang
+    cycles = through + ceil_div(words, at.arch.array.port_words_out)
+    events = {"scratchpad_words": words}
+    busy, out = layout.stack * layout.gang, through + at.arch.array.mac_depth - 2
+    # it sends nothing through the ports of sums, but keeps the passes before and after it in order there
+    wave = Wave.of(1, at.arch.array.rows, layout.stack, 0, _trail(layout, at.arch), out=out, over=out - busy)
+    return Cost("compute", cycles, 0, events, busy, wave, holds=through, latency=through)
+
+
+def _trail(layout: Layout, arch: Arch) -> int:
+    """Cycles from an operand in an element to the product of the last state there."""
+    return arch.array.mac_depth + layout.gang - 2 + (layout.stack - 1) * layout.gang
+
+
+def _mac(ins: Instruction, at: Context) -> Cost:
+    assert at.preload is not None
+    if not at.steps:
+        return Cost("compute", 0, 0, {})
+    return (_results_in_place if at.preload["mode"] == "mac.os" else _weights_in_place)(ins, at)
+
+
+def _weights_in_place(ins: Instruction, at: Context) -> Cost:
+    assert at.preload is not None
+    array, held = at.arch.array, at.preload
+    rows, cols, steps = int(held["rows"]), int(held["cols"]), longest(held, at.steps) * at.samples
+    gather = through_ports(copies(held), at.arch, rows, array.port_words_in)
+    scatter = through_ports(copies(held), at.arch, cols, array.port_words_out)
+    moved = at.rows * (rows + cols * (2 if ins["accumulate"] else 1))
+    macs = at.rows * rows * cols
+    first = gather - 1 + weight_pass(1, array.rows, array.cols) - 1 + array.mac_depth
+    events = {"macs": macs, "scratchpad_words": moved}
+    way = (gather, array.rows, 1, array.cols - 1, array.mac_depth - 1)
+    cost = _pass(steps, max(gather, scatter), first, scatter, macs, events, way)
+    return replace(cost, apart=copies(held) > 1)
+
+
+def _results_in_place(ins: Instruction, at: Context) -> Cost:
+    terms, cols, _ = _own(at)
+    array, steps = at.arch.array, at.rows
+    folds = ceil_div(steps, array.rows)
+    gather = ceil_div(max(min(array.rows, steps), cols), array.port_words_in)
+    out = array.rows * ceil_div(cols, array.port_words_out)
+    fold = output_fold(1 + (terms - 1) * gather, array.rows, array.cols) + gather - 1
+    cycles = (folds - 1) * max(fold, out + array.cols - 1) + fold + array.mac_depth - 1 + out
+    macs = steps * terms * cols
+    moved = steps * (terms + cols * (2 if ins["accumulate"] else 1))
+    events = {"macs": macs, "scratchpad_words": moved, "parameter_words": folds * terms * cols}
+    first = fold + array.mac_depth - 1
+    wave = Wave.of(gather, array.rows, 1, array.cols - 1, array.mac_depth - 1, out=first, over=0)
+    return Cost("compute", cycles, macs, events, cycles, wave, holds=cycles, apart=True)
+
+
+def _fri(ins: Instruction, at: Context) -> Cost:
+    rows, cols, is_complex = _own(at)
+    macs = at.rows * rows * cols * STATE_MACS[is_complex]
+    moved = at.rows * cols * (3 if ins["accumulate"] else 2)
+    return _in_place(at, 1, 1, macs, moved)
+
+
+def _driven(ins: Instruction, at: Context) -> Cost:
+    rows, cols, is_complex = _own(at)
+    parts, streamed = 2 if is_complex else 1, 2 if ins.mnemonic == "sel" else 1
+    macs = at.rows * rows * cols * DRIVEN_MACS[is_complex]
+    return _in_place(at, parts * streamed, parts, macs, at.rows * cols * parts * (streamed + 1))
+
+
+def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int) -> Cost:
+    """A pass of states with so many words in and out a column and step."""
+    assert at.preload is not None
+    if not at.steps:
+        return Cost("compute", 0, 0, {})
+    array, layout, cols = at.arch.array, layout_of(at.preload, at.arch, at.samples), int(at.preload["cols"])
+    number = copies(at.preload) * at.samples
+    gather = through_ports(number, at.arch, cols * words_in, array.port_words_in)
+    scatter = through_ports(number, at.arch, cols * words_out, array.port_words_out)
+    own = max(layout.stack * layout.gang, array.mac_depth + layout.gang - 1)
+    first = gather - 1 + layout.rows * layout.stack * layout.gang - 1 + array.mac_depth
+    events = {"state_macs": macs, "scratchpad_words": moved}
+    # passes that hand over step by step all go along the diagonal
+    skew = (layout.cols - 1) * layout.gang if array.handover_steps else 0
+    first += skew
+    way = (gather, array.rows, layout.stack, skew, _trail(layout, at.arch))
+    steps = longest(at.preload, at.steps)
+    cost = _pass(steps, max(own, gather, scatter), first, scatter, macs, events, way)
+    return replace(cost, apart=copies(at.preload) > 1)
+
+
+def _pass(
+    steps: int,
+    interval: int,
+    first: int,
+    scatter: int,
+    macs: int,
+    events: Mapping[str, int],
+    way: tuple[int, int, int, int, int],
+) -> Cost:
+    cycles = (steps - 1) * interval + first + scatter - 1
+    busy = steps * interval
+    wave = Wave.of(*way, out=first - 1, over=first - 1 + scatter - interval)
+    return Cost("compute", cycles, macs, events, busy, wave, holds=first, latency=cycles - busy)
+
+
+ARRAY: dict[str, Rule] = {
+    "preload": _preload,
+    "state.load": _state_load,
+    "state.store": _state_store,
+    "mac": _mac,
+    "fri": _fri,
+    "fri.x": _driven,
+    "tri": _fri,
+    "tri.x": _driven,
+    "sel": _driven,
+}

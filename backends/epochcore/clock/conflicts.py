@@ -1,0 +1,210 @@
+"""Which instructions meet: in the scratchpad, in the parameter memory, in the streams. Who waits for whom follows.
+
+Instructions touch the same words again and again: what is alike in all that matters here is one `group`, and it is
+groups that are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.program.accesses import Held, Words, accesses
+from backends.epochcore.program.parameters import param_words
+from backends.epochcore.program.rates import most_rows
+from backends.epochcore.program.regions import PASSES
+from isa import Instruction, Program
+
+Ints = NDArray[np.int64]
+# Where parameters and streams lie in the one space in which conflicts are looked for.
+PARAMETERS, STREAMS = 1 << 40, 1 << 41
+Partners = list[list[int]]
+Group = tuple[Words, int, bool]  # what is touched, the loop, and whether against its direction
+
+
+@dataclass(frozen=True)
+class Conflicts:
+    """By instruction: where the loop ends that it is in, or 0; the groups that it `touches`. By group: its `members`,
+    and the groups whose members its own wait for: block by block, for their results (`given`) or their reading
+    (`taken`), or as a whole (`apart`)."""
+
+    loop: list[int]
+    touches: list[tuple[int, ...]]
+    members: Partners
+    given: Partners
+    taken: Partners
+    apart: Partners
+
+    @cached_property
+    def groups(self) -> list[list[int]]:
+        """By instruction: the groups that it waits for as a whole."""
+        return self._partners(self.apart)
+
+    @cached_property
+    def givers(self) -> list[list[int]]:
+        """By instruction: the groups whose results it waits for block by block."""
+        return self._partners(self.given)
+
+    @cached_property
+    def takers(self) -> list[list[int]]:
+        """By instruction: the groups whose reading it waits for block by block."""
+        return self._partners(self.taken)
+
+    def _partners(self, partners: Partners) -> list[list[int]]:
+        known: dict[tuple[int, ...], list[int]] = {}
+        for groups in self.touches:
+            if groups not in known:
+                known[groups] = list(set(chain.from_iterable(partners[group] for group in groups)))
+        return [known[groups] for groups in self.touches]
+
+    @cached_property
+    def results(self) -> Partners:
+        """By instruction: others (or its own last run) whose results it waits for block by block, the last first."""
+        return self._instructions(self.givers)
+
+    @cached_property
+    def reads(self) -> Partners:
+        """The same of their reading."""
+        return self._instructions(self.takers)
+
+    def _instructions(self, partners: Partners) -> Partners:
+        return [sorted({i for group in groups for i in self.members[group]}, reverse=True) for groups in partners]
+
+    def whole(self, index: int) -> list[int]:
+        """Those that an instruction waits for as a whole."""
+        return sorted({other for group in self.groups[index] for other in self.members[group]})
+
+
+def conflicts(program: Program, arch: Arch, steps: int) -> Conflicts:
+    """Who meets whom, where sequences have `steps` steps."""
+    code, labels = program.sections[0].code, program.sections[0].labels
+    groups: dict[Group, int] = {}
+    extents: list[int] = []
+    touches: list[tuple[int, ...]] = []
+    loop, limit, stop, backward = [0] * len(code), 1, -1, False
+    shadow = active = Held(1, 1, False)
+    coming: Instruction | None = None
+    streaming: Instruction | None = None  # what a pass takes its weights from while it runs
+    rates: dict[str, Instruction] = {}
+    sizes = _sizes(program, arch)
+    for index, ins in enumerate(code):
+        name = ins.mnemonic
+        if index == stop:
+            limit, stop = 1, -1
+        if name == "chunks":
+            limit, stop = max(1, min(int(ins["limit"]), steps)), labels[str(ins["end"])]
+            backward = bool(ins["backward"])
+        if stop >= 0:
+            loop[index] = stop
+        if name == "rate":
+            rates[str(ins["dst"])] = ins
+        elif name == "preload":
+            shadow = Held(int(ins["rows"]), int(ins["cols"]), bool(ins["complex"]))
+            coming = ins
+        elif name in PASSES:
+            active, streaming = shadow, coming if coming is not None and coming["mode"] == "mac.os" else None
+        found = [*accesses(ins, active), *_elsewhere(ins, sizes)]
+        if name in PASSES and streaming is not None:
+            found.append(_parameters(int(streaming["src"]), sizes))
+        against = bool(found) and bool(ins.operands.get("reverse", backward)) != backward
+        own = []
+        for words in found:
+            stepped = words.register is not None  # else neither the loop nor its direction matters
+            key = (words, loop[index], against) if stepped else (words, 0, False)
+            group = groups.setdefault(key, len(groups))
+            if group == len(extents):
+                extents.append((most_rows(words.register or "one", limit, rates) - 1) * words.pitch + words.words)
+            if group not in own:
+                own.append(group)
+        touches.append(tuple(own))
+    members: Partners = [[] for _ in groups]
+    for index, numbers in enumerate(touches):
+        for group in numbers:
+            members[group].append(index)
+    return Conflicts(loop, touches, members, *_pairs(groups, extents))
+
+
+def _sizes(program: Program, arch: Arch) -> dict[int, int]:
+    """Words of the parameter memory from the first ones of its constants on."""
+    sizes: dict[int, int] = {}
+    for ins in program.sections[0].code:
+        if ins.mnemonic == "fetch":
+            at, values = int(ins["dst"]), program.data[str(ins["src"])]
+            sizes[at] = max(1, param_words(values, arch.memory.word_bits), sizes.get(at, 0))
+    return sizes
+
+
+def _parameters(at: int, sizes: Mapping[int, int], written: bool = False) -> Words:
+    size = sizes.get(at, 1)
+    return Words(PARAMETERS + at, size, size, None, written)
+
+
+def _elsewhere(ins: Instruction, sizes: Mapping[int, int]) -> list[Words]:
+    """Words of the parameter memory, and streams by their number."""
+    name = ins.mnemonic
+    if name == "fetch":
+        return [_parameters(int(ins["dst"]), sizes, True)]
+    if name == "preload" and ins["mode"] != "sel":
+        places = ["src", *(["scale"] if ins["scaled"] else []), *(["bias"] if ins["biased"] else [])]
+        return [_parameters(int(ins[place]), sizes) for place in places]
+    if name in ("load", "store"):
+        return [Words(STREAMS + int(ins["src" if name == "load" else "dst"]), 1, 1, None, name == "store")]
+    return []
+
+
+def _pairs(groups: Mapping[Group, int], extents: Sequence[int]) -> tuple[Partners, Partners, Partners]:
+    """By group: those that it waits for block by block, for their results or their reading, and those as a whole."""
+    written = np.array([words.written for words, _, _ in groups], np.bool_)
+    start, stop, words, pitch, register, loop, against = _table(groups, extents).T
+    a, b = _meeting(start, stop, written)
+    between, own, wide = start[b] - start[a], register[a], pitch[a]
+    stepped = (own >= 0) & (register[b] >= 0) & (wide == pitch[b])
+    inside = np.where(stepped, between % wide, 0)
+    kept = ~stepped | (inside < words[a]) | (inside + words[b] > wide)
+    a, b, between, own, wide, stepped = (values[kept] for values in (a, b, between, own, wide, stepped))
+    # `a` starts first
+    fits = np.maximum(words[a], between + words[b]) <= wide
+    chained = stepped & (own == register[b]) & (loop[a] == loop[b]) & (against[a] == against[b]) & fits
+    others = a != b
+    a, b, chained = np.concatenate([a, b[others]]), np.concatenate([b, a[others]]), np.append(chained, chained[others])
+    kinds = (chained & written[b], chained & ~written[b], ~chained)
+    results, reads, apart = (_partners(a[kind], b[kind], len(groups)) for kind in kinds)
+    return results, reads, apart
+
+
+def _table(groups: Mapping[Group, int], extents: Sequence[int]) -> Ints:
+    """A row of numbers for every group: start, stop, words, pitch, register, loop, against."""
+    registers: dict[str | None, int] = {None: -1}
+    rows = [
+        (w.start, w.start + n, w.words, w.pitch, registers.setdefault(w.register, len(registers)), loop, against)
+        for (w, loop, against), n in zip(groups, extents, strict=True)
+    ]
+    return np.array(rows, np.int64).reshape(-1, 7)
+
+
+def _meeting(start: Ints, stop: Ints, written: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Pairs of groups of the same words, one of them written, that which starts first in front; also a group that is
+    written and itself."""
+    order = np.argsort(start, kind="stable")
+    low, high, writes = start[order], stop[order], written[order]
+    places = np.arange(len(low))
+    # those that start after one of them and before it stops follow it in order
+    following = np.maximum(np.searchsorted(low, high) - places - 1, 0)
+    first = np.repeat(places, following)
+    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(following) - following, following)
+    kept = writes[first] | writes[second]
+    return np.concatenate([order[first[kept]], order[writes]]), np.concatenate([order[second[kept]], order[writes]])
+
+
+def _partners(consumers: Ints, producers: Ints, count: int) -> Partners:
+    """Producers by consumer."""
+    order = np.argsort(consumers, kind="stable")
+    bounds = np.searchsorted(consumers[order], np.arange(count + 1)).tolist()
+    sorted_ = producers[order].tolist()
+    return [sorted_[low:high] for low, high in pairwise(bounds)]

@@ -1,0 +1,206 @@
+"""Costs of a run: cycles, seconds and energy, by layer, and the trace. `queues` says when everything happens, or
+`handover` where the architecture's engines hand over step by step.
+
+A round of samples (of one, where none are run together) follows the one before in the engines' queues as one
+instruction follows another. The first few are timed; every further one is taken to add as much as the last of them.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.clock.account import Account
+from backends.epochcore.clock.conflicts import conflicts
+from backends.epochcore.clock.cost import Cost
+from backends.epochcore.clock.energy import breakdown, joules
+from backends.epochcore.clock.handover import Handover, Run
+from backends.epochcore.clock.pricing import pricing
+from backends.epochcore.clock.queues import Deadlock, Queues
+from backends.epochcore.clock.repetition import Repetition
+from backends.epochcore.program.dispatch import Ahead, Op, dispatch
+from backends.epochcore.program.rounds import rounds_of
+from backends.epochcore.program.traps import trap
+from isa import Program
+from isa.epochcore_fields import ENGINES
+from ssmc.target import LayerStats, Stats
+
+TIMED_ROUNDS = 4
+CHECKED_CHUNKS = 4
+TRACKS = (*ENGINES, "drain")
+
+
+def measure(
+    program: Program,
+    arch: Arch,
+    batch: int,
+    steps: int,
+    *,
+    trace: bool = False,
+) -> tuple[Stats, tuple[Mapping[str, Any], ...]]:
+    """Cycles, seconds and energy of a run of `batch` sequences of `steps` steps, and its trace (of the first one).
+
+    Layers' cycles are what each adds to the length of the run: they sum up to it, as energies do. Raises UserError
+    where engines wait for tokens that never come.
+    """
+    collecting = gc.isenabled()
+    gc.disable()  # of millions of ops none is in a cycle, and looking for those takes a third of the time
+    try:
+        return _measured(program, arch, batch, steps, trace)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _measured(
+    program: Program, arch: Arch, batch: int, steps: int, trace: bool
+) -> tuple[Stats, tuple[Mapping[str, Any], ...]]:
+    each = rounds_of(program).together
+    full, rest = divmod(batch, each)
+    timed = min(full, TIMED_ROUNDS)
+    account = Account()
+    asked = _Asked(program, arch, timed * each + rest, steps)
+    timed_ops = (_handed_over(asked, None if trace else account)) if arch.array.handover_steps else _queued(asked)
+    kept = list(timed_ops) if trace else ()
+    for op, run, cost in kept or timed_ops:
+        # rounds that are not timed are like the last one that is
+        account.add(op, run, cost, 1 + full - timed if op.sample == (timed - 1) * each else 1)
+    traced = tuple(_trace([op for op, *_ in kept], [run for _, run, _ in kept], program, arch)) if trace else ()
+    return _stats(account, asked, batch), traced
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is timed: `batch` samples one after the other (or together in rounds)."""
+
+    program: Program
+    arch: Arch
+    batch: int
+    steps: int
+
+
+Timed = Iterator[tuple[Op, Run, Cost]]
+
+
+def _queued(asked: _Asked) -> Timed:
+    """Engines that wait for whole instructions, by tokens (see `queues`)."""
+    program, arch = asked.program, asked.arch
+    ops = list(dispatch(program, asked.batch, asked.steps, shadow=arch.array.shadow))
+    price = pricing(program, arch, asked.steps)
+    costs = [price(op) for op in ops]
+    queues = Queues(arch, lambda op: costs[op.number])
+    try:
+        queues.run(ops)
+    except Deadlock as deadlock:
+        raise _stuck(program, deadlock) from None
+    for op, cost in zip(ops, costs, strict=True):
+        yield op, Run(op.engine, queues.start[op.number], queues.finish[op.number]), cost
+
+
+def check_tokens(program: Program, arch: Arch, batch: int, steps: int) -> None:
+    """Raises UserError where engines wait for tokens that never come, also where engines hand over step by step, whose
+    clock goes without: two rounds of samples, of a few chunks each, show it."""
+    longest = max((int(ins["limit"]) for ins in program.sections[0].code if ins.mnemonic == "chunks"), default=steps)
+    few = min(steps, CHECKED_CHUNKS * longest)
+    for _ in _queued(_Asked(program, arch, min(batch, 2 * rounds_of(program).together), few)):
+        return
+
+
+def _handed_over(asked: _Asked, account: Account | None) -> Timed:
+    """Engines that hand over step by step (see `handover`); tokens say nothing there. Chunks that do what those before
+    them did are left out where there is an `account` to which they can be added."""
+    program, arch, steps = asked.program, asked.arch, asked.steps
+    handover, price, end = Handover(arch, conflicts(program, arch, steps)), pricing(program, arch, steps), 0
+    again = None if account is None else Repetition(handover, account, Ahead(program, steps))
+    for op in dispatch(program, asked.batch, steps, shadow=arch.array.shadow, ahead=again.ahead if again else None):
+        if again is not None:
+            end += again.skipped()
+        cost = price(op)
+        if op.ins.mnemonic == "sync":
+            run = Run(op.engine, end, end)
+        else:
+            run = handover.place(op.index, op.ins, cost, op.steps)
+            end = max(end, run.finish)
+        yield op, run, cost
+
+
+def _stuck(program: Program, deadlock: Deadlock) -> Exception:
+    """The trap that names the waiting engines."""
+    lines = []
+    for op, lacking in deadlock.waiting:
+        source = program.source(op.ins)
+        layer = f", layer '{source.layer}'" if source else ""
+        what = f"for a token from {' and '.join(lacking)}" if lacking else "for the array's registers"
+        lines.append(f"{op.engine} waits {what} at instruction {op.index} ({op.ins.mnemonic}{layer})")
+    first = min(op.index for op, _ in deadlock.waiting)
+    return trap(
+        program,
+        first,
+        "deadlock: engines wait for tokens that never come",
+        "\n       ".join(lines),
+        "give every 'pop' a 'push' of the engine that it names, earlier in the program",
+    )
+
+
+def _trace(ops: Sequence[Op], runs: Sequence[Run], program: Program, arch: Arch) -> list[dict[str, Any]]:
+    """Chrome trace events: an engine a track, instructions as slices that end when the next one starts."""
+    names = ((tid, {"name": engine}) for tid, engine in enumerate(TRACKS))
+    machine = {"name": f"epochcore ({arch.name})"}
+    events: list[dict[str, Any]] = [{"name": "process_name", "ph": "M", "pid": 0, "tid": 0, "args": machine}]
+    events += [{"name": "thread_name", "ph": "M", "pid": 0, "tid": tid, "args": name} for tid, name in names]
+    following: dict[str, int] = {}
+    micro = 1e6 / arch.clock_hz
+    slices = []
+    first = [pair for pair in zip(ops, runs, strict=True) if pair[0].sample <= 0]
+    if arch.array.handover_steps:  # engines that hand over step by step do not wait there
+        first = [(op, run) for op, run in first if op.ins.mnemonic != "sync"]
+    for op, run in reversed(first):
+        end = min(run.finish, following.get(run.engine, run.finish))
+        following[run.engine] = run.start
+        if end == run.start:
+            continue
+        source = program.source(op.ins)
+        name = source.layer if source else op.ins.mnemonic
+        event = {"name": name, "cat": run.engine, "ph": "X", "ts": run.start * micro, "dur": (end - run.start) * micro}
+        place = {"instruction": op.ins.mnemonic, "index": op.index, "steps": op.steps}
+        slices.append({**event, "pid": 0, "tid": TRACKS.index(run.engine), "args": place})
+    return events + slices[::-1]
+
+
+def _stats(account: Account, asked: _Asked, batch: int) -> Stats:
+    arch, program = asked.arch, asked.program
+    end = account.cycles
+    elements = arch.array.rows * arch.array.cols
+    rows = []
+    total, every = 0.0, Counter[str]()
+    for loc, layer in sorted(account.layers.items(), key=lambda item: -1 if item[0] is None else item[0]):
+        seconds = layer.cycles / arch.clock_hz
+        events = layer.events()
+        energy = joules(events, seconds, arch)
+        total += energy
+        every.update(events)
+        # a layer whose passes run beside others' adds less to the run than they last
+        used = layer.macs / (max(layer.cycles, layer.passes) * elements) if layer.cycles and layer.on_array else None
+        source = None if loc is None else program.locs[loc]
+        name, op, nodes = (source.layer, source.op, source.onnx_nodes) if source else ("setup", "setup", ())
+        rows.append(LayerStats(name, nodes, op, layer.cycles, seconds, energy, used))
+    notes: dict[str, Any] = {
+        "breakdown_joules": breakdown(every, end / arch.clock_hz, arch),
+    }
+    return Stats(
+        target="epochcore",
+        arch=arch.name,
+        cycles=end,
+        seconds=end / arch.clock_hz,
+        energy_joules=total,
+        instructions=account.issued,
+        macs=sum(layer.macs for layer in account.layers.values()),
+        batch=batch,
+        steps=asked.steps,
+        layers=tuple(rows),
+        notes=notes,
+    )

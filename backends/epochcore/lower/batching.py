@@ -1,0 +1,73 @@
+"""How many samples are run together: a round of them fills columns that idle otherwise, or the cycles in which the
+pipelines of deep elements work, and shares the weights that are in place.
+
+Each of them has its own words in the scratchpad, so that chunks are shorter, and one alone may take longer. So whole
+programs are compiled and timed for the batch that the model's file or `schedule{batch=N}` tells, for ever more samples
+together until that serves the objective no better. They run any other batch, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.lower import objective
+from backends.epochcore.lower.assembly import Assembly
+from backends.epochcore.lower.request import Request
+from ssmc.diagnostics import Misfit, UserError
+from ssmc.ir import Graph
+
+NUMBERS = (2, 4, 8, 16)  # of samples that are tried together
+MOST = 255  # what an instruction can say
+
+
+def fastest(make: Callable[[Request], Assembly], graph: Graph, arch: Arch, request: Request) -> Assembly:
+    """The program that runs so many samples together as serve the batch best; `make` lowers for a request.
+
+    Raises Misfit where the model does not fit with as many together as are asked for, UserError where no instruction
+    can say so many.
+    """
+    if request.together > MOST:
+        raise UserError(f"{request.together} samples cannot be run together", hint=f"together is at most {MOST}")
+    if request.together:
+        return make(request)
+    batch = request.batch
+    tried = [best := make(replace(request, together=1))]
+    for number in _numbers(graph, arch, request):
+        with suppress(Misfit):
+            other = make(replace(request, together=number))
+            tried.append(other)
+            if objective.best([made.costs_of(batch) for made in tried], request.objective) < len(tried) - 1:
+                break  # with every further sample there is more of what makes it worse: chunks become shorter
+            best = other
+    if len(tried) > 1:
+        told = [made.told("samples", _name(made), chosen=made is best, batch=batch) for made in tried]
+        best.schedules = (*told, *best.schedules)
+    return best
+
+
+def _name(made: Assembly) -> str:
+    number = made.low.request.together
+    return f"{number} samples together" if number > 1 else "one sample after the other"
+
+
+def _numbers(graph: Graph, arch: Arch, request: Request) -> list[int]:
+    """Numbers of samples that may be worth being together: the array's elements take no longer for each of them."""
+    return [n for n in NUMBERS if n <= request.batch and _cycles(graph, arch, n) <= n * _cycles(graph, arch, 1)]
+
+
+def _cycles(graph: Graph, arch: Arch, samples: int) -> float:
+    """Cycles of a step of so many samples in the array's elements, of all systems that are kept there."""
+    total = 0.0
+    for node in graph.nodes("tile.ssm", "tile.state"):
+        decay, op = node.op["decay"], node.op
+        fused = op.name == "tile.ssm"
+        mode = ("tri" if op["liquid"] else "fri") if fused else "fri.x"
+        if mode not in arch.array.modes or op.get("asynchronous"):
+            continue
+        channels, states = decay.shape if fused else (decay.array.size, 1)
+        words = 1 if fused or not decay.is_complex else 2
+        total += arch.cycles_a_step(states, channels, words, decay.is_complex, samples)
+    return total

@@ -1,0 +1,196 @@
+"""A scheduled tile graph to a program: `lower` walks the nodes, rules emit, `draft.place` gives addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.lower import arrangement, batching, dataflow, directions, packing, repeats, segmentation
+from backends.epochcore.lower import array as lower_array
+from backends.epochcore.lower import features as lower_features
+from backends.epochcore.lower import matrix as lower_matrix
+from backends.epochcore.lower import time as lower_time
+from backends.epochcore.lower.assembly import Assembly
+from backends.epochcore.lower.both_ways import together
+from backends.epochcore.lower.draft import Draft
+from backends.epochcore.lower.flow import is_loop, plan_flow
+from backends.epochcore.lower.lowering import Lowering, Stream
+from backends.epochcore.lower.request import Form, Request, request_of
+from isa import Port, Program
+from ssmc.diagnostics import Misfit, UserError
+from ssmc.ir import ConstantType, Graph, Node, StreamType, Value
+
+Rule = Callable[[Lowering, Node], None]
+Known = dict[str, int | None]  # how long kernels are, by node
+RULES: dict[str, Rule] = {
+    **lower_features.RULES,
+    **lower_time.RULES,
+    **lower_array.RULES,
+    "tile.matmul": lower_matrix.matmul,
+}
+
+
+def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) -> Program:
+    """The program of a tile graph. With a `forced` form it is one to be timed: its constants are zeros.
+
+    Raises Misfit where the architecture is too small, UserError where an op has no rule (all of them listed) or a
+    layer exceeds what an instruction can say.
+    """
+    _check(graph)
+    request = request_of(graph)
+    if forced is not None:
+        return _lowered(graph, arch, ideal, replace(request, forced=forced), {}, {}).to_time
+
+    found = _decided(graph, arch, ideal, request)
+    _check_form(found.low)
+    return found.finished
+
+
+def _decided(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
+    """The fastest program; of a large model that repeats its layers, the one that is like the fastest for a few."""
+    if (short := repeats.shortened(graph, arch)) is not None:
+        with suppress(Misfit):
+            return _likewise(_searched(short.graph, arch, ideal, request), short, graph, request)
+    return _searched(graph, arch, ideal, request)
+
+
+def _searched(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
+    """The program of all that are scheduled in another way that serves best."""
+
+    def made(asked: Request) -> Assembly:
+        return directions.fastest(lambda g: _fastest(g, arch, ideal, asked), graph, arch, asked)
+
+    return packing.fastest(lambda asked: batching.fastest(made, graph, arch, asked), request)
+
+
+def _likewise(few: Assembly, short: repeats.Shortened, graph: Graph, request: Request) -> Assembly:
+    """The whole model, scheduled as the short one. Raises Misfit where it does not fit so."""
+    low = few.low
+    if low.graph is not short.graph:
+        graph = together(graph, directions.worth(graph, low.arch, request), low.arch)
+    flows = {name: low.dataflows[like] for name, like in short.like.items() if like in low.dataflows}
+    made = _lowered(graph, low.arch, low.ideal, low.request, flows, {})
+    if few.draft is not low.draft:
+        made = replace(made, draft=arrangement.with_copies(made.draft))
+    made.schedules = tuple(map(short.told, few.schedules))
+    assert made.to_time
+    return made
+
+
+def _check_form(low: Lowering) -> None:
+    """Raises UserError where a form is asked for that no layer has."""
+    asked = low.request.name
+    forms = {one.form.name for found in low.choices.values() for one in found}
+    if asked and asked not in {*forms, "state in place", "weights in place"}:
+        raise UserError(
+            f"no layer of the model has the form '{asked}' on {low.arch.name}",
+            why=f"there are: {', '.join(sorted(forms))}" if forms else "no layer has more than one form",
+            hint="leave schedule{form=...} out; `ssmc compile --explain` shows the forms of every layer",
+        )
+
+
+def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
+    """The program of one graph, of those that differ in how it is scheduled."""
+    known: Known = {}
+
+    def made(asked: Request) -> Assembly:
+        return dataflow.fastest(lambda flows: arrangement.fastest(_lowered(graph, arch, ideal, asked, flows, known)))
+
+    return segmentation.fastest(made, request)
+
+
+def _lowered(
+    graph: Graph, arch: Arch, ideal: bool, request: Request, flows: dataflow.Dataflows, known: Known
+) -> Assembly:
+    draft = Draft(arch, request.forced is not None, max(1, request.together))
+    low = Lowering(graph, arch, ideal, plan_flow(graph), draft, request, flows, taps_of=known)
+    inputs = _inputs(low)
+    low.spilled = _spilled(low)
+    outputs = []
+    for name in low.flow.order:
+        node = graph.node(name)
+        low.locate(node)
+        if node.op.name == "output":
+            outputs.append(_output(low, node))
+        elif node.op.name == "input":
+            _load_sequence(low, node)
+        elif node.op.name != "reverse" and not low.fold(node) and not low.absorbed(node):
+            RULES[node.op.name](low, node)
+            low.finish(node)
+    return Assembly(low, low.draft, tuple(inputs), tuple(outputs))
+
+
+def _check(graph: Graph) -> None:
+    known = {*RULES, "input", "output", "constant", "reverse"}
+    unknown = [node for node in graph.nodes() if node.op.name not in known]
+    if unknown:
+        lines = [f"'{n.op.name}' in node '{n.name}'{_origin(n)}" for n in unknown]
+        raise UserError(
+            "the graph holds ops that are not at the tile level",
+            where="backend 'epochcore'",
+            why="\n       ".join(lines),
+            hint="run the passes 'tile', 'map-weights' and 'schedule' first",
+        )
+
+
+def _origin(node: Node) -> str:
+    return f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
+
+
+def _kind(node: Node) -> str:
+    if node.op["role"] == "state":
+        return "state"
+    return "stream" if isinstance(node.types[0], StreamType) else "sequence"
+
+
+def _inputs(low: Lowering) -> list[Port]:
+    ports = []
+    for node in low.graph.inputs():
+        kind: Any = node.types[0]
+        value = Value(node.name)
+        register = "n0" if isinstance(kind, StreamType) else "one"
+        low.stream_of[value] = low.table_entry(Stream("input", low.words(value), register))
+        dtype = "int64" if kind.element == "index" else "float64"
+        binding = {"stream": low.stream_of[value], "optional": node.op["role"] == "state"}
+        ports.append(Port(node.op["name"], kind.shape, _kind(node), dtype, binding))
+    return ports
+
+
+def _load_sequence(low: Lowering, node: Node) -> None:
+    """A value given once a sequence is loaded before anything else."""
+    value = Value(node.name)
+    if isinstance(node.types[0], StreamType) or not low.graph.users(value):
+        return
+    row = low.buffers[value] = low.draft.row(low.words(value))
+    low.draft.emit(0, "load", dst=row.at(), src=low.stream_of[value], words=row.words, steps="one", mirror=False)
+
+
+def _output(low: Lowering, node: Node) -> Port:
+    value = low.graph.operand(node.name, 0)
+    kind: Any = node.types[0]
+    if isinstance(kind, ConstantType):
+        name = low.draft.constant(f"{node.name}.value", np.asarray(low.constants[value], np.float64))
+        return Port(node.op["name"], kind.shape, _kind(node), "float64", {"constant": name})
+    low.draft.loc = len(low.draft.locs) - 1
+    number = low.store(node, value, "output")
+    return Port(node.op["name"], kind.shape, _kind(node), "float64", {"stream": number})
+
+
+def _spilled(low: Lowering) -> frozenset[Value]:
+    """Streams that a loop other than their own reads, or that are read from their end."""
+    found = set()
+    for name, stage in low.flow.stage.items():
+        if not is_loop(stage) or low.graph.op(name).name == "reverse":
+            continue
+        for value in low.graph.operands(name):
+            if value is None or not isinstance(low.graph.type(value), StreamType):
+                continue
+            source, mirror = low.view(value)
+            if low.flow.stage[source.node] != stage or mirror:
+                found.add(source)
+    return frozenset(value for value in found if low.graph.op(value.node).name != "input")

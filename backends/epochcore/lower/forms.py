@@ -1,0 +1,381 @@
+"""The choice of a form by its cost: each is compiled by itself, without its numbers, and timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from backends.epochcore.arch import Arch
+from backends.epochcore.clock.gemm import ceil_div, output_fold
+from backends.epochcore.lower.draft import Draft
+from backends.epochcore.lower.flow import is_loop, plan_flow
+from backends.epochcore.lower.inputs import group_of, wide_of
+from backends.epochcore.lower.inputs import kernel_length as wide_length
+from backends.epochcore.lower.lowering import Lowering
+from backends.epochcore.lower.matvec import least_cycles, side_by_side
+from backends.epochcore.lower.mimo import one_product
+from backends.epochcore.lower.objective import Costs, best, hopeless
+from backends.epochcore.lower.request import NAMES, Alternative, Form, Request, request_of
+from backends.epochcore.lower.scan import least_cycles as scan_bound
+from backends.epochcore.lower.scan import parts_of
+from backends.epochcore.lower.segments import copies_of
+from backends.epochcore.lower.segments import least_cycles as segmented_bound
+from backends.epochcore.lower.window_matrices import MOST_TAPS, kernel_length, system_of
+from backends.epochcore.lower.windows import room, weight_parts
+from ssmc.diagnostics import Misfit, UserError
+from ssmc.ir import Graph, Node, SequenceType, StreamType, Tensor, Value
+
+FORMS = ("tile.ssm", "fir", "tile.state", "tile.matmul")
+AS_PRODUCTS = ("chunked", "convolution", "mat-vec")  # forms that take all of a system's matrices together
+STEP_BY_STEP = 128  # steps that are timed where every step is a chunk
+SPANS = (4, 8, 16, 32, 64, 128, 256)
+
+
+def choose(low: Lowering, node: Node) -> Form:
+    """The form of a layer: the one asked for, else the one that serves the objective best.
+
+    Raises UserError where the form asked for cannot be had.
+    """
+    if low.request.forced is not None:
+        return low.request.forced
+    if low.request.name not in ("", *NAMES):
+        raise UserError(f"no form is called '{low.request.name}'", hint=f"forms: {', '.join(NAMES)}")
+    if not _is_open(low, node):
+        return Form(_usual(low, node))
+    found = list(_known(_Question(_key(low, node), low.arch, low.ideal, low.request), _Layer(low, node)))
+    low.choices[node.name] = found
+    return next(a.form for a in found if a.chosen)
+
+
+def _usual(low: Lowering, node: Node) -> str:
+    """The form of a layer that is not asked for one."""
+    if node.op.name == "tile.matmul":
+        return "weights in place"
+    return "state in place" if "fri.x" in low.arch.array.modes else "scan"
+
+
+def _is_open(low: Lowering, node: Node) -> bool:
+    """Whether there is a choice."""
+    if node.op.name not in ("tile.state", "tile.matmul"):
+        return True
+    if not is_loop(low.stage(node)) or node.op.get("asynchronous"):
+        return False
+    if node.op.name == "tile.state" and "fri.x" not in low.arch.array.modes:
+        return True
+    mode = "mac" if node.op.name == "tile.matmul" else "fri.x"
+    return mode in low.arch.array.modes and copies_of(low, node) > 1
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a choice depends on."""
+
+    key: tuple[Any, ...]
+    arch: Arch
+    ideal: bool
+    request: Request
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A layer of which something is asked; one is as good as another."""
+
+    low: Lowering
+    node: Node
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Layer)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=256)
+def _known(question: _Question, layer: _Layer) -> tuple[Alternative, ...]:
+    """The answers so far: models have the same layers many times."""
+    return tuple(_ranked(layer.low, layer.node))
+
+
+def compared(graph: Graph, arch: Arch, *, ideal: bool) -> dict[str, list[Alternative]]:
+    """The alternatives of every system of a tile graph, which is not lowered itself."""
+    low = Lowering(graph, arch, ideal, plan_flow(graph), Draft(arch), request_of(graph))
+    for node in graph.nodes():
+        if node.op.name in FORMS:
+            choose(low, node)
+    return low.choices
+
+
+def _key(low: Lowering, node: Node) -> tuple[Any, ...]:
+    """What costs depend on: shapes, and how long a kernel is; the direction does not matter."""
+    op, operands = node.op, low.graph.operands(node.name)
+    last = bool(low.graph.users(Value(node.name, 1)))
+    start = len(operands) > 1 and operands[1] is not None
+    if op.name == "fir":
+        return op.name, op["kernel"].shape, start
+    rates = low.flow.rates[Value(node.name)]
+    if op.name == "tile.matmul":
+        return op.name, op["weight"].shape, op["bias"] is None, rates
+    if op.name == "tile.state":
+        start = len(operands) > 2 and operands[2] is not None
+        group = group_of(low, node)
+        sizes = None if group is None else (group.drive.op["weight"].shape, group.read.op["weight"].shape)
+        shape = (op["decay"].shape, op["decay"].is_complex, sizes)
+        return op.name, shape, _taps(low, node), last, start, start and op["reverse"], rates
+    shape = (op["decay"].shape, op["decay"].is_complex, op["liquid"])
+    return op.name, shape, _taps(low, node), last, start, start and op["reverse"], rates
+
+
+def _taps(low: Lowering, node: Node) -> int | None:
+    """Taps of a layer's kernel, None where it does not end."""
+    if node.op.name == "fir":
+        return int(node.op["kernel"].shape[1])
+    if node.op.name == "tile.state":
+        if node.name not in low.taps_of:
+            group = group_of(low, node)
+            low.taps_of[node.name] = None if group is None else wide_length(wide_of(group))
+        return low.taps_of[node.name]
+    if node.name not in low.taps_of:
+        low.taps_of[node.name] = None if node.op["liquid"] else kernel_length(system_of(node))
+    return low.taps_of[node.name]
+
+
+def _ranked(low: Lowering, node: Node) -> list[Alternative]:
+    """All forms with their costs, the chosen one marked."""
+    found: list[Alternative] = []
+    timed: dict[bool, list[Costs]] = {True: [], False: []}  # of those asked for, and of the others
+    candidates = _candidates(low, node)
+    wanted = low.request
+    if not any(_asked(wanted, form) for form in candidates):  # a layer that has no such form, or not so many segments
+        wanted = replace(wanted, name="", segments=0)
+    for form in candidates:
+        asked = _asked(wanted, form)
+        objection, bound = _objection(low, node, form), _bound(low, node, form)
+        if objection:
+            found.append(Alternative(form, objection=objection))
+            continue
+        least = low.arch.energy.static_watts * bound / low.arch.clock_hz
+        if hopeless((bound, least), timed[asked], low.request.objective):
+            found.append(Alternative(form, bound, least, least=True))
+            continue
+        found.append(_timed(low, node, form))
+        if found[-1].costs is not None:
+            timed[asked].append(found[-1].costs)
+    fitting = [a for a in found if a.costs is not None and _asked(wanted, a.form)]
+    if not fitting:
+        for a in found:
+            if _asked(wanted, a.form) and not _objection(low, node, a.form):
+                # it is too large for the machine: lowering the whole model says where and why
+                return [replace(b, chosen=b is a) for b in found]
+        raise UserError(
+            f"the layer '{node.name}' cannot be computed in the form asked for",
+            where="backend 'epochcore'",
+            why="\n       ".join(f"{a.form}: {a.objection}" for a in found if a.objection),
+            hint=f"forms: {', '.join(dict.fromkeys(a.form.name for a in found))}",
+        )
+    chosen = fitting[best([a.costs for a in fitting if a.costs is not None], low.request.objective)]
+    return [replace(a, chosen=a is chosen) for a in found]
+
+
+def _asked(request: Request, form: Form) -> bool:
+    """Whether a form may be chosen."""
+    number = form.segments if form.name == "segmented" else request.segments
+    return (
+        request.name in ("", form.name)
+        and request.span in (0, form.span or request.span)
+        and request.segments in (0, number)
+    )
+
+
+def _candidates(low: Lowering, node: Node) -> list[Form]:
+    """Forms of a layer, the likely ones first: what cannot be faster than one before is not timed."""
+    array, asked = low.arch.array, low.request.span
+    most = min(low.request.steps, max(array.rows, array.cols))
+    spans = {span for span in SPANS if span <= most} | ({asked} if asked else set())
+    products = [mode for mode in ("mac", "mac.os") if mode in array.modes]
+    usual = Form(_usual(low, node))
+    if node.op.name in ("tile.state", "tile.matmul") and usual.name != "scan":
+        return [usual, *_segmented(low, node)]
+    if node.op.name == "fir":
+        own, windowed = ["vector unit"], ["convolution"]
+    elif node.op.name == "tile.state":
+        grouped = group_of(low, node) is not None
+        own = ["scan", *(["mat-vec"] * grouped)]
+        windowed = ["chunked", *(["convolution"] * grouped)]
+    else:
+        in_place = ("tri" if node.op["liquid"] else "fri") in array.modes
+        own, windowed = [*(["state in place"] * in_place), "mat-vec"], ["chunked", "convolution"]
+    every = [Form(name, span, mode) for name in windowed for mode in products for span in sorted(spans)]
+    some, last = ([Form(name) for name in own if (name == "mat-vec") == late] for late in (False, True))
+    if node.op.name == "tile.ssm":
+        every += [Form("scan", parts=n) for n in parts_of(low, node)]
+    cut = _segmented(low, node) if "state in place" in own else []
+    return [*some, *cut, *sorted(every, key=lambda form: _bound(low, node, form)), *last]
+
+
+def _segmented(low: Lowering, node: Node) -> list[Form]:
+    """As many segments as there is room for, and fewer: so many that passing twice can be worth it."""
+    most, least = copies_of(low, node), 2 if node.op.name == "tile.matmul" else 3
+    if node.op.name == "tile.ssm" and node.op["liquid"]:
+        return []
+    numbers = {2**n for n in range(1, 8) if least <= 2**n < most} | ({most} if most >= least else set())
+    numbers |= {low.request.segments} if 1 < low.request.segments <= most else set()
+    return [Form("segmented", segments=n) for n in sorted(numbers, reverse=True)]
+
+
+def _objection(low: Lowering, node: Node, form: Form) -> str:
+    """Why a layer has no such form; empty where it has."""
+    if form.name == "segmented" and not low.request.chunk:
+        return low.request.refused
+    if form.name == "mat-vec":
+        return _no_matvec(low, node)
+    if node.op.name == "fir" or form.name not in ("chunked", "convolution"):
+        return ""
+    operands = low.graph.operands(node.name)
+    start = any(value is not None for value in operands[1:])
+    if node.op.get("liquid"):
+        return "its decay follows the input"
+    if low.graph.users(Value(node.name, 1)):
+        return "the states at the end are asked for, and a window that is cut ends after it"
+    if form.name == "convolution":
+        if start:
+            return "it starts from states, which are no past inputs"
+        return "" if _taps(low, node) else f"its kernel does not end within {MOST_TAPS} steps"
+    return "it starts from states at the end, where a window may be cut" if node.op["reverse"] and start else ""
+
+
+def _no_matvec(low: Lowering, node: Node) -> str:
+    if node.op.get("liquid"):
+        return "its decay follows the input"
+    if "mac" not in low.arch.array.modes:
+        return "the array keeps no weights in place"
+    if low.flow.rates[Value(node.name)]:
+        return "it runs at a lower rate than the loop"
+    if not low.ideal and low.arch.numbers.fixed:
+        return f"its states would be rounded to {low.arch.numbers.activation_bits} bits on their way in, at every step"
+    if (group := group_of(low, node)) is not None:
+        return (
+            "" if one_product(low, group) else "its states with its inputs, or outputs, are more than the array holds"
+        )
+    if not side_by_side(low, _words_of_channel(node)):
+        return f"the {_words_of_channel(node)} words of a channel are more than the array has rows or columns"
+    return ""
+
+
+def _words_of_channel(node: Node) -> int:
+    """Real states of a channel and its input."""
+    return int(node.op["decay"].shape[1]) * (2 if node.op["decay"].is_complex else 1) + 1
+
+
+def _bound(low: Lowering, node: Node, form: Form) -> int:
+    """Cycles that a form takes at least: those of its products alone, or of its scan alone."""
+    if form.name == "mat-vec":
+        grouped = group_of(low, node) is not None
+        channels = 1 if grouped else low.words(Value(node.name))
+        return least_cycles(low, channels, 1 if grouped else _words_of_channel(node))
+    if form.name == "segmented":
+        return segmented_bound(low, node, form.segments)
+    if form.name == "scan" and node.op.name == "tile.ssm":
+        return scan_bound(low, node)
+    if form.name not in ("chunked", "convolution"):
+        return 0
+    span, vector = form.span, low.arch.vector
+    rows, channels = ceil_div(low.request.steps, span), low.words(Value(node.name))
+    if node.op.name == "tile.state":
+        return _bound_of_states(low, node, form, rows)
+    if form.name == "convolution":
+        return _products(low, form, rows, (channels, (_taps(low, node) or 1) - 1 + span, span))
+    states: int = node.op["decay"].shape[1]
+    halves = 2 if node.op["decay"].is_complex else 1
+    within = _products(low, form, rows, (channels, span, span))
+    across = min(
+        (halves // parts) * _products(low, form, rows, (channels, span, parts * states))
+        + (halves // parts) * _products(low, form, rows, (channels, parts * states, span))
+        for parts in {1, halves}
+    )
+    scan = rows * (channels * states * halves**2 // vector.width + vector.latency_cycles)
+    return max(within + across, scan)
+
+
+def _bound_of_states(low: Lowering, node: Node, form: Form, rows: int) -> int:
+    """The same for states with drives of their own, or for the group around them."""
+    span, vector, halves = form.span, low.arch.vector, 2 if node.op["decay"].is_complex else 1
+    words = low.words(Value(node.name))
+    scan = rows * (words * halves // vector.width + vector.latency_cycles)
+    if (group := group_of(low, node)) is None:
+        shapes = [(words // halves, *shape) for shape in ((span, 1), (span, span), (1, span))] * halves**2
+        return max(scan, sum(_products(low, form, rows, shape) for shape in shapes))
+    inputs, outputs = (int(m.op["weight"].shape[n]) for n, m in enumerate((group.drive, group.read)))
+    if form.name == "convolution":
+        return _products(low, form, rows, (1, inputs * ((_taps(low, node) or 1) - 1 + span), outputs * span))
+    shapes = [(1, inputs * span, words), (1, inputs * span, outputs * span), (1, words, outputs * span)]
+    return max(scan, sum(_products(low, form, rows, shape) for shape in shapes))
+
+
+def _products(low: Lowering, form: Form, rows: int, shape: tuple[int, int, int]) -> int:
+    """Cycles of the products of so many windows with one matrix a channel: weights on their way into the array and rows
+    through it, or terms into it and results out."""
+    channels, inputs, outputs = shape
+    array, (high, wide) = low.arch.array, room(low, form.mode)
+    beside = max(1, min(high // inputs, wide // outputs))
+    passes = ceil_div(channels, beside) * ceil_div(inputs, high) * ceil_div(outputs, wide) * weight_parts(low)
+    if form.mode == "mac":
+        return passes * max(rows, array.rows * ceil_div(array.cols, array.port_words_in))
+    terms, folds = min(high, beside * inputs), ceil_div(rows, array.rows)
+    out, fold = (
+        array.rows * ceil_div(beside * outputs, array.port_words_out),
+        output_fold(terms, array.rows, array.cols),
+    )
+    return passes * (folds * max(fold, out) + out)
+
+
+def _timed(low: Lowering, node: Node, form: Form) -> Alternative:
+    """The layer by itself in a form: all its channels see one input, and the sequence leaves their mean."""
+    from backends.epochcore.clock.timing import measure
+    from backends.epochcore.lower.compile import lower
+
+    steps, short = low.request.steps, STEP_BY_STEP if form.name == "mat-vec" else low.request.steps
+    try:
+        program = lower(_alone(low, node), low.arch, ideal=low.ideal, forced=form)
+        stats, _ = measure(program, low.arch, 1, min(steps, short))
+        if steps <= short:
+            return Alternative(form, stats.cycles, stats.energy_joules)
+        half, _ = measure(program, low.arch, 1, short // 2)
+    except (Misfit, UserError) as error:
+        return Alternative(form, objection=str(error).splitlines()[0])
+    # chunks of a step are all alike: every further one adds as much as the last ones did
+    cycles, joules = stats.cycles or 0, stats.energy_joules or 0.0
+    more = (steps - short) / (short - short // 2)
+    return Alternative(
+        form,
+        cycles + round(more * (cycles - (half.cycles or 0))),
+        joules + more * (joules - (half.energy_joules or 0.0)),
+    )
+
+
+def _alone(low: Lowering, node: Node) -> Graph:
+    asked = {"steps": low.request.steps, "chunk": low.request.chunk, "groups": low.request.groups}
+    graph = Graph(node.name, {"schedule": asked})
+    u = graph.add("input", [], {"name": "u", "type": StreamType((1,))}, name="u")
+    operands = low.graph.operands(node.name)
+    group = group_of(low, node)
+    source = operands[0] if group is None else low.graph.operand(group.drive.name, 0)
+    assert source is not None
+    channels = low.words(source)
+    wide = graph.add("take", [u], {"axis": -1, "index": Tensor(np.zeros(channels, np.int64))})
+    start = operands[-1] if len(operands) > 1 else None
+    given: list[Value | None] = []
+    if start is not None:
+        kind = SequenceType(low.shape(start))
+        given = [graph.add("input", [], {"name": "x0", "type": kind}, name="x0")]
+    if node.op.name == "tile.state":
+        given = [None, *given]
+    if group is not None:
+        wide = graph.add("tile.matmul", [wide], dict(group.drive.op.attrs))
+    y = graph.add(node.op.name, [wide, *given], dict(node.op.attrs), name="layer")
+    if group is not None:
+        y = graph.add("tile.matmul", [y], dict(group.read.op.attrs))
+    graph.add("output", [graph.add("pool", [y], {"kind": "mean"})], {"name": "y"})
+    return graph

@@ -1,0 +1,269 @@
+"""Linear systems as matrix products over windows of T steps: what an array that holds no states is good at.
+
+A window of a channel is a row of T words; so many windows as a chunk has pass over one set of weights. With the state
+X before a window, and its inputs u_0 .. u_{T-1},
+
+    y_j = Re(C A^{j+1} X) + sum_{i <= j} Re(C A^{j-i} B) u_i + D u_j        X' = A^T X + sum_i A^{T-1-i} B u_i
+
+so a window takes a triangular Toeplitz matrix, a matrix into the states and one out of them, and the states are
+scanned once a window (the chunked form of Mamba-2, Dao and Gu, arXiv 2405.21060, section 6, for a constant decay). A
+kernel of finite length needs no states: windows that hold the steps before them too are multiplied by a band of the
+Toeplitz matrix. Small channels lie side by side, as blocks on the diagonal of one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.clock.gemm import ceil_div
+from backends.epochcore.formats import weight_integers
+from backends.epochcore.lower.draft import Buffer, Param, Ref
+from backends.epochcore.lower.features import gather
+from backends.epochcore.lower.lowering import Lowering, Operand
+from backends.epochcore.lower.time import carried
+from backends.epochcore.lower.window_matrices import System, band, turned
+from ssmc.ir import Node, Value
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of `span` steps of a node's streams: their register, and what becomes of buffers."""
+
+    low: Lowering
+    node: Node
+    span: int
+    mode: str  # of the array: mac or mac.os
+
+    @property
+    def register(self) -> str:
+        rates = self.low.flow.rates[Value(self.node.name)]
+        return self.low.register((*rates, (self.span, 0, False)))
+
+    @property
+    def every(self) -> int:
+        """Steps of the model's input a window."""
+        return self.span * prod(stride for stride, *_ in self.low.flow.rates[Value(self.node.name)])
+
+    def buffer(self, words: int) -> Buffer:
+        return Buffer(words, self.low.stage(self.node), self.every)
+
+    def unfold(self, u: Operand, past: int, state: Buffer) -> Buffer:
+        low, channels = self.low, u.words
+        rows = self.buffer(channels * (self.span + past))
+        low.draft.whole(low.stage(self.node), self.every)
+        fields = {"channels": channels, "span": self.span, "past": past, "reverse": self.node.op["reverse"]}
+        where = {"dst": rows.at(), "src": u.ref, "state": state.at()}
+        low.emit(self.node, "unfold", **where, **fields, steps=low.steps(self.node), result=self.register)
+        return rows
+
+    def fold(self, rows: Buffer, dst: Buffer) -> None:
+        fields = {"channels": dst.words, "span": self.span, "steps": self.low.steps(self.node)}
+        self.low.emit(self.node, "fold", dst=dst.at(), src=rows.at(), **fields, result=self.register)
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Rows and columns of a product."""
+        return room(self.low, self.mode)
+
+    def gather(self, rows: Buffer, index: Array, suffix: str) -> Buffer:
+        """The words of every row in another order."""
+        data = self.low.draft.constant(f"{self.node.name}.index{suffix}", np.ascontiguousarray(index.ravel(), np.int32))
+        dst = self.buffer(index.size)
+        fields = {"index": data, "src_pitch": rows.words, "words": index.size, "steps": self.register}
+        self.low.emit(self.node, "gather", dst=dst.at(), src=rows.at(), **fields)
+        return dst
+
+    def multiply(
+        self, name: str, src: Ref, dst: Ref, shape: tuple[int, int, int], make: Callable[[], Array], add: bool = False
+    ) -> None:
+        """dst (+)= src times one matrix a channel: `shape` channels, words in and out of each, side by side.
+
+        As many channels as the array has room for on its diagonal go at once; what is larger is cut.
+        """
+        channels, inputs, outputs = shape
+        rows, cols = self.room
+        stack = np.broadcast_to(np.zeros(()), shape) if self.low.draft.measured else make()
+        pieces: list[tuple[int, int, Array, bool]] = []  # first word in, first word out, weights, added
+        if inputs <= rows and outputs <= cols:
+            beside = min(rows // inputs, cols // outputs)
+            for first in range(0, channels, beside):
+                some = stack[first : first + beside]
+                size = (len(some) * inputs, len(some) * outputs)
+                weight = np.broadcast_to(np.zeros(()), size) if self.low.draft.measured else _diagonal(some)
+                pieces.append((first * inputs, first * outputs, weight, add))
+        else:
+            for k in range(0, inputs, rows):
+                for h in range(channels):
+                    for n in range(0, outputs, cols):
+                        weight = stack[h, k : k + rows, n : n + cols]
+                        pieces.append((h * inputs + k, h * outputs + n, weight, add or k > 0))
+        # what is added to comes last: its first part has left the array by then
+        held = [_parts(self.low, weight) for *_, weight, _ in pieces]
+        for part in range(weight_parts(self.low)):
+            for (k, n, _, added), integers in zip(pieces, held, strict=True):
+                at = {"src": Ref(src.buffer, src.offset + k), "dst": Ref(dst.buffer, dst.offset + n)}
+                self._product(f"{name}{k}.{n}.{part}", at, integers[part], added or part > 0)
+
+    def _product(self, name: str, at: dict[str, Ref], held: tuple[Array, Array | None], add: bool) -> None:
+        low, node, (weight, scale) = self.low, self.node, held
+        rows, cols = weight.shape
+        fields: dict[str, Any] = {"scale": 0, "bias": 0, "scaled": scale is not None, "biased": False}
+        if scale is not None:
+            fields["scale"] = Param(low.draft.constant(f"{node.name}.{name}.scale", scale))
+        weights = Param(low.draft.constant(f"{node.name}.{name}", weight))
+        low.emit(node, "preload", src=weights, **fields, rows=rows, cols=cols, mode=self.mode)
+        pitches = {"src_pitch": at["src"].buffer.words, "dst_pitch": at["dst"].buffer.words}
+        low.emit(node, "mac", **at, **pitches, steps=self.register, accumulate=add)
+
+
+def room(low: Lowering, mode: str) -> tuple[int, int]:
+    """Rows and columns of a product: as the array has them, and half of the parameter memory."""
+    rows, cols = low.arch.room(mode, False)
+    words = low.arch.memory.parameter_words // 2 - cols
+    each = 4 if low.ideal else -(-low.arch.numbers.weight_bits // 8)
+    return max(1, min(rows, words * low.arch.memory.word_bits // (8 * each * cols))), cols
+
+
+def weight_parts(low: Lowering) -> int:
+    """Products with integer weights that add up to one with `parameter_bits`, the bits of a state's parameters."""
+    return 1 if low.ideal else ceil_div(low.arch.numbers.parameter_bits, low.arch.numbers.weight_bits)
+
+
+def _parts(low: Lowering, weight: Array) -> list[tuple[Array, Array | None]]:
+    """Weights as the array holds them: as they are, or as integers with scales, and what these leave over likewise."""
+    if low.ideal:
+        return [(weight, None)]
+    bits = low.arch.numbers.weight_bits
+    found: list[tuple[Array, Array | None]] = []
+    dtype = np.int8 if bits <= 8 else np.int16
+    for _ in range(weight_parts(low)):
+        integers: Array = np.broadcast_to(np.zeros((), dtype), weight.shape)
+        scale: Array = np.broadcast_to(np.zeros((), np.float32), weight.shape[1:])
+        if not low.draft.measured:
+            integers, scale = weight_integers(weight, bits)
+            weight = weight - integers * scale
+        found.append((integers.astype(dtype, copy=False), scale))
+    return found
+
+
+def _diagonal(stack: Array) -> Array:
+    """(blocks, k, n) as one matrix with the blocks on its diagonal."""
+    count, k, n = stack.shape
+    whole = np.zeros((count, k, count, n))
+    whole[np.arange(count), :, np.arange(count)] = stack
+    return whole.reshape(count * k, count * n)
+
+
+def chunked(w: Windows, system: System, u: Operand, x0: Operand | None) -> None:
+    """The chunked scan: products within windows, into states and out of them; states from window to window.
+
+    Some channels after the others: while the states of some are scanned, the array multiplies for the next.
+    """
+    low, node, span = w.low, w.node, w.span
+    rows = w.unfold(u, 0, carried(low, node, 1))
+    y = w.buffer(system.channels * span)
+    size = _together_channels(w, system)
+    parts = [range(h, min(h + size, system.channels)) for h in range(0, system.channels, size)]
+    drives = [_inward(w, system, rows, parts[0])]
+    for number, part in enumerate(parts):
+        if number + 1 < len(parts):
+            drives.append(_inward(w, system, rows, parts[number + 1]))
+        x = across(w, system, drives[number], part, x0, f".{number}")
+        some = system.some(part)
+        at = Ref(rows, part.start * span), Ref(y, part.start * span)
+        w.multiply(f"within{number}.", *at, (len(part), span, span), partial(some.within, span))
+        _outward(w, some, x, at[1], number)
+    w.fold(y, low.new(node))
+
+
+def _together_channels(w: Windows, system: System) -> int:
+    """Channels whose states are scanned at once: a quarter of all, as long as they fill whole passes of the array."""
+    beside = max(1, w.room[1] // w.span)
+    return ceil_div(ceil_div(system.channels, 4), beside) * beside
+
+
+def _inward(w: Windows, system: System, rows: Buffer, part: range) -> Buffer:
+    """What the windows of some channels add to their states: all real parts, then all imaginary ones."""
+    some, states, halves = system.some(part), system.a.shape[1], system.parts
+    drive, at = w.buffer(len(part) * states * halves), Ref(rows, part.start * w.span)
+    if _together(w, states, halves):
+        shape = (len(part), w.span, states * halves)
+        w.multiply(f"in{part.start}.", at, drive.at(), shape, lambda: some.inward(w.span))
+        # (channels, halves, states) -> (halves, channels, states)
+        return w.gather(drive, np.arange(drive.words).reshape(len(part), halves, states).swapaxes(0, 1), ".in")
+    for half in range(halves):
+        make = partial(_half, some.inward, w.span, halves, half, axis=2)
+        dst = drive.at(half * len(part) * states)
+        w.multiply(f"in{part.start}.{half}.", at, dst, (len(part), w.span, states), make)
+    return drive
+
+
+def across(w: Windows, system: System, drive: Buffer, part: range, x0: Operand | None, suffix: str) -> Buffer:
+    """The states of some channels before every window, in the place of what is added to them."""
+    low, node, halves = w.low, w.node, system.parts
+    channels, states = system.a.shape
+    if x0 is None or len(part) == channels:
+        bank = carried(low, node, drive.words, x0)
+    else:
+        bank = low.draft.row(drive.words)
+        every = np.arange(halves * channels * states).reshape(halves, channels, states)
+        order = every[:, part.start : part.stop]
+        gather(low, node, bank.at(), Operand(x0.ref, x0.words, True), order, f"{suffix}.x0")
+    power = (system.some(part).a ** w.span).ravel()
+    fields = {"a_held": True, "complex": halves == 2, "reverse": system.reverse, "before": True}
+    a = low.constant_row(f"{node.name}.a{suffix}", np.concatenate([power.real, power.imag][:halves]))
+    where = {"dst": drive.at(), "a": a, "src": drive.at(), "state": bank.at()}
+    low.emit(node, "scan", **where, words=drive.words, steps=w.register, **fields)
+    return drive
+
+
+def _outward(w: Windows, some: System, x: Buffer, y: Ref, number: int) -> None:
+    """What the states before a window add to the outputs in it."""
+    states, halves = some.a.shape[1], some.parts
+    if _together(w, states, halves):
+        back = np.arange(x.words).reshape(halves, some.channels, states).swapaxes(0, 1)
+        shape = (some.channels, states * halves, w.span)
+        ordered = w.gather(x, back, ".out")
+        w.multiply(f"out{number}.", ordered.at(), y, shape, lambda: some.outward(w.span), add=True)
+        return
+    for half in range(halves):
+        make = partial(_half, some.outward, w.span, halves, half, axis=1)
+        src = x.at(half * some.channels * states)
+        w.multiply(f"out{number}.{half}.", src, y, (some.channels, states, w.span), make, add=True)
+
+
+def _half(matrices: Callable[[int], Array], span: int, halves: int, half: int, axis: int) -> Array:
+    """The real or the imaginary part of what a window's matrices take from states, or give to them."""
+    return np.asarray(np.split(matrices(span), halves, axis)[half])
+
+
+def _together(w: Windows, states: int, parts: int) -> bool:
+    """Whether both halves of a state lie in one array: fewer passes, but words must change places around the scan."""
+    rows, cols = w.room
+
+    def passes(words: int, copies: int) -> float:
+        beside = min(rows // w.span, cols // words, rows // words, cols // w.span)
+        return copies / beside if beside else copies * -(-words // cols)
+
+    return parts == 2 and passes(2 * states, 1) < passes(states, 2)
+
+
+def convolution(w: Windows, length: int, taps: Callable[[], Array], u: Operand, history: Operand | None) -> Buffer:
+    """A kernel of `length` taps, (channels, length), as a band of its Toeplitz matrix; returns what is carried."""
+    low, node, channels, reverse = w.low, w.node, u.words, bool(w.node.op["reverse"])
+    state = carried(low, node, max(1, channels * (length - 1)), history if length > 1 else None)
+    rows = w.unfold(u, length - 1, state)
+    y = w.buffer(channels * w.span)
+    shape = (channels, length - 1 + w.span, w.span)
+    w.multiply("band", rows.at(), y.at(), shape, lambda: turned(band(taps(), w.span), reverse, reverse))
+    w.fold(y, low.new(node))
+    return state

@@ -1,0 +1,1 @@
+"""What a program's instructions are and touch: words, tiles, rates, tokens, rounds, the order they are issued in."""

@@ -1,0 +1,84 @@
+"""What an instruction reads and writes in all memories, as regions: what dependences between engines are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from backends.epochcore.program.accesses import Held, accesses
+from backends.epochcore.program.rates import most_rows
+from isa import Instruction
+
+
+@dataclass(frozen=True)
+class Region:
+    """Words `low` to `high` - 1 of a memory space; a stream is one word of the space "stream"."""
+
+    space: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Touched:
+    """The regions of one instruction."""
+
+    reads: tuple[Region, ...]
+    writes: tuple[Region, ...]
+
+
+@dataclass
+class Walker:
+    """What the regions of an instruction depend on besides itself: those before it.
+
+    `sizes` are words of the constants in the parameter memory; `limit` the steps of a chunk where a loop is walked.
+    """
+
+    sizes: Mapping[str, int]
+    limit: int = 1
+    shadow: Instruction | None = None
+    active: Instruction | None = None
+    parameters: dict[int, int] = field(default_factory=dict)
+    rates: dict[str, Instruction] = field(default_factory=dict)
+
+    def touch(self, ins: Instruction) -> Touched:
+        """The regions of `ins`, the next instruction in the program's order."""
+        if ins.mnemonic == "rate":
+            self.rates[str(ins["dst"])] = ins
+        elif ins.mnemonic == "preload":
+            self.shadow = ins
+        elif ins.mnemonic in PASSES and self.shadow is not None:
+            self.active, self.shadow = self.shadow, None
+        reads, writes = [], []
+        for region, is_read, is_write in self._regions(ins):
+            if is_read:
+                reads.append(region)
+            if is_write:
+                writes.append(region)
+        return Touched(tuple(reads), tuple(writes))
+
+    def _regions(self, ins: Instruction) -> Iterator[tuple[Region, bool, bool]]:
+        if ins.mnemonic == "fetch":
+            at, size = int(ins["dst"]), self.sizes[str(ins["src"])]
+            self.parameters[at] = size
+            yield Region("param", at, at + size), False, True
+        elif ins.mnemonic == "preload":
+            names = {"src": ins["mode"] != "sel", "scale": ins["scaled"], "bias": ins["biased"]}
+            for at in (int(ins[name]) for name, used in names.items() if used):
+                yield Region("param", at, at + self.parameters.get(at, 1)), True, False
+        if ins.mnemonic == "mac" and self.active is not None and self.active["mode"] == "mac.os":
+            # the weights stream in during the whole pass
+            at = int(self.active["src"])
+            yield Region("param", at, at + self.parameters.get(at, 1)), True, False
+        if ins.mnemonic in ("load", "store"):
+            number = int(ins["src" if ins.mnemonic == "load" else "dst"])
+            yield Region("stream", number, number + 1), ins.mnemonic == "load", ins.mnemonic == "store"
+        held = self.active
+        shape = Held(int(held["rows"]), int(held["cols"]), bool(held["complex"])) if held else Held(1, 1, False)
+        for words in accesses(ins, shape):
+            steps = most_rows(words.register or "one", self.limit, self.rates)
+            region = Region("spad", words.start, words.start + (steps - 1) * words.pitch + words.words)
+            yield region, not words.written, words.written
+
+
+PASSES = ("mac", "fri", "fri.x", "tri", "tri.x", "sel")

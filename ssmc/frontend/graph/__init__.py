@@ -1,0 +1,1 @@
+"""The new graph under construction: values with known axes, products, linear forms."""

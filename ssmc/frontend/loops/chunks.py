@@ -1,0 +1,88 @@
+"""Loops over chunks of steps: retention, linear attention and SSD as a product inside a chunk and a state handed on.
+
+Such a loop (a Scan, a Loop, or trips that an exporter unrolled) is no step of a recurrence, while what it gives may be
+one, laid out in chunks (RetNet, arXiv 2307.08621, equation 7; GLA, arXiv 2312.06635, section 4; SSD, arXiv 2405.21060,
+section 6). Where its body cannot be read as a step it is left to the region that it is in, which is probed as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssmc.frontend.graph.flow import Flow, Raw, Refused, Tracked, Unsupported
+from ssmc.frontend.source.evaluate import scan_form
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.sizes import DIVISIBLE, INDIVISIBLE
+
+if TYPE_CHECKING:
+    from ssmc.frontend.translator import Translator
+
+KINDS = frozenset(["Scan", "Loop"])
+MOST = 1024  # chunks that a loop may go over, as it is run many times when it is probed (ours)
+
+
+def over_chunks(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked] | None:
+    """What a loop gives that may go over chunks; None where it does not."""
+    return _as_step_or_raw(translator, call, items) if _may_be(translator, call) else None
+
+
+def _may_be(translator: Translator, call: Call) -> bool:
+    """Does a loop make fewer trips than the model's inputs have steps, or just one less, the first step being apart?"""
+    if call.kind not in KINDS or translator.in_step:
+        return False
+    trips, steps = _trips(translator, call), _steps(translator)
+    if trips is not None and 1 < trips == steps - 1 <= MOST:
+        return True
+    if trips is None or trips > min(MOST, steps // 2):
+        return False
+    return trips > 1 or (translator.dynamic and steps not in DIVISIBLE and _counted(translator, call))
+
+
+def _steps(translator: Translator) -> int:
+    inputs = (translator.lookup(value) for value in translator.listing.inputs.values())
+    return max((f.shape[f.axes.index("t")] for f in inputs if isinstance(f, Flow) and "t" in f.axes), default=0)
+
+
+def _counted(translator: Translator, call: Call) -> bool:
+    """Is the number of trips computed by the file?"""
+    number = call.operands[0]
+    return call.kind == "Scan" or (number is not None and number not in translator.listing.constants)
+
+
+def _trips(translator: Translator, call: Call) -> int | None:
+    values = [v for v in call.operands if v is not None]
+    if call.kind == "Loop":
+        count = None if call.operands[0] is None else translator.samples.at(0, [call.operands[0]])[call.operands[0]]
+        return None if count is None else int(np.asarray(count).reshape(-1)[0])
+    arrays = translator.samples.at(0, values)
+    own = [arrays[v] for v in values[: len(values) - int(call.op["captured"])]]
+    form = scan_form(call, len(own), [np.ndim(a) for a in own])
+    return int(np.shape(own[form.states])[form.input_axes[0]]) if len(own) > form.states else None
+
+
+def _as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """A loop that may go over chunks by its own rule, or raw where that does not hold.
+
+    What it is given may be raw too: then it is a loop of its own only if nothing explains the whole.
+    """
+    reason = next((item.reason for item in items if isinstance(item, Raw)), None)
+    if reason is not None:
+        return [Raw(reason)] * len(call.results)
+    before = translator.findings.copy()
+    try:
+        with translator.builder.origin(call.provenance):
+            found = translator.apply(call, items)
+    except Unsupported as error:
+        found, reason = [], str(error)
+    if found and not any(isinstance(item, Refused) for item in found):
+        return found
+    told = translator.findings.refusals[len(before.refusals) :]
+    translator.findings.restore(before)
+    steps = _steps(translator)
+    whole = _trips(translator, call) == steps - 1
+    if translator.dynamic and not whole and steps not in DIVISIBLE and _counted(translator, call):
+        return translator.refuse(call, f"{steps} steps {INDIVISIBLE} chunks")
+    return [Raw(told[0].reason if told else reason or "it goes over chunks of steps")] * len(call.results)

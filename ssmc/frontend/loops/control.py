@@ -1,0 +1,117 @@
+"""Scan, Loop and If: their bodies are translated as steps, their states lifted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream, reduced_table
+from ssmc.frontend.graph.stacking import sequence_of
+from ssmc.frontend.loops.loop import concat_from_sequence, translate_loop
+from ssmc.frontend.source.evaluate import body_of, scan_form
+from ssmc.frontend.source.listing import Call, Listing
+from ssmc.frontend.states.lifting import State
+from ssmc.frontend.states.recurrence import lift_states
+from ssmc.frontend.translator import Translator
+from ssmc.ir.graph import Value
+from ssmc.ir.ops.onnx_op import region
+
+
+def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """A Scan over time: its body is one step."""
+    captured = int(call.op["captured"])
+    own, outer = list(items[: len(items) - captured]), list(items[len(items) - captured :])
+    form = scan_form(call, len(own), [len(item.shape) for item in own])
+    body = body_of(region(call.op, "body"))
+    names, outputs = list(body.inputs.values()), list(body.outputs.values())
+    inner = translator.inside(body, _scan_points(translator, call, form, body), in_step=True)
+    given = next((f.value for f in own[form.states :] if isinstance(f, Flow)), None)
+    for k, item in enumerate(own[form.states :]):
+        axis, backward = form.input_axes[k], form.input_reversed[k]
+        stream = _in_time(translator, item, axis, given)
+        inner.env[names[form.states + k]] = _step_of(translator, stream, axis, backward)
+    for value, item in zip(names[len(own) :], outer, strict=True):
+        inner.env[value] = item
+    like = next((f.value for f in inner.env.values() if isinstance(f, Flow) and is_stream(translator.builder, f)), None)
+    if like is None:
+        raise Unsupported("nothing that it scans depends on the input")
+    length = next(item.shape[a] for item, a in zip(own[form.states :], form.input_axes, strict=True))
+    states = [State(str(k), names[k], outputs[k], own[k]) for k in range(form.states)]
+    last = lift_states(inner, states, call.op.get("disguise") or "Scan", like)
+    found: list[Tracked] = [last[str(k)] for k in range(form.states)]
+    for k, item in enumerate(inner.demand(outputs[form.states :])):
+        found.append(sequence_of(translator.builder, item, like, form.output_axes[k], form.output_reversed[k], length))
+    return found
+
+
+def _in_time(translator: Translator, item: Flow | Known, axis: int, like: Value | None) -> Flow | Known:
+    """A constant that is scanned as the stream that it is, where it differs from step to step."""
+    if isinstance(item, Flow) or like is None:
+        return item
+    array = np.asarray(item.array)
+    labels = "".join("t" if i == axis else "f" for i in range(array.ndim))
+    table, changing = reduced_table(array, labels)
+    if not changing:
+        return item
+    return Flow(translator.builder.positional(table, like, (array, labels)), labels, array.shape)
+
+
+def _step_of(translator: Translator, item: Flow | Known, axis: int, backward: bool) -> Tracked:
+    """A sequence as what one step of the body sees of it."""
+    if isinstance(item, Known):
+        return Known(np.take(item.array, 0, axis=axis))  # the same at every step
+    if item.axes[axis] != "t":
+        raise TimeMixing("it scans an axis that is not time")
+    value = translator.builder.reverse(item.value) if backward else item.value
+    axes, shape = item.axes[:axis] + item.axes[axis + 1 :], (*item.shape[:axis], *item.shape[axis + 1 :])
+    return replace(item, value=value, axes=axes, shape=shape)
+
+
+def _scan_points(translator: Translator, call: Call, form: Any, body: Listing) -> list[dict[Value, Any]]:
+    """Sample points for a body: what it sees at the first and at a later step, its states drawn at random."""
+    points = []
+    rng = np.random.default_rng(0)
+    operands = [v for v in call.operands if v is not None]
+    for outer in range(len(translator.samples.points)):
+        arrays = translator.samples.at(outer, operands)
+        given = [arrays[v] for v in operands]
+        captured = given[len(given) - int(call.op["captured"]) :]
+        own = given[: len(given) - int(call.op["captured"])]
+        length = own[form.states].shape[form.input_axes[0]]
+        for step in {0, length // 2}:
+            states = [rng.standard_normal(np.shape(s)) for s in own[: form.states]]
+            seen = [np.take(s, step, axis=a) for s, a in zip(own[form.states :], form.input_axes, strict=True)]
+            points.append(dict(zip(body.inputs.values(), (*states, *seen, *captured), strict=True)))
+    return points
+
+
+def _if(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """An If whose condition does not depend on the data: the branch it takes, in place."""
+    captured = int(call.op["captured"])
+    condition = items[0]
+    if not isinstance(condition, Known):
+        raise Unsupported("its condition depends on the data")
+    taken = bool(np.asarray(condition.array).reshape(-1)[0])
+    body = body_of(region(call.op, "then_branch" if taken else "else_branch"))
+    operands = call.operands[len(call.operands) - captured :]
+    outer = items[len(items) - captured :]
+    points = []
+    for point in range(len(translator.samples.points)):
+        arrays = translator.samples.at(point, [v for v in operands if v is not None])
+        points.append(
+            {inner: arrays[v] for inner, v in zip(body.inputs.values(), operands, strict=True) if v is not None}
+        )
+    inner = translator.inside(body, points, translator.in_step)
+    inner.env.update(zip(body.inputs.values(), outer, strict=True))
+    return inner.demand(list(body.outputs.values()))
+
+
+CONTROL_RULES: dict[str, Callable[[Translator, Call, Sequence[Any]], list[Tracked]]] = {
+    "Scan": _scan,
+    "If": _if,
+    "Loop": translate_loop,
+    "ConcatFromSequence": concat_from_sequence,
+}

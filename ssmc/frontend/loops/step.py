@@ -1,0 +1,332 @@
+"""One-step models: which output is the next value of which input, and the model as the body of a recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import reduce
+from operator import or_
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.loops.parts import find_parts
+from ssmc.frontend.source.evaluate import evaluate
+from ssmc.frontend.source.listing import Listing
+from ssmc.frontend.states.dependence import Dependence, blocks, dependence, surroundings
+from ssmc.frontend.states.stabilised import MAXIMA, is_running_maximum
+from ssmc.ir.graph import Value
+from ssmc.ir.op import Array
+from ssmc.ir.types import TensorType
+
+AFFINE_TOLERANCE = 1e-8
+SPIKES = 4.0  # the weight of a pair of spikes
+AFFINE = 2.0  # the least weight of a pair that is affine
+NEAR = 1e-3  # a move that few elements cross a threshold by
+
+
+def pair_states(
+    listing: Listing, types: Mapping[str, TensorType], point: Mapping[Value, Array], given: Mapping[str, str] | None
+) -> dict[str, str]:
+    """State inputs and the outputs that are their next values; empty where the model is no single step.
+
+    `point` are sample arrays of all inputs. An output can be the next value of an input if it has the same shape and
+    is affine in it, if it is so near by and elementwise (neurons), or if both can be spikes; of all ways to pair them
+    the one with the most elementwise dependence is taken, then the one that keeps the order of the file. `given`
+    overrides. Raises UserError where a given name does not exist.
+    """
+    if given is not None:
+        return _checked(listing, given)
+    outputs = _arrays(listing, point)
+    inputs = [name for name, kind in types.items() if kind.dtype.startswith(("float", "double", "bfloat"))]
+    names = list(listing.outputs)
+    known = dependence(listing, listing.inputs.values())
+    weights = _sure_weights(listing, point, outputs, inputs, known)
+    left, free = np.flatnonzero(~weights.any(axis=1)), np.flatnonzero(~weights.any(axis=0))
+    reads = [known.reads.get(listing.outputs[name], 0) for name in names]
+    bits = [known.bits[listing.inputs[name]] for name in inputs]
+    sure = [(bits[i], reads[j]) for i, j in np.argwhere(weights)]
+    # Outputs that depend on an input through other states are those of later layers, unless there are no others.
+    through = {i: reduce(or_, (state for state, read in sure if read & bits[i]), 0) for i in left}
+    near = {i: [j for j in free if not reads[j] & through[i]] for i in left}
+    close = {i: [listing.outputs[names[j]] for j in near[i] if reads[j] & bits[i]] for i in left}
+    around = {i: surroundings(listing, known, close[i], bits[i]) for i in left}
+    values = evaluate(listing, point, set[Value]().union(*around.values()))
+    for i in left:
+        moves = _Moves(listing, {**point, **{v: values[v] for v in around[i]}}, outputs, inputs[i], close[i])
+        for j in near[i]:
+            weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
+        if not weights[i].any():
+            moves = _Moves(listing, point, outputs, inputs[i], listing.influenced({moves.x}))
+            for j in set(free) - set(near[i]):
+                weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
+        if (weights[i] == SPIKES).any():  # they are nothing else
+            weights[i, weights[i] != SPIKES] = 0.0
+    found = _assigned(weights)
+    if len(found) == len(types):  # a step needs an input that is not a state
+        others = (_assigned(weights, but=i) for i in range(len(inputs)))
+        found = max(others, key=lambda pairs: sum(pairs.values()))
+    paired = {inputs[i]: names[j] for i, j in found}
+    return {name: paired[name] for name in types if name in paired}
+
+
+def _assigned(weights: Array, but: int | None = None) -> dict[tuple[int, int], float]:
+    """The pairs of the largest sum of weights, without one input, and what each is worth in its place."""
+    from scipy.optimize import linear_sum_assignment
+
+    worth = weights + _order_bonus(weights)
+    if but is not None:
+        worth[but] = 0.0
+    pairs = zip(*linear_sum_assignment(-worth), strict=True)
+    return {(i, j): float(worth[i, j]) for i, j in pairs if worth[i, j] > 0 and weights[i, j] > 0}
+
+
+def unpaired(
+    listing: Listing, types: Mapping[str, TensorType], point: Mapping[Value, Array], pairs: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Inputs and outputs that look like states which are not linear in themselves: data is given, and comes out, too.
+
+    States stand last, in the same order.
+    """
+    inputs = [n for n, kind in types.items() if n not in pairs and kind.dtype.startswith(("float", "double", "bfloat"))]
+    outputs = _arrays(listing, point)
+    left = [name for name in outputs if name not in pairs.values()]
+    found: list[tuple[str, str]] = []
+    for name in reversed(inputs[1:]):
+        value = listing.inputs[name]
+        reached, shape = listing.influenced({value}), np.shape(point[value])
+        fits = [n for n in left[1:] if outputs[n].shape == shape and listing.outputs[n] in reached]
+        if fits:
+            found.append((name, fits[-1]))
+            left.remove(fits[-1])
+    return found[::-1]
+
+
+def _checked(listing: Listing, given: Mapping[str, str]) -> dict[str, str]:
+    for name, target in given.items():
+        for what, wanted, known in (("input", name, listing.inputs), ("output", target, listing.outputs)):
+            if wanted not in known:
+                raise UserError(
+                    f"the model has no {what} '{wanted}' to be a state", hint=f"its {what}s are: {', '.join(known)}"
+                )
+    return dict(given)
+
+
+def _arrays(listing: Listing, point: Mapping[Value, Array]) -> dict[str, Array]:
+    found = evaluate(listing, point, listing.outputs.values())
+    return {name: np.asarray(found[value]) for name, value in listing.outputs.items()}
+
+
+def _sure_weights(
+    listing: Listing,
+    point: Mapping[Value, Array],
+    outputs: Mapping[str, Array],
+    inputs: Sequence[str],
+    known: Dependence,
+) -> Array:
+    """Weights of the pairs that need not be compared with others, zero elsewhere.
+
+    Most outputs are affine in one input of their shape for their ops alone: what such pairs have between them is run by
+    itself. Others, and inputs and outputs that could be paired in ways that leave one of them over, are compared.
+    """
+    names = list(outputs)
+    weights = np.zeros((len(inputs), len(names)))
+    bits = [known.bits[listing.inputs[name]] for name in inputs]
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for i, name in enumerate(inputs):
+        by_shape.setdefault(np.shape(point[listing.inputs[name]]), []).append(i)
+    pairs = set()
+    for j, name in enumerate(names):
+        affine, base = known.affine(listing.outputs[name]), outputs[name]
+        if affine and base.dtype.kind == "f" and not np.isin(base, (0.0, 1.0)).all():
+            pairs |= {(i, j) for i in by_shape.get(base.shape, ()) if bits[i] & affine}
+    found = blocks(sorted(pairs))
+    moving = [sum(bits[i] for i in members) for members, _ in found]
+    wanted = [[listing.outputs[names[j]] for j in members] for _, members in found]
+    around = [surroundings(listing, known, *block) for block in zip(wanted, moving, strict=True)]
+    values = evaluate(listing, point, set[Value]().union(*around))
+    for (rows, columns), values_of, beside in zip(found, wanted, around, strict=True):
+        local = {**point, **{v: values[v] for v in beside}}
+        for i in rows:
+            moves = _Moves(listing, local, outputs, inputs[i], values_of)
+            for j in columns:
+                if (i, j) in pairs:
+                    weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
+        chosen = np.ix_(rows, columns)
+        if not _all_affine(weights[chosen]):
+            weights[chosen] = 0.0
+    return weights
+
+
+def _all_affine(weights: Array) -> bool:
+    """Can each input have an output that is affine in it?"""
+    from scipy.optimize import linear_sum_assignment
+
+    return bool((weights[linear_sum_assignment(-weights)] >= AFFINE).all())
+
+
+class _Moves:
+    """How the outputs move with one input: each step of the input is run once, for all of them."""
+
+    def __init__(
+        self,
+        listing: Listing,
+        point: Mapping[Value, Array],
+        outputs: Mapping[str, Array],
+        source: str,
+        reached: Collection[Value],
+    ) -> None:
+        """`point` may know values on the way that do not depend on the input; `reached` are those to be looked at."""
+        self.listing, self.point, self.outputs = listing, point, outputs
+        self.x = listing.inputs[source]
+        self.reached = reached
+        shape = np.shape(point[self.x])
+        self.wanted = [v for n, v in listing.outputs.items() if v in self.reached and outputs[n].shape == shape]
+        self.found: dict[bytes, dict[Value, Array]] = {}
+
+    def of(self, target: str) -> Callable[[Array], Array]:
+        """The function from steps of the input to those of an output."""
+        value, base = self.listing.outputs[target], self.outputs[target]
+
+        def moved(step: Array) -> Array:
+            key = np.asarray(step, np.float64).tobytes()
+            if key not in self.found:
+                self.found[key] = evaluate(self.listing, {**self.point, self.x: self.point[self.x] + step}, self.wanted)
+            return np.asarray(self.found[key][value]) - base
+
+        return moved
+
+
+def _weight(
+    listing: Listing,
+    point: Mapping[Value, Array],
+    outputs: Mapping[str, Array],
+    source: str,
+    target: str,
+    moves: _Moves,
+) -> float:
+    """0 if they cannot be a pair; more the likelier they are one."""
+    x, base = listing.inputs[source], outputs[target]
+    shape = np.shape(point[x])
+    if base.shape != shape or base.dtype.kind != "f":
+        return 0.0
+    value = listing.outputs[target]
+    if _are_spikes(listing, point, outputs, source, target):
+        return SPIKES
+    if value == x or not listing.users.get(x):
+        return 1.0  # handed through, or not read at all: a state that nothing depends on
+    if value not in moves.reached:
+        return 0.0
+    rng, moved = np.random.default_rng(1), moves.of(target)
+    first, second = rng.standard_normal(shape), rng.standard_normal(shape)
+    a, b, both = moved(first), moved(second), moved(first + second)
+    scale = max(float(np.abs(both).max(initial=0.0)), float(np.abs(a).max(initial=0.0)), 1e-12)
+    if not np.isfinite(both).all() or np.abs(both - a - b).max(initial=0.0) > AFFINE_TOLERANCE * max(scale, 1.0):
+        if find_parts(listing, x, value, point) is not None:
+            return 2.0  # several layers in one, and what is between them is not linear
+        if _compared(listing, x) and is_running_maximum(lambda m: moved(m - point[x]) + base, shape):
+            return 1.5
+        return 1.5 if _bends(moved, shape) else 0.0
+    if not np.any(a):
+        return 0.5
+    ratio = a / first
+    elementwise = bool(np.abs(b - ratio * second).max(initial=0.0) <= AFFINE_TOLERANCE * max(scale, 1.0))
+    return 3.0 if elementwise else AFFINE
+
+
+def _compared(listing: Listing, x: Value) -> bool:
+    """Does an input meet a maximum, at once or after one node?"""
+    users = listing.users[x]
+    after = [call for user in users for v in user.results for call in listing.users.get(v, [])]
+    return any(call.kind in MAXIMA for call in (*users, *after))
+
+
+def _are_spikes(
+    listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str, target: str
+) -> bool:
+    """Can an output be the spikes that a step makes of its potentials, and an input those of the step before?
+
+    They are 0 or 1 and made of another output of their shape alone, the potential. Where it was positive, spikes lower
+    it, element by element.
+    """
+    x, base = listing.inputs[source], outputs[target]
+    if not np.isin(base, (0.0, 1.0)).all():
+        return False
+    inputs = set(listing.inputs.values())
+    still = {v: np.zeros(np.shape(a)) if np.asarray(a).dtype.kind == "f" else a for v, a in point.items()}
+    before = [
+        v for v in inputs if v != x and np.asarray(point[v]).dtype.kind == "f" and np.shape(point[v]) == base.shape
+    ]
+    end = _unnamed(listing, listing.outputs[target])
+    behind = {v for call in listing.needed([end], ()) for v in call.operands}
+    reached = listing.influenced({x})
+    for name, other in outputs.items():
+        potential = _unnamed(listing, listing.outputs[name])
+        if name == target or other.shape != base.shape or potential not in behind or potential not in reached:
+            continue
+        calls = listing.needed([end], {potential})
+        read = {v for call in calls for v in call.operands}
+        if potential not in read or read & inputs:
+            continue
+        for charged in before:
+            point = {**still, charged: np.ones(base.shape)}
+
+            def following(spikes: Array, given: Mapping[Value, Array] = point, wanted: Value = potential) -> Array:
+                return np.asarray(evaluate(listing, {**given, x: spikes}, [wanted])[wanted])
+
+            if _lowers(following, base.shape):
+                return True
+    return False
+
+
+def _lowers(f: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
+    """Is every element of f less where the same element of x is 1 instead of 0, whatever the others are?"""
+    some = np.indices(shape).sum(axis=0) % 2.0
+    silent, fired, mixed = (f(spikes) for spikes in (np.zeros(shape), np.ones(shape), some))
+    return bool((fired < silent).all()) and np.array_equal(mixed, np.where(some, fired, silent))
+
+
+def _unnamed(listing: Listing, value: Value) -> Value:
+    """What a value is another name of."""
+    while (call := listing.producer.get(value)) is not None and call.kind == "Identity" and call.operands[0]:
+        value = call.operands[0]
+    return value
+
+
+def _bends(moved: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
+    """Is every element linear in its own one near by, if not far away, as a potential with a threshold is?"""
+    small = NEAR * np.random.default_rng(2).uniform(1.0, 2.0, shape)
+    with np.errstate(all="ignore"):
+        near, double, lone = (
+            moved(small),
+            moved(2 * small),
+            moved(np.where(np.indices(shape).sum(axis=0) % 2, small, 0)),
+        )
+        slope = near / small
+    straight = np.abs(double - 2 * near) <= AFFINE_TOLERANCE * NEAR
+    apart = np.abs(lone) <= AFFINE_TOLERANCE * NEAR + np.abs(np.where(np.indices(shape).sum(axis=0) % 2, near, 0))
+    return bool(straight.mean() > 0.5 and apart.mean() > 0.5 and np.any(slope))
+
+
+def _order_bonus(weights: Array) -> Array:
+    """A little for pairs that keep the order: the k-th possible state input with the k-th possible state output."""
+    possible_in = np.flatnonzero((weights > 0).any(axis=1))
+    possible_out = np.flatnonzero((weights > 0).any(axis=0))
+    bonus = np.zeros(weights.shape)
+    for i, row in enumerate(possible_in):
+        for j, column in enumerate(possible_out):
+            # counted from the end: states stand last, data first
+            away = abs((len(possible_in) - i) - (len(possible_out) - j))
+            bonus[row, column] = 1e-3 / (1 + away)
+    return bonus
+
+
+def ambiguous(pairs: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """Notes about pairs that only the order of the file tells apart."""
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for name in pairs:
+        by_shape.setdefault(tuple(shapes[name]), []).append(name)
+    return [
+        f"states of one shape were paired by dependence and order: {', '.join(n)}"
+        for n in by_shape.values()
+        if len(n) > 1
+    ]

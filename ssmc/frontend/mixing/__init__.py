@@ -1,0 +1,1 @@
+"""Regions that mix time without a loop: kernels, scans, products; found, probed and solved for."""

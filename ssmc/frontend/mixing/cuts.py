@@ -1,0 +1,179 @@
+"""Where the region behind a value that mixes time is cut: as late as can be.
+
+What follows the last mixing of time is translated step by step, and each value at the cut is explained by probing the
+region in front of it (`lti`, `varying`). Where a value at the cut makes no sense by itself the cut moves towards the
+end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ssmc.frontend.graph.flow import Flow, Known, Raw, Unsupported
+from ssmc.frontend.mixing.mixing import explain_region
+from ssmc.frontend.mixing.regions import region_of, repeated_entries
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.translator import RAW_OPS, Translator
+from ssmc.ir.graph import Value
+
+SHORT = 16  # taps of a filter that nothing better is looked for
+CONTRACTIONS = frozenset(["MatMul", "Gemm", "Einsum", "Conv", "ReduceSum", "ReduceMean", "FusedMatMul"])
+
+# Ops that can stand after the last mixing of time; whether they do is seen when they are translated.
+STEPWISE = RAW_OPS - {
+    *("Pad", "DFT", "CumSum", "CumProd", "Tile", "Trilu"),
+    *("GatherElements", "GatherND", "ScatterElements", "ScatterND"),
+}
+
+
+def explained_by_a_cut(translator: Translator, value: Value, cone: Sequence[Call]) -> Flow | Known | str:
+    """The value by the cut of its cone that needs no long filters, or why there is none.
+
+    Weights that change with time belong to the region at first: a cumulative sum in the log domain is a system only
+    with the weights before and behind it.
+    """
+    weighted: set[Value] = set()
+    known = translator.env.copy()
+    found = _best_cut(translator, value, cone, weighted)
+    if isinstance(found, str) and weighted:
+        translator.env = known
+        found = _best_cut(translator, value, cone, None)
+    return found
+
+
+def _best_cut(
+    translator: Translator, value: Value, cone: Sequence[Call], weighted: set[Value] | None
+) -> Flow | Known | str:
+    solved: dict[Value, Flow | str] = {}
+    sums = _sums(translator, _late(cone, value, set()))
+    filters, known = long_filters(translator, cone), translator.env.copy()
+    found = _cut_before(translator, value, cone, set(), solved, weighted)
+    if sums and (isinstance(found, str) or long_filters(translator, cone) != filters):
+        # The terms of a sum may be no systems while the sum is one, as in the last stage of a parallel scan.
+        filters, first = long_filters(translator, cone), translator.env
+        translator.env = known
+        whole = _cut_before(translator, value, cone, sums, solved, weighted)
+        if isinstance(whole, Flow) and long_filters(translator, cone) == filters:
+            return whole
+        translator.env = first
+    return found
+
+
+def long_filters(translator: Translator, cone: Sequence[Call]) -> frozenset[str]:
+    """Filters of many taps, or with no end within the steps that are studied."""
+    items = (translator.lookup(v) for call in cone for v in call.operands if v is not None)
+    steps = min((f.shape[f.axes.index("t")] for f in items if isinstance(f, Flow) and "t" in f.axes), default=SHORT)
+    short, graph = min(SHORT, steps - 2), translator.builder.graph
+    return frozenset(n.name for n in graph.nodes("fir") if n.op["kernel"].array.shape[-1] > short)
+
+
+def _sums(translator: Translator, late: Sequence[Call]) -> set[int]:
+    """Late calls that add values which mix time, before any of them is contracted over its features."""
+    found: set[int] = set()
+    contracted: set[Value] = set()
+    for call in late:
+        raw = [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Raw)]
+        if call.kind in CONTRACTIONS or any(v in contracted for v in raw):
+            contracted.update(call.results)
+        elif call.kind in ("Add", "Sub", "Sum") and len(raw) > 1:
+            found.add(call.position)
+    return found
+
+
+def _cut_before(
+    translator: Translator,
+    value: Value,
+    cone: Sequence[Call],
+    barred: set[int],
+    solved: dict[Value, Flow | str],
+    weighted: set[Value] | None,
+) -> Flow | Known | str:
+    """The value by a cut of its cone that is as late as can be, before the calls in `barred`; or why there is none."""
+    barred = set(barred)
+    while True:
+        late = _late(cone, value, barred)
+        exits = _exits(cone, late, value)
+        wrong = solve(translator, exits, solved, weighted)
+        if wrong is not None:
+            if wrong == value:
+                return str(solved[wrong])
+            barred.update(call.position for call in cone if wrong in call.operands)
+            continue
+        stuck = _translate(translator, late, {v: f for v in exits if isinstance(f := solved[v], Flow)})
+        if stuck is None:
+            return translator.env[value] if late else solved[value]  # type: ignore[return-value]
+        barred.add(stuck.position)
+
+
+def cone_of(translator: Translator, value: Value) -> list[Call]:
+    """The calls behind a raw value, as far as what they give is raw."""
+    found: dict[int, Call] = {}
+    waiting = [value]
+    while waiting:
+        call = translator.listing.producer.get(waiting.pop())
+        if call is None or call.position in found:
+            continue
+        found[call.position] = call
+        waiting += [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Raw)]
+    return [found[position] for position in sorted(found)]
+
+
+def _late(cone: Sequence[Call], value: Value, barred: set[int]) -> list[Call]:
+    """The calls after which nothing in the cone mixes time any more."""
+    users: dict[Value, list[Call]] = {}
+    for call in cone:
+        for operand in call.operands:
+            if operand is not None:
+                users.setdefault(operand, []).append(call)
+    late: set[int] = set()
+    for call in reversed(cone):
+        behind = [user for result in call.results for user in users.get(result, ())]
+        if call.kind in STEPWISE and call.position not in barred and all(user.position in late for user in behind):
+            late.add(call.position)
+    return [call for call in cone if call.position in late]
+
+
+def _exits(cone: Sequence[Call], late: Sequence[Call], value: Value) -> list[Value]:
+    """Values that the late calls take from the others."""
+    early = {result for call in cone if call not in late for result in call.results}
+    read = [v for call in late for v in call.operands if v is not None] + [value]
+    return [v for v in dict.fromkeys(read) if v in early]
+
+
+def solve(
+    translator: Translator, exits: Sequence[Value], solved: dict[Value, Flow | str], weighted: set[Value] | None
+) -> Value | None:
+    """Explain the exits; the first that cannot be."""
+
+    def tried(value: Value, opened: set[Value]) -> Flow | str:
+        region = region_of(translator, value, weighted, opened)
+        if isinstance(region, str):
+            return region
+        with translator.builder.origin(region.provenance):
+            try:
+                return explain_region(translator, region)
+            except Unsupported as reason:
+                repeated = set() if opened else repeated_entries(translator, region.entries)
+                return tried(value, repeated) if repeated else str(reason)
+
+    for value in exits:
+        if value not in solved:
+            solved[value] = tried(value, set())
+        if isinstance(solved[value], str):
+            return value
+    return None
+
+
+def _translate(translator: Translator, late: Sequence[Call], exits: dict[Value, Flow]) -> Call | None:
+    """Translate the late calls; the first that cannot be, or None with all results known."""
+    trial = translator.substituted(exits)
+    for call in late:
+        items = [None if v is None else trial.lookup(v) for v in call.operands]
+        try:
+            with translator.builder.origin(call.provenance):
+                results = trial.apply(call, items)
+        except (Unsupported, ValueError):
+            return call
+        trial.env.update(zip(call.results, results, strict=False))
+    translator.env.update(trial.env)
+    return None

@@ -1,0 +1,200 @@
+"""What a value that mixes time is: by itself, by the products and narrow places inside of it, or op by op."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+import networkx as nx
+
+from ssmc.frontend.findings import Refusal
+from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
+from ssmc.frontend.mixing.cuts import cone_of, explained_by_a_cut, long_filters, solve
+from ssmc.frontend.rules.finer import UP
+from ssmc.frontend.rules.spans import spelled_out
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.translator import Translator
+from ssmc.ir.graph import Value
+
+PRODUCTS = 8  # of streams inside a region that are tried as places to cut it
+PLACES = 24  # values inside a region that are tried by themselves where the whole is nothing (ours)
+PRODUCT_OPS = frozenset(["Mul", "Div", "MatMul", "Einsum"])
+
+
+def explain(translator: Translator, value: Value) -> Tracked:
+    """The flow that a raw value is; Refused, with the reason in the findings, where nothing explains it.
+
+    Where the whole is nothing, or needs long filters (two systems one after the other that were taken for one), values
+    inside of it are explained first.
+    """
+    before = long_filters(translator, cone_of(translator, value))
+    tried: set[int] = set()
+    places: list[Value] = []
+    best: tuple[int, Flow | Known, dict[Value, Tracked]] | None = None
+    refusal: Refusal | None = None
+    exact: list[Refusal] = []  # ops whose meaning is known, and which cannot be
+    while isinstance(translator.lookup(value), Raw):
+        cone, known = cone_of(translator, value), translator.env.copy()
+        found = explained_by_a_cut(translator, value, cone)
+        if not isinstance(found, str):
+            needed = _needed(translator, found, long_filters(translator, cone) - before)
+            if best is None or needed < best[0]:
+                best = needed, found, translator.env
+            if not needed:
+                break
+            translator.env = known
+        if _product_settled(translator, cone, tried) or _inner_settled(translator, cone, places):
+            continue
+        if best is None and isinstance(found, str):
+            refusal = refusal or _reason(translator, cone, found)
+            if _spelled_out(translator, cone, tried, exact):
+                continue
+        break
+    else:
+        return translator.lookup(value) or Refused()
+    if best is None:
+        assert refusal is not None
+        translator.findings.refusals.append(next(iter(exact), refusal))
+        return Refused()
+    translator.env = best[2]
+    return best[1]
+
+
+def _needed(translator: Translator, found: Flow | Known | str, filters: Set[str]) -> int:
+    """How many of the filters a value is made of."""
+    if not filters or not isinstance(found, Flow):
+        return 0
+    return len(filters & nx.ancestors(translator.builder.graph.net, found.value.node))
+
+
+def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[int]) -> bool:
+    """Explain the factors of a product of streams inside the cone, as of the gate between two convolutions (H3)."""
+    for call in cone[:-1]:
+        items = [None if v is None else translator.lookup(v) for v in call.operands]
+        raw = [v for v, item in zip(call.operands, items, strict=True) if v is not None and isinstance(item, Raw)]
+        streams = all(isinstance(item, Raw | Flow) for item in items)
+        if call.kind not in PRODUCT_OPS or not raw or not streams or call.position in tried:
+            continue
+        tried.add(call.position)
+        if len(tried) > PRODUCTS:
+            return False
+        before = translator.env.copy()
+        factors = [explained_by_a_cut(translator, v, cone_of(translator, v)) for v in raw]
+        if any(isinstance(factor, str) for factor in factors):
+            translator.env = before  # what one factor was cut into may cut the whole in two
+            continue
+        known = dict(zip(raw, factors, strict=True))
+        try:
+            with translator.builder.origin(call.provenance):
+                results = translator.apply(call, [known.get(v) or translator.lookup(v) for v in call.operands if v])
+        except (Unsupported, ValueError):
+            continue
+        translator.env.update({v: f for v, f in known.items() if not isinstance(f, str)})
+        translator.env.update(zip(call.results, results, strict=False))
+        _carry_on(translator, cone[cone.index(call) + 1 :])
+        return True
+    return False
+
+
+def _inner_settled(translator: Translator, cone: Sequence[Call], tried: list[Value]) -> bool:
+    """Explain a value inside the cone that everything behind it passes through, the last that makes sense by itself.
+
+    Two systems one after the other need not be one, as where a bias stands between them or the second runs backwards.
+    """
+    before = long_filters(translator, cone)
+    spare: tuple[Call, Flow | str] | None = None  # one that needs long filters
+    for call in reversed(_narrows(cone[:-1], cone[-1])):
+        value = call.results[0]
+        if not isinstance(translator.lookup(value), Raw):
+            continue
+        if len(tried) == PLACES:
+            break
+        tried.append(value)
+        solved: dict[Value, Flow | str] = {}
+        if solve(translator, [value], solved, set()) is not None:
+            continue
+        spare = spare or (call, solved[value])
+        if not _needed(translator, solved[value], long_filters(translator, cone) - before):
+            spare = call, solved[value]
+            break
+    if spare is None:
+        return False
+    call, found = spare
+    translator.env[call.results[0]] = found  # type: ignore[assignment]
+    _carry_on(translator, cone[cone.index(call) + 1 :])
+    return True
+
+
+def _narrows(calls: Sequence[Call], last: Call) -> list[Call]:
+    """Calls whose first result is all that the calls behind them take from those up to them."""
+    reach = {v: call.position for call in (*calls, last) for v in call.operands if v is not None}
+    found, open_until = [], -1  # how far a value of an earlier call is needed
+    for call in calls:
+        if open_until <= call.position and not any(v in reach for v in call.results[1:]):
+            found.append(call)
+        open_until = max([open_until, *(reach.get(v, -1) for v in call.results)])
+    return found
+
+
+def _carry_on(translator: Translator, calls: Sequence[Call]) -> None:
+    """Translate the calls that have nothing raw among their operands any more, as the bias after a settled product."""
+    for call in calls:
+        items = [None if v is None else translator.lookup(v) for v in call.operands]
+        if any(isinstance(item, Raw) for item in items) or all(item is None for item in items):
+            continue
+        try:
+            with translator.builder.origin(call.provenance):
+                results = translator.apply(call, items)
+        except (Unsupported, ValueError):
+            continue
+        translator.env.update(zip(call.results, results, strict=False))
+
+
+def _reason(translator: Translator, cone: Sequence[Call], reason: str) -> Refusal:
+    """Which call of a cone that nothing explains to name, and why."""
+    first = next((c for c in cone if any(isinstance(translator.lookup(v), Flow) for v in c.operands if v)), cone[0])
+    raw = translator.lookup(first.results[0])
+    for call in cone if "not linear" in reason and _own_reason(translator, first) is None else ():
+        streams = [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Raw | Flow)]
+        if call.kind in ("MatMul", "Einsum") and len(streams) > 1:
+            return Refusal(call.name, call.kind, f"a product of two values that mix time (attention), which {reason}")
+    why = f"{_own_reason(translator, first) or raw.reason}, and the whole of it" if isinstance(raw, Raw) else ""
+    return Refusal(first.name, first.kind, f"{why} {reason}".strip())
+
+
+def _own_reason(translator: Translator, call: Call) -> str | None:
+    """Why a call by itself is more than a step, where its operands are known."""
+    items = [None if v is None else translator.lookup(v) for v in call.operands]
+    if any(isinstance(item, Raw) for item in items):
+        return None
+    before = translator.findings.copy()
+    try:
+        translator.apply(call, items)
+    except Unsupported as reason:
+        return str(reason)
+    except ValueError:
+        return None
+    finally:
+        translator.findings.restore(before)
+    return None
+
+
+def _spelled_out(translator: Translator, cone: Sequence[Call], tried: set[int], exact: list[Refusal]) -> bool:
+    """Say one call of the cone by itself, the first that can be: a strided filter, a sum over all steps."""
+    for call in cone:
+        if -call.position in tried or not any(isinstance(translator.lookup(v), Raw) for v in call.results):
+            continue
+        try:
+            with translator.builder.origin(call.provenance):
+                results = spelled_out(translator, call)
+        except Unsupported as reason:
+            if UP in str(reason):
+                exact.append(Refusal(call.name, call.kind, str(reason)))
+            continue
+        except ValueError:
+            continue
+        tried.add(-call.position)
+        translator.findings.spans += 1
+        translator.env.update(zip(call.results, results, strict=False))
+        _carry_on(translator, cone[cone.index(call) + 1 :])
+        return True
+    return False

@@ -1,0 +1,68 @@
+"""What a region that mixes time is: the explanations that are tried, in order."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from ssmc.frontend.graph.flow import Flow, Unsupported
+from ssmc.frontend.graph.joint import joined
+from ssmc.frontend.mixing.filters import emit_kernels
+from ssmc.frontend.mixing.first_step import explain_start
+from ssmc.frontend.mixing.lti import Kernels, probe
+from ssmc.frontend.mixing.polynomial import explain_polynomial
+from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.varying import explain_varying
+from ssmc.frontend.mixing.viewpoints import with_result
+from ssmc.frontend.rules.padding import CIRCULAR
+from ssmc.frontend.translator import Translator
+
+CLOSE = 1e-9  # relative
+
+
+def explain_region(translator: Translator, region: Region) -> Flow:
+    """The target of a region as a flow. Raises Unsupported with the reason where nothing explains it."""
+    for at in _places(region):
+        assert region.merged is not None
+        shape = (*region.shape[:at], *region.merged[1], *region.shape[at + 1 :])
+        try:
+            return joined(_explained(translator, with_result(region, shape)), at, region.merged)
+        except Unsupported:
+            continue
+    return _explained(translator, region)
+
+
+def _places(region: Region) -> list[int]:
+    """Axes of the target that may be the merged one of the entries."""
+    merged = region.merged
+    return [] if merged is None else [k for k, size in enumerate(region.shape) if size == prod(merged[1])]
+
+
+def _explained(translator: Translator, region: Region) -> Flow:
+    try:
+        kernels = probe(region)
+    except Unsupported as reason:
+        if any("t" not in flow.axes for flow in region.flows):
+            raise
+        found = (
+            explain_varying(translator, region)
+            or explain_polynomial(translator, region)
+            or explain_start(translator, region)
+        )
+        if found is None:
+            raise reason from None
+        return found
+    if translator.dynamic and _is_circular(kernels):
+        raise Unsupported(CIRCULAR)
+    return emit_kernels(translator, region, kernels, translator.findings.tolerance)
+
+
+def _is_circular(kernels: Kernels) -> bool:
+    """Is a tap the same at a distance and at that less the length, as where the end is put before the beginning?"""
+    if kernels.future is None:
+        return False
+    behind, wrapped = kernels.causal[:, :, 1:], kernels.future[:, :, ::-1]
+    scale = float(np.abs(behind).max(initial=0.0))
+    differ = np.ptp(behind, axis=2).max(initial=0.0) > CLOSE * scale  # else it is a sum over the sequence
+    return bool(scale and differ and np.abs(behind - wrapped).max() <= CLOSE * scale)

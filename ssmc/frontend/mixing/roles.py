@@ -1,0 +1,78 @@
+"""What the entries of a region do to its target, told by changing them: read, written, a decay, a term by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.viewpoints import is_same, with_entry
+from ssmc.ir.op import Array
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is the same however axes are read: entries that stand alone, and those in which the rest is not linear."""
+
+    added: tuple[int, ...]
+    decay: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Entries by what they do; positions in the region's list."""
+
+    read: tuple[int, ...]
+    written: tuple[int, ...]
+    decay: tuple[int, ...]
+    added: tuple[int, ...]
+
+
+def parts_of(region: Region) -> Parts | None:
+    """None where the target is no recurrence, as more than one entry would be its decay."""
+    first = region.samples[0]
+    whole = region.run(first)
+    scale = max(float(np.abs(whole).max(initial=0.0)), 1e-300)
+    added = tuple(i for i in range(len(first)) if _is_added(region, first, i, whole, scale))
+    base = [np.zeros_like(a) if i in added else a for i, a in enumerate(first)]
+    core = region.run(base)
+    if not np.isfinite(core).all() or not np.any(core):
+        return None
+    decay: list[int] = []
+    for i, array in enumerate(base):
+        if i not in added and not is_same(region.run(with_entry(base, i, 2 * array)), 2 * core, scale):
+            decay.append(i)
+        if len(decay) > 1:
+            return None
+    return Parts(added, tuple(decay))
+
+
+def _is_added(region: Region, arrays: Sequence[Array], i: int, whole: Array, scale: float) -> bool:
+    """Does this entry stand alone in the result, as a term of its own?"""
+    without = region.run(with_entry(arrays, i, np.zeros_like(arrays[i])))
+    alone = region.run([a if j == i else np.zeros_like(a) for j, a in enumerate(arrays)])
+    return bool(np.any(alone)) and is_same(without + alone, whole, scale)
+
+
+def roles_of(region: Region, axes: str, parts: Parts) -> Roles | None:
+    """The roles with the axes of the target read in one way; None where nothing is written."""
+    first, second = region.samples[0], region.samples[1]
+    base = [np.zeros_like(a) if i in parts.added else a for i, a in enumerate(first)]
+    core = region.run(base)
+    scale = max(float(np.abs(region.run(first)).max(initial=0.0)), 1e-300)
+    found: tuple[list[int], list[int]] = [], []
+    for i, array in enumerate(base):
+        if i in parts.added or i in parts.decay:
+            continue
+        flow = region.flows[i]
+        step = flow.shape[flow.axes.index("t")] // 2
+        moved = array.copy()
+        chosen = tuple(slice(step, step + 1) if a == "t" else slice(None) for a in flow.axes)
+        moved[chosen] = second[i][chosen]
+        change = np.abs(region.run(with_entry(base, i, moved)) - core)
+        later = np.delete(change, step, axis=axes.index("t")).max(initial=0.0)
+        found[int(later > 1e-12 * scale)].append(i)
+    read, written = found
+    return Roles(tuple(read), tuple(written), parts.decay, parts.added) if written else None

@@ -1,0 +1,244 @@
+"""The proof of a lift: the new graph against the file, in float64 and by onnxruntime, at every kind of size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.findings import Lift
+from ssmc.frontend.model import Proof
+from ssmc.frontend.proofs.proof import (
+    RUNTIME_TOLERANCE,
+    compare,
+    effect_of_fits,
+    relative_error,
+    require,
+    run_file,
+    run_graph,
+)
+from ssmc.frontend.proofs.reference import fed_dtype, runner, runner_on, step_through
+from ssmc.frontend.source.interface import concrete_shapes, sample_inputs
+from ssmc.frontend.source.listing import Listing
+from ssmc.frontend.source.precision import coarsest_format
+from ssmc.frontend.source.proto import ModelFile
+from ssmc.interface import Port
+from ssmc.ir.clocks import timestamps
+from ssmc.ir.graph import Graph
+from ssmc.ir.layout import to_graph
+from ssmc.ir.ties import DOUBLE, MARGIN, SINGLE, Ties, find_ties
+from ssmc.ir.types import TensorType
+
+STEPS = 6  # of a one-step model
+ROOM = 30.0  # ours: how much more than the errors of its systems a model may be off
+# What onnxruntime may be off, where a file computes in formats of less precision (ours: some tens of their epsilon).
+COARSE = {"float16": 3e-2, "bfloat16": 2e-1}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What is to be proved: `graph` is the model of `file`, whose inputs are of `types`."""
+
+    path: Path
+    model: ModelFile
+    file: Listing
+    types: Mapping[str, TensorType]
+    tolerance: float
+    graph: Graph
+    form: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    states: Mapping[str, str]
+    lifts: tuple[Lift, ...]
+    aside: Executor  # where onnxruntime runs meanwhile
+    dropped: int  # nodes of the path's file that round, and that `file` does without
+    as_stored: Listing | None = None  # where tables of `file` are more exact than those of the path's file
+
+
+def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[list[Proof], tuple[str, ...]]:
+    """Proofs at a batch and length, of whole sequences at another size too if it differs; and notes.
+
+    Raises UserError where the graph is not the model, or is it at the first size only.
+    """
+    proofs, notes = _at(case, *size, 7)
+    require(proofs, str(case.path))
+    if case.form != "sequence" or other == size:
+        return proofs, notes
+    # onnxruntime is to catch a misread op; how large the batch is makes none.
+    more, others = _at(case, *other, 8, runtime=other[1] != size[1] and not case.dropped)
+    if not all(proof.passed for proof in more):
+        raise _right_at_one_size(case, more, size, other)
+    return proofs + more, tuple(dict.fromkeys(notes + others))
+
+
+def _right_at_one_size(case: Case, bad: list[Proof], first: tuple[int, int], other: tuple[int, int]) -> UserError:
+    """The error for a model that is the file's at the first size and not at the other: which of the two it is."""
+    what, here, there = "length", first[1], other[1]
+    if first[1] == other[1] or (first[0] != other[0] and _passes(case, first[0], other[1])):
+        what, here, there = "batch", first[0], other[0]
+    worst = max(bad, key=lambda proof: proof.error)
+    return UserError(
+        f"the file is another model at {what} {there} than at {what} {here}",
+        where=str(case.path),
+        why=f"lifted and proved at {what} {here}, its output '{worst.output}' is off by {worst.error:.1e} at {there}, "
+        f"compared with {worst.against}",
+        hint=f"the exporter has written the traced {what} into the file, though it declares it dynamic, or the model "
+        f"itself is another at every {what}: export it with that {what} fixed, or so that nothing depends on it",
+    )
+
+
+def _passes(case: Case, batch: int, length: int) -> bool:
+    try:
+        return all(proof.passed for proof in _at(case, batch, length, 9)[0])
+    except UserError:
+        return False
+
+
+def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) -> tuple[list[Proof], tuple[str, ...]]:
+    """Proofs at one size, against onnxruntime too where `runtime`, and notes."""
+    # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
+    allowed = max([case.tolerance, *(ROOM * lift.proof_error for lift in case.lifts)])
+    arrays = _in_order(case, _proof_inputs(case, batch, length, seed))
+    batch, length = _sizes(case.inputs, arrays)
+    # Weights that stand in memory once are not to stand there twice.
+    given = case.aside.submit(_run, case, arrays) if runtime and not case.model.weights else None
+    found = run_graph(case.graph, case.inputs, case.outputs, arrays)
+    try:
+        exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
+    except UserError as failed:
+        raise UserError(
+            f"the file does not run at batch {batch}, length {length}",
+            where=str(case.path),
+            why=" ".join(
+                filter(None, (failed.where and f"{failed.where}:", failed.what, failed.why and f"({failed.why})"))
+            ),
+            hint="export it at fixed sizes, or so that its shapes follow those of its inputs",
+        ) from failed
+    exact = {port.name: exact[port.name] for port in case.outputs}
+    _require_finite(case, exact)
+    proofs = compare("the file in float64", found, exact, batch, length, allowed)
+    notes = _of_tables(case, arrays, exact)
+    if not all(proof.passed for proof in proofs):
+        effect = effect_of_fits(case.graph, case.lifts, case.inputs, case.outputs, arrays, found)
+        proofs = compare("the file in float64", found, exact, batch, length, max(allowed, ROOM * effect))
+    if not all(proof.passed for proof in proofs):
+        ties = _ties(case, arrays, DOUBLE)
+        proofs = compare("the file in float64", found, exact, batch, length, max(allowed, MARGIN * ties.effect))
+    if not runtime or not all(proof.passed for proof in proofs):
+        return proofs, notes
+    answer = _run(case, arrays) if given is None else given.result()
+    broken = [name for name, array in answer.items() if not np.isfinite(array).all()]
+    if broken:  # exp(-cumsum) and the like overflow in float32 where the recurrence does not
+        notes = (
+            *notes,
+            f"onnxruntime gives no finite numbers for {', '.join(broken)} at length {length}",
+        )
+    answer = {name: array for name, array in answer.items() if name not in broken}
+    if case.dropped:
+        error = max(relative_error(found[name], array) for name, array in answer.items())
+        who = f"{case.dropped} node{'s' * (case.dropped > 1)}"
+        note = f"the rounding by {who} is left out, as asked for: on random inputs outputs are off by "
+        return proofs, (*notes, f"{note}{error:.1e} of the largest")
+    allowed = max([_runtime_tolerance(case), *(proof.tolerance for proof in proofs)])
+    theirs = compare("onnxruntime", found, answer, batch, length, allowed)
+    if not all(proof.passed for proof in theirs):
+        ties = _ties(case, arrays, SINGLE)
+        theirs = compare("onnxruntime", found, answer, batch, length, max(allowed, MARGIN * ties.effect))
+        if ties.near:
+            notes = (*notes, f"in the proof at {batch} x {length}, {ties}")
+    return proofs + theirs, notes
+
+
+def _of_tables(case: Case, arrays: Mapping[str, Any], exact: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note of what it changes that tables of cosines are taken as exact."""
+    if case.as_stored is None:
+        return ()
+    stored = run_file(case.as_stored, case.inputs, case.states, case.form, arrays)
+    moved = max(relative_error(array, stored[name]) for name, array in exact.items())
+    if moved <= case.tolerance:
+        return ()
+    return (f"the file's tables of cosines are rounded; as exact ones they move outputs by {moved:.1e} of the largest",)
+
+
+def _require_finite(case: Case, exact: Mapping[str, np.ndarray]) -> None:
+    """Raise UserError where the file itself gives no numbers that anything could be compared with."""
+    broken = [name for name, array in exact.items() if not np.isfinite(array).all()]
+    if broken:
+        raise UserError(
+            f"the model gives NaN or infinity for {', '.join(map(repr, broken))}",
+            where=str(case.path),
+            why="its own nodes do so in float64, on random inputs, so that nothing can be proved",
+            hint="look for divisions by zero and for roots and logarithms of negative numbers; keep their operands in "
+            "range inside the model (Abs, Clip)",
+        )
+
+
+def _ties(case: Case, arrays: Mapping[str, Any], precision: float) -> Ties:
+    """What roundings do that lie on an edge between two codes, on user-shaped arrays."""
+    ports = {port.name: port for port in case.inputs}
+    feed = {name: to_graph(np.asarray(a), ports[name].axes, ports[name].type) for name, a in arrays.items()}
+    return find_ties(case.graph, feed, precision)
+
+
+def _runtime_tolerance(case: Case) -> float:
+    """What onnxruntime may be off, by the coarsest format that the file computes in."""
+    declared = [kind.dtype for kind in case.types.values()] + [port.dtype for port in case.outputs]
+    return COARSE.get(coarsest_format(case.file, declared), RUNTIME_TOLERANCE)
+
+
+def _run(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    run = runner_on(case.model, str(case.path)) if case.model.weights else runner(str(case.path))
+    typed = {port.name: arrays[port.name].astype(fed_dtype(port)) for port in case.inputs if port.name in arrays}
+    try:
+        found = run(typed) if case.form == "sequence" else step_through(run, case.inputs, case.states, typed)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            "onnxruntime cannot run the file at this size",
+            where=str(case.path),
+            why=str(error).splitlines()[0],
+            hint="the file declares dynamic axes that it does not support; export it at a fixed size",
+        ) from error
+    return {port.name: found[port.name] for port in case.outputs}
+
+
+def _proof_inputs(case: Case, batch: int, length: int, seed: int) -> dict[str, Any]:
+    shapes = concrete_shapes(case.types, batch, length)
+    point = sample_inputs(case.file, shapes, case.types, seed)
+    arrays = {name: np.asarray(point[value]) for name, value in case.file.inputs.items()}
+    if case.form == "sequence":
+        return arrays
+    rows = [sample_inputs(case.file, shapes, case.types, seed + 31 * k) for k in range(STEPS)]
+    for port in case.inputs:
+        if port.name in case.states:
+            if len(port.axes) > len(port.shape):
+                arrays[port.name] = arrays[port.name][None]
+            continue
+        steps = np.stack([np.asarray(row[case.file.inputs[port.name]]) for row in rows])
+        arrays[port.name] = steps[None] if len(port.shape) < len(port.axes) - 1 else np.moveaxis(steps, 0, 1)
+    return arrays
+
+
+def _in_order(case: Case, arrays: dict[str, Any]) -> dict[str, Any]:
+    """With times of events that grow from one to the next."""
+    clocks = timestamps(case.graph)
+    for port in case.inputs:
+        if port.name in clocks:
+            total = np.cumsum(np.abs(arrays[port.name]), axis=port.axes.index("t"))
+            arrays[port.name] = np.float32(total).astype(np.float64)
+    return arrays
+
+
+def _sizes(ports: tuple[Port, ...], arrays: Mapping[str, Any]) -> tuple[int, int]:
+    found = {"b": 1, "t": 1}
+    for port in ports:
+        for letter, size in zip(port.axes, np.shape(arrays[port.name]), strict=True):
+            if letter in found:
+                found[letter] = size
+    return found["b"], found["t"]

@@ -1,0 +1,157 @@
+"""Values of a sequence that are meant step by step: masks made of lengths, tables of positions, the step that a number
+tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.graph.builder import Builder
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, counted_samples, wrap
+from ssmc.frontend.rules.context import arrays_or_flows
+from ssmc.frontend.rules.elementwise import binary
+from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.operands import axes_of
+from ssmc.ir.graph import Value
+
+COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or", "Not")
+ARITHMETIC = ("Mul", "Add", "Sub", "Div", "Where", "Neg", "Exp", "Clip", "Sigmoid", "Min", "Max")
+POINTWISE = frozenset([*COMPARISONS, *ARITHMETIC, "Cast", "Identity", "Unsqueeze"])
+
+
+def as_stream(translator: Any, value: Value, behind: int, stream: Flow) -> Flow | Known:
+    """A value whose axis so far from the right is time, as a stream where it differs from step to step."""
+    item, steps = translator.lookup(value), stream.shape[stream.axes.index("t")]
+    if not isinstance(item, Flow | Known):
+        raise Unsupported("it mixes time")
+    at = len(item.shape) - behind
+    if at < 0 or item.shape[at] != steps or (isinstance(item, Flow) and item.axes[at] == "t"):
+        return item
+    if isinstance(item, Known):
+        table = np.moveaxis(np.asarray(item.array, np.float64), at, 0)
+        axes = "f" * at + "t" + "f" * (behind - 1)
+        source = np.asarray(item.array), axes
+        return Flow(translator.builder.positional(table, stream.value, source), axes, item.shape)
+    call = translator.listing.producer.get(value)
+    if call is None or call.kind not in POINTWISE:
+        raise TimeMixing("a feature axis meets the time axis")
+    operands = [v for v in call.operands if v is not None]
+    if call.kind == "Unsqueeze":
+        inner = behind - _new_behind(translator, call, len(item.shape), at)
+        timed = [as_stream(translator, operands[0], inner, stream), *map(translator.lookup, operands[1:])]
+    else:
+        timed = [as_stream(translator, v, behind, stream) for v in operands]
+    found = translator.apply(call, timed)[0]
+    assert isinstance(found, Flow)
+    return found
+
+
+def in_time(translator: Any, call: Call, item: Flow, axes: Sequence[int]) -> Flow:
+    """A value of a sequence that is to be reduced over as many features as there are steps, counted by the file itself:
+    the stream that it is."""
+    streams = [i for v in translator.listing.inputs.values() if isinstance(i := translator.lookup(v), Flow)]
+    stream = next((i for i in streams if "t" in i.axes), None)
+    value = call.operands[0]
+    if stream is None or value is None or translator.in_step or "t" in item.axes:
+        return item
+    for axis in axes:
+        behind = len(item.shape) - axis % len(item.shape)
+        if item.shape[axis] == stream.shape[stream.axes.index("t")] and _counts(translator, value, behind):
+            found = as_stream(translator, value, behind, stream)
+            assert isinstance(found, Flow)
+            return found
+    return item
+
+
+def _counts(translator: Any, value: Value, behind: int) -> bool:
+    """Is an axis, so far from the right, as long as a table that the file makes from the length of its inputs?"""
+    item = translator.lookup(value)
+    at = len(getattr(item, "shape", ())) - behind
+    if not isinstance(item, Flow | Known) or at < 0 or item.shape[at] == 1:
+        return False
+    if isinstance(item, Known):
+        return value not in translator.listing.constants
+    call = translator.listing.producer.get(value)
+    if call is None or call.kind not in POINTWISE:
+        return False
+    if call.kind == "Unsqueeze":
+        return _counts(translator, call.operands[0], behind - _new_behind(translator, call, len(item.shape), at))
+    return any(_counts(translator, v, behind) for v in call.operands if v is not None)
+
+
+def _new_behind(translator: Any, call: Call, rank: int, at: int) -> int:
+    """How many axes an Unsqueeze adds behind axis `at` of its result."""
+    operands = [None if v is None else translator.lookup(v) for v in call.operands]
+    return sum(a % rank > at for a in axes_of(arrays_or_flows(operands), call.attrs, 1, ()) or [])
+
+
+def picked_step(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """GatherElements: the step that a number tells."""
+    data, index = items[0], items[1]
+    axis = int(call.attrs.get("axis", 0)) % max(len(getattr(data, "shape", ())), 1)
+    known = isinstance(data, Flow) and isinstance(index, Flow) and data.axes[axis] == "t"
+    if not known or "t" in index.axes or len(index.shape) != len(data.shape) or index.shape[axis] != 1:
+        raise Unsupported("it mixes time")
+    return [picked(translator.builder, data, index, axis)]
+
+
+def picked_of_samples(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Of every sample the step that its number tells: x[arange(batch), number], as GatherND of pairs, or as Gather of
+    (batch * time, features) by number + time * sample."""
+    data, index = items[0], None if call.operands[1] is None else translator.listing.producer.get(call.operands[1])
+    parts = {} if index is None else {v: translator.lookup(v) for v in index.operands if v is not None}
+    numbers = [item for item in parts.values() if isinstance(item, Flow)]
+    samples = [item for item in parts.values() if isinstance(item, Known)]
+    if not isinstance(data, Flow) or index is None or len(numbers) != 1 or len(samples) != 1 or len(parts) != 2:
+        raise Unsupported("it mixes time")
+    (number,), count = numbers, np.asarray(samples[0].array)
+    step, batch = counted_samples(count), max(count.shape, default=0)
+    if index.kind == "Add" and call.kind == "Gather" and data.axes[:1] == "m" and call.attrs.get("axis", 0) == 0:
+        data = Flow(data.value, "bt" + data.axes[1:], (batch, data.shape[0] // max(batch, 1), *data.shape[1:]))
+        right = step == data.shape[1] and index.kind == "Add"
+    else:
+        first = isinstance(translator.lookup(index.operands[0]), Known)
+        right = step == 1 and first and index.kind == "Concat" and int(index.attrs["axis"]) % len(number.shape) == 1
+    if not right or data.axes[:2] != "bt" or number.axes.strip("f") != "b" or prod(number.features) != 1:
+        raise Unsupported("it mixes time")
+    ones = (1,) * (len(data.axes) - 1)
+    value = translator.builder.reshape(number.value, ones)
+    assert isinstance(value, Value)
+    found = picked(translator.builder, data, Flow(value, "b" + "f" * len(ones), (batch, *ones)), 1)
+    assert isinstance(found, Flow)
+    axes, shape = found.axes[:1] + found.axes[2:], (*found.shape[:1], *found.shape[2:])
+    return [wrap(translator.builder.reshape(found.value, shape[1:]), axes, shape)]
+
+
+def picked(builder: Builder, data: Flow, index: Flow, axis: int) -> Flow | Known:
+    """The step that a number tells, -1 the last: a sum over all steps, of which that one alone counts."""
+    counter = builder.steps(data.value)
+    assert isinstance(counter, Value)
+    steps = Flow(counter, "f" * axis + "t" + "f" * (len(data.axes) - axis - 1), _only(data, axis))
+    there = binary(builder, "equal", steps, index)
+    each = binary(builder, "mul", there, data)
+    assert isinstance(each, Flow)
+    shape = (*each.shape[:axis], 1, *each.shape[axis + 1 :])
+    axes = each.axes[:axis] + "f" + each.axes[axis + 1 :]
+    value = builder.add("pool", [each.value], kind="sum")
+    features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
+    found = wrap(builder.reshape(value, features), axes, shape)
+    last = builder.reshape(builder.add("pool", [data.value], kind="last"), _placed(data, axis, axes))
+    final = wrap(last, axes, _one(data, axis))
+    behind = binary(builder, "mul", binary(builder, "equal", index, Known(np.asarray(-1.0))), final)
+    return binary(builder, "add", found, behind)
+
+
+def _one(flow: Flow, axis: int) -> tuple[int, ...]:
+    return (*flow.shape[:axis], 1, *flow.shape[axis + 1 :])
+
+
+def _placed(flow: Flow, axis: int, axes: str) -> tuple[int, ...]:
+    return tuple(d for d, a in zip(_one(flow, axis), axes, strict=True) if a == "f")
+
+
+def _only(flow: Flow, axis: int) -> tuple[int, ...]:
+    return tuple(d if i == axis else 1 for i, d in enumerate(flow.shape))

@@ -1,0 +1,1 @@
+"""The translated graph made simpler: norms, activations and registers recognised, maps fused."""

@@ -1,0 +1,229 @@
+"""Run ONNX-level graphs, or parts of them between given values, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.source.announced import MAX_MOVED, MAX_RESULT, TooLarge, announced
+from ssmc.frontend.source.kernels import KERNELS
+from ssmc.frontend.source.kernels_time import LeftToReference
+from ssmc.frontend.source.listing import Call, Listing, list_calls
+from ssmc.ir.graph import Graph, Value
+from ssmc.ir.op import Array
+from ssmc.ir.ops.onnx_op import region
+from ssmc.ir.table import spec_of
+from ssmc.ir.tensor import widened
+
+
+def evaluate(
+    listing: Listing,
+    given: Mapping[Value, Array],
+    wanted: Iterable[Value],
+    passed: dict[Value, Any] | None = None,
+) -> dict[Value, Any]:
+    """Arrays of the `wanted` values, for arrays of the `given` ones; only what lies between is run.
+
+    Small arrays that are met on the way are added to `passed`.
+    Raises UserError where a node cannot run on its operands.
+    """
+    wanted = list(wanted)
+    return _follow(_plan(listing, wanted, given), listing, given, wanted, passed)
+
+
+# The calls to run, and after each what nothing reads any more.
+_Plan = Sequence[tuple[Call, Sequence[Value]]]
+
+
+def _plan(listing: Listing, wanted: Sequence[Value], given: Collection[Value]) -> _Plan:
+    calls = listing.needed(wanted, given)
+    last = {value: call.position for call in calls for value in call.operands if value is not None}
+    keep = {*wanted, *given}
+    return [
+        (call, [v for v in call.operands if v is not None and last[v] == call.position and v not in keep])
+        for call in calls
+    ]
+
+
+def _follow(
+    plan: _Plan,
+    listing: Listing,
+    given: Mapping[Value, Array],
+    wanted: Sequence[Value],
+    passed: dict[Value, Any] | None,
+) -> dict[Value, Any]:
+    values: dict[Value, Any] = dict(given)
+    constants = listing.constants
+    with np.errstate(all="ignore"):
+        for call, done in plan:
+            arrays = [None if v is None else values[v] if v in values else constants[v] for v in call.operands]
+            for value, array in zip(call.results, run_quietly(call, arrays), strict=False):
+                values[value] = array
+                if passed is not None and isinstance(array, np.ndarray) and array.nbytes <= SMALL:
+                    passed[value] = array
+            for value in done:
+                values.pop(value, None)
+    return {v: widened(values[v] if v in values else constants[v]) for v in wanted}
+
+
+def run_call(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+    """Results of one ONNX node. Raises UserError that names it where it cannot run, or gives too much."""
+    with np.errstate(all="ignore"):
+        return run_quietly(call, arrays)
+
+
+def run_quietly(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+    """As `run_call`, where numpy has been told not to warn, which takes as long as a small node."""
+    most = MAX_MOVED if call.kind in MOVES else MAX_RESULT
+    size = announced(call.kind, arrays, call.attrs)
+    if size <= most:
+        results = _results(call, arrays)
+        size = max((a.size for a in results if isinstance(a, np.ndarray)), default=0)
+    if size > most:
+        raise TooLarge(
+            f"'{call.kind}' gives {size} numbers (at most {most})",
+            where=f"node '{call.name}'",
+            hint="export the model at a shorter length",
+        )
+    return results
+
+
+def _results(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+    try:
+        control = CONTROL.get(call.kind)
+        if control is not None:
+            return control(call, arrays)
+        if call.kind not in MOVES and call.kind != "MatMul":
+            arrays = [widened(a) for a in arrays]
+        kernel = KERNELS.get(call.kind)
+        if kernel is not None:
+            try:
+                return kernel(arrays, call.attrs, len(call.results))
+            except LeftToReference:
+                pass
+        return spec_of(call.op.name).evaluate(call.op, list(arrays), [None] * len(arrays))
+    except UserError:
+        raise
+    except Exception as error:
+        shapes = ", ".join("-" if a is None else str(np.shape(a)) for a in arrays)
+        raise UserError(
+            f"'{call.kind}' cannot run on operands {shapes}", where=f"node '{call.name}'", why=str(error)
+        ) from error
+
+
+SMALL = 1 << 18  # bytes: what a step of a layer carries on, not what it widens to inside
+
+# Ops that only say where numbers stand: what is float32 stays so until something is computed of it.
+MOVES = frozenset(
+    ["Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split", "Gather", "Shape", "Size"]
+)
+
+
+@cache
+def body_of(graph: Graph) -> Listing:
+    """The flat view of a subgraph, made once."""
+    return list_calls(graph)
+
+
+@cache
+def _body_plan(graph: Graph) -> _Plan:
+    body = body_of(graph)
+    return _plan(body, list(body.outputs.values()), body.inputs.values())
+
+
+def body_feed(call: Call, body: Listing, own: Sequence[Any], captured: Sequence[Any]) -> dict[Value, Any]:
+    """Arrays for the inputs of a body: its own, then the captured ones."""
+    return dict(zip(body.inputs.values(), (*own, *captured), strict=True))
+
+
+def _split_captured(call: Call, arrays: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    cut = len(arrays) - int(call.op["captured"])
+    return list(arrays[:cut]), list(arrays[cut:])
+
+
+def _run_body(call: Call, attribute: str, own: Sequence[Any], captured: Sequence[Any]) -> list[Any]:
+    graph = region(call.op, attribute)
+    body = body_of(graph)
+    wanted = list(body.outputs.values())
+    found = _follow(_body_plan(graph), body, body_feed(call, body, own, captured), wanted, None)
+    return [found[value] for value in wanted]
+
+
+def _scan(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+    own, captured = _split_captured(call, arrays)
+    form = scan_form(call, len(own), [np.ndim(a) for a in own])
+    states, sequences = own[: form.states], own[form.states :]
+    sequences = [
+        np.flip(np.moveaxis(s, a, 0), 0) if backward else np.moveaxis(s, a, 0)
+        for s, a, backward in zip(sequences, form.input_axes, form.input_reversed, strict=True)
+    ]
+    collected: list[list[Any]] = []
+    for k in range(len(sequences[0])):
+        found = _run_body(call, "body", [*states, *(s[k] for s in sequences)], captured)
+        states = found[: form.states]
+        collected.append(found[form.states :])
+    outputs = []
+    for j, backward in enumerate(form.output_reversed):
+        stacked = np.stack([row[j] for row in collected][:: -1 if backward else 1])
+        axis = form.output_axes[j]
+        outputs.append(np.moveaxis(stacked, 0, axis))
+    return [*states, *outputs]
+
+
+class ScanForm:
+    """Number of states, and axes and directions of the sequences, of a Scan node (opset 9 and later)."""
+
+    def __init__(self, call: Call, operands: int, ranks: Sequence[int]) -> None:
+        attrs = call.attrs
+        sequences = int(attrs["num_scan_inputs"])
+        self.states = operands - sequences
+        outputs = len(list(body_of(region(call.op, "body")).outputs)) - self.states
+        axes = list(attrs.get("scan_input_axes", [0] * sequences))
+        self.input_axes = [int(a) % max(r, 1) for a, r in zip(axes, ranks[self.states :], strict=True)]
+        self.input_reversed = [bool(d) for d in attrs.get("scan_input_directions", [0] * sequences)]
+        self.output_axes = [int(a) for a in attrs.get("scan_output_axes", [0] * outputs)]
+        self.output_reversed = [bool(d) for d in attrs.get("scan_output_directions", [0] * outputs)]
+
+
+def scan_form(call: Call, operands: int, ranks: Sequence[int]) -> ScanForm:
+    if int(call.op["version"]) < 9:
+        raise UserError("Scan of opset 8 is not supported", where=f"node '{call.name}'", hint="export with opset >= 9")
+    return ScanForm(call, operands, ranks)
+
+
+def _loop(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+    own, captured = _split_captured(call, arrays)
+    trips = None if own[0] is None else int(np.asarray(own[0]).reshape(-1)[0])
+    going = True if len(own) < 2 or own[1] is None else bool(np.asarray(own[1]).reshape(-1)[0])
+    carried = list(own[2:])
+    if trips is not None and MAX_TRIPS < trips < COUNTED and going:
+        raise UserError(f"a loop of {trips} trips (at most {MAX_TRIPS})", where=f"node '{call.name}'")
+    collected: list[list[Any]] = []
+    k = 0
+    while going and (trips is None or k < trips):
+        if k >= MAX_TRIPS:
+            raise UserError(f"the loop does not end within {MAX_TRIPS} trips", where=f"node '{call.name}'")
+        found = _run_body(call, "body", [np.asarray(k, np.int64), np.asarray(going), *carried], captured)
+        going = bool(np.asarray(found[0]).reshape(-1)[0])
+        carried = found[1 : 1 + len(carried)]
+        collected.append(found[1 + len(carried) :])
+        k += 1
+    count = len(call.results) - len(carried)
+    return [*carried, *(np.stack([row[j] for row in collected]) for j in range(count) if collected)]
+
+
+COUNTED = (1 << 31) - 1  # from here on a number of trips says only that another condition ends the loop
+MAX_TRIPS = 1 << 17  # of a loop that is run while a model is imported (ours)
+
+
+def _if(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+    own, captured = _split_captured(call, arrays)
+    chosen = "then_branch" if bool(np.asarray(own[0]).reshape(-1)[0]) else "else_branch"
+    return _run_body(call, chosen, [], captured)
+
+
+CONTROL = {"Scan": _scan, "Loop": _loop, "If": _if}

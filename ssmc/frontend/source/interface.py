@@ -1,0 +1,196 @@
+"""What the model takes and gives: axes and roles of inputs and outputs, and concrete sizes to study it at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice, product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.source.listing import Listing
+from ssmc.ir.graph import Graph, Value
+from ssmc.ir.op import Array
+from ssmc.ir.types import TensorType
+
+MAX_INPUT = 1 << 27  # numbers in an input, of one sample and step where those axes are dynamic
+MAX_READINGS = 24  # ways to read the inputs' axes that are tried before giving up
+
+
+def input_types(graph: Graph) -> dict[str, TensorType]:
+    """Declared types of the model's inputs. Raises UserError for one of no declared rank, or none."""
+    found = {}
+    for node in graph.inputs():
+        kind = node.op["type"]
+        if kind.shape is None:
+            raise UserError(
+                f"the input '{node.op['name']}' has no declared shape",
+                hint="export the model with its input shapes (dynamic axes may be named)",
+            )
+        if kind.dtype.startswith(("str", "object", "complex", "?")):
+            raise UserError(f"the input '{node.op['name']}' holds no real numbers ({kind.dtype})")
+        size = prod(d for d in kind.shape if isinstance(d, int) and d > 0)
+        if size > MAX_INPUT:
+            raise UserError(
+                f"the input '{node.op['name']}' is too large: {size} numbers",
+                hint=f"at most {MAX_INPUT}; export the model with a dynamic or a shorter length",
+            )
+        found[node.op["name"]] = kind
+    if not found:
+        raise UserError("the model has no inputs", hint="export it with the data as its inputs, not as weights")
+    return found
+
+
+def concrete_shapes(types: Mapping[str, TensorType], batch: int, length: int) -> dict[str, tuple[int, ...]]:
+    """Sizes for the dynamic axes, by what they are taken for (`dynamic_axes`)."""
+    letters, found = dynamic_axes(types), {}
+    for name, kind in types.items():
+        assert kind.shape is not None
+        sizes = zip(kind.shape, letters[name], strict=True)
+        found[name] = tuple(int(d) if a == "." else {"b": batch, "t": length}[a] for d, a in sizes)  # type: ignore[arg-type]
+    return found
+
+
+def dynamic_lengths(types: Mapping[str, TensorType]) -> list[str]:
+    """The names of the axes that are taken for time."""
+    letters = dynamic_axes(types)
+    dims = [(d, a) for name, kind in types.items() for d, a in zip(kind.shape or (), letters[name], strict=True)]
+    return list(dict.fromkeys(str(d) for d, a in dims if a == "t" and isinstance(d, str)))
+
+
+def dynamic_axes(types: Mapping[str, TensorType]) -> dict[str, str]:
+    """A letter for each axis of each input: `b` and `t` for a dynamic one, by what it is taken for, `.` for any other.
+
+    The first axis is taken for the batch, any other for time; unless its name is that of a first axis, or no input has
+    two dynamic axes and some have the first (states of several layers, which stand before the batch).
+    """
+    dims = {name: kind.shape or () for name, kind in types.items()}
+    free = {n: [i for i, d in enumerate(shape) if not (isinstance(d, int) and d > 0)] for n, shape in dims.items()}
+    first = {shape[0] for n, shape in dims.items() if 0 in free[n]} - {None}
+    later = {shape[i] for n, shape in dims.items() for i in free[n] if i > 0} - {None}
+    batch = first - later or first
+    alone = all(len(axes) < 2 for axes in free.values()) and any(0 in axes for axes in free.values())
+
+    def meaning(i: int, d: int | str | None) -> str:
+        return "b" if alone or d in batch or (i == 0 and d is None) else "t"
+
+    return {
+        n: "".join(meaning(i, d) if i in free[n] else "." for i, d in enumerate(shape)) for n, shape in dims.items()
+    }
+
+
+def is_dynamic(types: Mapping[str, TensorType]) -> tuple[bool, bool]:
+    """Is the batch dynamic, is the length?"""
+    letters = "".join(dynamic_axes(types).values())
+    return "b" in letters, "t" in letters
+
+
+def step_axes(types: Mapping[str, TensorType], states: Collection[str]) -> Iterator[dict[str, str]]:
+    """Ways to read the axes of a one-step model, the likeliest first: where the batch is in each input, if anywhere.
+
+    It is the first axis of the data; of states another may be of its size, after one for the layers.
+    """
+    ranks = {name: len(kind.shape or ()) for name, kind in types.items()}
+    letters = dynamic_axes(types)
+    if any(is_dynamic(types)):
+        places = {name: letters[name].find("b") if "b" in letters[name] else 0 for name in types}
+        yield {name: _with_batch(rank, places[name]) for name, rank in ranks.items()}
+        return
+    data = {kind.shape[0] if kind.shape else None for name, kind in types.items() if name not in states}
+    size = next(iter(data)) if len(data) == 1 else None
+    if size is not None:
+        options = [
+            [i for i, d in enumerate((kind.shape or ())[: 2 if name in states else 1]) if d == size]
+            for name, kind in types.items()
+        ]
+        shapes = [(len(kind.shape or ()), kind.dtype) for name, kind in types.items() if name not in states]
+        tokens = all(dtype.startswith(("int", "uint")) for _, dtype in shapes)
+        sure = size == 1 or max(rank for rank, _ in shapes) > 1 or tokens
+        for chosen in islice(product(*options), MAX_READINGS) if sure else ():
+            yield {n: _with_batch(rank, place) for (n, rank), place in zip(ranks.items(), chosen, strict=True)}
+    yield {name: "f" * rank for name, rank in ranks.items()}
+
+
+def _with_batch(rank: int, place: int) -> str:
+    return "".join("b" if i == place else "f" for i in range(rank))
+
+
+def readings(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Ways to read the inputs of a sequence model, the likeliest first: axes for each input."""
+    options = []
+    for name, shape in shapes.items():
+        integer = not dtypes[name].startswith(("float", "bfloat", "double"))
+        match len(shape):
+            case 0:
+                options.append([""])
+            case 1:
+                options.append(["t", "b", "f"])
+            case 2:
+                options.append(["bt", "tb"] if integer else ["bt", "bf", "tf", "tb", "ff"])
+            case n:
+                rest = "f" * (n - 3)
+                options.append(["btf" + rest, "bft" + rest, "tbf" + rest, "bff" + rest])
+                if n == 4:
+                    options[-1].append("bfft")
+    names = list(shapes)
+
+    def consistent(axes: Sequence[str]) -> bool:
+        sizes: dict[str, set[int]] = {"b": set(), "t": set()}
+        for name, letters in zip(names, axes, strict=True):
+            for letter, size in zip(letters, shapes[name], strict=True):
+                if letter in sizes:
+                    sizes[letter].add(size)
+        return len(sizes["t"]) == 1 and sizes["t"] != {1} and len(sizes["b"]) <= 1
+
+    ranked = sorted(product(*(enumerate(o) for o in options)), key=lambda chosen: sum(i for i, _ in chosen))
+    found = (tuple(letters for _, letters in chosen) for chosen in ranked)
+    yield from islice((dict(zip(names, axes, strict=True)) for axes in found if consistent(axes)), MAX_READINGS)
+
+
+def with_time(axes: str) -> str:
+    """The axes of a stream of which one step has these."""
+    return f"{axes[0]}t{axes[1:]}" if "b" in axes else f"bt{axes}"
+
+
+def dynamic_features(types: Mapping[str, TensorType], axes: Mapping[str, str]) -> int:
+    """Axes of unknown size that a reading takes for features."""
+    shapes = {name: kind.shape or () for name, kind in types.items()}
+    return sum(
+        letter == "f" and not isinstance(d, int)
+        for name, letters in axes.items()
+        for letter, d in zip(letters, shapes[name], strict=True)
+    )
+
+
+def sample_inputs(
+    listing: Listing, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, TensorType], seed: int
+) -> dict[Value, Array]:
+    """Random inputs of the given shapes: tokens inside the tables they index, single numbers a step positive."""
+    rng = np.random.default_rng(seed)
+    found: dict[Value, Any] = {}
+    steps = max((shape[1] for shape in shapes.values() if len(shape) > 1), default=1)
+    for name, value in listing.inputs.items():
+        shape, dtype = shapes[name], types[name].dtype
+        if dtype == "bool":
+            found[value] = rng.integers(0, 2, shape).astype(bool)
+        elif dtype.startswith(("int", "uint")):
+            counts = len(shape) < 2 or shape[1:] == (1,)  # one a sequence: how many steps of it are valid, say
+            most = _rows(listing, value, steps + 1 if counts else 2)
+            found[value] = rng.integers(int(counts and most == steps + 1), most, shape)
+        elif len(shape) < 3 and (len(shape) < 2 or shape[-1] == 1 or (len(shapes) > 1 and len(shape) == 2)):
+            found[value] = np.float32(rng.uniform(0.05, 1.0, shape)).astype(np.float64)
+        else:
+            found[value] = np.float32(rng.standard_normal(shape)).astype(np.float64)
+    return found
+
+
+def _rows(listing: Listing, value: Value, default: int) -> int:
+    """How many different integers an input may hold: the shortest table that it looks up."""
+    sizes = [default if not listing.users.get(value) else 1 << 16]
+    reached = listing.influenced({value})
+    for call in listing.calls:
+        if call.kind == "Gather" and call.operands[1] in reached and call.operands[0] in listing.constants:
+            sizes.append(listing.constants[call.operands[0]].shape[int(call.attrs.get("axis", 0))])
+    return max(min(sizes), 1) if min(sizes) < 1 << 16 else default

@@ -1,0 +1,391 @@
+"""Meaning of the frequent ONNX ops in numpy, in the precision of their operands: one table, op type -> function.
+
+What is not here is run by `onnx.reference`, which is exact but slow to start; the two are tested against each other.
+A function takes the operand arrays (None where absent), the attributes and the number of results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssmc.frontend.source.kernels_time import TIME_KERNELS, LeftToReference
+from ssmc.frontend.source.operands import (
+    along,
+    axes_of,
+    batch_norm_factors,
+    clip_bounds,
+    conv_padding,
+    few_bits,
+    pad_widths,
+    quantized_range,
+    reshape_target,
+    slices_of,
+    split_sizes,
+    text,
+)
+from ssmc.ir.functions import UNARY
+from ssmc.ir.tensor import times, widened
+
+Array = np.ndarray[Any, Any]
+Attrs = dict[str, Any]
+Kernel = Callable[[Sequence[Any], Attrs, int], Sequence[Any]]
+
+
+def _elementwise(function: Callable[..., Any]) -> Kernel:
+    return lambda x, attrs, results: (np.asarray(function(*x)),)
+
+
+def _folded(function: Callable[..., Any]) -> Kernel:
+    def run(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+        total = x[0]
+        for other in x[1:]:
+            total = function(total, other)
+        return (np.asarray(total),)
+
+    return run
+
+
+def _divide(a: Array, b: Array) -> Array:
+    if a.dtype.kind in "iu" and b.dtype.kind in "iu":
+        return np.asarray(np.trunc(a / np.where(b == 0, 1, b)).astype(a.dtype))
+    return np.asarray(a / b)
+
+
+def _bit_shift(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    shift = np.left_shift if text(attrs["direction"]) == "LEFT" else np.right_shift
+    return (np.asarray(shift(x[0], x[1].astype(x[0].dtype))),)
+
+
+def _global_lp_pool(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    order = int(attrs.get("p", 2))
+    sums = np.sum(np.abs(x[0]) ** order, axis=tuple(range(2, x[0].ndim)), keepdims=True)
+    return (np.asarray(sums ** (1 / order)),)
+
+
+def _unsqueeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axes = axes_of(x, attrs, 1, ()) or []
+    rank = x[0].ndim + len(axes)
+    new = {a % rank for a in axes}
+    if len(new) < len(axes):
+        raise ValueError(f"the axes {axes} name one twice")
+    sizes = iter(x[0].shape)
+    return (x[0].reshape([1 if axis in new else next(sizes) for axis in range(rank)]),)
+
+
+def _squeeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axes = axes_of(x, attrs, 1)
+    return (np.squeeze(x[0]) if axes is None else np.squeeze(x[0], tuple(axes)),)
+
+
+def _reshape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    wanted = x[1] if len(x) > 1 else attrs["shape"]
+    return (x[0].reshape(reshape_target(x[0].shape, [int(d) for d in wanted], bool(attrs.get("allowzero", 0)))),)
+
+
+def _transpose(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (np.transpose(x[0], attrs.get("perm")),)
+
+
+def _slice(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    index: list[Any] = [slice(None)] * x[0].ndim
+    for axis, part in slices_of(x, attrs, x[0].ndim):
+        start, stop, step = part.start, part.stop, part.step
+        if step < 0 and stop is not None and stop < 0 and stop < -x[0].shape[axis]:
+            stop = None
+        index[axis] = slice(start, stop, step)
+    return (x[0][tuple(index)],)
+
+
+def _gather(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (np.take(x[0], np.asarray(x[1]).astype(np.int64), axis=attrs.get("axis", 0)),)
+
+
+def _gather_nd(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    index, outer = np.asarray(x[1]).astype(np.int64), int(attrs.get("batch_dims", 0))
+    samples = np.meshgrid(*map(np.arange, index.shape[:outer]), indexing="ij")
+    before = [s.reshape(*s.shape, *[1] * (index.ndim - 1 - outer)) for s in samples]
+    return (x[0][(*before, *np.moveaxis(index, -1, 0))],)
+
+
+def _split(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    bounds = np.cumsum(split_sizes(x, attrs, results))[:-1]
+    return np.split(x[0], bounds, axis=attrs.get("axis", 0))
+
+
+def _expand(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    shape = np.broadcast_shapes(x[0].shape, tuple(int(d) for d in x[1]))
+    return (np.broadcast_to(x[0], shape),)
+
+
+def _shape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (np.asarray(x[0].shape[slice(attrs.get("start", 0), attrs.get("end"))], np.int64),)
+
+
+def _constant_of_shape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    from onnx import numpy_helper
+
+    value = numpy_helper.to_array(attrs["value"]) if "value" in attrs else np.zeros(1)
+    return (np.full(tuple(int(d) for d in x[0]), value.reshape(-1)[0]),)
+
+
+def _cast(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    from onnx import helper
+
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(attrs["to"]))
+    return (np.asarray(x[0]).astype(np.float64 if dtype.kind == "f" else dtype),)
+
+
+def _gemm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    a = x[0].T if attrs.get("transA") else x[0]
+    b = x[1].T if attrs.get("transB") else x[1]
+    y = attrs.get("alpha", 1.0) * (a @ b)
+    return (y + attrs.get("beta", 1.0) * x[2] if len(x) > 2 and x[2] is not None else y,)
+
+
+def _fused_matmul(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """com.microsoft: alpha op(A) op(B)."""
+    a = np.swapaxes(x[0], -1, -2) if attrs.get("transA") else x[0]
+    b = np.swapaxes(x[1], -1, -2) if attrs.get("transB") else x[1]
+    return (attrs.get("alpha", 1.0) * (a @ b),)
+
+
+def _reduce(function: Callable[..., Any]) -> Kernel:
+    def run(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+        axes = axes_of(x, attrs, 1)
+        if not axes:
+            if attrs.get("noop_with_empty_axes"):
+                return (x[0],)
+            axes = list(range(x[0].ndim))
+        return (np.asarray(function(x[0], axis=tuple(axes), keepdims=bool(attrs.get("keepdims", 1)))),)
+
+    return run
+
+
+def _layer_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axes = tuple(range(attrs.get("axis", -1) % x[0].ndim, x[0].ndim))
+    centred = x[0] - x[0].mean(axes, keepdims=True)
+    scale = 1 / np.sqrt((centred**2).mean(axes, keepdims=True) + attrs.get("epsilon", 1e-5))
+    y = centred * scale * x[1]
+    y = y + x[2] if len(x) > 2 and x[2] is not None else y
+    return (y, x[0].mean(axes, keepdims=True), scale)[:results]
+
+
+def _group_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """Groups of channels, each normalised over all that is in it; a scale a channel (opset 21 on) or a group."""
+    groups, channels = int(attrs["num_groups"]), x[0].shape[1]
+    u = x[0].reshape(len(x[0]), groups, -1)
+    centred = u - u.mean(2, keepdims=True)
+    normal = (centred / np.sqrt((centred**2).mean(2, keepdims=True) + attrs.get("epsilon", 1e-5))).reshape(x[0].shape)
+    scale, shift = (np.repeat(a, channels // len(a)).reshape(-1, *[1] * (x[0].ndim - 2)) for a in x[1:3])
+    return (normal * scale + shift,)
+
+
+def _rms_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axes = tuple(range(attrs.get("axis", -1) % x[0].ndim, x[0].ndim))
+    scale = 1 / np.sqrt((x[0] ** 2).mean(axes, keepdims=True) + attrs.get("epsilon", 1e-5))
+    return (x[0] * scale * x[1],)
+
+
+def _mean_variance(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    axes = tuple(attrs.get("axes", (0, 2, 3)))
+    return ((x[0] - x[0].mean(axes, keepdims=True)) / (x[0].std(axes, keepdims=True) + 1e-9),)
+
+
+def _clip(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    low, high = clip_bounds(x, attrs)
+    y = x[0] if low is None else np.maximum(x[0], low)
+    return (y if high is None else np.minimum(y, high),)
+
+
+def _gelu(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (UNARY["gelu_tanh" if text(attrs.get("approximate", "none")) == "tanh" else "gelu"](x[0]),)
+
+
+def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """Convolution in one spatial dimension, by windows, or by FFT where the kernel is long."""
+    if x[0].ndim != 3:
+        raise LeftToReference("only one spatial dimension")
+    weight = x[1]
+    groups, stride = attrs.get("group", 1), attrs.get("strides", [1])[0]
+    left, right = conv_padding(attrs, x[0].shape[2], weight.shape[2])
+    dilation = attrs.get("dilations", [1])[0]
+    if dilation > 1:
+        wide = np.zeros((*weight.shape[:2], (weight.shape[2] - 1) * dilation + 1))
+        wide[..., ::dilation] = weight
+        weight = wide
+    u = np.pad(x[0], ((0, 0), (0, 0), (left, right)))
+    batch, channels, length = u.shape
+    taps, outputs = weight.shape[2], weight.shape[0]
+    u = u.reshape(batch, groups, channels // groups, length)
+    kernel = weight.reshape(groups, outputs // groups, channels // groups, taps)
+    if taps > 32:
+        from scipy.fft import irfft, next_fast_len, rfft
+
+        size = next_fast_len(length + taps - 1, real=True)
+        product = np.einsum("bgif,goif->bgof", rfft(u, size), rfft(kernel[..., ::-1], size))
+        y = irfft(product, size)[..., taps - 1 : length]
+    else:
+        y = np.zeros((batch, groups, outputs // groups, max(length - taps + 1, 0)))
+        for tap in range(taps):
+            y += kernel[..., tap] @ u[..., tap : tap + y.shape[-1]]  # g o i, b g i l
+    y = y.reshape(batch, outputs, -1)[..., ::stride]
+    return (y + x[2][:, None] if len(x) > 2 and x[2] is not None else y,)
+
+
+def _pad(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    if text(attrs.get("mode", "constant")) != "constant":
+        raise LeftToReference("only constant padding")
+    widths, value = pad_widths(x, attrs)
+    y = np.full([s + a + b for s, (a, b) in zip(x[0].shape, widths, strict=True)], value, dtype=x[0].dtype)
+    source = tuple(slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in zip(x[0].shape, widths, strict=True))
+    target = tuple(slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(y.shape, widths, strict=True))
+    y[target] = x[0][source]
+    return (y,)
+
+
+def _where(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (np.where(x[0], x[1], x[2]),)
+
+
+def _matmul_few_bits(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    y = times(x[0], few_bits(x, attrs))
+    return (y + x[5] if len(x) > 5 and x[5] is not None else y,)
+
+
+def _quantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    low, high = quantized_range(attrs)
+    zero = along(x[2], x[0].shape, attrs) if len(x) > 2 and x[2] is not None else 0
+    scaled = np.rint(x[0] / along(x[1], x[0].shape, attrs)) + zero
+    return (np.clip(scaled, low, high).astype(np.int64),)
+
+
+def _dequantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    zero = along(x[2], x[0].shape, attrs) if len(x) > 2 and x[2] is not None else 0
+    return ((x[0] - zero) * along(x[1], x[0].shape, attrs).astype(np.float64),)
+
+
+def _batch_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    scale, shift = batch_norm_factors(x, attrs)
+    shape = [-1 if i == 1 else 1 for i in range(x[0].ndim)]
+    return (x[0] * scale.reshape(shape) + shift.reshape(shape),)
+
+
+def _dft(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """Parts in the last axis; a spectrum of real numbers comes from `rfft`, which is half the work of `fft`."""
+    if "axis" in attrs:
+        axis = int(attrs["axis"])
+    elif len(x) > 2 and x[2] is not None:
+        axis = int(np.reshape(x[2], -1)[0])
+    else:
+        raise LeftToReference("its default axis depends on the opset")
+    axis, inverse, onesided = axis % x[0].ndim, bool(attrs.get("inverse", 0)), bool(attrs.get("onesided", 0))
+    parts = x[0] if x[0].shape[-1] == 1 else np.ascontiguousarray(x[0], np.float64).view(np.complex128)
+    signal = parts[..., 0]
+    size = signal.shape[axis]
+    if len(x) > 1 and x[1] is not None:
+        size = int(np.reshape(x[1], -1)[0])
+    elif inverse and onesided:
+        size = 2 * (size - 1)
+    if inverse and onesided:
+        return (np.fft.irfft(signal, size, axis)[..., None],)
+    if onesided and signal.dtype.kind == "f":
+        found = np.fft.rfft(signal, size, axis)
+    else:
+        found = (np.fft.ifft if inverse else np.fft.fft)(signal, size, axis)
+        if onesided:
+            found = np.take(found, np.arange(size // 2 + 1), axis)
+    return (np.ascontiguousarray(found)[..., None].view(np.float64),)
+
+
+def _cumsum(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """The axis may be a number or, as some exporters write it, a list of one."""
+    axis = int(np.reshape(x[1], -1)[0])
+    array = np.flip(x[0], axis) if attrs.get("reverse", 0) else x[0]
+    total = np.cumsum(array, axis)
+    total = total - array if attrs.get("exclusive", 0) else total
+    return (np.flip(total, axis) if attrs.get("reverse", 0) else total,)
+
+
+UNARY_OPS: dict[str, str] = {
+    "Identity": "identity", "Neg": "neg", "Abs": "abs", "Sign": "sign", "Sqrt": "sqrt", "Reciprocal": "reciprocal",
+    "Exp": "exp", "Log": "log", "Sin": "sin", "Cos": "cos", "Tanh": "tanh", "Erf": "erf", "Sigmoid": "sigmoid",
+    "Relu": "relu", "Softplus": "softplus", "Softsign": "softsign", "HardSwish": "hardswish", "Mish": "mish",
+    "Floor": "floor", "Ceil": "ceil", "Round": "round", "Tan": "tan", "Asin": "asin", "Acos": "acos", "Atan": "atan",
+    "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh",
+}  # fmt: skip
+
+KERNELS: dict[str, Kernel] = {
+    **{kind: _elementwise(UNARY[function]) for kind, function in UNARY_OPS.items()},
+    "Dropout": lambda x, attrs, results: (x[0], np.ones(np.shape(x[0]), bool))[:results],
+    "Optional": lambda x, attrs, results: (x[0],),
+    "OptionalGetElement": lambda x, attrs, results: (x[0],),
+    "BitShift": _bit_shift,
+    "GlobalLpPool": _global_lp_pool,
+    "Not": _elementwise(np.logical_not),
+    "Add": _elementwise(np.add),
+    "Sub": _elementwise(np.subtract),
+    "Mul": _elementwise(np.multiply),
+    "Div": _elementwise(_divide),
+    "Pow": _elementwise(np.power),
+    "Max": _folded(np.maximum),
+    "Min": _folded(np.minimum),
+    "Sum": _folded(np.add),
+    "And": _elementwise(np.logical_and),
+    "Or": _elementwise(np.logical_or),
+    "Greater": _elementwise(np.greater),
+    "GreaterOrEqual": _elementwise(np.greater_equal),
+    "Less": _elementwise(np.less),
+    "LessOrEqual": _elementwise(np.less_equal),
+    "Equal": _elementwise(np.equal),
+    "Where": _where,
+    "Clip": _clip,
+    "Gelu": _gelu,
+    "Cast": _cast,
+    "Shape": _shape,
+    "Size": lambda x, attrs, results: (np.asarray(x[0].size, np.int64),),
+    "ConstantOfShape": _constant_of_shape,
+    "Expand": _expand,
+    "Reshape": _reshape,
+    "Flatten": lambda x, attrs, results: (
+        x[0].reshape(int(np.prod(x[0].shape[: attrs.get("axis", 1)], dtype=np.int64)), -1),
+    ),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Concat": lambda x, attrs, results: (np.concatenate([np.asarray(a) for a in x], axis=attrs["axis"]),),
+    "Slice": _slice,
+    "Split": _split,
+    "Gather": _gather,
+    "Pad": _pad,
+    "GroupNormalization": _group_norm,
+    "GlobalAveragePool": lambda x, attrs, results: (x[0].mean(tuple(range(2, x[0].ndim)), keepdims=True),),
+    "GlobalMaxPool": lambda x, attrs, results: (x[0].max(tuple(range(2, x[0].ndim)), keepdims=True),),
+    "MatMul": lambda x, attrs, results: (times(widened(x[0]), x[1]),),
+    "Gemm": _gemm,
+    "FusedMatMul": _fused_matmul,
+    "MatMulNBits": _matmul_few_bits,
+    "Einsum": lambda x, attrs, results: (np.einsum(text(attrs["equation"]), *x, optimize=True),),
+    "Conv": _conv,
+    "ReduceSum": _reduce(np.sum),
+    "ReduceMean": _reduce(np.mean),
+    "ReduceMax": _reduce(np.max),
+    "ReduceMin": _reduce(np.min),
+    "ReduceProd": _reduce(np.prod),
+    "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
+    "SimplifiedLayerNormalization": _rms_norm,
+    "BatchNormalization": _batch_norm,
+    "MeanVarianceNormalization": _mean_variance,
+    "LpNormalization": lambda x, attrs, results: (
+        x[0] / np.linalg.norm(x[0], attrs.get("p", 2), attrs.get("axis", -1), keepdims=True),
+    ),
+    "CumSum": _cumsum,
+    "DFT": _dft,
+    **TIME_KERNELS,
+    "GatherND": _gather_nd,
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
+}

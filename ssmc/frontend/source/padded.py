@@ -1,0 +1,77 @@
+"""Rounding behind a padding with zeros, in front of it: zero stays zero, and steps are rounded by themselves.
+
+Quantisation tools round what a node is given, as the padded input of a convolution over time; the padding belongs to
+the convolution.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssmc.frontend.source.operands import text
+from ssmc.frontend.source.rounding import ends_of
+from ssmc.ir.graph import Graph, Node, Value
+
+LAYOUT = frozenset(
+    f"onnx.{kind}" for kind in ("Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Identity", "Cast")
+)
+
+
+def round_before_padding(graph: Graph) -> Graph:
+    """The graph with each rounding by one scale moved in front of the zeros that are put around what it rounds."""
+    if not any(True for _ in graph.nodes("onnx.Pad")) or not any(True for _ in graph.nodes("onnx.QuantizeLinear")):
+        return graph
+    moved, count = graph.copy(), 0
+    for node in list(graph.nodes("onnx.QuantizeLinear")):
+        chain = _from_padding(moved, node)
+        if not chain:
+            continue
+        ends = ends_of(moved, node)
+        if not ends or any(moved.operand(end.name, 0) != Value(node.name) for end in ends):
+            continue
+        value = _again(moved, node, [moved.operand(chain[0].name, 0), *moved.operands(node.name)[1:]])
+        value = _again(moved, ends[0], [value, *moved.operands(ends[0].name)[1:]])
+        for step in chain:
+            value = _again(moved, step, [value, *moved.operands(step.name)[1:]])
+        for end in ends:
+            moved.replace_uses(Value(end.name), value)
+        count += 1
+    if not count:
+        return graph
+    moved.prune()
+    return moved
+
+
+def _again(graph: Graph, node: Node, operands: list[Value | None]) -> Value:
+    return graph.add(node.op.name, operands, dict(node.op.attrs), types=node.types[:1], provenance=node.provenance)
+
+
+def _from_padding(graph: Graph, node: Node) -> list[Node]:
+    """The padding with zeros of what a node rounds by one scale, and what lays it out between; empty if none is."""
+    scale = graph.op(graph.operand(node.name, 1).node)
+    if scale.name != "constant" or np.size(scale["value"].array) != 1:
+        return []
+    chain: list[Node] = []
+    while not chain or chain[0].op.name in LAYOUT:
+        before = graph.operands((chain[0] if chain else node).name)[0]
+        if before is None or before.index:
+            return []
+        chain.insert(0, graph.node(before.node))
+    return chain if chain[0].op.name == "onnx.Pad" and _with_zeros(graph, chain[0]) else []
+
+
+def _with_zeros(graph: Graph, node: Node) -> bool:
+    attributes = {a.name: a for a in node.op["node"].attribute}
+    if "mode" in attributes and text(attributes["mode"].s) != "constant":
+        return False
+    operands = graph.operands(node.name)
+    if len(operands) > 2 and operands[2] is not None:
+        if graph.op(operands[2].node).name == "onnx.DequantizeLinear":
+            numbers = [graph.op(v.node) for v in graph.operands(operands[2].node) if v is not None]
+            if any(op.name != "constant" for op in numbers):
+                return False
+            code, _, zero = (*(op["value"].array for op in numbers), 0)[:3]
+            return bool(np.all(code == zero))
+        value = graph.op(operands[2].node)
+        return value.name == "constant" and not np.any(value["value"].array)
+    return "value" not in attributes or not attributes["value"].f

@@ -1,0 +1,1 @@
+"""Loops that an exporter unrolled become loops again."""
