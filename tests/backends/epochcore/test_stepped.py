@@ -96,8 +96,13 @@ def agree(data: st.DataObject, arch: Arch, steps: int, *, clocks: bool = True, a
     fast = BACKEND.simulate(program, {"x": x}, RunSettings())
     outputs, cycles = stepped(program, arch, x)
     assert not clocks or fast.stats.cycles == cycles
+    # Functions (exp, the normal distribution) are evaluated by other formulas; all else is the same to the bit.
+    functions = any(ins.mnemonic in ("unary", "gate") for ins in program.sections[0].code)
     for name, values in fast.outputs.items():
-        np.testing.assert_allclose(outputs[name], values, rtol=1e-12, atol=1e-12)
+        if functions:
+            np.testing.assert_allclose(outputs[name], values, rtol=1e-12, atol=1e-12)
+        else:
+            np.testing.assert_array_equal(outputs[name], values)
 
 
 @settings(max_examples=60, deadline=None, phases=PHASES)
