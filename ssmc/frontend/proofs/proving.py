@@ -36,6 +36,7 @@ from ssmc.ir.types import TensorType
 
 STEPS = 6  # of a one-step model
 ROOM = 30.0  # ours: how much more than the errors of its systems a model may be off
+LIMIT = 0.01  # ours: what is off by more is another model, however far off its systems are, unless it was asked for
 # What onnxruntime may be off, where a file computes in formats of less precision (ours: some tens of their epsilon).
 COARSE = {"float16": 3e-2, "bfloat16": 2e-1}
 
@@ -102,7 +103,8 @@ def _passes(case: Case, batch: int, length: int) -> bool:
 def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) -> tuple[list[Proof], tuple[str, ...]]:
     """Proofs at one size, against onnxruntime too where `runtime`, and notes."""
     # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
-    allowed = max([case.tolerance, *(ROOM * lift.proof_error for lift in case.lifts)])
+    limit = max(ROOM * case.tolerance, LIMIT)
+    allowed = min(limit, max([case.tolerance, *(ROOM * lift.proof_error for lift in case.lifts)]))
     arrays = _in_order(case, _proof_inputs(case, batch, length, seed))
     batch, length = _sizes(case.inputs, arrays)
     # Weights that stand in memory once are not to stand there twice.
@@ -125,7 +127,7 @@ def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) ->
     notes = _of_tables(case, arrays, exact)
     if not all(proof.passed for proof in proofs):
         effect = effect_of_fits(case.graph, case.lifts, case.inputs, case.outputs, arrays, found)
-        proofs = compare("the file in float64", found, exact, batch, length, max(allowed, ROOM * effect))
+        proofs = compare("the file in float64", found, exact, batch, length, max(allowed, min(limit, ROOM * effect)))
     if not all(proof.passed for proof in proofs):
         ties = _ties(case, arrays, DOUBLE)
         proofs = compare("the file in float64", found, exact, batch, length, max(allowed, MARGIN * ties.effect))

@@ -110,6 +110,10 @@ def _gather_nd(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (x[0][(*before, *np.moveaxis(index, -1, 0))],)
 
 
+def _gather_elements(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return (np.take_along_axis(x[0], np.asarray(x[1]).astype(np.int64), attrs.get("axis", 0)),)
+
+
 def _split(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     bounds = np.cumsum(split_sizes(x, attrs, results))[:-1]
     return np.split(x[0], bounds, axis=attrs.get("axis", 0))
@@ -385,6 +389,7 @@ KERNELS: dict[str, Kernel] = {
     "CumSum": _cumsum,
     "DFT": _dft,
     **TIME_KERNELS,
+    "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
