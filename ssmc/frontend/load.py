@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -188,7 +188,7 @@ def _at_some_length(source: Source, states: Mapping[str, str] | None) -> Attempt
 
 def _best(source: Source, states: Mapping[str, str] | None) -> Attempt:
     """The first reading of the file that holds; the likeliest one where none does."""
-    best = _likeliest(source.attempts(states))
+    best = _likeliest(source.attempts(states), lambda: any(True for _ in source.suspected({})))
     if best is None:
         raise UserError(
             "no axis of the inputs can be time", where=str(source.path), hint="export with inputs (batch, time, ...)"
@@ -196,11 +196,15 @@ def _best(source: Source, states: Mapping[str, str] | None) -> Attempt:
     return best
 
 
-def _likeliest(attempts: Iterable[Attempt]) -> Attempt | None:
-    """The first attempt that holds, else the first of those that nearly do, else the first."""
+def _likeliest(attempts: Iterable[Attempt], is_step: Callable[[], bool] = lambda: False) -> Attempt | None:
+    """The first attempt that holds, else the first of those that nearly do, else the first.
+
+    `is_step` tells whether the file may be one step of a network, which without its states mixes no time.
+    """
     best: Attempt | None = None
     for attempt in attempts:
-        if best is not None and _rank(best) == FAILED > _rank(attempt) and not mixes_time(attempt.graph):
+        alone = best is not None and _rank(best) == FAILED > _rank(attempt) and not mixes_time(attempt.graph)
+        if alone and not is_step():
             continue  # read along its features alone, a network whose features do not meet looks like nothing
         if best is None or (_rank(attempt) < _rank(best) and _rank(attempt) < 2):
             best = attempt  # the likeliest reading is the one to report

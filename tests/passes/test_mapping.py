@@ -187,4 +187,4 @@ def test_a_usual_length_is_the_calibration_data_s(calibrated: int, by_file: bool
     data = {"x": np.zeros((2, calibrated, 3))} if calibrated else None
     context = Context(calibration=data, steps=64)
     asked = PassManager("schedule", validate=False).run(graph, context).attributes["schedule"]
-    assert asked == {"steps": calibrated or 64} | ({"by_file": True} if by_file else {})
+    assert asked == {"steps": calibrated or 64, "objective": "cycles"} | ({"by_file": True} if by_file else {})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.source.blame import BROKEN
 
 Arrays = Sequence[Any]
 Attrs = Mapping[str, Any]
@@ -31,7 +32,7 @@ def announced(kind: str, arrays: Arrays, attrs: Attrs) -> int:
         return 0
     try:
         return (told or _broadcast)(arrays, attrs)
-    except Exception:  # the op itself says better what is wrong
+    except BROKEN:  # the op itself says better what is wrong
         return 0
 
 
