@@ -70,6 +70,7 @@ class EpochCore:
             weight_bits=arch.numbers.weight_bits if integer else None,
             state_parameter_bits=arch.numbers.parameter_bits if integer else None,
             sweeps=True,
+            rounds=True,
         )
 
     def pipeline(self, arch: Arch, *, ideal: bool) -> str:

@@ -101,7 +101,7 @@ class Machine:
     preference. Bits are None where numbers are not rounded, `converters` where there are none, `errors` where arrays
     are perfect, `product_cost` where it is not known. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row
     by row (None: one core). `sweeps`: it may run through a sequence several times; `reloads`: where a model takes more
-    than there is, arrays may be written again in between.
+    than there is, arrays may be written again in between; `rounds`: samples of a batch may be run side by side.
     `coupling` is None where arrays and state nodes meet through converters only.
     """
 
@@ -122,3 +122,4 @@ class Machine:
     mesh_width: int | None = None
     sweeps: bool = False
     reloads: bool = False
+    rounds: bool = False

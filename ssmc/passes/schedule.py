@@ -74,7 +74,8 @@ class Schedule(Pass):
 
     def _batch(self, context: Context) -> int:
         """Sequences that come at once. A model that was exported for one of them says nothing about it."""
-        if self.batch or context.batch < 2:
+        alone = context.machine is not None and not context.machine.rounds
+        if self.batch or context.batch < 2 or alone:
             return self.batch
         context.note(self, "", f"the file is for {context.batch} sequences at a time, and so the program is scheduled")
         return context.batch

@@ -182,6 +182,8 @@ def test_a_file_with_a_batch_of_its_own_is_scheduled_for_it(batch: int, tmp_path
     assert own.compilation is not None
     notes = [note.text for note in own.compilation.notes if note.pass_name == "schedule"]
     assert notes == ([f"the file is for {batch} sequences at a time, and so the program is scheduled"] * (batch > 1))
+    elsewhere = compile_model(model, "cim", ideal=True).compilation  # its samples follow each other, always
+    assert elsewhere is not None and not [note for note in elsewhere.notes if note.pass_name == "schedule"]
     schedules = [made.program.meta.get("schedules", ()) for made in (own, alone, overridden)]
     batches = [{made["batch"] for made in found if made["choice"] == "samples"} for found in schedules]  # type: ignore
     assert batches == [{batch} if batch > 1 else set(), set(), {2}]
