@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.channel import Channel, one_by_one
-from backends.epochcore.clock.conflicts import Conflicts
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.wave import Wave
+from backends.epochcore.program.conflicts import Conflicts
 from backends.epochcore.program.regions import PASSES
 from isa import Instruction
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.account import Account
-from backends.epochcore.clock.conflicts import conflicts
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.energy import breakdown, joules
 from backends.epochcore.clock.handover import Handover, Run
 from backends.epochcore.clock.pricing import pricing
 from backends.epochcore.clock.queues import Deadlock, Queues
 from backends.epochcore.clock.repetition import Repetition
+from backends.epochcore.program.conflicts import conflicts
 from backends.epochcore.program.dispatch import Ahead, Op, dispatch
 from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.program.traps import trap

@@ -16,11 +16,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.clock.conflicts import Conflicts, conflicts
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.handover import engine_of, in_blocks
 from backends.epochcore.clock.pricing import pricing
 from backends.epochcore.clock.wave import Wave
+from backends.epochcore.program.conflicts import Conflicts, conflicts
 from backends.epochcore.program.dispatch import Op, dispatch
 from backends.epochcore.program.rates import totals
 from backends.epochcore.program.regions import PASSES

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.clock.conflicts import conflicts
 from backends.epochcore.clock.timing import measure
 from backends.epochcore.program.accesses import RULES, Held, accesses
+from backends.epochcore.program.conflicts import conflicts
 from backends.epochcore.program.dispatch import Op, dispatch
 from isa import Kind, Program
 from isa.epochcore import EPOCHCORE

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch, parse_arch
-from backends.epochcore.clock.conflicts import conflicts
 from backends.epochcore.clock.cost import Context
 from backends.epochcore.clock.pricing import RULES, pricing
 from backends.epochcore.clock.timing import measure
+from backends.epochcore.program.conflicts import conflicts
 from backends.epochcore.program.dispatch import dispatch
 from backends.epochcore.program.tokens import synchronised
 from backends.epochcore.stepped import start

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.clock.conflicts import Conflicts
 from backends.epochcore.clock.pricing import RULES as PRICED
 from backends.epochcore.clock.timing import measure
 from backends.epochcore.clock.wave import Wave
+from backends.epochcore.program.conflicts import Conflicts
 from backends.epochcore.program.parameters import pack_decay, pack_element
 from backends.epochcore.program.tokens import synchronised
 from backends.epochcore.simulate.run import CONTROL
