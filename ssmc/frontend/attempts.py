@@ -105,7 +105,8 @@ class Source:
     dropped: int = 0  # nodes of the file that round, and that the graph does without
 
     def __post_init__(self) -> None:
-        self.as_stored, tables = None, exact_cosines(self.graph)
+        self.as_stored: Listing | None = None
+        tables = exact_cosines(self.graph)
         if tables:
             self.as_stored = list_calls(self.graph)
             fold_statics(self.as_stored)
@@ -118,7 +119,10 @@ class Source:
         fold_statics(self.listing)
         if self.file is not self.listing:
             fold_statics(self.file)
-        self.listing.off.update({Value(name): table.off for name, table in tables.items()})
+        off = {Value(name): table.off for name, table in tables.items()}
+        self.listing.off.update(off)
+        if self.as_stored is not None:
+            self.as_stored.off.update(off)
         self.listing = cut_early(self.listing)
         # A model of many nodes keeps onnxruntime busy for a second before it runs; meanwhile it is lifted here.
         if len(self.file.calls) > MANY and not self.model.weights:
@@ -345,7 +349,7 @@ class Source:
         self._note_late(attempt)
         found = {lift.node: lift for lift in attempt.findings.lifts if lift.node in graph}
         attempt.findings.lifts = list(found.values())
-        attempt.inputs = tuple(self._with_role(graph, port) for port in attempt.inputs)
+        attempt.inputs = self._with_roles(graph, attempt.inputs)
 
     def _note_late(self, attempt: Attempt) -> None:
         """What a step needs that is known only after the last step takes another run through the sequence."""
@@ -357,18 +361,20 @@ class Source:
             attempt.notes += (f"the sequence is run through {runs} times: {who} what its last step tells",)
             attempt.findings.spans += 1
 
-    def _with_role(self, graph: Graph, port: Port) -> Port:
-        """Mark the input that is the elapsed time of an asynchronous system."""
-        name = next(node.name for node in graph.inputs() if node.op["name"] == port.name)
+    def _with_roles(self, graph: Graph, ports: tuple[Port, ...]) -> tuple[Port, ...]:
+        """Mark the inputs that are the elapsed time of an asynchronous system."""
+        clocks: set[str] = set()
         for node in graph.nodes("ssm"):
             operands = graph.operands(node.name)
             clock = operands[1] if len(operands) > 1 else None
             while clock is not None and graph.op(clock.node).name == "reshape":
                 clock = graph.operand(clock.node, 0)
-            if clock is not None and clock.node == name:
-                graph.set_op(name, graph.op(name).with_attrs(role="dt"))
-                return replace(port, role="dt")
-        return port
+            if clock is not None and graph.op(clock.node).name == "input":
+                clocks.add(clock.node)
+        for name in clocks:
+            graph.set_op(name, graph.op(name).with_attrs(role="dt"))
+        named = {graph.op(name)["name"] for name in clocks}
+        return tuple(replace(port, role="dt") if port.name in named else port for port in ports)
 
     def _other_size(self) -> tuple[int, int]:
         """A size that differs where sizes are dynamic; not longer than what the file has stored."""

@@ -27,7 +27,7 @@ from ssmc.frontend.source.collection import built_aside
 from ssmc.frontend.source.images import patched
 from ssmc.frontend.source.importer import import_model
 from ssmc.frontend.source.interface import dynamic_lengths, is_dynamic
-from ssmc.frontend.source.precision import coarsest_format
+from ssmc.frontend.source.precision import coarsest_format, coarsest_table
 from ssmc.frontend.source.proto import ModelFile, read_model
 from ssmc.frontend.source.refused import REFUSED_OPS
 from ssmc.frontend.source.scales import with_scales
@@ -280,9 +280,11 @@ def _newer_than_known(file: ModelFile) -> tuple[str, ...]:
 
 
 def _declared(source: Source) -> Iterator[str]:
-    """Formats of the file's inputs and outputs."""
+    """Formats of the file's inputs and outputs, and of tables that are taken as exact: they move what it gives."""
+    if source.as_stored is not None:
+        yield coarsest_table(source.as_stored)
     ends = (kind for node in source.graph.outputs() for kind in node.types)
-    return (getattr(kind, "dtype", "?") for kind in (*source.types.values(), *ends))
+    yield from (getattr(kind, "dtype", "?") for kind in (*source.types.values(), *ends))
 
 
 def _as_model(attempt: Attempt, path: Path) -> Model:

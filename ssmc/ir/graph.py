@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, NamedTuple, TypeAlias
 
 import networkx as nx
@@ -210,6 +211,17 @@ class Graph:
         for name in self.order():
             if name in self.net and (not ops or self.op(name).name in ops):
                 yield self.node(name)
+
+    @property
+    def mark(self) -> int:
+        """A mark between the nodes that are there and those that will be added (`added_since`)."""
+        return self._serial
+
+    def added_since(self, mark: int) -> list[str]:
+        """The nodes that were added after a `mark` was taken, in that order; it takes as long as there are many."""
+        entries = reversed(self.net._node.items())  # type: ignore[attr-defined]
+        found = [name for name, _ in takewhile(lambda entry: entry[1]["serial"] >= mark, entries)]
+        return found[::-1]
 
     def inputs(self) -> list[Node]:
         """The input nodes, in the order in which they were added (which is also their topological order)."""

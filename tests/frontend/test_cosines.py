@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from ssmc.frontend import Model, load_model
-from ssmc.frontend.source.cosines import _exact
+from ssmc.frontend.source import cosines
+from ssmc.frontend.source.cosines import DIGITS, _exact
 from ssmc.ir.op import Array
+from ssmc.verification import verify
+from tests.frontend.blocks import RNG
 from tests.frontend.checks import LINEAR, kinds, on_targets
 from tests.frontend.net import Net, save
 
 SINGLE = 2.0**-24
 CHANNELS, LENGTH = 4, 48
+FORMATS = {TensorProto.BFLOAT16: "bfloat16", TensorProto.FLOAT16: "float16", TensorProto.FLOAT: "float32"}
 
 
 def waves(n: int, *, narrow: bool) -> tuple[Array, Array]:
@@ -75,14 +80,22 @@ def decay(length: int) -> Array:
     return np.asarray(np.einsum("cn,cnl->cl", rng.standard_normal((CHANNELS, 2)), modes.real))
 
 
-def by_products(folder: Path, *, narrow: bool, frozen: bool) -> Model:
-    """y = irfft(rfft(u) rfft(k)), padded to twice the length, all of it matrix products."""
+def by_products(folder: Path, *, narrow: bool, frozen: bool, format: int = TensorProto.FLOAT) -> Model:
+    """y = irfft(rfft(u) rfft(k)), padded to twice the length, all of it matrix products; tables stored in a format."""
     net, n = Net(), 2 * LENGTH
+
+    def stored(table: Array) -> str:
+        if format == TensorProto.FLOAT:
+            return net.const(table)
+        name = net.fresh()
+        net.weights.append(numpy_helper.from_array(table.astype(helper.tensor_dtype_to_np_dtype(format)), name))
+        return str(net.op("Cast", name, to=TensorProto.FLOAT))
+
     cosine, sine = waves(n, narrow=narrow)
     twice = np.full(LENGTH + 1, 2.0)
     twice[[0, -1]] = 1.0
-    back = [net.const(table * twice[:, None] / n) for table in (cosine, sine)]
-    tables = [net.const(table.T) for table in (cosine, sine)]
+    back = [stored(table * twice[:, None] / n) for table in (cosine, sine)]
+    tables = [stored(table.T) for table in (cosine, sine)]
     padding = np.pad(decay(LENGTH), ((0, 0), (0, LENGTH))).astype(np.float32)
     if frozen:
         spectrum = [net.const((padding @ table.T.astype(np.float32))[None]) for table in (cosine, sine)]
@@ -113,12 +126,42 @@ def test_a_convolution_by_products_is_causal(narrow: bool, frozen: bool, tmp_pat
     on_targets(model, 2, LENGTH)
 
 
-@pytest.mark.parametrize(("digits", "dtype"), [(2.0**-11, np.float16), (SINGLE, np.float32)])
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_table_is_off_by_its_rounding(layout: str, digits: float, dtype: type) -> None:
-    """However coarse the format is: no other wave is taken for it."""
-    exact = LAYOUTS[layout](*waves(96, narrow=False))
-    found = _exact(exact.astype(dtype), digits)
+@pytest.mark.parametrize("n", [16, 96, 257])
+def test_a_table_is_off_by_its_rounding(layout: str, n: int, format: int) -> None:
+    """However coarse the format is: no other wave is taken for it, and none of another size."""
+    exact = LAYOUTS[layout](*waves(n, narrow=False))
+    digits = DIGITS[FORMATS[format]]
+    found = _exact(exact.astype(helper.tensor_dtype_to_np_dtype(format)).astype(np.float32), digits)
     assert found is not None
-    assert np.abs(found.array - exact).max() <= digits * np.abs(exact).max()
+    assert np.abs(found.array - exact).max() <= 1e-11 * np.abs(exact).max()
     assert found.off <= 2 * digits
+
+
+@pytest.mark.parametrize("format", [TensorProto.BFLOAT16, TensorProto.FLOAT16])
+def test_it_is_told_what_coarse_tables_move(format: int, tmp_path: Path) -> None:
+    """Widened before they are used: the lift is of the exact ones, and as far from onnxruntime as the note says."""
+    model = by_products(tmp_path, narrow=False, frozen=False, format=format)
+    (system,) = model.systems
+    assert (system.disguise, system.reverse, system.states) == ("FFT convolution", False, 2)
+    assert model.precision == FORMATS[format]
+    moved = float(next(note for note in model.notes if "tables of cosines" in note).split()[-4])
+    (proof,) = (proof for proof in model.proofs if proof.against == "onnxruntime")
+    assert abs(proof.error - moved) <= 0.01 * moved
+    if format == TensorProto.FLOAT16:
+        u = {model.inputs[0].name: RNG.standard_normal((2, LENGTH, CHANNELS)).astype(np.float32)}
+        found = verify(model, "cim", u, ideal=True)
+        assert found.passed and "float16" in found.note
+
+
+@pytest.mark.parametrize("weights", [np.linspace(-1.0, -16.0, 16)[None] * np.ones((32, 1)), np.ones((16, 32)), None])
+def test_what_is_no_table_is_told_at_once(weights: Array | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decays -1 ... -N, columns all alike, noise: no wave is fitted to them."""
+
+    def fitted(*args: object) -> None:
+        raise AssertionError("a wave was fitted")
+
+    monkeypatch.setattr(cosines, "_fitted", fitted)
+    array = np.random.default_rng(0).standard_normal((64, 256)) if weights is None else weights
+    assert cosines._exact(array.astype(np.float32), SINGLE) is None

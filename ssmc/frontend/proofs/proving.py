@@ -25,7 +25,7 @@ from ssmc.frontend.proofs.proof import (
 from ssmc.frontend.proofs.reference import fed_dtype, runner, runner_on, step_through
 from ssmc.frontend.source.interface import concrete_shapes, sample_inputs
 from ssmc.frontend.source.listing import Listing
-from ssmc.frontend.source.precision import coarsest_format
+from ssmc.frontend.source.precision import coarsest_format, coarsest_table
 from ssmc.frontend.source.proto import ModelFile
 from ssmc.interface import Port
 from ssmc.ir.clocks import timestamps
@@ -124,7 +124,7 @@ def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) ->
     exact = {port.name: exact[port.name] for port in case.outputs}
     _require_finite(case, exact)
     proofs = compare("the file in float64", found, exact, batch, length, allowed)
-    notes = _of_tables(case, arrays, exact)
+    notes, moved = _of_tables(case, arrays, exact)
     if not all(proof.passed for proof in proofs):
         effect = effect_of_fits(case.graph, case.lifts, case.inputs, case.outputs, arrays, found)
         proofs = compare("the file in float64", found, exact, batch, length, max(allowed, min(limit, ROOM * effect)))
@@ -146,7 +146,7 @@ def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) ->
         who = f"{case.dropped} node{'s' * (case.dropped > 1)}"
         note = f"the rounding by {who} is left out, as asked for: on random inputs outputs are off by "
         return proofs, (*notes, f"{note}{error:.1e} of the largest")
-    allowed = max([_runtime_tolerance(case), *(proof.tolerance for proof in proofs)])
+    allowed = max([_runtime_tolerance(case), *(proof.tolerance for proof in proofs)]) + moved
     theirs = compare("onnxruntime", found, answer, batch, length, allowed)
     if not all(proof.passed for proof in theirs):
         ties = _ties(case, arrays, SINGLE)
@@ -156,15 +156,26 @@ def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) ->
     return proofs + theirs, notes
 
 
-def _of_tables(case: Case, arrays: Mapping[str, Any], exact: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note of what it changes that tables of cosines are taken as exact."""
+def _of_tables(case: Case, arrays: Mapping[str, Any], exact: Mapping[str, Any]) -> tuple[tuple[str, ...], float]:
+    """What it changes that tables of cosines are taken as exact: a note, and by how much, relatively.
+
+    Raises UserError where that is more than the rounding of the tables explains.
+    """
     if case.as_stored is None:
-        return ()
+        return (), 0.0
     stored = run_file(case.as_stored, case.inputs, case.states, case.form, arrays)
     moved = max(relative_error(array, stored[name]) for name, array in exact.items())
     if moved <= case.tolerance:
-        return ()
-    return (f"the file's tables of cosines are rounded; as exact ones they move outputs by {moved:.1e} of the largest",)
+        return (), moved
+    what = "the file's tables of cosines are rounded"
+    if not moved <= (limit := max(LIMIT, COARSE.get(coarsest_table(case.as_stored), 0.0))):
+        raise UserError(
+            f"{what}, and its outputs are {moved:.1e} of the largest off from those of exact ones",
+            where=str(case.path),
+            why=f"allowed is {limit:.0e}: what was meant is not known so well",
+            hint="export the tables in float32",
+        )
+    return (f"{what}; as exact ones they move outputs by {moved:.1e} of the largest",), moved
 
 
 def _require_finite(case: Case, exact: Mapping[str, np.ndarray]) -> None:

@@ -7,10 +7,12 @@ the logarithm to be known, refined by doubling h.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import Any
 
+import networkx as nx
 import numpy as np
 
 from ssmc.frontend.graph.builder import PER_STEP, Builder, Operand, features_of, kind_of, size_of
@@ -26,14 +28,17 @@ TOLERANCE = 1e-9
 def recognise_asynchronous(graph: Graph) -> dict[str, str]:
     """Replace recurrences that decay by exp(Lambda dt), in place; old name -> new name."""
     renamed: dict[str, str] = {}
+    position = {name: (k, 0) for k, name in enumerate(graph.order())}
     for node in list(graph.nodes("recurrence")):
         decay = graph.operand(node.name, 0)
-        clock = _clock(graph, decay)
+        clock = _clock(graph, decay, position)
         if clock is None:
             continue
         rates = _rates(graph, clock, decay, size_of(graph, Value(node.name)))
         if rates is not None:
+            mark, (first, _) = graph.mark, position[node.name]
             renamed[node.name] = _replace(graph, node.name, clock, rates)
+            position.update((new, (first, 1 + k)) for k, new in enumerate(graph.added_since(mark)))
     graph.prune()
     return renamed
 
@@ -54,51 +59,38 @@ def recognise_invariant(graph: Graph) -> dict[str, str]:
     return renamed
 
 
-def _cone(graph: Graph, value: Value) -> list[str]:
-    """What `value` is computed from, as far as that happens within one step; in topological order."""
-    found, waiting = set(), [value.node]
+def _clock(graph: Graph, decay: Value, position: Mapping[str, tuple[int, int]]) -> Value | None:
+    """The first single number a step through which everything that `decay` depends on has passed.
+
+    `position` are places in a topological order. Walking up from the decay, it is a value beside which no other waits.
+    """
+    found: Value | None = None
+    waiting, met = [(_later(position[decay.node]), decay.node)], {decay.node}
     while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        if graph.op(name).name in PER_STEP:
-            waiting += [v.node for v in graph.operands(name) if v is not None]
-    return [name for name in graph.order() if name in found]
-
-
-def _clock(graph: Graph, decay: Value) -> Value | None:
-    """The first single number a step through which everything that `decay` depends on has passed."""
-    cone = _cone(graph, decay)
-    jumps = [k for k, name in enumerate(cone) if graph.op(name).get("fn") in JUMPS]
-    for name in cone[max(jumps, default=-1) + 1 :]:  # before a jump: no exponential, whatever it is at a few points
-        kind = graph.node(name).types[0]
+        _, name = heapq.heappop(waiting)
+        op, kind = graph.op(name), graph.node(name).types[0]
+        if op.get("fn") in JUMPS:  # before a jump: no exponential, whatever it is at a few points
+            break
         single = isinstance(kind, StreamType) and prod(kind.shape) == 1 and kind.element == "real"
-        if single and _dominates(graph, name, decay):
-            return Value(name)
-    return None
-
-
-def _dominates(graph: Graph, name: str, decay: Value) -> bool:
-    waiting, seen = [decay.node], set()
-    while waiting:
-        here = waiting.pop()
-        if here == name or here in seen:
-            continue
-        seen.add(here)
-        op = graph.op(here)
-        if op.name == "constant":
-            continue
+        if single and not waiting:
+            found = Value(name)
         if op.name not in PER_STEP:
-            return False
-        waiting += [v.node for v in graph.operands(here) if v is not None]
-    return True
+            break
+        before = {v.node for v in graph.operands(name) if v is not None and graph.op(v.node).name != "constant"} - met
+        met |= before
+        for other in before:
+            heapq.heappush(waiting, (_later(position[other]), other))
+    return found
+
+
+def _later(place: tuple[int, int]) -> tuple[int, int]:
+    return -place[0], -place[1]
 
 
 def run_cone(graph: Graph, given: Mapping[Value, Array], wanted: Value) -> Array:
     """The array of `wanted` for arrays of the `given` values, within one step."""
     values: dict[Value, Any] = dict(given)
-    for name in _cone(graph, wanted):
+    for name in _cone(graph, {value.node for value in given}, wanted.node):
         if Value(name) in values:
             continue
         operands = graph.operands(name)
@@ -109,6 +101,21 @@ def run_cone(graph: Graph, given: Mapping[Value, Array], wanted: Value) -> Array
         results = run_node(graph.node(name), arrays, kinds) if graph.op(name).name != "input" else ()
         values.update(zip(graph.results(name), results, strict=False))
     return np.asarray(values[wanted])
+
+
+def _cone(graph: Graph, given: Collection[str], wanted: str) -> list[str]:
+    """What `wanted` is computed from, as far as that happens within one step, and up to what is given; in order."""
+    before: nx.DiGraph[str] = nx.DiGraph()
+    before.add_node(wanted)
+    waiting = [wanted]
+    while waiting:
+        name = waiting.pop()
+        if name in given or graph.op(name).name not in PER_STEP:
+            continue
+        operands = [v.node for v in graph.operands(name) if v is not None]
+        waiting += [v for v in operands if v not in before]
+        before.add_edges_from((v, name) for v in operands)
+    return list(nx.topological_sort(before))
 
 
 def _rates(graph: Graph, clock: Value, decay: Value, states: int) -> Array | None:

@@ -33,12 +33,13 @@ def fuse_systems(graph: Graph) -> dict[str, str]:
     """Fuse every `ssm` of the graph with the linear maps around it, in place; old name -> new name."""
     renamed: dict[str, str] = {}
     done: set[str] = set()
+    position = {name: (i, 0) for i, name in enumerate(graph.order())}
     for node in list(graph.nodes("ssm")):
         if node.name in done or node.name not in graph:
             continue
         twins = _twins(graph, node.name)
         done.update(twins)
-        new = _Fusion(graph, twins).run()
+        new = _Fusion(graph, twins, position).run()
         renamed.update(dict.fromkeys(twins, new))
         graph.prune()
     return renamed
@@ -73,6 +74,7 @@ def _close(x: Any, y: Any) -> bool:
 class _Fusion:
     graph: Graph
     names: list[str]
+    position: dict[str, tuple[int, int]]  # of every node in a topological order
 
     def run(self) -> str:
         graph = self.graph
@@ -147,10 +149,9 @@ class _Fusion:
         forms = {v: identity_form(v, size_of(graph, v)) for v in self.states}
         direct: dict[Value, Form | None] = {}
         waiting = [user for v in self.states for user, _ in graph.users(v)]
-        position = {name: i for i, name in enumerate(graph.order())} if waiting else {}
         seen: set[str] = set()
         while waiting:
-            waiting.sort(key=position.__getitem__, reverse=True)
+            waiting.sort(key=self.position.__getitem__, reverse=True)
             name = waiting.pop()
             if name in seen:
                 continue
@@ -204,7 +205,11 @@ class _Fusion:
         new = grouped.system
         if max(new.B.size, new.C.size, new.D.size) > MAX_FILL * (b.nnz + c.nnz + d.nnz) + MAX_DENSE:
             return self.names[0]  # many unequal groups: apart they cost less
-        return self._replace(grouped, roots, exits, offsets)
+        mark, (first, _) = graph.mark, self.position[self.names[0]]
+        name = self._replace(grouped, roots, exits, offsets)
+        # where the old system stood: behind what drives it, in front of what reads it
+        self.position.update((new, (first, 1 + k)) for k, new in enumerate(graph.added_since(mark)))
+        return name
 
     def _outputs(
         self, roots: list[Value], exits: list[Value], forms: Mapping[Value, Form], inputs: Any
@@ -239,7 +244,7 @@ class _Fusion:
 
     def _replace(self, grouped: Grouped, roots: list[Value], exits: list[Value], offsets: list[Any]) -> str:
         graph, builder = self.graph, Builder(self.graph)
-        order = [*self.names, *(name for name in graph.order() if name in self.absorbed)]
+        order = [*self.names, *sorted(self.absorbed, key=self.position.__getitem__)]
         sources = tuple(dict.fromkeys(p for name in order for p in graph.node(name).provenance))
         with builder.origin(sources):
             flat = [builder.reshape(r, (prod(builder.features(r)),)) for r in roots]

@@ -25,7 +25,7 @@ SHORTEST = 8  # steps
 FEWEST = 3  # different waves
 LARGEST = 1 << 25  # numbers of a table
 PROBED = 9  # waves that are looked at before all are
-ROUGH = 1e-2  # what is no wave is told from a few rows by this
+STRETCH = 64  # steps of these that are looked at first
 WHOLE = 1e-4  # relative: an amplitude that is 1/n, 2/n, 1/sqrt(n) ...
 
 
@@ -45,7 +45,7 @@ def exact_cosines(graph: Graph) -> dict[str, Exact]:
         if digits is None or array.ndim < 2 or not SHORTEST**2 <= array.size <= LARGEST:
             continue
         exact = _exact(array, digits)
-        if exact is not None and 0 < exact.off <= max(MOST, digits):
+        if exact is not None and 0 < exact.off <= max(MOST, 2 * digits):
             found[node.name] = exact
     return found
 
@@ -59,15 +59,16 @@ def with_exact(graph: Graph, tables: Mapping[str, Exact]) -> Graph:
 
 
 def _exact(array: Array, digits: float) -> Exact | None:
-    scale = float(np.abs(array).max())
-    if not np.isfinite(scale) or not scale or array.ndim > 4:
+    if array.ndim > 4:
         return None
     for shape, axis in _arrangements(array.shape):
         waves = np.moveaxis(array.reshape(shape), axis, 0)
-        rows = waves.reshape(len(waves), -1)
-        if rows.shape[1] < FEWEST or not _wavy(rows):
+        if waves[0].size < FEWEST or not _wavy(_some(waves[:STRETCH]), digits):
             continue
-        some = rows[:, np.unique(np.linspace(0, rows.shape[1] - 1, PROBED).astype(int))].astype(np.float64)
+        scale = float(np.abs(array).max())
+        rows, some = waves.reshape(len(waves), -1), _some(waves)
+        if not np.isfinite(scale) or not _wavy(some, digits):
+            continue
         for n in _periods(*rows.shape):
             if _fitted(some, n, digits, scale, 1) is None:
                 continue
@@ -88,11 +89,24 @@ def _arrangements(shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int
             yield (*shape[:axis], size // 2, 2, *shape[axis + 1 :]), axis
 
 
-def _wavy(rows: Array) -> bool:
-    """Are a few columns of (steps, waves) solutions of x[t + 1] + x[t - 1] = 2 cos(w) x[t]?"""
-    some = rows[:, np.unique(np.linspace(0, rows.shape[1] - 1, 5).astype(int))].astype(np.float64)
-    missed = some[2:] + some[:-2] - 2 * _cosines(some) * some[1:-1]
-    return bool(np.abs(missed).max(initial=0.0) <= ROUGH * np.abs(some).max(initial=0.0))
+def _some(waves: Array) -> Array:
+    """A few of the waves (steps, ...), spread over all of them, as (steps, waves)."""
+    chosen = np.unique(np.linspace(0, waves[0].size - 1, PROBED).astype(int))
+    places = np.unravel_index(chosen, waves.shape[1:])
+    return np.asarray(np.moveaxis(waves, 0, -1)[places].T, np.float64)
+
+
+def _wavy(some: Array, digits: float) -> bool:
+    """Are a few columns of (steps, waves) solutions of x[t + 1] + x[t - 1] = 2 cos(w) x[t], of different w?
+
+    Ramps and columns that are all alike, as layers of weights may be, are solutions of one w.
+    """
+    scale, cosines = np.abs(some).max(), _cosines(some)
+    missed = some[2:] + some[:-2] - 2 * cosines * some[1:-1]
+    off = digits + min(digits, ANGLES) * np.pi * len(some)
+    if not np.abs(missed).max(initial=0.0) <= 4 * ROUNDINGS * off * scale:
+        return False
+    return bool(np.ptp(cosines) > digits)
 
 
 def _cosines(rows: Array) -> Array:
@@ -136,7 +150,7 @@ def _fitted(rows: Array, n: int, digits: float, scale: float, fewest: int = FEWE
     size = np.abs(amplitudes).max(axis=0)
     if (np.abs(amplitudes) > 0).all(axis=0).any() or len(np.unique(times)) < fewest:
         return None
-    best *= np.where(size > 0, _whole(size, n) / np.where(size > 0, size, 1.0), 0.0)
+    best *= np.where(size > 0, _whole(size, n, WHOLE + 2 * digits) / np.where(size > 0, size, 1.0), 0.0)
     # the largest angles say how well an amplitude is known
     angle_at = 2 * np.pi * times * (at[:, None] + steps / 16) / n
     allowed = ROUNDINGS * size * (2 * digits + angles * angle_at)
@@ -164,11 +178,11 @@ def _amplitudes(rows: Array, cosine: Array, sine: Array, off: Array) -> Array:
     return found
 
 
-def _whole(size: Array, n: int) -> Array:
-    """Amplitudes, those exact that are a small number over n or over the root of n."""
+def _whole(size: Array, n: int, near: float) -> Array:
+    """Amplitudes, those exact that are (`near`, relatively) a small number over n or over the root of n."""
     exact = np.array(size)
     for unit in (1.0, 1.0 / n, 1.0 / np.sqrt(n), np.sqrt(2.0 / n)):
         count = np.rint(size / unit)
-        near = (count >= 1) & (count <= 4) & (np.abs(size - count * unit) <= WHOLE * size)
-        exact = np.where(near, count * unit, exact)
+        small = (count >= 1) & (count <= 4) & (np.abs(size - count * unit) <= near * size)
+        exact = np.where(small, count * unit, exact)
     return exact

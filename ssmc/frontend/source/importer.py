@@ -106,16 +106,18 @@ class _Importer:
             self._constant(scope, sparse.values.name, _dense(sparse))
         for node in self._ordered(proto, scope):
             self._node(scope, node)
+        told: set[str] = set()
         for info in proto.output:
             if info.name not in scope.values:
                 raise UserError(f"nothing produces the output '{info.name}'", where=self.path)
-            if any(node.op["name"] == info.name for node in scope.graph.outputs()):
+            if info.name in told:
                 raise UserError(
                     f"graph '{proto.name}' gives '{info.name}' as two of its outputs",
                     where=self.path,
                     why="names of outputs are unique in ONNX; onnxruntime gives wrong numbers for a loop like this",
                     hint="give one of them through an Identity",
                 )
+            told.add(info.name)
             scope.graph.add("output", [scope.values[info.name]], {"name": info.name})
         return scope.graph
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ssmc.frontend.source.listing import Listing
 from ssmc.ir.graph import Value
@@ -19,6 +19,15 @@ def coarsest_format(listing: Listing, declared: Iterable[str]) -> str:
     used = {*declared, *(dtype for call in listing.calls if call.kind != "Constant" for dtype in call.dtypes)}
     read = {v for call in listing.calls if call.kind not in WIDENING for v in call.operands if v is not None}
     used |= {listing.formats[v] for v in read & listing.formats.keys()}
+    return _coarsest(used)
+
+
+def coarsest_table(listing: Listing) -> str:
+    """The coarsest format of the tables of cosines in which a file stores something else than what was meant."""
+    return _coarsest({listing.formats[v] for v in listing.off.keys() & listing.formats.keys()})
+
+
+def _coarsest(used: Collection[str]) -> str:
     return next((name for name in ("bfloat16", "float16") if name in used), "float32")
 
 

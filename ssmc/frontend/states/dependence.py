@@ -93,3 +93,22 @@ def surroundings(listing: Listing, known: Dependence, wanted: Sequence[Value], m
             met |= fresh
             waiting += fresh
     return found
+
+
+def between(
+    listing: Listing, known: Dependence, sources: Sequence[Value], wanted: Sequence[Value]
+) -> tuple[list[Call], set[Value]]:
+    """The calls between some sources and `wanted`, in order, and the values on the way, the sources among them."""
+    moving = reduce(or_, (known.bits[value] for value in sources), 0)
+    found: dict[int, Call] = {}
+    influenced, waiting = set(sources), list(wanted)
+    while waiting:
+        value = waiting.pop()
+        if value in influenced or not known.reads.get(value, 0) & moving:
+            continue
+        influenced.add(value)
+        call = listing.producer.get(value)
+        if call is not None and value not in listing.constants:
+            found[call.position] = call
+            waiting += [v for v in call.operands if v is not None]
+    return [found[position] for position in sorted(found)], influenced

@@ -39,7 +39,7 @@ class Lifting:
     states: Sequence[State]
     disguise: str
     like: Value
-    influenced: set[Value] = field(default_factory=set)  # values that depend on the states
+    influenced: set[Value] = field(default_factory=set)  # values between the states and their next values
     layouts: list[Layout] = field(default_factory=list)  # of the states' tensors
     features: list[tuple[int, ...]] = field(default_factory=list)
     where: tuple[str, ...] = ()  # the file's nodes between the states and their next values

@@ -18,6 +18,7 @@ from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.graph.rows import layout_of
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.states.block_systems import widest
+from ssmc.frontend.states.dependence import Dependence, between, dependence
 from ssmc.frontend.states.firing import lift_neurons
 from ssmc.frontend.states.lifting import UNTRANSLATED, Lifting, State
 from ssmc.frontend.states.linear_states import lift_recurrence, lift_system, transitions_of
@@ -40,17 +41,18 @@ def lift_states(translator: Translator, states: Sequence[State], disguise: str, 
             return Lifting(translator, states, disguise, like).give_up()
         found = lift_states(translator, without(translator, states, stabilisers), disguise, like)
         return last_states(translator, states, stabilisers, found, disguise, like)
-    influenced = [translator.listing.influenced({state.current}) for state in states]
+    known = dependence(translator.listing, [state.current for state in states])
     links: nx.DiGraph[int] = nx.DiGraph()
     links.add_nodes_from(range(len(states)))
-    for i, reach in enumerate(influenced):
-        links.add_edges_from((i, j) for j, state in enumerate(states) if state.following in reach)
+    for j, state in enumerate(states):
+        read = known.reads.get(state.following, 0)
+        links.add_edges_from((i, j) for i, other in enumerate(states) if read & known.bits[other.current])
     groups = nx.condensation(links)
     last: dict[str, Tracked] = {}
     for group in nx.topological_sort(groups):
         members = sorted(groups.nodes[group]["members"])
         lifting = Lifting(translator, [states[i] for i in members], disguise, like)
-        last.update(_run(lifting, set().union(*(influenced[i] for i in members))))
+        last.update(_run(lifting, known))
     return last
 
 
@@ -65,15 +67,11 @@ def _renamed_from(translator: Translator, state: State) -> Value:
     return value
 
 
-def _run(lifting: Lifting, influenced: set[Value]) -> dict[str, Tracked]:
-    lifting.influenced = influenced
+def _run(lifting: Lifting, known: Dependence) -> dict[str, Tracked]:
     translator, states = lifting.translator, lifting.states
     followings = [state.following for state in states]
-    calls = [
-        call
-        for call in translator.listing.needed(followings, {state.current for state in states})
-        if any(v in influenced for v in call.operands)
-    ]
+    calls, influenced = between(translator.listing, known, [state.current for state in states], followings)
+    lifting.influenced = influenced
     outside = {v for call in calls for v in call.operands if v is not None and v not in influenced}
     frontier = sorted(outside) + [v for v in followings if v not in influenced]
     found = translator.demand(frontier)
