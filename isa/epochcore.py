@@ -158,9 +158,25 @@ EPOCHCORE = InstructionSet(
         Term("control", "The sequencer alone: free."),
         Term("sync", "A cycle of the engine that it names."),
         Term("load", "A transfer from DRAM, by latency and bandwidth."),
-        Term("preload", "The way into the array's shadow registers, by rows, columns and ports."),
-        Term("compute", "A pass over the array, by rows, columns, ports and steps."),
-        Term("vector", "The vector unit, by words, width and the function's passes."),
+        Term(
+            "preload",
+            "The way into the array's shadow registers, by rows, columns and ports. A row comes in word by word while "
+            "those before it wait; no word comes to an element before the first step of the pass before has taken over "
+            "what was there.",
+        ),
+        Term(
+            "compute",
+            "A pass over the array, by rows, columns, ports and steps. It begins when its first step comes nowhere "
+            "before one more step of the pass before would have: to no element with its operands, to none with its "
+            "sums, and with its words to no port before the last ones have left. Rows and columns that gangs leave "
+            "over are passed as all others; `state.store` goes through as a step does, with sums that nothing is "
+            "added to; results in place are all out at the end.",
+        ),
+        Term(
+            "vector",
+            "The vector unit, by words, width and the function's passes; `copy` and `gather` also by the banks of the "
+            "scratchpad. All others take the rows of an operand as they lie, and order them in front of the lanes.",
+        ),
         Term("store", "A transfer to DRAM, by latency and bandwidth."),
     ),
     instructions=CONTROL + tuple(_queued(spec) for spec in (SYNC, *TRANSFER, *ARRAY, *VECTOR, *TIME)),

@@ -153,7 +153,9 @@ class Memory(Part):
         default=0, description="banks of the scratchpad, word n in bank n modulo so many (0: no word waits for another)"
     )
     bank_ports: Count = Field(
-        default=1, description="words that a bank gives, and takes, in a cycle, for each operand of an instruction"
+        default=1,
+        description="words that a bank gives, and takes, in a cycle, for each operand of an instruction (of complex "
+        "ones, for each half)",
     )
 
     @property

@@ -1,8 +1,15 @@
 """Conflicts in the scratchpad: words that lie in one bank wait for each other.
 
 Word n lies in bank n modulo `memory.banks`; a bank gives, and takes, `memory.bank_ports` words a cycle for each operand
-of an instruction. An operand whose words follow each other has as many in every bank, so that only what jumps can
-conflict: rows of a few words far apart, and words in another order. All of this is ours.
+of an instruction (of a complex one of a pass, for each half). What is in one run has as many in every bank, so that
+only what jumps can conflict. All of this is ours:
+
+* Passes of several segments or samples take the words of as many runs at every step, which may all begin in one bank;
+  they reserve the cycles for that (`clock.array.through_ports`), whatever the addresses are, to keep an even pace.
+* `copy` and `gather` go from places to places: words of one bank wait for each other (`beats`).
+* All other instructions of the vector unit take the rows of an operand as they lie, as many words in a cycle as it is
+  wide, into a buffer in front of the lanes, where they are put in the order in which these need them (other axes,
+  repeated words, samples in turn); transfers, parameters and states on their way are runs of words, too.
 """
 
 from __future__ import annotations

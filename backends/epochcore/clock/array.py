@@ -19,9 +19,9 @@ element has.
 Where the parameters are there several times (`segments`), L are the steps of the longest segment, and G and O count the
 words of all of them. Samples of a round are as many segments of states, each of L steps; to weights they are steps.
 
-The next pass may follow L I cycles later, or as much more as its first step needs not to overtake the last one
-anywhere: both move evenly, so that it is enough to compare them in the corners of the array and at the ports through
-which their words leave it (`Wave.behind`).
+The next pass may follow L I cycles later, or as much more as its first step needs to come nowhere before one more step
+of the pass before would have: both move evenly, so that it is enough to compare them at the edges of the array and at
+the ports through which their words leave it (`Wave.behind`).
 The formulas are ours where no source is named; `stepped` checks them element by element.
 """
 
@@ -156,13 +156,17 @@ def _state_store(ins: Instruction, at: Context) -> Cost:
     events = {"scratchpad_words": words}
     busy, out = layout.stack * layout.gang, through + at.arch.array.mac_depth - 2
     # it sends nothing through the ports of sums, but keeps the passes before and after it in order there
-    wave = Wave.of(1, at.arch.array.rows, layout.stack, 0, _trail(layout, at.arch), out=out, over=out - busy)
+    wave = _wave(at.arch, 1, layout, out=out, over=out - busy)
     return Cost("compute", cycles, 0, events, busy, wave, holds=through, latency=through)
 
 
-def _trail(layout: Layout, arch: Arch) -> int:
-    """Cycles from an operand in an element to the product of the last state there."""
-    return arch.array.mac_depth + layout.gang - 2 + (layout.stack - 1) * layout.gang
+def _wave(
+    arch: Arch, gather: int, layout: Layout | None, out: int, over: int, *, skewed: bool = False, drained: bool = False
+) -> Wave:
+    """Of states, or of weights. Sums come to an element with the product of the first state there."""
+    array, gang, pace = arch.array, layout.gang if layout else 1, layout.stack if layout else 1
+    trail = array.mac_depth + gang - 2
+    return Wave(gather, array.rows, array.cols, pace, gang, skewed or layout is None, trail, out, over, drained)
 
 
 def _mac(ins: Instruction, at: Context) -> Cost:
@@ -182,8 +186,9 @@ def _weights_in_place(ins: Instruction, at: Context) -> Cost:
     macs = at.rows * rows * cols
     first = gather - 1 + weight_pass(1, array.rows, array.cols) - 1 + array.mac_depth
     events = {"macs": macs, "scratchpad_words": moved}
-    way = (gather, array.rows, 1, array.cols - 1, array.mac_depth - 1)
-    cost = _pass(steps, max(gather, scatter), first, scatter, macs, events, way)
+    interval = max(gather, scatter)
+    wave = _wave(at.arch, gather, None, first - 1, first - 1 + scatter - interval)
+    cost = _pass(steps, interval, first, scatter, macs, events, wave)
     return replace(cost, apart=copies(held) > 1)
 
 
@@ -199,7 +204,7 @@ def _results_in_place(ins: Instruction, at: Context) -> Cost:
     moved = steps * (terms + cols * (2 if ins["accumulate"] else 1))
     events = {"macs": macs, "scratchpad_words": moved, "parameter_words": folds * terms * cols}
     first = fold + array.mac_depth - 1
-    wave = Wave.of(gather, array.rows, 1, array.cols - 1, array.mac_depth - 1, out=first, over=0)
+    wave = _wave(at.arch, gather, None, first, 0, drained=True)
     return Cost("compute", cycles, macs, events, cycles, wave, holds=cycles, apart=True)
 
 
@@ -232,9 +237,10 @@ def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int)
     # passes that hand over step by step all go along the diagonal
     skew = (layout.cols - 1) * layout.gang if array.handover_steps else 0
     first += skew
-    way = (gather, array.rows, layout.stack, skew, _trail(layout, at.arch))
-    steps = longest(at.preload, at.steps)
-    cost = _pass(steps, max(own, gather, scatter), first, scatter, macs, events, way)
+    interval = max(own, gather, scatter)
+    out, over = first - 1, first - 1 + scatter - interval
+    wave = _wave(at.arch, gather, layout, out, over, skewed=bool(array.handover_steps))
+    cost = _pass(longest(at.preload, at.steps), interval, first, scatter, macs, events, wave)
     return replace(cost, apart=copies(at.preload) > 1)
 
 
@@ -245,11 +251,10 @@ def _pass(
     scatter: int,
     macs: int,
     events: Mapping[str, int],
-    way: tuple[int, int, int, int, int],
+    wave: Wave,
 ) -> Cost:
     cycles = (steps - 1) * interval + first + scatter - 1
     busy = steps * interval
-    wave = Wave.of(*way, out=first - 1, over=first - 1 + scatter - interval)
     return Cost("compute", cycles, macs, events, busy, wave, holds=first, latency=cycles - busy)
 
 

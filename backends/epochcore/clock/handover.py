@@ -94,7 +94,7 @@ class Handover:
         default_factory=list
     )  # runs of a group: none before is done later, of whom
     channel: Channel = field(default_factory=Channel)
-    last: Wave | None = None  # how the last pass goes through the array
+    last: tuple[int, Wave | None] = (0, None)  # when the engine was through with the last pass, and its way
     parameters: int = 0  # when parameters in the shadow registers are complete,
     states: int = 0  # and states
     led: tuple[int, Wave | None] = (0, None)  # when the last pass began that others are shifted in behind, and how
@@ -136,7 +136,7 @@ class Handover:
         finish = end + cost.latency
         self._finished(index, Latest(finish, cost.latency, steps, ends))
         if job.way:
-            self._array_moved(job, start, finish)
+            self._array_moved(job, start, end, finish)
         return Run(job.engine, start, finish)
 
     def _job(self, index: int, ins: Instruction, cost: Cost, steps: int) -> Job:
@@ -238,11 +238,11 @@ class Handover:
                 ready = max(self.parameters, self.states, self.drained[0])
                 if job.cost.wave is None:
                     return max(ready, self.passed)  # a pass of no steps takes over all at once
-                behind = 0 if self.last is None else job.cost.wave.behind(self.last)
-                return max(ready, self.engines.get("compute", 0) + behind)
+                end, before = self.last
+                return ready if before is None else max(ready, end + job.cost.wave.behind(before))
         return 0
 
-    def _array_moved(self, job: Job, start: int, finish: int) -> None:
+    def _array_moved(self, job: Job, start: int, end: int, finish: int) -> None:
         match job.way:
             case "preload":
                 self.parameters = finish
@@ -252,7 +252,8 @@ class Handover:
                 self.drained = (self.drained[1], finish)
             case "pass":
                 self.led, self.passed = (start, job.cost.wave), finish
-                self.last = job.cost.wave or self.last
+                if job.cost.wave is not None:
+                    self.last = end, job.cost.wave
 
 
 def engine_of(name: str, engine: str, arch: Arch) -> str:

@@ -3,8 +3,8 @@
 Each engine takes its instructions in the program's order. One starts when
 
 * the engine is free: the one before has ended, or where instructions overlap (DRAM transfers, passes over the array)
-  has gone far enough: a pass follows the one before so closely that its first step is never in a corner of the array
-  before the last step of the one before has left it (see `cost`);
+  has gone far enough: a pass follows the one before so closely that its first step comes nowhere before one more step
+  of the one before would have (see `wave`);
 * there is a token from every engine that it names (a `sync` also waits until all before it has ended);
 * what it takes over from the shadow registers is there, or, where it fills them, has been taken over by every element;
   without shadow registers they are filled while the array is empty;

@@ -37,7 +37,7 @@ class _Moment:
     @staticmethod
     def of(handover: Handover, account: Account) -> _Moment:
         h = handover
-        array, waves = (h.parameters, h.states, h.passed, *h.drained, h.led[0]), (h.last, h.led[1])
+        array, waves = (h.parameters, h.states, h.passed, *h.drained, h.last[0], h.led[0]), (h.last[1], h.led[1])
         engines, phases = dict(h.engines), dict(account.phases)
         return _Moment(engines, array, waves, account.end, phases, list(h.latest), h.channel.taken(), account.totals())
 
@@ -114,7 +114,7 @@ class Repetition:
         h.engines = {name: moved(before.engines[name], at) for name, at in h.engines.items()}
         array = [moved(was, is_) for was, is_ in zip(before.array, now.array, strict=True)]
         h.parameters, h.states, h.passed, h.drained = array[0], array[1], array[2], (array[3], array[4])
-        h.led = array[5], h.led[1]
+        h.last, h.led = (array[5], h.last[1]), (array[6], h.led[1])
         h.channel.again(first, each, times)
         h.postpone([index for index, inside in enumerate(own) if inside], late)
         account.again(before.totals, times)

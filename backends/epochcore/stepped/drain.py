@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backends.epochcore.clock.array import layout_of
-from backends.epochcore.clock.gemm import ceil_div
 from backends.epochcore.program.dispatch import Op
 from backends.epochcore.stepped.passes import Chip
+from backends.epochcore.stepped.places import places_of
+from backends.epochcore.stepped.ports import through
 from backends.epochcore.stepped.shifts import stored_columns, stored_words
 
 
@@ -24,7 +24,7 @@ class Drain:
     def __post_init__(self) -> None:
         held, ins, memory = self.op.held, self.op.ins, self.chip.memory
         assert held is not None
-        at, array = layout_of(held, self.chip.arch, self.op.samples), self.chip.arch.array
+        at, array = places_of(held, self.chip.arch, self.op.samples), self.chip.arch.array
         rows = int(held["rows"])
         number = self.op.samples * int(ins["words"])
         before, cols = stored_columns(self.op)
@@ -37,13 +37,13 @@ class Drain:
         first = self.start + at.rows * at.stack * at.gang
         for count, (word, row, col) in enumerate(stored_words(self.op, rows, cols, before)):
             half = word // (rows * cols)
-            high, across, state = at.place(row, col)
+            high, across, state = at.at[row, col]
             out = self._cells[high][across].out
             assert out is not None
             value = complex(out[state])
             target = int(self.chip.rounds.of(count // int(ins["words"]), ins)["dst"]) + word
             memory.later(first + count // array.port_words_out, target, value.imag if half else value.real)
-        self._end = first + ceil_div(number, array.port_words_out)
+        self._end = first + through(number, array.port_words_out)
 
     def tick(self, now: int) -> None:
         if now == self._end - 1:

@@ -215,6 +215,10 @@ class Grid:
         for line in self.at:
             for element in line:
                 element.tick(now)
+        self.move(now)
+
+    def move(self, now: int) -> None:
+        """The registers move on."""
         moving: list[tuple[str, int, int, Packet]] = []
         for line in self.at:
             for e in line:

@@ -8,8 +8,9 @@ cycle. So a sweep that needs the whole of the one before begins that much later.
 cycle, behind the lanes. Rows that are the same at all steps, and what is carried, are in registers while an instruction
 runs; they are read with its first words and written with its last (ours).
 
-Words of an instruction follow each other in the scratchpad, and so lie in different banks; where they jump (`copy`,
-`gather`), the lanes take whole rows at once, or parts of one, of a sample after the other, and words of one bank wait.
+Rows of an operand are taken as they lie, words of different banks one after the other, and are put in order in front
+of the lanes; where words go from places to places (`copy`, `gather`), the lanes take whole rows at once, or parts of
+one, of a sample after the other, and words of one bank wait.
 
 Where engines hand over step by step, a block begins in a cycle of its own, and an instruction whose steps wait for each
 other keeps the unit until its last result is there.

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.clock.cost import Cost
-from backends.epochcore.clock.pricing import pricing
-from backends.epochcore.clock.wave import Wave
 from backends.epochcore.program.dispatch import Op, dispatch
 from backends.epochcore.program.rates import totals
+from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.stepped.grid import Grid
 from backends.epochcore.stepped.instructions import IN_LANES, SERIAL
@@ -22,6 +20,7 @@ from backends.epochcore.stepped.lanes import Block, Unit
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad, StateStore
+from backends.epochcore.stepped.traffic import Traffic
 from backends.epochcore.stepped.transfers import Effect, effect_of, way_of
 from isa import Program
 from isa.epochcore_fields import ENGINES
@@ -86,7 +85,6 @@ class Machine:
 
     chip: Chip
     program: Program
-    price: Callable[[Op], Cost]
     total: Mapping[str, int]  # steps of the whole sequence by register
     backward: Mapping[int, bool]  # of instructions in a loop over chunks
     engines: dict[str, Engine]
@@ -97,8 +95,7 @@ class Machine:
     asking: deque[Transfer] = field(default_factory=deque)
     sending: Transfer | None = None
     now: int = 0
-    last: tuple[int, int, Wave] | None = None
-    out: int = 0
+    leaving: StateStore | None = None  # states on their way out
 
     def cycle(self) -> bool:
         """One cycle; False when all queues are empty and all work is done."""
@@ -130,9 +127,8 @@ class Machine:
 
     def _settled(self) -> int:
         """From when on nothing but a token can let an instruction start."""
-        start, busy, wave = self.last or (0, 0, Wave((0, 0, 0, 0), 0, 0, 0, 0))
-        passed = start + busy + max(max(wave.corners) + wave.trail, wave.over)
-        return max(passed, self.out, *(engine.free for engine in self.engines.values()))
+        out = self.leaving.done or 0 if self.leaving is not None else 0
+        return max(self.chip.traffic.free, out, *(engine.free for engine in self.engines.values()))
 
     def _retire(self, name: str) -> None:
         """What has ended gives its tokens; an engine's instructions end in order."""
@@ -167,15 +163,13 @@ class Machine:
         """Whether the array's own rules let an instruction start."""
         if op.ins.mnemonic == "sync":
             return not engine.jobs
-        if op.ins.mnemonic == "state.store" and self.now < self.out:
+        if op.ins.mnemonic == "state.store" and self.leaving is not None and not self.leaving.over(self.now):
             return False
-        if op.engine == "compute" and self.last is not None:
-            wave = self.price(op).wave
-            start, busy, before = self.last
-            if wave is None:
-                return not engine.jobs
-            return self.now >= start + busy + wave.behind(before)
-        return True
+        if op.engine != "compute":
+            return True
+        if op.ins.mnemonic in PASSES and not op.steps:
+            return not engine.jobs  # it sends nothing through the array: it waits until it is empty
+        return self.chip.traffic.lets(op, self.now)
 
     def _start(self, op: Op, engine: Engine) -> None:
         mnemonic, chip = op.ins.mnemonic, self.chip
@@ -183,10 +177,6 @@ class Machine:
         if op.engine == "compute" and mnemonic != "sync":
             job, busy = self._pass(op)
             self.passes[op.number] = job
-            wave = self.price(op).wave
-            self.last = None if wave is None else (self.now, busy, wave)
-            if mnemonic == "state.store":
-                self.out = self.now + self.price(op).cycles
             engine.free = self.now + busy
         else:
             engine.free = NEVER  # until it has ended, or the channel has served it
@@ -209,12 +199,20 @@ class Machine:
     def _pass(self, op: Op) -> tuple[InArray, int]:
         """What runs in the array, and the cycles until the next may follow."""
         if op.ins.mnemonic == "state.store":
-            wave = StateStore(op, self.chip, self.now)
+            self.leaving = wave = StateStore(op, self.chip, self.now)
+            self.chip.traffic.follow(op, self.now + wave.hop, wave.hop)
             return wave, wave.hop
         if op.ins.mnemonic == "mac" and op.held is not None and op.held["mode"] == "mac.os":
-            return Product(op, self.chip, self.now, fresh=self._takes(op)[0]), max(1, self.price(op).cycles)
+            self.chip.traffic.empty()  # nothing is left when the next one may begin
+            product = Product(op, self.chip, self.now, fresh=self._takes(op)[0])
+            return product, max(1, product.busy)
         stream = Pass(op, self.chip, self.now, takes=self._takes(op))
-        return stream, max(1, stream.count * stream.interval)
+        if not op.steps:
+            self.chip.traffic.empty()
+            return stream, 1
+        busy = stream.route.busy
+        self.chip.traffic.follow(op, self.now + busy, stream.route.interval)
+        return stream, busy
 
     def _takes(self, op: Op) -> tuple[bool, bool]:
         kinds = {self.kinds[number] for number in op.finished}
@@ -244,9 +242,9 @@ class Machine:
 def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: int) -> Machine:
     """The machine with all instructions in its queues."""
     grid = Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth)
-    chip = Chip(arch, grid, memory, rounds_of(program))
+    chip = Chip(arch, grid, memory, rounds_of(program), Traffic(arch))
     total, engines = totals(program, steps), {name: Engine() for name in ENGINES}
-    machine = Machine(chip, program, pricing(program, arch, steps), total, directions(program), engines)
+    machine = Machine(chip, program, total, directions(program), engines)
     for op in dispatch(program, batch, steps, shadow=arch.array.shadow):
         machine.engines[op.engine].queue.append(op)
         machine.kinds[op.number] = op.ins.mnemonic

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.clock.array import layout_of, through_ports
 from backends.epochcore.program.dispatch import Op
 from backends.epochcore.program.rounds import Rounds
-from backends.epochcore.program.stretches import copies, longest
+from backends.epochcore.program.stretches import copies
 from backends.epochcore.stepped.grid import Grid, Packet, Work
 from backends.epochcore.stepped.memory import Memory
+from backends.epochcore.stepped.ports import Word, served
+from backends.epochcore.stepped.routes import delay, entries, halves_of, route_of
+from backends.epochcore.stepped.traffic import Traffic
 from isa import Instruction
 
 Array = NDArray[Any]
@@ -29,6 +31,7 @@ class Chip:
     grid: Grid
     memory: Memory
     rounds: Rounds
+    traffic: Traffic
     coming: Array | None = None  # what columns add to their sums: biases, or direct terms; taken over as parameters are
     added: Array | None = None
 
@@ -40,7 +43,7 @@ class Chip:
 
     def delay(self, column: int) -> int:
         """Cycles by which a column is later than the first, where all goes along the diagonal."""
-        return column if self.arch.array.handover_steps else 0
+        return delay(column, self.arch)
 
 
 @dataclass
@@ -83,8 +86,8 @@ class Pass:
     parts: bool = False  # whether its steps are sent block by block
     turns: int = 1  # samples that follow each other in a step
     out: dict[int, int] = field(default_factory=dict)  # when the words of a step are in the scratchpad
-    _lanes: int = 1
     _begun: dict[int, int] = field(default_factory=dict)
+    _coming: dict[int, dict[int, list[tuple[int, int]]]] = field(default_factory=dict)  # by step, by cycle
     _values: dict[int, list[float | None]] = field(default_factory=dict)
     _exits: dict[int, dict[int, Any]] = field(default_factory=dict)
 
@@ -94,23 +97,14 @@ class Pass:
         assert held is not None
         self.name, self.before = ins.mnemonic, bool(ins.operands.get("before"))
         self._own = int(held["rows"]), int(held["cols"])
-        # to weights the samples of a step are steps, in the array's elements each has its own states
-        self.turns = self.op.samples if self.name == "mac" else 1
+        self.route = route = route_of(self.op, self.chip.arch)
+        self.hop, self.height, self.gang = route.hop, route.height, route.height
+        self.deep, self.wide, self.groups, self.high = route.deep, route.wide, route.groups, route.high
+        self.turns, self.count = route.turns, route.count
         number = copies(held) * self.op.samples // self.turns
         self.rows, self.cols = self._own[0], self._own[1] * number
-        self.count = longest(held, self.op.steps) * self.turns
         self._ports = array.port_words_in, array.port_words_out
-        own = 1
-        if ins.mnemonic != "mac":
-            layout = layout_of(held, self.chip.arch, self.op.samples)
-            self.hop, self.height, self.gang = layout.stack * layout.gang, layout.gang, layout.gang
-            self.deep, self.wide, self._lanes = layout.deep, layout.cols, layout.lanes * layout.groups
-            self.groups, self.high = layout.groups, layout.high
-            own = max(self.hop, array.mac_depth + layout.gang - 1)
         self._added = self.chip.take_over(self.takes[0])
-        self.gather = through_ports(number, self.chip.arch, len(self._inputs(0)) // number, self._ports[0])
-        self.scatter = through_ports(number, self.chip.arch, len(self._outputs(0)) // number, self._ports[1])
-        self.interval = max(own, self.gather, self.scatter)
         if not self.parts:
             self.send(0, self.count, self.start)
         if not self.op.steps:
@@ -132,80 +126,84 @@ class Pass:
         assert self.op.held is not None
         return self.op.held
 
-    def _at(self, name: str, step: int) -> list[int | None]:
+    def _at(self, name: str, step: int) -> list[tuple[str, int | None]]:
         """Words of an operand at a step, real halves first, of one segment after the other; None where one sleeps."""
-        held, found = self._held, list[int | None]()
+        held, found = self._held, list[tuple[str, int | None]]()
         step, turn = divmod(step, self.turns)
         samples = [turn] if self.turns > 1 else range(self.op.samples)
         own = [self.chip.rounds.of(sample, self.op.ins) for sample in samples]
         pitch = int(own[0]["pitch"] if "pitch" in own[0].operands else own[0][f"{name}_pitch"])
         count = self._own[0] if self.name == "mac" and name == "src" else self._own[1]
-        for half in range(self._halves):
+        for half in range(halves_of(self.op)):
             for ins, segment in product(own, range(copies(held))):
                 place = step + segment * int(held["span"]) * (copies(held) > 1)
                 row = 0 if ins.operands.get(f"{name}_held") else self._row(place)
                 first = int(ins[name]) + row * pitch + half * (pitch // 2)
-                found += [first + word if place < self.op.steps else None for word in range(count)]
+                asleep = place >= self.op.steps
+                found += [(f"{name} {half}", None if asleep else first + word) for word in range(count)]
         return found
 
-    def _inputs(self, step: int) -> list[int | None]:
+    def _inputs(self, step: int) -> list[tuple[str, int | None]]:
         return [*(self._at("a", step) if self.name == "sel" else ()), *self._at("src", step)]
 
-    def _outputs(self, step: int) -> list[int | None]:
+    def _outputs(self, step: int) -> list[tuple[str, int | None]]:
         return self._at("dst", step)
+
+    def _served(
+        self, words: list[tuple[str, int | None]], port: int, reserved: int
+    ) -> dict[int, list[tuple[int, int]]]:
+        """By cycle: the numbers of words that go through the ports then, and their addresses. What sleeps does not."""
+        known = [(number, operand, at) for number, (operand, at) in enumerate(words) if at is not None]
+        asked: list[Word] = [(operand, at) for _, operand, at in known]
+        found: dict[int, list[tuple[int, int]]] = {}
+        for (number, _, at), cycle in zip(known, served(asked, port, self.chip.arch), strict=True):
+            assert cycle < reserved, "the banks have not given the words of a step in its cycles"
+            found.setdefault(cycle, []).append((number, at))
+        return found
 
     # -- in --------------------------------------------------------------------------------------------------
 
     def send(self, first: int, count: int, now: int) -> None:
         """Let `count` steps begin, one after the other from `now` on."""
-        self._begun |= {first + n: now + n * self.interval for n in range(count)}
+        self._begun |= {first + n: now + n * self.route.interval for n in range(count)}
 
     def tick(self, now: int) -> None:
         """Read the words of this cycle; where a step's are all there, they enter the array, skewed as they must be."""
         for step, phase in [(step, now - begun) for step, begun in self._begun.items() if begun <= now]:
-            addresses, wide = self._inputs(step), self._ports[0]
-            for address in addresses[phase * wide : (phase + 1) * wide]:
+            if phase == 0:
+                words = self._inputs(step)
+                self._values[step] = [None] * len(words)
+                self._coming[step] = self._served(words, self._ports[0], self.route.gather)
+            for number, address in self._coming[step].get(phase, ()):
                 self.chip.memory.use("in", now)
-                value = None if address is None else float(self.chip.memory.spad[address])
-                self._values.setdefault(step, []).append(value)
-            if phase == self.gather - 1:
+                self._values[step][number] = float(self.chip.memory.spad[address])
+            if phase == self.route.gather - 1:
                 self._enter(step, now)
-                del self._begun[step]
+                del self._begun[step], self._coming[step]
         self._entries.tick(self.chip.grid, now)
 
     def _enter(self, step: int, now: int) -> None:
-        array, values = self.chip.arch.array, self._values[step]
-        depth = array.mac_depth
-        if self.name == "mac":
-            for r in range(array.rows):
-                value = values[r] if r < len(values) else None
-                self._entries.send(now + r, "west", r, 0, step, 0.0 if value is None else value)
-            for c in range(array.cols):
-                self._entries.send(now + c + depth - 1, "sums", 0, c, step, 0.0)
-            return
-        for c in range(array.cols // self.height):
-            col = c * self.height
-            at = now + self.chip.delay(col)
-            own = range(c, self._lanes * self.wide, self.wide)
-            drives = [self._drive(values, channel) if channel < self.cols else None for channel in own]
-            self._entries.send(at, "north", 0, col, step, drives)
-            self._entries.send(at + depth + self.gang - 2, "sums", 0, col, step, [0.0] * self._lanes)
+        array, values, weights = self.chip.arch.array, self._values[step], self.name == "mac"
+        for cycle, kind, r, c in entries(weights, self.height, array.rows, array.cols, self.chip.arch):
+            value: Any = 0.0 if weights else [0.0] * self.route.lanes
+            if kind == "west":
+                value = (values[r] if r < len(values) else None) or 0.0
+            elif kind == "north":
+                own = range(c // self.height, self.route.lanes * self.wide, self.wide)
+                value = [self._drive(values, channel) if channel < self.cols else None for channel in own]
+            self._entries.send(now + cycle, kind, r, c, step, value)
 
     def _drive(self, values: list[float | None], col: int) -> Any:
         """What a column gets: u, or v, or a and v; None where it sleeps."""
-        own = [values[i + col :: self.cols][: self._halves] for i in self._starts]
+        own = [values[i + col :: self.cols][: halves_of(self.op)] for i in self._starts]
         if own[0][0] is None:
             return None
         parts = [complex(*(0.0 if value is None else value for value in part)) for part in own]
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     @property
-    def _halves(self) -> int:
-        return 2 if self._held["complex"] and self.name not in ("mac", "fri", "tri") else 1
-
-    @property
     def _starts(self) -> list[int]:
-        wide = self._halves * self.cols
+        wide = halves_of(self.op) * self.cols
         return [0, wide] if self.name == "sel" else [0]
 
     # -- out -------------------------------------------------------------------------------------------------
@@ -221,14 +219,14 @@ class Pass:
         if packet.step == 0:
             self.passed = now + 1
         results = self._results(packet.step, exits)
-        for number, (address, value) in enumerate(zip(self._outputs(packet.step), results, strict=True)):
-            cycle = now + number // self._ports[1]
-            self.chip.memory.use("out", cycle)
-            if address is not None:
-                self.chip.memory.later(cycle, address, value)
-        self.out[packet.step] = now + self.scatter
+        words, scatter = self._outputs(packet.step), self.route.scatter
+        for cycle, leaving in self._served(words, self._ports[1], scatter).items():
+            for number, address in leaving:
+                self.chip.memory.use("out", now + cycle)
+                self.chip.memory.later(now + cycle, address, results[number])
+        self.out[packet.step] = now + scatter
         if packet.step == self.count - 1:
-            self.done = now + self.scatter
+            self.done = now + scatter
 
     def _results(self, step: int, exits: dict[int, Any]) -> list[float]:
         held, memory = self.op.held, self.chip.memory
@@ -237,7 +235,7 @@ class Pass:
         values = [exits[c % self.wide][c // self.wide] if lanes else exits[c] for c in range(self.cols)]
         if self.name in ("fri.x", "tri.x", "sel"):
             parts = [[complex(v).real for v in values], [complex(v).imag for v in values]]
-            return [value for part in parts[: self._halves] for value in part]
+            return [value for part in parts[: halves_of(self.op)] for value in part]
         number = self.cols // self._own[1]
         if self.name == "mac":
             more: Any = np.tile(self._added, number) if self._added is not None else np.zeros(self.cols)
@@ -246,5 +244,5 @@ class Pass:
             more = np.tile(self._added, number) * np.array([value or 0.0 for value in self._values[step][: self.cols]])
         old = np.zeros(self.cols)
         if self.op.ins["accumulate"]:
-            old[:] = [0.0 if a is None else memory.spad[a] for a in self._outputs(step)]
+            old[:] = [0.0 if a is None else memory.spad[a] for _, a in self._outputs(step)]
         return [float(complex(v).real + extra + before) for v, extra, before in zip(values, more, old, strict=True)]

@@ -8,22 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from backends.epochcore.clock.array import Layout, layout_of
-from backends.epochcore.clock.gemm import ceil_div
+from backends.epochcore.arch import Arch
 from backends.epochcore.program.dispatch import Op
 from backends.epochcore.program.parameters import unpack
 from backends.epochcore.program.stretches import copies, count
 from backends.epochcore.stepped.grid import Element, Packet
 from backends.epochcore.stepped.passes import Chip, Entries
+from backends.epochcore.stepped.places import places_of
+from backends.epochcore.stepped.ports import through
 from isa import Instruction
-
-
-def cells(op: Op, chip: Chip) -> Layout:
-    """Rows and columns of what holds a weight, or states, for a preload."""
-    array = chip.arch.array
-    if op.ins["mode"] == "mac":
-        return Layout(array.rows, array.cols, 1, 1, 1)
-    return layout_of(op.ins, chip.arch, op.samples)
 
 
 def stored_columns(op: Op) -> tuple[int, int]:
@@ -57,9 +50,10 @@ class Shift:
 
     chip: Chip
     start: int
-    layout: Layout
-    wide: int  # cycles in which the ports bring a row
     rows: int
+    cols: int
+    gang: int
+    wide: int  # cycles in which the ports bring a row
 
     def tick(
         self, now: int, bring: Callable[[int], Sequence[Any]], move: Callable[[Element, Element, Any], None]
@@ -68,21 +62,37 @@ class Shift:
 
         Returns whether the last row is in, in the first column.
         """
-        at, grid = self.layout, self.chip.grid.at
-        for c in range(at.cols):
-            cycle = now - self.start + 1 - self.chip.delay(c * at.gang)
+        gang, grid = self.gang, self.chip.grid.at
+        for c in range(self.cols):
+            cycle = now - self.start + 1 - self.chip.delay(c * gang)
             row, rest = divmod(cycle, self.wide)
             if rest or not 0 < row <= self.rows:
                 continue
             values = bring(self.rows - row)
             for r in range(row - 1, -1, -1):
-                cell, above = grid[r * at.gang][c * at.gang], grid[(r - 1) * at.gang][c * at.gang]
+                cell, above = grid[r * gang][c * gang], grid[(r - 1) * gang][c * gang]
                 move(cell, above, None if r else (values[c],))
         return now - self.start + 1 == self.rows * self.wide
 
     def over(self, now: int) -> bool:
         """Whether nothing moves any more."""
-        return now >= self.start + self.rows * self.wide + self.chip.delay((self.layout.cols - 1) * self.layout.gang)
+        return now >= self.start + self.rows * self.wide + self.chip.delay((self.cols - 1) * self.gang)
+
+
+def shift_of(op: Op, arch: Arch) -> tuple[int, int, int, int]:
+    """Of a `preload` or a `state.load`: rows and columns of cells that are shifted in, elements of a cell along each
+    axis, and cycles in which the ports bring a row. No more rows of states come in than are in use; weights fill all.
+    A row of parameters is as long as the array is wide, one of states as the fullest has states."""
+    array, held = arch.array, op.ins if op.ins.mnemonic == "preload" else op.held
+    assert held is not None
+    if held["mode"] == "mac":
+        return array.rows, array.cols, 1, through(array.cols, array.port_words_in)
+    at, parts = places_of(held, arch, op.samples), 1 + bool(held["complex"])
+    if op.ins.mnemonic == "preload":
+        words = (3 if held["mode"] in ("fri", "tri") else 1) * parts * at.stack * at.cols
+    else:
+        words = at.in_the_fullest_row() * parts
+    return at.used, at.cols, at.gang, through(words, array.port_words_in)
 
 
 @dataclass
@@ -106,36 +116,31 @@ class Preload:
         if ins["mode"] in ("sel", "mac.os"):
             self.done = self.start + 1
             return
-        at = self._layout = cells(self.op, self.chip)
-        self._values = self._parameters()
-        states = (3 if ins["mode"] in ("fri", "tri") else 1) * (1 + bool(ins["complex"]))
-        words = 1 if ins["mode"] == "mac" else states
-        used = at.rows if ins["mode"] == "mac" else at.groups * at.high
-        wide = ceil_div(words * at.stack * at.cols, self.chip.arch.array.port_words_in)
-        self._shift = Shift(self.chip, self.start, at, wide, used)
+        self._values = self._weights() if ins["mode"] == "mac" else self._parameters()
+        self._shift = Shift(self.chip, self.start, *shift_of(self.op, self.chip.arch))
+
+    def _weights(self) -> list[list[Any]]:
+        """For every element its weight, or None."""
+        ins, array = self.op.ins, self.chip.arch.array
+        source = self.chip.memory.params[int(ins["src"])]
+        weights = np.kron(np.eye(copies(ins)), source.reshape(int(ins["rows"]), int(ins["cols"])))
+        high, wide = weights.shape
+        return [
+            [float(weights[r, c]) if r < high and c < wide else None for c in range(array.cols)]
+            for r in range(array.rows)
+        ]
 
     def _parameters(self) -> list[list[Any]]:
-        """For every cell its weight, or the parameters of each of its states; None where it has none."""
-        ins, at = self.op.ins, self._layout
-        rows, cols = int(ins["rows"]), int(ins["cols"])
+        """For every cell the parameters of each of its states; None where it has none."""
+        ins, at = self.op.ins, places_of(self.op.ins, self.chip.arch, self.op.samples)
+        full, cols = ins["mode"] in ("fri", "tri"), int(ins["cols"])
         source = self.chip.memory.params[int(ins["src"])]
-        number = copies(ins)
-        if ins["mode"] == "mac":
-            weights = np.kron(np.eye(number), source.reshape(rows, cols))
-            high, wide = weights.shape
-            return [
-                [float(weights[r, c]) if r < high and c < wide else None for c in range(at.cols)]
-                for r in range(at.rows)
-            ]
-        full, number = ins["mode"] in ("fri", "tri"), number * self.op.samples
-        e = unpack(source, rows, cols, bool(ins["complex"]), full, False)
-        names = (e.decay, e.b, e.c) if full else (e.decay,)
-
-        def state(row: int, col: int) -> tuple[complex, ...] | None:
-            inside = row < rows and col < cols * number
-            return tuple(complex(*values[:, col % cols, row]) for values in names) if inside else None
-
-        return [[[state(*at.state(r, c, s)) for s in range(at.stack)] for c in range(at.cols)] for r in range(at.rows)]
+        e = unpack(source, int(ins["rows"]), cols, bool(ins["complex"]), full, False)
+        found: list[list[Any]] = [[[None] * at.stack for _ in range(at.cols)] for _ in range(at.rows)]
+        for (row, col), (high, across, number) in at.at.items():
+            values = (e.decay, e.b, e.c) if full else (e.decay,)
+            found[high][across][number] = tuple(complex(*parts[:, col % cols, row]) for parts in values)
+        return found
 
     def tick(self, now: int) -> None:
         if self._shift is not None and self._shift.tick(now, lambda row: self._values[row], self._move):
@@ -162,13 +167,8 @@ class StateLoad:
     _rows: dict[int, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        at, held = layout_of(self.held, self.chip.arch, self.op.samples), self.held
-        self._at, parts = at, 1 + bool(held["complex"])
-        wide = int(held["cols"]) * copies(held) * self.op.samples
-        # of the first group, which has a channel in every lane
-        each = sum(min(at.cols, wide - first) for first in range(0, wide, at.cols * at.groups)) * at.deep * parts
-        wait = ceil_div(each, self.chip.arch.array.port_words_in)
-        self._shift = Shift(self.chip, self.start, at, wait, at.groups * at.high)
+        self._at = places_of(self.held, self.chip.arch, self.op.samples)
+        self._shift = Shift(self.chip, self.start, *shift_of(self.op, self.chip.arch))
 
     def tick(self, now: int) -> None:
         if self._shift.tick(now, self._bring, self._move):
@@ -181,15 +181,16 @@ class StateLoad:
         """The states of a row of cells, read when they come in at the first column."""
         if row not in self._rows:
             self._rows[row] = [
-                [self._state(*self._at.state(row, c, s)) for s in range(self._at.stack)] for c in range(self._at.cols)
+                [self._state(self._at.of.get((row, c, s))) for s in range(self._at.stack)] for c in range(self._at.cols)
             ]
         return self._rows[row]
 
-    def _state(self, row: int, col: int) -> complex:
-        rows, cols = int(self.held["rows"]), int(self.held["cols"]) * copies(self.held)
-        sample, col = divmod(col, cols)
-        if row >= rows or sample >= self.op.samples:
+    def _state(self, state: tuple[int, int] | None) -> complex:
+        if state is None:
             return 0j
+        (row, col), rows = state, int(self.held["rows"])
+        cols = int(self.held["cols"]) * copies(self.held)
+        sample, col = divmod(col, cols)
         source = self.chip.rounds.of(sample, self.op.ins)["src"]
         spad, first = self.chip.memory.spad, int(source) + col * rows + row
         parts = [float(spad[first + half * rows * cols]) for half in range(1 + bool(self.held["complex"]))]
@@ -217,7 +218,7 @@ class StateStore:
     def __post_init__(self) -> None:
         held = self.op.held
         assert held is not None
-        at = self._layout = layout_of(held, self.chip.arch, self.op.samples)
+        at = self._layout = places_of(held, self.chip.arch, self.op.samples)
         self.hop, self.height, self.gang = at.stack * at.gang, at.gang, at.gang
         self.deep, self.wide, self.groups, self.high = at.deep, at.cols, at.groups, at.high
         self.rows, self.cols = int(held["rows"]), int(held["cols"]) * copies(held) * self.op.samples
@@ -229,6 +230,10 @@ class StateStore:
             for c in range(self._layout.cols):
                 self.chip.grid.put("north", 0, c * self.gang, Packet(self, 0, None))
 
+    def over(self, now: int) -> bool:
+        """Whether the registers through which states leave are empty."""
+        return self.done is not None and self.done <= now
+
     def leave(self, kind: str, column: int, packet: Packet, now: int) -> None:
         self._left += 1
         if self._left < self._layout.cols:
@@ -238,14 +243,14 @@ class StateStore:
         wide = self.chip.arch.array.port_words_out
         for number, (word, row, col) in enumerate(stored_words(self.op, self.rows, self._wide, self._first)):
             half = word // (self.rows * self._wide)
-            high, across, state = at.place(row, col)
+            high, across, state = at.at[row, col]
             out = self.chip.grid.at[high * at.gang][across * at.gang].out
             assert out is not None
             value = out[state]
             part = complex(value).imag if half else complex(value).real
             target = int(self.chip.rounds.of(number // int(ins["words"]), ins)["dst"]) + word
             memory.later(now + 1 + number // wide, target, part)
-        self.done = now + 1 + ceil_div(int(ins["words"]) * self.op.samples, wide)
+        self.done = now + 1 + through(int(ins["words"]) * self.op.samples, wide)
 
 
 @dataclass
@@ -281,11 +286,11 @@ class Product:
             self.done = self.passed = self.start + 1
             return
         self._steps = self.op.steps * self.op.samples
-        self._gather = ceil_div(max(min(array.rows, self._steps), self.cols), array.port_words_in)
-        self._out = ceil_div(self.cols, array.port_words_out)
+        self._gather = through(max(min(array.rows, self._steps), self.cols), array.port_words_in)
+        self._out = through(self.cols, array.port_words_out)
         fold = (self.rows - 1) * self._gather + self._gather - 1 + array.rows + array.cols - 1
         self._period = max(fold, array.rows * self._out + array.cols - 1)
-        self._folds = ceil_div(self._steps, array.rows)
+        self._folds = through(self._steps, array.rows)
         for number in range(self._folds):
             begun = self.start + number * self._period
             last = begun + self.rows * self._gather - 1 + array.mac_depth - 1
@@ -295,6 +300,11 @@ class Product:
             full = last + array.rows + array.cols - 2
             for row in range(array.rows):
                 self._shifts[full + (row + 1) * self._out] = number * array.rows + array.rows - 1 - row
+
+    @property
+    def busy(self) -> int:
+        """Cycles until all results are out."""
+        return max(self._shifts, default=self.start - 1) + 1 - self.start
 
     def tick(self, now: int) -> None:
         """Send in what is read in this cycle."""

@@ -9,30 +9,28 @@ parameters that come too early show as wrong numbers or as an AssertionError.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.clock.cost import Cost
-from backends.epochcore.clock.handover import engine_of, in_blocks
-from backends.epochcore.clock.pricing import pricing
-from backends.epochcore.clock.wave import Wave
 from backends.epochcore.program.conflicts import Conflicts, conflicts
 from backends.epochcore.program.dispatch import Op, dispatch
 from backends.epochcore.program.rates import totals
 from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.stepped.drain import Drain
+from backends.epochcore.stepped.engines import UNSHIFTED, engine_of, in_blocks, shares_of_pass
 from backends.epochcore.stepped.grid import Grid
 from backends.epochcore.stepped.instructions import IN_ARRAY, IN_LANES, SERIAL
 from backends.epochcore.stepped.lanes import Block, Unit
 from backends.epochcore.stepped.machine import directions, unit_of
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.passes import Chip, Pass
-from backends.epochcore.stepped.shifts import Preload, Product, StateLoad
+from backends.epochcore.stepped.shifts import Preload, Product, StateLoad, shift_of
+from backends.epochcore.stepped.traffic import Traffic
 from backends.epochcore.stepped.transfers import TRANSFERS, Effect, effect_of, part_of, shares_of, way_of
 from isa import Program
 
@@ -50,7 +48,6 @@ class Run:
     """
 
     op: Op
-    cost: Cost
     shares: list[int]
     unit: int
     backward: bool
@@ -112,8 +109,6 @@ class Machine:
     kinds: Mapping[int, str]
     working: list[Run] = field(default_factory=list)  # in the array, until nothing of them moves
     writes: dict[int, list[tuple[Run, int, Effect]]] = field(default_factory=dict)
-    last: tuple[Run, Wave] | None = None
-    free: int = 0  # when the engine of the passes was last free
     now: int = 0
     moved: int = 0
     served: tuple[int, int] = (-1, -1)  # a cycle, and the transfer that has the DRAM channel in it
@@ -182,7 +177,6 @@ class Machine:
         """What takes no time has happened; a pass of no steps takes over what waits for it all the same."""
         run.there, run.taken, run.begun, run.block = {0: self.now}, [self.now], self.now, 1
         if run.op.ins.mnemonic in PASSES:
-            self.free = self.now
             self._job(run)
 
     def _work(self, slot: str) -> None:
@@ -210,8 +204,10 @@ class Machine:
             self.moved = self.now
         if run.block == run.blocks:
             self.slots[slot] = None
-            if slot == "compute":
-                self.free = self.now + 1
+            if isinstance(run.job, Pass):
+                self.chip.traffic.follow(run.op, self.now + 1, run.job.route.interval)
+            elif isinstance(run.job, Product):
+                self.chip.traffic.empty()
 
     def _work_lanes(self, slot: str, run: Run, lanes: Unit) -> None:
         """A cycle of the vector unit, for one block."""
@@ -244,11 +240,19 @@ class Machine:
         if not all(other.complete(self.now) for other in run.shifted):
             return False
         if run.leader is not None:
-            begun, wave = run.leader.begun, run.leader.cost.wave
-            return begun is not None and self.now >= begun + (0 if wave is None else wave.leads(run.cost.shift))
-        if run.op.ins.mnemonic not in PASSES or self.last is None or run.cost.wave is None:
+            return run.leader.begun is not None and self._led(run, run.leader.op, run.leader.begun)
+        if run.op.ins.mnemonic not in PASSES or not run.op.steps:
             return True
-        return self.now >= self.free + run.cost.wave.behind(self.last[1])
+        return self.chip.traffic.lets(run.op, self.now)
+
+    def _led(self, run: Run, leader: Op, begun: int) -> bool:
+        """Whether what is shifted in comes behind the first step of the pass before."""
+        if not leader.steps:
+            return self.now >= begun
+        held = run.op.ins if run.op.ins.mnemonic == "preload" else run.op.held
+        assert held is not None
+        rows, cols, gang, wide = (1, 1, 1, 1) if held["mode"] in UNSHIFTED else shift_of(run.op, self.chip.arch)
+        return self.chip.traffic.lets_in(rows, wide, gang, cols, leader, begun, self.now)
 
     def _begin(self, run: Run) -> None:
         """A block begins: its operands are read, or pass into the array from now on."""
@@ -258,8 +262,6 @@ class Machine:
             if run.job is None:
                 run.job, run.begun = self._job(run), self.now
                 self.working.append(run)
-                if name in PASSES and run.cost.wave is not None:
-                    self.last = run, run.cost.wave
             if isinstance(run.job, Pass):
                 first, turns = run.block * self.size, run.job.turns
                 steps = run.job.count if run.blocks == 1 else min(self.size, op.steps - first) * turns
@@ -297,13 +299,12 @@ class Machine:
 def machine_of(program: Program, arch: Arch, memory: Memory, batch: int, steps: int) -> Machine:
     """The machine with all instructions in its queues."""
     grid = Grid(arch.array.rows, arch.array.cols, arch.array.mac_depth, parking=True)
-    chip = Chip(arch, grid, memory, rounds_of(program))
-    known, price = conflicts(program, arch, steps), pricing(program, arch, steps)
+    chip, known = Chip(arch, grid, memory, rounds_of(program), Traffic(arch)), conflicts(program, arch, steps)
     ops = [op for op in dispatch(program, batch, steps, shadow=arch.array.shadow) if op.ins.mnemonic != "sync"]
-    order = _runs(program, chip, known, price, ops, totals(program, steps))
+    order = _runs(program, chip, known, ops, totals(program, steps))
     queues: dict[str, deque[Run]] = {}
     for run in order:
-        queues.setdefault(engine_of(run.op.ins.mnemonic, run.cost.engine, arch), deque()).append(run)
+        queues.setdefault(engine_of(run.op, arch), deque()).append(run)
     pipes = ["vector", *(f"vector.{n}" for n in range(1, arch.vector.pipes))]
     slots: dict[str, Run | None] = {
         name: None for engine in queues for name in (pipes if engine == "vector" else [engine])
@@ -316,7 +317,6 @@ def _runs(
     program: Program,
     chip: Chip,
     known: Conflicts,
-    price: Callable[[Op], Cost],
     ops: Sequence[Op],
     total: Mapping[str, int],
 ) -> list[Run]:
@@ -324,11 +324,11 @@ def _runs(
     backward, arch, memory = directions(program), chip.arch, chip.memory
     order = []
     for op in ops:
-        cost, back = price(op), backward.get(op.index, False)
-        several = in_blocks(op.ins, cost, op.steps, arch, bool(known.loop[op.index]))
+        back = backward.get(op.index, False)
+        several = bool(known.loop[op.index]) and in_blocks(op, arch)
         size, name = arch.array.handover_steps, op.ins.mnemonic
         sizes = [min(size, op.steps - first) for first in range(0, op.steps, size)] if several else [1]
-        run = Run(op, cost, sizes, op.steps if several else 1, back)
+        run = Run(op, sizes, op.steps if several else 1, back)
         if name in IN_LANES:
             run.lanes = unit_of(op, chip, program, total, back)
             run.shares = sizes if op.steps or name == "carry" else [0]
@@ -339,7 +339,7 @@ def _runs(
             if several:
                 run.shares, run.unit = shares_of(op, size, back, memory, program, arch)
         else:
-            run.shares = [(cost.cycles - cost.latency) * steps for steps in sizes]
+            run.shares, run.unit = shares_of_pass(op, sizes if several else [], chip), 1
         met = known.whole(op.index), known.results[op.index], known.reads[op.index]
         for found, others in zip((run.whole, run.results, run.reads), met, strict=True):
             found += [latest[j] for j in others if j in latest]
@@ -364,5 +364,6 @@ def _follow(order: Sequence[Run], arch: Arch) -> None:
                 run.shifted = [*passes[-1:], *stores[-1:]]
                 stores.append(run)
             case name if name in PASSES:
-                run.shifted = [*inwards.values(), *stores[:-1][-1:], *(passes[-1:] if run.cost.wave is None else ())]
+                # a pass of no steps takes over all at once
+                run.shifted = [*inwards.values(), *stores[:-1][-1:], *(() if run.op.steps else passes[-1:])]
                 passes.append(run)

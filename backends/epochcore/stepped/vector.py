@@ -107,21 +107,21 @@ def norm(u: Unit, steps: Sequence[int], last: bool) -> Iterator[Sweep]:
         return u.word(int(ins["src"]) + row * words + f)
 
     def summed(row: int, n: int, ins: Instruction, f: int) -> list[Slot]:
-        return [lambda: u.collect(("sum", row, n, f // group), source(row, ins, f) / group)]
+        return [lambda: u.collect(("sum", row, n, f // group), source(row, ins, f))]
 
     def mean(row: int, n: int, f: int) -> float:
-        return u.there(("sum", row, n, f // group)) if layer else 0.0
+        return u.there(("sum", row, n, f // group)) / group if layer else 0.0
 
     def squared(row: int, n: int, ins: Instruction, f: int) -> list[Slot]:
         def slot() -> None:
-            u.collect(("square", row, n, f // group), (source(row, ins, f) - mean(row, n, f)) ** 2 / group)
+            u.collect(("square", row, n, f // group), (source(row, ins, f) - mean(row, n, f)) ** 2)
 
         return [slot]
 
     def scaled(row: int, n: int, ins: Instruction, f: int) -> list[Slot]:
         def slot() -> None:
             par = int(ins["par"])
-            root = sqrt(u.there(("square", row, n, f // group)) + u.known((n, "epsilon"), par))
+            root = sqrt(u.there(("square", row, n, f // group)) / group + u.known((n, "epsilon"), par))
             value = (source(row, ins, f) - mean(row, n, f)) / root
             if affine:
                 word = f % size
@@ -183,10 +183,9 @@ def reduce(u: Unit, steps: Sequence[int], last: bool) -> Iterator[Sweep]:
 
     def slot(key: Any, source: int, target: int | None) -> Slot:
         def act() -> None:
-            x = u.word(source) / (axis if name == "mean" else 1)
-            u.collect(key, x, FOLDS[name])
-            if target is not None:
-                u.put(target, u.so_far(key))
+            u.collect(key, u.word(source), FOLDS[name])
+            if target is not None:  # a mean is divided where the sum comes out
+                u.put(target, u.so_far(key) / (axis if name == "mean" else 1))
 
         return act
 

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from backends.epochcore.arch import Arch, arch_text, load_arch, parse_arch
 from backends.epochcore.banks import beats
+from backends.epochcore.clock.array import through_ports
 from backends.epochcore.clock.cost import Context
 from backends.epochcore.clock.pricing import RULES
+from backends.epochcore.stepped.ports import reserved
+from backends.epochcore.stepped.ports import served as in_cycles
 from ssmc.diagnostics import UserError
 from tests.backends.epochcore.test_costs import ins, with_changes
 
@@ -58,6 +61,15 @@ def test_words_are_served_bank_by_bank(
 ) -> None:
     arch = banked(width, banks, ports)
     assert beats([(np.array(places), pitch)], steps, arch) == served(places, pitch, steps, arch)
+
+
+@given(st.integers(1, 5), st.integers(1, 20), st.integers(1, 9), st.integers(0, 9), st.integers(1, 3))
+def test_ports_are_reserved_for_the_worst_of_banks(copies: int, words: int, port: int, banks: int, ports: int) -> None:
+    """As many cycles as it takes to serve runs that all begin in one bank, and enough wherever they begin."""
+    arch = banked(1, max(banks, port) if banks else 0, ports)
+    assert through_ports(copies, arch, words, port) == reserved(copies, words, port, arch)
+    runs = [(0, 7 * n * n + w) for n in range(copies) for w in range(words)]
+    assert max(in_cycles(runs, port, arch)) < reserved(copies, words, port, arch)
 
 
 def test_words_in_a_row_never_wait() -> None:

@@ -14,7 +14,6 @@ from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
 from backends.epochcore.clock.pricing import RULES as PRICED
 from backends.epochcore.clock.timing import measure
-from backends.epochcore.clock.wave import Wave
 from backends.epochcore.program.conflicts import Conflicts
 from backends.epochcore.program.parameters import pack_decay, pack_element
 from backends.epochcore.program.tokens import synchronised
@@ -22,6 +21,7 @@ from backends.epochcore.simulate.run import CONTROL
 from backends.epochcore.stepped import run, streaming
 from backends.epochcore.stepped.instructions import STEPPED
 from backends.epochcore.stepped.lanes import Block
+from backends.epochcore.stepped.traffic import Traffic
 from isa import Program, SectionBuilder
 from isa.epochcore import EPOCHCORE
 from isa.epochcore_fields import ENGINES
@@ -221,13 +221,13 @@ def test_weights_that_stream_in_are_kept_until_the_pass_is_over() -> None:
         np.testing.assert_array_equal(outputs[name], x @ weights)
 
 
-@pytest.mark.parametrize("rule", ["leads", "behind"])
+@pytest.mark.parametrize("rule", ["lets_in", "lets"])
 def test_a_pass_that_is_followed_too_closely_is_noticed(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     """Four elements with two states each take two cycles a row; what comes behind them takes one."""
     array = {"rows": 4, "cols": 2, "states_per_element": 2, "port_words_in": 12, "port_words_out": 6}
     passes = ("fri", 8, 1, False), ("fri", 4, 1, False)
     check({**array, "handover_steps": 12}, *passes)
-    monkeypatch.setattr(Wave, rule, lambda self, other: 0)
+    monkeypatch.setattr(Traffic, rule, lambda *known: True)
     with pytest.raises(AssertionError):
         check({**array, "handover_steps": 12}, *passes)
 
