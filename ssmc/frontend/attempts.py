@@ -343,8 +343,8 @@ class Source:
         recognise_activations(graph)
         for step in SIMPLIFICATIONS:
             renamed = step(graph)
-            for k, lift in enumerate(attempt.findings.lifts):
-                attempt.findings.lifts[k] = replace(lift, node=renamed.get(lift.node, lift.node))
+            for lifts in (attempt.findings.lifts, attempt.findings.filters):
+                lifts[:] = [replace(lift, node=renamed.get(lift.node, lift.node)) for lift in lifts]
         graph.prune()
         self._note_late(attempt)
         found = {lift.node: lift for lift in attempt.findings.lifts if lift.node in graph}

@@ -58,14 +58,16 @@ class Findings:
     """Shared by the translators of a model and of its bodies.
 
     `tolerance` is the error allowed to a system that is fitted to a kernel, relative to the largest tap. `stabilisers`
-    are nodes that give running maxima, which were left out because they only keep exponentials in range. `spans` counts
-    the nodes that take spans of the time axis in a way that no system explains, `chosen` those of them that take steps
-    by their numbers. What was pooled is as many steps again after up-sampling where these are a multiple of `multiple`.
+    are nodes that give running maxima, which were left out because they only keep exponentials in range. `filters` are
+    short ones, which are no sign of a system. `spans` counts the nodes that take spans of the time axis in a way that
+    no system explains, `chosen` those of them that take steps by their numbers. What was pooled is as many steps again
+    after up-sampling where these are a multiple of `multiple`.
     """
 
     tolerance: float = 1e-6
     refusals: list[Refusal] = field(default_factory=list)
     lifts: list[Lift] = field(default_factory=list)
+    filters: list[Lift] = field(default_factory=list)
     stabilisers: list[str] = field(default_factory=list)
     spans: int = 0
     chosen: int = 0
@@ -73,7 +75,8 @@ class Findings:
 
     def copy(self) -> Findings:
         """As they are now, to go back to."""
-        return replace(self, refusals=list(self.refusals), lifts=list(self.lifts), stabilisers=list(self.stabilisers))
+        found = replace(self, refusals=list(self.refusals), lifts=list(self.lifts))
+        return replace(found, filters=list(self.filters), stabilisers=list(self.stabilisers))
 
     def restore(self, before: Findings) -> None:
         """Forget what was found since."""

@@ -299,7 +299,7 @@ def _as_model(attempt: Attempt, path: Path) -> Model:
         attempt.inputs,
         attempt.outputs,
         attempt.states,
-        describe_systems(graph, attempt.findings.lifts),
+        describe_systems(graph, [*attempt.findings.filters, *attempt.findings.lifts]),
         count_other_ops(graph),
         tuple(dict.fromkeys(refusals)),
         tuple(attempt.proofs),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from ssmc.frontend import load_model
 from tests.frontend.blocks import RNG, decaying, dense
@@ -59,6 +60,19 @@ def unrolled(net: Net, x: str) -> tuple[str, str]:
     return net.op("Concat", *steps, axis=1), taken[11]
 
 
+def looped(net: Net, x: str) -> tuple[str, str]:
+    """A Loop that makes as many trips as there were steps, from zeros for as many samples."""
+    body, v = Net(), dense(net, x, 3, 8)
+    step, going, state = body.input([], TensorProto.INT64), body.input([], TensorProto.BOOL), body.input(None)
+    leaked = body.op("Mul", state, body.const(np.full(8, 0.5)))
+    following = body.op("Add", leaked, body.op("Gather", v, step, axis=1))
+    end, shown = body.op("Identity", going), body.op("Identity", following)
+    graph = body.subgraph([(end, None), (following, None), (shown, None)], {end: TensorProto.BOOL})
+    start = net.op("Identity", net.const(np.zeros((2, 8))))
+    last, y = net.op("Loop", net.const(np.int64(7)), net.const(np.asarray(True)), start, outputs=2, body=graph)
+    return net.op("Transpose", y, perm=[1, 0, 2]), last
+
+
 CASES: dict[str, tuple[Build, str]] = {
     "one sample": (heads(1, -1, 2, 4), "the batch 1"),
     "two samples": (heads(2, -1, 2, 4), "the batch 2"),
@@ -68,6 +82,7 @@ CASES: dict[str, tuple[Build, str]] = {
     "positions": (positions, "the length 24"),
     "started": (started, "the batch 1"),
     "unrolled": (unrolled, "the length 24"),
+    "looped": (looped, "the batch 2 and the length 7"),
 }
 
 

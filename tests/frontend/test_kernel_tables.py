@@ -1,4 +1,4 @@
-"""Kernels of files whose length is dynamic: stored ones that are filled up with zeros, and tables that run backward."""
+"""Kernels that are tables: filled up with zeros, running backward, of every step with every other."""
 
 from __future__ import annotations
 
@@ -98,3 +98,16 @@ def test_filters_of_many_inputs_end_where_their_taps_do(tmp_path: Path, length: 
     assert {system.kind for system in model.systems} == {"fir"}
     assert {node.op["kernel"].array.shape[-1] for node in model.graph.nodes("fir")} <= set(range(1, 8 * dilation + 2))
     on_targets(model, 2, 64)
+
+
+def test_toeplitz_product_as_a_sum_of_products(tmp_path: Path) -> None:
+    """No MatMul: u (b, 1, s, f) times a table (t, s, f), summed over s; with a residual, which says that t is time."""
+    net, steps = Net(), 20
+    x = net.input(["n", steps, 4])
+    lags = np.arange(steps)[:, None] - np.arange(steps)
+    table = np.where(lags[..., None] >= 0, RNG.uniform(0.5, 0.9, 4) ** np.maximum(lags, 0)[..., None], 0.0)
+    weighted = net.op("Mul", net.const(table[None]), net.op("Unsqueeze", x, net.ints(1)))
+    y = net.op("Add", x, net.op("Gelu", net.op("ReduceSum", weighted, net.ints(2), keepdims=0)))
+    model = lift(net, y, ["n", steps, 4], tmp_path, (2, steps))
+    assert ("Toeplitz product", LINEAR) in [(s.disguise, s.kind) for s in model.systems]
+    on_targets(model, 2, steps)

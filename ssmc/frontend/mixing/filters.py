@@ -146,7 +146,10 @@ class _Emitter:
 
     def _fir(self, taps: Array, reverse: bool, j: int = 0) -> Operand:
         y, final = self.builder.recurrent("fir", [self.inputs(j)], kernel=Tensor(taps), reverse=reverse)
-        if taps.shape[1] > SHORT or self._uneven:
+        if taps.shape[1] <= SHORT and not self._uneven:
+            lift = Lift(final.node, disguise_of(self.region), self.region.provenance, 0.0)
+            self.translator.findings.filters.append(lift)
+        else:
             how = f"stay FIR filters: no system of half as many states was found within {self.tolerance:.0e} of them"
             rounding = stored_rounding(self.translator.listing, self.region.known)
             if rounding > self.tolerance:
@@ -312,4 +315,4 @@ def disguise_of(region: Region) -> str:
         return "FFT convolution"
     if "Slice" in kinds and len(region.calls) > 12:
         return "associative scan"
-    return "Toeplitz product" if kinds & {"MatMul", "Einsum", "Gemm"} else "convolution"
+    return "Toeplitz product" if kinds & {"MatMul", "Einsum", "Gemm", "ReduceSum"} else "convolution"

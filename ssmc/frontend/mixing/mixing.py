@@ -8,6 +8,7 @@ import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Unsupported
 from ssmc.frontend.graph.joint import joined
+from ssmc.frontend.mixing.complex_varying import explain_complex
 from ssmc.frontend.mixing.filters import emit_kernels
 from ssmc.frontend.mixing.first_step import explain_start
 from ssmc.frontend.mixing.lti import Kernels, probe
@@ -47,6 +48,7 @@ def _explained(translator: Translator, region: Region) -> Flow:
             raise
         found = (
             explain_varying(translator, region)
+            or explain_complex(translator, region)
             or explain_polynomial(translator, region)
             or explain_start(translator, region)
         )

@@ -22,6 +22,7 @@ from ssmc.ir.types import TensorType
 
 TRIES = 64  # sizes at which a file is run that does not run at any (ours)
 SHORT = 34  # lengths below it that are tried though the file does not show them, as the stages of a scan do not (ours)
+PARTS = frozenset(["Gather", "Squeeze", "Unsqueeze", "Slice", "Reshape", "Cast", "Identity"])
 Size = tuple[int, int]  # batch and length
 
 
@@ -66,11 +67,22 @@ def runs_at(file: File, length: int) -> bool:
 
 
 def _loops(listing: Listing) -> bool:
-    """Does the file, or a body in it, loop?"""
+    """May the file, or a body in it, loop for ever? Not where its trips are told, or are what a shape says."""
     return any(
-        call.kind == "Loop" or any(_loops(body_of(graph)) for graph in call.op["regions"].values())
+        (call.kind == "Loop" and not _ends(listing, call.operands[0]))
+        or any(_loops(body_of(graph)) for graph in call.op["regions"].values())
         for call in listing.calls
     )
+
+
+def _ends(listing: Listing, trips: Value | None) -> bool:
+    """Is this number of trips a small constant, or a part of a shape?"""
+    if trips is None or trips in listing.constants:
+        return trips is not None and int(np.max(listing.constants[trips], initial=0)) <= LONGEST
+    call = listing.producer.get(trips)
+    if call is None:
+        return False
+    return call.kind == "Shape" or (call.kind in PARTS and _ends(listing, call.operands[0]))
 
 
 def _with(size: Size, which: int, value: int) -> Size:
@@ -84,10 +96,25 @@ def _written_sizes(file: File, usual: Size) -> Iterator[Size]:
     shapes = [tuple(int(d) for d in np.ravel(a)) for a in told]
     tables = [a.shape for a in file.listing.constants.values() if 1 < np.ndim(a) <= 4]
     steps = [1 + max((int(np.max(a)) for call in calls for a in _indices(file.listing, call)), default=0)]
-    written = dict.fromkeys(d for shape in (steps, *shapes, *tables) for d in shape if 1 < d <= LONGEST)
-    batches = [usual[0], 1, *(s[0] for s in shapes if s and 1 < s[0] <= 64)] if dynamic[0] else [usual[0]]
+    trips = [_trips(file.listing, call) for call in calls]
+    written = dict.fromkeys(d for shape in (*trips, steps, *shapes, *tables) for d in shape if 1 < d <= LONGEST)
+    first = [s[0] for s in (*shapes, *_starts(file.listing)) if s and 1 < s[0] <= 64]
+    batches = [usual[0], 1, *first] if dynamic[0] else [usual[0]]
     lengths = [usual[1], *written, *range(2, SHORT)] if dynamic[1] else [usual[1]]
-    yield from sorted(product(dict.fromkeys(batches), dict.fromkeys(lengths)), key=lambda s: s[1] != usual[1])
+    pairs = product(dict.fromkeys(batches), dict.fromkeys(lengths))
+    yield from sorted(pairs, key=lambda s: (s[1] != usual[1], s[1] not in written))
+
+
+def _starts(listing: Listing) -> list[tuple[int, ...]]:
+    """The shapes of constants from which a loop starts."""
+    loops = [call for call in listing.calls if call.kind in ("Scan", "Loop")]
+    return [np.shape(listing.constants[v]) for call in loops for v in call.operands if v in listing.constants]
+
+
+def _trips(listing: Listing, call: Call) -> tuple[int, ...]:
+    """How often a Loop runs, if the file says it."""
+    told = listing.constants.get(call.operands[0]) if call.kind == "Loop" and call.operands[0] is not None else None
+    return () if told is None else tuple(int(d) for d in np.ravel(told))
 
 
 def _shape_operands(listing: Listing, call: Call) -> list[Value]:
@@ -133,6 +160,7 @@ def _holder(file: File, good: Size, other: Size, which: int) -> Call | None:
         return broken
     for call in file.listing.calls:
         told = [np.ravel(file.listing.constants[v]) for v in _shape_operands(file.listing, call)]
+        told.append(np.asarray(_trips(file.listing, call)))
         if call.kind in ("Scan", "Loop"):  # states start from weights of one size
             told += [np.shape(file.listing.constants[v]) for v in call.operands if v in file.listing.constants]  # type: ignore[misc]
         changed = any(here.get(v) != there.get(v) for v in call.operands if v is not None)

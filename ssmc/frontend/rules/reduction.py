@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.contraction import einsum
-from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, known_along, wrap
 from ssmc.frontend.graph.magnitude import magnitude
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, unary_any
@@ -19,7 +19,9 @@ from ssmc.frontend.source.operands import axes_of
 SMALL = 20.0  # exponentials of what is no larger, and their sums, are well inside float32 (ours)
 
 
-def _reduce_rule(function: str, before: str = "identity", after: str = "identity") -> Rule:
+def _reduce_rule(function: str, before: str = "identity", after: str = "identity", pairs: bool = False) -> Rule:
+    """A reduction; of products of every step with every other only where `pairs` says so."""
+
     def rule(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
         flow = flow_of(items[0])
         axes = axes_of(arrays_or_flows(items), call.attrs, 1)
@@ -27,12 +29,29 @@ def _reduce_rule(function: str, before: str = "identity", after: str = "identity
             if call.attrs.get("noop_with_empty_axes"):
                 return [flow]
             axes = list(range(len(flow.shape)))
+        if not pairs and function in ("sum", "mean") and _weighs_pairs(context, call, flow, axes):
+            raise TimeMixing(f"it takes the {function} over time with weights for every pair of steps")
         mapped = unary_any(context.builder, before, in_time(context, call, flow, axes))
         assert isinstance(mapped, Flow)
         result = reduced(context, mapped, function, axes, bool(call.attrs.get("keepdims", 1)))
         return [unary_any(context.builder, after, result)]
 
     return rule
+
+
+def _weighs_pairs(translator: Any, call: Call, flow: Flow, axes: Sequence[int]) -> bool:
+    """Are the steps that it sums weighted by a table (steps, steps), as a Toeplitz product written without MatMul?"""
+    times = [a % len(flow.shape) for a in axes if flow.axes[a] == "t"]
+    made = None if call.operands[0] is None else translator.listing.producer.get(call.operands[0])
+    if len(times) != 1 or made is None or made.kind != "Mul":
+        return False
+    tables = [np.asarray(i.stored) for v in made.operands if isinstance(i := translator.lookup(v), Known)]
+    streams = [i for v in made.operands if isinstance(i := translator.lookup(v), Flow)]
+    if len(tables) != 1 or len(streams) != 1 or tables[0].ndim != len(flow.shape):
+        return False
+    own = (1,) * (len(flow.shape) - len(streams[0].shape)) + streams[0].shape
+    new = [i for i, d in enumerate(own) if d == 1 and flow.axes[i] == "f" and flow.shape[i] == flow.shape[times[0]]]
+    return bool(new) and all(known_along(tables[0], i) is None for i in (times[0], new[0]))
 
 
 def plain(item: Flow | Known) -> Flow:
@@ -202,6 +221,10 @@ def _softmax(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
     return [wrap(builder.transpose(y, list(np.argsort(order))), flow.axes, flow.shape)]
 
 
+OF_PAIRS: dict[str, Rule] = {
+    "ReduceMean": _reduce_rule("mean", pairs=True),
+    "ReduceSum": _reduce_rule("sum", pairs=True),
+}
 RULES: dict[str, Rule] = {
     "ReduceMean": _reduce_rule("mean"),
     "ReduceSum": _reduce_rule("sum"),

@@ -22,6 +22,7 @@ from ssmc.frontend.rules.finer import repeated, steps_of_features
 from ssmc.frontend.rules.masks import as_stream, picked_of_samples, picked_step
 from ssmc.frontend.rules.matrix import einsum_terms, gemm_terms, product_terms
 from ssmc.frontend.rules.pairs import contracted_pairs
+from ssmc.frontend.rules.reduction import OF_PAIRS
 from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.rules.strided import averaged, strided_conv
 from ssmc.frontend.source.listing import Call
@@ -320,4 +321,5 @@ RULES: dict[str, Rule] = {
     "MatMul": _contracted,
     "Gemm": _contracted,
     "Einsum": _contracted,
+    **OF_PAIRS,
 }
