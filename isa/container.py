@@ -214,8 +214,10 @@ def _read(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, str]]:
                     raise IsaError(f"{path}: tensor '{name}' has an element type that a program cannot hold")
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        if isinstance(error, FileNotFoundError) or not os.path.exists(path):
+        if not os.path.exists(path):
             raise IsaError(f"{path}: there is no such file") from None
+        if not os.access(path, os.R_OK):  # safetensors says that there is none
+            raise IsaError(f"{path}: no permission to read this file") from None
         if os.path.isdir(path):
             raise IsaError(f"{path}: this is a folder, not a program file") from None
         what = f"not a program file, or a truncated or corrupted one ({error})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -13,9 +14,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from ssmc.diagnostics import UserError, near
 
+MOST = (1 << 31) - 1  # of anything: products of two such counts still are machine integers
+FURTHEST = 1e30  # ours: no unit of a device asks for more
+
 
 class Part(BaseModel):
-    """A mapping of an architecture file: immutable; unknown keys, NaN, infinity and `true` for a number are refused."""
+    """A mapping of an architecture file: immutable; unknown keys, NaN, infinity, `true` for a number and numbers beyond
+    all machines are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -28,9 +33,13 @@ class Part(BaseModel):
             raise ValueError("input should be a number")
         if isinstance(value, str):  # YAML 1.1 reads `1e-12` as text; who writes an architecture file means a number
             try:
-                return float(value)
+                value = float(value)
             except ValueError:
                 return value
+        if isinstance(value, int) and abs(value) > MOST:
+            raise ValueError(f"input should be at most {MOST}")
+        if isinstance(value, float) and math.isfinite(value) and value and not 1 / FURTHEST <= abs(value) <= FURTHEST:
+            raise ValueError(f"input should be a number between {1 / FURTHEST:g} and {FURTHEST:g}")
         return value
 
 
@@ -62,13 +71,17 @@ def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text, file  # `parse` says what is wrong with it
+    changed: set[str] = set()
     for change in filter(None, (part.strip() for part in _COMMA.split(found["changes"]))):
         path, equal, given = (part.strip() for part in change.partition("="))
+        if path in changed:
+            raise UserError(f"'{path}' is changed twice", where=source)
+        changed.add(path)
         *parents, last = path.split(".")
         inside = value
         for key in parents:
             inside = inside.setdefault(key, {}) if isinstance(inside, dict) else None
-        if not equal or not path or not isinstance(inside, dict):
+        if not equal or not all(path.split(".")) or not isinstance(inside, dict):
             hint = "give SECTION.KEY=VALUE, as in 'cim-large{crossbar.adc_bits=6}'"
             raise UserError(f"'{change}' changes nothing that an architecture has", where=source, hint=hint)
         try:
@@ -91,6 +104,8 @@ def _read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
         return Path(source).read_text(encoding="utf-8"), source
     except FileNotFoundError:
         what = f"no architecture is called '{source}' and there is no such file"
+        if source in packaged(""):
+            what = f"the architecture '{source}' is one of another target"
         hint = f"{near(source, names)} packaged: {', '.join(names)}; or the path of a YAML file"
         raise UserError(what, hint=hint.lstrip()) from None
     except UnicodeDecodeError as error:
@@ -174,6 +189,10 @@ def _problem(schema: type[Part], error: Any, tree: Any, file: str) -> UserError:
             return UserError(f"unknown key '{key}'", where=_place(file, node), hint=hint)
         case "missing":
             return UserError(f"the key '{key}' is missing", where=_place(file, node), hint=_meaning(schema, path))
+    section = _model(schema, path) if error["type"] in ("model_type", "model_attributes_type") else None
+    if section is not None:
+        hint = f"its keys are: {', '.join(section.model_fields)}"
+        return UserError(f"'{key}' is a section; given {error['input']!r}", where=_place(file, node), hint=hint)
     given = f"; given {error['input']!r}" if not isinstance(error["input"], Mapping) else ""
     message = str(error["msg"]).removeprefix("Value error, ")
     what = f"'{key}': {message[:1].lower()}{message[1:]}{given}"

@@ -29,6 +29,10 @@ def read(path: str | Path) -> dict[str, Array]:
         raise UserError("there is no such file", where=str(path)) from None
     except IsADirectoryError:
         raise UserError("this is a folder, not an .npz file", where=str(path)) from None
+    except PermissionError:
+        raise UserError("no permission to read this file", where=str(path)) from None
+    except MemoryError as error:
+        raise UserError("an array is too large for the memory", where=str(path), why=str(error)) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         # numpy takes what it does not know for a pickle, and tells how to load one: bad advice for a stranger's file
         why = "it holds Python objects, or is no .npz file at all" if "pickle" in str(error) else str(error)

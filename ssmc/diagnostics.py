@@ -41,12 +41,24 @@ class Misfit(UserError):
         )
 
 
+WIDEST = 160  # of a longer line a message shows the part around the mistake
+LONGEST_NAME = 200  # that can be a slip of the pen
+
+
 def near(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` for the nearest known word, or nothing."""
+    """`did you mean 'x'?` for the nearest known word, or nothing; capitals do not count."""
     from difflib import get_close_matches
 
-    found = get_close_matches(word, sorted(set(known)), n=1)
-    return f"did you mean '{found[0]}'?" if found else ""
+    names = {name.lower(): name for name in sorted(set(known), reverse=True)}
+    found = get_close_matches(word.lower(), names, n=1) if len(word) <= LONGEST_NAME else []
+    return f"did you mean '{names[found[0]]}'?" if found else ""
+
+
+def pointed(source: str, at: int, width: int) -> str:
+    """A line of text with carets under its characters from `at` on, as messages show it."""
+    first = max(at - WIDEST // 2, 0) if len(source) > WIDEST else 0
+    shown, at = source[first : first + WIDEST], at - first
+    return f"    {shown}\n    {' ' * at}{'^' * max(1, min(width, len(shown) - at))}"
 
 
 def near_or_all(word: str, known: Iterable[str]) -> str:

@@ -52,7 +52,10 @@ def writable(path: str | Path, *, taken: Iterable[str | Path | None] = ()) -> No
         raise UserError("the folder does not exist", where=str(folder), hint="make it, or write elsewhere")
     if Path(path).is_dir():
         raise UserError("this is a folder, not a file", where=str(path))
-    if Path(path).exists() and not Path(path).is_file():
+    special = Path(path).exists() and not Path(path).is_file()
+    if not os.access(path if special else folder, os.W_OK if special else os.W_OK | os.X_OK):
+        raise UserError("the file cannot be written", where=str(path), why=f"no permission to write to {folder}")
+    if special:
         return
     if any(other is not None and Path(other).resolve() == Path(path).resolve() for other in taken):
         raise UserError("the command reads or writes this file already", where=str(path), hint="write elsewhere")

@@ -124,6 +124,11 @@ def _fitting(labels: Array, outputs: Mapping[str, Array]) -> Array:
             f"labels of shape {labels.shape} and type {labels.dtype} do not fit the output '{name}' of {first.shape}",
             hint="give one whole class number for every sequence",
         )
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < first.shape[-1]:
+        raise UserError(
+            f"labels from {labels.min()} to {labels.max()} do not fit the output '{name}' of {first.shape[-1]} classes",
+            hint="class numbers count from 0",
+        )
     return labels
 
 

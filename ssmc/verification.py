@@ -122,6 +122,7 @@ def verify(
     settings = RunSettings(seed=seed, noise=noise)
     outputs = arrays.unfit(executable.simulate(fitted, settings).outputs, model.interface)
     references = frontend.reference(model, inputs)
+    _require_finite(references)
     missing = sorted(set(references) - set(outputs))
     if missing:
         raise UserError(f"the program does not give the outputs {', '.join(missing)}")
@@ -139,6 +140,15 @@ def verify(
     passed = all(error.relative <= tolerance for error in errors.values())
     few = {name: array[:LAYER_SEQUENCES] for name, array in fitted.items()}
     return Verification(passed, tolerance, errors, _layers(executable, executable.compilation, few, settings), note)
+
+
+def _require_finite(references: Mapping[str, Array]) -> None:
+    """Raise UserError where onnxruntime's own result is no number: nothing can be compared with that."""
+    for name, array in references.items():
+        if not (finite := np.isfinite(array)).all():
+            place = [int(i) for i in np.argwhere(~finite)[0]]
+            what = f"onnxruntime's own output '{name}' is {array[tuple(place)]} at {place}"
+            raise UserError(what, why="numbers grow beyond what the model can hold", hint="give smaller inputs")
 
 
 def _ideal_tolerance(model: Model, theirs: float) -> tuple[float, str]:

@@ -17,6 +17,7 @@ from ssmc.architecture import Part
 MOST_VALUES = 2**51
 
 Count = Annotated[int, Field(ge=1)]
+Lines = Annotated[int, Field(ge=1, le=1 << 16)]  # ours: far beyond any crossbar
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -40,8 +41,8 @@ class Crossbar(Part):
     """The crossbar arrays of a core and their converters."""
 
     per_core: Count = Field(description="Arrays of a core.")
-    rows: Count = Field(description="Rows, each with a DAC.")
-    cols: Count = Field(description="Columns of devices.")
+    rows: Lines = Field(description="Rows, each with a DAC.")
+    cols: Lines = Field(description="Columns of devices.")
     encoding: Literal["pair", "offset"] = Field(
         default="pair",
         description="How a signed weight is held: as the difference of two devices, or in one device whose middle is "
@@ -254,7 +255,7 @@ class Devices(Part):
         description="Standard deviation of a read: of g_max (independent), of the conductance (proportional).",
     )
     read_scale: NotNegative = Field(default=1.0, description="Factor on the read noise.")
-    product_bits: NotNegative = Field(
+    product_bits: Annotated[float, Field(ge=0, le=64)] = Field(
         default=0.0, description="Effective bits of a whole product, everything in it together; 0: off."
     )
     dac_offset: NotNegative = Field(
@@ -291,6 +292,8 @@ class Devices(Part):
     def _window(self) -> Devices:
         if (self.g_min or self.g_max) and self.g_max <= self.g_min:
             raise ValueError(f"g_max ({self.g_max:g} uS) must lie above g_min ({self.g_min:g} uS)")
+        if self.stuck_low + self.stuck_high > 1:
+            raise ValueError(f"stuck_low ({self.stuck_low:g}) and stuck_high ({self.stuck_high:g}) are more than all")
         return self
 
 

@@ -167,7 +167,7 @@ class Memory(Part):
 class Dram(Part):
     """Memory outside, reached by DMA."""
 
-    bytes_per_second: Annotated[float, Field(gt=0)] = Field(description="bandwidth, reads and writes together")
+    bytes_per_second: Annotated[float, Field(ge=1e3)] = Field(description="bandwidth, reads and writes together")
     latency_cycles: Annotated[int, Field(ge=0)] = Field(description="clock cycles before the first word of a transfer")
 
 
@@ -208,7 +208,7 @@ class Arch(Part):
     name: str = Field(description="what the file describes")
     description: str = Field(default="", description="in a sentence, and what it is modelled on")
     technology_nm: Annotated[float, Field(gt=0)] = Field(description="node that the energies are for")
-    clock_hz: Annotated[float, Field(gt=0)] = Field(description="clock of array and vector unit")
+    clock_hz: Annotated[float, Field(gt=0, le=1e12)] = Field(description="clock of array and vector unit")
     array: Array
     numbers: Numbers
     memory: Memory

@@ -6,15 +6,20 @@ from pathlib import Path
 
 import click
 
-from ssmc.cli.options import json_option
+from ssmc.cli.options import file_name, json_option
 from ssmc.cli.output import print_json
 from ssmc.diagnostics import UserError
 
 
 @click.command("asm")
-@click.argument("source", metavar="P.asm")
-@click.option("-o", "--output", metavar="P.ssmx", help="The program; default: the text's name.")
-@click.option("--data", metavar="D.ssmx", help="A program or safetensors file with the constants that the text names.")
+@click.argument("source", type=file_name, metavar="P.asm")
+@click.option("-o", "--output", type=file_name, metavar="P.ssmx", help="The program; default: the text's name.")
+@click.option(
+    "--data",
+    type=file_name,
+    metavar="D.ssmx",
+    help="A program or safetensors file with the constants that the text names.",
+)
 @json_option
 def asm_command(source: str, output: str | None, data: str | None, as_json: bool) -> None:
     """Assemble text into a program."""
@@ -25,7 +30,7 @@ def asm_command(source: str, output: str | None, data: str | None, as_json: bool
     path = Path(output) if output else Path(source).with_suffix(SUFFIX)
     files.writable(path, taken=[source])
     try:
-        text = Path(source).read_text(encoding="utf-8")
+        text = Path(source).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UserError("not a text file", where=source, hint="assembly is text; `ssmc disasm` makes it") from None
     executable = assemble(text, source, isa.load_data(data) if data else None)
@@ -38,8 +43,8 @@ def asm_command(source: str, output: str | None, data: str | None, as_json: bool
 
 
 @click.command("disasm")
-@click.argument("program", metavar="P.ssmx")
-@click.option("-o", "--output", metavar="P.asm", help="Where the text goes; default: standard output.")
+@click.argument("program", type=file_name, metavar="P.ssmx")
+@click.option("-o", "--output", type=file_name, metavar="P.asm", help="Where the text goes; default: standard output.")
 def disasm_command(program: str, output: str | None) -> None:
     """Show a program as assembly text."""
     from ssmc import files

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssmc.cli.options import check_printed, compiling, json_option, observers, quantity, seed_option, states
+from ssmc.cli.options import check_printed, compiling, file_name, json_option, observers, quantity, seed_option, states
 from ssmc.cli.output import json_text, print_json, print_table
 from ssmc.diagnostics import UserError
 
@@ -19,7 +19,7 @@ EMITTED = {"asm": ".asm", "ir": ".ir", "report": ".report.json"}
 
 @click.command("compile")
 @compiling
-@click.option("-o", "--output", metavar="P.ssmx", help="The program; default: the model's name.")
+@click.option("-o", "--output", type=file_name, metavar="P.ssmx", help="The program; default: the model's name.")
 @click.option("--emit", metavar="asm,ir,report", default="", help="Also write these, beside the program.")
 @click.option(
     "--explain",

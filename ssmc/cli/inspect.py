@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ssmc.cli.options import json_option, lift_option, rounding_option, state_option, states
+from ssmc.cli.options import file_name, json_option, lift_option, rounding_option, state_option, states
 from ssmc.cli.output import print_json, print_table
 
 SHORT = {"linear time-invariant": "LTI"}
@@ -16,7 +16,7 @@ FOREVER = 1e12  # a time constant beyond this is that of a pole at 1, but for ro
 
 
 @click.command("inspect")
-@click.argument("model", metavar="MODEL.onnx")
+@click.argument("model", type=file_name, metavar="MODEL.onnx")
 @state_option
 @lift_option
 @rounding_option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssmc.cli.options import json_option
+from ssmc.cli.options import file_name, json_option
 from ssmc.cli.output import print_json, print_table
 from ssmc.diagnostics import UserError, near_or_all
 
@@ -69,7 +69,9 @@ def _tell_pass(info: PassInfo) -> None:
 
 @click.command("targets")
 @click.argument("name", required=False)
-@click.option("--arch", metavar="NAME|FILE.yaml", help="With NAME: show this architecture, checked, in full.")
+@click.option(
+    "--arch", type=file_name, metavar="NAME|FILE.yaml", help="With NAME: show this architecture, checked, in full."
+)
 @json_option
 def targets_command(name: str | None, arch: str | None, as_json: bool) -> None:
     """The targets there are; with NAME, one target's architecture in full."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from ssmc.cli.output import readable
+
 # name -> (module, one line for the list); a module is imported when its command is asked for
 COMMANDS = {
     "inspect": ("inspect", "What is in a model: systems, sizes, what would not compile."),
@@ -66,12 +68,16 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 def ssmc() -> None:
     """Compile trained state-space models from ONNX into accelerator programs, and run those on simulators.
 
-    Exit status: 0 done, 1 the answer is no (verify), 2 bad input or usage.
+    Exit status: 0 done, 1 the answer is no (verify), 2 bad input or usage, 130 stopped by Ctrl-C.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    sys.stdout, sys.stderr = (
+        open(os.devnull, "w") if stream is None else stream  # noqa: SIM115 - what the shell closed, until the end
+        for stream in (sys.stdout, sys.stderr)
+    )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no µ shows something else, and goes on
@@ -89,7 +95,9 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(error.format_message())
         return 0
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(readable(shown.getvalue()), err=True, nl=False)
         return BAD_INPUT
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
@@ -102,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
 
             traceback.print_exc()
         else:
-            click.echo(_message(error), err=True)
+            click.echo(readable(_message(error)), err=True)
         return BAD_INPUT
 
 
@@ -121,6 +129,8 @@ def _message(error: Exception) -> str:
         return str(error)  # says "error" after the place, as assemblers do
     if isinstance(error, IsaError | UserError | StateSpaceError):
         return f"error: {error}"
+    if isinstance(error, MemoryError):
+        return "error: the memory is not enough\n  do:  give fewer or shorter sequences at once, or a smaller model"
     if isinstance(error, OSError):
         return f"error: {error.filename or 'the output cannot be written'}: {error.strerror or error}"
     return f"error: ssmc failed: {type(error).__name__}: {error}\n  do:  this is a defect; --debug shows where it is"

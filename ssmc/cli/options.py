@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+def file_name(given: str) -> str:
+    """A path as the user writes it; an empty one, as of a variable that the shell does not know, is none."""
+    if not given:
+        raise click.BadParameter("the name of a file is empty")
+    return given
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise and of random probes."
@@ -35,7 +43,12 @@ rounding_option = click.option(
     help="Leave out the rounding (QuantizeLinear, Round) of all but weights; what that changes is measured and noted.",
 )
 input_option = click.option(
-    "--input", "input_path", required=True, metavar="X.npz", help="Arrays named as the model's inputs, batch first."
+    "--input",
+    "input_path",
+    required=True,
+    type=file_name,
+    metavar="X.npz",
+    help="Arrays named as the model's inputs, batch first.",
 )
 noise_option = click.option(
     "--noise",
@@ -48,10 +61,11 @@ def compiling(command: F) -> F:
     """Everything that says how to compile."""
     for option in reversed(
         (
-            click.argument("model", metavar="MODEL.onnx"),
+            click.argument("model", type=file_name, metavar="MODEL.onnx"),
             click.option("--target", required=True, metavar="NAME", help="What to compile for (see `ssmc targets`)."),
             click.option(
                 "--arch",
+                type=file_name,
                 metavar="NAME|FILE.yaml",
                 help="Architecture, with changes as in 'cim-large{crossbar.adc_bits=6}'; default: the target's own.",
             ),
@@ -60,7 +74,7 @@ def compiling(command: F) -> F:
                 metavar="PIPELINE",
                 help="As in 'share-decays{levels=6},default'; `default` is the target's own pipeline.",
             ),
-            click.option("--calibrate", metavar="X.npz", help="Typical inputs, for ranges and losses."),
+            click.option("--calibrate", type=file_name, metavar="X.npz", help="Typical inputs, for ranges and losses."),
             click.option("--ideal", is_flag=True, help="Float arithmetic, perfect devices and converters."),
             state_option,
             lift_option,
@@ -79,6 +93,8 @@ def states(pairs: tuple[str, ...]) -> dict[str, str] | None:
         name, equal, output = pair.partition("=")
         if not (name and equal and output):
             raise UserError(f"--state is IN=OUT, not '{pair}'", hint="name a state input and the output that feeds it")
+        if name in found:
+            raise UserError(f"--state names the input '{name}' twice", hint="a state has one next value")
         found[name] = output
     return found or None
 

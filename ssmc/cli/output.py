@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
 
 LONGEST_NUMBER = 24  # as in "at least 1,234,567"
 WIDTH = 120  # where standard output is no terminal
+
+_LONG = re.compile(r"\S{321,}")  # characters that no space parts
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tab and the new line
+
+
+def readable(message: str) -> str:
+    """A message as a terminal can show it: names of any length shortened, control characters spelt out."""
+    spelt = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", message)
+    return _LONG.sub(lambda found: f"{found[0][:120]}...({len(found[0]) - 160} more)...{found[0][-40:]}", spelt)
 
 
 def print_json(value: Any) -> None:

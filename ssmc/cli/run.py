@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssmc.cli.options import input_option, json_option, noise_option, quantity, seed_option
+from ssmc.cli.options import file_name, input_option, json_option, noise_option, quantity, seed_option
 from ssmc.cli.output import json_text, print_json, print_table
 from ssmc.diagnostics import UserError
 
@@ -18,18 +18,24 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("program", metavar="P.ssmx")
+@click.argument("program", type=file_name, metavar="P.ssmx")
 @input_option
-@click.option("--output", metavar="Y.npz", help="Where the outputs go, under their names.")
-@click.option("--stats", metavar="S.json", help="Where cycles, time and energy go, by layer too.")
-@click.option("--trace", metavar="T.json", help="Where a Chrome trace of the first sequence goes (for Perfetto).")
-@click.option("--heatmap", metavar="H.png", help="Where a picture goes: how busy every processing element was.")
+@click.option("--output", type=file_name, metavar="Y.npz", help="Where the outputs go, under their names.")
+@click.option("--stats", type=file_name, metavar="S.json", help="Where cycles, time and energy go, by layer too.")
+@click.option(
+    "--trace", type=file_name, metavar="T.json", help="Where a Chrome trace of the first sequence goes (for Perfetto)."
+)
+@click.option(
+    "--heatmap", type=file_name, metavar="H.png", help="Where a picture goes: how busy every processing element was."
+)
 @noise_option
 @seed_option
 @click.option("--block", type=click.IntRange(min=1), help="Steps executed at once; 1 is step by step. Same results.")
 @click.option("--strict", is_flag=True, help="States that leave their range are an error, not counted.")
 @click.option("--trials", type=click.IntRange(min=1), help="Repeat with devices of other seeds; tell the errors.")
-@click.option("--labels", metavar="L.npz", help="With --trials: class numbers (batch,), for the accuracy.")
+@click.option(
+    "--labels", type=file_name, metavar="L.npz", help="With --trials: class numbers (batch,), for the accuracy."
+)
 @click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes that share the trials. Same results.")
 @click.option("--layers", is_flag=True, help="Show what every layer costs.")
 @json_option

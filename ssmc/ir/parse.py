@@ -14,7 +14,7 @@ import numpy as np
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, v_args
 from lark.exceptions import VisitError
 
-from ssmc.diagnostics import UserError, near
+from ssmc.diagnostics import UserError, near, pointed
 from ssmc.ir.graph import Graph, Place, Value
 from ssmc.ir.op import Op
 from ssmc.ir.ops.onnx_op import is_onnx
@@ -311,5 +311,4 @@ def _error(what: str, text: str, file: str, place: tuple[int, int], width: int, 
     line, column = place
     lines = text.splitlines()
     source = lines[line - 1] if line <= len(lines) else ""
-    caret = " " * (column - 1) + "^" * max(1, min(width, len(source) - column + 1))
-    return UserError(f"{what}\n    {source}\n    {caret}", where=f"{file}:{line}:{column}", hint=hint)
+    return UserError(f"{what}\n{pointed(source, column - 1, width)}", where=f"{file}:{line}:{column}", hint=hint)

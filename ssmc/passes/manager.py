@@ -78,7 +78,7 @@ class PassManager:
         for index, pass_ in enumerate(passes):
             context.later = passes[index + 1 :]
             start = perf_counter()
-            after = pass_.run(graph, context)
+            after = _run(pass_, graph, context)
             ran = perf_counter()
             errors: Mapping[str, Mapping[str, float]] = {}
             if after is not graph:
@@ -111,6 +111,20 @@ class PassManager:
             return Validator(data, None if longer is None else ("probe", longer))
         data["calibration"] = excerpt(graph, context.calibration, self.validation_steps)
         return Validator(data, ("calibration", excerpt(graph, context.calibration, self.loss_steps)))
+
+
+def _run(pass_: Pass, graph: Graph, context: Context) -> Graph:
+    """What the pass makes of the graph. What goes wrong in someone else's pass is told with its name."""
+    try:
+        return pass_.run(graph, context)
+    except UserError:
+        raise
+    except Exception as error:
+        if type(pass_).__module__.startswith("ssmc."):
+            raise
+        why = f"{type(error).__name__}: {error}"
+        hint = "mend the pass; --debug shows where it is"
+        raise UserError("the pass failed", where=f"pass '{show_pass(pass_)}'", why=why, hint=hint) from error
 
 
 def print_after(names: Container[str] | None = None, out: TextIO | None = None) -> Observer:

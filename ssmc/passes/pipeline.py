@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from ssmc.diagnostics import UserError, near_or_all
+from ssmc.diagnostics import UserError, near_or_all, pointed
 from ssmc.passes.base import Pass
 from ssmc.passes.registry import pass_classes
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lark import Lark, Token, Tree
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+WHOLE = "default"  # the word for a target's own pipeline; who knows the target puts that in its place
 WORDS = {"true": True, "false": False, "none": None, "inf": float("inf")}
 EXPECTED = {
     "NAME": "a name",
@@ -81,9 +82,8 @@ def _error(text: str, at: int, width: int, what: str, *, why: str = "", hint: st
     line = text.count("\n", 0, at)
     start = text.rfind("\n", 0, at) + 1
     source = text[start:].partition("\n")[0]
-    caret = " " * (at - start) + "^" * max(1, min(width, len(source) - (at - start)))
     place = f"pipeline:{line + 1}:{at - start + 1}"
-    return UserError(f"{what}\n    {source}\n    {caret}", where=place, why=why, hint=hint)
+    return UserError(f"{what}\n{pointed(source, at - start, width)}", where=place, why=why, hint=hint)
 
 
 def _entry(text: str, entry: Tree[Token]) -> Pass:
@@ -91,7 +91,10 @@ def _entry(text: str, entry: Tree[Token]) -> Pass:
     at, label = _place(name)
     known = pass_classes()
     if label not in known:
-        raise _error(text, at, len(label), f"no pass is called '{label}'", hint=near_or_all(label, known))
+        hint = near_or_all(label, [*known, WHOLE])
+        if label == WHOLE:
+            hint = f"'{WHOLE}' stands for a target's own pipeline, where one is compiled for; it takes no options"
+        raise _error(text, at, len(label), f"no pass is called '{label}'", hint=hint)
     pass_class = known[label]
     types = get_type_hints(pass_class)
     names = [field.name for field in fields(pass_class) if field.init]  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from ssmc.ir import Graph, Node, Place, SequenceType, StreamType
 from ssmc.passes.base import Context, Pass
 
 BEFORE, STEPS, AFTER = "before", "steps", "after"
+LONGEST = 1 << 20  # ours: steps that costs are compared for, seconds of work
 OBJECTIVES = ("cycles", "energy", "edp")
 
 
@@ -50,6 +51,8 @@ class Schedule(Pass):
         for name in ("window", "steps", "segments", "batch", "together", "groups"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is 0 or more, not {getattr(self, name)}")
+        if self.steps > LONGEST:
+            raise ValueError(f"steps is at most {LONGEST}, not {self.steps}: costs are compared step by step")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is one of {', '.join(OBJECTIVES)}, not '{self.objective}'")
 

@@ -170,5 +170,6 @@ def preset(text: str, own: Devices) -> Devices:
         return Devices(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"'{where}' cannot be {first['input']!r}", where=f"noise '{text}'", why=first["msg"]) from None
+        name, why = ".".join(map(str, first["loc"])), str(first["msg"]).removeprefix("Value error, ")
+        what = f"'{name}' cannot be {first['input']!r}" if name else "the changes do not fit together"
+        raise UserError(what, where=f"noise '{text}'", why=why[:1].lower() + why[1:]) from None

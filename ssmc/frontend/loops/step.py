@@ -32,10 +32,10 @@ def pair_states(
     `point` are sample arrays of all inputs. An output can be the next value of an input if it has the same shape and
     is affine in it, if it is so near by and elementwise (neurons), or if both can be spikes; of all ways to pair them
     the one with the most elementwise dependence is taken, then the one that keeps the order of the file. `given`
-    overrides. Raises UserError where a given name does not exist.
+    overrides. Raises UserError where a given name does not exist, or a given pair cannot be a state and its next value.
     """
     if given is not None:
-        return _checked(listing, given)
+        return _checked(listing, point, given)
     outputs = _arrays(listing, point)
     inputs = [name for name, kind in types.items() if kind.dtype.startswith(("float", "double", "bfloat"))]
     names = list(listing.outputs)
@@ -101,13 +101,27 @@ def unpaired(
     return found[::-1]
 
 
-def _checked(listing: Listing, given: Mapping[str, str]) -> dict[str, str]:
+def _checked(listing: Listing, point: Mapping[Value, Array], given: Mapping[str, str]) -> dict[str, str]:
+    """The pairs that the user names. Raises UserError where they are none."""
     for name, target in given.items():
         for what, wanted, known in (("input", name, listing.inputs), ("output", target, listing.outputs)):
             if wanted not in known:
                 raise UserError(
                     f"the model has no {what} '{wanted}' to be a state", hint=f"its {what}s are: {', '.join(known)}"
                 )
+    if len(set(given.values())) < len(given):
+        raise UserError("one output is given as the next value of two states", hint="name an output for each")
+    if not set(listing.inputs) - set(given):
+        raise UserError("all inputs are given as states, and none is left for data", hint="name the states only")
+    outputs = _arrays(listing, point)
+    for name, target in given.items():
+        now, then = np.shape(point[listing.inputs[name]]), outputs[target].shape
+        if now != then:
+            raise UserError(
+                f"the output '{target}' cannot be the next value of '{name}'",
+                why=f"their shapes differ: {'x'.join(map(str, then))} and {'x'.join(map(str, now))}",
+                hint="--state IN=OUT names a state input and the output that is its next value",
+            )
     return dict(given)
 
 

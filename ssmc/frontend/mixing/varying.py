@@ -181,9 +181,8 @@ def _tied(
 
 
 def _sizes(form: _Form, arrays: Sequence[Array]) -> dict[str, int]:
-    return {
-        c: d for term, array in zip(form.terms, arrays, strict=True) for c, d in zip(term, array.shape, strict=True)
-    }
+    named = ((c, d) for term, a in zip(form.terms, arrays, strict=True) for c, d in zip(term, a.shape, strict=True))
+    return {"b": 1, "t": 1, **dict(named)}  # one, of what no entry has
 
 
 def _constants(region: Region, roles: Roles, form: _Form) -> Iterator[_Constants]:
