@@ -154,8 +154,8 @@ def test_an_output_with_batch_and_time_as_one_axis_is_refused(tmp_path: Path) ->
         load_model(save(net.model([(net.op("Reshape", y, net.ints(-1, 4)), ["m", 4])]), tmp_path))
 
 
-def test_image_valued_streams_through_convolutions(tmp_path: Path) -> None:
-    """ConvS5: B and C are convolutions of images, applied to (batch * time, channels, height, width)."""
+def conv_s5() -> tuple[Net, str]:
+    """B and C are convolutions of images, applied to (batch * time, channels, height, width)."""
     net = Net()
     x = net.input(["n", "t", 2, 4, 4])
     b = net.const(RNG.standard_normal((3, 2, 3, 3)))
@@ -164,8 +164,12 @@ def test_image_valued_streams_through_convolutions(tmp_path: Path) -> None:
     v = net.op("Reshape", v, shape_like(net, x, 3, 4, 4))
     y = scanned(net, v, RNG.uniform(0.5, 0.9, (3, 1, 1)) * np.ones((3, 4, 4)))
     y = net.op("Conv", net.op("Reshape", y, net.ints(-1, 3, 4, 4)), c, net.const(np.ones(2)), pads=[1, 1, 1, 1])
-    y = net.op("Reshape", y, shape_like(net, x, 2, 4, 4))
-    assert kinds(lift(net, y, ["n", "t", 2, 4, 4], tmp_path, (2, 9), (3, 6))) == ["linear time-invariant"]
+    return net, net.op("Reshape", y, shape_like(net, x, 2, 4, 4))
+
+
+def test_image_valued_streams_through_convolutions(tmp_path: Path) -> None:
+    """ConvS5."""
+    assert kinds(lift(*conv_s5(), ["n", "t", 2, 4, 4], tmp_path, (2, 9), (3, 6))) == ["linear time-invariant"]
 
 
 @pytest.mark.parametrize("pooling", ["reshape", "pick", "average", "maximum"])
