@@ -39,7 +39,7 @@ def archs(draw: st.DrawFn) -> Arch:
         }
     )
     vector = base.vector.model_copy(update={"width": draw(small), "latency_cycles": draw(st.integers(0, 3))})
-    speed = float(draw(st.integers(1, 9)))
+    speed = 1e3 * draw(st.integers(1, 9))
     dram = base.dram.model_copy(update={"bytes_per_second": speed, "latency_cycles": draw(st.integers(0, 5))})
     memory = base.memory.model_copy(
         update={
@@ -49,7 +49,7 @@ def archs(draw: st.DrawFn) -> Arch:
             "bank_ports": 1,
         }
     )
-    parts = {"array": array, "vector": vector, "dram": dram, "memory": memory, "clock_hz": 1.0}
+    parts = {"array": array, "vector": vector, "dram": dram, "memory": memory, "clock_hz": 1e3}
     return base.model_copy(update=parts)
 
 

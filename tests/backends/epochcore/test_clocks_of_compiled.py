@@ -24,7 +24,7 @@ from tests.backends.epochcore.test_forms import Shape, arrays, graph
 from tests.backends.epochcore.test_segments import shapes
 from tests.backends.epochcore.test_stepped import PHASES
 
-SLOW = load_arch("epochcore-small").model_copy(update={"clock_hz": 1.0})
+SLOW = load_arch("epochcore-small").model_copy(update={"clock_hz": 1e3})
 directed = st.builds(
     Directed,
     channels=st.integers(1, 9),
@@ -49,7 +49,7 @@ archs = st.fixed_dictionaries(
         "array__handover_steps": st.sampled_from([0, 0, 1, 3, 5, 16]),
         "vector__width": st.sampled_from([1, 3, 8]),
         "vector__pipes": st.integers(1, 3),
-        "dram__bytes_per_second": st.sampled_from([3.0, 40.0]),
+        "dram__bytes_per_second": st.sampled_from([3e3, 40e3]),
         "dram__latency_cycles": st.integers(0, 5),
         "memory__scratchpad_words": st.sampled_from([400, 2000]),
         "memory__parameter_words": st.sampled_from([512, 4096]),
