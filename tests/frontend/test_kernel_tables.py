@@ -111,3 +111,43 @@ def test_toeplitz_product_as_a_sum_of_products(tmp_path: Path) -> None:
     model = lift(net, y, ["n", steps, 4], tmp_path, (2, steps))
     assert ("Toeplitz product", LINEAR) in [(s.disguise, s.kind) for s in model.systems]
     on_targets(model, 2, steps)
+
+
+def filtered(net: Net, taps: np.ndarray, form: str) -> str:
+    """A depthwise Conv with kernels (channels, L) that look back, ahead, or both ways."""
+    channels, length = taps.shape
+    x = net.op("Transpose", net.input(["b", length, channels]), perm=[0, 2, 1])
+    back = taps[:, ::-1]
+    weight, pads = {
+        "back": (back, [length - 1, 0]),
+        "ahead": (taps, [0, length - 1]),
+        "both": (np.concatenate([back[:, :-1], taps], axis=1), [length - 1, length - 1]),
+    }[form]
+    y = net.op("Conv", x, net.const(weight[:, None]), group=channels, pads=pads)
+    return str(net.op("Tanh", net.op("Transpose", y, perm=[0, 2, 1])))
+
+
+@pytest.mark.parametrize("form", ["back", "ahead", "both"])
+def test_a_delay_in_front_of_a_kernel(tmp_path: Path, form: str) -> None:
+    """Nine steps of nothing, then two modes: a delay and two modes, not as many states as it takes to wait."""
+    net, rng = Net(), np.random.default_rng(0)
+    poles = rng.uniform(0.6, 0.95, (3, 2)) * np.exp(1j * rng.uniform(0.1, 2, (3, 2)))
+    modes = (rng.standard_normal((3, 2, 1)) * poles[..., None] ** np.arange(55)).real.sum(axis=1)
+    taps = np.concatenate([np.zeros((3, 9)), modes], axis=1)
+    model = lift(net, filtered(net, taps, form), ["b", 64, 3], tmp_path, (2, 64))
+    assert kinds(model) == [LINEAR] * (2 if form == "both" else 1)
+    for system in model.systems:
+        assert system.states == 2 and system.replacement is not None
+        assert "behind a delay of 9 steps" in system.replacement.how
+    on_targets(model, 2, 64)
+
+
+@pytest.mark.parametrize("channels", [3, 20])
+def test_a_filter_that_nearly_is_a_system_says_how_nearly(tmp_path: Path, channels: int) -> None:
+    net, rng = Net(), np.random.default_rng(0)
+    taps = 0.9 ** np.arange(64) + 1e-5 * rng.standard_normal((channels, 64))
+    path = save(net.model([(filtered(net, taps, "back"), ["b", 64, channels])]), tmp_path)
+    (system,) = load_model(path).systems
+    assert system.kind == "fir" and system.disguise == "convolution" and system.replacement is not None
+    assert "the nearest is" in system.replacement.how and "e-05 of the largest tap off" in system.replacement.how
+    assert load_model(path, tolerance=1e-4).systems[0].kind == LINEAR

@@ -25,6 +25,9 @@ from ssmc.statespace.residues import least_squares, refine
 
 SHORT = 16  # taps of a filter that is not worth a system
 EXACT = 1e-9
+AHEAD = 0.1  # ours: of the tolerance, below which taps are none that stand in front of all others
+FEW = 4  # kernels of a layer that are tried first, as one that stays a filter makes all stay (ours)
+NEAR = 1e-2  # relative to the largest tap: a miss that is worth telling (ours)
 ANALYTIC = 1e-5  # ours: between i and the ratio of two gains that are the parts of one complex input (float32)
 SMALL_CHANGES = 1e-2  # ours: restraint on the correction of residues that a table tells
 INFLATION = 3.0  # ours: how much larger the residues may be that fit the taps better than the table does
@@ -100,12 +103,17 @@ class _Emitter:
         if last <= max(SHORT, 2) and last <= taps.shape[2] // 2:
             return self._lags(taps, used, reverse) if taps.shape[1] > 1 else self._fir(taps[:, 0, :last], reverse)
         fit, how = self._fit(taps)
+        size = np.abs(taps).max(axis=(0, 1))
+        delay = int(np.flatnonzero(size > AHEAD * self.tolerance * size.max())[0])
+        if fit is None and delay > 1:
+            fit, how = self._fit_behind(taps, delay, how)
+        else:
+            delay = 0
         if fit is None:
-            return (
-                self._fir(taps[:, 0, :last], reverse) if taps.shape[1] == 1 else self._firs(taps[..., :last], reverse)
-            )
-        index = self.kernels.inputs.reshape(-1)
-        y, final = self.builder.recurrent("ssm", [self._taken(index)], system=fit.system, reverse=reverse)
+            one = taps.shape[1] == 1
+            return self._fir(taps[:, 0, :last], reverse, 0, how) if one else self._firs(taps[..., :last], reverse)
+        u = self._delayed(self._taken(self.kernels.inputs.reshape(-1)), delay, reverse)
+        y, final = self.builder.recurrent("ssm", [u], system=fit.system, reverse=reverse)
         size = taps.shape[0] * taps.shape[1], taps.shape[2]
         replacement = Replacement(f"became systems, {how}", *size, fit.error, fit.l1)
         self._note(final, max(fit.error, fit.output_error), replacement)
@@ -128,11 +136,7 @@ class _Emitter:
         builder = self.builder
         total: Operand | None = None
         for lag in used:
-            x: Operand = self.u
-            if lag:
-                x = builder.reverse(x) if reverse else x
-                x = builder.add("delay", [x], steps=int(lag))
-                x = builder.reverse(x) if reverse else x
+            x = self._delayed(self.u, int(lag), reverse)
             if taps.shape[1] == 1:
                 x = builder.emit("take", [x], axis=-1, index=Tensor(self.kernels.inputs[:, 0]))
                 part = builder.binary("mul", x, taps[:, 0, lag])
@@ -144,13 +148,21 @@ class _Emitter:
             total = part if total is None else builder.binary("add", total, part)
         return total
 
-    def _fir(self, taps: Array, reverse: bool, j: int = 0) -> Operand:
+    def _delayed(self, x: Operand, steps: int, reverse: bool) -> Operand:
+        if not steps:
+            return x
+        x = self.builder.reverse(x) if reverse else x
+        x = self.builder.add("delay", [x], steps=steps)
+        return self.builder.reverse(x) if reverse else x
+
+    def _fir(self, taps: Array, reverse: bool, j: int = 0, remark: str = "") -> Operand:
         y, final = self.builder.recurrent("fir", [self.inputs(j)], kernel=Tensor(taps), reverse=reverse)
         if taps.shape[1] <= SHORT and not self._uneven:
             lift = Lift(final.node, disguise_of(self.region), self.region.provenance, 0.0)
             self.translator.findings.filters.append(lift)
         else:
             how = f"stay FIR filters: no system of half as many states was found within {self.tolerance:.0e} of them"
+            how += remark
             rounding = stored_rounding(self.translator.listing, self.region.known)
             if rounding > self.tolerance:
                 how += f"; the file itself rounds them by {rounding:.0e}"
@@ -166,7 +178,10 @@ class _Emitter:
     # -- systems -------------------------------------------------------------------------------------------
 
     def _fit(self, taps: Array) -> tuple[Fit | None, str]:
-        """A system for every channel, and how it was found: one mode each, modes that the file tells, or identified."""
+        """A system for every channel, and how it was found: one mode each, modes that the file tells, or identified.
+
+        Where there is none, what is to be said about that.
+        """
         channels, width, length = taps.shape
         lone = shared_mode(taps)
         if lone is not None:
@@ -180,10 +195,31 @@ class _Emitter:
                 return fit, "whose poles stand in the file"
         if width > 1 or length < 8:
             return None, ""
+        if channels > 4 * FEW:
+            few = np.linspace(0, channels - 1, FEW).astype(int)
+            miss = identify(taps[few, 0], self.tolerance).residual.max()
+            if miss > self.tolerance:  # one filter that stays is enough for all to stay
+                return None, _nearest(miss)
         found = identify(taps[:, 0], self.tolerance)
         if found.system is None or found.system.states > length // 2:
-            return None, ""
+            return None, _nearest(found.residual.max())
         return _measured(found.system, taps), "identified from the taps"
+
+    def _fit_behind(self, taps: Array, delay: int, remark: str) -> tuple[Fit | None, str]:
+        """A system for the taps behind a delay, which it would need as many states for as it has steps."""
+        width, length = taps.shape[1:]
+        if width > 1 or length - delay < 8:
+            return None, remark
+        found = identify(taps[:, 0, delay:], self.tolerance)
+        if found.system is None or found.system.states > (length - delay) // 2:
+            return None, remark
+        fit, ahead = _measured(found.system, taps[..., delay:]), np.abs(taps[..., :delay])
+        fit = replace(fit, l1=fit.l1 + float(ahead.sum(axis=(1, 2)).max()))
+        return fit, f"identified from the taps behind a delay of {delay} steps"
+
+
+def _nearest(miss: float) -> str:
+    return f", the nearest is {miss:.0e} of the largest tap off" if miss < NEAR else ""
 
 
 def _generated(taps: Array, generator: Generator) -> Fit:
