@@ -190,10 +190,11 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
             return replace(plain, kind="fir", states=taps - 1)
         case "spike" | "rounded" as name:
             leak = _alone(node.op["decay"].array.reshape(-1), name == "rounded" and node.op["is_complex"])
-            found = replace(plain, groups=leak.groups, is_complex=leak.is_complex, time_constants=time_constants(leak))
+            found = replace(plain, groups=leak.groups, is_complex=leak.is_complex)
+            found = replace(found, time_constants=time_constants(leak), frequencies=frequencies(leak))
             if name == "spike":
                 return replace(found, kind="integrate and fire")
-            return replace(found, kind="rounded", frequencies=frequencies(leak), grids=_grids(node.op))
+            return replace(found, kind="rounded", grids=_grids(node.op))
     system: StateSpace = node.op["system"]
     return replace(
         plain,

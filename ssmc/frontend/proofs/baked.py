@@ -98,8 +98,8 @@ def _written_sizes(file: File, usual: Size) -> Iterator[Size]:
     steps = [1 + max((int(np.max(a)) for call in calls for a in _indices(file.listing, call)), default=0)]
     trips = [_trips(file.listing, call) for call in calls]
     written = dict.fromkeys(d for shape in (*trips, steps, *shapes, *tables) for d in shape if 1 < d <= LONGEST)
-    first = [s[0] for s in (*shapes, *_starts(file.listing)) if s and 1 < s[0] <= 64]
-    batches = [usual[0], 1, *first] if dynamic[0] else [usual[0]]
+    begun, first = ([s[0] for s in told if s and 1 < s[0] <= 64] for told in (_starts(file.listing), shapes))
+    batches = [usual[0], *begun, 1, *first] if dynamic[0] else [usual[0]]
     lengths = [usual[1], *written, *range(2, SHORT)] if dynamic[1] else [usual[1]]
     pairs = product(dict.fromkeys(batches), dict.fromkeys(lengths))
     yield from sorted(pairs, key=lambda s: (s[1] != usual[1], s[1] not in written))
