@@ -40,6 +40,7 @@ ARRAY = (
             Field("segments", Kind.IMM, 8, "How often the parameters are there, side by side.", default=1, low=1),
             Field("span", Kind.IMM, 16, "Steps of a segment, where there are several.", default=1, low=1),
             Field("groups", Kind.IMM, 7, "Groups of the array's rows that columns of states lie in.", default=1, low=1),
+            Field("tiles", Kind.IMM, 10, "Tiles of weights, for as many passes in turn.", default=1, low=1),
         ),
         "preload",
         "Shift parameters into the shadow registers of the array; the next array instruction takes them over.",
@@ -55,7 +56,9 @@ ARRAY = (
         "With several `groups` columns of states lie below each other, too: column n lies in the array's column n mod "
         "C and in group n div C, modulo the groups, each of as many rows as its states take (of ceil(rows / (R div "
         "groups)) in an element); only then does it share an element with another. Elements hand on a word, and a sum, "
-        "for every group.",
+        "for every group. "
+        "Of several `tiles` (modes mac and mac.os, one segment) the first one is shifted in: the pass brings the "
+        "others itself. All of them lie in one constant, as do their scales and their biases.",
     ),
     InstructionSpec(
         "state.load",
@@ -83,10 +86,18 @@ ARRAY = (
     InstructionSpec(
         "mac",
         0x33,
-        (*STREAM, ACCUMULATE),
+        (
+            *STREAM,
+            ACCUMULATE,
+            words("Words from the operand of a tile to that of the next one.", "src_next", low=0),
+            words("Words from the result of a tile to that of the next one.", "dst_next", low=0),
+        ),
         "compute",
         "y = x W (+ bias), `rows` words in and `cols` words out at every step.",
-        "The dataflow is that of the preload: weights stay in place with `mac`, results with `mac.os`.",
+        "The dataflow is that of the preload: weights stay in place with `mac`, results with `mac.os`. "
+        "A preload of several tiles makes it as many passes in turn, tile n with the words n `src_next` further on, "
+        "and results n `dst_next` further on: while one runs, the weights of the next one are shifted in, as a preload "
+        "would do it. It must be the first one after that preload, and keeps its parameter memory until it ends.",
     ),
     InstructionSpec(
         "fri",

@@ -22,6 +22,9 @@ words of all of them. Samples of a round are as many segments of states, each of
 The next pass may follow L I cycles later, or as much more as its first step needs to come nowhere before one more step
 of the pass before would have: both move evenly, so that it is enough to compare them at the edges of the array and at
 the ports through which their words leave it (`Wave.behind`).
+Several tiles of weights are as many passes, all of them a period apart: the longer of L I and of the time until the
+next weights are in, G cycles after a step has begun to take over the ones before (or when it has left the array, where
+engines wait for each other's tokens). Without shadow registers all of a pass and of a preload follow each other.
 The formulas are ours where no source is named; `stepped` checks them element by element.
 """
 
@@ -31,10 +34,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.clock.cost import Context, Cost, Rule
+from backends.epochcore.clock.cost import Context, Cost, Rule, Turns
 from backends.epochcore.clock.gemm import ceil_div, output_fold, weight_pass
 from backends.epochcore.clock.wave import Shift, Wave
 from backends.epochcore.program.stretches import copies, longest
+from backends.epochcore.program.tiles import tiles
 from isa import Instruction
 
 # Multiply-accumulates of a step of one state: real a x, b u, c x; complex with a real drive (4 + 2 + 2).
@@ -173,7 +177,34 @@ def _mac(ins: Instruction, at: Context) -> Cost:
     assert at.preload is not None
     if not at.steps:
         return Cost("compute", 0, 0, {})
-    return (_results_in_place if at.preload["mode"] == "mac.os" else _weights_in_place)(ins, at)
+    cost = (_results_in_place if at.preload["mode"] == "mac.os" else _weights_in_place)(ins, at)
+    return cost if tiles(at.preload) == 1 else _in_turn(cost, at)
+
+
+def _in_turn(one: Cost, at: Context) -> Cost:
+    """As many passes as the preload has tiles, each of them as `one`."""
+    assert at.preload is not None and one.busy is not None and one.wave is not None
+    more, weights = tiles(at.preload) - 1, _preload(at.preload, at)
+    after, gap = one.cycles - one.busy + weights.cycles, 0
+    if at.arch.array.shadow:
+        # weights may follow those that a pass takes over
+        free = one.wave.leads(weights.shift) if at.arch.array.handover_steps else one.holds
+        after, gap = 0, free + weights.cycles
+    turns = Turns(more + 1, one, after, gap)
+    late, events = turns.late, {name: count * (more + 1) for name, count in one.events.items()}
+    for name, count in {**weights.events, "preload_cycles": weights.cycles}.items():
+        events[name] = events.get(name, 0) + more * count
+    return replace(
+        one,
+        cycles=one.cycles + late,
+        macs=one.macs * (more + 1),
+        events=events,
+        busy=one.busy + late,
+        holds=one.holds + late,
+        shift=weights.shift,
+        late=late,
+        turns=turns,
+    )
 
 
 def _weights_in_place(ins: Instruction, at: Context) -> Cost:

@@ -122,7 +122,7 @@ class Handover:
         begin = max((engines.get(slot, 0), *map(self.touched.__getitem__, self.known.groups[index])))
         if job.way:
             begin = max(begin, self._array_ready(job))
-        ends: Ints | None = None
+        ends, late = None, job.cost.late
         if job.blocks is None:
             start = self._ready(index, begin)
             if job.channel:
@@ -131,12 +131,15 @@ class Handover:
                 end = start + job.busy
         else:
             start, ends = self._in_blocks(index, job, job.blocks, begin)
+            if job.cost.turns is not None:  # blocks are done with in the last of several passes
+                late = job.cost.turns.last(start, int(ends[-1])) - start
+                ends = job.blocks.alone + (start + late)
             end = int(ends[-1])
         engines[slot] = end
         finish = end + cost.latency
         self._finished(index, Latest(finish, cost.latency, steps, ends))
         if job.way:
-            self._array_moved(job, start, end, finish)
+            self._array_moved(job, start + late, end, finish)
         return Run(job.engine, start, finish)
 
     def _job(self, index: int, ins: Instruction, cost: Cost, steps: int) -> Job:
@@ -145,7 +148,7 @@ class Handover:
         busy, blocks = cost.cycles - cost.latency, None
         if in_blocks(ins, cost, steps, self.arch, bool(self.known.loop[index])):
             known = self._blocks.get((id(cost), steps))
-            blocks = known[1] if known else _blocks(cost, steps, self.arch)
+            blocks = known[1] if known else _blocks(cost.first, steps, self.arch)
             self._blocks[id(cost), steps] = cost, blocks
         return Job(cost, steps, engine, way, busy, cost.events.get("dram_bytes", 0) > 0, blocks)
 
@@ -243,6 +246,7 @@ class Handover:
         return 0
 
     def _array_moved(self, job: Job, start: int, end: int, finish: int) -> None:
+        """An instruction, of several passes the last one, began and is finished."""
         match job.way:
             case "preload":
                 self.parameters = finish

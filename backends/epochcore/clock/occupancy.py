@@ -16,6 +16,7 @@ from backends.epochcore.program.dispatch import Op, dispatch
 from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.program.stretches import copies
+from backends.epochcore.program.tiles import tiles
 from isa import Instruction, Program
 
 Counts = NDArray[np.int64]
@@ -44,12 +45,12 @@ def of_pass(held: Instruction, steps: int, arch: Arch, samples: int = 1) -> Coun
     high, wide = arch.array.rows, arch.array.cols
     rows, cols = int(held["rows"]), int(held["cols"])
     if held["mode"] == "mac":
-        owner = np.arange(high) // rows, np.arange(wide) // cols
-        return samples * np.where(owner[0][:, None] == owner[1], taken(held, steps, owner[1]), 0)
+        owner, number = (np.arange(high) // rows, np.arange(wide) // cols), samples * tiles(held)
+        return number * np.where(owner[0][:, None] == owner[1], taken(held, steps, owner[1]), 0)
     if held["mode"] == "mac.os":
         # step after step goes to the next row, from the first one again when all have one
         folds = steps * samples // high + (np.arange(high) < steps * samples % high)
-        return rows * np.outer(folds, np.arange(wide) < cols).astype(np.int64)
+        return tiles(held) * rows * np.outer(folds, np.arange(wide) < cols).astype(np.int64)
     layout, segments = layout_of(held, arch, samples), copies(held)
     group, below = np.transpose([layout.group(row) for row in range(high // layout.gang)])
     places = np.arange(wide // layout.gang)

@@ -271,7 +271,7 @@ def _place_params(draft: Draft) -> tuple[Places, bool]:
         starts = {name: end - sizes[name] for name, end in zip(sizes, ends, strict=True)}
         return {(step, name): starts[name] for step, names in uses for name in names}, False
     places: Places = {}
-    half, turn = bound // 2, 0
+    half, address = bound // 2, 0
     for step, names in uses:
         need = sum(sizes[name] for name in dict.fromkeys(names))
         if need > half:
@@ -282,8 +282,8 @@ def _place_params(draft: Draft) -> tuple[Places, bool]:
                 unit="words",
                 levers="a larger memory.parameter_words, or a smaller array",
             )
-        address = half * turn
+        # one behind the other, and from the beginning again: as many are fetched ahead as there is room for
+        address = 0 if address + need > bound else address
         for name in dict.fromkeys(names):
             places[step, name], address = address, address + sizes[name]
-        turn = 1 - turn if names else turn
     return places, True

@@ -13,9 +13,10 @@ Toeplitz matrix. Small channels lie side by side, as blocks on the diagonal of o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -32,6 +33,9 @@ from backends.epochcore.lower.window_matrices import System, band, turned
 from ssmc.ir import Node, Value
 
 Array = NDArray[Any]
+MOST_TILES = 16  # of one instruction
+SHARES = 8  # of the parameter memory: so many groups of tiles fit into it
+LEAST_GROUPS = 2
 
 
 @dataclass(frozen=True)
@@ -92,37 +96,77 @@ class Windows:
         channels, inputs, outputs = shape
         rows, cols = self.room
         stack = np.broadcast_to(np.zeros(()), shape) if self.low.draft.measured else make()
-        pieces: list[tuple[int, int, Array, bool]] = []  # first word in, first word out, weights, added
+        pieces: list[_Tiles] = []
         if inputs <= rows and outputs <= cols:
             beside = min(rows // inputs, cols // outputs)
-            for first in range(0, channels, beside):
-                some = stack[first : first + beside]
-                size = (len(some) * inputs, len(some) * outputs)
-                weight = np.broadcast_to(np.zeros(()), size) if self.low.draft.measured else _diagonal(some)
-                pieces.append((first * inputs, first * outputs, weight, add))
+            whole = channels // beside * beside
+            for low, high, each in ((0, whole, beside), (whole, channels, channels - whole)):
+                if high > low:
+                    blocks = stack[low:high].reshape(-1, each, inputs, outputs)
+                    apart = each * inputs, each * outputs
+                    pieces.append(_Tiles((low * inputs, low * outputs), apart, self._diagonal(blocks), add))
         else:
             for k in range(0, inputs, rows):
-                for h in range(channels):
-                    for n in range(0, outputs, cols):
-                        weight = stack[h, k : k + rows, n : n + cols]
-                        pieces.append((h * inputs + k, h * outputs + n, weight, add or k > 0))
+                for n in range(0, outputs, cols):
+                    weights = stack[:, k : k + rows, n : n + cols]
+                    pieces.append(_Tiles((k, n), (inputs, outputs), weights, add or k > 0))
         # what is added to comes last: its first part has left the array by then
-        held = [_parts(self.low, weight) for *_, weight, _ in pieces]
+        groups = [group for piece in pieces for group in piece.cut(_most_tiles(self.low, piece.weights))]
+        held = [_parts(self.low, group.weights) for group in groups]
         for part in range(weight_parts(self.low)):
-            for (k, n, _, added), integers in zip(pieces, held, strict=True):
+            for group, integers in zip(groups, held, strict=True):
+                k, n = group.first
                 at = {"src": Ref(src.buffer, src.offset + k), "dst": Ref(dst.buffer, dst.offset + n)}
-                self._product(f"{name}{k}.{n}.{part}", at, integers[part], added or part > 0)
+                self._product(f"{name}{k}.{n}.{part}", at, group.apart, integers[part], group.add or part > 0)
 
-    def _product(self, name: str, at: dict[str, Ref], held: tuple[Array, Array | None], add: bool) -> None:
+    def _diagonal(self, blocks: Array) -> Array:
+        """(tiles, blocks, k, n) as matrices with the blocks on their diagonals."""
+        tiles, count, k, n = blocks.shape
+        if self.low.draft.measured:
+            return np.broadcast_to(np.zeros(()), (tiles, count * k, count * n))
+        whole = np.zeros((tiles, count, k, count, n))
+        whole[:, np.arange(count), :, np.arange(count)] = blocks.swapaxes(0, 1)
+        return whole.reshape(tiles, count * k, count * n)
+
+    def _product(
+        self, name: str, at: dict[str, Ref], apart: tuple[int, int], held: tuple[Array, Array | None], add: bool
+    ) -> None:
         low, node, (weight, scale) = self.low, self.node, held
-        rows, cols = weight.shape
+        tiles, rows, cols = weight.shape
         fields: dict[str, Any] = {"scale": 0, "bias": 0, "scaled": scale is not None, "biased": False}
         if scale is not None:
             fields["scale"] = Param(low.draft.constant(f"{node.name}.{name}.scale", scale))
         weights = Param(low.draft.constant(f"{node.name}.{name}", weight))
-        low.emit(node, "preload", src=weights, **fields, rows=rows, cols=cols, mode=self.mode)
+        low.emit(node, "preload", src=weights, **fields, rows=rows, cols=cols, mode=self.mode, tiles=tiles)
         pitches = {"src_pitch": at["src"].buffer.words, "dst_pitch": at["dst"].buffer.words}
-        low.emit(node, "mac", **at, **pitches, steps=self.register, accumulate=add)
+        further = {"src_next": apart[0], "dst_next": apart[1]} if tiles > 1 else {}
+        low.emit(node, "mac", **at, **pitches, **further, steps=self.register, accumulate=add)
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """Matrices (tiles, k, n): the words of the first one, in and out, and from one to the next."""
+
+    first: tuple[int, int]
+    apart: tuple[int, int]
+    weights: Array
+    add: bool
+
+    def cut(self, most: int) -> Iterator[_Tiles]:
+        """At most so many at once: in two parts at least, so that what needs the first ones need not wait for all."""
+        count = len(self.weights)
+        number = min(count, max(LEAST_GROUPS, ceil_div(count, most)))
+        bounds = sorted({count * n // number for n in range(number + 1)})
+        for low, high in pairwise(bounds):
+            first = self.first[0] + low * self.apart[0], self.first[1] + low * self.apart[1]
+            yield _Tiles(first, self.apart, self.weights[low:high], self.add)
+
+
+def _most_tiles(low: Lowering, weights: Array) -> int:
+    """Tiles whose weights take a share of the parameter memory."""
+    each = 4 if low.ideal else -(-low.arch.numbers.weight_bits // 8)
+    bits = 8 * each * prod(weights.shape[1:])
+    return max(1, min(MOST_TILES, low.arch.memory.parameter_words * low.arch.memory.word_bits // SHARES // bits))
 
 
 def room(low: Lowering, mode: str) -> tuple[int, int]:
@@ -139,7 +183,8 @@ def weight_parts(low: Lowering) -> int:
 
 
 def _parts(low: Lowering, weight: Array) -> list[tuple[Array, Array | None]]:
-    """Weights as the array holds them: as they are, or as integers with scales, and what these leave over likewise."""
+    """Weights (tiles, rows, cols) as the array holds them: as they are, or as integers with scales, and what these
+    leave over likewise."""
     if low.ideal:
         return [(weight, None)]
     bits = low.arch.numbers.weight_bits
@@ -147,20 +192,13 @@ def _parts(low: Lowering, weight: Array) -> list[tuple[Array, Array | None]]:
     dtype = np.int8 if bits <= 8 else np.int16
     for _ in range(weight_parts(low)):
         integers: Array = np.broadcast_to(np.zeros((), dtype), weight.shape)
-        scale: Array = np.broadcast_to(np.zeros((), np.float32), weight.shape[1:])
+        scale: Array = np.broadcast_to(np.zeros((), np.float32), (len(weight), weight.shape[2]))
         if not low.draft.measured:
-            integers, scale = weight_integers(weight, bits)
-            weight = weight - integers * scale
+            every = [weight_integers(tile, bits) for tile in weight]
+            integers, scale = (np.stack(values) for values in zip(*every, strict=True))
+            weight = weight - integers * scale[:, None]
         found.append((integers.astype(dtype, copy=False), scale))
     return found
-
-
-def _diagonal(stack: Array) -> Array:
-    """(blocks, k, n) as one matrix with the blocks on its diagonal."""
-    count, k, n = stack.shape
-    whole = np.zeros((count, k, count, n))
-    whole[np.arange(count), :, np.arange(count)] = stack
-    return whole.reshape(count * k, count * n)
 
 
 def chunked(w: Windows, system: System, u: Operand, x0: Operand | None) -> None:

@@ -22,11 +22,19 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True)
 class Held:
-    """What the array holds: rows, columns, and two halves of every state where complex."""
+    """What the array holds: rows, columns, and two halves of every state where complex; tiles of it in turn."""
 
     rows: int
     cols: int
     is_complex: bool
+    tiles: int = 1
+
+    @staticmethod
+    def of(preload: Instruction | None) -> Held:
+        """After a preload; before any, a word."""
+        if preload is None:
+            return Held(1, 1, False)
+        return Held(int(preload["rows"]), int(preload["cols"]), bool(preload["complex"]), int(preload["tiles"]))
 
 
 Rule = Callable[[Instruction, Held], list[Words]]
@@ -60,6 +68,12 @@ def _columns(ins: Instruction, rows: int, cols: int) -> list[Words]:
     src, dst = int(ins["src_pitch"]), int(ins["dst_pitch"])
     found = [_at(ins, "src", rows, _steps(ins), src), _result(ins, cols, dst)]
     return [*found, _at(ins, "dst", cols, _steps(ins), dst)] if ins["accumulate"] else found
+
+
+def _mac(ins: Instruction, held: Held) -> list[Words]:
+    """All words from those of the first tile to those of the last one."""
+    more = held.tiles - 1
+    return _columns(ins, held.rows + more * int(ins["src_next"]), held.cols + more * int(ins["dst_next"]))
 
 
 def _states(ins: Instruction, held: Held) -> list[Words]:
@@ -187,7 +201,7 @@ RULES: Mapping[str, Rule] = {
     "average": lambda i, h: [*_row("dst", True)(i, h), *_row("src", False)(i, h)],
     "load": lambda i, h: [_result(i, int(i["words"]))],
     "store": lambda i, h: [_at(i, "src", int(i["words"]), _steps(i))],
-    "mac": lambda i, h: _columns(i, h.rows, h.cols),
+    "mac": _mac,
     "fri": lambda i, h: _columns(i, h.cols, h.cols),
     "tri": lambda i, h: _columns(i, h.cols, h.cols),
     "fri.x": _states,

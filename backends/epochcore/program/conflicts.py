@@ -19,6 +19,7 @@ from backends.epochcore.program.accesses import Held, Words, accesses
 from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.tiles import parameters_of, streamed
 from isa import Instruction, Program
 
 Ints = NDArray[np.int64]
@@ -90,7 +91,7 @@ def conflicts(program: Program, arch: Arch, steps: int) -> Conflicts:
     loop, limit, stop, backward = [0] * len(code), 1, -1, False
     shadow = active = Held(1, 1, False)
     coming: Instruction | None = None
-    streaming: Instruction | None = None  # what a pass takes its weights from while it runs
+    streaming: list[int] = []  # what a pass takes its weights from while it runs
     rates: dict[str, Instruction] = {}
     sizes = _sizes(program, arch)
     for index, ins in enumerate(code):
@@ -105,13 +106,12 @@ def conflicts(program: Program, arch: Arch, steps: int) -> Conflicts:
         if name == "rate":
             rates[str(ins["dst"])] = ins
         elif name == "preload":
-            shadow = Held(int(ins["rows"]), int(ins["cols"]), bool(ins["complex"]))
-            coming = ins
+            shadow, coming = Held.of(ins), ins
         elif name in PASSES:
-            active, streaming = shadow, coming if coming is not None and coming["mode"] == "mac.os" else None
+            active, streaming = shadow, streamed(coming)
         found = [*accesses(ins, active), *_elsewhere(ins, sizes)]
-        if name in PASSES and streaming is not None:
-            found.append(_parameters(int(streaming["src"]), sizes))
+        if name in PASSES:
+            found += [_parameters(at, sizes) for at in streaming]
         against = bool(found) and bool(ins.operands.get("reverse", backward)) != backward
         own = []
         for words in found:
@@ -150,9 +150,8 @@ def _elsewhere(ins: Instruction, sizes: Mapping[int, int]) -> list[Words]:
     name = ins.mnemonic
     if name == "fetch":
         return [_parameters(int(ins["dst"]), sizes, True)]
-    if name == "preload" and ins["mode"] != "sel":
-        places = ["src", *(["scale"] if ins["scaled"] else []), *(["bias"] if ins["biased"] else [])]
-        return [_parameters(int(ins[place]), sizes) for place in places]
+    if name == "preload":
+        return [_parameters(at, sizes) for at in parameters_of(ins)]
     if name in ("load", "store"):
         return [Words(STREAMS + int(ins["src" if name == "load" else "dst"]), 1, 1, None, name == "store")]
     return []

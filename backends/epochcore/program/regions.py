@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from backends.epochcore.program.accesses import Held, accesses
 from backends.epochcore.program.rates import most_rows
+from backends.epochcore.program.tiles import parameters_of, streamed
 from isa import Instruction
 
 
@@ -63,19 +64,15 @@ class Walker:
             self.parameters[at] = size
             yield Region("param", at, at + size), False, True
         elif ins.mnemonic == "preload":
-            names = {"src": ins["mode"] != "sel", "scale": ins["scaled"], "bias": ins["biased"]}
-            for at in (int(ins[name]) for name, used in names.items() if used):
+            for at in parameters_of(ins):
                 yield Region("param", at, at + self.parameters.get(at, 1)), True, False
-        if ins.mnemonic == "mac" and self.active is not None and self.active["mode"] == "mac.os":
-            # the weights stream in during the whole pass
-            at = int(self.active["src"])
-            yield Region("param", at, at + self.parameters.get(at, 1)), True, False
+        if ins.mnemonic == "mac":
+            for at in streamed(self.active):
+                yield Region("param", at, at + self.parameters.get(at, 1)), True, False
         if ins.mnemonic in ("load", "store"):
             number = int(ins["src" if ins.mnemonic == "load" else "dst"])
             yield Region("stream", number, number + 1), ins.mnemonic == "load", ins.mnemonic == "store"
-        held = self.active
-        shape = Held(int(held["rows"]), int(held["cols"]), bool(held["complex"])) if held else Held(1, 1, False)
-        for words in accesses(ins, shape):
+        for words in accesses(ins, Held.of(self.active)):
             steps = most_rows(words.register or "one", self.limit, self.rates)
             region = Region("spad", words.start, words.start + (steps - 1) * words.pitch + words.words)
             yield region, not words.written, words.written

@@ -7,6 +7,7 @@ float64 where they are exact; what leaves the array is float32.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.formats import entering, sums
 from backends.epochcore.program.stretches import MODES
+from backends.epochcore.program.tiles import own, tiles, with_words
 from backends.epochcore.simulate.driven import DRIVEN
 from backends.epochcore.simulate.machine import PANEL, Machine
 from backends.epochcore.simulate.plan import Access, Action, Preload
@@ -50,6 +52,8 @@ def preload(plan: Planner, ins: Instruction) -> None:
         )
     if segments > 1 and mode not in MODES:
         raise plan.trap(f"has {segments} segments", f"the mode '{mode}' has one")
+    if tiles(ins) > 1 and (segments > 1 or not matrix):
+        raise plan.trap(f"has {tiles(ins)} tiles", "the modes mac and mac.os have tiles, of one segment")
     if ins["mode"] not in plan.arch.array.modes:
         raise plan.trap(f"needs mode '{ins['mode']}'", f"the array has: {', '.join(plan.arch.array.modes)}")
     source = None if ins["mode"] == "sel" else plan.param(int(ins["src"]))
@@ -62,24 +66,72 @@ def preload(plan: Planner, ins: Instruction) -> None:
 
 
 def mac(plan: Planner, ins: Instruction) -> Action:
-    coming = plan.shadow or plan.active
+    coming, fresh = plan.shadow or plan.active, plan.shadow is not None
     held = plan.programmed("mac.os" if coming and coming.ins["mode"] == "mac.os" else "mac")
-    rows, cols = int(held.ins["rows"]), int(held.ins["cols"])
-    steps = str(ins["steps"])
-    x = plan.read(int(ins["src"]), rows, steps=steps, pitch=int(ins["src_pitch"]))
-    accumulate = bool(ins["accumulate"])
-    y = result(plan, ins, cols)
+    rows, cols, number = int(held.ins["rows"]), int(held.ins["cols"]), tiles(held.ins)
+    if number > 1 and not fresh:
+        raise plan.trap("goes through tiles of weights again", hint="preload them again: the array holds the last one")
+    xs, ys = _places(plan, ins, rows, cols, number)
     assert held.source is not None
-    if held.source.size != rows * cols:
-        raise plan.trap(f"has {held.source.size} weights for {rows} x {cols} elements")
-    weight = held.source.reshape(rows, cols)
-    bias = None if held.bias is None else np.asarray(held.bias, np.float64)
+    if held.source.size != number * rows * cols:
+        count = f"{number} x {rows} x {cols}" if number > 1 else f"{rows} x {cols}"
+        raise plan.trap(f"has {held.source.size} weights for {count} elements")
+    for what, values in (("scales", held.scale), ("biases", held.bias)):
+        if number > 1 and values is not None and values.size != number * cols:
+            raise plan.trap(f"has {values.size} {what} for {number} x {cols} columns")
+    actions = [
+        _product(plan, x, y, own(held.source, number, tile).reshape(rows, cols), held, (tile, number), ins)
+        for tile, (x, y) in enumerate(zip(xs, ys, strict=True))
+    ]
+    if number == 1:
+        return actions[0]
+
+    def run(machine: Machine) -> None:
+        for action in actions:
+            action(machine)
+
+    return run
+
+
+def _places(plan: Planner, ins: Instruction, rows: int, cols: int, number: int) -> tuple[list[Access], list[Access]]:
+    """Operands and results of tiles."""
+    more, steps, pitch = number - 1, str(ins["steps"]), int(ins["src_pitch"])
+    every = [with_words(ins, tile) for tile in range(number)]
+    if int(ins["src_next"]) <= rows:
+        whole = plan.read(int(ins["src"]), rows + more * int(ins["src_next"]), steps=steps, pitch=pitch)
+        xs = [replace(whole, offset=whole.offset + tile * int(ins["src_next"]), words=rows) for tile in range(number)]
+    else:
+        xs = [plan.read(int(one["src"]), rows, steps=steps, pitch=pitch) for one in every]
+    if more and int(ins["dst_next"]) < cols:
+        raise plan.trap(f"writes results of {cols} words {ins['dst_next']} words apart")
+    if int(ins["dst_next"]) == cols:
+        whole = result(plan, ins, number * cols)
+        ys = [replace(whole, offset=whole.offset + tile * cols, words=cols) for tile in range(number)]
+    else:
+        ys = [result(plan, one, cols) for one in every]
+    if (
+        more
+        and xs[0].slot is ys[0].slot
+        and xs[0].offset < ys[-1].offset + cols
+        and ys[0].offset < xs[-1].offset + rows
+    ):
+        raise plan.trap("reads what its own tiles write", hint="give the results another buffer")
+    return xs, ys
+
+
+def _product(
+    plan: Planner, x: Access, y: Access, weight: Array, held: Preload, part: tuple[int, int], ins: Instruction
+) -> Action:
+    """One tile of so many."""
+    tile, number = part
+    accumulate = bool(ins["accumulate"])
+    bias = None if held.bias is None else np.asarray(own(held.bias, number, tile), np.float64)
     if plan.ideal:
         return _mac_float(x, y, weight, bias, accumulate)
     weight = np.ascontiguousarray(weight, np.float64)
     if not plan.arch.numbers.fixed:
         return narrowed(_mac_rounded(plan, x, y, weight, bias, accumulate), y)
-    scale = np.ones(cols) if held.scale is None else np.asarray(held.scale, np.float64)
+    scale = np.ones(weight.shape[1]) if held.scale is None else np.asarray(own(held.scale, number, tile), np.float64)
     return narrowed(_mac_integer(plan, x, y, weight, scale, bias, accumulate), y)
 
 

@@ -52,7 +52,7 @@ class Element:
     row: int
     col: int
     depth: int
-    shadow: tuple[int, Any] | None = None  # whose parameters, and what they are
+    shadow: tuple[tuple[int, int], Any] | None = None  # whose parameters, of which tile, and what they are
     active: Any = None
     shadow_states: tuple[int, list[Number]] | None = None
     states: list[Number] = field(default_factory=list)

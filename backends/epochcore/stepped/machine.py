@@ -22,6 +22,7 @@ from backends.epochcore.stepped.passes import Chip, Pass
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad, StateStore
 from backends.epochcore.stepped.traffic import Traffic
 from backends.epochcore.stepped.transfers import Effect, effect_of, way_of
+from backends.epochcore.stepped.turns import Turns, in_turn
 from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.diagnostics import UserError
@@ -68,7 +69,7 @@ class Lanes:
             self.done = self.block.complete
 
 
-InArray = Pass | Product | StateStore
+InArray = Pass | Product | StateStore | Turns
 Job = Transfer | Lanes | InArray | Preload | StateLoad
 
 
@@ -108,12 +109,13 @@ class Machine:
         self._serve()
         if not any(engine.jobs for engine in self.engines.values()) and self.now >= self._settled():
             raise UserError("deadlock: " + ", ".join(name for name in ENGINES if self.engines[name].queue))
+        self._take_turns()
         for engine in self.engines.values():
             for job in engine.jobs:
                 job.tick(self.now)
         self.chip.grid.tick(self.now)
         for job in self.engines["compute"].jobs:
-            if isinstance(job, Product):
+            if isinstance(job, Product | Turns):
                 job.after(self.now)
         self.chip.memory.settle(self.now)
         if self.sending is not None and not self.sending.moving:
@@ -124,6 +126,17 @@ class Machine:
                 engine.free = engine.jobs[-1].done
         self.now += 1
         return True
+
+    def _take_turns(self) -> None:
+        """Passes that one instruction makes in turn: weights follow when the step before has left the array."""
+        compute = self.engines["compute"]
+        for turns in [job for job in compute.jobs if isinstance(job, Turns)]:
+            shadow, last = self.chip.arch.array.shadow, turns.last
+            gone = last.passed if shadow else last.done
+            turns.advance(self.now, gone is not None and gone <= self.now)
+            if turns.begun is not None and turns.free is not None and compute.free == NEVER:
+                compute.free = turns.free
+                turns.leave_traffic()
 
     def _settled(self) -> int:
         """From when on nothing but a token can let an instruction start."""
@@ -177,7 +190,7 @@ class Machine:
         if op.engine == "compute" and mnemonic != "sync":
             job, busy = self._pass(op)
             self.passes[op.number] = job
-            engine.free = self.now + busy
+            engine.free = NEVER if isinstance(job, Turns) else self.now + busy
         else:
             engine.free = NEVER  # until it has ended, or the channel has served it
             if mnemonic == "preload":
@@ -202,6 +215,8 @@ class Machine:
             self.leaving = wave = StateStore(op, self.chip, self.now)
             self.chip.traffic.follow(op, self.now + wave.hop, wave.hop)
             return wave, wave.hop
+        if in_turn(op):
+            return Turns(op, self.chip, self.now), 0
         if op.ins.mnemonic == "mac" and op.held is not None and op.held["mode"] == "mac.os":
             self.chip.traffic.empty()  # nothing is left when the next one may begin
             product = Product(op, self.chip, self.now, fresh=self._takes(op)[0])

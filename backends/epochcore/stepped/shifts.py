@@ -12,6 +12,7 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.program.dispatch import Op
 from backends.epochcore.program.parameters import unpack
 from backends.epochcore.program.stretches import copies, count
+from backends.epochcore.program.tiles import own, tiles
 from backends.epochcore.stepped.grid import Element, Packet
 from backends.epochcore.stepped.passes import Chip, Entries
 from backends.epochcore.stepped.places import places_of
@@ -103,12 +104,13 @@ class Preload:
     chip: Chip
     start: int
     done: int | None = None
+    tile: int = 0
 
     def __post_init__(self) -> None:
         ins, params = self.op.ins, self.chip.memory.params
         self._shift: Shift | None = None
         if ins["biased"]:
-            self.chip.coming = params[int(ins["bias"])].ravel().copy()
+            self.chip.coming = own(params[int(ins["bias"])], tiles(ins), self.tile).copy()
         elif ins["mode"] in ("fri", "tri"):
             self.chip.coming = params[int(ins["src"])].ravel()[-int(ins["cols"]) :].copy()
         else:
@@ -122,7 +124,7 @@ class Preload:
     def _weights(self) -> list[list[Any]]:
         """For every element its weight, or None."""
         ins, array = self.op.ins, self.chip.arch.array
-        source = self.chip.memory.params[int(ins["src"])]
+        source = own(self.chip.memory.params[int(ins["src"])], tiles(ins), self.tile)
         weights = np.kron(np.eye(copies(ins)), source.reshape(int(ins["rows"]), int(ins["cols"])))
         high, wide = weights.shape
         return [
@@ -150,9 +152,9 @@ class Preload:
         return self._shift is None or self._shift.over(now)
 
     def _move(self, cell: Element, above: Element, value: Any) -> None:
-        free = cell.shadow is None or cell.shadow[0] == self.op.number
+        free = cell.shadow is None or cell.shadow[0] == (self.op.number, self.tile)
         assert free, "parameters overwritten before their use"
-        cell.shadow = (self.op.number, value[0]) if value else above.shadow
+        cell.shadow = ((self.op.number, self.tile), value[0]) if value else above.shadow
 
 
 @dataclass
@@ -273,6 +275,7 @@ class Product:
     takes: tuple[bool, bool] = (True, False)
     fresh: bool = True  # whether it is the first one after its preload
     before: bool = False
+    tile: int = 0
     _values: dict[tuple[int, int], tuple[list[float], list[float]]] = field(default_factory=dict)
     _captures: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
     _shifts: dict[int, int] = field(default_factory=dict)
@@ -317,7 +320,8 @@ class Product:
         if number < self._folds and term < self.rows:
             wide = array.port_words_in
             values, terms = self._values.setdefault((number, term), ([], []))
-            weights = memory.params[int(self.op.held["src"])].reshape(self.rows, self.cols)[term]
+            every = memory.params[int(self.op.held["src"])]
+            weights = own(every, tiles(self.op.held), self.tile).reshape(self.rows, self.cols)[term]
             terms += [float(weight) for weight in weights[phase * wide : (phase + 1) * wide]]
             for r in range(phase * wide, min((phase + 1) * wide, array.rows)):
                 step = number * array.rows + r

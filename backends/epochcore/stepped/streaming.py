@@ -32,10 +32,11 @@ from backends.epochcore.stepped.passes import Chip, Pass
 from backends.epochcore.stepped.shifts import Preload, Product, StateLoad, shift_of
 from backends.epochcore.stepped.traffic import Traffic
 from backends.epochcore.stepped.transfers import TRANSFERS, Effect, effect_of, part_of, shares_of, way_of
+from backends.epochcore.stepped.turns import Turns, in_turn
 from isa import Program
 
 Array = NDArray[Any]
-Job = Pass | Product | Preload | StateLoad | Drain
+Job = Pass | Product | Preload | StateLoad | Drain | Turns
 PATIENCE = 10_000  # cycles without any progress
 
 
@@ -132,7 +133,7 @@ class Machine:
             run.job.tick(self.now)
         self.chip.grid.tick(self.now)
         for run in self.working:
-            if isinstance(run.job, Product):
+            if isinstance(run.job, Product | Turns):
                 run.job.after(self.now)
         self.chip.memory.settle(self.now)
         self.now += 1
@@ -147,14 +148,15 @@ class Machine:
         for run in list(self.working):
             job = run.job
             assert job is not None
-            if isinstance(job, Pass) and run.op.steps:
+            stream = job.last if isinstance(job, Turns) and job.begun is not None else job
+            if isinstance(stream, Pass) and run.op.steps:
                 for block in range(run.blocks):
-                    last = job.count - 1 if block == run.blocks - 1 else (block + 1) * self.size * job.turns - 1
-                    if job.out.get(last, self.now + 1) <= self.now:
-                        run.there.setdefault(block, job.out[last])
+                    last = stream.count - 1 if block == run.blocks - 1 else (block + 1) * self.size * stream.turns - 1
+                    if stream.out.get(last, self.now + 1) <= self.now:
+                        run.there.setdefault(block, stream.out[last])
             elif job.done is not None and job.done <= self.now:
                 run.there.setdefault(0, job.done)
-            shifting = isinstance(job, Preload | StateLoad) and not job.over(self.now)
+            shifting = isinstance(job, Preload | StateLoad | Turns) and not job.over(self.now)
             if run.complete(self.now) and not shifting:
                 self.working.remove(run)
 
@@ -187,6 +189,8 @@ class Machine:
         if run.lanes is not None:
             self._work_lanes(slot, run, run.lanes)
             return
+        if isinstance(run.job, Turns):
+            self._take_turns(run, run.job)
         budget = run.unit
         while budget and run.block < run.blocks:
             if run.left is None:
@@ -202,12 +206,14 @@ class Machine:
                 self._taken(run)
         if budget < run.unit:
             self.moved = self.now
-        if run.block == run.blocks:
+        if run.block == run.blocks and (not isinstance(run.job, Turns) or len(run.taken) == run.blocks):
             self.slots[slot] = None
             if isinstance(run.job, Pass):
                 self.chip.traffic.follow(run.op, self.now + 1, run.job.route.interval)
             elif isinstance(run.job, Product):
                 self.chip.traffic.empty()
+            elif isinstance(run.job, Turns):
+                run.job.leave_traffic()
 
     def _work_lanes(self, slot: str, run: Run, lanes: Unit) -> None:
         """A cycle of the vector unit, for one block."""
@@ -226,6 +232,23 @@ class Machine:
                 run.block, run.resume, run.passing = run.block + 1, run.passing.taken, None
         if run.block == run.blocks and run.resume <= self.now + 1:
             self.slots[slot] = None
+
+    def _take_turns(self, run: Run, turns: Turns) -> None:
+        """Weights follow the step that takes over those before; steps of the last pass are done with."""
+        done = turns.last.done
+        gone = done is not None and done <= self.now
+        if self.chip.arch.array.shadow:
+            gone = self._led(run, run.op, turns.start_of_last)
+        turns.advance(self.now, gone)
+        run.begun, self.moved = turns.begun, self.now
+        if turns.begun is None:
+            return
+        for block in range(len(run.taken), run.blocks):
+            end = turns.free
+            if block < run.blocks - 1 and isinstance(turns.last, Pass):
+                end = turns.begun + (block + 1) * self.size * turns.last.turns * turns.last.route.interval
+            if end is not None and end <= self.now + 1:
+                run.taken.append(self.now + 1)
 
     def _granted(self, run: Run) -> bool:
         """The DRAM channel serves the oldest transfer that can go on; engines work in this order."""
@@ -260,12 +283,14 @@ class Machine:
         run.left = run.shares[run.block]
         if name in IN_ARRAY:
             if run.job is None:
-                run.job, run.begun = self._job(run), self.now
+                run.job = self._job(run)
+                run.begun = None if isinstance(run.job, Turns) else self.now
                 self.working.append(run)
-            if isinstance(run.job, Pass):
-                first, turns = run.block * self.size, run.job.turns
-                steps = run.job.count if run.blocks == 1 else min(self.size, op.steps - first) * turns
-                run.job.send(first * turns, steps, self.now)
+            stream = run.job.last if isinstance(run.job, Turns) else run.job
+            if isinstance(stream, Pass):
+                first, turns = run.block * self.size, stream.turns
+                steps = stream.count if run.blocks == 1 else min(self.size, op.steps - first) * turns
+                stream.send(first * turns, steps, self.now)
             return
         part = op if run.blocks == 1 else part_of(op, run.block, self.size, run.backward)
         effect = effect_of(part, self.program)
@@ -281,6 +306,8 @@ class Machine:
             return StateLoad(op, self.chip, self.now, op.held)
         if name == "state.store":
             return Drain(op, self.chip, self.now)
+        if in_turn(op):
+            return Turns(op, self.chip, self.now, backward=run.backward, parts=True)
         kinds = {self.kinds[number] for number in op.finished}
         takes = "preload" in kinds, "state.load" in kinds
         if name == "mac" and op.held is not None and op.held["mode"] == "mac.os":
@@ -288,8 +315,11 @@ class Machine:
         return Pass(op, self.chip, self.now, takes=takes, backward=run.backward, parts=True)
 
     def _taken(self, run: Run) -> None:
-        """The engine is through with a block."""
-        run.taken.append(self.now + 1)
+        """The engine is through with a block, in the first of several passes not for good."""
+        if isinstance(run.job, Turns):
+            run.job.free = self.now + 1 if run.block == run.blocks - 1 else None
+        else:
+            run.taken.append(self.now + 1)
         if run.effect is not None:
             self.writes.setdefault(self.now + 1 + run.latency, []).append((run, run.block, run.effect))
             run.effect = None

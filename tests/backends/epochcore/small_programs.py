@@ -166,6 +166,28 @@ class Writer:
         fields = {"dst": target[0], "dst_pitch": cols, "src": src, "src_pitch": rows}
         self.builder.emit("mac", **fields, steps="n0", accumulate=dst is not None)
 
+    def products(self) -> None:
+        """Several tiles in turn, of words beside each other or apart, or of the same."""
+        mode, (src, words), array = self.draw(st.sampled_from(["mac", "mac.os"])), self.any(), self.arch.array
+        number, rows = self.draw(st.integers(2, 4)), self.draw(st.integers(1, min(words, array.rows)))
+        cols, src_next = (
+            self.draw(st.integers(1, array.cols)),
+            self.draw(st.integers(0, (words - rows) // (number - 1))),
+        )
+        biased, wide = self.draw(st.booleans()), number * cols
+        onto = [s for s in self.streams if s[1] >= wide and s[0] != src]
+        old = self.draw(st.sampled_from(onto)) if onto and self.draw(st.booleans()) else None
+        # sums of many words that are read again would depend on their order
+        dst, pitch = old or (self.stream(wide) if wide < 5 else (self.final(wide), wide))
+        dst_next = self.draw(st.integers(cols, cols + (pitch - wide) // (number - 1)))
+        weights = self.constant(self.numbers(WEIGHTS, number, rows, cols))
+        bias = self.constant(self.numbers(WEIGHTS, number, cols)) if biased else 0
+        fields = {"src": weights, "scale": 0, "bias": bias, "rows": rows, "cols": cols, "mode": mode, "tiles": number}
+        self.builder.emit("preload", **fields, biased=biased, scaled=False)
+        fields = {"dst": dst, "dst_pitch": pitch, "src": src, "src_pitch": words}
+        steps = {"src_next": src_next, "dst_next": dst_next}
+        self.builder.emit("mac", **fields, **steps, steps="n0", accumulate=old is not None)
+
     def states(self) -> None:
         """`fri` or `tri`: channels are columns."""
         is_complex = self.draw(st.booleans())
@@ -304,7 +326,8 @@ def programs(draw: st.DrawFn, arch: Arch, among: Sequence[Callable[[Writer], Non
             in_lanes = draw(st.booleans())
             w.params = draw(st.integers(0, 6)) if w.overlay else w.params
             stages = [(lambda stage=stage: stage(w)) for stage in STAGES] if in_lanes else []
-            draw(st.sampled_from([*stages, w.elementwise] if in_lanes else [w.product, w.states, w.driven]))()
+            in_array = [w.product, w.products, w.states, w.driven]
+            draw(st.sampled_from([*stages, w.elementwise] if in_lanes else in_array))()
         for at, wide in (w.streams[-1], *w.finals):
             outputs.append((wide, "n0"))
             w.builder.emit("store", dst=len(outputs), src=at, words=wide, steps="n0")

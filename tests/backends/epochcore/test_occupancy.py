@@ -35,7 +35,8 @@ def test_every_weight_and_state_is_counted_once_a_step(data: st.DataObject) -> N
         if op.ins.mnemonic in PASSES and op.held is not None:
             gang = arch.gang if op.held["complex"] else 1
             # a gang of g x g elements takes g cycles for a state
-            expected += op.samples * op.steps * int(op.held["rows"]) * int(op.held["cols"]) * gang**3
+            tiles = int(op.held["tiles"])
+            expected += op.samples * op.steps * tiles * int(op.held["rows"]) * int(op.held["cols"]) * gang**3
     assert result.occupancy is not None and result.stats.cycles is not None
     assert result.occupancy.sum() == expected
     assert result.occupancy.max() <= result.stats.cycles
