@@ -19,6 +19,7 @@ from ssmc.frontend.loops.parts import Divided, Parts, affine, divide, find_parts
 from ssmc.frontend.loops.positions import extend_tables
 from ssmc.frontend.loops.step import ambiguous, pair_states, unpaired
 from ssmc.frontend.loops.ticks import apply_tick
+from ssmc.frontend.loops.trips import in_wholes
 from ssmc.frontend.mixing.explain import explain
 from ssmc.frontend.mixing.polynomial import is_of_scores
 from ssmc.frontend.model import Proof
@@ -130,8 +131,8 @@ class Source:
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.stored = min(stored_steps(self.listing), default=0)
         self.study(studied_length(self.listing, self.stored, self.types))
-        if not is_dynamic(self.types)[1]:
-            self.listing = join_alike(self.listing, self.point(0))
+        self.as_listed, static = self.listing, not is_dynamic(self.types)[1]
+        self.listing = join_alike(self.listing, self.point(0)) if static else self.listing
 
     def study(self, length: int) -> None:
         """Study a dynamic length at so many steps."""
@@ -161,9 +162,11 @@ class Source:
         if states is None:
             dtypes = {name: kind.dtype for name, kind in self.types.items()}
             for axes in sorted(readings(self.shapes, dtypes), key=lambda axes: dynamic_features(self.types, axes)):
-                attempt = self._as_sequence(axes)
+                attempt = self._as_sequence(axes, self.listing)
                 if attempt.findings.lifts or not rounded:
                     yield attempt
+                if (chunked := in_wholes(self.as_listed, self.point(0), axes)) is not None:
+                    yield self._as_sequence(axes, chunked)
 
     def point(self, seed: int) -> dict[Value, Any]:
         """Random inputs at the sizes that are studied."""
@@ -181,7 +184,7 @@ class Source:
         be clear with what follows alone; only what is refused on the way is of use."""
         dtypes = {name: kind.dtype for name, kind in self.types.items()}
         for axes in readings(self.shapes, dtypes):
-            attempt, translator = self._begin(axes)
+            attempt, translator = self._begin(axes, self.listing)
             translator.translate(list(self.listing.outputs.values()))
             for name, value in self.listing.outputs.items():
                 found = translator.lookup(value)
@@ -190,17 +193,17 @@ class Source:
             self._simplify(attempt)
             yield attempt
 
-    def _begin(self, axes: Mapping[str, str]) -> tuple[Attempt, Translator]:
-        translator = self._translator(self.listing, in_step=False)
+    def _begin(self, axes: Mapping[str, str], listing: Listing) -> tuple[Attempt, Translator]:
+        translator = self._translator(listing, in_step=False)
         ports = tuple(self._input(translator, name, axes[name], axes[name]) for name in self.types)
         return Attempt("sequence", translator.builder.graph, ports, findings=translator.findings), translator
 
-    def _as_sequence(self, axes: Mapping[str, str]) -> Attempt:
-        attempt, translator = self._begin(axes)
-        found = translator.demand(list(self.listing.outputs.values()))
+    def _as_sequence(self, axes: Mapping[str, str], listing: Listing) -> Attempt:
+        attempt, translator = self._begin(axes, listing)
+        found = translator.demand(list(listing.outputs.values()))
         if translator.builder.tables and is_dynamic(self.types)[1]:
             self._extend_tables(attempt, translator)
-        self._outputs(attempt, translator, dict(zip(self.listing.outputs, found, strict=True)), {}, attempt.inputs)
+        self._outputs(attempt, translator, dict(zip(listing.outputs, found, strict=True)), {}, attempt.inputs)
         return attempt
 
     def _extend_tables(self, attempt: Attempt, translator: Translator) -> None:

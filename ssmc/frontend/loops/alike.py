@@ -17,6 +17,18 @@ import numpy as np
 from onnx import helper
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.loops.pieces import (
+    DEPTH,
+    MOST,
+    Piece,
+    Place,
+    Values,
+    concatenated,
+    equal,
+    how,
+    joins_chunks,
+    ordered,
+)
 from ssmc.frontend.source.evaluate import evaluate, run_call
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.operands import slices_of, split_sizes
@@ -24,8 +36,6 @@ from ssmc.frontend.translator import RAW_OPS
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Op
 
-MOST = 256  # chunks (ours)
-DEPTH = 24  # ops between a join and the chunks that are looked at (ours)
 TRIES = 16  # ways to join the operands of an op (ours)
 CLOSE = 1e-9  # relative
 SMALL = 1 << 20  # numbers of a constant that is compared by what it holds
@@ -33,24 +43,16 @@ SEQUENTIAL = frozenset(["Scan", "Loop", "If", "Shape", "Size", "ConstantOfShape"
 
 RESHAPES = frozenset(["Reshape", "Expand"])
 
-Values = tuple[Value, ...]
-
 
 @dataclass(frozen=True)
 class _Whole:
-    """What values are the parts of, along an axis; `computed`: by more than what a linear region may hold."""
+    """What values are the parts of, along an axis; `computed`: by more than what a linear region may hold; `joined`: of
+    what is no whole by itself."""
 
     value: Value
-    axis: int
+    place: Place
     computed: bool = False
-
-
-@dataclass(frozen=True)
-class _Piece:
-    source: Value
-    axis: int
-    start: int
-    stop: int
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,17 @@ class _Choice:
     value: Value | None
     array: Any
     computed: bool = False
+    joined: bool = False
     parts: Values | None = None
     axis: int = 0
 
 
-def join_alike(listing: Listing, point: Mapping[Value, Any]) -> Listing:
-    """The listing with what is done to chunks done to the whole; itself where there is nothing of the kind."""
-    joins = [call for call in listing.calls if call.kind == "Concat" and _joins_chunks(listing, call)]
+def join_alike(listing: Listing, point: Mapping[Value, Any], thorough: bool = False) -> Listing:
+    """The listing with what is done to chunks done to the whole; itself where there is nothing of the kind.
+
+    Linear ops stay where they are, as a region may hold them; with `thorough` they are moved too.
+    """
+    joins = [call for call in listing.calls if call.kind == "Concat" and joins_chunks(listing, call)]
     if not joins:
         return listing
     arrays: dict[Value, Any] = {**point, **listing.constants}
@@ -78,7 +84,7 @@ def join_alike(listing: Listing, point: Mapping[Value, Any]) -> Listing:
     own = replace(
         listing, calls=list(listing.calls), producer=dict(listing.producer), constants=dict(listing.constants)
     )
-    joiner = _Joiner(own, arrays)
+    joiner = _Joiner(own, arrays, thorough)
     for call in joins:
         joiner.join(call)
     joiner.may_join = False
@@ -87,45 +93,16 @@ def join_alike(listing: Listing, point: Mapping[Value, Any]) -> Listing:
     return joiner.listing if joiner.found else listing
 
 
-def _joins_chunks(listing: Listing, call: Call) -> bool:
-    """Does it join what is made of different parts of a value, by ops of one kind?"""
-    operands = [v for v in call.operands if v is not None]
-    makers = [listing.producer.get(v) for v in operands]
-    if not 2 <= len(operands) <= MOST or len(set(operands)) < len(operands):
-        return False
-    if any(m is None for m in makers) or len({m.kind for m in makers if m is not None}) > 1:
-        return False
-    first, second = (_cuts(listing, v) for v in operands[:2])
-    return bool(first - second or second - first)
-
-
-def _cuts(listing: Listing, value: Value) -> set[Value]:
-    """Parts that a value is made of, as far as a few ops behind it."""
-    found: set[Value] = set()
-    waiting = [(value, 0)]
-    seen = {value}
-    while waiting:
-        here, depth = waiting.pop()
-        call = listing.producer.get(here)
-        if call is None or depth > DEPTH:
-            continue
-        if call.kind in ("Slice", "Split"):
-            found.add(here)
-            continue
-        waiting += [(v, depth + 1) for v in call.operands if v is not None and v not in seen]
-        seen.update(v for v in call.operands if v is not None)
-    return found
-
-
 @dataclass(eq=False)
 class _Joiner:
     listing: Listing
     arrays: dict[Value, Any]
+    thorough: bool = False
     found: bool = False
     may_join: bool = True  # what is no whole by itself
     sizes: tuple[int, ...] = ()  # of the chunks
     data: set[Value] = field(default_factory=set)  # what depends on the inputs
-    known: dict[tuple[Values, int], _Whole | None] = field(default_factory=dict)
+    known: dict[tuple[Values, Place], _Whole | None] = field(default_factory=dict)
 
     def join(self, call: Call) -> None:
         """Let what is done to each operand of a Concat be done to what it joins."""
@@ -136,111 +113,116 @@ class _Joiner:
         if self._array(operands[0]).ndim == 0 or any(self._array(v).shape[axis] < 2 for v in operands):
             return  # one step at a time: a recurrence
         self.sizes = tuple(self._array(v).shape[axis] for v in operands)
-        whole = self.whole(operands, axis)
-        if whole is not None and whole.computed:
+        whole = self.whole(operands, (axis, 1))
+        if whole is not None and (whole.computed or self.thorough):
             self._replace({call.results[0]: whole.value})
 
-    def hoist(self, group: Sequence[Call], sizes: tuple[int, ...]) -> None:
+    def hoist(self, values: Values, sizes: tuple[int, ...]) -> None:
         """Compute what is done alike to parts of a value from the value."""
         self.known.clear()
         self.sizes = sizes
-        values = tuple(call.results[0] for call in group)
         if any(not isinstance(self._array(v), np.ndarray) for v in values):
             return
-        wholes = (self.whole(values, axis) for axis in self._axes([self._array(v) for v in values]))
-        whole = next((w for w in wholes if w is not None and w.computed), None)
-        if whole is None:
+        places = (p for p in self._places([self._array(v) for v in values]) if p[1] == 1)
+        wholes = (self.whole(values, place) for place in places)
+        whole = next((w for w in wholes if w is not None and (w.computed or self.thorough)), None)
+        if whole is None or all((p := self._piece(v)) is not None and p.source == whole.value for v in values):
             return
         start, moved = 0, {}
         for value in values:
-            stop = start + self._array(value).shape[whole.axis]
+            stop = start + self._array(value).shape[whole.place[0]]
             moved[value] = self._part(whole, start, stop)
             start = stop
         self._replace(moved)
 
-    def groups(self) -> Iterable[tuple[list[Call], tuple[int, ...]]]:
-        """Calls that do alike, what no linear region may hold, to parts of one value that follow each other."""
-        table: dict[Any, list[tuple[int, int, Call]]] = {}
+    def groups(self) -> Iterable[tuple[Values, tuple[int, ...]]]:
+        """Values made alike, by what no linear region may hold, of parts of one value that follow each other."""
+        table: dict[Any, list[tuple[int, int, Value]]] = {}
         self.data = self.listing.influenced(set(self.listing.inputs.values()))
+        self.signatures: dict[Value, tuple[Any, frozenset[tuple[int, int]]]] = {}
+        self.numbers: dict[Any, int] = {}
         for call in self.listing.calls:
-            plain = call.kind in RAW_OPS and not self._is_more(call)
-            if plain or call.kind in SEQUENTIAL or len(call.results) != 1:
-                continue
-            seen: list[_Piece] = []
-            key = self._signature(call.results[0], seen, 0)
-            if seen and len({(p.start, p.stop) for p in seen}) == 1:
-                table.setdefault(key, []).append((seen[0].start, seen[0].stop, call))
+            plain = call.kind in RAW_OPS and not self._is_more(call) and not self.thorough
+            for value in call.results:
+                key, spans = self._signature(value)
+                if len(spans) == 1 and not plain and call.kind not in SEQUENTIAL:
+                    table.setdefault(key, []).append((*next(iter(spans)), value))
         for members in table.values():
             if 2 <= len(members) <= MOST and len({start for start, _, _ in members}) == len(members):
                 members.sort(key=lambda member: member[0])
-                yield [call for _, _, call in members], tuple(stop - start for start, stop, _ in members)
+                yield tuple(value for _, _, value in members), tuple(stop - start for start, stop, _ in members)
 
-    def _signature(self, value: Value, seen: list[_Piece], depth: int) -> Any:
-        """How a value is computed of parts, which are told by what they are parts of."""
+    def _signature(self, value: Value) -> tuple[Any, frozenset[tuple[int, int]]]:
+        """How a value is computed of parts, and from where to where these are in what they are parts of."""
+        if value not in self.signatures:
+            key, spans = self._told(value)
+            self.signatures[value] = self.numbers.setdefault(key, len(self.numbers)), spans
+        return self.signatures[value]
+
+    def _told(self, value: Value) -> tuple[Any, frozenset[tuple[int, int]]]:
+        nowhere = frozenset[tuple[int, int]]()
         piece, call = self._piece(value), self.listing.producer.get(value)
         if piece is not None:
-            before = len(seen)
-            inner = self._signature(piece.source, seen, depth + 1) if depth <= DEPTH else piece.source
-            if len(seen) > before:  # a part of what is computed of parts, as of the heads of a chunk
-                return piece.axis, piece.start, piece.stop, inner
-            seen.append(piece)
-            return "part", piece.source, piece.axis
+            key, spans = self._signature(piece.source)
+            if len(spans) == 1:  # a part of what is computed of parts, as of the heads of a chunk
+                return (piece.axis, piece.start, piece.stop, key), spans
+            return ("part", piece.source, piece.axis), frozenset([(piece.start, piece.stop)])
         if value not in self.data:
             array = self._array(value)
             alone = isinstance(array, np.ndarray) and array.size <= SMALL
-            return (array.shape, hash(array.tobytes())) if alone else value
-        if call is None or depth > DEPTH or call.op["regions"]:
-            return value
-        before = len(seen)
-        keys = tuple(None if v is None else self._signature(v, seen, depth + 1) for v in call.operands)
-        return (_how(call), value.index, keys) if len(seen) > before else value
+            return (("array", array.shape, hash(array.tobytes())) if alone else value), nowhere
+        if call is None or call.op["regions"]:
+            return value, nowhere
+        told = [(None, nowhere) if v is None else self._signature(v) for v in call.operands]
+        spans = nowhere.union(*(s for _, s in told))
+        return ((how(call), value.index, tuple(k for k, _ in told)) if len(spans) == 1 else value), spans
 
     # -- what values are the parts of ----------------------------------------------------------------------
 
-    def whole(self, values: Values, axis: int, depth: int = 0) -> _Whole | None:
+    def whole(self, values: Values, place: Place, depth: int = 0) -> _Whole | None:
         """What the values are consecutive parts of along an axis, if anything but their own join; None where nothing
         is known."""
-        key = (values, axis)
+        key = (values, place)
         if key not in self.known:
             self.known[key] = None
-            self.known[key] = self._whole(values, axis, depth)
+            self.known[key] = self._whole(values, place, depth)
         return self.known[key]
 
-    def _whole(self, values: Values, axis: int, depth: int) -> _Whole | None:
+    def _whole(self, values: Values, place: Place, depth: int) -> _Whole | None:
         pieces = [self._piece(v) for v in values]
         first = pieces[0]
         if first is not None and all(p is not None and p.source == first.source for p in pieces):
             ends = 0
             for piece in pieces:
-                if piece is None or (piece.source, piece.axis) != (first.source, axis) or piece.start != ends:
+                if piece is None or (piece.source, (piece.axis, 1)) != (first.source, place) or piece.start != ends:
                     return None
                 ends = piece.stop
-            return _Whole(first.source, axis) if ends == self._array(first.source).shape[axis] else None
+            return _Whole(first.source, place) if ends == self._array(first.source).shape[place[0]] else None
         calls = [self.listing.producer.get(v) for v in values]
         some = calls[0]
         if some is None or depth > DEPTH or some.op["regions"] or some.kind in SEQUENTIAL:
             return None
         if len({v.index for v in values}) > 1 or any(
-            c is None or _how(c) != _how(some) or len(c.operands) != len(some.operands) for c in calls
+            c is None or how(c) != how(some) or len(c.operands) != len(some.operands) for c in calls
         ):
             return None
-        return self._applied([c for c in calls if c is not None], values, axis, depth)
+        return self._applied([c for c in calls if c is not None], values, place, depth)
 
-    def _applied(self, calls: Sequence[Call], values: Values, axis: int, depth: int) -> _Whole | None:
+    def _applied(self, calls: Sequence[Call], values: Values, place: Place, depth: int) -> _Whole | None:
         """The op that made all the values, on the wholes of its operands, where that gives the whole of the values."""
         some = calls[0]
-        slots = [self._choices([c.operands[k] for c in calls], values, axis, depth) for k in range(len(some.operands))]
+        slots = [self._choices([c.operands[k] for c in calls], values, place, depth) for k in range(len(some.operands))]
         if any(not options for options in slots):
             return None
         computed = some.kind not in RAW_OPS or self._is_more(some)
-        if self.may_join and not computed and not any(o.computed for options in slots for o in options):
-            return None  # a linear region may hold it as it is
-        wanted = np.concatenate([self._array(v) for v in values], axis)
+        if self._stays(computed, [o for options in slots for o in options]) and not self.thorough:
+            return None
+        wanted = concatenated([self._array(v) for v in values], place)
         scale = float(np.abs(wanted).max(initial=0.0)) or 1.0
         if some.kind in RESHAPES and isinstance(slots[1][0].array, np.ndarray):
-            slots[1] = [self._longer(some, slots[1][0], wanted.shape[axis], axis)]
+            slots[1] = [self._longer(some, slots[1][0], wanted.shape[place[0]], place[0])]
         for chosen in islice(product(*slots), TRIES):
-            if self.may_join and not computed and not any(option.computed for option in chosen):
+            if self._stays(computed, chosen):
                 continue
             try:
                 result = np.asarray(run_call(some, [option.array for option in chosen])[values[0].index])
@@ -249,8 +231,16 @@ class _Joiner:
             if result.shape == wanted.shape and np.allclose(result, wanted, rtol=0.0, atol=CLOSE * scale):
                 operands = [o.value if o.parts is None else self._joined(o.parts, o.axis, o.array) for o in chosen]
                 made = self._made(calls, operands, result)
-                return _Whole(Value(made.node, values[0].index) if values[0].index else made, axis, True)
+                value = Value(made.node, values[0].index) if values[0].index else made
+                more = computed or any(o.computed for o in chosen)
+                return _Whole(value, place, more, any(o.joined for o in chosen))
         return None
+
+    def _stays(self, computed: bool, operands: Sequence[_Choice]) -> bool:
+        """May a linear region hold an op as it is? One of what is joined by itself is better done to the whole."""
+        if not self.may_join or computed or any(o.computed for o in operands):
+            return False
+        return not self.thorough or sum(o.joined for o in operands) > 1
 
     def _longer(self, call: Call, shape: _Choice, size: int, axis: int) -> _Choice:
         """The shape that a chunk is given, as that of the whole."""
@@ -266,31 +256,37 @@ class _Joiner:
         known = [v in self.listing.constants for v in call.operands]
         return (call.kind == "Div" and not known[1]) or (call.kind in ("Add", "Sub") and any(known))
 
-    def _choices(self, parts: Sequence[Value | None], values: Values, axis: int, depth: int) -> list[_Choice]:
+    def _choices(self, parts: Sequence[Value | None], values: Values, place: Place, depth: int) -> list[_Choice]:
         """What an op may be given in place of these, the likeliest first."""
         arrays: list[Any] = [None if v is None else self._array(v) for v in parts]
-        if len(set(parts)) == 1 or all(_equal(arrays[0], a) for a in arrays):
+        alike = [_Choice(parts[0], arrays[0])] * all(equal(arrays[0], a) for a in arrays)
+        if len(set(parts)) == 1 or (alike and parts[0] in self.listing.constants):
             return [_Choice(parts[0], arrays[0])]
         if any(not isinstance(a, np.ndarray) or a.ndim == 0 for a in arrays):
-            return []
-        given, found = tuple(v for v in parts if v is not None), []
-        place = axis - self._array(values[0]).ndim  # counted from the right
-        for k in sorted(self._axes(arrays), key=lambda k: abs(k - arrays[0].ndim - place)):
-            inner = self.whole(given, k, depth + 1)
+            return alike
+        given, found = tuple(v for v in parts if v is not None), list[_Choice]()
+        right = place[0] - self._array(values[0]).ndim  # counted from the right
+        for at in sorted(self._places(arrays), key=lambda p: (p[1] > place[1], abs(p[0] - arrays[0].ndim - right))):
+            inner = self.whole(given, at, depth + 1)
             if inner is not None:
-                found.append(_Choice(inner.value, self._array(inner.value), inner.computed))
-            elif self.may_join:
-                found.append(_Choice(None, np.concatenate(arrays, k), parts=given, axis=k))
-        return found
+                found.append(_Choice(inner.value, self._array(inner.value), inner.computed, inner.joined))
+            elif self.may_join and not alike and at[1] == 1:
+                found.append(_Choice(None, concatenated(arrays, at), joined=True, parts=given, axis=at[0]))
+        return [*found, *alike]
 
-    def _axes(self, arrays: Sequence[Any]) -> list[int]:
+    def _places(self, arrays: Sequence[Any]) -> list[Place]:
         """Axes along which arrays may be chunks."""
         ranks = {a.ndim for a in arrays}
         some = range(ranks.pop()) if len(ranks) == 1 else range(0)
-        chunks = [k for k in some if tuple(a.shape[k] for a in arrays) == self.sizes]
-        return [k for k in chunks if len({(*a.shape[:k], *a.shape[k + 1 :]) for a in arrays}) == 1]
+        found = []
+        for k in (k for k in some if len({(*a.shape[:k], *a.shape[k + 1 :]) for a in arrays}) == 1):
+            times = arrays[0].shape[k] // self.sizes[0]
+            own = tuple(a.shape[k] for a in arrays) == tuple(times * size for size in self.sizes)
+            if own and (times == 1 or (times and self.thorough)):
+                found.append((k, times))
+        return found
 
-    def _piece(self, value: Value) -> _Piece | None:
+    def _piece(self, value: Value) -> Piece | None:
         call = self.listing.producer.get(value)
         if call is None or call.kind not in ("Slice", "Split") or call.operands[0] is None:
             return None
@@ -303,12 +299,12 @@ class _Joiner:
         if call.kind == "Split":
             axis = int(call.attrs.get("axis", 0)) % source.ndim
             ends = np.cumsum([0, *split_sizes([source, *known], call.attrs, len(call.results))])
-            return _Piece(call.operands[0], axis, int(ends[value.index]), int(ends[value.index + 1]))
+            return Piece(call.operands[0], axis, int(ends[value.index]), int(ends[value.index + 1]))
         parts = slices_of([source, *known], call.attrs, source.ndim)
         if len(parts) != 1 or parts[0][1].step not in (None, 1):
             return None
         chosen = range(source.shape[parts[0][0]])[parts[0][1]]
-        return _Piece(call.operands[0], parts[0][0], chosen.start, chosen.stop)
+        return Piece(call.operands[0], parts[0][0], chosen.start, chosen.stop)
 
     # -- new calls -----------------------------------------------------------------------------------------
 
@@ -347,11 +343,11 @@ class _Joiner:
 
     def _part(self, whole: _Whole, start: int, stop: int) -> Value:
         bounds = []
-        for what, number in (("start", start), ("stop", stop), ("axis", whole.axis)):
+        for what, number in (("start", start), ("stop", stop), ("axis", whole.place[0])):
             told = Value(f"{whole.value.node}.{what}{number}")
             self.listing.constants[told] = self.arrays[told] = np.asarray([number], np.int64)
             bounds.append(told)
-        part = np.take(self._array(whole.value), range(start, stop), axis=whole.axis)
+        part = np.take(self._array(whole.value), range(start, stop), axis=whole.place[0])
         return self._add(self.listing.producer[whole.value], "Slice", [whole.value, *bounds], {}, part)
 
     def _replace(self, moved: Mapping[Value, Value]) -> None:
@@ -361,33 +357,7 @@ class _Joiner:
         calls = [replace(c, operands=tuple(moved.get(v, v) if v else None for v in c.operands)) for c in listing.calls]
         outputs = {name: moved.get(value, value) for name, value in listing.outputs.items()}
         producer = {value: call for call in calls for value in call.results}
-        ordered = [replace(c, position=k) for k, c in enumerate(_ordered(producer, list(outputs.values())))]
-        producer = {value: call for call in ordered for value in call.results}
-        self.listing = replace(listing, calls=ordered, outputs=outputs, producer=producer)
+        placed = [replace(c, position=k) for k, c in enumerate(ordered(producer, list(outputs.values())))]
+        producer = {value: call for call in placed for value in call.results}
+        self.listing = replace(listing, calls=placed, outputs=outputs, producer=producer)
         self.known.clear()
-
-
-def _how(call: Call) -> Any:
-    """What two calls share that do the same."""
-    return call.kind, tuple(sorted(a.SerializeToString() for a in call.op["node"].attribute))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return a is not None and b is not None and np.shape(a) == np.shape(b) and np.array_equal(a, b)
-
-
-def _ordered(producer: Mapping[Value, Call], wanted: Sequence[Value]) -> list[Call]:
-    """The calls that values need, each behind those that it reads."""
-    found: dict[int, Call] = {}
-    waiting: list[tuple[Call, bool]] = [(producer[v], False) for v in reversed(wanted) if v in producer]
-    while waiting:
-        call, ready = waiting.pop()
-        if id(call) in found:
-            continue
-        if ready:
-            found[id(call)] = call
-            continue
-        waiting.append((call, True))
-        before = (producer.get(v) for v in reversed(call.operands) if v is not None)
-        waiting += [(c, False) for c in before if c is not None and id(c) not in found]
-    return list(found.values())

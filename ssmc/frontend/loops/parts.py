@@ -112,7 +112,7 @@ def find_parts(listing: Listing, current: Value, following: Value, point: Mappin
     `point` are sample arrays of all inputs.
     """
     maker = listing.producer.get(following)
-    if maker is None or not _data(maker) or not _forks(listing, current):
+    if maker is None or not moved_by(maker) or not _forks(listing, current):
         return None
     numbers = _Numbers(listing, current, following, point)
     places = numbers.places() if following in numbers.of else None
@@ -145,7 +145,7 @@ def find_parts(listing: Listing, current: Value, following: Value, point: Mappin
 def _forks(listing: Listing, value: Value) -> bool:
     """Is a value read in more than one way, at once or after it was moved?"""
     while True:
-        users = [call for call in listing.users.get(value, []) if value in _data(call).values()]
+        users = [call for call in listing.users.get(value, []) if value in moved_by(call).values()]
         if len(users) != 1 or len(users[0].results) != 1:
             return bool(users)
         value = users[0].results[0]
@@ -164,15 +164,15 @@ class _Numbers:
         moved, made = {current}, set[Value]()
         calls = []
         for call in listing.calls:
-            if not moved.isdisjoint(_data(call).values()):
+            if not moved.isdisjoint(moved_by(call).values()):
                 moved.update(call.results)
             elif call.position not in back:
                 continue
             made.update(call.results)
             calls.append(call)
-        inner = (v for call in calls for v in _data(call).values() if v not in made and v != current)
+        inner = (v for call in calls for v in moved_by(call).values() if v not in made and v != current)
         self.leaves = leaves = list(dict.fromkeys(inner))
-        told = [v for call in calls for k, v in enumerate(call.operands) if v is not None and k not in _data(call)]
+        told = [v for call in calls for k, v in enumerate(call.operands) if v is not None and k not in moved_by(call)]
         arrays = evaluate(listing, point, [*leaves, *told, current])
         self.of: dict[Value, Array] = {}
         self.constant = np.zeros(0, bool)
@@ -183,14 +183,14 @@ class _Numbers:
             self.constant = np.append(self.constant, np.full(count, value in listing.constants))
         for call in calls:
             given = [
-                None if v is None else self.of[v].astype(np.float64) if k in _data(call) else np.asarray(arrays[v])
+                None if v is None else self.of[v].astype(np.float64) if k in moved_by(call) else np.asarray(arrays[v])
                 for k, v in enumerate(call.operands)
             ]
             for value, array in zip(call.results, run_call(call, given), strict=False):
                 self.of[value] = np.asarray(array).astype(np.int64)
         self.calls = {call.position for call in calls}
         self.read = [v for call in calls for v in call.results if v in moved]
-        self.written = [v for call in back.values() for v in _data(call).values() if v != current]
+        self.written = [v for call in back.values() for v in moved_by(call).values() if v != current]
 
     def beside(self) -> dict[Value, tuple[int, ...]]:
         """Shapes of what is moved besides the state, but for constants."""
@@ -202,9 +202,9 @@ class _Numbers:
         waiting = [value]
         while waiting:
             call = self.listing.producer.get(waiting.pop())
-            if call is not None and call.position not in found and _data(call):
+            if call is not None and call.position not in found and moved_by(call):
                 found[call.position] = call
-                waiting += _data(call).values()
+                waiting += moved_by(call).values()
         return dict(sorted(found.items(), reverse=True))
 
     def places(self) -> Array | None:
@@ -232,7 +232,7 @@ class _Numbers:
         found: dict[Value, Value] = {}
         passed = {self.current}
         for call in self.listing.calls:
-            if call.position not in self.calls or passed.isdisjoint(_data(call).values()):
+            if call.position not in self.calls or passed.isdisjoint(moved_by(call).values()):
                 continue
             for value in call.results:
                 if value in parts:
@@ -252,7 +252,7 @@ class _Numbers:
         found: set[Value] = set()
         for call in reversed(self.listing.calls):
             if call.position in self.calls and any(v in found or self.is_used(v) for v in call.results):
-                found.update(call.results, _data(call).values())
+                found.update(call.results, moved_by(call).values())
         return found
 
     def is_used(self, value: Value) -> bool:
@@ -261,12 +261,12 @@ class _Numbers:
             return False
         users = (c for c in self.listing.users.get(value, []) if c.kind not in ("Shape", "Size"))
         return value in self.listing.outputs.values() or any(
-            c.position not in self.calls or any(v == value and k not in _data(c) for k, v in enumerate(c.operands))
+            c.position not in self.calls or any(v == value and k not in moved_by(c) for k, v in enumerate(c.operands))
             for c in users
         )
 
 
-def _data(call: Call) -> dict[int, Value]:
+def moved_by(call: Call) -> dict[int, Value]:
     """The operands of which a call moves the numbers, by their slots; none for any other call."""
     if call.kind not in MOVERS or (call.kind == "Cast" and not call.dtypes[0].startswith(("float", "double"))):
         return {}

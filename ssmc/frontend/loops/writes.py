@@ -6,20 +6,18 @@ Run on the numbers of the places they tell what is written where: a block of one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from onnx import helper
 
+from ssmc.frontend.loops.maker import Maker
 from ssmc.frontend.loops.parts import MOVERS
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.operands import text
 from ssmc.frontend.translator import Samples
 from ssmc.ir.graph import Value
-from ssmc.ir.op import Array, Op
+from ssmc.ir.op import Array
 
 SUMS = {"none": False, "add": True}
 
@@ -52,13 +50,13 @@ def with_joined_writes(listing: Listing, samples: Samples) -> Listing:
     if not any(call.kind == "ScatterND" for call in listing.calls):
         return listing
     found = replace(listing, calls=[], constants=dict(listing.constants), producer={})
-    maker = _Maker(found)
+    maker = Maker(found)
     for call in listing.calls:
         block = _block(listing, samples, call) if call.kind == "ScatterND" else None
         if block is None:
             maker.add(call)
         else:
-            maker.joined(call, block, np.shape(samples.at(0, [call.results[0]])[call.results[0]]))
+            _joined(maker, call, block, np.shape(samples.at(0, [call.results[0]])[call.results[0]]))
     return found
 
 
@@ -103,43 +101,19 @@ def _block_of(written: Array, marks: Array) -> tuple[int, int, int, bool] | None
     return None
 
 
-class _Maker:
-    """Adds nodes to a listing."""
+def _taken(maker: Maker, call: Call, start: int, end: int, axis: int) -> Value:
+    into = call.operands[0]
+    assert into is not None
+    return maker.node(call, "Slice", [into, *(maker.numbers(call, n) for n in (start, end, axis))])
 
-    def __init__(self, listing: Listing) -> None:
-        self.listing = listing
 
-    def add(self, call: Call) -> None:
-        placed = replace(call, position=len(self.listing.calls))
-        self.listing.calls.append(placed)
-        self.listing.producer.update(dict.fromkeys(placed.results, placed))
-
-    def node(
-        self, like: Call, kind: str, operands: Sequence[Value], result: Value | None = None, **attrs: Any
-    ) -> Value:
-        node = helper.make_node(kind, [str(k) for k in range(len(operands))], ["result"], **attrs)
-        op = Op(f"onnx.{kind}", {"node": node, "version": 13, "opset": 20, "regions": {}, "captured": 0})
-        made = result or Value(f"{like.results[0].node}.part{len(self.listing.calls)}")
-        self.add(Call(kind, op, tuple(operands), (made,), like.provenance, 0, like.dtypes))
-        return made
-
-    def numbers(self, like: Call, *numbers: int) -> Value:
-        name = Value(f"{like.results[0].node}.places{len(self.listing.constants)}")
-        self.listing.constants[name] = np.asarray(numbers, np.int64)
-        return name
-
-    def taken(self, call: Call, start: int, end: int, axis: int) -> Value:
-        into = call.operands[0]
-        assert into is not None
-        return self.node(call, "Slice", [into, *(self.numbers(call, n) for n in (start, end, axis))])
-
-    def joined(self, call: Call, block: Block, shape: tuple[int, ...]) -> None:
-        """What was there before the block, the block, and what was behind it."""
-        axis, new = block.axis, block.source
-        if block.widen:
-            new = self.node(call, "Unsqueeze", [new, self.numbers(call, axis)])
-        if text(call.attrs.get("reduction", "none")) == "add":
-            new = self.node(call, "Add", [self.taken(call, block.start, block.end, axis), new])
-        ends = ((0, block.start), (block.end, shape[axis]))
-        before, after = ([self.taken(call, a, b, axis)] if a < b else [] for a, b in ends)
-        self.node(call, "Concat", [*before, new, *after], call.results[0], axis=axis)
+def _joined(maker: Maker, call: Call, block: Block, shape: tuple[int, ...]) -> None:
+    """What was there before the block, the block, and what was behind it."""
+    axis, new = block.axis, block.source
+    if block.widen:
+        new = maker.node(call, "Unsqueeze", [new, maker.numbers(call, axis)])
+    if text(call.attrs.get("reduction", "none")) == "add":
+        new = maker.node(call, "Add", [_taken(maker, call, block.start, block.end, axis), new])
+    ends = ((0, block.start), (block.end, shape[axis]))
+    before, after = ([_taken(maker, call, a, b, axis)] if a < b else [] for a, b in ends)
+    maker.node(call, "Concat", [*before, new, *after], call.results[0], axis=axis)
