@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ssmc.ir import Graph, Node, StreamType, Value
+from ssmc.ir.contraction import contraction_matrix
 from ssmc.ir.interpreter import run_node
 from ssmc.passes.rewrite import constant_of
 
 Array = NDArray[Any]
 Matrix = Any  # scipy's csr_matrix
-MOST = 1 << 22  # entries of a constant that is multiplied out
 SHAPES = ("reshape", "slice", "take", "transpose", "broadcast")
 
 
@@ -170,32 +170,14 @@ def _contract(graph: Graph, node: Node, of: Callable[[Value], Terms]) -> Terms |
     operands = graph.operands(node.name)
     if len(operands) != 2:
         return None
-    terms, _, result = node.op["equation"].partition("->")
-    names = terms.split(",")
     constants = [constant_of(graph, value) for value in operands]
     which = 0 if constants[0] is None else 1
     x, weight = operands[which], constants[1 - which]
     if x is None or weight is None or np.iscomplexobj(weight) or not isinstance(graph.type(x), StreamType):
         return None
     kind: Any = graph.type(x)
-    sizes = {
-        **dict(zip(names[which], kind.shape, strict=True)),
-        **dict(zip(names[1 - which], weight.shape, strict=True)),
-    }
-    if prod(sizes.values()) > MOST or any(len(set(name)) != len(name) for name in (*names, result)):
-        return None
-    grid = dict(zip(sizes, np.indices(tuple(sizes.values())).reshape(len(sizes), -1), strict=True))
-
-    def number(letters: str) -> Array:
-        if not letters:
-            return np.zeros(prod(sizes.values()), np.int64)
-        found: Array = np.ravel_multi_index([grid[n] for n in letters], [sizes[n] for n in letters])
-        return found
-
-    shape = (prod(sizes[n] for n in result), prod(sizes[n] for n in names[which]))
-    entries = weight.ravel()[number(names[1 - which])]
-    matrix = sparse.csr_matrix((entries, (number(result), number(names[which]))), shape)
-    return _combined([(of(x), lambda m: matrix @ m)])
+    matrix = contraction_matrix(node.op["equation"], 1 - which, weight, kind.shape)
+    return None if matrix is None else _combined([(of(x), lambda m: matrix @ m)])
 
 
 def _part(graph: Graph, node: Node, of: Callable[[Value], Terms]) -> Terms:

@@ -11,12 +11,12 @@ import numpy as np
 from scipy import sparse
 
 from ssmc.frontend.graph.builder import features_of, size_of
+from ssmc.ir.contraction import contraction_matrix
 from ssmc.ir.graph import Graph, Node, Value
 from ssmc.ir.op import Array
 from ssmc.ir.table import spec_of
 from ssmc.ir.types import ConstantType, StreamType
 
-MAX_PROBED = 1 << 22  # entries of a matrix that is found by running the op on unit vectors
 MOVES = frozenset(["reshape", "transpose", "slice", "take", "broadcast"])
 
 
@@ -104,16 +104,9 @@ class Linearity:
         if len(constant) != 1:
             return None
         moving = 1 - constant[0]
-        size, outputs = operands[moving].size, size_of(self.graph, Value(node.name))
-        if size * outputs > MAX_PROBED:
-            return None
-        arrays: list[Any] = [None, None]
-        arrays[constant[0]] = operands[constant[0]].offset.reshape(kinds[constant[0]].shape)
-        arrays[moving] = np.eye(size).reshape(size, 1, *kinds[moving].shape)
-        probed = list(kinds)
-        probed[moving] = StreamType(kinds[moving].shape)
-        answers = spec_of("contract").evaluate(node.op, arrays, probed)[0]
-        return operands[moving].through(sparse.csr_array(answers.reshape(size, -1).T))
+        weight = operands[constant[0]].offset.reshape(kinds[constant[0]].shape)
+        matrix = contraction_matrix(node.op["equation"], constant[0], weight, kinds[moving].shape)
+        return None if matrix is None else operands[moving].through(matrix)
 
     def parameters(self, node: Node) -> int:
         """Multiplications and additions that a linear node costs by itself."""

@@ -150,6 +150,8 @@ def _conv(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
 def _pointwise(context: Context, x: Flow, weight: Any, groups: int) -> Flow | Known:
     term = "bc" + LETTERS[10 : 10 + len(x.shape) - 2]
     matrix = weight.reshape(weight.shape[:2])
+    if groups == x.shape[1] == weight.shape[0]:  # depthwise: a factor for each channel
+        return binary(context.builder, "mul", x, Known(matrix.reshape(-1, *([1] * (len(x.shape) - 2)))))
     if groups > 1:
         matrix = dense_groups(matrix, groups)
     return einsum(context.builder, [term, "oc"], term.replace("c", "o"), [x, Known(matrix)])
@@ -173,16 +175,16 @@ def _within_features(context: Context, call: Call, x: Flow, weight: Any) -> Flow
     left, right = conv_padding(call.attrs, length, taps)
     reach = (taps - 1) * dilation + 1
     steps = (length + left + right - reach) // stride + 1
-    full = np.stack([dense_groups(weight[..., k], groups) for k in range(taps)], axis=2)  # o c k
-    matrix = np.zeros((outputs, steps, channels, length))
+    depthwise = groups == channels == outputs  # no channel meets another
+    full = weight if depthwise else np.stack([dense_groups(weight[..., k], groups) for k in range(taps)], axis=2)
+    matrix = np.zeros((outputs, steps, full.shape[1], length))
     for step in range(steps):
         for k in range(taps):
             position = step * stride + k * dilation - left
             if 0 <= position < length:
                 matrix[:, step, :, position] += full[..., k]
-    if groups == channels == outputs:  # depthwise: no channel meets another
-        own = matrix[np.arange(outputs), :, np.arange(channels)]  # c s l
-        return einsum(context.builder, ["bcl", "csl"], "bcs", [x, Known(own)])
+    if depthwise:
+        return einsum(context.builder, ["bcl", "csl"], "bcs", [x, Known(matrix[:, :, 0])])
     return einsum(context.builder, ["bcl", "oscl"], "bos", [x, Known(matrix)])
 
 
