@@ -283,8 +283,9 @@ def _summed(low: Lowering, node: Node, x: Operand, term: str, wanted: str, sizes
 
 def embed(low: Lowering, node: Node) -> None:
     (x,) = given(low, node, 1)
-    table = node.op["table"].array
-    rows = np.ascontiguousarray(table.reshape(len(table), -1), np.float64 if low.ideal else np.float32)
+    table = node.op["table"].stored  # many are float32, which are kept so
+    kind = np.float64 if low.ideal and table.dtype != np.float32 else np.float32
+    rows = np.ascontiguousarray(table.reshape(len(table), -1), kind)
     data = low.draft.constant(f"{node.name}.table", rows)
     dst, steps = low.new(node).at(), low.steps(node)
     low.emit(node, "lookup", dst=dst, src=x.ref, table=data, words=rows.shape[1], count=x.words, steps=steps)

@@ -13,7 +13,7 @@ from typing import Any
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.gemm import ceil_div
-from ssmc.ir import Graph, Node, Piece, Tensor, Value
+from ssmc.ir import Graph, Node, Piece, StreamType, Tensor, Value
 
 LEAST_TILES = 500  # of the matrices in layers that are left out
 KEPT = 2  # layers of a row, at least
@@ -83,7 +83,7 @@ def shortened(graph: Graph, arch: Arch) -> Shortened | None:
 
 def _pieces(graph: Graph) -> list[_Piece]:
     """The graph cut wherever one value goes on; constants and inputs are everywhere."""
-    order = [name for name in graph.order() if graph.op(name).name not in ("constant", "input", "output")]
+    order = _order(graph)
     place = {name: number for number, name in enumerate(order)}
     last: dict[Value, int] = {}
     feeds: dict[str, list[str]] = {}
@@ -112,6 +112,46 @@ def _pieces(graph: Graph) -> list[_Piece]:
             found.append(_Piece(tuple(nodes), outputs, enters, leaves))
             nodes, enters = [], leaves
     return found
+
+
+def _order(graph: Graph) -> list[str]:
+    """All but constants, inputs and outputs, in an order: what is computed once, before or after the steps (states
+    that a model is given and leaves), stands beside what needs it first, or beside what it is computed from."""
+    inner = [name for name in graph.order() if graph.op(name).name not in ("constant", "input", "output")]
+    known = set(inner)
+    sources = {name: [v.node for v in graph.operands(name) if v is not None and v.node in known] for name in inner}
+    steps = {name for name in inner if any(isinstance(kind, StreamType) for kind in graph.node(name).types)}
+    after = set(steps)  # the steps, and what is computed from them
+    users: dict[str, list[str]] = {}
+    for name in inner:
+        if any(source in after for source in sources[name]):
+            after.add(name)
+        for source in sources[name]:
+            users.setdefault(source, []).append(name)
+    found: dict[str, None] = {}
+
+    def settle(name: str) -> None:
+        """The node, behind what it needs of what is computed before the steps, and what that completes."""
+        waiting = [name]
+        while waiting:
+            first = [source for source in sources[waiting[-1]] if source not in found]
+            if first:
+                waiting += first
+                continue
+            done = waiting.pop()
+            found[done] = None
+            left = [user for user in users.get(done, []) if user in after - steps and user not in found]
+            waiting += [
+                user for user in left if all(source in found or source not in after for source in sources[user])
+            ]
+
+    for name in inner:
+        if name in steps and name not in found:
+            settle(name)
+    for name in inner:
+        if name not in found:
+            settle(name)
+    return list(found)
 
 
 def _kind(graph: Graph, piece: _Piece) -> tuple[Any, ...]:

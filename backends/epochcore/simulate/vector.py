@@ -244,7 +244,7 @@ def contract(plan: Planner, ins: Instruction) -> Action:
 
 
 def lookup(plan: Planner, ins: Instruction) -> Action:
-    table = np.asarray(plan.program.data[str(ins["table"])], np.float64)
+    table = np.asarray(plan.program.data[str(ins["table"])])
     words, count = int(ins["words"]), int(ins["count"])
     if table.ndim != 2 or table.shape[1] != words:
         raise plan.trap(f"looks up rows of {words} words in a table of shape {table.shape}")

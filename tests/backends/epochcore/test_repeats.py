@@ -69,6 +69,39 @@ def test_rows_are_found(before: int, count: int, after: int, seed: int) -> None:
             assert g.op(name)["weight"].shape == short.graph.op(other)["weight"].shape
 
 
+def cached(count: int) -> Graph:
+    """Layers whose states go through other ops before the steps and after them, all of which stand before and after
+    all layers in the graph's own order."""
+    rng, g = np.random.default_rng(1), Graph()
+    x = g.add("input", [], {"name": "u", "type": StreamType((6,))}, name="u")
+    kind = SequenceType((2, 3))
+    starts = [g.add("input", [], {"name": f"h{n}", "type": kind, "role": "state"}) for n in range(count)]
+    starts = [g.add("reshape", [start], {"shape": (6,)}) for start in starts]
+    x = matrix(g, x, 6, 6, rng)
+    lasts = []
+    for number in range(count):
+        y = matrix(g, x, 6, 6, rng, number)
+        decay = Tensor(rng.uniform(0.5, 0.9, 6))
+        y = g.add("tile.state", [y, None, starts[number]], {"decay": decay, "pieces": (Piece(0, 6, 0, 1),)})
+        lasts.append(Value(y.node, 1))
+        x = g.add("binary", [x, matrix(g, y, 6, 6, rng, number)], {"fn": "add"})
+    g.add("output", [matrix(g, x, 6, 5, rng)], {"name": "y"})
+    for number, last in enumerate(lasts):
+        turned = g.add("unary", [g.add("reshape", [last], {"shape": (2, 3)})], {"fn": "neg"})
+        g.add("output", [turned], {"name": f"h{number}_out", "role": "state"})
+    return g
+
+
+def test_rows_are_found_whatever_is_done_to_their_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "LEAST_TILES", 0)
+    short = repeats.shortened(cached(7), OURS)
+    assert short is not None
+    assert (short.kept, short.count) == (2, 7)
+    verify(short.graph, where="a short row")
+    assert len(short.graph.inputs()) == 3
+    assert len(list(short.graph.nodes("output"))) == 3
+
+
 def test_layers_that_differ_are_no_row() -> None:
     assert repeats.shortened(stack(200, [150, 151, 152, 153, 154, 155]), OURS) is None
 
