@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
 from backends.epochcore.lower.draft import PREAMBLE, Buffer, Draft, Param, Ref, Step
 from backends.epochcore.lower.flow import is_backward, is_loop
+from backends.epochcore.lower.room import Room
 from backends.epochcore.program.parameters import param_words
 from isa import IsaError, SectionBuilder
 from isa.epochcore import EPOCHCORE
@@ -155,16 +157,14 @@ def _place_rows(draft: Draft) -> dict[int, int]:
                 life[buffer] = life.get(buffer, (stage, end))[0], max(end, life.get(buffer, (stage, end))[1])
     scarce = APART * sum(buffer.words for buffer in life) > draft.arch.memory.scratchpad_words
     resident, top = dict.fromkeys(draft.blocks, 0), 0
-    free: dict[int, list[tuple[int, int]]] = {}  # by size, places with the last stage of who has them
+    free: dict[int, list[tuple[int, int]]] = {}  # by size, a heap of places with the last stage of who has them
     for buffer, (first, end) in sorted(life.items(), key=lambda item: item[1][0]):
         places = free.setdefault(buffer.words, []) if scarce else []
-        left = next((place for place in places if place[0] < first), None)
-        if left is None:
-            buffer.address, top = top, top + buffer.words
+        if places and places[0][0] < first:
+            buffer.address = heappop(places)[1]
         else:
-            places.remove(left)
-            buffer.address = left[1]
-        places.append((end, buffer.address))
+            buffer.address, top = top, top + buffer.words
+        heappush(places, (end, buffer.address))
         for stage in range(first, end + 1) if scarce else resident:
             if stage in resident:
                 resident[stage] = max(resident[stage], buffer.address + buffer.words)
@@ -187,16 +187,6 @@ def _windows(draft: Draft) -> tuple[int, int]:
     return shared, (draft.arch.memory.scratchpad_words - shared) // draft.together
 
 
-def _first_room(busy: list[tuple[int, int]], size: int) -> int:
-    """The lowest place where `size` words lie beside what is `busy`."""
-    place = 0
-    for low, high in sorted(busy):
-        if place + size <= low:
-            break
-        place = max(place, high)
-    return place
-
-
 def _place_loop(draft: Draft, loop: int, resident: int, most: int) -> int:
     """Pack the buffers of a loop by their lifetimes, in words a step; returns how many steps fit."""
     steps = draft.blocks[loop]
@@ -210,19 +200,7 @@ def _place_loop(draft: Draft, loop: int, resident: int, most: int) -> int:
             # nobody else's: the next chunk is loaded as soon as this one has been read
             kept.add(ref.buffer)
     life |= dict.fromkeys(kept & life.keys(), (0, len(steps)))
-    placed: list[tuple[int, int, Buffer]] = []
-    for buffer, (first, last) in sorted(life.items(), key=lambda item: item[1]):
-        given_up = [b for b in _overwritable(steps[first], buffer) if life[b][1] == first]
-        beside = [b for start, end, b in placed if start <= last and first <= end]
-        for b in given_up:
-            others = [(o.offset, o.offset + o.width) for o in beside if o is not b]
-            if all(high <= b.offset or b.offset + b.width <= low for low, high in others):
-                buffer.offset = b.offset
-                break
-        else:
-            buffer.offset = _first_room([(b.offset, b.offset + b.width) for b in beside], buffer.width)
-        placed.append((first, last, buffer))
-    width = max((b.offset + b.width for *_, b in placed), default=1)
+    width = _pack(life, {buffer: _overwritable(steps[first], buffer) for buffer, (first, _) in life.items()})
     bound, multiple = sum(_windows(draft)), draft.multiples.get(loop, 1)
     most = 1 if loop in draft.single else max(min(most, draft.most.get(loop, most)), multiple)
     if most > draft.most.get(loop, most) or (loop in draft.single and loop in draft.most):
@@ -240,6 +218,25 @@ def _place_loop(draft: Draft, loop: int, resident: int, most: int) -> int:
     for buffer in life:
         buffer.address = resident + buffer.offset * limit
     return limit
+
+
+def _pack(life: Mapping[Buffer, tuple[int, int]], overwritable: Mapping[Buffer, Sequence[Buffer]]) -> int:
+    """Give buffers that are in use from a first to a last instruction the lowest offsets where they fit, or those of
+    what the first one may overwrite and is the last to use; returns the words of all."""
+    room, owner = Room(), dict[int, Buffer]()  # by offset, who lies there
+    ending: list[tuple[int, int, Buffer]] = []
+    for number, (buffer, (first, last)) in enumerate(sorted(life.items(), key=lambda item: item[1])):
+        while ending and ending[0][0] < first:
+            gone = heappop(ending)[2]
+            if owner.get(gone.offset) is gone:
+                del owner[gone.offset]
+                room.free(gone.offset, gone.width)
+        given_up = (b for b in overwritable[buffer] if life[b][0] < first == life[b][1] and owner.get(b.offset) is b)
+        instead = next(given_up, None)
+        buffer.offset = room.take(buffer.width) if instead is None else instead.offset
+        owner[buffer.offset] = buffer
+        heappush(ending, (last, number, buffer))
+    return max((buffer.offset + buffer.width for buffer in life), default=1)
 
 
 def _overwritable(step: Step, buffer: Buffer) -> list[Buffer]:

@@ -128,7 +128,7 @@ def _order(graph: Graph) -> list[str]:
             after.add(name)
         for source in sources[name]:
             users.setdefault(source, []).append(name)
-    found: dict[str, None] = {}
+    late, found = after - steps, dict[str, None]()
 
     def settle(name: str) -> None:
         """The node, behind what it needs of what is computed before the steps, and what that completes."""
@@ -140,7 +140,7 @@ def _order(graph: Graph) -> list[str]:
                 continue
             done = waiting.pop()
             found[done] = None
-            left = [user for user in users.get(done, []) if user in after - steps and user not in found]
+            left = [user for user in users.get(done, []) if user in late and user not in found]
             waiting += [
                 user for user in left if all(source in found or source not in after for source in sources[user])
             ]

@@ -47,10 +47,10 @@ def _matmul_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
 
 
 def _matmul(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
-    x, weight = arrays[0], op["weight"].array
+    x, weight = arrays[0], op["weight"]
     y = np.zeros((*x.shape[:-1], weight.shape[1]))
     for p in op["pieces"]:
-        y[..., p.n0 : p.n1] += x[..., p.k0 : p.k1] @ weight[p.k0 : p.k1, p.n0 : p.n1]
+        y[..., p.n0 : p.n1] += x[..., p.k0 : p.k1] @ weight.part(slice(p.k0, p.k1), slice(p.n0, p.n1))
     return (y if op["bias"] is None else y + op["bias"].array,)
 
 
