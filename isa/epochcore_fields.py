@@ -25,7 +25,7 @@ def param(name: str, doc: str) -> Field:
     return Field(name, Kind.ADDR, 26, doc, space="param", unit="words")
 
 
-def words(doc: str, name: str = "words", bits: int = 17, low: int = 1) -> Field:
+def words(doc: str, name: str = "words", bits: int = 22, low: int = 1) -> Field:
     return Field(name, Kind.IMM, bits, doc, low=low, default=None if low else 0, unit="words")
 
 

@@ -112,7 +112,7 @@ def test_code_words_are_little_endian_with_fields_from_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "encoding"), [("cim", "3.0", "1a7b90829408b94e"), ("epochcore", "8.0", "f3de791a578afb70")]
+    ("name", "version", "encoding"), [("cim", "3.0", "1a7b90829408b94e"), ("epochcore", "9.0", "6f0b8a806c512e6a")]
 )
 def test_a_version_stands_for_one_encoding(name: str, version: str, encoding: str) -> None:
     """Where this fails an instruction was added (raise the minor version) or changed (the major one)."""

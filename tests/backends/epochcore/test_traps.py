@@ -21,7 +21,7 @@ from tests.backends.epochcore.test_directions import graph as layers
 STREAMS = '[{"kind": "input", "register": "n0", "words": 4}, {"kind": "output", "register": "n0", "words": 4}]'
 HEAD = "\n".join(
     [
-        ".isa epochcore 8.0",
+        ".isa epochcore 9.0",
         ".arch",
         *(f"| {line}" for line in arch_text(load_arch("epochcore-small")).splitlines()),
         '.input x stream [4] float64 binding={"optional": false, "stream": 0}',
