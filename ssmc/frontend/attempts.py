@@ -17,7 +17,7 @@ from ssmc.frontend.loops.chunks import over_chunks
 from ssmc.frontend.loops.control import CONTROL_RULES
 from ssmc.frontend.loops.parts import Divided, Parts, affine, divide, find_parts, with_parts
 from ssmc.frontend.loops.positions import extend_tables
-from ssmc.frontend.loops.step import ambiguous, pair_states, unpaired
+from ssmc.frontend.loops.step import ambiguous, pair_states, unpaired, unread
 from ssmc.frontend.loops.ticks import apply_tick
 from ssmc.frontend.loops.trips import in_wholes
 from ssmc.frontend.mixing.explain import explain
@@ -30,7 +30,7 @@ from ssmc.frontend.proofs.reference import runner
 from ssmc.frontend.rules.merged import is_plain
 from ssmc.frontend.simplify.activations import recognise_activations
 from ssmc.frontend.simplify.afterwards import late_values, postpone
-from ssmc.frontend.simplify.asynchronous import recognise_asynchronous, recognise_invariant
+from ssmc.frontend.simplify.asynchronous import mark_clocks, recognise_asynchronous, recognise_invariant
 from ssmc.frontend.simplify.duplicates import merge_duplicates, merge_last_states
 from ssmc.frontend.simplify.early_cuts import cut_early
 from ssmc.frontend.simplify.fusion import fuse_systems
@@ -45,6 +45,7 @@ from ssmc.frontend.source.interface import (
     is_dynamic,
     readings,
     sample_inputs,
+    sample_points,
     step_axes,
     with_time,
 )
@@ -173,7 +174,7 @@ class Source:
         return sample_inputs(self.listing, self.shapes, self.types, seed)
 
     def _translator(self, listing: Listing, in_step: bool) -> Translator:
-        samples = Samples(listing, [self.point(0), self.point(1)])
+        samples = Samples(listing, sample_points(listing, self.shapes, self.types))
         findings, dynamic = Findings(self.tolerance), is_dynamic(self.types)[1]
         return Translator(listing, Builder(Graph("model")), samples, findings, MEANINGS, in_step, dynamic=dynamic)
 
@@ -267,7 +268,7 @@ class Source:
         names = [name for name in outputs if name not in last]
         found = dict(zip(names, translator.demand([outputs[n] for n in names]), strict=True))
         self._outputs(attempt, translator, {n: (found | last)[n] for n in outputs}, pairs, tuple(ports), streams[0])
-        attempt.notes += (*ambiguous(pairs, self.shapes), *self.suspected(pairs))
+        attempt.notes += (*ambiguous(pairs, self.shapes), *unread(self.listing, pairs), *self.suspected(pairs))
         return attempt
 
     def nonlinear(self, pairs: Mapping[str, str]) -> Iterator[Refusal]:
@@ -352,7 +353,8 @@ class Source:
         self._note_late(attempt)
         found = {lift.node: lift for lift in attempt.findings.lifts if lift.node in graph}
         attempt.findings.lifts = list(found.values())
-        attempt.inputs = self._with_roles(graph, attempt.inputs)
+        clocks = mark_clocks(graph)
+        attempt.inputs = tuple(replace(p, role="dt") if p.name in clocks else p for p in attempt.inputs)
 
     def _note_late(self, attempt: Attempt) -> None:
         """What a step needs that is known only after the last step takes another run through the sequence."""
@@ -363,21 +365,6 @@ class Source:
             who = f"'{names[0]}' needs" if len(names) == 1 else f"'{names[0]}' and {len(names) - 1} more need"
             attempt.notes += (f"the sequence is run through {runs} times: {who} what its last step tells",)
             attempt.findings.spans += 1
-
-    def _with_roles(self, graph: Graph, ports: tuple[Port, ...]) -> tuple[Port, ...]:
-        """Mark the inputs that are the elapsed time of an asynchronous system."""
-        clocks: set[str] = set()
-        for node in graph.nodes("ssm"):
-            operands = graph.operands(node.name)
-            clock = operands[1] if len(operands) > 1 else None
-            while clock is not None and graph.op(clock.node).name == "reshape":
-                clock = graph.operand(clock.node, 0)
-            if clock is not None and graph.op(clock.node).name == "input":
-                clocks.add(clock.node)
-        for name in clocks:
-            graph.set_op(name, graph.op(name).with_attrs(role="dt"))
-        named = {graph.op(name)["name"] for name in clocks}
-        return tuple(replace(port, role="dt") if port.name in named else port for port in ports)
 
     def _other_size(self) -> tuple[int, int]:
         """A size that differs where sizes are dynamic; not longer than what the file has stored."""

@@ -106,6 +106,28 @@ def affine(listing: Listing, point: Mapping[Value, Array], current: Value, follo
     return bool(moved <= AFFINE_TOLERANCE * max(np.abs(both - base).max(initial=0.0), 1.0))
 
 
+def parts_move(listing: Listing, parts: Parts, point: Mapping[Value, Array]) -> tuple[bool, bool]:
+    """Does every part's next value move with the part itself as a sum does with its terms, all else as it is; and
+    element by element?"""
+    listing, rng = with_parts(listing, [parts]), np.random.default_rng(1)
+    here = evaluate(listing, point, parts.members)
+    elementwise = True
+    for current, following in parts.members.items():
+        shape = np.shape(here[current])
+        steps = [np.zeros(shape), *(rng.standard_normal(shape) for _ in range(2))]
+        steps.append(steps[1] + steps[2])
+        given = [{**point, current: np.asarray(here[current]) + step} for step in steps]
+        base, first, second, both = (np.asarray(evaluate(listing, x, [following])[following]) for x in given)
+        scale = max(np.abs(both - base).max(initial=0.0), 1.0) * AFFINE_TOLERANCE
+        if not np.abs(both - first - second + base).max(initial=0.0) <= scale or not np.any(first - base):
+            return False, False
+        if first.size == steps[1].size:
+            slope = (first - base).reshape(shape) / steps[1]
+            apart = np.abs((second - base).reshape(shape) - slope * steps[2]).max(initial=0.0)
+        elementwise = elementwise and first.size == steps[1].size and bool(apart <= scale)
+    return True, elementwise
+
+
 def find_parts(listing: Listing, current: Value, following: Value, point: Mapping[Value, Array]) -> Parts | None:
     """How a state is made of parts, each read and written; None where it is not.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
+from itertools import product
 from operator import or_
 
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.loops.parts import find_parts
+from ssmc.frontend.loops.parts import find_parts, parts_move
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Listing
 from ssmc.frontend.states.dependence import Dependence, blocks, dependence, surroundings
@@ -20,7 +21,9 @@ from ssmc.ir.types import TensorType
 
 AFFINE_TOLERANCE = 1e-8
 SPIKES = 4.0  # the weight of a pair of spikes
+PARTS = 2.5  # the least weight of a pair of which each part of several is affine in itself
 AFFINE = 2.0  # the least weight of a pair that is affine
+HANDED_ON = 0.25  # the weight of a pair of an input and an output that does not read it
 NEAR = 1e-3  # a move that few elements cross a threshold by
 
 
@@ -62,6 +65,11 @@ def pair_states(
         if (weights[i] == SPIKES).any():  # they are nothing else
             weights[i, weights[i] != SPIKES] = 0.0
     found = _assigned(weights)
+    possible = np.zeros(weights.shape, bool)
+    for (row, name), (column, output) in product(enumerate(inputs), enumerate(outputs.values())):
+        fits = output.dtype.kind == "f" and output.shape == np.shape(point[listing.inputs[name]])
+        possible[row, column] = fits and bool(reads[column]) and not reads[column] & bits[row]
+    found |= _handed_on(weights, found, possible)
     if len(found) == len(types):  # a step needs an input that is not a state
         others = (_assigned(weights, but=i) for i in range(len(inputs)))
         found = max(others, key=lambda pairs: sum(pairs.values()))
@@ -78,6 +86,21 @@ def _assigned(weights: Array, but: int | None = None) -> dict[tuple[int, int], f
         worth[but] = 0.0
     pairs = zip(*linear_sum_assignment(-worth), strict=True)
     return {(i, j): float(worth[i, j]) for i, j in pairs if worth[i, j] > 0 and weights[i, j] > 0}
+
+
+def _handed_on(weights: Array, found: Mapping[tuple[int, int], float], possible: Array) -> dict[tuple[int, int], float]:
+    """Pairs beside those found: inputs that may hold what an output, which does not read them, was one step before.
+
+    Such are the caches of a token shift, or of a filter of two taps. Where no other input is a state for certain, that
+    an output does not read an input tells nothing.
+    """
+    if not any(weights[pair] >= AFFINE for pair in found):
+        return {}
+    rows, columns = (
+        np.setdiff1d(np.arange(size), [pair[side] for pair in found]) for side, size in enumerate(weights.shape)
+    )
+    pairs = _assigned(HANDED_ON * possible[np.ix_(rows, columns)])
+    return {(int(rows[i]), int(columns[j])): worth for (i, j), worth in pairs.items()}
 
 
 def unpaired(
@@ -166,9 +189,17 @@ def _sure_weights(
                 if (i, j) in pairs:
                     weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
         chosen = np.ix_(rows, columns)
-        if not _all_affine(weights[chosen]):
+        mixed = [i for i in rows if weights[i].max() <= AFFINE]  # what a layer hands to the next may be affine, too
+        if not _all_affine(weights[chosen]) or any(_has_parts(listing, point, outputs, inputs[i]) for i in mixed):
             weights[chosen] = 0.0
     return weights
+
+
+def _has_parts(listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str) -> bool:
+    """Can an input be the states of several layers?"""
+    x = listing.inputs[source]
+    alike = (listing.outputs[name] for name, array in outputs.items() if array.shape == np.shape(point[x]))
+    return any(find_parts(listing, x, value, point) is not None for value in alike)
 
 
 def _all_affine(weights: Array) -> bool:
@@ -235,8 +266,10 @@ def _weight(
     a, b, both = moved(first), moved(second), moved(first + second)
     scale = max(float(np.abs(both).max(initial=0.0)), float(np.abs(a).max(initial=0.0)), 1e-12)
     if not np.isfinite(both).all() or np.abs(both - a - b).max(initial=0.0) > AFFINE_TOLERANCE * max(scale, 1.0):
-        if find_parts(listing, x, value, point) is not None:
-            return 2.0  # several layers in one, and what is between them is not linear
+        if (parts := find_parts(listing, x, value, point)) is not None:
+            # several layers in one, and what is between them is not linear
+            affine, elementwise = parts_move(listing, parts, point)
+            return 3.0 if elementwise else PARTS if affine else AFFINE
         if _compared(listing, x) and is_running_maximum(lambda m: moved(m - point[x]) + base, shape):
             return 1.5
         return 1.5 if _bends(moved, shape) else 0.0
@@ -332,6 +365,16 @@ def _order_bonus(weights: Array) -> Array:
             away = abs((len(possible_in) - i) - (len(possible_out) - j))
             bonus[row, column] = 1e-3 / (1 + away)
     return bonus
+
+
+def unread(listing: Listing, pairs: Mapping[str, str]) -> list[str]:
+    """Notes about pairs of which the next value does not read the present one."""
+    known = dependence(listing, [listing.inputs[name] for name in pairs])
+    return [
+        f"'{target}' is taken for the next value of '{name}', which it does not read; where that is data, --state tells"
+        for name, target in pairs.items()
+        if not known.reads.get(listing.outputs[target], 0) & known.bits[listing.inputs[name]]
+    ]
 
 
 def ambiguous(pairs: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> list[str]:

@@ -91,7 +91,7 @@ def step_through(
     """A one-step function run over time. Streaming arrays are (batch, time, ...)."""
     streams = [port for port in inputs if port.name not in states and isinstance(port.type, StreamType)]
     steps = next(arrays[port.name].shape[1] for port in streams)
-    batch = next(arrays[port.name].shape[0] for port in streams)
+    batch = next(arrays[port.name].shape[port.axes.index("b")] for port in streams)
     carried = {}
     for port in inputs:
         if port.name in states:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, is_stream, known_operand, wrap
 from ssmc.frontend.rules.context import Context, Rule
-from ssmc.frontend.rules.selection import computed_writes
+from ssmc.frontend.rules.selection import computed_rows, computed_writes
 from ssmc.frontend.source.evaluate import run_call
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import text
@@ -27,6 +27,8 @@ def _scatter(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
     data, index, updates = items
     if call.kind == "ScatterElements" and isinstance(index, Flow):
         return computed_writes(context, call, items)
+    if call.kind == "ScatterND" and isinstance(index, Flow):
+        return computed_rows(context, call, items)
     if text(call.attrs.get("reduction", "none")) != "none" or not isinstance(index, Known):
         raise TimeMixing(TOGETHER)
     axes = data.axes if isinstance(data, Flow) else _axes_like(data, updates)

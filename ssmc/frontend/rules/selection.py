@@ -83,9 +83,8 @@ def _one_hot(context: Context, index: Flow | Known, axis: int, size: int, behind
         if isinstance(index, Flow)
         else Known(np.expand_dims(np.asarray(index.array, np.float64), axis))
     )
-    under = binary(builder, "mul", binary(builder, "greater", scalar(0), wide), scalar(size))
     numbers = Known(np.arange(float(size)).reshape(size, *[1] * (behind + 1)))
-    return binary(builder, "equal", binary(builder, "add", wide, under), numbers)
+    return binary(builder, "equal", _from_start(context, wide, size), numbers)
 
 
 def computed_writes(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -108,12 +107,44 @@ def computed_writes(context: Context, call: Call, items: Sequence[Any]) -> list[
     for k in range(count):
         place, value = (_entry(context, item, axis, k) for item in (index, updates))
         numbers = Known(np.arange(float(size)).reshape(size, *[1] * (len(index.shape) - axis - 1)))
-        under = binary(builder, "mul", binary(builder, "greater", scalar(0), place), scalar(size))
-        there = binary(builder, "equal", binary(builder, "add", place, under), numbers)
+        there = binary(builder, "equal", _from_start(context, place, size), numbers)
         new = value if reduction == "none" else binary(builder, "add", result, value)
         operands, axes, shape = align(builder, [there, new, result])
         result = wrap(builder.emit("select", operands), axes, shape)
     return [result]
+
+
+def computed_rows(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """ScatterND of whole rows, along a first axis of features, to computed places that all samples share."""
+    data, index, updates = items
+    reduction, builder = text(call.attrs.get("reduction", "none")), context.builder
+    rows = [item for item in (data, updates) if isinstance(item, Flow)]
+    if index.shape[1:] != (1,) or set(index.axes) != {"f"} or any(item.axes[0] != "f" for item in rows):
+        raise TimeMixing("it writes to single steps or samples at computed places")
+    if reduction not in ("none", "add"):
+        raise Unsupported(f"it writes by '{reduction}' to computed places")
+    size, count = data.shape[0], index.shape[0]
+    if count > WRITES:
+        raise Unsupported(f"it writes to {count} computed places (at most {WRITES})")
+    numbers = Known(np.arange(float(size)).reshape(size, *[1] * (len(data.shape) - 1)))
+    result: Flow | Known = data
+    for k in range(count):
+        entry = _entry(context, index, 0, k)
+        place = (
+            wrap(builder.reshape(entry.value, ()), "", ()) if isinstance(entry, Flow) else scalar(entry.array.item())
+        )
+        there = binary(builder, "equal", _from_start(context, place, size), numbers)
+        value = _entry(context, updates, 0, k)
+        new = value if reduction == "none" else binary(builder, "add", result, value)
+        operands, axes, shape = align(builder, [there, new, result])
+        result = wrap(builder.emit("select", operands), axes, shape)
+    return [result]
+
+
+def _from_start(context: Context, place: Flow | Known, size: int) -> Flow | Known:
+    """A place that may be counted from the end, counted from the start."""
+    under = binary(context.builder, "mul", binary(context.builder, "greater", scalar(0), place), scalar(size))
+    return binary(context.builder, "add", place, under)
 
 
 def _entry(context: Context, item: Flow | Known, axis: int, k: int) -> Flow | Known:

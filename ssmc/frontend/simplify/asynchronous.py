@@ -43,6 +43,21 @@ def recognise_asynchronous(graph: Graph) -> dict[str, str]:
     return renamed
 
 
+def mark_clocks(graph: Graph) -> set[str]:
+    """Give inputs that are the elapsed time of an asynchronous system their role; their names."""
+    clocks = set()
+    for node in graph.nodes("ssm"):
+        operands = graph.operands(node.name)
+        clock = operands[1] if len(operands) > 1 else None
+        while clock is not None and graph.op(clock.node).name == "reshape":
+            clock = graph.operand(clock.node, 0)
+        if clock is not None and graph.op(clock.node).name == "input":
+            clocks.add(clock.node)
+    for name in clocks:
+        graph.set_op(name, graph.op(name).with_attrs(role="dt"))
+    return {graph.op(name)["name"] for name in clocks}
+
+
 JUMPS = frozenset(["equal", "floor", "ceil", "round"])
 
 

@@ -95,8 +95,11 @@ def step_axes(types: Mapping[str, TensorType], states: Collection[str]) -> Itera
     ranks = {name: len(kind.shape or ()) for name, kind in types.items()}
     letters = dynamic_axes(types)
     if any(is_dynamic(types)):
-        places = {name: letters[name].find("b") if "b" in letters[name] else 0 for name in types}
-        yield {name: _with_batch(rank, places[name]) for name, rank in ranks.items()}
+        first = "b" if any("b" in told for told in letters.values()) else "t"  # behind beams or layers everywhere
+        places = {name: max(letters[name].find(first), 0) for name in types}
+        alone = {name: places[name] if first in letters[name] else -1 for name in types}
+        for chosen in (alone, places) if alone != places else (places,):  # what is of fixed size may have no batch
+            yield {name: _with_batch(rank, chosen[name]) for name, rank in ranks.items()}
         return
     data = {kind.shape[0] if kind.shape else None for name, kind in types.items() if name not in states}
     size = next(iter(data)) if len(data) == 1 else None
@@ -108,8 +111,8 @@ def step_axes(types: Mapping[str, TensorType], states: Collection[str]) -> Itera
         shapes = [(len(kind.shape or ()), kind.dtype) for name, kind in types.items() if name not in states]
         tokens = all(dtype.startswith(("int", "uint")) for _, dtype in shapes)
         sure = size == 1 or max(rank for rank, _ in shapes) > 1 or tokens
-        for chosen in islice(product(*options), MAX_READINGS) if sure else ():
-            yield {n: _with_batch(rank, place) for (n, rank), place in zip(ranks.items(), chosen, strict=True)}
+        for told in islice(product(*options), MAX_READINGS) if sure else ():
+            yield {n: _with_batch(rank, place) for (n, rank), place in zip(ranks.items(), told, strict=True)}
     yield {name: "f" * rank for name, rank in ranks.items()}
 
 
@@ -184,6 +187,22 @@ def sample_inputs(
         else:
             found[value] = np.float32(rng.standard_normal(shape)).astype(np.float64)
     return found
+
+
+def sample_points(
+    listing: Listing, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, TensorType]
+) -> list[dict[Value, Array]]:
+    """Sample inputs that show what depends on the data: two, of which no integers are all the same where they can
+    differ; and where a single number a step counts, such as a position, one at its start."""
+    whole = [name for name in listing.inputs if types[name].dtype.startswith(("int", "uint"))]
+    values = [listing.inputs[name] for name in whole]
+    first, second = (sample_inputs(listing, shapes, types, seed) for seed in range(2))
+    for seed in range(2, 9):
+        if any(np.array_equal(first[v], second[v]) for v in values):
+            second = sample_inputs(listing, shapes, types, seed)
+    counts = {listing.inputs[name]: shapes[name] for name in whole if int(np.prod(shapes[name])) == 1}
+    start = {**second, **{v: np.zeros(shape, np.int64) for v, shape in counts.items()}}
+    return [first, second, start] if counts else [first, second]
 
 
 def _rows(listing: Listing, value: Value, default: int) -> int:

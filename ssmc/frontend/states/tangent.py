@@ -28,6 +28,8 @@ LINEAR = frozenset(
         "Slice",
         "Split",
         "Gather",
+        "GatherElements",
+        "GatherND",
         "Expand",
         "Tile",
         "Pad",
@@ -37,6 +39,8 @@ LINEAR = frozenset(
     ]
 )
 SUMS = frozenset(["Add", "Sub", "Sum", "Concat"])
+SIZES = frozenset(["Shape", "Size"])
+WRITES = frozenset(["ScatterElements", "ScatterND"])
 PRODUCTS = frozenset(["Mul", "MatMul", "Gemm", "Einsum", "Div", "FusedMatMul"])
 
 
@@ -50,7 +54,7 @@ def tangents(
     """
     known: dict[Value, Tracked] = dict(seeds)
     for call in calls:
-        if not any(v in known for v in call.operands):
+        if call.kind in SIZES or not any(v in known for v in call.operands):
             continue
         with translator.builder.origin(call.provenance):
             for value, tracked in zip(call.results, _tangent(translator, call, known), strict=False):
@@ -74,6 +78,9 @@ def _tangent(translator: Translator, call: Call, known: Mapping[Value, Tracked])
         return translator.apply(call, [items[0], *(parts.get(slot, _zero_like(items[slot])) for slot in (1, 2))])
     if call.kind in SUMS:
         return translator.apply(call, [parts.get(slot, _zero_like(item)) for slot, item in enumerate(items)])
+    if call.kind in WRITES and 1 not in moving:
+        data, updates = (parts.get(slot, _zero_like(items[slot])) for slot in (0, 2))
+        return translator.apply(call, [data, items[1], updates])
     if call.kind in PRODUCTS and not (call.kind == "Div" and 1 in moving):
         total: Flow | Known | None = None
         if call.kind == "Gemm":
