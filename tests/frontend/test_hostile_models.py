@@ -159,6 +159,15 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         ),
         "'MatMul' gives 17179869184 numbers",
     ),
+    "a product of six streams": (
+        lambda: hostile(lambda n, x: n.op("Einsum", *[x] * 6, equation="abc,dec,fgc,hic,jkc,lmc->abdefghijklm")),
+        "'Einsum' gives 1291467969 numbers",
+    ),
+    "no sequences": (
+        lambda: hostile(lambda n, x: n.op("Relu", x), (0, "t", 3)),
+        "is empty: it is declared as (0, t, 3)",
+    ),
+    "no steps": (lambda: hostile(lambda n, x: n.op("Relu", x), ("b", 0, 3)), "it is declared as (b, 0, 3)"),
     "a type that there is not": (
         lambda: hostile(lambda n, x: n.op("CumSum", n.op("Cast", x, to=999), n.const(np.int64(1)))),
         "the file is no valid model",
@@ -215,6 +224,41 @@ def test_an_input_of_strings(tmp_path: Path) -> None:
     model = hostile(lambda net, x: net.op("Relu", x))
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
     refused(save(model, tmp_path), "holds no real numbers")
+
+
+@pytest.mark.parametrize("kind", ["sequence_type", "optional_type"])
+def test_an_input_that_is_no_tensor(tmp_path: Path, kind: str) -> None:
+    model = hostile(lambda net, x: net.op("Relu", x))
+    model.graph.input[0].ClearField("type")
+    getattr(model.graph.input[0].type, kind).elem_type.tensor_type.elem_type = TensorProto.FLOAT
+    refused(save(model, tmp_path), "has no declared shape", "it may be no tensor")
+
+
+def test_a_size_of_minus_one_is_any(tmp_path: Path) -> None:
+    net = Net()
+    y = net.op("CumSum", net.input(("b", -1, 3)), net.const(np.int64(1)))
+    model = load_model(save(stepwise(net, y, 3), tmp_path))
+    assert model.inputs[0].expected() == ("batch", "time", 3)
+
+
+def test_many_inputs(tmp_path: Path) -> None:
+    """How each is to be read is found in linear time."""
+    net = Net()
+    y = net.op("CumSum", net.input(("b", "t", 3)), net.const(np.int64(1)))
+    for _ in range(300):
+        y = net.op("Add", y, net.input(("b", "t", 3)))
+    before = time.process_time()
+    model = load_model(save(stepwise(net, y, 3), tmp_path))
+    assert len(model.inputs) == 301 and all(proof.passed for proof in model.proofs)
+    assert time.process_time() - before < 10
+
+
+def test_inputs_that_agree_in_nothing(tmp_path: Path) -> None:
+    net = Net()
+    parts = [net.op("ReduceSum", net.input((2, 5 + k % 2, 3)), net.ints(1), keepdims=1) for k in range(40)]
+    before = time.process_time()
+    refused(save(net.model([(net.op("Sum", *parts), (2, 1, 3))]), tmp_path), "")
+    assert time.process_time() - before < 10
 
 
 def test_a_link_to_weights_outside_the_folder(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.source.blame import BROKEN
+from ssmc.frontend.source.operands import text
 
 Arrays = Sequence[Any]
 Attrs = Mapping[str, Any]
@@ -89,12 +90,12 @@ def _gather(arrays: Arrays, attrs: Attrs) -> int:
 
 
 def _einsum(arrays: Arrays, attrs: Attrs) -> int:
-    text = str(attrs["equation"]).replace(" ", "")
-    terms = text.split("->")[0].split(",")
+    equation = text(attrs["equation"]).replace(" ", "")
+    terms = equation.split("->")[0].split(",")
     sizes: dict[str, int] = {}
     for term, array in zip(terms, arrays, strict=True):
         sizes.update(zip(term, array.shape, strict=True))
-    return prod(sizes[c] for c in (text.split("->")[1] if "->" in text else "".join(sizes)))
+    return prod(sizes[c] for c in (equation.split("->")[1] if "->" in equation else "".join(sizes)))
 
 
 def _concat(arrays: Arrays, attrs: Attrs) -> int:

@@ -108,6 +108,13 @@ def _results(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
         return spec_of(call.op.name).evaluate(call.op, list(arrays), [None] * len(arrays))
     except UserError:
         raise
+    except MemoryError as error:
+        raise TooLarge(
+            f"'{call.kind}' needs more memory than there is",
+            where=f"node '{call.name}'",
+            why=str(error),
+            hint="export the model at a shorter length",
+        ) from error
     except Exception as error:
         shapes = ", ".join("-" if a is None else str(np.shape(a)) for a in arrays)
         raise UserError(

@@ -256,7 +256,8 @@ def _tensor_type(info: onnx.ValueInfoProto) -> TensorType:
         return TensorType(None, dtype)
     dims: list[int | str | None] = []
     for dim in tensor.shape.dim:
-        dims.append(int(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or None)
+        known = dim.HasField("dim_value") and dim.dim_value >= 0  # some exporters write -1 where they know no size
+        dims.append(int(dim.dim_value) if known else dim.dim_param or None)
     return TensorType(tuple(dims), dtype)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice, product
 from math import prod
 from typing import Any
@@ -17,6 +18,7 @@ from ssmc.ir.types import TensorType
 
 MAX_INPUT = 1 << 27  # numbers in an input, of one sample and step where those axes are dynamic
 MAX_READINGS = 24  # ways to read the inputs' axes that are tried before giving up
+MAX_TRIED = 1 << 17  # beginnings of such ways that are looked at (ours: a second)
 
 
 def input_types(graph: Graph) -> dict[str, TensorType]:
@@ -27,7 +29,13 @@ def input_types(graph: Graph) -> dict[str, TensorType]:
         if kind.shape is None:
             raise UserError(
                 f"the input '{node.op['name']}' has no declared shape",
+                why="it may be no tensor: sequences, maps and optional values are not supported",
                 hint="export the model with its input shapes (dynamic axes may be named)",
+            )
+        if 0 in kind.shape:
+            raise UserError(
+                f"the input '{node.op['name']}' is empty: it is declared as ({', '.join(map(str, kind.shape))})",
+                hint="export the model at the sizes that it is to have (dynamic axes may be named)",
             )
         if kind.dtype.startswith(("str", "object", "complex", "?")):
             raise UserError(f"the input '{node.op['name']}' holds no real numbers ({kind.dtype})")
@@ -137,19 +145,55 @@ def readings(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -
                 options.append(["btf" + rest, "bft" + rest, "tbf" + rest, "bff" + rest])
                 if n == 4:
                     options[-1].append("bfft")
-    names = list(shapes)
+    found = _ranked(options, list(shapes.values()))
+    yield from islice((dict(zip(shapes, axes, strict=True)) for axes in found), MAX_READINGS)
 
-    def consistent(axes: Sequence[str]) -> bool:
-        sizes: dict[str, set[int]] = {"b": set(), "t": set()}
-        for name, letters in zip(names, axes, strict=True):
-            for letter, size in zip(letters, shapes[name], strict=True):
-                if letter in sizes:
-                    sizes[letter].add(size)
-        return len(sizes["t"]) == 1 and sizes["t"] != {1} and len(sizes["b"]) <= 1
 
-    ranked = sorted(product(*(enumerate(o) for o in options)), key=lambda chosen: sum(i for i, _ in chosen))
-    found = (tuple(letters for _, letters in chosen) for chosen in ranked)
-    yield from islice((dict(zip(names, axes, strict=True)) for axes in found if consistent(axes)), MAX_READINGS)
+def _ranked(options: Sequence[Sequence[str]], shapes: Sequence[tuple[int, ...]]) -> Iterator[list[str]]:
+    """Choices of axes that agree in batch and length, by the sum of their places among the options."""
+    room = [sum(len(o) - 1 for o in options[k:]) for k in range(len(options) + 1)]
+    tried = 0
+    for total in range(room[0] + 1):
+        waiting: list[_Choice] = [_Choice(0, total)]
+        while waiting and tried < MAX_TRIED:
+            here = waiting.pop()
+            tried += 1
+            if here.inputs < len(options):
+                k = here.inputs
+                places = range(max(0, here.left - room[k + 1]), min(here.left, len(options[k]) - 1) + 1)
+                following = (here.then(i, options[k][i], shapes[k]) for i in places)
+                waiting += reversed([choice for choice in following if choice is not None])
+            elif here.steps not in (None, 1):
+                yield here.axes()
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Axes of the first `inputs` inputs; `left` is the sum of the places of those to come."""
+
+    inputs: int
+    left: int
+    batch: int | None = None
+    steps: int | None = None
+    letters: str = ""
+    before: _Choice | None = None
+
+    def then(self, place: int, letters: str, shape: tuple[int, ...]) -> _Choice | None:
+        """With the axes of the next input; None where its sizes are others."""
+        sizes = {"b": self.batch, "t": self.steps}
+        for letter, size in zip(letters, shape, strict=True):
+            if letter in "bt":
+                if sizes[letter] not in (None, size):
+                    return None
+                sizes[letter] = size
+        return _Choice(self.inputs + 1, self.left - place, sizes["b"], sizes["t"], letters, self)
+
+    def axes(self) -> list[str]:
+        found, here = [], self
+        while here.before is not None:
+            found.append(here.letters)
+            here = here.before
+        return found[::-1]
 
 
 def with_time(axes: str) -> str:
