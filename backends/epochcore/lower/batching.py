@@ -2,14 +2,13 @@
 pipelines of deep elements work, and shares the weights that are in place.
 
 Each of them has its own words in the scratchpad, so that chunks are shorter, and one alone may take longer. So whole
-programs are compiled and timed for the batch that the model's file or `schedule{batch=N}` tells, for ever more samples
-together until that serves the objective no better. They run any other batch, too.
+programs are compiled and timed for the batch that the model's file or `schedule{batch=N}` tells, with every number of
+samples together that the machine has room for, up to a limit. They run any other batch, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 from backends.epochcore.arch import Arch
@@ -19,7 +18,7 @@ from backends.epochcore.lower.request import Request
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph
 
-NUMBERS = (2, 4, 8, 16)  # of samples that are tried together
+LARGEST = 16  # number of samples that is tried
 MOST = 255  # what an instruction can say
 
 
@@ -34,15 +33,15 @@ def fastest(make: Callable[[Request], Assembly], graph: Graph, arch: Arch, reque
     if request.together:
         return make(request)
     batch = request.batch
-    tried = [best := make(replace(request, together=1))]
+    best = make(replace(request, together=1))
+    tried = [best]
     for number in _numbers(graph, arch, request):
-        with suppress(Misfit):
-            other = make(replace(request, together=number))
-            tried.append(other)
-            if objective.best([made.costs_of(batch) for made in tried], request.objective) < len(tried) - 1:
-                break  # with every further sample there is more of what makes it worse: chunks become shorter
-            best = other
+        try:
+            tried.append(make(replace(request, together=number)))
+        except Misfit:
+            break  # more samples take more room
     if len(tried) > 1:
+        best = tried[objective.best([made.costs_of(batch) for made in tried], request.objective)]
         told = [made.told("samples", _name(made), chosen=made is best, batch=batch) for made in tried]
         best.schedules = (*told, *best.schedules)
     return best
@@ -54,8 +53,10 @@ def _name(made: Assembly) -> str:
 
 
 def _numbers(graph: Graph, arch: Arch, request: Request) -> list[int]:
-    """Numbers of samples that may be worth being together: the array's elements take no longer for each of them."""
-    return [n for n in NUMBERS if n <= request.batch and _cycles(graph, arch, n) <= n * _cycles(graph, arch, 1)]
+    """Numbers of samples that may be worth being together, powers of two and the batch itself: the elements take
+    no longer for each of them."""
+    numbers = {n for n in (2, 4, 8, LARGEST, request.batch) if 1 < n <= min(request.batch, LARGEST)}
+    return [n for n in sorted(numbers) if _cycles(graph, arch, n) <= n * _cycles(graph, arch, 1)]
 
 
 def _cycles(graph: Graph, arch: Arch, samples: int) -> float:

@@ -61,15 +61,22 @@ class Pair:
 def together(graph: Graph, found: Sequence[Pair], arch: Arch) -> Graph:
     """The graph with each pair as one system of twice the channels. Layers keep their names; what is `added` is none
     of the model's values."""
-    out, streams = graph.copy(), Streams()
+    out, streams, joined = graph.copy(), Streams(), dict[str, tuple[str, str]]()
     for pair in found:
-        _join(out, pair, arch, streams)
+        joined |= _join(out, pair, arch, streams)
     out.attributes["added"] = tuple(name for name in out.order() if name not in graph)
+    out.attributes["joined"] = tuple((name, *parts) for name, parts in joined.items())
     return out
 
 
-def _join(graph: Graph, pair: Pair, arch: Arch, streams: Streams) -> None:
-    """Replace a pair; `streams` are those so far that go both ways."""
+def joined_in(graph: Graph) -> dict[str, tuple[str, str]]:
+    """By node that `together` has made of two: the forward one and the backward one."""
+    told: Any = graph.attributes.get("joined", ())
+    return {str(name): (str(forward), str(backward)) for name, forward, backward in told}
+
+
+def _join(graph: Graph, pair: Pair, arch: Arch, streams: Streams) -> dict[str, tuple[str, str]]:
+    """Replace a pair; `streams` are those so far that go both ways. Returns the nodes that each new one stands for."""
     u = pair.forward.u
     # the loop that reads what another one writes goes against it
     made = plan_flow(graph).stage[u.node]
@@ -87,16 +94,19 @@ def _join(graph: Graph, pair: Pair, arch: Arch, streams: Streams) -> None:
     add = partial(graph.add, provenance=provenance)
     name = "_".join(one.state.name for one in (pair.forward, pair.backward))
     if fused:
-        y = add("tile.ssm", [wide], {**_channels(both, before, late), **way}, name=name)
+        nodes = [y := add("tile.ssm", [wide], {**_channels(both, before, late), **way}, name=name)]
     else:
         drive, state, read = _matrices(both, arch)
-        y = add("tile.state", [add("tile.matmul", [wide], drive)], {**state, **way}, name=name)
-        y = add("tile.matmul", [y], read)
+        driven = add("tile.matmul", [wide], drive)
+        stepped = add("tile.state", [driven], {**state, **way}, name=name)
+        nodes = [driven, stepped, y := add("tile.matmul", [stepped], read)]
     sizes = [_words(graph, Value(one.result.name)) for one in both]
     for number, (one, stop) in enumerate(zip(both, accumulate(sizes), strict=True)):
         cut = {"axis": -1, "start": stop - sizes[number], "stop": stop}
         direct = one.state.op["d"].array if fused and late[number] else np.zeros(1)
         _instead(graph, one, y, cut, mirrored=number == 1, direct=direct)
+    parts = zip(nodes, pair.forward.nodes, pair.backward.nodes, strict=True)
+    return {new.node: (forward.name, backward.name) for new, forward, backward in parts}
 
 
 def _instead(graph: Graph, one: Directed, y: Value, cut: dict[str, int], *, mirrored: bool, direct: Array) -> None:

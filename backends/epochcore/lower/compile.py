@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.lower import arrangement, batching, dataflow, directions, packing, repeats, segmentation
+from backends.epochcore.lower import arrangement, batching, dataflow, directions, loops, packing, repeats, segmentation
 from backends.epochcore.lower import array as lower_array
 from backends.epochcore.lower import features as lower_features
 from backends.epochcore.lower import matrix as lower_matrix
 from backends.epochcore.lower import time as lower_time
 from backends.epochcore.lower.assembly import Assembly
-from backends.epochcore.lower.both_ways import together
+from backends.epochcore.lower.both_ways import joined_in, together
 from backends.epochcore.lower.draft import Draft
 from backends.epochcore.lower.flow import is_loop, plan_flow
 from backends.epochcore.lower.lowering import Lowering, Stream
@@ -70,16 +70,25 @@ def _searched(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assemb
 
 def _likewise(few: Assembly, short: repeats.Shortened, graph: Graph, request: Request) -> Assembly:
     """The whole model, scheduled as the short one. Raises Misfit where it does not fit so."""
-    low = few.low
+    low, like = few.low, dict(short.like)
     if low.graph is not short.graph:
         graph = together(graph, directions.worth(graph, low.arch, request), low.arch)
-    flows = {name: low.dataflows[like] for name, like in short.like.items() if like in low.dataflows}
+        like |= _like_joined(graph, low.graph, short.like)
+    flows = {name: low.dataflows[other] for name, other in like.items() if other in low.dataflows}
     made = _lowered(graph, low.arch, low.ideal, low.request, flows, {})
     if few.draft is not low.draft:
         made = replace(made, draft=arrangement.with_copies(made.draft))
     made.schedules = tuple(map(short.told, few.schedules))
     assert made.to_time
     return made
+
+
+def _like_joined(graph: Graph, short: Graph, like: Mapping[str, str]) -> dict[str, str]:
+    """By node of a graph whose directions are together, if two have become one there: the one of the short graph whose
+    parts are like its parts."""
+    known = {parts: name for name, parts in joined_in(short).items()}
+    pairs = ((name, known.get((like[a], like[b]))) for name, (a, b) in joined_in(graph).items())
+    return {name: other for name, other in pairs if other is not None}
 
 
 def _check_form(low: Lowering) -> None:
@@ -101,14 +110,18 @@ def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembl
     def made(asked: Request) -> Assembly:
         return dataflow.fastest(lambda flows: arrangement.fastest(_lowered(graph, arch, ideal, asked, flows, known)))
 
-    return segmentation.fastest(made, request)
+    def again(asked: Request) -> Assembly:
+        return arrangement.fastest(_lowered(graph, arch, ideal, asked, best.low.dataflows, known))
+
+    best = segmentation.fastest(made, request)
+    return loops.fastest(best, again)
 
 
 def _lowered(
     graph: Graph, arch: Arch, ideal: bool, request: Request, flows: dataflow.Dataflows, known: Known
 ) -> Assembly:
     draft = Draft(arch, request.forced is not None, max(1, request.together))
-    low = Lowering(graph, arch, ideal, plan_flow(graph), draft, request, flows, taps_of=known)
+    low = Lowering(graph, arch, ideal, plan_flow(graph, request.loops), draft, request, flows, taps_of=known)
     inputs = _inputs(low)
     low.spilled = _spilled(low)
     outputs = []

@@ -4,8 +4,9 @@ Stage 0 is straight code, 1 the first loop over time, 2 straight code after it, 
 1, 5, 9 ... walk the chunks from the beginning of the sequence, loops 3, 7, 11 ... from its end. A value per
 sequence is made in straight code, a stream in a loop; a stream that another loop needs goes through DRAM.
 
-A node runs in the first loop in which it can, but where the loop that reads its result is a later one and fewer words
-go through DRAM if it runs there: a matrix that drives states which read their stream from its end is with them.
+A node runs in the first loop in which it can. Where the loop that reads its result is a later one it may be there, too:
+a matrix that drives states which read their stream from its end. It is so where fewer words go through DRAM then, or
+always, or never, as it is asked for (`loops` compares).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ RECURRENT = ("tile.state", "tile.ssm", "tile.recurrence", "spike", "rounded", "f
 FORWARD = ("delay", "downsample")
 # What a step makes of the same step alone: may be in any loop.
 POINTWISE = ("tile.matmul", "unary", "binary", "gate", "select", "norm", "softmax", "rearrange", "concat")
+# Which nodes are in the loop of their readers: those that save words, none, all that can.
+WORDS, OWN, READERS = "words", "operands", "readers"
 # How a stream came to a lower rate: (stride, offset, whole windows), the first step down first.
 Rates = tuple[tuple[int, int, bool], ...]
 
@@ -42,7 +45,7 @@ def is_backward(stage: int) -> bool:
     return stage % 4 == 3
 
 
-def plan_flow(graph: Graph) -> Flow:
+def plan_flow(graph: Graph, choice: str = WORDS) -> Flow:
     """Stages and rates of a tile graph, in topological order."""
     stage: dict[str, int] = {}
     rates: dict[Value, Rates] = {}
@@ -55,8 +58,9 @@ def plan_flow(graph: Graph) -> Flow:
                 rates[result] = _rates(graph, node, operands, rates)
         if not all(isinstance(kind, ConstantType) for kind in node.types):
             stage[name] = _stage(graph, node, operands, stage)
-    for name in reversed(order):
-        if (later := _reader(graph, name, stage)) is not None and _saves(graph, name, stage, later):
+    for name in reversed(order if choice != OWN else ()):
+        later = _reader(graph, name, stage)
+        if later is not None and (choice == READERS or _saves(graph, name, stage, later)):
             stage[name] = later
     return Flow(order, stage, rates)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backends.epochcore.lower.flow import WORDS
 from backends.epochcore.lower.objective import CYCLES, Costs
 from ssmc.ir import Graph
 
@@ -78,7 +79,7 @@ class Request:
     cost). `forced` is the form of every layer while alternatives are timed. Time is cut into `segments` (0: by cost)
     in chunks of `chunk` steps (0: it is not, `refused` says why). Sequences come `batch` at a time (0: nobody says),
     so many of them are run `together` (0: by cost). Channels lie in at most so many `groups` of a column's rows (0: by
-    cost). What costs is said by the `objective`."""
+    cost). What costs is said by the `objective`, what runs in the loop of its readers by `loops` (see `flow`)."""
 
     name: str = ""
     span: int = 0
@@ -93,6 +94,7 @@ class Request:
     together: int = 0
     groups: int = 0
     objective: str = CYCLES
+    loops: str = WORDS
 
 
 def request_of(graph: Graph) -> Request:

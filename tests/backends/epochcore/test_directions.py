@@ -35,6 +35,7 @@ class Shape:
     before: tuple[bool, bool] = (False, True)
     seed: int = 0
     inputs: int = 0  # of systems with matrices around `channels` states; 0: a system a channel
+    biased: bool = True  # whether some matrices are
 
     @property
     def width(self) -> int:
@@ -49,7 +50,7 @@ def graph(s: Shape) -> Graph:
 
     def matrix(u: Value, inputs: int, outputs: int, biased: bool, **more: Any) -> Value:
         weight = Tensor(rng.standard_normal((inputs, outputs)) / inputs)
-        bias = Tensor(rng.standard_normal(outputs)) if biased and rng.integers(2) else None
+        bias = Tensor(rng.standard_normal(outputs)) if s.biased and biased and rng.integers(2) else None
         attrs = {"weight": weight, "bias": bias, "pieces": (Piece(0, inputs, 0, outputs),)}
         return g.add("tile.matmul", [u], attrs, **more)
 
@@ -171,7 +172,22 @@ def test_systems_with_many_inputs_share_a_pass_where_it_pays(before: tuple[bool,
     told = {made["schedule"]: made for made in p.meta["schedules"]}
     assert told["both directions in one pass"]["chosen"] and set(passes(p)) == {64}
     full = program(graph(Shape(64, inputs=64, before=before)), WIDE)
-    assert set(passes(full)) == {64} and "schedules" not in full.meta
+    assert set(passes(full)) == {64} and "directions" not in {made["choice"] for made in full.meta["schedules"]}
+
+
+@pytest.mark.parametrize(
+    ("states", "inputs", "where"), [(64, 64, "where fewest words"), (16, 128, "in the loop of their operands")]
+)
+def test_what_drives_reversed_states_is_in_the_loop_that_serves_best(states: int, inputs: int, where: str) -> None:
+    """With the states fewer words go through DRAM; with what it reads the loop of the states is shorter."""
+    g = graph(Shape(states, inputs=inputs, before=(False, False)))
+    p = program(g, WIDE, steps=1024, directions="apart")
+    told = [made for made in p.meta["schedules"] if made["choice"] == "loops"]
+    (chosen,) = (made for made in told if made["chosen"])
+    assert where in chosen["schedule"] and len(told) == 2
+    assert chosen["cycles"] == min(made["cycles"] for made in told)
+    x = {"x": np.random.default_rng(0).standard_normal((1, 50, inputs))}
+    assert relative_error(interpret(g, x)["y"], BACKEND.simulate(p, x, RunSettings()).outputs["y"]) < 1e-5
 
 
 def test_what_is_read_before_an_update_comes_a_step_later() -> None:

@@ -17,6 +17,8 @@ from backends.epochcore.lower import repeats
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
 from ssmc.ir.verify import verify
 from ssmc.target import RunSettings
+from tests.backends.epochcore.test_directions import Shape as Directed
+from tests.backends.epochcore.test_directions import graph as both_ways
 from tests.backends.epochcore.test_stepped import PHASES
 
 OURS = load_arch("epochcore-128")
@@ -100,6 +102,19 @@ def test_rows_are_found_whatever_is_done_to_their_states(monkeypatch: pytest.Mon
     verify(short.graph, where="a short row")
     assert len(short.graph.inputs()) == 3
     assert len(list(short.graph.nodes("output"))) == 3
+
+
+def test_joined_directions_are_scheduled_as_their_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block matrices of both directions, whatever they are called."""
+    g = both_ways(Directed(100, layers=5, inputs=300, before=(False, False), biased=False))
+    g.attributes["schedule"] = {"steps": 40, "directions": "together"}
+    whole = BACKEND.lower(g, OURS, ideal=True)
+    monkeypatch.setattr(repeats, "LEAST_TILES", 1)
+    few = BACKEND.lower(g, OURS, ideal=True)
+    told: Any = few.meta["schedules"]
+    assert all("of 3 like layers" in line["schedule"] for line in told)
+    assert any(line["chosen"] and "rows first" in line["schedule"] for line in told)
+    assert measure(few, OURS, 1, 40)[0].cycles == measure(whole, OURS, 1, 40)[0].cycles
 
 
 def test_layers_that_differ_are_no_row() -> None:

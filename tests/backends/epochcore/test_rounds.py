@@ -13,6 +13,7 @@ import samples
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
 from backends.epochcore.clock.occupancy import occupancy
+from backends.epochcore.lower.objective import best
 from backends.epochcore.program.rounds import rounds_of
 from isa import Program
 from isa.frozen import FrozenMap
@@ -50,6 +51,15 @@ def test_rounds_change_no_number(batch: int, channels: int) -> None:
         assert busy.sum() == batch * occupancy(p, DEEP, 1, 300).sum()
     np.testing.assert_array_equal(found[1].outputs["y"], found[4].outputs["y"])
     assert found[1].stats.macs == found[4].stats.macs
+
+
+def test_every_number_of_samples_is_looked_at() -> None:
+    """Also behind one that serves no better, and the batch itself."""
+    p = program(graph(Shape(128, 4, layers=1)), DEEP, batch=3, directions="apart")
+    told = {line["schedule"]: line for line in p.meta["schedules"] if line["choice"] == "samples"}
+    assert set(told) == {"one sample after the other", *(f"{n} samples together" for n in (2, 3))}
+    costs = [(line["cycles"], line["joules"]) for line in told.values()]
+    assert [line["chosen"] for line in told.values()].index(True) == best(costs, "cycles")
 
 
 def test_full_rounds_cost_what_each_adds() -> None:
