@@ -151,3 +151,15 @@ def test_a_filter_that_nearly_is_a_system_says_how_nearly(tmp_path: Path, channe
     assert system.kind == "fir" and system.disguise == "convolution" and system.replacement is not None
     assert "the nearest is" in system.replacement.how and "e-05 of the largest tap off" in system.replacement.how
     assert load_model(path, tolerance=1e-4).systems[0].kind == LINEAR
+
+
+def test_a_type_that_is_taken_from_the_data(tmp_path: Path) -> None:
+    """CastLike, as torch's exporter leaves it in graphs that it does not optimise: the bias of a padded Conv."""
+    net = Net()
+    x = net.op("Transpose", net.input(["b", 24, 3]), perm=[0, 2, 1])
+    padded = net.op("Pad", x, net.ints(0, 0, 23, 0, 0, 0))
+    bias = net.op("CastLike", net.const(np.arange(3)), padded)
+    kernel = net.const(np.linspace(0.5, 0.9, 3)[:, None, None] ** np.arange(24)[::-1])
+    y = net.op("Tanh", net.op("Transpose", net.op("Conv", padded, kernel, bias, group=3), perm=[0, 2, 1]))
+    model = lift(net, y, ["b", 24, 3], tmp_path, (2, 24))
+    assert kinds(model) == [LINEAR]

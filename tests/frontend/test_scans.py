@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ssmc.frontend import Model
@@ -32,6 +32,7 @@ def check(model: Model, layer: disguise.Varying) -> None:
 
 @pytest.mark.parametrize("form", [form for form in disguise.FORMS if form != "powers"])
 @settings(max_examples=4, deadline=None)
+@example(layer=disguise.Varying(5955, 2, "liquid", True, "halves", True), length=4)  # parts that are constants join
 @given(layer=layers, length=st.integers(4, 17))
 def test_forms(form: str, layer: disguise.Varying, length: int) -> None:
     if form == "step":

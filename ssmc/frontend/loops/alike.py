@@ -334,6 +334,10 @@ class _Joiner:
         return value
 
     def _joined(self, values: Values, axis: int, array: Any) -> Value:
+        if all(v in self.listing.constants for v in values):
+            told = Value(f"{values[0].node}.joined{axis}")
+            self.listing.constants[told] = self.arrays[told] = array
+            return told
         maker = next(c for v in values if (c := self.listing.producer.get(v)) is not None)
         return self._add(maker, "Concat", values, {"axis": axis}, array)
 

@@ -43,6 +43,8 @@ def _weighs_pairs(translator: Any, call: Call, flow: Flow, axes: Sequence[int]) 
     """Are the steps that it sums weighted by a table (steps, steps), as a Toeplitz product written without MatMul?"""
     times = [a % len(flow.shape) for a in axes if flow.axes[a] == "t"]
     made = None if call.operands[0] is None else translator.listing.producer.get(call.operands[0])
+    while made is not None and made.kind in ("Cast", "Identity") and made.operands[0] is not None:
+        made = translator.listing.producer.get(made.operands[0])
     if len(times) != 1 or made is None or made.kind != "Mul":
         return False
     tables = [np.asarray(i.stored) for v in made.operands if isinstance(i := translator.lookup(v), Known)]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from onnx import helper
+import numpy as np
+from onnx import defs, helper
 
 from ssmc.frontend.source.collection import without_collection
 from ssmc.ir.graph import Graph, Value
@@ -105,16 +106,36 @@ def list_calls(graph: Graph) -> Listing:
         elif node.op.name == "output":
             listing.outputs[node.op["name"]] = graph.operand(name, 0)
         else:
-            call = Call(
-                node.op.name.removeprefix("onnx."),
-                node.op,
-                tuple(graph.operands(name)),
-                tuple(graph.results(name)),
-                node.provenance,
-                len(listing.calls),
-                tuple(getattr(kind, "dtype", "?") for kind in node.types),
-            )
+            dtypes = tuple(getattr(kind, "dtype", "?") for kind in node.types)
+            op, operands = node.op, tuple(graph.operands(name))
+            if op.name == "onnx.CastLike" and (like := _dtype(graph, operands[1])) is not None:
+                op, operands, dtypes = _cast(op, like), operands[:1], (like,)
+            kind, results = op.name.removeprefix("onnx."), tuple(graph.results(name))
+            call = Call(kind, op, operands, results, node.provenance, len(listing.calls), dtypes)
             listing.calls.append(call)
             for value in call.results:
                 listing.producer[value] = call
     return listing
+
+
+def _dtype(graph: Graph, value: Value | None) -> str | None:
+    """What numbers a value holds, if it or what it is made of alike says so."""
+    while value is not None and value.index == 0:
+        node = graph.node(value.node)
+        told = getattr(node.types[0], "dtype", "?")
+        if told != "?":
+            return str(told)
+        kind = node.op.name.removeprefix("onnx.")
+        if not node.op.name.startswith("onnx.") or not defs.has(kind):
+            return None
+        schema = defs.get_schema(kind)
+        if not schema.inputs or schema.inputs[0].type_str != schema.outputs[0].type_str:
+            return None
+        value = graph.operands(node.name)[0]
+    return None
+
+
+def _cast(op: Op, dtype: str) -> Op:
+    """A CastLike, whose second operand is there for its type only, as the Cast that it is."""
+    node = helper.make_node("Cast", ["x"], ["y"], to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    return Op("onnx.Cast", {**op.attrs, "node": node})
