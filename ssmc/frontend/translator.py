@@ -22,7 +22,6 @@ from ssmc.frontend.rules.table import RAW_RULES, RULES
 from ssmc.frontend.source.blame import BROKEN, failure
 from ssmc.frontend.source.evaluate import evaluate, run_call
 from ssmc.frontend.source.listing import Call, Listing, MissingAttribute
-from ssmc.frontend.source.operands import text
 from ssmc.frontend.source.refused import NONLINEAR, RANDOM, REFUSED_OPS
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
@@ -236,8 +235,7 @@ class Translator:
             return isinstance(training, Known) and bool(np.any(training.array))
         if call.kind == "AveragePool":
             return bool(call.attrs.get("ceil_mode", 0))
-        wraps = call.kind == "Pad" and text(call.attrs.get("mode", "constant")) == "wrap"
-        return raises_rate(call) or (wraps and self.dynamic)
+        return raises_rate(call)
 
     def _is_power_of_scores(self, call: Call) -> bool:
         return call.kind == "Pow" and self.meanings.of_scores(self, call.results[0])

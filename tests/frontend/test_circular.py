@@ -41,8 +41,31 @@ def test_at_a_fixed_length(tmp_path: Path, padded: Callable[[Net, str], str]) ->
 
 
 @pytest.mark.parametrize("padded", [by_pad, by_slices])
-def test_at_any_length_it_is_refused_for_what_it_is(tmp_path: Path, padded: Callable[[Net, str], str]) -> None:
+def test_at_any_length(tmp_path: Path, padded: Callable[[Net, str], str]) -> None:
     net = Net()
-    path = save(net.model([(circular(net, ["n", "l", 4], padded), ["n", "l", WIDTH])]), tmp_path)
+    y = circular(net, ["n", "l", 4], padded)
+    model = lift(net, y, ["n", "l", WIDTH], tmp_path, (2, 24), (3, 11))
+    assert any("run through 2 times" in note for note in model.notes)
+    on_targets(model, 2, 17)
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 0), (0, 2), (1, 4)])
+def test_the_steps_over_each_end(tmp_path: Path, before: int, after: int) -> None:
+    """A filter that reaches further to one side than to the other."""
+    net = Net()
+    x = net.op("Transpose", net.input(["n", "l", WIDTH]), perm=[0, 2, 1])
+    x = net.op("Pad", x, net.ints(0, 0, before, 0, 0, after), mode="wrap")
+    taps = RNG.standard_normal((WIDTH, 1, before + after + 1))
+    y = net.op("Conv", x, net.const(taps), kernel_shape=[before + after + 1], group=WIDTH)
+    y = net.op("Tanh", net.op("Transpose", y, perm=[0, 2, 1]))
+    lift(net, y, ["n", "l", WIDTH], tmp_path, (2, 24), (3, 13))
+
+
+def test_too_many_steps_over_an_end(tmp_path: Path) -> None:
+    net = Net()
+    x = net.op("Transpose", net.input(["n", "l", WIDTH]), perm=[0, 2, 1])
+    x = net.op("Pad", x, net.ints(0, 0, 20, 0, 0, 20), mode="wrap")
+    y = net.op("Conv", x, net.const(RNG.standard_normal((WIDTH, 1, 41))), kernel_shape=[41], group=WIDTH)
+    path = save(net.model([(net.op("Transpose", y, perm=[0, 2, 1]), ["n", "l", WIDTH])]), tmp_path)
     message = refused(path, "circular padding", "at a fixed length")
     assert "another model" not in message

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
 from ssmc.frontend.graph.flow import Flow, Unsupported
 from ssmc.frontend.graph.joint import joined
+from ssmc.frontend.mixing.circular import emit_circular, is_circular
 from ssmc.frontend.mixing.complex_varying import explain_complex
 from ssmc.frontend.mixing.filters import emit_kernels
 from ssmc.frontend.mixing.first_step import explain_start
-from ssmc.frontend.mixing.lti import Kernels, probe
+from ssmc.frontend.mixing.lti import probe
 from ssmc.frontend.mixing.polynomial import explain_polynomial
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.varying import explain_varying
 from ssmc.frontend.mixing.viewpoints import with_result
-from ssmc.frontend.rules.padding import CIRCULAR
 from ssmc.frontend.translator import Translator
-
-CLOSE = 1e-9  # relative
 
 
 def explain_region(translator: Translator, region: Region) -> Flow:
@@ -55,16 +51,6 @@ def _explained(translator: Translator, region: Region) -> Flow:
         if found is None:
             raise reason from None
         return found
-    if translator.dynamic and _is_circular(kernels):
-        raise Unsupported(CIRCULAR)
+    if translator.dynamic and is_circular(kernels):
+        return emit_circular(translator, region, kernels)
     return emit_kernels(translator, region, kernels, translator.findings.tolerance)
-
-
-def _is_circular(kernels: Kernels) -> bool:
-    """Is a tap the same at a distance and at that less the length, as where the end is put before the beginning?"""
-    if kernels.future is None:
-        return False
-    behind, wrapped = kernels.causal[:, :, 1:], kernels.future[:, :, ::-1]
-    scale = float(np.abs(behind).max(initial=0.0))
-    differ = np.ptp(behind, axis=2).max(initial=0.0) > CLOSE * scale  # else it is a sum over the sequence
-    return bool(scale and differ and np.abs(behind - wrapped).max() <= CLOSE * scale)

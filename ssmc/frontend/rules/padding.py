@@ -53,9 +53,7 @@ def _padded_by_itself(context: Context, flow: Flow, widths: Sequence[tuple[int, 
             continue
         assert isinstance(found, Flow)
         if found.axes[axis] == "t" and mode == "wrap":
-            if not context.dynamic and not context.in_step:
-                raise TimeMixing(f"it {CIRCULAR}")
-            raise Unsupported(f"it {CIRCULAR}")
+            raise TimeMixing(f"it {CIRCULAR}")
         require_feature(found, axis, "it pads")
         if min(before, after) < 0:
             raise Unsupported("its padding is negative")

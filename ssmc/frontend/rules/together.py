@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -21,9 +22,9 @@ from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, known_of
 from ssmc.frontend.rules.elementwise import RULES as ELEMENTWISE
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import einsum_terms, product
-from ssmc.frontend.rules.shape import reshaped
+from ssmc.frontend.rules.shape import cut, reshaped
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.source.operands import axes_of, slices_of
+from ssmc.frontend.source.operands import axes_of, slices_of, split_sizes
 
 ALONG = frozenset(["Concat", "Split", "Softmax", "LogSoftmax", "LayerNormalization", "LpNormalization"])
 FROM_RIGHT = frozenset([*ELEMENTWISE, "MatMul"]) - {"OneHot", "PRelu", "QuantizeLinear", "DequantizeLinear"}
@@ -40,6 +41,9 @@ def apply_together(context: Context, call: Call, items: Sequence[Any], rule: Rul
     if call.kind in FROM_RIGHT:
         return _from_right(context, call, items, merged, rule)
     at, change = flows[0].axes.index(TOGETHER), CHANGES.get(call.kind)
+    parts = _parts(call, items, at, merged)
+    if parts:
+        return [_of_samples(context, flows[0], at, merged, part) for part in parts]
     if change is None and call.kind not in ALONG:
         raise TimeMixing(REASON)
     if call.kind in ALONG:
@@ -50,6 +54,34 @@ def apply_together(context: Context, call: Call, items: Sequence[Any], rule: Rul
         assert change is not None
         new, split, place = change(context, call, items, at, merged)
     return [_again(found, place, merged) for found in rule(context, new, split)]
+
+
+def _parts(call: Call, items: Sequence[Any], at: int, merged: Merged) -> list[range]:
+    """The parts that an op takes of the axis, where each is of whole batches; none where it takes others."""
+    if merged[0] != "fb" or call.kind not in ("Slice", "Split"):
+        return []
+    shape = items[0].shape
+    if call.kind == "Split":
+        if int(call.attrs.get("axis", 0)) % len(shape) != at:
+            return []
+        ends = np.cumsum([0, *split_sizes([items[0], *arrays_or_flows(items[1:])], call.attrs, len(call.results))])
+        found = [range(int(a), int(b)) for a, b in pairwise(ends)]
+    else:
+        slices = slices_of(arrays_or_flows(items), call.attrs, len(shape))
+        if len(slices) != 1 or slices[0][0] != at:
+            return []
+        found = [range(shape[at])[slices[0][1]]]
+    batch = merged[1][1]
+    whole = all(part.step == 1 and part.start % batch == 0 and len(part) == batch for part in found)
+    return found if whole else []
+
+
+def _of_samples(context: Context, flow: Flow, at: int, merged: Merged, part: range) -> Tracked:
+    """A batch out of several that are joined."""
+    wide = apart(flow)
+    one = cut(context, wide, at, part.start // merged[1][1], part.start // merged[1][1] + 1, 1)
+    assert isinstance(one, Flow)
+    return reshaped(context, one, (*flow.shape[:at], merged[1][1], *flow.shape[at + 1 :]))
 
 
 def _again(found: Tracked, at: int, merged: Merged) -> Tracked:
