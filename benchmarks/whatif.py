@@ -194,7 +194,7 @@ ASSUMED = """\
   used, as in SCALE-Sim; nothing is powered down by parts. Arrays that are large for a model are slow for it.
 - An element's `mac_depth` changes no clock: whoever asks for deeper elements sets `clock_hz`, too.
 - Energies are per operation and word, whatever the size of the array or the memory: a larger scratchpad costs no
-  more a word, longer or more wires (`column_words`) cost nothing, and the static power does not grow with rows and
+  more a word, longer wires cost nothing (more of them do: `column_word_joules`), the static power grows with no rows or
   columns. Set `energy` where that matters.
 - A memory has its ports (`banks`, `bank_ports`) and DRAM one bandwidth and one latency; there are no rows, no
   refresh and no other users.

@@ -52,6 +52,11 @@ class Array(Part):
         description="words that an element hands down its column in a cycle, and as many sums: so many channels can "
         "have rows of a column to themselves, where the ports bring their words",
     )
+    column_word_area: Amount = Field(
+        default=0.66,
+        description="area of an element's registers and wires for every further word of its column, with its sum, in "
+        "multipliers of weight and activation",
+    )
     mac_depth: Count = Field(description="cycles from an element's operands to its result (pipeline depth)")
     port_words_in: Count = Field(
         description="words that enter the array's edges in a cycle; as many again of parameters and states"
@@ -191,6 +196,11 @@ class Energy(Part):
     dram_joules_per_byte: Amount = Field(description="a byte to or from DRAM")
     compute_watts: Amount = Field(default=0, description="clock of the array's elements while a pass runs")
     preload_watts: Amount = Field(default=0, description="clock of the shadow registers while they are filled")
+    column_word_joules: Amount = Field(
+        default=2e-12,
+        description="handing on a further word of a column (`array.column_words`), with its sum, from an element to "
+        "the next; the first one's is part of what is done with it",
+    )
     static_watts: Amount = Field(description="leakage, and the clock that is never gated, all the time")
 
 

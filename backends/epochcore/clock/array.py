@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.cost import Context, Cost, Rule, Turns
@@ -69,6 +70,11 @@ class Layout:
     def used(self) -> int:
         """Rows of cells in use."""
         return self.groups * self.high
+
+    def below(self, wide: int) -> int:
+        """Channels, of so many, that lie below the first one of their column."""
+        block = self.cols * self.groups
+        return wide - sum(min(self.cols, wide - first) for first in range(0, wide, block))
 
     def place(self, row: int, col: int) -> tuple[int, int, int]:
         """Row and column of the cell of a state, and its number there."""
@@ -265,6 +271,10 @@ def _in_place(at: Context, words_in: int, words_out: int, macs: int, moved: int)
     own = max(layout.stack * layout.gang, array.mac_depth + layout.gang - 1)
     first = gather - 1 + layout.rows * layout.stack * layout.gang - 1 + array.mac_depth
     events = {"state_macs": macs, "scratchpad_words": moved}
+    if layout.groups > 1:  # a word goes down to the rows of its channel, its sum from there on: half of a way each
+        share = Fraction(layout.below(cols * number), cols * number)
+        ways = Fraction(array.rows + layout.high * layout.gang, 2)
+        events["column_words"] = int(at.rows * cols * words_in * ways * share)
     # passes that hand over step by step all go along the diagonal
     skew = (layout.cols - 1) * layout.gang if array.handover_steps else 0
     first += skew

@@ -12,7 +12,8 @@ from backends.epochcore.arch import Arch
 
 
 def breakdown(events: Mapping[str, int], seconds: float, arch: Arch) -> dict[str, float]:
-    """Joules by cause: multiply-accumulates, state updates, vector unit, memories, DRAM, gated clocks, static."""
+    """Joules by cause: multiply-accumulates, state updates, vector unit, memories, further words of columns,
+    DRAM, gated clocks, static."""
     e = arch.energy
     prices = {
         "macs": e.mac_joules,
@@ -20,6 +21,7 @@ def breakdown(events: Mapping[str, int], seconds: float, arch: Arch) -> dict[str
         "vector_words": e.vector_joules,
         "scratchpad_words": e.scratchpad_joules,
         "parameter_words": e.parameter_joules,
+        "column_words": e.column_word_joules,
         "dram_bytes": e.dram_joules_per_byte,
         "compute_cycles": e.compute_watts / arch.clock_hz,
         "preload_cycles": e.preload_watts / arch.clock_hz,
