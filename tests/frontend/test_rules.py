@@ -272,6 +272,7 @@ def test_every_rule_has_a_case() -> None:
         "GreaterOrEqual",
         "Dropout",
         "CastLike",
+        "ReverseSequence",
         "Swish",
         "SwiGLU",
         "Gemm",

@@ -85,6 +85,9 @@ def _trip_by_trip(
             if k < trips:
                 raise
             break
+        if k >= trips and [np.shape(a) for a in found[-1]] != [np.shape(a) for a in found[0]]:
+            del found[-1]  # a slice beyond the end of a table is empty
+            break
     return found
 
 
@@ -146,13 +149,14 @@ def _picked(translator: Translator, call: Call, items: Sequence[Any]) -> Tracked
     found = flow
     for k, place in enumerate(axes):
         axis = int(place) % len(flow.shape)
-        if bool((starts[:, k] == starts[0, k]).all()) and bool((ends[:, k] == ends[0, k]).all()):
-            if len(range(flow.shape[axis])[slice(starts[0, k], ends[0, k], steps[k])]) != flow.shape[axis]:
+        taken = [range(flow.shape[axis])[slice(a, b, steps[k])] for a, b in zip(starts[:, k], ends[:, k], strict=True)]
+        if bool((starts[:, k] == starts[0, k]).all()) and all(part == taken[0] for part in taken):
+            if len(taken[0]) != flow.shape[axis]:
                 raise Unsupported("it takes a part of each step")
             continue
-        if flow.axes[axis] != "t" or not bool((ends[:, k] == starts[:, k] + 1).all()):
+        if flow.axes[axis] != "t" or any(len(part) != 1 for part in taken):
             raise Unsupported("it takes more than the present step")
-        found = _at_step(translator, flow, axis, 1, starts[:, k])
+        found = _at_step(translator, flow, axis, 1, np.asarray([part[0] for part in taken]))
     return found
 
 

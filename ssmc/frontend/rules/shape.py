@@ -282,6 +282,20 @@ def _steps(context: Context, flow: Flow, axis: int, chosen: range) -> Tracked:
     raise TimeMixing(f"it takes steps {chosen.start} to {chosen.stop} of {length}")
 
 
+def _reverse_sequence(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """An axis backwards, where no sequence ends before it does."""
+    flow = flow_of(items[0])
+    axis = int(call.attrs.get("time_axis", 0)) % len(flow.shape)
+    ends, size = np.asarray(known_of(items[1], "sequence_lens")), flow.shape[axis]
+    if bool((ends != size).any()):
+        where = "steps" if flow.axes[axis] == "t" else "entries"
+        raise Unsupported(f"it turns the first {int(ends.min())} of {size} {where} round and leaves the others")
+    if flow.axes[axis] == "t":
+        return [_steps(context, flow, axis, range(size)[::-1])]
+    require_feature(flow, axis, "it turns round")
+    return [cut(context, flow, axis, None, None, -1)]
+
+
 def _gather(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     source, index = items
     if isinstance(source, Known):
@@ -387,6 +401,7 @@ RULES: dict[str, Rule] = {
     "Concat": _concat,
     "Split": _split,
     "Slice": _slice,
+    "ReverseSequence": _reverse_sequence,
     "Gather": _gather,
     "Expand": _expand,
     "Tile": _tile,
