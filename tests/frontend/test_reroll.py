@@ -87,6 +87,17 @@ def test_every_way_to_read_and_to_join(tmp_path: Path, reading: str, joining: st
     assert [system.disguise for system in model.systems] == ["unrolled steps"]
 
 
+def test_steps_joined_along_the_batch_and_reshaped(tmp_path: Path) -> None:
+    """`torch.cat(outputs, 0).view(steps, batch, -1)`."""
+    rng, w = np.random.default_rng(0), Writer()
+    u = projected(w, "x", rng, (WIDTH, STATES))
+    states = run_steps(diagonal_step(w, w.const(decays(rng))), steps_of(w, u, LENGTH, 1, "gather"))
+    y = w.op("Transpose", joined(w, states, 0, "reshape", [BATCH, STATES]), perm=[1, 0, 2])
+    path = w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": y}, {"y": 3})
+    assert scans(path) == 1
+    assert [system.kind for system in lifted(path).systems] == ["linear time-invariant"]
+
+
 @pytest.mark.parametrize("start", ["zeros", "a step times zero", "folded", "constant", "folded constant"])
 @pytest.mark.parametrize("output", ["after", "before"])
 def test_first_steps(tmp_path: Path, start: str, output: str) -> None:

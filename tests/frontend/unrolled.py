@@ -75,8 +75,10 @@ READINGS = ("gather", "slice", "split")
 
 def joined(w: Writer, values: Sequence[str], axis: int, how: str, shape: Sequence[int]) -> str:
     """The values along a new axis; `shape` is that of one of them (needed for what is written into zeros)."""
-    if how == "concat":
+    if how == "concat" or (how == "reshape" and axis == len(shape)):
         return w.op("Concat", *(w.op("Unsqueeze", v, w.const([axis])) for v in values), axis=axis)
+    if how == "reshape":
+        return w.op("Reshape", w.op("Concat", *values, axis=axis), w.const([*shape[:axis], len(values), *shape[axis:]]))
     if how == "sequence":
         return w.op("ConcatFromSequence", w.op("SequenceConstruct", *values), axis=axis, new_axis=1)
     if how == "inserts":
@@ -99,7 +101,7 @@ def joined(w: Writer, values: Sequence[str], axis: int, how: str, shape: Sequenc
     return result
 
 
-JOINS = ("concat", "sequence", "inserts", "scatter elements", "scatter nd")
+JOINS = ("concat", "reshape", "sequence", "inserts", "scatter elements", "scatter nd")
 
 Step = Callable[[str | None, str], str]  # (state before or None at the first step, input) -> state
 

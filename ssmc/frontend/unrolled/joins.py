@@ -41,6 +41,8 @@ def find_joins(survey: Survey) -> list[Join]:
         join = None
         if call.kind == "Concat":
             join = _concatenation(survey, call, [v for v in survey.operands(call) if v is not None])
+        elif call.kind == "Reshape":
+            join = _stacked_by_reshape(survey, call)
         elif call.kind == "Sum":
             join = _sum(survey, call, [v for v in survey.operands(call) if v is not None])
         elif call.kind == "ConcatFromSequence":
@@ -57,6 +59,22 @@ def _concatenation(survey: Survey, call: Call, operands: Sequence[Value]) -> Joi
         return None
     axis = int(call.attrs["axis"]) % len(survey.shape(call.results[0]))
     return _joined(survey, call.results[0], operands, axis)
+
+
+def _stacked_by_reshape(survey: Survey, call: Call) -> Join | None:
+    """Values one after another along an axis of theirs, which a reshape then cuts where each of them begins."""
+    source = survey.operands(call)[0]
+    maker = None if source is None else survey.listing.producer.get(source)
+    if maker is None or maker.kind != "Concat" or len(maker.operands) < MIN_STEPS:
+        return None
+    members = [v for v in survey.operands(maker) if v is not None]
+    axis = int(maker.attrs["axis"]) % len(survey.shape(maker.results[0]))
+    for shapes in survey.shapes:
+        one = shapes[members[0]]
+        whole = (*one[:axis], len(members), *one[axis:])
+        if any(shapes[v] != one for v in members) or shapes[call.results[0]] != whole:
+            return None
+    return Join(call.results[0], axis, tuple(members), keep=False)
 
 
 def _sum(survey: Survey, call: Call, operands: Sequence[Value]) -> Join | None:
