@@ -254,6 +254,15 @@ def nonlinear(s: Step) -> None:
     s.output = s.states[0][1] + ""
 
 
+def several_spikes(s: Step) -> None:
+    """As many spikes in a step as the threshold is in the potential, and a current to which they are fed back."""
+    spikes = s.op("Floor", "x0")
+    fed = s.op("Add", s.op("Add", "x1", s.drive()), s.op("MatMul", spikes, s.const(np.zeros((NEURONS, NEURONS)))))
+    current = s.op("Mul", fed, s.const(0.9))
+    kept = s.op("Mul", s.op("Sub", "x0", spikes), s.const(0.8))
+    s.states, s.output = [("x0", s.op("Add", kept, current)), ("x1", current)], spikes
+
+
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
@@ -261,6 +270,7 @@ def nonlinear(s: Step) -> None:
         (adaptive, "depend on each other"),
         (moved_threshold, "has a threshold, but is no"),
         (nonlinear, "not a linear function"),
+        (several_spikes, "rounds the state at every step"),
     ],
 )
 def test_refused_with_the_reason(tmp_path: Path, build: Callable[[Step], None], reason: str) -> None:

@@ -98,6 +98,24 @@ def test_steps_joined_along_the_batch_and_reshaped(tmp_path: Path) -> None:
     assert [system.kind for system in lifted(path).systems] == ["linear time-invariant"]
 
 
+@pytest.mark.parametrize("first", ["one and zero", "any"])
+def test_numbers_of_each_steps_own(tmp_path: Path, first: str) -> None:
+    """Pairs turned by an angle that grows with the step, in front of a loop whose first step is folded."""
+    rng, w = np.random.default_rng(4), Writer()
+    u = steps_of(w, projected(w, "x", rng, (WIDTH, STATES)), LENGTH, 1, "gather")
+    start, turned = 0.0 if first == "one and zero" else 0.3, []
+    for t, v in enumerate(u):
+        angle = start + t * np.repeat([1.0, 0.1], 2)
+        odd, even = (w.op("Slice", v, w.const([k]), w.const([STATES]), w.const([1]), w.const([2])) for k in (1, 0))
+        pair = w.op("Concat", *(w.op("Unsqueeze", p, w.const([-1])) for p in (w.op("Neg", odd), even)), axis=-1)
+        other = w.op("Mul", w.op("Reshape", pair, w.const([BATCH, STATES])), w.const(np.sin(angle)))
+        turned.append(w.op("Add", w.op("Mul", v, w.const(np.cos(angle))), other))
+    y = joined(w, run_steps(diagonal_step(w, w.const(decays(rng))), turned), 1, "concat", [BATCH, STATES])
+    path = w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": y}, {"y": 3})
+    assert scans(path) == 1
+    lifted(path)
+
+
 @pytest.mark.parametrize("start", ["zeros", "a step times zero", "folded", "constant", "folded constant"])
 @pytest.mark.parametrize("output", ["after", "before"])
 def test_first_steps(tmp_path: Path, start: str, output: str) -> None:

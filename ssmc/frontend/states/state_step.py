@@ -91,8 +91,8 @@ class Step:
 
     def grid(self, which: int, source: Value, target: Value) -> Grid | None:
         """The grid to which what lies between rounds, if it does nothing else. Raises Unsupported."""
-        roundings = self.roundings([source], [target])
-        if len(roundings) != 1:
+        roundings, others = self.roundings([source], [target]), set(self.currents) - {source}
+        if len(roundings) != 1 or any(others & set(call.operands) for call in self.calls([source], [target])):
             return None
         call, lifting = roundings[0], self.lifting
         samples, (seen, *scales) = lifting.translator.samples, call.operands

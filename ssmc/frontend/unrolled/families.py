@@ -9,7 +9,7 @@ it ought to have.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from ssmc.frontend.source.listing import Call
 from ssmc.frontend.unrolled.survey import COLOUR_DEPTH, COMMUTATIVE, Interval, Survey
 from ssmc.ir.graph import Value
 
+SUMS = ("Add", "Sub", "Sum")
 BY_ELEMENT = frozenset(["Add", "Sub", "Mul", "Div"])  # what may work on numbers of each step's own
 
 Tuple: TypeAlias = tuple[Value | None, ...]  # one value a step, None where there is none to be seen
@@ -278,6 +279,8 @@ class Unrolling:
         worked = bool(self._waiting)
         while self._waiting:
             family = self._waiting.popleft()
+            self._disown(family)
+            self._adopt(family)
             rows = self._aligned(family)
             for slot in range(len(family.sample.operands)):
                 values = tuple(None if row is None else row[slot] for row in rows)
@@ -290,6 +293,44 @@ class Unrolling:
                 family.operands.append(reference)
                 family.unread |= reference is None
         return worked
+
+    def _disown(self, family: NodeFamily) -> None:
+        """Of a sum with nothing the first step is what it added, though that may be a sum, too."""
+        survey, sample, node = self.survey, family.sample, family.nodes[0]
+        if sample.kind not in SUMS or node is None or node is sample or survey.similar(node, sample):
+            return
+        added = (survey.listing.producer.get(v) for v in survey.operands(sample) if v is not None)
+        if any(call is not None and survey.similar(node, call) for call in added):
+            family.claims[0, 0] = node.results[0]
+            family.nodes = (None, *family.nodes[1:])
+
+    def _adopt(self, family: NodeFamily) -> None:
+        """Find nodes of the first steps: of products with zero, and where a sum with nothing became what it added."""
+        if all(node is not None for node in family.nodes):
+            return
+        self._adopt_claims(family, family.claims, [])
+        for user in self.families:
+            if not isinstance(user, NodeFamily) or not user.claims or user.sample.kind not in SUMS:
+                continue
+            slots = [k for k, operand in enumerate(user.operands) if operand == Reading(family, delay=0)]
+            others = [operand for k, operand in enumerate(user.operands) if k not in slots]
+            if len(slots) == 1 and (user.sample.kind != "Sub" or slots == [0]):
+                self._adopt_claims(family, user.claims, others)
+
+    def _adopt_claims(
+        self, family: NodeFamily, claims: Mapping[tuple[int, int], Value], others: Sequence[Reference | None]
+    ) -> None:
+        survey, nodes = self.survey, list(family.nodes)
+        rivals = [o.family.sample for o in others if isinstance(o, Reading) and isinstance(o.family, NodeFamily)]
+        for (step, _), value in claims.items():
+            node = survey.listing.producer.get(value)
+            if nodes[step] is not None or node is None or not survey.similar(node, family.sample):
+                continue
+            if not any(survey.similar(node, rival) for rival in rivals):
+                nodes[step] = node
+                for result in () if survey.is_static(value) else node.results:
+                    self._member.setdefault(result, []).append((family, result.index, step))
+        family.nodes = tuple(nodes)
 
     def _read_table(self, values: Tuple) -> Reading | None:
         """Numbers of each step's own, as a stream of constants."""
@@ -353,28 +394,3 @@ def _runs_backward(spans: Sequence[Interval | None]) -> bool:
     if len(known) < 2 or len(known) < len(spans):
         return False
     return len({b for _, b in known}) == 1 and len({a for a, _ in known}) == len(known) and known[0][0] < known[-1][0]
-
-
-def close_failures(unrollings: Iterable[Unrolling]) -> set[Family]:
-    """Families that cannot be built: an operand of theirs, or of what they read, could not be read."""
-    users: dict[Family, list[Family]] = {}
-    failed: list[Family] = []
-    for unrolling in unrollings:
-        for family in unrolling.families:
-            references: list[Any] = []
-            if isinstance(family, NodeFamily):
-                references = family.operands
-            elif isinstance(family, ForeignFamily):
-                references = [family.source]
-            for reference in references:
-                if isinstance(reference, Reading):
-                    users.setdefault(reference.family, []).append(family)
-            if family.failed:
-                failed.append(family)
-    found = set(failed)
-    while failed:
-        for user in users.get(failed.pop(), []):
-            if user not in found:
-                found.add(user)
-                failed.append(user)
-    return found

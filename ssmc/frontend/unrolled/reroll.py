@@ -18,7 +18,8 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.source.collection import without_collection
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Listing, list_calls
-from ssmc.frontend.unrolled.families import Family, ForeignFamily, NodeFamily, Reading, Unrolling, close_failures
+from ssmc.frontend.unrolled.failures import close_failures
+from ssmc.frontend.unrolled.families import Family, ForeignFamily, NodeFamily, Reading, Unrolling
 from ssmc.frontend.unrolled.initial import solve_initial
 from ssmc.frontend.unrolled.rebuilding import Rebuilder, renewable
 from ssmc.frontend.unrolled.retiming import retime

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -95,6 +95,24 @@ class Survey:
             shapes[new] = static[new].shape
         self.canon[new] = new
         return new
+
+    def similar(self, a: Call, b: Call, depth: int = COLOUR_DEPTH) -> bool:
+        """Do two nodes compute the same of the same streams, but for the step and for the numbers of constants?"""
+        if self.signature(a) != self.signature(b):
+            return False
+        return depth == 0 or all(
+            x == y or (x is not None and y is not None and self._alike(x, y, depth - 1))
+            for x, y in zip(self.operands(a), self.operands(b), strict=True)
+        )
+
+    def _alike(self, x: Value, y: Value, depth: int) -> bool:
+        if self.is_static(x) and self.is_static(y):
+            return self.shape(x) == self.shape(y)
+        one, other = self.accesses.get(x), self.accesses.get(y)
+        if one is not None or other is not None:
+            return replace(one, index=0) == replace(other, index=0) if one is not None and other is not None else False
+        a, b = self.listing.producer.get(x), self.listing.producer.get(y)
+        return a is not None and b is not None and x.index == y.index and self.similar(a, b, depth)
 
     def signature(self, call: Call) -> Any:
         """What two nodes share when they do the same to their operands."""
