@@ -29,7 +29,7 @@ from ssmc.frontend.source.importer import import_model
 from ssmc.frontend.source.interface import dynamic_lengths, is_dynamic
 from ssmc.frontend.source.precision import coarsest_format, coarsest_table
 from ssmc.frontend.source.proto import ModelFile, read_model
-from ssmc.frontend.source.refused import REFUSED_OPS
+from ssmc.frontend.source.refused import refused_for
 from ssmc.frontend.source.scales import with_scales
 from ssmc.frontend.source.sizes import DIVISIBLE, INDIVISIBLE
 from ssmc.frontend.source.unknown import known_part
@@ -110,7 +110,8 @@ def _reading(source: Source, states: Mapping[str, str] | None) -> Attempt:
     except TooLarge:
         raise
     except UserError as error:
-        refused = [Refusal(c.name, c.kind, REFUSED_OPS[c.kind]) for c in source.file.calls if c.kind in REFUSED_OPS]
+        told = [(c, refused_for(c.kind, c.attrs)) for c in source.file.calls]
+        refused = [Refusal(c.name, c.kind, reason) for c, reason in told if reason is not None]
         if any(error.where == f"node '{refusal.node}'" for refusal in refused):  # no need to run it
             refuse(refused, str(source.path))
         baked = baked_size(source.as_file())

@@ -22,7 +22,7 @@ from ssmc.frontend.rules.table import RAW_RULES, RULES
 from ssmc.frontend.source.blame import BROKEN, failure
 from ssmc.frontend.source.evaluate import evaluate, run_call
 from ssmc.frontend.source.listing import Call, Listing, MissingAttribute
-from ssmc.frontend.source.refused import NONLINEAR, RANDOM, REFUSED_OPS
+from ssmc.frontend.source.refused import NONLINEAR, RANDOM, REFUSED_OPS, refused_for
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
 
@@ -138,8 +138,9 @@ class Translator:
         """The results of one node; Refused (and a line in the findings) where it has no translation."""
         items = [None if v is None else self.lookup(v) or Refused() for v in call.operands]
         if any(isinstance(item, Refused) for item in items):
-            if call.kind in REFUSED_OPS and call.kind != "NonZero":  # whatever it is given: told along with the rest
-                return self.refuse(call, REFUSED_OPS[call.kind])
+            told = refused_for(call.kind, call.attrs)
+            if told is not None and call.kind != "NonZero":  # whatever it is given: told along with the rest
+                return self.refuse(call, told)
             return [Refused()] * len(call.results)
         in_chunks = self.meanings.over_chunks(self, call, items)
         if in_chunks is not None:

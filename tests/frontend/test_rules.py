@@ -273,6 +273,7 @@ def test_every_rule_has_a_case() -> None:
         "Dropout",
         "CastLike",
         "ReverseSequence",
+        "RNN",
         "Swish",
         "SwiGLU",
         "Gemm",

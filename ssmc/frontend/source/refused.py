@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from ssmc.frontend.source.operands import text
+
 ATTENTION = "attention mixes all steps with weights that depend on the data"
 DYNAMIC = (
     "one scale for all samples and all steps at once, those to come too (dynamic quantisation), so that it is not "
@@ -28,6 +33,14 @@ REFUSED_OPS = {
     "Unique": "the shape of its result depends on the data",
     **dict.fromkeys(RANDOM, "it draws random numbers; export the model in evaluation mode"),
 }
+
+
+def refused_for(kind: str, attrs: Mapping[str, Any]) -> str | None:
+    """Why a node of this kind is refused whatever it is given; None where it may have a rule."""
+    if kind == "RNN" and {text(name).lower() for name in attrs.get("activations", [b"Tanh"])} == {"affine"}:
+        return None
+    return REFUSED_OPS.get(kind)
+
 
 GRAPHICS = (
     "onnxruntime's optimiser makes this op for graphics cards alone; give the model as it was before, or optimised for "
