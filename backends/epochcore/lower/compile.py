@@ -113,7 +113,13 @@ def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembl
     def again(asked: Request) -> Assembly:
         return arrangement.fastest(_lowered(graph, arch, ideal, asked, best.low.dataflows, known))
 
-    best = segmentation.fastest(made, request)
+    try:
+        best = segmentation.fastest(made, request)
+    except Misfit as all_at_once:
+        try:
+            best = segmentation.fastest(made, replace(request, streamed=True))
+        except Misfit:
+            raise all_at_once from None
     return loops.fastest(best, again)
 
 

@@ -129,16 +129,18 @@ class Lowering:
             )
         return self.loaded[key]
 
-    def constant_row(self, name: str, array: Array) -> Ref:
-        """A constant vector in the scratchpad, copied there once before the samples."""
+    def constant_row(self, name: str, array: Array, loop: int | None = None) -> Ref:
+        """A constant vector in the scratchpad, copied there once before the samples; where constants are streamed, one
+        for a `loop` before that, for every sample."""
         flat = np.asarray(array, np.float64).ravel()
         data = self.draft.constant(name, flat if self.ideal else flat.astype(np.float32))
-        if data not in self._const_rows:
-            row = self._const_rows[data] = self.draft.row(flat.size)
-            self.draft.emit(PREAMBLE, "const", dst=row.at(), src=data, words=flat.size)
-        return self._const_rows[data].at()
+        stage = loop - 1 if loop and self.request.streamed and self.draft.together == 1 else PREAMBLE
+        if (data, stage) not in self._const_rows:
+            row = self._const_rows[data, stage] = self.draft.row(flat.size)
+            self.draft.emit(stage, "const", dst=row.at(), src=data, words=flat.size)
+        return self._const_rows[data, stage].at()
 
-    _const_rows: dict[str, Buffer] = field(default_factory=dict)
+    _const_rows: dict[tuple[str, int], Buffer] = field(default_factory=dict)
 
     # -- writing ---------------------------------------------------------------------------------------------
 

@@ -79,7 +79,9 @@ class Request:
     cost). `forced` is the form of every layer while alternatives are timed. Time is cut into `segments` (0: by cost)
     in chunks of `chunk` steps (0: it is not, `refused` says why). Sequences come `batch` at a time (0: nobody says),
     so many of them are run `together` (0: by cost). Channels lie in at most so many `groups` of a column's rows (0: by
-    cost). What costs is said by the `objective`, what runs in the loop of its readers by `loops` (see `flow`)."""
+    cost). What costs is said by the `objective`, what runs in the loop of its readers by `loops` (see `flow`).
+    Parameters of scans are in the scratchpad from the beginning on, or `streamed`: there for the loop that needs them.
+    """
 
     name: str = ""
     span: int = 0
@@ -95,6 +97,7 @@ class Request:
     groups: int = 0
     objective: str = CYCLES
     loops: str = WORDS
+    streamed: bool = False
 
 
 def request_of(graph: Graph) -> Request:

@@ -69,7 +69,7 @@ def _some(low: Lowering, node: Node, u: Operand, x0: Operand | None, some: slice
     words = halves * decay.size
 
     def times(dst: Ref, src: Ref, values: Array, name: str) -> None:
-        row = low.constant_row(f"{node.name}.{name}{suffix}", values)
+        row = low.constant_row(f"{node.name}.{name}{suffix}", values, stage)
         fields = {"fn": "mul", "words": values.size, "steps": steps, "b_held": True}
         low.emit(node, "binary", dst=dst, a=src, b=row, **fields)
 
@@ -84,7 +84,7 @@ def _some(low: Lowering, node: Node, u: Operand, x0: Operand | None, some: slice
         bank = low.draft.row(words)
         gather(low, node, bank.at(), Operand(x0.ref, x0.words, True), order, f"{suffix}.x0")
     a = np.concatenate([decay.real.ravel(), decay.imag.ravel()][:halves])
-    held = Operand(low.constant_row(f"{node.name}.a{suffix}", a), a.size, True)
+    held = Operand(low.constant_row(f"{node.name}.a{suffix}", a, stage), a.size, True)
     if op["liquid"]:
         liquid = Buffer(words, stage)
         fields = {"fn": "add", "words": words, "steps": steps, "b_held": True}
