@@ -13,6 +13,7 @@ from backends.epochcore.arch import Arch, load_arch
 from backends.epochcore.clock.timing import measure
 from backends.epochcore.lower import placement
 from isa import Program
+from ssmc.diagnostics import Misfit
 from ssmc.ir import Graph, Piece, StreamType, Tensor, Value, interpret
 from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
@@ -109,3 +110,17 @@ def test_what_is_written_last_stays_on_the_chip() -> None:
     other = replace(program, meta={**program.meta, "streams": [{**s, "from_end": False} for s in streams]})
     (ours, _), (theirs, _) = (measure(p, arch, 1, 4000) for p in (program, other))
     assert ours.cycles is not None and theirs.cycles is not None and ours.cycles < 0.95 * theirs.cycles
+
+
+def test_parameters_of_scans_come_before_their_loop_where_there_is_no_room_for_all() -> None:
+    """Those of one loop lie where those of another have been; they are loaded again for every sequence."""
+    graph = blocks(4, 40)
+    graph.attributes["schedule"] = {"steps": 40, "form": "scan", "directions": "apart"}
+    large = with_changes(load_arch("tpu-like-128"), memory__scratchpad_words=1 << 14)
+    small = with_changes(large, memory__scratchpad_words=1800)
+    at_once, in_turn = (code(check(graph, arch, 40)) for arch in (large, small))
+    samples = at_once.index("samples"), in_turn.index("samples")
+    # a, c and d of every system; b, which all have, for every loop
+    assert "const" not in at_once[samples[0] :] and in_turn[samples[1] :].count("const") == 3 * 2 * 4 + 5
+    with pytest.raises(Misfit, match="constants and carried values"):
+        BACKEND.lower(graph, with_changes(large, memory__scratchpad_words=600), ideal=True)
