@@ -102,6 +102,8 @@ class Handover:
     drained: tuple[int, int] = (0, 0)  # when the states of the last two passes were out
     _jobs: list[Job | None] = field(default_factory=list)
     _blocks: dict[tuple[int, int], tuple[Cost, Blocks]] = field(default_factory=dict)  # by cost and steps
+    _waits: dict[tuple[int, int], int] = field(default_factory=dict)
+    _kept: list[tuple[Wave, Wave]] = field(default_factory=list)
     _pipes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -242,8 +244,17 @@ class Handover:
                 if job.cost.wave is None:
                     return max(ready, self.passed)  # a pass of no steps takes over all at once
                 end, before = self.last
-                return ready if before is None else max(ready, end + job.cost.wave.behind(before))
+                return ready if before is None else max(ready, end + self._behind(job.cost.wave, before))
         return 0
+
+    def _behind(self, wave: Wave, before: Wave) -> int:
+        """`Wave.behind`, known by what they are: they are kept, so that no other has their place."""
+        pair = id(wave), id(before)
+        found = self._waits.get(pair)
+        if found is None:
+            found = self._waits[pair] = wave.behind(before)
+            self._kept.append((wave, before))
+        return found
 
     def _array_moved(self, job: Job, start: int, end: int, finish: int) -> None:
         """An instruction, of several passes the last one, began and is finished."""

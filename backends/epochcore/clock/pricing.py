@@ -42,10 +42,19 @@ def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
     backward = _backward(program)
     lying, moved = _Lying(), dict[int, bool]()
 
+    shapes: dict[int, tuple[Any, ...]] = {}  # by identity: the program keeps its instructions
+
     def shape(ins: Instruction) -> tuple[Any, ...]:
-        if ins.mnemonic == "fetch":
-            return "fetch", bytes_of[str(ins["src"])]
-        return ins.mnemonic, *(ins.operands[name] for name in alike(ins.mnemonic))
+        found = shapes.get(id(ins))
+        if found is None:
+            operands = ins.operands
+            own = (
+                [bytes_of[str(ins["src"])]]
+                if ins.mnemonic == "fetch"
+                else map(operands.__getitem__, alike(ins.mnemonic))
+            )
+            found = shapes[id(ins)] = ins.mnemonic, *own
+        return found
 
     def price(op: Op) -> Cost:
         if op.ins.mnemonic == "fetch":

@@ -33,9 +33,8 @@ from backends.epochcore.lower.window_matrices import System, band, turned
 from ssmc.ir import Node, Value
 
 Array = NDArray[Any]
-MOST_TILES = 16  # of one instruction
+MOST_TILES = 32  # of one instruction
 SHARES = 8  # of the parameter memory: so many groups of tiles fit into it
-LEAST_GROUPS = 2
 
 
 @dataclass(frozen=True)
@@ -153,10 +152,10 @@ class _Tiles:
     add: bool
 
     def cut(self, most: int) -> Iterator[_Tiles]:
-        """At most so many at once: in two parts at least, so that what needs the first ones need not wait for all."""
+        """At most so many at once, about as many each time."""
         count = len(self.weights)
-        number = min(count, max(LEAST_GROUPS, ceil_div(count, most)))
-        bounds = sorted({count * n // number for n in range(number + 1)})
+        number = ceil_div(count, most)
+        bounds = [count * n // number for n in range(number + 1)]
         for low, high in pairwise(bounds):
             first = self.first[0] + low * self.apart[0], self.first[1] + low * self.apart[1]
             yield _Tiles(first, self.apart, self.weights[low:high], self.add)
@@ -213,12 +212,12 @@ def chunked(w: Windows, system: System, u: Operand, x0: Operand | None) -> None:
     parts = [range(h, min(h + size, system.channels)) for h in range(0, system.channels, size)]
     drives = [_inward(w, system, rows, parts[0])]
     for number, part in enumerate(parts):
+        # long before what adds to it
+        some, at = system.some(part), (Ref(rows, part.start * span), Ref(y, part.start * span))
+        w.multiply(f"within{number}.", *at, (len(part), span, span), partial(some.within, span))
         if number + 1 < len(parts):
             drives.append(_inward(w, system, rows, parts[number + 1]))
         x = across(w, system, drives[number], part, x0, f".{number}")
-        some = system.some(part)
-        at = Ref(rows, part.start * span), Ref(y, part.start * span)
-        w.multiply(f"within{number}.", *at, (len(part), span, span), partial(some.within, span))
         _outward(w, some, x, at[1], number)
     w.fold(y, low.new(node))
 

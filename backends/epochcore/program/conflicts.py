@@ -93,7 +93,7 @@ def conflicts(program: Program, arch: Arch, steps: int) -> Conflicts:
     coming: Instruction | None = None
     streaming: list[int] = []  # what a pass takes its weights from while it runs
     rates: dict[str, Instruction] = {}
-    sizes = _sizes(program, arch)
+    sizes: dict[int, int] = {}  # words of the constants in the parameter memory, by their first ones
     for index, ins in enumerate(code):
         name = ins.mnemonic
         if index == stop:
@@ -103,6 +103,8 @@ def conflicts(program: Program, arch: Arch, steps: int) -> Conflicts:
             backward = bool(ins["backward"])
         if stop >= 0:
             loop[index] = stop
+        if name == "fetch":
+            sizes[int(ins["dst"])] = max(1, param_words(program.data[str(ins["src"])], arch.memory.word_bits))
         if name == "rate":
             rates[str(ins["dst"])] = ins
         elif name == "preload":
@@ -128,16 +130,6 @@ def conflicts(program: Program, arch: Arch, steps: int) -> Conflicts:
         for group in numbers:
             members[group].append(index)
     return Conflicts(loop, touches, members, *_pairs(groups, extents))
-
-
-def _sizes(program: Program, arch: Arch) -> dict[int, int]:
-    """Words of the parameter memory from the first ones of its constants on."""
-    sizes: dict[int, int] = {}
-    for ins in program.sections[0].code:
-        if ins.mnemonic == "fetch":
-            at, values = int(ins["dst"]), program.data[str(ins["src"])]
-            sizes[at] = max(1, param_words(values, arch.memory.word_bits), sizes.get(at, 0))
-    return sizes
 
 
 def _parameters(at: int, sizes: Mapping[int, int], written: bool = False) -> Words:
