@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import click
@@ -158,8 +159,9 @@ def _size(value: float) -> str:
 
 
 def _numbers(values: Any) -> list[float]:
+    """All numbers of nested lists; what is no number in JSON is the infinite time of a pole at 1."""
     if isinstance(values, list):
-        return [item for value in values for item in _numbers(value)]
+        return [item for value in values for item in ([inf] if value is None else _numbers(value))]
     return [] if values is None else [values]
 
 

@@ -198,6 +198,17 @@ def test_rounding_is_left_out_where_it_is_asked_for(ssmc: Ssmc, folder: Path) ->
     assert all("rounding by 1 node is left out" in text for text in (*told["notes"][:1], made))
 
 
+def test_a_sum_that_never_fades_is_told(ssmc: Ssmc, folder: Path) -> None:
+    weight = numpy_helper.from_array(np.asarray(1, np.int64), "axis")
+    nodes = [helper.make_node("CumSum", ["x", "axis"], ["s"]), helper.make_node("Tanh", ["s"], ["y"])]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 16, 2]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "sum.onnx")
+    assert "forever" in ssmc("inspect", "sum.onnx").out
+    (system,) = json.loads(ssmc("inspect", "sum.onnx", "--json").out)["systems"]
+    assert system["time_constants"] == [[None], [None]]
+
+
 @pytest.mark.parametrize("noise", [0.0, 1e-2])
 def test_inspect_tells_what_became_of_a_kernel(ssmc: Ssmc, folder: Path, noise: float) -> None:
     """A decaying kernel becomes a system with its residual; one with noise in its taps stays a filter."""

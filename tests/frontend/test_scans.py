@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ssmc.frontend import Model
+from ssmc.frontend import Model, load_model
+from tests.frontend import disguise_file
 from tests.frontend import disguise_scans as disguise
 from tests.frontend.disguise import LAYOUTS
+from tests.frontend.net import save
+from tests.frontend.test_disguised_files import ROUNDING, check_against_file
 from tests.frontend.test_disguises import lifted
 
 layers = st.builds(
@@ -47,3 +53,26 @@ def test_forms(form: str, layer: disguise.Varying, length: int) -> None:
 def test_powers(seed: int, states: int, decay: str) -> None:
     layer = disguise.Varying(seed, states, decay, is_complex=False)
     check(lifted(disguise.as_model(layer, "powers", 12), 12), layer)
+
+
+@settings(max_examples=5, deadline=None)
+@given(layers, st.sampled_from(["scan", "loop", "unrolled", "doubling", "tree"]), st.integers(4, 12), st.data())
+def test_kinds_of_files(layer: disguise.Varying, form: str, length: int, data: st.DataObject) -> None:
+    """Some nodes as a function, weights outside of the file, or in another number format."""
+    model = disguise.as_model(layer, form, length)
+    kind, tolerance = data.draw(st.sampled_from(["function", "outside", "stored", "whole"])), 1e-4
+    with tempfile.TemporaryDirectory() as folder:
+        if kind == "outside":
+            path = disguise_file.saved_outside(model, Path(folder), data.draw(st.sampled_from(["w.bin", None])))
+        elif kind == "function":
+            count = len(model.graph.node)
+            start = data.draw(st.integers(0, count - 1))
+            path = save(disguise_file.as_function(model, start, data.draw(st.integers(start + 1, count))), Path(folder))
+        else:
+            dtype = data.draw(st.sampled_from(sorted(disguise_file.FORMATS)))
+            change = disguise_file.computed_in if kind == "whole" else disguise_file.stored_in
+            tolerance = 200 * ROUNDING[dtype] if kind == "whole" else tolerance
+            path = save(change(model, dtype), Path(folder))
+        found = load_model(path)
+        check_against_file(found, length, tolerance)
+    check(found, layer)

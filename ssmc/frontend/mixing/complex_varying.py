@@ -141,12 +141,13 @@ def _both(translator: Translator, region: Region, apart: Region, split: Split) -
 
 def _explained(translator: Translator, region: Region, whole: Region) -> Flow | None:
     """The target as one part of h, its axes as those of the entries, forward or backward in time."""
-    decay = _decays(region)
-    if decay is None:
+    if any(len(f.shape) != len(region.shape) for f in region.flows):
         return None
-    for axes in target_axes(region):
-        if any(len(f.shape) != len(axes) or not _fits(f, axes, region.shape) for f in region.flows):
-            continue
+    found = [axes for axes in target_axes(region) if all(_fits(f, axes, region.shape) for f in region.flows)]
+    found = [axes for axes in found if _starts_as_written(region, axes)]
+    decay = _decays(region) if found else None
+    for axes in found if decay is not None else ():
+        assert decay is not None
         for backward in (False, True):
             seen = mirrored(region, axes) if backward else region
             for form in _forms(seen, axes, decay):
@@ -154,6 +155,18 @@ def _explained(translator: Translator, region: Region, whole: Region) -> Flow | 
                 if error <= TOLERANCE:
                     return _emit(translator, region, whole, axes, form, error, backward)
     return None
+
+
+def _starts_as_written(region: Region, axes: str) -> bool:
+    """Is the target an entry, or nothing, at the first step, or at the last where time runs backward?"""
+    target, at = region.run(region.samples[0]), axes.index("t")
+    for step in (0, -1):
+        start = np.take(target, step, axis=at)
+        scale = float(np.abs(start).max(initial=0.0))
+        written = (np.take(array, step, axis=at) for array in region.samples[0])
+        if not scale or any(np.abs(v - start).max(initial=0.0) <= TOLERANCE * scale for v in written):
+            return True
+    return False
 
 
 def _fits(flow: Flow, axes: str, shape: tuple[int, ...]) -> bool:
