@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +135,8 @@ class _Importer:
 
     def _ordered(self, proto: onnx.GraphProto, scope: _Scope) -> list[onnx.NodeProto]:
         """The nodes so that values come before their uses. Raises UserError for a cycle or a missing value."""
-        known, nodes = set(scope.values), unfused(proto.node)
+        scalars = {tensor.name for tensor in proto.initializer if math.prod(tensor.dims) == 1}
+        known, nodes = set(scope.values), unfused(proto.node, scalars)
         if _in_order(nodes, known):
             return nodes
         made = {name for node in nodes for name in node.output if name}

@@ -5,7 +5,7 @@ Source: onnxruntime, docs/ContribOperators.md. The new nodes carry the fused one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import onnx
@@ -18,14 +18,42 @@ DOMAIN = "com.microsoft"
 PLAIN = ("Relu", "Tanh", "Sigmoid")
 
 
-def unfused(nodes: Any) -> list[onnx.NodeProto]:
-    """The nodes of a graph, each fused one replaced by several. Raises UserError for a fused activation unknown."""
+def unfused(nodes: Any, scalars: Collection[str] = ()) -> list[onnx.NodeProto]:
+    """The nodes of a graph, each fused one replaced by several. `scalars` are weights that are one number.
+
+    Integers that several ops read become real numbers once, so that what lies behind a rounding is one value.
+    Raises UserError for a fused activation unknown.
+    """
     found: list[onnx.NodeProto] = []
+    real: dict[tuple[str, ...], str] = {}  # of integers, their scale and zero point
+    for node in nodes:
+        if node.op_type == "DequantizeLinear":
+            real.setdefault(_scaled(node, scalars), node.output[0])
     for node in nodes:
         rule = RULES.get(node.op_type) if node.domain == DOMAIN else None
         rule = rule or (QUANTIZED.get(node.op_type) if node.domain in (DOMAIN, "", "ai.onnx") else None)
-        found += [node] if rule is None else list(_Parts(node, rule))
+        found += [node] if rule is None else _once(_Parts(node, rule), real, scalars)
     return found
+
+
+def _once(parts: Iterable[onnx.NodeProto], real: dict[tuple[str, ...], str], scalars: Collection[str]) -> Any:
+    """The parts of a node, without what makes real numbers that are there already."""
+    names: dict[str, str] = {}
+    for node in parts:
+        if node.op_type == "DequantizeLinear":
+            known = real.setdefault(_scaled(node, scalars), node.output[0])
+            if known != node.output[0]:
+                names[node.output[0]] = known
+                continue
+        for slot, name in enumerate(node.input):
+            node.input[slot] = names.get(name, name)
+        yield node
+
+
+def _scaled(node: onnx.NodeProto, scalars: Collection[str]) -> tuple[str, ...]:
+    """What tells real numbers that are made of integers: the axis does not where there is one scale."""
+    axis = next((str(a.i) for a in node.attribute if a.name == "axis"), "1")
+    return (*node.input, *(() if node.input[1] in scalars else (axis,)))
 
 
 class _Parts:

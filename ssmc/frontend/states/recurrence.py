@@ -116,7 +116,11 @@ def _lift(
     drives = driven.demand(followings)
     if any(isinstance(item, Refused) for item in drives):
         raise Unsupported(UNTRANSLATED)
-    lifting.layouts = [layout_of(item, shape) for item, shape in zip(drives, shapes, strict=True)]
+    told = [  # where nothing drives a state, what it starts from tells which axis the batch is
+        s.initial if isinstance(item, Known) and isinstance(s.initial, Flow) and s.initial.shape == shape else item
+        for item, s, shape in zip(drives, lifting.states, shapes, strict=True)
+    ]
+    lifting.layouts = [layout_of(item, shape) for item, shape in zip(told, shapes, strict=True)]
     lifting.features = [layout.features for layout in lifting.layouts]
     lifting.where = where
     transitions = transitions_of(lifting, outside)

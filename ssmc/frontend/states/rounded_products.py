@@ -57,13 +57,18 @@ class Products:
         return rounded_step(self.decay, grids, self.rounding, self.is_complex, x, drive)
 
 
-def find_products(step: Step, heads: Sequence[Value], tails: Sequence[Value]) -> Products:
-    """The products between where states are read and where a step is summed. Raises Unsupported."""
+def find_products(
+    step: Step, heads: Sequence[Value], tails: Sequence[Value], kept: Sequence[Grid] | None = None
+) -> Products:
+    """The products between where states are read and where a step is summed. Raises Unsupported.
+
+    `kept` are the grids on which the sums become the next values.
+    """
     found = [_rounded(step, call, heads, tails) for call in step.roundings(heads, tails)]
     if len({each.grid.rounding for each in found}) != 1 or found[0].grid.rounding != "nearest":
         raise Unsupported("its products are not rounded to the nearest code")
     net = _Net(step, list(heads), list(tails), found)
-    return net.turned() or net.products()
+    return net.turned() or net.products(None if kept is None else np.concatenate([g.rows for g in kept], axis=1))
 
 
 def _rounded(step: Step, call: Call, heads: Sequence[Value], tails: Sequence[Value]) -> Rounded:
@@ -211,7 +216,7 @@ class _Net:
         decay = np.concatenate([pairs.real, pairs.imag])
         return Products(decay, states, {"turned": rows[:, states]}, "nearest", self.results)
 
-    def products(self) -> Products:
+    def products(self, kept: Array | None) -> Products:
         of_state = {each.result: self._of_states(each) for each in self.found}
         first = [each for each in self.found if of_state[each.result] is not None]
         second = [each for each in self.found if of_state[each.result] is None]
@@ -221,23 +226,26 @@ class _Net:
         if any(np.any(self.response(heads, v)) for v in (*self.tails, *(each.source for each in second))):
             raise Unsupported("some of its products are rounded before they are summed, and others are not")
         terms: list[list[_Term]] = []
-        turned: list[Array] = []
+        turned: list[Array | None] = []
         for which, tail in enumerate(self.tails):
             own = self.sequences[which].reshape(-1) == 0
             for place in np.flatnonzero(own):
                 chosen = self._chosen(tail, int(place), second)
                 source, at = tail, int(place)
+                rows: Array | None = None
                 if chosen:
                     (sign, each, number), *more = chosen
                     if more or sign < 0 or self._chosen(tail, at, first):
                         raise Unsupported(ELSEWHERE)
-                    turned.append(each.grid.rows[:, number])
-                    source, at = each.source, number
+                    rows, source, at = each.grid.rows[:, number], each.source, number
+                elif kept is not None and second and not self.base[tail].reshape(-1)[place]:
+                    rows = kept[:, int(self.states[which].reshape(-1)[place])]  # nothing is added: one rounding is both
+                turned.append(rows)
                 terms.append([self._term(*c, of_state) for c in self._chosen(source, at, first)])
-        if turned and len(turned) != len(terms):
+        rounded = [rows for rows in turned if rows is not None]
+        if rounded and len(rounded) != len(terms):
             raise Unsupported("some of its sums of products are rounded, and others are not")
-        summed = second or first
-        return self._assembled(terms, turned, [each.result for each in summed])
+        return self._assembled(terms, rounded, [each.result for each in (*second, *first)])
 
     def _of_states(self, each: Rounded) -> tuple[Array, Array] | None:
         """(decay, state) of every number that is rounded, where it is a product with a state; None where it is a sum of

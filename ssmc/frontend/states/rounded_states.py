@@ -71,7 +71,7 @@ def _lift(step: Step) -> None:
     elif count == 1 and (single := _product(step, found)) is not None:
         transition, sources = single
     else:
-        inner = find_products(step, found.heads, found.tails)
+        inner = find_products(step, found.heads, found.tails, found.grids.get("sum"))
         transition, sources = None, inner.summed
     roundings = {grid.rounding for grids in found.grids.values() for grid in grids} | ({inner.rounding} - {""})
     if len(roundings) != 1:
