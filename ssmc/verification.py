@@ -138,8 +138,18 @@ def verify(
     elif tolerance is None:
         tolerance = REALISTIC_TOLERANCE
     passed = all(error.relative <= tolerance for error in errors.values())
+    if ideal and not passed:
+        note = "; ".join(filter(None, (note, _lift_error(model, tolerance))))
     few = {name: array[:LAYER_SEQUENCES] for name, array in fitted.items()}
     return Verification(passed, tolerance, errors, _layers(executable, executable.compilation, few, settings), note)
+
+
+def _lift_error(model: Model, tolerance: float) -> str:
+    """A line where the lifted model is further from the file than the tolerance, as it was told when it was lifted."""
+    worst = max((proof.error for proof in model.proofs), default=0.0)
+    if worst <= tolerance:
+        return ""
+    return f"the lifted model itself is up to {worst:.1e} off from the file (`ssmc inspect` shows what was lifted)"
 
 
 def _require_finite(references: Mapping[str, Array]) -> None:

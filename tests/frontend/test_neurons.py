@@ -124,6 +124,14 @@ def gated_spikes(s: Step) -> None:
     s.states, s.output = [("x0", potential), ("x1", spikes)], spikes
 
 
+def zero_reset(s: Step) -> None:
+    """snnTorch's zero reset: the potential of the step before says whether all of the step is thrown away."""
+    theta = s.const(0.8)
+    charged = s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.drive())
+    potential = s.op("Sub", charged, s.op("Mul", s.fired("x0", theta), charged))
+    s.states, s.output = [("x0", potential)], s.fired(potential, theta)
+
+
 NEURON = "integrate and fire"
 CARRIED = ("carried spikes", "subtracted spikes", "gated spikes")
 KINDS: dict[str, tuple[Callable[[Step], None], list[str]]] = {
@@ -134,6 +142,7 @@ KINDS: dict[str, tuple[Callable[[Step], None], list[str]]] = {
     "carried spikes": (carried_spikes, [NEURON]),
     "subtracted spikes": (subtracted_spikes, [NEURON]),
     "gated spikes": (gated_spikes, [NEURON]),
+    "zero reset": (zero_reset, [NEURON]),
     "synaptic": (synaptic, ["linear time-invariant", NEURON]),
     "current and reset": (current_and_reset, ["linear time-invariant", NEURON]),
     "after a system": (after_a_system, ["linear time-invariant"]),
@@ -263,11 +272,22 @@ def several_spikes(s: Step) -> None:
     s.states, s.output = [("x0", s.op("Add", kept, current)), ("x1", current)], spikes
 
 
+def refractory(s: Step) -> None:
+    """A neuron that fired takes nothing for three steps."""
+    free = s.op("Cast", s.op("LessOrEqual", "x1", s.const(0.0)), to=TensorProto.FLOAT)
+    charged = s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.op("Mul", free, s.drive()))
+    spikes = s.fired(charged, s.const(0.8))
+    left = s.op("Relu", s.op("Sub", "x1", s.const(1.0)))
+    waiting = s.op("Add", left, s.op("Mul", spikes, s.const(3.0)))
+    s.states, s.output = [("x0", s.op("Mul", charged, s.silent(spikes))), ("x1", waiting)], spikes
+
+
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
         (recurrent, "feed each other"),
-        (adaptive, "depend on each other"),
+        (adaptive, "these 2 states depend on each other through a threshold"),
+        (refractory, "these 2 states depend on each other through a threshold"),
         (moved_threshold, "has a threshold, but is no"),
         (nonlinear, "not a linear function"),
         (several_spikes, "rounds the state at every step"),

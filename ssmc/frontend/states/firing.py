@@ -21,6 +21,8 @@ from ssmc.ir.op import Array
 
 SMOOTH = frozenset(["Tanh", "Sigmoid", "Softplus", "Erf", "Gelu", "Exp", "Log", "Sqrt", "Softmax", "Pow", "Sin", "Cos"])
 
+COMPARED = frozenset(["Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Sign", "Where", "Equal"])
+
 
 def lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked], outside: Sequence[Value]) -> None:
     """Lift a state that is not linear: the potential of neurons, with the spikes that are carried beside it.
@@ -75,9 +77,14 @@ def _potential(lifting: Lifting) -> int:
         others = [other for other in lifting.states if other is not state]
         if all(_follows(lifting, other, state) for other in others):
             return which
+    calls = lifting.translator.listing.needed(
+        [s.following for s in lifting.states], {s.current for s in lifting.states}
+    )
+    compared = any(c.kind in COMPARED and not lifting.influenced.isdisjoint(c.operands) for c in calls)
+    how = "through a threshold, as with a refractory time, one that adapts, or recurrent spikes" if compared else ""
     raise Unsupported(
-        "these states depend on each other, and not linearly; of neurons only the potential may be carried from step "
-        "to step, and the spikes of the step before"
+        f"these {len(lifting.states)} states depend on each other {how or 'and not linearly'}; of neurons only the "
+        "potential may be carried from step to step, and the spikes of the step before"
     )
 
 
