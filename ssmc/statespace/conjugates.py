@@ -90,11 +90,12 @@ def _pairs(system: StateSpace, g: int, tolerance: float) -> list[tuple[int, int,
     step = np.ones(1) if system.delta is None else np.broadcast_to(system.delta, system.A.shape)[g]
     step = np.broadcast_to(step, a.shape)
     free = a.imag < 0
+    near = (np.abs(a - np.conj(a)[:, None]) <= tolerance * np.abs(a)[:, None]) & free & (step == step[:, None])
+    some = near.any(axis=1)
     found = []
     for i in np.flatnonzero(~free):
-        near = np.abs(a - np.conj(a[i])) <= tolerance * np.abs(a[i])
         partner, scale = -1, 1.0 + 0j
-        for j in np.flatnonzero(near & free & (step == step[i])):
+        for j in np.flatnonzero(near[i] & free) if some[i] else ():
             s = _multiple(driven[i].conj(), driven[j], tolerance)
             if s is not None:
                 partner, scale = int(j), s

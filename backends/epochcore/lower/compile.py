@@ -127,7 +127,8 @@ def _lowered(
     graph: Graph, arch: Arch, ideal: bool, request: Request, flows: dataflow.Dataflows, known: Known
 ) -> Assembly:
     draft = Draft(arch, request.forced is not None, max(1, request.together))
-    low = Lowering(graph, arch, ideal, plan_flow(graph, request.loops), draft, request, flows, taps_of=known)
+    room = arch.memory.scratchpad_words // draft.together
+    low = Lowering(graph, arch, ideal, plan_flow(graph, request.loops, room), draft, request, flows, taps_of=known)
     inputs = _inputs(low)
     low.spilled = _spilled(low)
     outputs = []

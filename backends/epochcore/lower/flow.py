@@ -7,6 +7,9 @@ sequence is made in straight code, a stream in a loop; a stream that another loo
 A node runs in the first loop in which it can. Where the loop that reads its result is a later one it may be there, too:
 a matrix that drives states which read their stream from its end. It is so where fewer words go through DRAM then, or
 always, or never, as it is asked for (`loops` compares).
+
+States of a loop are all kept from chunk to chunk. Where they would take most of the scratchpad, as those of many layers
+of large heads do, later ones are in a further loop: the stream between two layers is far smaller.
 """
 
 from __future__ import annotations
@@ -45,9 +48,10 @@ def is_backward(stage: int) -> bool:
     return stage % 4 == 3
 
 
-def plan_flow(graph: Graph, choice: str = WORDS) -> Flow:
-    """Stages and rates of a tile graph, in topological order."""
+def plan_flow(graph: Graph, choice: str = WORDS, room: int | None = None) -> Flow:
+    """Stages and rates of a tile graph, in topological order, for a scratchpad of `room` words."""
     stage: dict[str, int] = {}
+    crowd = _Crowd(graph, room)
     rates: dict[Value, Rates] = {}
     order = tuple(graph.order())
     for name in order:
@@ -57,12 +61,38 @@ def plan_flow(graph: Graph, choice: str = WORDS) -> Flow:
             if isinstance(graph.type(result), StreamType):
                 rates[result] = _rates(graph, node, operands, rates)
         if not all(isinstance(kind, ConstantType) for kind in node.types):
-            stage[name] = _stage(graph, node, operands, stage)
+            stage[name] = crowd.later(node, _stage(graph, node, operands, stage))
     for name in reversed(order if choice != OWN else ()):
         later = _reader(graph, name, stage)
         if later is not None and (choice == READERS or _saves(graph, name, stage, later)):
             stage[name] = later
     return Flow(order, stage, rates)
+
+
+class _Crowd:
+    """Words of the states that every loop keeps. Nothing is moved where all of them take no more than half of the
+    room; else a loop takes as many as an eighth of it holds, so that its chunks are long (ours)."""
+
+    def __init__(self, graph: Graph, room: int | None) -> None:
+        every = sum(_carried(node) for node in graph.nodes(*RECURRENT)) if room is not None else 0
+        self.most = None if room is None or 2 * every <= room else room // 8
+        self.held: dict[int, int] = {}
+
+    def later(self, node: Node, stage: int) -> int:
+        """The loop for a node that can be in that of `stage`: this one, or one that goes the same way."""
+        words = _carried(node) if node.op.name in RECURRENT else 0
+        if self.most is None or not words or not is_loop(stage):
+            return stage
+        while self.held.get(stage) and self.held[stage] + words > self.most:
+            stage += 4
+        self.held[stage] = self.held.get(stage, 0) + words
+        return stage
+
+
+def _carried(node: Node) -> int:
+    """Words that a node keeps from step to step."""
+    kinds: Any = node.types[1:]
+    return sum(prod(kind.shape) for kind in kinds)
 
 
 def _reader(graph: Graph, name: str, stage: Mapping[str, int]) -> int | None:

@@ -138,8 +138,8 @@ def test_all_unknown_ops_are_listed() -> None:
 
 def test_a_layer_too_wide_for_an_instruction_is_refused() -> None:
     graph = Graph()
-    x = graph.add("input", attrs={"name": "x", "type": StreamType((200_000,))})
-    graph.add("output", [graph.add("unary", [x], {"fn": "tanh"}, name="wide")], {"name": "y"})
+    x = graph.add("input", attrs={"name": "x", "type": StreamType((70_000,))})
+    graph.add("output", [graph.add("reduce", [x], {"fn": "max", "axes": (-1,)}, name="wide")], {"name": "y"})
     with pytest.raises(UserError, match="too large for an instruction"):
         BACKEND.lower(graph, load_arch("epochcore-128"), ideal=True)
 
