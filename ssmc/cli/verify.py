@@ -52,7 +52,8 @@ def verify_command(
     """Compile a model, simulate it, compare with onnxruntime. Exit status 0 where it agrees, 1 where it does not.
 
     Relative error is max|y - ref| / max|ref|. With --ideal the default tolerance is 1e-5, or the float32 reference's
-    own error against float64 where that is larger.
+    own error against float64 where that is larger (at most 1e-4). A note says where a file in float16, or roundings on
+    the edge between two codes, allow more.
     """
     from ssmc import arrays
     from ssmc.driver import load_model
