@@ -21,11 +21,12 @@ def breakdown(events: Mapping[str, int], seconds: float, arch: Arch) -> dict[str
         "vector_words": e.vector_joules,
         "scratchpad_words": e.scratchpad_joules,
         "parameter_words": e.parameter_joules,
-        "column_words": e.column_word_joules,
         "dram_bytes": e.dram_joules_per_byte,
         "compute_cycles": e.compute_watts / arch.clock_hz,
         "preload_cycles": e.preload_watts / arch.clock_hz,
     }
+    if arch.array.column_words > 1:
+        prices["column_words"] = e.column_word_joules
     return {**{name: events.get(name, 0) * price for name, price in prices.items()}, "static": e.static_watts * seconds}
 
 

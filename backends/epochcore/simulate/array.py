@@ -48,7 +48,9 @@ def preload(plan: Planner, ins: Instruction) -> None:
         what = f", in {groups} groups" if groups > 1 else ""
         most = f", in {plan.arch.array.column_words} groups" if groups > 1 else ""
         raise plan.trap(
-            f"needs {high} x {wide} elements{what}", f"the array has {rows} x {cols} for such numbers{most}"
+            f"needs {high} x {wide} elements{what}",
+            f"the array has {rows} x {cols} for such numbers{most}",
+            "compile for this architecture: tiles are cut to its array",
         )
     if segments > 1 and mode not in MODES:
         raise plan.trap(f"has {segments} segments", f"the mode '{mode}' has one")

@@ -81,8 +81,19 @@ class Planner:
         rows = "a row" if steps == "one" else f"rows by {steps}"
         raise self.trap(
             f"reads {words} words at spad[{address}] ({rows}) that nothing has written",
-            hint="write the buffer first, with the same pitch and steps",
+            self._lying(address, address + words),
+            "write the buffer first, with the same pitch and steps",
         )
+
+    def _lying(self, low: int, high: int) -> str:
+        """What lies at some words of the scratchpad."""
+        found, section = list[str](), self.program.sections[0]
+        for buffer in self.buffers:
+            if buffer.base < high and low < buffer.end:
+                rows = "a row" if buffer.slot.steps == "one" else f"rows by {buffer.slot.steps}, a pitch"
+                by = f"instruction {buffer.maker} ({section.code[buffer.maker].mnemonic})"
+                found.append(f"{by} wrote {rows} of {buffer.slot.pitch} words at spad[{buffer.base}]")
+        return "\n       ".join(found)
 
     def _reads(self, buffer: _Buffer, address: int, steps: str, pitch: int | None) -> bool:
         return buffer.slot.steps == steps and (steps == "one" or pitch in (None, buffer.slot.pitch))
@@ -147,6 +158,7 @@ class Planner:
             raise self.trap(
                 f"writes up to param[{end - 1}], outside the parameter memory",
                 f"the parameter memory has {self.arch.memory.parameter_words} words",
+                "a larger memory.parameter_words, or another place",
             )
         self.params = [p for p in self.params if p[1] <= address or p[0] >= end]
         self.params.append((address, end, name))
@@ -155,7 +167,9 @@ class Planner:
         for start, _, name in self.params:
             if start == address:
                 return restored(np.asarray(self.program.data[name]))
-        raise self.trap(f"preloads param[{address}], where no constant was fetched to")
+        there = ", ".join(f"{name} at param[{start}]" for start, _, name in sorted(self.params)[:8])
+        why = f"there are: {there}{', ...' if len(self.params) > 8 else ''}" if there else ""
+        raise self.trap(f"preloads param[{address}], where no constant was fetched to", why, "fetch it there first")
 
     def programmed(self, mode: str) -> Preload:
         """What the array holds for an instruction of `mode`. Raises UserError where it is not programmed for it."""

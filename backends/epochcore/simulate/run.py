@@ -218,14 +218,23 @@ def _output(program: Program, machines: list[Machine], port: Port) -> Array:
     if "constant" in binding:
         return np.array(program.data[binding["constant"]]).reshape(port.shape)
     number = binding["stream"]
-    if number not in machines[0].streams:
-        streams: Any = program.meta["streams"]
-        # no step was run: an empty stream
-        batch = sum(machine.batch for machine in machines)
-        return np.empty((batch, machines[0].total[streams[number]["register"]], *port.shape))
-    parts = [machine.streams[number] for machine in machines]
-    value = (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(np.float64, copy=False)
-    return value.reshape(*value.shape[:-1], *port.shape)
+    streams: Any = program.meta["streams"]
+    register, batch = streams[number]["register"], sum(machine.batch for machine in machines)
+    shape = (batch, *(() if register == "one" else (machines[0].total[register],)), prod(port.shape))
+    if number in machines[0].streams:
+        parts = [machine.streams[number] for machine in machines]
+        value = (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(np.float64, copy=False)
+        found = f"what it stores is {' x '.join(map(str, value.shape))}"
+    else:
+        value, found = np.empty(shape if 0 in shape else 0), ""  # where no step was run the stream is empty
+    if value.shape != shape:
+        raise UserError(
+            f"the program does not store its output '{port.name}'",
+            where=f"stream[{number}]",
+            why=found,
+            hint=f"store {' x '.join(map(str, shape))} words there, sequences first",
+        )
+    return value.reshape(*shape[:-1], *port.shape)
 
 
 def _taps(plan: Plan) -> dict[int, list[Any]]:

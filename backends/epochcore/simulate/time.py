@@ -50,7 +50,11 @@ def _stream(machine: Machine, number: int) -> Array:
     for table in (machine.inputs, machine.streams):
         if number in table:
             return table[number]
-    raise machine.trap(f"loads stream[{number}], which has not been given or stored")
+    there = ", ".join(str(n) for n in sorted({*machine.inputs, *machine.streams}))
+    why = f"streams that have been: {there}" if there else ""
+    raise machine.trap(
+        f"loads stream[{number}], which has not been given or stored", why, "store it in an earlier loop"
+    )
 
 
 def store(plan: Planner, ins: Instruction) -> Action:

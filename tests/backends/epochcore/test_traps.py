@@ -86,6 +86,17 @@ def test_traps(code: str, message: str) -> None:
     assert "instruction " in text and "layer 'layer7'" in text and "/model/MatMul_3" in text
 
 
+@pytest.mark.parametrize("store", ["", FILL + "store stream[1], spad[128], words=4, one\n"])
+def test_an_output_that_is_not_stored_is_none(store: str) -> None:
+    with pytest.raises(UserError, match=r"(?s)the program does not store its output 'y'.*2 x 40 x 4 words"):
+        run(FETCH + LOOP + PRELOAD + LOAD + MAC + store + END)
+
+
+def test_what_lies_where_something_else_is_read_is_told() -> None:
+    with pytest.raises(UserError, match=r"instruction \d+ \(load\) wrote rows by n0, a pitch of 5 words at spad\[0\]"):
+        run(FETCH + LOOP + PRELOAD + "load spad[0], stream[0], words=5, n0\n" + MAC + STORE + END)
+
+
 def test_what_the_end_of_a_loop_overwrites_is_missed_at_its_beginning() -> None:
     """The first round reads what was written before the loop; the second would not find it."""
     copy = "copy spad[64], dst_pitch=4, spad[200], src_pitch=4, words=4, n0, src_held\n"
