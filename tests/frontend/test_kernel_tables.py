@@ -153,6 +153,18 @@ def test_a_filter_that_nearly_is_a_system_says_how_nearly(tmp_path: Path, channe
     assert load_model(path, tolerance=1e-4).systems[0].kind == LINEAR
 
 
+@pytest.mark.parametrize(("form", "noisy"), [("back", True), ("ahead", True), ("back", False)])
+def test_filters_and_delays_of_many_steps(tmp_path: Path, form: str, noisy: bool) -> None:
+    """More taps, or more steps to wait, than one instruction takes."""
+    net, rng = Net(), np.random.default_rng(0)
+    taps = rng.standard_normal((1, 8400)) * 0.999 ** np.arange(8400) if noisy else np.zeros((1, 8400))
+    taps[:, 5000:] += 0.99 ** np.arange(3400)
+    path = save(net.model([(filtered(net, taps / 50, form), ["b", 8400, 1])]), tmp_path)
+    model = load_model(path)
+    assert kinds(model) == ["fir" if noisy else LINEAR]
+    on_targets(model, 1, 8400)
+
+
 def test_a_type_that_is_taken_from_the_data(tmp_path: Path) -> None:
     """CastLike, as torch's exporter leaves it in graphs that it does not optimise: the bias of a padded Conv."""
     net = Net()

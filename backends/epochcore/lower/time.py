@@ -16,6 +16,8 @@ from ssmc.ir.ops.rounded import rows_of
 from ssmc.ir.ops.spiking import ROWS
 
 Array = NDArray[Any]
+LATEST = 4095  # steps that one delay instruction waits at most: `lag` has 12 bits
+LONGEST = 8190  # steps that one filter instruction looks back at most: `length` has 13 bits
 
 
 def carried(low: Lowering, node: Node, words: int, start: Operand | None = None, value: float = 0.0) -> Buffer:
@@ -78,24 +80,54 @@ def _weighted_mean(low: Lowering, node: Node, x: Operand, count: str) -> None:
 
 
 def fir(low: Lowering, node: Node) -> None:
-    channels, length = node.op["kernel"].shape
+    length = node.op["kernel"].shape[1]
     operands = low.operands(node, low.stage(node))
     u, history = operands[0], operands[1] if len(operands) > 1 else None
     assert u is not None
+    taps = node.op["kernel"].array
+    if length > LONGEST + 1 and history is None and not list(low.graph.users(Value(node.name, 1))):
+        _in_pieces(low, node, u, taps)
+        return
+    low.buffers[Value(node.name, 1)] = _filtered(low, node, low.new(node).at(), u.ref, taps, "taps", history)
+
+
+def _filtered(
+    low: Lowering, node: Node, dst: Any, src: Any, taps: Array, name: str, history: Operand | None = None
+) -> Buffer:
+    """One filter instruction; what it carries."""
+    channels, length = taps.shape
     state = carried(low, node, max(channels * (length - 1), 1), history if length > 1 else None)
     low.emit(
         node,
         "fir",
-        dst=low.new(node).at(),
-        src=u.ref,
+        dst=dst,
+        src=src,
         state=state.at(),
-        taps=low.constant_row(f"{node.name}.taps", node.op["kernel"].array),
+        taps=low.constant_row(f"{node.name}.{name}", taps),
         channels=channels,
         length=length,
         steps=low.steps(node),
         reverse=node.op["reverse"],
     )
-    low.buffers[Value(node.name, 1)] = state
+    return state
+
+
+def _in_pieces(low: Lowering, node: Node, u: Operand, taps: Array) -> None:
+    """A filter of more taps than an instruction takes: the sum of filters behind each other's delays.
+
+    A filter of one tap other than zero waits, as `delay` does, in either direction of time.
+    """
+    channels, steps = len(taps), low.steps(node)
+    wait = np.zeros((channels, LONGEST + 1))
+    wait[:, -1] = 1.0
+    dst, src = low.new(node).at(), u.ref
+    _filtered(low, node, dst, src, taps[:, :LONGEST], "taps")
+    for start in range(LONGEST, taps.shape[1], LONGEST):
+        late, part = low.temporary(node, channels).at(), low.temporary(node, channels).at()
+        _filtered(low, node, late, src, wait, "wait")
+        _filtered(low, node, part, late, taps[:, start : start + LONGEST], f"taps{start}")
+        low.emit(node, "binary", dst=dst, a=dst, b=part, fn="add", words=channels, steps=steps)
+        src = late
 
 
 def spike(low: Lowering, node: Node) -> None:
@@ -132,10 +164,14 @@ def _stepped(low: Lowering, node: Node, mnemonic: str, rows: Array, **fields: An
 
 def delay(low: Lowering, node: Node) -> None:
     (x,) = given(low, node, 1)
-    lag = node.op["steps"]
-    state = carried(low, node, x.words * lag)
-    dst, steps = low.new(node).at(), low.steps(node)
-    low.emit(node, "delay", dst=dst, src=x.ref, state=state.at(), words=x.words, lag=lag, steps=steps)
+    left, dst, steps, src = int(node.op["steps"]), low.new(node).at(), low.steps(node), x.ref
+    while left:
+        lag = min(left, LATEST)
+        left -= lag
+        to = low.temporary(node, x.words).at() if left else dst
+        state = carried(low, node, x.words * lag)
+        low.emit(node, "delay", dst=to, src=src, state=state.at(), words=x.words, lag=lag, steps=steps)
+        src = to
 
 
 def downsample(low: Lowering, node: Node) -> None:
