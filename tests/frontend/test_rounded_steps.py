@@ -12,6 +12,7 @@ from onnxruntime.quantization import QuantFormat, QuantType
 
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model
+from tests.frontend.checks import refused
 from tests.frontend.net import Net, save
 from tests.frontend.test_rounding import quantised
 
@@ -38,6 +39,22 @@ def one_step(folder: Path, batch: int | str) -> tuple[Path, str, dict[str, str]]
     dims = [batch, CHANNELS, STATES]
     path = save(net.model([(y, [batch, 2]), (new_re, dims), (new_im, dims)], opset=17), folder)
     return path, u, {re: new_re, im: new_im}
+
+
+def test_parts_rounded_before_they_are_put_together_are_refused(tmp_path: Path) -> None:
+    """Halves of one tensor: each is rounded by its own scale, and then both by that of the whole."""
+    net, rng = Net(), np.random.default_rng(6)
+    u, state = net.input(["b", STATES]), net.input(["b", 2 * STATES])
+    re, im = net.op("Split", state, outputs=2, axis=1)
+    size, angle = rng.uniform(0.6, 0.9, STATES), rng.uniform(0.3, 1.5, STATES)
+    a, b = net.const(size * np.cos(angle)), net.const(size * np.sin(angle))
+    new_re = net.op("Add", net.op("Sub", net.op("Mul", a, re), net.op("Mul", b, im)), u)
+    new_im = net.op("Add", net.op("Mul", b, re), net.op("Mul", a, im))
+    new = net.op("Concat", new_re, new_im, axis=1)
+    y = net.op("Gemm", new, net.const(rng.standard_normal((2 * STATES, 2))))
+    path = save(net.model([(y, ["b", 2]), (new, ["b", 2 * STATES])], opset=17), tmp_path)
+    path = quantised(path, {u: (2, STATES), state: (2, 2 * STATES)}, quant_format=QuantFormat.QDQ)
+    refused(path, "its next value is rounded by '", "and then, put together, once more by '")
 
 
 @pytest.mark.parametrize("batch", ["b", 2])

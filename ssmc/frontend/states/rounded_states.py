@@ -13,6 +13,7 @@ import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.graph.joint import apart
+from ssmc.frontend.source.listing import Call
 from ssmc.frontend.states.grids import Grid
 from ssmc.frontend.states.lifting import UNTRANSLATED, Lifting
 from ssmc.frontend.states.rounded_products import Products, find_products
@@ -23,6 +24,8 @@ from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
 
 TOLERANCE = 1e-6  # relative: a grid whose scale and its inverse are both stored in float32
+MOVES = frozenset(["Concat", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather"])
+BETWEEN = MOVES | {"Identity", "QuantizeLinear", "DequantizeLinear"}
 HINT = "quantise the weights alone, or have the rounding left out and what that changes told (--drop-rounding)"
 
 
@@ -35,7 +38,29 @@ def lift_rounded(lifting: Lifting, outside: Sequence[Value]) -> None:
     except Unsupported as reason:
         if str(reason) == UNTRANSLATED:
             raise
-        raise Unsupported(f"{first.kind} '{first.name}' rounds the state at every step, and {reason}; {HINT}") from None
+        told = _twice(step) or reason
+        raise Unsupported(f"{first.kind} '{first.name}' rounds the state at every step, and {told}; {HINT}") from None
+
+
+def _twice(step: Step) -> str | None:
+    """Says where parts of a next value are rounded, each by a scale of its own, before the whole of it is; None where
+    they are not.
+
+    Only what moves numbers lies between the two: nothing is added there.
+    """
+    listing, influenced = step.lifting.translator.listing, step.lifting.influenced
+    waiting: list[tuple[Value, Call | None]] = [(value, None) for value in step.followings]
+    while waiting:
+        value, last = waiting.pop()
+        call = listing.producer.get(value)
+        if call is None or value not in influenced or call.kind not in BETWEEN:
+            continue
+        if call.kind == "QuantizeLinear":
+            if last is not None and call.operands[1:] != last.operands[1:]:
+                return f"its next value is rounded by '{call.name}' and then, put together, once more by '{last.name}'"
+            last = call
+        waiting += [(v, last) for v in call.operands if v is not None]
+    return None
 
 
 def rounds_states(lifting: Lifting, outside: Sequence[Value]) -> bool:
