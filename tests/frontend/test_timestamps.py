@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
 from tests.frontend.net import Net, save
@@ -45,14 +44,3 @@ def test_elapsed_times_are_differences(tmp_path: Path, axes: str, first: str) ->
         (found,) = compile_model(model, target, ideal=True).run(arrays).outputs.values()
         assert np.abs(found - expected).max() < 1e-5
         compile_model(model, target)  # without calibration data: times are drawn
-
-
-def test_differences_of_all_times_are_refused_where_they_are_made(tmp_path: Path) -> None:
-    """exp(-a (t_i - t_j)) for all pairs of events."""
-    net = Net()
-    x, time = net.input([2, 12, 3]), net.input([2, 12])
-    gaps = net.op("Sub", net.op("Unsqueeze", time, net.ints(2)), net.op("Unsqueeze", time, net.ints(1)))
-    weights = net.op("Trilu", net.op("Exp", net.op("Mul", gaps, net.const(np.asarray(-0.3)))), upper=0)
-    y = net.op("Relu", net.op("MatMul", weights, x))
-    with pytest.raises(UserError, match=r"several steps together|every step meets every other"):
-        load_model(save(net.model([(y, [2, 12, 3])]), tmp_path))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Unsupported
 from ssmc.frontend.mixing.mixing import explain_region
-from ssmc.frontend.mixing.regions import region_of, repeated_entries
+from ssmc.frontend.mixing.regions import region_of, repeated_entries, twin_entries
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.translator import RAW_OPS, Translator
 from ssmc.ir.graph import Value
@@ -153,8 +153,13 @@ def solve(
             try:
                 return explain_region(translator, region)
             except Unsupported as reason:
-                repeated = set() if opened else repeated_entries(translator, region.entries)
-                return tried(value, repeated) if repeated else str(reason)
+                found: Flow | str = str(reason)
+                for more in () if opened else (repeated_entries, twin_entries):
+                    inside = more(translator, region.entries)
+                    found = tried(value, inside) if inside else found
+                    if not isinstance(found, str):
+                        break
+                return found
 
     for value in exits:
         if value not in solved:

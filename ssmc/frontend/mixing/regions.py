@@ -78,6 +78,21 @@ def _laid_out(translator: Translator, entries: Sequence[Value]) -> set[Value]:
     return found
 
 
+def twin_entries(translator: Translator, entries: Sequence[Value]) -> set[Value]:
+    """Entries that are one stream in several layouts, and what lies between that and them."""
+    chains: list[list[Value]] = []
+    for value in entries:
+        chains.append([value])
+        while (before := _laid_from(translator, chains[-1][-1])) is not None:
+            chains[-1].append(before)
+    found: set[Value] = set()
+    for k, chain in enumerate(chains):
+        others = {v for j, other in enumerate(chains) if j != k for v in other}
+        at = next((i for i, v in enumerate(chain) if v in others), 0)
+        found.update(chain[:at])
+    return found
+
+
 def _laid_from(translator: Translator, value: Value) -> Value | None:
     """The one stream that a node only gives another layout to make `value`."""
     call = translator.listing.producer.get(value)

@@ -11,6 +11,8 @@ from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.viewpoints import is_same, with_entry
 from ssmc.ir.op import Array
 
+FADED = 0.2  # of the first power, below which a table tells a decay badly (ours)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -76,3 +78,15 @@ def roles_of(region: Region, axes: str, parts: Parts) -> Roles | None:
         found[int(later > 1e-12 * scale)].append(i)
     read, written = found
     return Roles(tuple(read), tuple(written), parts.decay, parts.added) if written else None
+
+
+def geometric(powers: Array) -> Array:
+    """The ratio of sequences a^k along the first axis, from the latest power that has not faded much.
+
+    A table rounded to float32 would tell a slow decay badly by its first power.
+    """
+    faded = np.abs(powers) < FADED
+    last = np.where(faded.any(axis=0), faded.argmax(axis=0), len(powers)) - 1
+    last = np.maximum(last, 1)
+    reached = np.take_along_axis(np.abs(powers), last[None], axis=0)[0]
+    return np.asarray(np.sign(powers[1]) * reached ** (1 / last))

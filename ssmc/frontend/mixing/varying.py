@@ -27,13 +27,15 @@ from ssmc.frontend.mixing.filters import disguise_of
 from ssmc.frontend.mixing.given_start import without_start
 from ssmc.frontend.mixing.lti import target_axes
 from ssmc.frontend.mixing.regions import Region
-from ssmc.frontend.mixing.roles import Parts, Roles, parts_of, roles_of
+from ssmc.frontend.mixing.roles import Parts, Roles, geometric, parts_of, roles_of
+from ssmc.frontend.mixing.times import out_of_times
 from ssmc.frontend.mixing.viewpoints import (
     TOLERANCE,
     feature_sizes,
     mirrored,
     narrowed,
     out_of_logs,
+    out_of_quotients,
     shapes_of,
     with_entry,
 )
@@ -42,7 +44,6 @@ from ssmc.frontend.source.precision import stored_rounding
 from ssmc.frontend.translator import Translator
 from ssmc.ir.op import Array
 
-FADED = 0.2
 GATHERED = 4.0  # ours: roundings of the entries of a table, beside the largest sum over them
 MAX_INNER = 256  # indices of inner axes that are probed one by one for a constant decay
 LETTERS = "cdefghijklmnopqrsuvwxyz"  # b and t are batch and time
@@ -73,14 +74,16 @@ class _Constants:
 def explain_varying(translator: Translator, region: Region) -> Flow | None:
     """The target of a region as a recurrence with computed decays, or None where it is none."""
     lengths = {f.shape[f.axes.index("t")] for f in region.flows}
-    if len(lengths) != 1 or len(region.samples) < 2:
-        return None
-    if not any(lengths & set(shaped.shape) for shaped in shapes_of(translator, region)):
+    fits = any(lengths & set(shaped.shape) for shaped in shapes_of(translator, region))
+    if len(lengths) != 1 or len(region.samples) < 2 or not fits:
         return None  # a spectrum, say: told without running anything
     with np.errstate(all="ignore"):
         found = _in_some_shape(translator, out_of_logs(translator.builder, region), None)
         if found is None and (pair := without_start(translator.builder, region)) is not None:
             found = _in_some_shape(translator, *pair)
+        for view in (out_of_quotients, out_of_times):
+            if found is None and (seen := view(translator.builder, region)) is not None:
+                found = _in_some_shape(translator, out_of_logs(translator.builder, seen), None)
         return found
 
 
@@ -240,24 +243,12 @@ def _decay(region: Region, roles: Roles, form: _Form, base: Sequence[Array], inn
         summed = tuple(i for i, c in enumerate(form.result) if c not in kept)
         top, bottom = (answer * start).sum(axis=summed), (start * start).sum(axis=summed)
         response = np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0)
-        ratio = _geometric(response.transpose([kept.index(c) for c in ("t", *outer)]))
+        ratio = geometric(response.transpose([kept.index(c) for c in ("t", *outer)]))
         place = dict(zip(inner, index, strict=True))
         found[tuple(place[c] if c in place else slice(None) for c in form.state[2:])] = ratio.reshape(
             [sizes[c] if c in outer else 1 for c in form.state[2:] if c not in place]
         )
     return found
-
-
-def _geometric(powers: Array) -> Array:
-    """The ratio of sequences a^k along the first axis, from the latest power that has not faded much.
-
-    A table rounded to float32 would tell a slow decay badly by its first power.
-    """
-    faded = np.abs(powers) < FADED
-    last = np.where(faded.any(axis=0), faded.argmax(axis=0), len(powers)) - 1
-    last = np.maximum(last, 1)
-    reached = np.take_along_axis(np.abs(powers), last[None], axis=0)[0]
-    return np.asarray(np.sign(powers[1]) * reached ** (1 / last))
 
 
 def _error(region: Region, roles: Roles, form: _Form, constants: _Constants) -> float:

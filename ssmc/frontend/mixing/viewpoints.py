@@ -152,6 +152,26 @@ def out_of_logs(builder: Builder, region: Region) -> Region:
     )
 
 
+def out_of_quotients(builder: Builder, region: Region) -> Region | None:
+    """The region as a function of 1 / x for every entry x that it is divided by; None where it is divided by none."""
+    first = region.samples[0]
+    whole = region.run(first)
+    scale = float(np.abs(whole).max(initial=0.0))
+    below = [i for i, a in enumerate(first) if is_same(2 * region.run(with_entry(first, i, 2 * a)), whole, scale)]
+    if not below or not scale:
+        return None
+
+    def turned(arrays: Sequence[Array]) -> tuple[Array, ...]:
+        return tuple(1 / a if i in below else a for i, a in enumerate(arrays))
+
+    flows = tuple(
+        replace(f, value=builder.unary("reciprocal", f.value)) if i in below else f  # type: ignore[arg-type]
+        for i, f in enumerate(region.flows)
+    )
+    samples = tuple(turned(sample) for sample in region.samples)
+    return replace(region, flows=flows, run=lambda arrays: region.run(turned(arrays)), samples=samples)
+
+
 def mirrored(region: Region, axes: str) -> Region:
     """The region with time running backward in what enters and leaves it; `flows` are left to the caller."""
     places = [flow.axes.index("t") for flow in region.flows]

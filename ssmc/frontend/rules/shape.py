@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import (
     REGROUPED,
     Flow,
@@ -21,7 +19,8 @@ from ssmc.frontend.graph.flow import (
     known_operand,
     wrap,
 )
-from ssmc.frontend.graph.joint import TOGETHER, apart, joined
+from ssmc.frontend.graph.joint import TOGETHER, apart
+from ssmc.frontend.rules.batches import beside_samples
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import axes_of, reshape_target, slices_of, split_sizes
@@ -184,7 +183,7 @@ def _concat(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
         if label == "b" and all(
             isinstance(item, Flow) and (item.axes, item.shape) == (labels, flows[0].shape) for item in items
         ):
-            return [_beside_samples(context.builder, flows, axis)]
+            return [beside_samples(context.builder, flows, axis)]
         raise TimeMixing("it joins along time") if label == "t" else Unsupported("it joins along the batch")
     if any(flow.axes != labels for flow in flows):
         raise TimeMixing("it joins a sequence of steps with something else")
@@ -200,17 +199,6 @@ def _concat(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
     shape[axis] = sum(item.shape[axis] for item in items)
     value = context.builder.concat(parts, flows[0].from_right(axis))
     return [wrap(value, labels, tuple(shape))]
-
-
-def _beside_samples(builder: Builder, flows: Sequence[Flow], axis: int) -> Flow:
-    """Streams joined along the batch, as where both directions go through one layer: features beside the samples."""
-    axes, shape = flows[0].axes, flows[0].shape
-    wide = Flow(flows[0].value, axes[:axis] + "fb" + axes[axis + 1 :], (*shape[:axis], 1, *shape[axis:]))
-    parts = [builder.reshape(flow.value, wide.features) for flow in flows]
-    value = builder.concat(parts, wide.from_right(axis))
-    assert isinstance(value, Value)
-    together = (*shape[:axis], len(flows), *shape[axis:])
-    return joined(replace(wide, value=value, shape=together), axis, ("fb", (len(flows), shape[axis])))
 
 
 def _split(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
