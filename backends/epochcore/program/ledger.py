@@ -1,6 +1,6 @@
-"""Who touched which words last: the memories cut where any region begins or ends, and a row of engines for each cell.
+"""Who touched which words last: the memories cut where any region begins or ends, and a row of cells for each engine.
 
-A region is a span of such cells, so that what an instruction depends on is the latest of a few rows, however many
+A region is a span of such cells, so that what an instruction depends on is the latest in a few spans, however many
 regions of others they belong to.
 """
 
@@ -48,8 +48,8 @@ class Ledger:
 
     def __init__(self, spans: Spans) -> None:
         self._spans = spans
-        self._written: Ints = np.zeros((spans.cells, len(ENGINES)), np.int64)
-        self._touched: Ints = np.zeros((spans.cells, len(ENGINES)), np.int64)
+        self._written: Ints = np.zeros((len(ENGINES), spans.cells), np.int64)
+        self._touched: Ints = np.zeros((len(ENGINES), spans.cells), np.int64)
 
     def needs(self, engine: str, index: int) -> list[tuple[str, int]]:
         """Engines with the latest of their instructions that this one depends on."""
@@ -68,13 +68,13 @@ class Ledger:
         """The instruction runs, as the engine's `at`-th."""
         own = NUMBER[engine]
         for low, high in self._spans.reads[index]:
-            self._touched[low:high, own] = at
+            self._touched[own, low:high] = at
         for low, high in self._spans.writes[index]:
-            self._touched[low:high, own] = at
-            self._written[low:high, own] = at
+            self._touched[own, low:high] = at
+            self._written[own, low:high] = at
 
 
 def _later(latest: Sequence[int], rows: Ints, span: tuple[int, int]) -> Sequence[int]:
     low, high = span
-    found: list[int] = (rows[low] if high - low == 1 else rows[low:high].max(0)).tolist()
+    found: list[int] = (rows[:, low] if high - low == 1 else rows[:, low:high].max(1)).tolist()
     return found if latest is NONE else list(map(max, latest, found))
