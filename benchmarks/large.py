@@ -30,16 +30,25 @@ seconds = time.process_time() - start
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
 error = -1.0
 if int(tokens):
-    ids = numpy.random.default_rng(0).integers(0, int(tokens), (1, 4))
-    expected = onnxruntime.InferenceSession(path).run(None, {"tokens": ids})[0]
-    found = program.run({"tokens": ids}).outputs["logits"]
-    error = abs(found - expected).max() / abs(expected).max()
+    session, rng, feed, given = onnxruntime.InferenceSession(path), numpy.random.default_rng(0), {}, {}
+    step = program.compilation.model.form == "step"
+    for port in session.get_inputs():
+        shape = [size if isinstance(size, int) else 4 if size == "time" else 1 for size in port.shape]
+        if "int" in port.type:
+            feed[port.name] = rng.integers(0, int(tokens), shape)
+            given[port.name] = feed[port.name][:, None] if step else feed[port.name]
+        else:
+            feed[port.name] = given[port.name] = rng.standard_normal(shape).astype("float32")
+    expected = dict(zip([port.name for port in session.get_outputs()], session.run(None, feed), strict=True))
+    found = program.run(given).outputs
+    error = max(abs(found[n].reshape(y.shape) - y).max() / abs(y).max() for n, y in expected.items())
 print(seconds, 1024 * int(peak[1]), error)
 """
 
 
 def compile_cost(model: Path, target: str, arch: str = "", tokens: int = 0) -> tuple[Cost, float]:
-    """Compile a model in a process of its own; with `tokens`, the largest error of four of so many, else -1."""
+    """Compile a model in a process of its own; with `tokens`, the largest error of four of so many (of one in a
+    one-step model, and of its next states), else -1."""
     arguments = [str(model), target, arch, str(tokens)]
     run = subprocess.run(
         [sys.executable, "-c", COMPILE, *arguments], check=True, capture_output=True, text=True, timeout=3600
@@ -53,7 +62,7 @@ def large_costs() -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         model, chip = Path(folder) / "model.onnx", Path(folder) / "chip.yaml"
         chip.write_text(_large_chip(), encoding="utf-8")
-        return [*_whole(model, str(chip)), *_by_layers(model)]
+        return [*_whole(model, str(chip)), *_step(model), *_by_layers(model)]
 
 
 def _whole(model: Path, chip: str) -> list[Result]:
@@ -71,6 +80,24 @@ def _whole(model: Path, chip: str) -> list[Result]:
             what = "its program on four tokens, against onnxruntime"
             results.append(Result(what, f"at most {CLOSE:g} apart", f"{error:.1e}", 0 <= error <= CLOSE))
     return results
+
+
+def _step(model: Path) -> list[Result]:
+    """The same model as one step with its states."""
+    weights = selective.write_step(model)
+    cost, error = compile_cost(model, "epochcore", "", selective.VOCABULARY)
+    bytes_ = 2.5 * weights + 1e9
+    what = f"file to program of one step of Mamba, {weights / 4e6:.0f} M parameters, epochcore"
+    goal = f"under {SECONDS:.0f} s of one core and {bytes_ / 1e9:.1f} GB"
+    return [
+        Result(what, goal, str(cost), cost.seconds < SECONDS and cost.peak < bytes_),
+        Result(
+            "its step, logits and states, against onnxruntime",
+            f"at most {CLOSE:g} apart",
+            f"{error:.1e}",
+            0 <= error <= CLOSE,
+        ),
+    ]
 
 
 def _by_layers(model: Path) -> list[Result]:
