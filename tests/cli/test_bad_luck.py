@@ -205,6 +205,16 @@ def test_results_that_are_no_numbers(ssmc: Ssmc, folder: Path) -> None:
     refused(outcome, folder, before, "onnxruntime's own output 'logits' is -?(inf|nan) at")
 
 
+def test_inputs_on_which_onnxruntime_fails(ssmc: Ssmc, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(feed: object) -> None:
+        raise TypeError("no such size")
+
+    monkeypatch.setattr("ssmc.frontend.proofs.reference.runner", lambda path: fails)
+    before = set(folder.iterdir())
+    outcome = ssmc("verify", "scan.onnx", "--target", "epochcore", "--ideal", "--input", "x.npz")
+    refused(outcome, folder, before, "scan.onnx: onnxruntime cannot run the file on these inputs", "no such size")
+
+
 @pytest.mark.parametrize(
     ("pipeline", "says"),
     [("defualt", "did you mean 'default'"), ("default{levels=2}", "takes no options"), ("TILE", "did you mean 'tile'")],

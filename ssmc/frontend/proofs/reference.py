@@ -37,9 +37,16 @@ def reference(model: Model, inputs: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def _run_whole(model: Model, run: Run, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    if model.form == "step":
-        return step_through(run, model.inputs, model.states, arrays)
-    return run(dict(arrays))
+    try:
+        if model.form == "step":
+            return step_through(run, model.inputs, model.states, arrays)
+        return run(dict(arrays))
+    except UserError:
+        raise
+    except Exception as error:  # onnxruntime's errors have no other base
+        what = "onnxruntime cannot run the file on these inputs"
+        hint = "give sequences of other sizes; `ssmc inspect` tells those at which the file was run"
+        raise UserError(what, where=str(model.path), why=str(error), hint=hint) from error
 
 
 def _file_batch(model: Model) -> int | None:
