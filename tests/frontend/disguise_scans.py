@@ -65,7 +65,7 @@ def _computed(net: Net, layer: Varying, rng: np.random.Generator, u: str) -> tup
     rate, turn = rng.uniform(0.1, 0.8, n), rng.uniform(0.3, 2.0, n)
     if layer.decay in ("events", "mamba"):
         one = net.op("MatMul", u, net.const(rng.standard_normal((FEATURES, 1 if layer.decay == "events" else n)) / 3))
-        delta = net.op("Softplus", one)
+        delta = net.op("Log", net.op("Add", net.op("Exp", one), net.const(1.0)))  # onnxruntime's Softplus is float32
         size = net.op("Exp", net.op("Mul", delta, net.const(-rate)))
         angle = net.op("Mul", delta, net.const(turn))
         waves = [net.op("Cos", angle), net.op("Sin", angle)] if layer.is_complex else []
