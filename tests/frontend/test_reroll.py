@@ -116,6 +116,16 @@ def test_numbers_of_each_steps_own(tmp_path: Path, first: str) -> None:
     lifted(path)
 
 
+@pytest.mark.parametrize("reading", READINGS)
+def test_layers_applied_step_by_step(tmp_path: Path, reading: str) -> None:
+    """A layer that is written out for every step (TimeDistributed), in front of a cumulative sum."""
+    rng, w = np.random.default_rng(5), Writer()
+    matrix = w.const(rng.standard_normal((WIDTH, STATES)))
+    found = [w.op("Elu", w.op("MatMul", v, matrix)) for v in steps_of(w, "x", LENGTH, 1, reading)]
+    y = w.op("CumSum", joined(w, found, 1, "concat", [BATCH, STATES]), w.const(1))
+    lifted(w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": y}, {"y": 3}))
+
+
 @pytest.mark.parametrize("start", ["zeros", "a step times zero", "folded", "constant", "folded constant"])
 @pytest.mark.parametrize("output", ["after", "before"])
 def test_first_steps(tmp_path: Path, start: str, output: str) -> None:

@@ -19,7 +19,14 @@ from ssmc.frontend.source.collection import without_collection
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Listing, list_calls
 from ssmc.frontend.unrolled.failures import close_failures
-from ssmc.frontend.unrolled.families import Family, ForeignFamily, NodeFamily, Reading, Unrolling
+from ssmc.frontend.unrolled.families import (
+    Family,
+    ForeignFamily,
+    NodeFamily,
+    Reading,
+    StreamFamily,
+    Unrolling,
+)
 from ssmc.frontend.unrolled.initial import solve_initial
 from ssmc.frontend.unrolled.rebuilding import Rebuilder, renewable
 from ssmc.frontend.unrolled.retiming import retime
@@ -29,6 +36,26 @@ from ssmc.frontend.unrolled.survey import Survey, survey
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array
 
+LINEAR = frozenset(
+    ["Cast", "Concat", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"]
+) | frozenset(
+    [
+        "Add",
+        "Sub",
+        "Sum",
+        "Mul",
+        "Div",
+        "Neg",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "Slice",
+        "Gather",
+        "Split",
+        "Pad",
+        "ReduceSum",
+    ]
+)  # what is made of these alone is found by probing
 TOLERANCE = 1e-6  # what exporters fold of the first steps is rounded to float32
 
 
@@ -88,8 +115,9 @@ class _Rolling:
             wanted += [f.source for f in other.families if isinstance(f, ForeignFamily) and f.source is not None]
         wanted = [reading for reading in wanted if reading.family in own]
         inner = [operand for family in families for operand in family.operands]
-        if not any(isinstance(reading, Reading) and reading.delay for reading in (*inner, *wanted)):
-            return  # no step looks back: not a loop
+        looks_back = any(isinstance(reading, Reading) and reading.delay for reading in (*inner, *wanted))
+        if not looks_back and not (wanted and _works(self.survey, families)):
+            return  # not a loop
         linked = list(families)
         retime(linked, wanted, self.survey)
         plan = Plan(unrolling, linked)
@@ -296,6 +324,32 @@ class Attempt:
             new = make.summed(new) if added else new
         self.graph.replace_uses(value, new)
         self.replaced.append((value, new, plan))
+
+
+def _works(survey: Survey, families: Sequence[Any]) -> bool:
+    """Does a step without memory compute more than sums, of streams whose steps are those of an input?"""
+    if not any(isinstance(f, NodeFamily) and f.sample.kind not in LINEAR for f in families):
+        return False
+    read = [o.family for f in families for o in f.operands if isinstance(o, Reading)]
+    streams = {(f.stream, f.axis) for f in read if isinstance(f, StreamFamily) and not survey.is_static(f.stream)}
+    return bool(streams) and all(_over_time(survey, stream, axis) for stream, axis in streams)
+
+
+def _over_time(survey: Survey, stream: Value, axis: int) -> bool:
+    """Does one step of an input change a part of the axis only, as no axis of features does behind a matrix?"""
+    point, length = survey.points[0], survey.shape(stream)[axis]
+    before = evaluate(survey.listing, point, [stream])[stream]
+    for value, array in point.items():
+        for place in (
+            k for k, size in enumerate(np.shape(array)) if size == length and np.asarray(array).dtype.kind == "f"
+        ):
+            moved = np.array(array)
+            moved[(slice(None),) * place + (length // 2,)] += 1.0
+            after = evaluate(survey.listing, {**point, value: moved}, [stream])[stream]
+            others = tuple(k for k in range(np.ndim(before)) if k != axis)
+            if 0 < np.count_nonzero((before != after).any(axis=others)) < length:
+                return True
+    return False
 
 
 def _foreign(plan: Plan) -> list[ForeignFamily]:
