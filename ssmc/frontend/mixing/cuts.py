@@ -60,11 +60,14 @@ def _best_cut(
 
 
 def long_filters(translator: Translator, cone: Sequence[Call]) -> frozenset[str]:
-    """Filters of many taps, or with no end within the steps that are studied."""
+    """Filters of many taps, or with no end within the steps that are studied; and delays in front of systems, as a
+    part of a sum may need that is nothing of the kind with the rest of it."""
     items = (translator.lookup(v) for call in cone for v in call.operands if v is not None)
     steps = min((f.shape[f.axes.index("t")] for f in items if isinstance(f, Flow) and "t" in f.axes), default=SHORT)
     short, graph = min(SHORT, steps - 2), translator.builder.graph
-    return frozenset(n.name for n in graph.nodes("fir") if n.op["kernel"].array.shape[-1] > short)
+    filters = (n.name for n in graph.nodes("fir") if n.op["kernel"].array.shape[-1] > short)
+    delays = (n.name for n in graph.nodes("delay") if any(graph.node(to).op.name == "ssm" for to in graph.net[n.name]))
+    return frozenset([*filters, *delays])
 
 
 def _sums(translator: Translator, late: Sequence[Call]) -> set[int]:
