@@ -75,12 +75,16 @@ def _likewise(few: Assembly, short: repeats.Shortened, graph: Graph, request: Re
         graph = together(graph, directions.worth(graph, low.arch, request), low.arch)
         like |= _like_joined(graph, low.graph, short.like)
     flows = {name: low.dataflows[other] for name, other in like.items() if other in low.dataflows}
-    made = _lowered(graph, low.arch, low.ideal, low.request, flows, {})
-    if few.draft is not low.draft:
-        made = replace(made, draft=arrangement.with_copies(made.draft))
-    made.schedules = tuple(map(short.told, few.schedules))
-    assert made.to_time
-    return made
+
+    def make(asked: Request) -> Assembly:
+        made = _lowered(graph, low.arch, low.ideal, asked, flows, {})
+        if few.draft is not low.draft:
+            made = replace(made, draft=arrangement.with_copies(made.draft))
+        made.schedules = tuple(map(short.told, few.schedules))
+        assert made.to_time
+        return made
+
+    return loops.fitting(make, graph, low.arch, low.request)
 
 
 def _like_joined(graph: Graph, short: Graph, like: Mapping[str, str]) -> dict[str, str]:
@@ -113,13 +117,7 @@ def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembl
     def again(asked: Request) -> Assembly:
         return arrangement.fastest(_lowered(graph, arch, ideal, asked, best.low.dataflows, known))
 
-    try:
-        best = segmentation.fastest(made, request)
-    except Misfit as all_at_once:
-        try:
-            best = segmentation.fastest(made, replace(request, streamed=True))
-        except Misfit:
-            raise all_at_once from None
+    best = loops.fitting(lambda asked: segmentation.fastest(made, asked), graph, arch, request)
     return loops.fastest(best, again)
 
 
@@ -127,8 +125,8 @@ def _lowered(
     graph: Graph, arch: Arch, ideal: bool, request: Request, flows: dataflow.Dataflows, known: Known
 ) -> Assembly:
     draft = Draft(arch, request.forced is not None, max(1, request.together))
-    room = arch.memory.scratchpad_words // draft.together
-    low = Lowering(graph, arch, ideal, plan_flow(graph, request.loops, room), draft, request, flows, taps_of=known)
+    most = loops.most_words(arch, request) if request.apart else None
+    low = Lowering(graph, arch, ideal, plan_flow(graph, request.loops, most), draft, request, flows, taps_of=known)
     inputs = _inputs(low)
     low.spilled = _spilled(low)
     outputs = []

@@ -9,7 +9,7 @@ a matrix that drives states which read their stream from its end. It is so where
 always, or never, as it is asked for (`loops` compares).
 
 States of a loop are all kept from chunk to chunk. Where they would take most of the scratchpad, as those of many layers
-of large heads do, later ones are in a further loop: the stream between two layers is far smaller.
+of large heads do, later ones may be in a further loop: the stream between two layers is far smaller.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ Rates = tuple[tuple[int, int, bool], ...]
 
 @dataclass(frozen=True)
 class Flow:
-    """`stage` of every node that is not constant; `rates` of every stream value."""
+    """`stage` of every node that is not constant; `rates` of every stream value; `most` words of states in a loop."""
 
     order: tuple[str, ...]
     stage: dict[str, int]
     rates: dict[Value, Rates]
+    most: int | None = None
 
 
 def is_loop(stage: int) -> bool:
@@ -48,10 +49,10 @@ def is_backward(stage: int) -> bool:
     return stage % 4 == 3
 
 
-def plan_flow(graph: Graph, choice: str = WORDS, room: int | None = None) -> Flow:
-    """Stages and rates of a tile graph, in topological order, for a scratchpad of `room` words."""
+def plan_flow(graph: Graph, choice: str = WORDS, most: int | None = None) -> Flow:
+    """Stages and rates of a tile graph, in topological order; of states a loop has `most` words, or those of a node."""
     stage: dict[str, int] = {}
-    crowd = _Crowd(graph, room)
+    held: dict[int, int] = {}
     rates: dict[Value, Rates] = {}
     order = tuple(graph.order())
     for name in order:
@@ -61,32 +62,29 @@ def plan_flow(graph: Graph, choice: str = WORDS, room: int | None = None) -> Flo
             if isinstance(graph.type(result), StreamType):
                 rates[result] = _rates(graph, node, operands, rates)
         if not all(isinstance(kind, ConstantType) for kind in node.types):
-            stage[name] = crowd.later(node, _stage(graph, node, operands, stage))
+            stage[name] = _with_room(node, _stage(graph, node, operands, stage), held, most)
     for name in reversed(order if choice != OWN else ()):
         later = _reader(graph, name, stage)
         if later is not None and (choice == READERS or _saves(graph, name, stage, later)):
             stage[name] = later
-    return Flow(order, stage, rates)
+    return Flow(order, stage, rates, most)
 
 
-class _Crowd:
-    """Words of the states that every loop keeps. Nothing is moved where all of them take no more than half of the
-    room; else a loop takes as many as an eighth of it holds, so that its chunks are long (ours)."""
+def crowded(graph: Graph, room: int) -> bool:
+    """Do the states of all nodes take more than half of so many words?"""
+    return 2 * sum(_carried(node) for node in graph.nodes(*RECURRENT)) > room
 
-    def __init__(self, graph: Graph, room: int | None) -> None:
-        every = sum(_carried(node) for node in graph.nodes(*RECURRENT)) if room is not None else 0
-        self.most = None if room is None or 2 * every <= room else room // 8
-        self.held: dict[int, int] = {}
 
-    def later(self, node: Node, stage: int) -> int:
-        """The loop for a node that can be in that of `stage`: this one, or one that goes the same way."""
-        words = _carried(node) if node.op.name in RECURRENT else 0
-        if self.most is None or not words or not is_loop(stage):
-            return stage
-        while self.held.get(stage) and self.held[stage] + words > self.most:
-            stage += 4
-        self.held[stage] = self.held.get(stage, 0) + words
+def _with_room(node: Node, stage: int, held: dict[int, int], most: int | None) -> int:
+    """The loop for a node that can be in that of `stage`: this one, or a later one that goes the same way; in each of
+    them so many words are `held`."""
+    words = _carried(node) if most is not None and node.op.name in RECURRENT and is_loop(stage) else 0
+    if most is None or not words:
         return stage
+    while held.get(stage) and held[stage] + words > most:
+        stage += 4
+    held[stage] = held.get(stage, 0) + words
+    return stage
 
 
 def _carried(node: Node) -> int:

@@ -81,6 +81,7 @@ class Request:
     so many of them are run `together` (0: by cost). Channels lie in at most so many `groups` of a column's rows (0: by
     cost). What costs is said by the `objective`, what runs in the loop of its readers by `loops` (see `flow`).
     Parameters of scans are in the scratchpad from the beginning on, or `streamed`: there for the loop that needs them.
+    States of many layers share loops, or are `apart`.
     """
 
     name: str = ""
@@ -98,6 +99,7 @@ class Request:
     objective: str = CYCLES
     loops: str = WORDS
     streamed: bool = False
+    apart: bool = False
 
 
 def request_of(graph: Graph) -> Request:

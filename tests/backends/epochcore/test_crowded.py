@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -57,3 +59,13 @@ def test_states_that_fit_stay_in_one_loop() -> None:
 def test_states_of_one_layer_that_do_not_fit_are_a_misfit() -> None:
     with pytest.raises(Misfit, match="scratchpad"):
         BACKEND.lower(heads(3), with_changes(LARGE, memory__scratchpad_words=STATES), ideal=True)
+
+
+@pytest.mark.parametrize("layers", [4, 12])
+def test_what_crowds_and_fits_is_where_it_is_fastest(layers: int) -> None:
+    crowded = with_changes(LARGE, memory__scratchpad_words=2 * layers * STATES - 1)
+    meta: Any = BACKEND.lower(heads(layers), crowded, ideal=True).meta
+    states = [one for one in meta["schedules"] if one["schedule"].startswith("states")]
+    assert len(states) == 2
+    chosen = [one["cycles"] for one in states if one["chosen"]]
+    assert chosen[0] <= 1.01 * min(one["cycles"] for one in states)
