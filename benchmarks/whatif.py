@@ -97,7 +97,7 @@ ELEMENTS = (
     Question("array.complex=ganged", "+ + + +", "Four real elements hold a complex state and take two cycles a step."),
     Question(
         "array.complex=ganged,array.column_words=2",
-        "+ + + =",
+        "+ + + +",
         "In which two channels of a column are stepped, one below the other.",
     ),
     Question("array.modes=[mac]", "+ + + +", "A plain array: states are scanned or chunked, in products and vectors."),
@@ -110,8 +110,8 @@ AROUND = (
     Question(WIDE_PORTS, "= = = =", "More than a word a column is of no use to 128 columns."),
     Question(
         f"array.column_words=2,{WIDE_PORTS}",
-        "= = - =",
-        "Unless columns hand on two: then two channels of 64 states lie below each other in 128 rows.",
+        "= = - +",
+        "Unless columns hand on two, at the cost of wires: two channels of 64 states lie below each other in 128 rows.",
     ),
     Question("array.shadow=false", "+ + + =", "Parameters are shifted in while nothing is computed."),
     Question("array.handover_steps=0", "+ = + =", "Engines wait for whole instructions of each other."),

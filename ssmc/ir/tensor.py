@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,8 +87,10 @@ class Tensor:
     def part(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Some rows and columns of a matrix, as in `array`; the rest of a large one is not widened for them."""
         if (levels := self.levels) is not None and self.quantization is not None:
-            scales = _scales(self.quantization, self.shape)[rows, columns]
-            return np.asarray(levels[rows, columns] * scales)
+            grid, some = self.quantization, levels[rows, columns]
+            if len(grid.scale) > 1:
+                grid = replace(grid, scale=grid.scale[(rows, columns)[grid.axis]])
+            return np.asarray(some * _scales(grid, some.shape))
         wide: NDArray[Any] = widened(self._held[rows, columns])
         return wide
 

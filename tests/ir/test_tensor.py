@@ -119,6 +119,15 @@ def test_a_part_holds_nothing_of_the_rest() -> None:
     assert part.base is None or part.base.nbytes == part.nbytes
 
 
+@pytest.mark.parametrize(("axis", "count"), [(-1, 700), (0, 512), (1, 700), (-1, 1)])
+def test_a_part_of_a_grid_has_the_scales_of_its_rows_or_columns(axis: int, count: int) -> None:
+    rng = np.random.default_rng(3)
+    grid = Quantization(8, tuple(rng.uniform(0.1, 1, count).tolist()), axis)
+    tensor = Tensor.on_grid(rng.integers(-127, 128, (512, 700)).astype(np.int8), grid)
+    assert tensor.levels is not None
+    np.testing.assert_array_equal(tensor.part(slice(3, 70), slice(128, 200)), tensor.array[3:70, 128:200])
+
+
 @pytest.mark.parametrize(("bits", "dtype"), [(4, np.int8), (8, np.int8), (12, np.int16)])
 def test_large_tensors_on_a_grid_hold_integers(bits: int, dtype: type) -> None:
     rng = np.random.default_rng(bits)
