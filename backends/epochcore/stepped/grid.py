@@ -25,21 +25,27 @@ class Packet:
     age: int = 0
 
 
-class Work(Protocol):
-    """A pass, as elements see it."""
+@dataclass(frozen=True)
+class Form:
+    """What a pass asks of the elements that it goes through; cells are elements, or gangs of them."""
 
     name: str
-    hop: int  # cycles in an element
-    height: int  # elements from one cell to the next one south
-    gang: int  # cycles of one state
-    deep: int  # states of one channel in an element
-    wide: int  # columns from a channel to the next one, in the next group of rows
-    groups: int  # groups of rows; channels of the same element are so many times `wide` apart
-    high: int  # cells of a group, one below the other
-    rows: int  # rows of weights or states in use
-    cols: int
-    takes: tuple[bool, bool]  # parameters and states from the shadow registers
-    before: bool
+    hop: int = 1  # cycles in a cell
+    gang: int = 1  # elements along each axis of a cell, and cycles of one state
+    deep: int = 1  # states of one channel in a cell
+    wide: int = 1  # columns from a channel to the next one, in the next group of rows
+    groups: int = 1  # groups of rows; channels of the same cell are so many times `wide` apart
+    high: int = 1  # cells of a group, one below the other
+    rows: int = 0  # rows of weights or states in use
+    cols: int = 0
+    takes: tuple[bool, bool] = (False, False)  # parameters and states from the shadow registers
+    before: bool = False
+
+
+class Work(Protocol):
+    """A pass, as the grid sees it."""
+
+    form: Form
 
     def leave(self, kind: str, column: int, packet: Packet, now: int) -> None:
         """A packet has left the last row."""
@@ -71,7 +77,7 @@ class Element:
         """The first step of a pass brings its parameters and states to life."""
         if packet.step or packet.age:
             return
-        parameters, states = packet.work.takes
+        parameters, states = packet.work.form.takes
         if parameters:
             self.active, self.shadow = (None if self.shadow is None else self.shadow[1]), None
         if states:
@@ -102,7 +108,7 @@ class Element:
             states[state] = value
         self._updates = [update for update in self._updates if update[0] > now]
         late = [product for product in self._products if product[0] <= now]
-        assert not late, f"products of {late[0][1].name} that no sum has fetched"
+        assert not late, f"products of {late[0][1].form.name} that no sum has fetched"
 
     def _meet(self, west: Packet, north: Packet, now: int) -> None:
         """Results in place: the sum stays here."""
@@ -115,32 +121,32 @@ class Element:
         self.result, self.total = (fold, self.total), 0.0
 
     def _step(self, packet: Packet, now: int) -> None:
-        work = packet.work
-        if packet.age % work.gang:
+        form = packet.work.form
+        if packet.age % form.gang:
             return
-        state, due = packet.age // work.gang, now + self.depth + work.gang - 2
-        lane, below = divmod(state, work.deep)
-        cell = self.row // work.height
-        group = min(cell // work.high, work.groups - 1)
-        lane = lane * work.groups + group
-        here = (cell - group * work.high) * work.deep + below < work.rows
-        here &= self.col // work.height + lane * work.wide < work.cols
-        here &= work.name == "state.store" or packet.value[lane] is not None
-        rule = RULES[work.name]
+        state, due = packet.age // form.gang, now + self.depth + form.gang - 2
+        lane, below = divmod(state, form.deep)
+        cell = self.row // form.gang
+        group = min(cell // form.high, form.groups - 1)
+        lane = lane * form.groups + group
+        here = (cell - group * form.high) * form.deep + below < form.rows
+        here &= self.col // form.gang + lane * form.wide < form.cols
+        here &= form.name == "state.store" or packet.value[lane] is not None
+        rule = RULES[form.name]
         if rule is None:
             self._copy(state, here)
             return
         value: Number = 0.0
         if here:
-            there = state < len(self.states) and (work.name == "sel" or self.active is not None)
-            assert there, f"{work.name} steps a state before it and its parameters are there"
+            there = state < len(self.states) and (form.name == "sel" or self.active is not None)
+            assert there, f"{form.name} steps a state before it and its parameters are there"
             late = [at for _, states, at, _ in self._updates if states is self.states]
-            assert state not in late, f"{work.name} steps a state that is not there yet"
+            assert state not in late, f"{form.name} steps a state that is not there yet"
             following, value = rule(
-                self.active[state] if self.active else None, self.states[state], packet.value[lane], work
+                self.active[state] if self.active else None, self.states[state], packet.value[lane], form
             )
             self._updates.append((due, self.states, state, following))
-        self._products.append((due, work, packet.step, value, lane))
+        self._products.append((due, packet.work, packet.step, value, lane))
 
     def _copy(self, state: int, here: bool) -> None:
         if here:
@@ -154,7 +160,7 @@ class Element:
         due = [product for product in self._products if product[0] == now]
         if not due:
             return
-        if due[0][1].name == "mac.os":
+        if due[0][1].form.name == "mac.os":
             self.total += due[0][3]
             self._products.remove(due[0])
             return
@@ -168,32 +174,32 @@ class Element:
         self._products.remove(due[0])
 
 
-Rule = Callable[[Any, Number, Any, Work], tuple[Number, Number]]
+Rule = Callable[[Any, Number, Any, Form], tuple[Number, Number]]
 
 
-def _inside(p: Any, x: Number, u: Any, work: Work) -> tuple[Number, Number]:
+def _inside(p: Any, x: Number, u: Any, form: Form) -> tuple[Number, Number]:
     a, b, c = p
     following = a * x + b * u
-    return following, (c * (x if work.before else following)).real
+    return following, (c * (x if form.before else following)).real
 
 
-def _liquid(p: Any, x: Number, u: Any, work: Work) -> tuple[Number, Number]:
+def _liquid(p: Any, x: Number, u: Any, form: Form) -> tuple[Number, Number]:
     a, b, c = p
     following = (a + b * u) * x + b * u
-    return following, (c * (x if work.before else following)).real
+    return following, (c * (x if form.before else following)).real
 
 
-def _driven(decay: Number, v: Number, x: Number, work: Work) -> tuple[Number, Number]:
+def _driven(decay: Number, v: Number, x: Number, form: Form) -> tuple[Number, Number]:
     following = decay * x + v
-    return following, x if work.before else following
+    return following, x if form.before else following
 
 
 RULES: dict[str, Rule | None] = {
     "fri": _inside,
     "tri": _liquid,
-    "fri.x": lambda p, x, v, work: _driven(p[0], v, x, work),
-    "tri.x": lambda p, x, v, work: _driven(p[0] + v, v, x, work),
-    "sel": lambda p, x, v, work: _driven(v[0], v[1], x, work),
+    "fri.x": lambda p, x, v, form: _driven(p[0], v, x, form),
+    "tri.x": lambda p, x, v, form: _driven(p[0] + v, v, x, form),
+    "sel": lambda p, x, v, form: _driven(v[0], v[1], x, form),
     "state.store": None,
 }
 
@@ -229,9 +235,9 @@ class Grid:
                     if packet is None:
                         continue
                     packet.age += 1
-                    last = e.row + packet.work.height >= self.rows // packet.work.height * packet.work.height
+                    last = e.row + packet.work.form.gang >= self.rows // packet.work.form.gang * packet.work.form.gang
                     # a sum leaves the last row when it is complete, elsewhere with its operand
-                    stay = packet.work.hop - (packet.work.gang - 1 if kind == "sums" and last else 0)
+                    stay = packet.work.form.hop - (packet.work.form.gang - 1 if kind == "sums" and last else 0)
                     if packet.age < stay:
                         continue
                     setattr(e, kind, None)
@@ -242,6 +248,6 @@ class Grid:
                     elif last:
                         packet.work.leave(kind, e.col, packet, now)
                     else:
-                        moving.append((kind, e.row + packet.work.height, e.col, packet))
+                        moving.append((kind, e.row + packet.work.form.gang, e.col, packet))
         for kind, row, col, packet in moving:
             self.put(kind, row, col, packet)

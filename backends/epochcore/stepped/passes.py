@@ -13,7 +13,7 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.program.dispatch import Op
 from backends.epochcore.program.rounds import Rounds
 from backends.epochcore.program.stretches import copies
-from backends.epochcore.stepped.grid import Grid, Packet, Work
+from backends.epochcore.stepped.grid import Form, Grid, Packet, Work
 from backends.epochcore.stepped.memory import Memory
 from backends.epochcore.stepped.ports import Word, served
 from backends.epochcore.stepped.routes import delay, entries, halves_of, route_of
@@ -70,18 +70,7 @@ class Pass:
     start: int
     done: int | None = None
     passed: int | None = None
-    name: str = ""
-    hop: int = 1
-    height: int = 1
-    gang: int = 1
-    deep: int = 1
-    wide: int = 1
-    groups: int = 1
-    high: int = 1
-    rows: int = 0
-    cols: int = 0
     takes: tuple[bool, bool] = (False, False)
-    before: bool = False
     backward: bool = False  # the direction of what has none of its own
     parts: bool = False  # whether its steps are sent block by block
     turns: int = 1  # samples that follow each other in a step
@@ -95,14 +84,14 @@ class Pass:
         self._entries = Entries(self)
         ins, held, array = self.op.ins, self.op.held, self.chip.arch.array
         assert held is not None
-        self.name, self.before = ins.mnemonic, bool(ins.operands.get("before"))
+        self.name = ins.mnemonic
         self._own = int(held["rows"]), int(held["cols"])
         self.route = route = route_of(self.op, self.chip.arch)
-        self.hop, self.height, self.gang = route.hop, route.height, route.height
-        self.deep, self.wide, self.groups, self.high = route.deep, route.wide, route.groups, route.high
         self.turns, self.count = route.turns, route.count
         number = copies(held) * self.op.samples // self.turns
-        self.rows, self.cols = self._own[0], self._own[1] * number
+        self.cols, before = self._own[1] * number, bool(ins.operands.get("before"))
+        layout = route.hop, route.gang, route.deep, route.wide, route.groups, route.high
+        self.form = Form(self.name, *layout, self._own[0], self.cols, self.takes, before)
         self._ports = array.port_words_in, array.port_words_out
         self._added = self.chip.take_over(self.takes[0])
         if not self.parts:
@@ -184,12 +173,12 @@ class Pass:
 
     def _enter(self, step: int, now: int) -> None:
         array, values, weights = self.chip.arch.array, self._values[step], self.name == "mac"
-        for cycle, kind, r, c in entries(weights, self.height, array.rows, array.cols, self.chip.arch):
+        for cycle, kind, r, c in entries(weights, self.route.gang, array.rows, array.cols, self.chip.arch):
             value: Any = 0.0 if weights else [0.0] * self.route.lanes
             if kind == "west":
                 value = (values[r] if r < len(values) else None) or 0.0
             elif kind == "north":
-                own = range(c // self.height, self.route.lanes * self.wide, self.wide)
+                own = range(c // self.route.gang, self.route.lanes * self.route.wide, self.route.wide)
                 value = [self._drive(values, channel) if channel < self.cols else None for channel in own]
             self._entries.send(now + cycle, kind, r, c, step, value)
 
@@ -213,8 +202,8 @@ class Pass:
         if kind != "sums":
             return
         exits = self._exits.setdefault(packet.step, {})
-        exits[column // self.height] = packet.value
-        if len(exits) < self.chip.arch.array.cols // self.height:
+        exits[column // self.route.gang] = packet.value
+        if len(exits) < self.chip.arch.array.cols // self.route.gang:
             return
         if packet.step == 0:
             self.passed = now + 1
@@ -232,7 +221,7 @@ class Pass:
         held, memory = self.op.held, self.chip.memory
         assert held is not None
         lanes = self.name != "mac"
-        values = [exits[c % self.wide][c // self.wide] if lanes else exits[c] for c in range(self.cols)]
+        values = [exits[c % self.route.wide][c // self.route.wide] if lanes else exits[c] for c in range(self.cols)]
         if self.name in ("fri.x", "tri.x", "sel"):
             parts = [[complex(v).real for v in values], [complex(v).imag for v in values]]
             return [value for part in parts[: halves_of(self.op)] for value in part]

@@ -17,7 +17,7 @@ Entry = tuple[int, str, int, int]  # a cycle, the register, row and column of th
 @dataclass(frozen=True)
 class Route:
     """A step every `interval` cycles, whose words come in `gather` cycles and leave in `scatter`. Operands stay `hop`
-    cycles in a cell of `height` x `height` elements. A step is `turns` ones where samples follow each other."""
+    cycles in a cell of `gang` x `gang` elements. A step is `turns` ones where samples follow each other."""
 
     count: int
     turns: int
@@ -25,7 +25,7 @@ class Route:
     scatter: int
     interval: int
     hop: int = 1
-    height: int = 1
+    gang: int = 1
     deep: int = 1
     wide: int = 1
     groups: int = 1
@@ -72,7 +72,7 @@ def route_of(op: Op, arch: Arch) -> Route:
     return Route(count, turns, gather, scatter, interval, hop, at.gang, at.deep, at.cols, at.groups, at.high, lanes)
 
 
-def entries(weights: bool, height: int, rows: int, cols: int, arch: Arch) -> Iterator[Entry]:
+def entries(weights: bool, gang: int, rows: int, cols: int, arch: Arch) -> Iterator[Entry]:
     """Where a step enters `rows` x `cols` elements, in cycles after its words are there: operands of weights from the
     west, row by row; drives of states from the north, in a column of cells each; sums as much later as a product."""
     depth = arch.array.mac_depth
@@ -80,6 +80,6 @@ def entries(weights: bool, height: int, rows: int, cols: int, arch: Arch) -> Ite
         yield from ((r, "west", r, 0) for r in range(rows))
         yield from ((c + depth - 1, "sums", 0, c) for c in range(cols))
         return
-    for c in range(0, cols - height + 1, height):
+    for c in range(0, cols - gang + 1, gang):
         yield delay(c, arch), "north", 0, c
-        yield delay(c, arch) + depth + height - 2, "sums", 0, c
+        yield delay(c, arch) + depth + gang - 2, "sums", 0, c

@@ -13,7 +13,7 @@ from backends.epochcore.program.dispatch import Op
 from backends.epochcore.program.parameters import unpack
 from backends.epochcore.program.stretches import copies, count
 from backends.epochcore.program.tiles import own, tiles
-from backends.epochcore.stepped.grid import Element, Packet
+from backends.epochcore.stepped.grid import Element, Form, Packet
 from backends.epochcore.stepped.passes import Chip, Entries
 from backends.epochcore.stepped.places import places_of
 from backends.epochcore.stepped.ports import through
@@ -213,24 +213,22 @@ class StateStore:
     start: int
     done: int | None = None
     passed: int | None = None
-    name: str = "state.store"
-    takes: tuple[bool, bool] = (False, False)
-    before: bool = False
 
     def __post_init__(self) -> None:
         held = self.op.held
         assert held is not None
         at = self._layout = places_of(held, self.chip.arch, self.op.samples)
-        self.hop, self.height, self.gang = at.stack * at.gang, at.gang, at.gang
-        self.deep, self.wide, self.groups, self.high = at.deep, at.cols, at.groups, at.high
-        self.rows, self.cols = int(held["rows"]), int(held["cols"]) * copies(held) * self.op.samples
+        self.hop, self._rows = at.stack * at.gang, int(held["rows"])
+        cols = int(held["cols"]) * copies(held) * self.op.samples
+        layout = self.hop, at.gang, at.deep, at.cols, at.groups, at.high
+        self.form = Form(self.op.ins.mnemonic, *layout, self._rows, cols)
         self._first, self._wide = stored_columns(self.op)
         self._left = 0
 
     def tick(self, now: int) -> None:
         if now == self.start:
             for c in range(self._layout.cols):
-                self.chip.grid.put("north", 0, c * self.gang, Packet(self, 0, None))
+                self.chip.grid.put("north", 0, c * self.form.gang, Packet(self, 0, None))
 
     def over(self, now: int) -> bool:
         """Whether the registers through which states leave are empty."""
@@ -243,8 +241,8 @@ class StateStore:
         self.passed = now + 1
         at, ins, memory = self._layout, self.op.ins, self.chip.memory
         wide = self.chip.arch.array.port_words_out
-        for number, (word, row, col) in enumerate(stored_words(self.op, self.rows, self._wide, self._first)):
-            half = word // (self.rows * self._wide)
+        for number, (word, row, col) in enumerate(stored_words(self.op, self._rows, self._wide, self._first)):
+            half = word // (self._rows * self._wide)
             high, across, state = at.at[row, col]
             out = self.chip.grid.at[high * at.gang][across * at.gang].out
             assert out is not None
@@ -264,17 +262,7 @@ class Product:
     start: int
     done: int | None = None
     passed: int | None = None
-    name: str = "mac.os"
-    hop: int = 1
-    height: int = 1
-    gang: int = 1
-    deep: int = 1
-    wide: int = 1
-    groups: int = 1
-    high: int = 1
-    takes: tuple[bool, bool] = (True, False)
     fresh: bool = True  # whether it is the first one after its preload
-    before: bool = False
     tile: int = 0
     _values: dict[tuple[int, int], tuple[list[float], list[float]]] = field(default_factory=dict)
     _captures: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
@@ -284,6 +272,7 @@ class Product:
         held, array = self.op.held, self.chip.arch.array
         assert held is not None
         self.rows, self.cols, self._entries = int(held["rows"]), int(held["cols"]), Entries(self)
+        self.form = Form("mac.os", takes=(True, False))
         self._added = self.chip.take_over(self.fresh)
         if not self.op.steps:
             self.done = self.passed = self.start + 1

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.dispatch import Op
-from backends.epochcore.stepped.grid import Grid, Packet
+from backends.epochcore.stepped.grid import Form, Grid, Packet
 from backends.epochcore.stepped.places import places_of
 from backends.epochcore.stepped.ports import through
 from backends.epochcore.stepped.routes import Entry, delay, entries, route_of
@@ -44,20 +44,8 @@ class Front:
 class _Scout:
     """A step that computes nothing."""
 
-    hop: int
-    height: int
-    gang: int
-    now: int = 0
+    form: Form
     left: int = 0  # the last cycle in which a sum left the last row
-    name: str = "scout"
-    deep: int = 1
-    wide: int = 1
-    groups: int = 1
-    high: int = 1
-    rows: int = 0
-    cols: int = 0
-    takes: tuple[bool, bool] = (False, False)
-    before: bool = False
 
     def leave(self, kind: str, column: int, packet: Packet, now: int) -> None:
         if kind == "sums":
@@ -98,25 +86,25 @@ def front_of(op: Op, arch: Arch) -> Front:
         return _of_results(op, arch)
     if name == "state.store":
         at = places_of(op.held, arch, op.samples)
-        first, scatter, hop, height = 0, 0, at.stack * at.gang, at.gang
+        first, scatter, form = 0, 0, Form(name, at.stack * at.gang, at.gang)
     else:
         route = route_of(op, arch)
-        first, scatter, hop, height = route.gather - 1, route.scatter, route.hop, route.height
-    rows, cols = (-(-n // height) * height for n in (array.rows, array.cols))
-    own = _Scout(hop, height, height)
-    grid = _sent(first, entries(name == "mac", height, rows, cols, arch), _Scout(hop, height, height), rows, cols)
-    _sent(first, entries(name == "mac", height, array.rows, array.cols, arch), own, array.rows, array.cols)
-    operands, sums = (_spread(grid.reached[kind], height, hop, array.rows, array.cols) for kind in ("operands", "sums"))
+        first, scatter, form = route.gather - 1, route.scatter, Form(name, route.hop, route.gang)
+    rows, cols = (-(-n // form.gang) * form.gang for n in (array.rows, array.cols))
+    own, weights = _Scout(form), name == "mac"
+    grid = _sent(first, entries(weights, form.gang, rows, cols, arch), _Scout(form), rows, cols)
+    _sent(first, entries(weights, form.gang, array.rows, array.cols, arch), own, array.rows, array.cols)
+    operands, sums = (_spread(grid.reached[kind], form, array.rows, array.cols) for kind in ("operands", "sums"))
     return Front(operands, sums, own.left, own.left + scatter)
 
 
-def _spread(reached: dict[tuple[int, int], int], height: int, hop: int, rows: int, cols: int) -> Cycles:
+def _spread(reached: dict[tuple[int, int], int], form: Form, rows: int, cols: int) -> Cycles:
     """By element: a step goes through a gang row by row."""
     found = np.zeros((rows, cols), np.int64)
     for r in range(rows):
         for c in range(cols):
-            inside = r % height
-            found[r, c] = reached[r - inside, c - c % height] + inside * hop // height
+            inside = r % form.gang
+            found[r, c] = reached[r - inside, c - c % form.gang] + inside * form.hop // form.gang
     return found
 
 
@@ -124,10 +112,10 @@ def _of_results(op: Op, arch: Arch) -> Front:
     """Of the first term, where results stay in place."""
     array, held = arch.array, op.held
     assert held is not None
-    steps = min(array.rows, op.steps * op.samples)
+    form, steps = Form("mac.os"), min(array.rows, op.steps * op.samples)
     first = max(through(steps, array.port_words_in), through(int(held["cols"]), array.port_words_in)) - 1
-    grid = _sent(first, ((r, "west", r, 0) for r in range(array.rows)), _Scout(1, 1, 1), array.rows, array.cols)
-    operands = _spread(grid.reached["operands"], 1, 1, array.rows, array.cols)
+    grid = _sent(first, ((r, "west", r, 0) for r in range(array.rows)), _Scout(form), array.rows, array.cols)
+    operands = _spread(grid.reached["operands"], form, array.rows, array.cols)
     out = first + (int(held["rows"]) - 1) * (first + 1) + array.mac_depth + int(operands[-1, -1] - operands[0, 0])
     return Front(operands, operands + array.mac_depth - 1, out, out)
 
