@@ -8,7 +8,7 @@ the tolerance is not met the caller is told to keep the kernel.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -43,6 +43,17 @@ class Identification:
     @property
     def ok(self) -> bool:
         return self.system is not None
+
+    def part(self, which: NDArray[np.int64]) -> StateSpace:
+        """The candidates of some groups alone, without states that only others have."""
+        found = self.candidate
+        a, b, c, d = found.A[which], found.B[which], found.C[which], found.D[which]
+        used = np.flatnonzero(np.abs(b).max(axis=(0, 2)) > 0)
+        used = used if len(used) else np.arange(1)
+        a, b, c = a[:, used], b[:, used], c[:, :, used]
+        if found.halved and not np.any(a.imag):
+            return StateSpace(a.real, b.real, 2 * c.real, d)
+        return replace(found, A=a, B=b, C=c, D=d)
 
 
 def identify(kernel: ArrayLike, tolerance: float = 1e-6, max_order: int | None = None) -> Identification:

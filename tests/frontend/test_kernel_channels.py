@@ -1,0 +1,71 @@
+"""Constant kernels of which each channel is what it is: a system, one behind other taps, or a filter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.frontend.blocks import RNG
+from tests.frontend.checks import LINEAR, kinds, lift, on_targets
+from tests.frontend.net import Net
+from tests.frontend.test_kernel_tables import filtered
+
+
+def modes(channels: int, length: int, seed: int = 0, last: float = 20.0) -> np.ndarray:
+    """Two modes each that last for some 20 steps, as taps (channels, length)."""
+    rng = np.random.default_rng(seed)
+    poles = np.exp(-rng.uniform(0.6, 2, (channels, 2)) / last) * np.exp(1j * rng.uniform(0.1, 2, (channels, 2)))
+    gains = np.exp(2j * np.pi * rng.random((channels, 2, 1)))
+    return np.asarray((gains * poles[..., None] ** np.arange(length)).real.sum(axis=1))
+
+
+@pytest.mark.parametrize("form", ["back", "ahead", "both"])
+def test_a_filter_among_systems_is_a_filter_alone(tmp_path: Path, form: str) -> None:
+    taps = modes(5, 64)
+    taps[[1, 3]] = RNG.standard_normal((2, 64))
+    net = Net()
+    model = lift(net, filtered(net, taps, form), ["b", 64, 5], tmp_path, (2, 64))
+    assert sorted(kinds(model)) == sorted([LINEAR, "fir"] * (2 if form == "both" else 1))
+    for system in model.systems:
+        assert system.replacement is not None
+        assert system.replacement.kernels == (2 if system.kind == "fir" else 3)
+        assert ("stay FIR filters" if system.kind == "fir" else "became systems") in system.replacement.how
+        assert system.kind == "fir" or system.states == 2
+    on_targets(model, 2, 64)
+
+
+def test_a_layer_of_filters_is_told_by_a_few_of_them(tmp_path: Path) -> None:
+    net = Net()
+    model = lift(net, filtered(net, RNG.standard_normal((24, 64)), "back"), ["b", 64, 24], tmp_path, (1, 64))
+    (system,) = model.systems
+    assert system.kind == "fir" and system.replacement is not None
+    assert "of 8 that were tried none became a system" in system.replacement.how
+
+
+def test_delays_that_differ_are_in_front_of_their_own_channels(tmp_path: Path) -> None:
+    taps = np.zeros((4, 64))
+    for channel, delay in enumerate((0, 9, 9, 14)):
+        taps[channel, delay:] = modes(1, 64 - delay, channel)
+    net = Net()
+    model = lift(net, filtered(net, taps, "back"), ["b", 64, 4], tmp_path, (2, 64))
+    assert kinds(model) == [LINEAR] * 3 and {system.states for system in model.systems} == {2}
+    on_targets(model, 2, 64)
+
+
+@pytest.mark.parametrize("length", [256, 1024])
+@pytest.mark.parametrize("spikes", [1, 6])
+def test_a_system_beside_taps_of_their_own(tmp_path: Path, length: int, spikes: int) -> None:
+    """A skip connection from some steps before, or a short filter, is no state of the system beside it."""
+    at = RNG.choice(np.arange(length // 8, length // 4 - 1), spikes, replace=False)
+    taps = modes(2, length, last=length / 8)
+    taps[:, at] += RNG.standard_normal((2, spikes))
+    net = Net()
+    model = lift(net, filtered(net, taps, "back"), ["b", length, 2], tmp_path, (2, length))
+    assert LINEAR in kinds(model)
+    system = next(system for system in model.systems if system.kind == LINEAR)
+    assert system.states == 2 and system.replacement is not None
+    assert f"without the first {at.max() + 1}, which have taps of their own" in system.replacement.how
+    assert system.replacement.residual <= 1e-6
+    on_targets(model, 2, length)
