@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.handover import Run
+from backends.epochcore.clock.plans import Plan
 from backends.epochcore.program.dispatch import Op
 
+Ints = NDArray[np.int64]
 ON_ARRAY = ("preload", "compute")
 Paid = dict[int, tuple[Cost, int]]
 
@@ -47,6 +52,12 @@ class Layer:
         return found
 
 
+def _longer(finished: Ints, end: int) -> tuple[Ints, int]:
+    """What each adds to what ended before, and the end of all."""
+    ends = np.maximum.accumulate(np.concatenate([[end], finished]))
+    return np.diff(ends), int(ends[-1])
+
+
 Totals = tuple[int, dict[int | None, tuple[int, Counter[str], Paid]]]
 
 
@@ -73,6 +84,32 @@ class Account:
             layer.phases[f"{op.engine}_cycles"] += (run.finish - max(run.start, phases[op.engine])) * times
             phases[op.engine] = run.finish
         self.issued += times
+
+    def add_all(self, plan: Plan, begun: Ints, finished: Ints, times: int) -> None:
+        """The ops of a plan, from when each has `begun` until it is `finished`, that are paid so many `times`."""
+        for loc, cost, count in plan.paid:
+            layer = self.layers.get(loc)
+            if layer is None:
+                layer = self.layers[loc] = Layer()
+            layer.pay(cost, count * times)
+        self.issued += plan.issued * times
+        if not len(finished):
+            return
+        longer, self.end = _longer(finished, self.end)
+        cycles = np.bincount(plan.layer, longer, len(plan.locs)).astype(np.int64).tolist()
+        for loc, more in zip(plan.locs, cycles, strict=True):
+            self.layers[loc].cycles += more * times
+        for number, engine in enumerate(ON_ARRAY):
+            mine = np.flatnonzero(plan.engine == number)
+            if not len(mine):
+                continue
+            before, finish = self.phases[engine], finished[mine]
+            longer, self.phases[engine] = _longer(finish, before)
+            running = np.minimum(longer, finish - begun[mine])  # from its beginning, or from when another one ended
+            ticks = np.bincount(plan.layer[mine], running, len(plan.locs)).astype(np.int64).tolist()
+            for loc, more in zip(plan.locs, ticks, strict=True):
+                if more:
+                    self.layers[loc].phases[f"{engine}_cycles"] += more * times
 
     @property
     def cycles(self) -> int:

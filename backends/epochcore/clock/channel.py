@@ -1,93 +1,165 @@
 """The DRAM channel where engines hand over step by step: in every cycle it serves the oldest transfer that can go on.
 
 A younger transfer gets what the older ones leave, so that placing transfers in the program's order, each into the
-cycles that are left, gives the same as serving them cycle by cycle. Cycles are counted as free ones: `_free` before a
-time, and back.
+cycles that are left, gives the same as serving them cycle by cycle. When it is taken is kept as disjoint intervals in
+order; cycles are counted as free ones, those before a time that are in none of them, and back.
+
+Functions of `Words` are machine code, or run as they stand (`ssmc.whole_numbers`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from numpy.typing import NDArray
 
+from ssmc.whole_numbers import Words
+
 Ints = NDArray[np.int64]
+FIRST, COUNT, ROOM = 0, 1, 2  # intervals that somebody may still ask for, from the first to the last; room for them
 
 
-def one_by_one(ready: Ints, before: Ints, done: Ints) -> Ints:
-    """When each of some shares of work is done, none begun before it is ready, nor before the one before is done.
+def make_room(channel: Words, starts: Words, ends: Words, more: int, horizon: int) -> int:
+    """Whether there is room for so many intervals more, at their place or after moving all of them to the front.
 
-    `before` and `done` are sums of the shares, without and with each one.
+    Nothing will be asked for before `horizon` any more.
     """
-    return np.asarray(np.maximum.accumulate(ready - before) + done)
+    if channel[COUNT] + more <= channel[ROOM]:
+        return 1
+    first = place_of(ends, channel[FIRST], channel[COUNT], horizon + 1)
+    for n in range(first, channel[COUNT]):
+        starts[n - first] = starts[n]
+        ends[n - first] = ends[n]
+    channel[COUNT] = channel[COUNT] - first
+    channel[FIRST] = 0
+    if channel[COUNT] + more <= channel[ROOM]:
+        return 1
+    return 0
 
 
-@dataclass
-class Channel:
-    """When it is taken: disjoint intervals in order, `_starts` and `_ends` from `_first` to `_count`."""
-
-    _starts: Ints = field(default_factory=lambda: np.zeros(64, np.int64))
-    _ends: Ints = field(default_factory=lambda: np.zeros(64, np.int64))
-    _first: int = 0
-    _count: int = 0
-
-    def take(self, ready: Ints, before: Ints, done: Ints, unit: int, horizon: int) -> tuple[int, Ints]:
-        """Serve blocks of (`done` - `before`) / `unit` > 0 cycles one after the other, none before it is `ready`.
-
-        Returns when the first begins, and when each ends. Nothing will be asked for before `horizon` any more.
-        """
-        self._first += int(self._ends[self._first : self._count].searchsorted(horizon, "right"))
-        # what ends before the first block is ready is in nobody's way
-        at = self._first + int(self._ends[self._first : self._count].searchsorted(ready.min(), "left"))
-        later = _Taken(self._starts[at : self._count], self._ends[at : self._count])
-        last = one_by_one(unit * later.free(ready), before, done)
-        first, last = (last - (done - before)) // unit, -(-last // unit)
-        idle = later.starts - later.before[:-1]  # free cycles before each interval
-        begins = first + later.before[idle.searchsorted(first, "right")]
-        ends = last + later.before[idle.searchsorted(last, "left")]
-        self._put(at, *later.and_also(begins, ends))
-        return int(begins[0]), ends
-
-    def take_one(self, ready: int, cycles: int, horizon: int) -> tuple[int, int]:
-        """The same for one block: begin and end."""
-        last = int(self._ends[self._count - 1]) if self._count > self._first else -1
-        if ready < last:
-            start, ends = self.take(np.array([ready]), np.array([0]), np.array([cycles]), 1, horizon)
-            return start, int(ends[0])
-        if last == ready:
-            self._ends[self._count - 1] += cycles
+def place_of(values: Words, low: int, high: int, value: int) -> int:
+    """The first place from `low` to `high`, in order, with no less than a value."""
+    while low < high:
+        middle = (low + high) // 2
+        if values[middle] < value:
+            low = middle + 1
         else:
-            self._put(self._count, np.array([ready]), np.array([ready + cycles]))
-        return ready, ready + cycles
+            high = middle
+    return low
 
-    def taken(self) -> tuple[Ints, Ints]:
-        """When it is taken, as far as somebody may still ask: starts and ends."""
-        live = slice(self._first, self._count)
-        return self._starts[live].copy(), self._ends[live].copy()
 
-    def again(self, first: int, each: int, times: int) -> None:
-        """What was taken in the `each` cycles from `first` on is so again so many `times` before what comes later."""
-        starts, ends = self.taken()
-        split = first + each
-        cut = [_between(starts, ends, 0, first, 0)]
-        cut += [_between(starts, ends, first, split, n * each) for n in range(times + 1)]
-        cut += [_between(starts, ends, split, None, times * each)]
-        starts, ends = (np.concatenate(values) for values in zip(*cut, strict=True))
-        apart = np.flatnonzero(starts[1:] > ends[:-1])
-        if len(starts):
-            self._put(self._first, starts[np.append(0, apart + 1)], ends[np.append(apart, len(ends) - 1)])
+def serve(
+    channel: Words,
+    starts: Words,
+    ends: Words,
+    kept_starts: Words,
+    kept_ends: Words,
+    ready: Words,
+    shares: Words,
+    before: int,
+    number: int,
+    unit: int,
+    done: Words,
+    at: int,
+    horizon: int,
+) -> int:
+    """Serve blocks one after the other, none before it is `ready` (ascending); `shares` of the engine's time, from
+    `before` on those before each of them and then those with it, are in cycles over `unit`. Nothing will be asked for
+    before `horizon` any more.
 
-    def _put(self, at: int, starts: Ints, ends: Ints) -> None:
-        """Intervals in the place of all from `at` on; room for them grows as it is needed."""
-        count = at + len(starts)
-        if count > len(self._starts):
-            kept = slice(self._first, at)
-            at, count = at - self._first, count - self._first
-            for name, known in (("_starts", self._starts), ("_ends", self._ends)):
-                setattr(self, name, np.concatenate([known[kept], np.zeros(2 * count - at, np.int64)]))
-            self._first = 0
-        self._starts[at:count], self._ends[at:count], self._count = starts, ends, count
+    Writes when each is `done`, from `at` on; what is `ready` becomes when it begins. Returns when the first does.
+    """
+    count = channel[COUNT]
+    channel[FIRST] = place_of(ends, channel[FIRST], count, horizon + 1)
+    # what ends before the first block is ready is in nobody's way
+    low = place_of(ends, channel[FIRST], count, ready[0])
+    # by kind of time: intervals that have passed, and the cycles that they take
+    past, past_taken, begun, begun_taken, over, over_taken = low, 0, low, 0, low, 0
+    latest = 0
+    for k in range(number):
+        while past < count and starts[past] <= ready[k]:
+            past_taken += ends[past] - starts[past]
+            past += 1
+        free = ready[k] - past_taken
+        if past > low:
+            free += max(0, ends[past - 1] - ready[k])
+        least = unit * free - shares[before + k]
+        latest = max(latest, least) if k > 0 else least
+        begin = (latest + shares[before + k]) // unit
+        end = -(-(latest + shares[before + number + k]) // unit)
+        while begun < count and starts[begun] - begun_taken <= begin:
+            begun_taken += ends[begun] - starts[begun]
+            begun += 1
+        while over < count and starts[over] - over_taken < end:
+            over_taken += ends[over] - starts[over]
+            over += 1
+        ready[k] = begin + begun_taken
+        done[at + k] = end + over_taken
+    # all of them in order; what lies between was taken already where they overlap
+    n, own, k = 0, low, 0
+    while own < count or k < number:
+        if k == number or (own < count and starts[own] <= ready[k]):
+            start, stop = starts[own], ends[own]
+            own += 1
+        else:
+            start, stop = ready[k], done[at + k]
+            k += 1
+        if n > 0 and start <= kept_ends[n - 1]:
+            kept_ends[n - 1] = max(kept_ends[n - 1], stop)
+        else:
+            kept_starts[n] = start
+            kept_ends[n] = stop
+            n += 1
+    for m in range(n):
+        starts[low + m] = kept_starts[m]
+        ends[low + m] = kept_ends[m]
+    channel[COUNT] = low + n
+    return ready[0]
+
+
+def serve_one(
+    channel: Words,
+    starts: Words,
+    ends: Words,
+    kept_starts: Words,
+    kept_ends: Words,
+    ready: Words,
+    cycles: int,
+    horizon: int,
+) -> int:
+    """The same for one block of so many cycles that is `ready`; when it is done is behind that then."""
+    start, count = ready[0], channel[COUNT]
+    if count > channel[FIRST] and start < ends[count - 1]:
+        ready[2] = 0
+        ready[3] = cycles
+        return serve(channel, starts, ends, kept_starts, kept_ends, ready, ready, 2, 1, 1, ready, 1, horizon)
+    ready[1] = start + cycles
+    if count > channel[FIRST] and start == ends[count - 1]:
+        ends[count - 1] = start + cycles
+    else:
+        starts[count] = start
+        ends[count] = start + cycles
+        channel[COUNT] = count + 1
+    return start
+
+
+def clipped(starts: Ints, ends: Ints, first: int) -> tuple[Ints, Ints]:
+    """What of intervals comes after `first`."""
+    at = int(ends.searchsorted(first, "right"))
+    return np.maximum(starts[at:], first), ends[at:]
+
+
+def again(starts: Ints, ends: Ints, first: int, each: int, times: int) -> tuple[Ints, Ints]:
+    """Intervals, where what was taken in the `each` cycles from `first` on is so again so many `times` before what
+    comes later."""
+    split = first + each
+    cut = [_between(starts, ends, 0, first, 0)]
+    cut += [_between(starts, ends, first, split, n * each) for n in range(times + 1)]
+    cut += [_between(starts, ends, split, None, times * each)]
+    starts, ends = (np.concatenate(values) for values in zip(*cut, strict=True))
+    apart = np.flatnonzero(starts[1:] > ends[:-1])
+    if not len(starts):
+        return starts, ends
+    return starts[np.append(0, apart + 1)], ends[np.append(apart, len(ends) - 1)]
 
 
 def _between(starts: Ints, ends: Ints, low: int, high: int | None, late: int) -> tuple[Ints, Ints]:
@@ -95,27 +167,3 @@ def _between(starts: Ints, ends: Ints, low: int, high: int | None, late: int) ->
     starts, ends = np.maximum(starts, low), ends if high is None else np.minimum(ends, high)
     kept = starts < ends
     return starts[kept] + late, ends[kept] + late
-
-
-class _Taken:
-    """Intervals that are taken, disjoint and in order, and the cycles in those before each."""
-
-    def __init__(self, starts: Ints, ends: Ints) -> None:
-        self.starts, self.ends = starts, ends
-        self.before = np.concatenate([[0], np.cumsum(ends - starts)])
-
-    def free(self, times: Ints) -> Ints:
-        """Free cycles before each of `times`."""
-        before = self.starts.searchsorted(times, "right")
-        if not len(self.ends):
-            return times
-        inside = np.maximum(0, self.ends[before - 1] - times) * (before > 0)
-        return np.asarray(times - self.before[before] + inside)
-
-    def and_also(self, begins: Ints, ends: Ints) -> tuple[Ints, Ints]:
-        """Starts and ends with these taken too; what lies between was taken already where they overlap."""
-        starts, stops = np.concatenate([self.starts, begins]), np.concatenate([self.ends, ends])
-        order = np.argsort(starts, kind="stable")
-        starts, stops = starts[order], np.maximum.accumulate(stops[order])
-        apart = np.flatnonzero(starts[1:] > stops[:-1])
-        return starts[np.concatenate([[0], apart + 1])], stops[np.concatenate([apart, [len(stops) - 1]])]

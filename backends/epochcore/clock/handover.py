@@ -17,51 +17,45 @@ first step has taken over what was there. When a pass takes over its states, tho
 their own and from there out, when all of them are final; so these must be empty of the states of the pass before that.
 Without shadow registers the array must be empty before anything is shifted in. `stepped.streaming` checks all of this
 cycle by cycle.
+
+Here is what `placing`, which follows these rules op by op, works on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.clock.channel import Channel, one_by_one
+from backends.epochcore.clock import channel, placing
 from backends.epochcore.clock.cost import Cost
-from backends.epochcore.clock.wave import Wave
+from backends.epochcore.clock.wave import Shift, Wave
 from backends.epochcore.program.conflicts import Conflicts
+from backends.epochcore.program.dispatch import even
 from backends.epochcore.program.regions import PASSES
-from isa import Instruction
+from isa import Instruction, Program
+from ssmc.whole_numbers import Compiled, compiled
 
 Ints = NDArray[np.int64]
-SHIFTS = ("preload", "state.load", "state.store")
-KEPT = 4  # runs of each in a group that are remembered at most, on the average
-
-
-class Blocks(NamedTuple):
-    """Of each block of an instruction: what those `before` it take of the engine, in cycles over `unit`, and with it
-    (`done`); when it ends, after the start, where nothing holds up any of them (`alone`)."""
-
-    number: int
-    unit: int
-    before: Ints
-    done: Ints
-    alone: Ints
-
-
-class Job(NamedTuple):
-    """What placing an instruction takes, the same at every run of it with this `cost` and `steps`."""
-
-    cost: Cost
-    steps: int
-    engine: str
-    way: str  # through the array: a pass, one of the shifts, or none
-    busy: int
-    channel: bool
-    blocks: Blocks | None
+WAYS = {
+    "preload": placing.PRELOAD,
+    "state.load": placing.STATE_LOAD,
+    "state.store": placing.STATE_STORE,
+    **dict.fromkeys(PASSES, placing.PASS),
+}
+ENGINES = {
+    "load": placing.LOAD,
+    "store": placing.STORE,
+    "preload": placing.PRELOADING,
+    "compute": placing.COMPUTE,
+    "drain": placing.DRAIN,
+    "vector": placing.VECTOR,
+}
+ROOM = 256  # intervals of the channel to begin with
 
 
 class Run(NamedTuple):
@@ -72,203 +66,136 @@ class Run(NamedTuple):
     finish: int
 
 
-class Latest(NamedTuple):
-    """The last run of an instruction: when its blocks ended (None: it was of one), and the latency of its results."""
-
-    finish: int
-    latency: int
-    steps: int
-    ends: Ints | None
-
-
 @dataclass
 class Handover:
-    """Engines and the last run of every instruction while a program is timed."""
+    """Engines and the last run of every instruction while a program is timed, whose instructions have at most so many
+    blocks; `jobs` are all that its ops were found to be so far."""
 
     arch: Arch
     known: Conflicts
-    engines: dict[str, int] = field(default_factory=dict)
-    latest: list[Latest] = field(default_factory=list)
-    touched: list[int] = field(default_factory=list)  # when the last runs of a group are finished
-    recent: list[list[tuple[int, int]]] = field(
-        default_factory=list
-    )  # runs of a group: none before is done later, of whom
-    channel: Channel = field(default_factory=Channel)
-    last: tuple[int, Wave | None] = (0, None)  # when the engine was through with the last pass, and its way
-    parameters: int = 0  # when parameters in the shadow registers are complete,
-    states: int = 0  # and states
-    led: tuple[int, Wave | None] = (0, None)  # when the last pass began that others are shifted in behind, and how
-    passed: int = 0  # when the last pass has all its states
-    drained: tuple[int, int] = (0, 0)  # when the states of the last two passes were out
-    _jobs: list[Job | None] = field(default_factory=list)
-    _blocks: dict[tuple[int, int], tuple[Cost, Blocks]] = field(default_factory=dict)  # by cost and steps
-    _waits: dict[tuple[int, int], int] = field(default_factory=dict)
-    _kept: list[tuple[Wave, Wave]] = field(default_factory=list)
-    _pipes: tuple[str, ...] = ()
+    most: int
+    jobs: list[Cost] = field(default_factory=list)
+    engines: list[str] = field(default_factory=list)  # by job
+    _jobs: dict[tuple[int, int, str, bool], int] = field(default_factory=dict)
+    _rows: list[int] = field(default_factory=list)
+    _shares: list[Ints] = field(default_factory=list)
+    _shared: int = 0
+    _blocks: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)
+    _waves: dict[Wave, int] = field(default_factory=dict)
+    _shifts: dict[Shift, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.latest = [Latest(0, 0, 0, None)] * len(self.known.loop)
-        self.touched = [0] * len(self.known.members)
-        self.recent = [[] for _ in self.known.members]
-        self._jobs = [None] * len(self.known.loop)
-        self._pipes = ("vector", *(f"vector.{n}" for n in range(1, self.arch.vector.pipes)))
+        groups = len(self.known.members.at) - 1
+        count = len(self.known.loop)
+        self.machine: Ints = np.zeros(placing.VECTOR + self.arch.vector.pipes, np.int64)
+        self.machine[[placing.LAST_WAVE, placing.LED_WAVE]] = placing.NO_WAVE
+        self.machine[placing.SHADOW] = self.arch.array.shadow
+        self.runs: Ints = np.zeros((count, placing.RUN), np.int64)
+        self.done: Ints = np.zeros((count, self.most), np.int64)
+        self.touched: Ints = np.zeros(groups, np.int64)
+        self.channel: Ints = np.array([0, 0, ROOM], np.int64)
+        self._taken = [np.zeros(ROOM, np.int64) for _ in range(4)]
+        self._ready: Ints = np.zeros(self.most + 4, np.int64)
+        self._tables: list[Ints] = []
 
-    def place(self, index: int, ins: Instruction, cost: Cost, steps: int) -> Run:
-        """The next run of the instruction at `index`."""
-        job = self._jobs[index]
-        if job is None or job.cost is not cost or job.steps != steps:
-            job = self._jobs[index] = self._job(index, ins, cost, steps)
-        engines, slot = self.engines, job.engine
-        if slot == "vector" and len(self._pipes) > 1:  # the one that is free first
-            slot = min(self._pipes, key=lambda pipe: engines.get(pipe, 0))
-        begin = max((engines.get(slot, 0), *map(self.touched.__getitem__, self.known.groups[index])))
-        if job.way:
-            begin = max(begin, self._array_ready(job))
-        ends, late = None, job.cost.late
-        if job.blocks is None:
-            start = self._ready(index, begin)
-            if job.channel:
-                start, end = self.channel.take_one(start, job.busy, self._horizon())
-            else:
-                end = start + job.busy
-        else:
-            start, ends = self._in_blocks(index, job, job.blocks, begin)
-            if job.cost.turns is not None:  # blocks are done with in the last of several passes
-                late = job.cost.turns.last(start, int(ends[-1])) - start
-                ends = job.blocks.alone + (start + late)
-            end = int(ends[-1])
-        engines[slot] = end
-        finish = end + cost.latency
-        self._finished(index, Latest(finish, cost.latency, steps, ends))
-        if job.way:
-            self._array_moved(job, start + late, end, finish)
-        return Run(job.engine, start, finish)
-
-    def _job(self, index: int, ins: Instruction, cost: Cost, steps: int) -> Job:
-        engine = engine_of(ins.mnemonic, cost.engine, self.arch)
-        way = "pass" if ins.mnemonic in PASSES else ins.mnemonic if ins.mnemonic in SHIFTS else ""
-        busy, blocks = cost.cycles - cost.latency, None
-        if in_blocks(ins, cost, steps, self.arch, bool(self.known.loop[index])):
-            known = self._blocks.get((id(cost), steps))
-            blocks = known[1] if known else _blocks(cost.first, steps, self.arch)
-            self._blocks[id(cost), steps] = cost, blocks
-        return Job(cost, steps, engine, way, busy, cost.events.get("dram_bytes", 0) > 0, blocks)
-
-    def _horizon(self) -> int:
-        """Before this nothing will ask for the DRAM channel any more."""
-        return min(self.engines.get("load", 0), self.engines.get("store", 0))
-
-    def _finished(self, index: int, run: Latest) -> None:
-        """Note a run, and when those that touch the same are finished: the last one of each counts."""
-        before, self.latest[index] = self.latest[index].finish, run
-        for group in self.known.touches[index]:
-            recent, latest = self.recent[group], self.touched[group]
-            recent.append((max(run.finish, recent[-1][0]) if recent else run.finish, index))
-            if len(recent) > KEPT * len(self.known.members[group]):
-                self._forget(group)
-            if run.finish >= latest:
-                self.touched[group] = run.finish
-            elif before == latest:
-                self.touched[group] = max(self.latest[other].finish for other in self.known.members[group])
-
-    def _forget(self, group: int) -> None:
-        """Keep the last run of each in a group."""
-        kept: list[tuple[int, int]] = []
-        for index in reversed(dict.fromkeys(index for _, index in reversed(self.recent[group]))):
-            finish = self.latest[index].finish
-            kept.append((max(finish, kept[-1][0]) if kept else finish, index))
-        self.recent[group] = kept
-
-    def postpone(self, instructions: Sequence[int], late: int) -> None:
-        """Let the last runs of some instructions have been so much later."""
-        for index in instructions:
-            finish, latency, steps, ends = self.latest[index]
-            self.latest[index] = Latest(finish + late, latency, steps, None if ends is None else ends + late)
-        groups = dict.fromkeys(group for index in instructions for group in self.known.touches[index])
-        for group in groups:
-            runs = sorted((self.latest[index].finish, index) for index in self.known.members[group])
-            self.recent[group], self.touched[group] = runs, runs[-1][0]
-
-    def _late(self, groups: list[int], begin: int) -> Iterator[int]:
-        """Instructions of groups whose last runs may be finished after `begin`."""
-        for group in groups:
-            if self.touched[group] > begin:
-                for finish, index in reversed(self.recent[group]):
-                    if finish <= begin:
-                        break
-                    yield index
-
-    def _ready(self, index: int, begin: int) -> int:
-        """When an instruction of one block may begin, as far as others are concerned."""
-        for j in self._late(self.known.givers[index], begin):
-            begin = max(begin, self.latest[j].finish)
-        for j in self._late(self.known.takers[index], begin):
-            begin = max(begin, self.latest[j].finish - self.latest[j].latency)
-        return begin
-
-    def _in_blocks(self, index: int, job: Job, blocks: Blocks, begin: int) -> tuple[int, Ints]:
-        """When an instruction begins, and when each of its blocks ends."""
-        ready, first = None, 0  # when each block may begin, and the first of them
-        for others, with_latency in ((self.known.givers[index], True), (self.known.takers[index], False)):
-            for j in self._late(others, max(begin, first)):
-                finish, latency, steps, ends = self.latest[j]
-                late = latency if with_latency else 0
-                last = finish - latency + late
-                if last <= begin or last <= first:
-                    continue
-                if ends is not None and steps == job.steps and len(ends) == blocks.number:
-                    there = ends + late if late else ends
-                    ready = there if ready is None else np.maximum(ready, there)
-                    first = int(ready[0])
-                else:
-                    begin = last
-        if ready is None and not job.channel:
-            return begin, blocks.alone + begin
-        ready = np.full(blocks.number, begin) if ready is None else np.maximum(ready, begin)
-        if job.channel:
-            return self.channel.take(ready, blocks.before, blocks.done, blocks.unit, self._horizon())
-        if blocks.unit == 1:
-            return int(ready[0]), one_by_one(ready, blocks.before, blocks.done)
-        return int(ready[0]), -(-one_by_one(blocks.unit * ready, blocks.before, blocks.done) // blocks.unit)
-
-    def _array_ready(self, job: Job) -> int:
-        match job.way:
-            case "preload" | "state.load":
-                begun, ahead = self.led
-                behind = 0 if ahead is None else ahead.leads(job.cost.shift)
-                return begun + behind if self.arch.array.shadow else max(self.passed, *self.drained)
-            case "state.store":
-                return max(self.passed, self.drained[1])
-            case "pass":
-                ready = max(self.parameters, self.states, self.drained[0])
-                if job.cost.wave is None:
-                    return max(ready, self.passed)  # a pass of no steps takes over all at once
-                end, before = self.last
-                return ready if before is None else max(ready, end + self._behind(job.cost.wave, before))
-        return 0
-
-    def _behind(self, wave: Wave, before: Wave) -> int:
-        """`Wave.behind`, known by what they are: they are kept, so that no other has their place."""
-        pair = id(wave), id(before)
-        found = self._waits.get(pair)
+    def job(self, ins: Instruction, cost: Cost, steps: int, *, looped: bool) -> int:
+        """The number of a job."""
+        key = id(cost), steps, ins.mnemonic, looped
+        found = self._jobs.get(key)
         if found is None:
-            found = self._waits[pair] = wave.behind(before)
-            self._kept.append((wave, before))
+            found = self._jobs[key] = len(self.jobs)
+            self.jobs.append(cost)
+            self._rows += self._row(ins, cost, steps, looped)
+            self._tables = []
         return found
 
-    def _array_moved(self, job: Job, start: int, end: int, finish: int) -> None:
-        """An instruction, of several passes the last one, began and is finished."""
-        match job.way:
-            case "preload":
-                self.parameters = finish
-            case "state.load":
-                self.states = finish
-            case "state.store":
-                self.drained = (self.drained[1], finish)
-            case "pass":
-                self.led, self.passed = (start, job.cost.wave), finish
-                if job.cost.wave is not None:
-                    self.last = end, job.cost.wave
+    def _row(self, ins: Instruction, cost: Cost, steps: int, looped: bool) -> list[int]:
+        engine, name = engine_of(ins.mnemonic, cost.engine, self.arch), ins.mnemonic
+        self.engines.append(engine)
+        number, unit, at = 0, 1, 0
+        if in_blocks(ins, cost, steps, self.arch, looped):
+            number, unit, at = self._blocks_of(cost.first, steps)
+        way, turns = WAYS.get(name, placing.NO_WAY), cost.turns
+        wave = self._waves.setdefault(cost.wave, len(self._waves)) if cost.wave is not None else placing.NO_WAVE
+        pipes = self.arch.vector.pipes if engine == "vector" else 1
+        busy, takes_channel = cost.cycles - cost.latency, cost.events.get("dram_bytes", 0) > 0
+        passes = [0] * 4
+        if turns is not None:
+            assert turns.one.busy is not None
+            passes = [turns.number, turns.after, turns.gap, (turns.number - 2) * turns.following(0, turns.one.busy)]
+        shift = self._shifts.setdefault(cost.shift, len(self._shifts))
+        row = [ENGINES[engine], pipes, way, busy, int(takes_channel), number, unit, at]
+        return [*row, cost.latency, steps, wave, shift, cost.late, *passes]
+
+    def _blocks_of(self, cost: Cost, steps: int) -> tuple[int, int, int]:
+        """Of each block of a cost: how many there are, the unit of what they take, and where that is among `shares`."""
+        found = self._blocks.get((id(cost), steps))
+        if found is None:
+            shares, unit = blocks_of(cost, steps, self.arch), steps
+            if not (shares % steps).any():
+                shares, unit = shares // steps, 1
+            done = np.cumsum(shares)
+            found = self._blocks[id(cost), steps] = len(shares), unit, self._shared
+            self._shares += [done - shares, done, -(-done // unit)]
+            self._shared += 3 * len(shares)
+        return found
+
+    def place(self, instructions: Ints, jobs: Ints) -> tuple[Ints, Ints]:
+        """Place ops, by their instructions and jobs: when they begin, and when they are finished."""
+        if not self._tables:
+            self._tables = self._tabled()
+        rows, shares, behind, leads = self._tables
+        self.machine[placing.WAVES], self.machine[placing.SHIFTS] = len(self._waves), len(self._shifts)
+        begun, finished = np.zeros((2, len(jobs)), np.int64)
+        at, kinds, run, known = 0, jobs * placing.JOB, code(), self.known
+        while at < len(jobs):
+            at = run(
+                *(instructions, kinds, at, len(jobs)),
+                *(self.machine, self.channel, *self._taken, rows, shares, behind, leads),
+                *(*known.touches, *known.members, *known.apart, *known.given, *known.taken, self.touched),
+                *(self.runs, self.done, self.most, self._ready, begun, finished),
+            )
+            if at < len(jobs):
+                more = len(self._taken[0]) + self.most
+                self._taken = [np.concatenate([values, np.zeros(more, np.int64)]) for values in self._taken]
+                self.channel[channel.ROOM] += more
+        return begun, finished
+
+    def _tabled(self) -> list[Ints]:
+        waves, shifts = list(self._waves), list(self._shifts)
+        behind = [wave.behind(before) for wave in waves for before in waves]
+        leads = [wave.leads(shift) for wave in waves for shift in shifts]
+        shares = np.concatenate([*self._shares, [0]]).astype(np.int64)
+        return [np.array(self._rows, np.int64), shares, *(np.array([*some, 0], np.int64) for some in (behind, leads))]
+
+    @property
+    def taken(self) -> tuple[Ints, Ints]:
+        """When the channel is taken, as far as somebody may still ask: starts and ends."""
+        live = slice(*self.channel[:2].tolist())
+        return self._taken[0][live], self._taken[1][live]
+
+    def take_again(self, first: int, each: int, times: int) -> None:
+        """What the channel was taken for in the `each` cycles from `first` on is so again, so many `times`."""
+        starts, ends = channel.again(*self.taken, first, each, times)
+        room = 2 * len(starts) + ROOM
+        self._taken = [np.zeros(room, np.int64) for _ in range(4)]
+        self._taken[0][: len(starts)], self._taken[1][: len(ends)] = starts, ends
+        self.channel[:] = 0, len(starts), room
+
+    def postpone(self, instructions: Ints, late: int) -> None:
+        """Let the last runs of some instructions have been so much later."""
+        self.runs[instructions, placing.FINISH] += late
+        self.done[instructions] += late
+        at, members = self.known.members
+        if len(members):
+            self.touched[:] = np.maximum.reduceat(self.runs[members, placing.FINISH], at[:-1])
+
+
+@cache
+def code() -> Compiled:
+    """The machine code of `placing.place`."""
+    parts = (channel.place_of, channel.make_room, channel.serve, channel.serve_one)
+    return compiled(*parts, placing.wait, placing.note, placing.array_ready, placing.array_moved, placing.place)
 
 
 def engine_of(name: str, engine: str, arch: Arch) -> str:
@@ -283,12 +210,11 @@ def in_blocks(ins: Instruction, cost: Cost, steps: int, arch: Arch, looped: bool
     return looped and steps > arch.array.handover_steps and "steps" in ins.operands and not cost.apart
 
 
-def _blocks(cost: Cost, steps: int, arch: Arch) -> Blocks:
-    shares, unit = blocks_of(cost, steps, arch), steps
-    if not (shares % steps).any():
-        shares, unit = shares // steps, 1
-    done = np.cumsum(shares)
-    return Blocks(len(shares), unit, done - shares, done, -(-done // unit))
+def most_blocks(program: Program, arch: Arch, steps: int) -> int:
+    """Blocks of an instruction in the longest chunk."""
+    chunks = (ins for ins in program.sections[0].code if ins.mnemonic == "chunks")
+    longest = max((even(steps, int(ins["limit"]), int(ins["multiple"])) for ins in chunks), default=1)
+    return -(-max(1, min(longest, steps)) // arch.array.handover_steps)
 
 
 def blocks_of(cost: Cost, steps: int, arch: Arch) -> Ints:

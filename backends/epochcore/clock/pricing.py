@@ -6,7 +6,7 @@ has as many bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -23,66 +23,96 @@ from isa import Instruction, Program
 from isa.epochcore import EPOCHCORE
 from isa.spec import Kind
 
+
+@cache
+def waiting(engine: str) -> Cost:
+    """What an engine that waits for tokens costs where engines do so."""
+    return Cost(engine, 1, 0, {})
+
+
 RULES: dict[str, Rule] = {
     **TRANSFERS,
     **ARRAY,
     **VECTOR,
-    "sync": lambda ins, at: Cost(str(ins["engine"]), 1, 0, {}),
+    "sync": lambda ins, at: waiting(str(ins["engine"])),
 }
+STREAMS = frozenset({"load", "store"})
 IN_PLACE = Cost("load", 0, 0, {})  # what is fetched again and still there
 
 
 def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
     """The cost of an op in a sequence of `steps` steps. Ops are to be asked for in their order first: what is fetched
     again, and still there, does not move."""
-    total, alike = totals(program, steps), cache(_what_counts)
-    bytes_of = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
-    runs: dict[tuple[int, ...], Cost] = {}
-    known: dict[tuple[Any, ...], Cost] = {}
-    backward = _backward(program)
-    lying, moved = _Lying(), dict[int, bool]()
-
-    shapes: dict[int, tuple[Any, ...]] = {}  # by identity: the program keeps its instructions
-
-    def shape(ins: Instruction) -> tuple[Any, ...]:
-        found = shapes.get(id(ins))
-        if found is None:
-            operands = ins.operands
-            own = (
-                [bytes_of[str(ins["src"])]]
-                if ins.mnemonic == "fetch"
-                else map(operands.__getitem__, alike(ins.mnemonic))
-            )
-            found = shapes[id(ins)] = ins.mnemonic, *own
-        return found
+    prices, moved = Prices(program, arch, steps), dict[int, bool]()
 
     def price(op: Op) -> Cost:
-        if op.ins.mnemonic == "fetch":
-            if op.number not in moved:
-                name = str(op.ins["src"])
-                words = param_words(program.data[name], arch.memory.word_bits)
-                moved[op.number] = lying.move(int(op.ins["dst"]), name, words)
-            if not moved[op.number]:
-                return IN_PLACE
-        near = on_chip(program, op.ins, op.start, op.steps, total) if op.ins.mnemonic in ("load", "store") else 0
-        first = 0 < near < op.steps and _near_first(program, op, total, backward)
-        run = op.index, op.steps, op.samples, near, first, id(op.held)
-        cost = runs.get(run)
-        if cost is None:
-            what = shape(op.ins), op.steps, op.samples, near, first, op.held and shape(op.held)
-            cost = known.get(what)
-            if cost is None:
-                at = Context(arch, op.steps, op.held, bytes_of, near, program.data, op.samples, first)
-                cost = known[what] = RULES[op.ins.mnemonic](op.ins, at)
-            runs[run] = cost
-        return cost
+        if op.ins.mnemonic == "fetch" and op.number not in moved:
+            moved[op.number] = prices.moves(op.ins)
+        return prices.of(op.index, op.ins, op.start, op.steps, op.samples, op.held, moves=moved.get(op.number, True))
 
     return price
 
 
-def _near_first(program: Program, op: Op, total: Mapping[str, int], backward: frozenset[int]) -> bool:
-    """Whether those steps of a transfer that stay on the chip, at one end of it, are taken first."""
-    return bool(on_chip(program, op.ins, op.start, 1, total)) != (op.index in backward)
+class Prices:
+    """The costs of a program's instructions in a sequence of `steps` steps, and what lies in the parameter memory."""
+
+    def __init__(self, program: Program, arch: Arch, steps: int) -> None:
+        self._program, self._arch = program, arch
+        self._total, self._backward = totals(program, steps), _backward(program)
+        self._bytes = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
+        self._known: dict[tuple[Any, ...], Cost] = {}
+        self._shapes: dict[int, int] = {}  # by identity: the program keeps its instructions
+        self._numbers: dict[tuple[Any, ...], int] = {}
+        self._alike = cache(_what_counts)
+        self.lying = Lying()
+
+    def moves(self, fetch: Instruction) -> bool:
+        """Whether a constant must come, which it does."""
+        name = str(fetch["src"])
+        words = param_words(self._program.data[name], self._arch.memory.word_bits)
+        return self.lying.move(int(fetch["dst"]), name, words)
+
+    def of(
+        self,
+        index: int,
+        ins: Instruction,
+        start: int,
+        steps: int,
+        samples: int,
+        held: Instruction | None,
+        *,
+        moves: bool = True,
+    ) -> Cost:
+        """The cost of the instruction at `index`, for its steps from `start` on of so many samples."""
+        name = ins.mnemonic
+        if not moves:
+            return IN_PLACE
+        near, first = 0, False
+        if name in STREAMS:
+            near = on_chip(self._program, ins, start, steps, self._total)
+            # whether those steps that stay on the chip, at one end of it, are taken first
+            here = 0 < near < steps and on_chip(self._program, ins, start, 1, self._total)
+            first = 0 < near < steps and bool(here) != (index in self._backward)
+        met = held if name in ARRAY else None
+        key = self._shape(ins), steps, samples, near, first, 0 if met is None else self._shape(met)
+        cost = self._known.get(key)
+        if cost is None:
+            at = Context(self._arch, steps, met, self._bytes, near, self._program.data, samples, first)
+            cost = self._known[key] = RULES[name](ins, at)
+        return cost
+
+    def _shape(self, ins: Instruction) -> int:
+        """The number, from 1 on, of all that an instruction's cost may depend on."""
+        found = self._shapes.get(id(ins))
+        if found is None:
+            name, operands = ins.mnemonic, ins.operands
+            own = (
+                (self._bytes[str(operands["src"])],)
+                if name == "fetch"
+                else tuple([operands[field] for field in self._alike(name)])
+            )
+            found = self._shapes[id(ins)] = self._numbers.setdefault((name, *own), len(self._numbers) + 1)
+        return found
 
 
 def _backward(program: Program) -> frozenset[int]:
@@ -99,7 +129,7 @@ def _what_counts(mnemonic: str) -> tuple[str, ...]:
 
 
 @dataclass
-class _Lying:
+class Lying:
     """Constants that lie whole in the parameter memory: by their first words, what they are and where they end."""
 
     known: dict[int, tuple[str, int]] = field(default_factory=dict)

@@ -11,24 +11,30 @@ import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backends.epochcore.arch import Arch
-from backends.epochcore.clock.account import Account
+from backends.epochcore.clock.account import ON_ARRAY, Account
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.energy import breakdown, joules
-from backends.epochcore.clock.handover import Handover, Run
-from backends.epochcore.clock.pricing import pricing
+from backends.epochcore.clock.handover import Handover, Run, most_blocks
+from backends.epochcore.clock.plans import Plan, Plans
+from backends.epochcore.clock.pricing import Prices, pricing, waiting
 from backends.epochcore.clock.queues import Deadlock, Queues
 from backends.epochcore.clock.repetition import Repetition
 from backends.epochcore.program.conflicts import conflicts
-from backends.epochcore.program.dispatch import Ahead, Op, dispatch
+from backends.epochcore.program.dispatch import Ahead, Op, Piece, dispatch, pieces
 from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.program.traps import trap
 from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.target import LayerStats, Stats
 
+Ints = NDArray[np.int64]
 TIMED_ROUNDS = 4
 CHECKED_CHUNKS = 4
 TRACKS = (*ENGINES, "drain")
@@ -63,12 +69,20 @@ def _measured(
     full, rest = divmod(batch, each)
     timed = min(full, TIMED_ROUNDS)
     account = Account()
-    asked = _Asked(program, arch, timed * each + rest, steps)
-    timed_ops = (_handed_over(asked, None if trace else account)) if arch.array.handover_steps else _queued(asked)
+    asked, last = _Asked(program, arch, timed * each + rest, steps), (timed - 1) * each
+
+    def times(sample: int) -> int:
+        """Rounds that are not timed are like the last one that is."""
+        return 1 + full - timed if sample == last else 1
+
+    if arch.array.handover_steps and not trace:
+        for piece, plan, begun, finished in _handed_over(asked, account):
+            account.add_all(plan, begun, finished, times(piece.sample))
+        return _stats(account, asked, batch), ()
+    timed_ops = _each_handed_over(asked) if arch.array.handover_steps else _queued(asked)
     kept = list(timed_ops) if trace else ()
     for op, run, cost in kept or timed_ops:
-        # rounds that are not timed are like the last one that is
-        account.add(op, run, cost, 1 + full - timed if op.sample == (timed - 1) * each else 1)
+        account.add(op, run, cost, times(op.sample))
     traced = tuple(_trace([op for op, *_ in kept], [run for _, run, _ in kept], program, arch)) if trace else ()
     return _stats(account, asked, batch), traced
 
@@ -110,22 +124,35 @@ def check_tokens(program: Program, arch: Arch, batch: int, steps: int) -> None:
         return
 
 
-def _handed_over(asked: _Asked, account: Account | None) -> Timed:
-    """Engines that hand over step by step (see `handover`); tokens say nothing there. Chunks that do what those before
-    them did are left out where there is an `account` to which they can be added."""
+def _handed_over(asked: _Asked, account: Account | None) -> Iterator[tuple[Piece, Plan, Ints, Ints]]:
+    """Engines that hand over step by step (see `handover`): what is run, when each op of it begins and when it is
+    finished. Tokens say nothing there. Chunks that do what those before them did are left out where there is an
+    `account` to which they can be added."""
     program, arch, steps = asked.program, asked.arch, asked.steps
-    handover, price, end = Handover(arch, conflicts(program, arch, steps)), pricing(program, arch, steps), 0
-    again = None if account is None else Repetition(handover, account, Ahead(program, steps))
-    for op in dispatch(program, asked.batch, steps, shadow=arch.array.shadow, ahead=again.ahead if again else None):
-        if again is not None:
-            end += again.skipped()
-        cost = price(op)
-        if op.ins.mnemonic == "sync":
-            run = Run(op.engine, end, end)
-        else:
-            run = handover.place(op.index, op.ins, cost, op.steps)
-            end = max(end, run.finish)
-        yield op, run, cost
+    handover = Handover(arch, conflicts(program, arch, steps), most_blocks(program, arch, steps))
+    ahead = Ahead(program, steps)
+    again = None if account is None else Repetition(handover, account, ahead)
+    plans = Plans(program, handover, Prices(program, arch, steps), ON_ARRAY)
+    for piece in pieces(program, asked.batch, steps, ahead):
+        if piece.loop and again is not None:
+            again.look(piece)
+        plan = plans.of(piece, ahead.kind if piece.loop else tuple(chain(*piece.spans.values())))
+        yield piece, plan, *handover.place(plan.instructions, plan.jobs)
+
+
+def _each_handed_over(asked: _Asked) -> Timed:
+    """The same op by op, every chunk of it."""
+    program, handed_over, end = asked.program, _handed_over(asked, None), 0
+    ops = iter(dispatch(program, asked.batch, asked.steps, shadow=asked.arch.array.shadow))
+    for _, plan, begun, finished in handed_over:
+        runs = iter(zip(plan.engines, plan.costs, begun.tolist(), finished.tolist(), strict=True))
+        for op in islice(ops, plan.issued):
+            if op.ins.mnemonic == "sync":
+                yield op, Run(op.engine, end, end), waiting(op.engine)
+            else:
+                engine, cost, start, finish = next(runs)
+                end = max(end, finish)
+                yield op, Run(engine, start, finish), cost
 
 
 def _stuck(program: Program, deadlock: Deadlock) -> Exception:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,23 @@ from isa import Instruction, Program
 Ints = NDArray[np.int64]
 # Where parameters and streams lie in the one space in which conflicts are looked for.
 PARAMETERS, STREAMS = 1 << 40, 1 << 41
-Partners = list[list[int]]
 Group = tuple[Words, int, bool]  # what is touched, the loop, and whether against its direction
+
+
+class Lists(NamedTuple):
+    """Lists of whole numbers, one behind the other: each is from where its number says to where the next one does."""
+
+    at: Ints
+    values: Ints
+
+    def numbers(self, number: int) -> list[int]:
+        found: list[int] = self.values[self.at[number] : self.at[number + 1]].tolist()
+        return found
+
+    @staticmethod
+    def of(lists: Sequence[Sequence[int]]) -> Lists:
+        at = np.cumsum([0, *map(len, lists)])
+        return Lists(at.astype(np.int64), np.fromiter(chain.from_iterable(lists), np.int64))
 
 
 @dataclass(frozen=True)
@@ -36,50 +52,30 @@ class Conflicts:
     (`taken`), or as a whole (`apart`)."""
 
     loop: list[int]
-    touches: list[tuple[int, ...]]
-    members: Partners
-    given: Partners
-    taken: Partners
-    apart: Partners
+    touches: Lists
+    members: Lists
+    given: Lists
+    taken: Lists
+    apart: Lists
 
     @cached_property
-    def groups(self) -> list[list[int]]:
-        """By instruction: the groups that it waits for as a whole."""
-        return self._partners(self.apart)
-
-    @cached_property
-    def givers(self) -> list[list[int]]:
-        """By instruction: the groups whose results it waits for block by block."""
-        return self._partners(self.given)
-
-    @cached_property
-    def takers(self) -> list[list[int]]:
-        """By instruction: the groups whose reading it waits for block by block."""
-        return self._partners(self.taken)
-
-    def _partners(self, partners: Partners) -> list[list[int]]:
-        known: dict[tuple[int, ...], list[int]] = {}
-        for groups in self.touches:
-            if groups not in known:
-                known[groups] = list(set(chain.from_iterable(partners[group] for group in groups)))
-        return [known[groups] for groups in self.touches]
-
-    @cached_property
-    def results(self) -> Partners:
+    def results(self) -> list[list[int]]:
         """By instruction: others (or its own last run) whose results it waits for block by block, the last first."""
-        return self._instructions(self.givers)
+        return [self._partners(self.given, index)[::-1] for index in range(len(self.loop))]
 
     @cached_property
-    def reads(self) -> Partners:
+    def reads(self) -> list[list[int]]:
         """The same of their reading."""
-        return self._instructions(self.takers)
-
-    def _instructions(self, partners: Partners) -> Partners:
-        return [sorted({i for group in groups for i in self.members[group]}, reverse=True) for groups in partners]
+        return [self._partners(self.taken, index)[::-1] for index in range(len(self.loop))]
 
     def whole(self, index: int) -> list[int]:
         """Those that an instruction waits for as a whole."""
-        return sorted({other for group in self.groups[index] for other in self.members[group]})
+        return self._partners(self.apart, index)
+
+    def _partners(self, partners: Lists, index: int) -> list[int]:
+        touched = self.touches.numbers(index)
+        groups = {group for own in touched for group in partners.numbers(own)}
+        return sorted({other for group in groups for other in self.members.numbers(group)})
 
 
 def conflicts(program: Program, arch: Arch, steps: int) -> Conflicts:
@@ -87,7 +83,7 @@ def conflicts(program: Program, arch: Arch, steps: int) -> Conflicts:
     code, labels = program.sections[0].code, program.sections[0].labels
     groups: dict[Group, int] = {}
     extents: list[int] = []
-    touches: list[tuple[int, ...]] = []
+    touches: list[list[int]] = []
     loop, limit, stop, backward = [0] * len(code), 1, -1, False
     shadow = active = Held(1, 1, False)
     coming: Instruction | None = None
@@ -115,21 +111,20 @@ def conflicts(program: Program, arch: Arch, steps: int) -> Conflicts:
         if name in PASSES:
             found += [_parameters(at, sizes) for at in streaming]
         against = bool(found) and bool(ins.operands.get("reverse", backward)) != backward
-        own = []
+        mine: list[int] = []
         for words in found:
             stepped = words.register is not None  # else neither the loop nor its direction matters
             key = (words, loop[index], against) if stepped else (words, 0, False)
             group = groups.setdefault(key, len(groups))
             if group == len(extents):
                 extents.append((most_rows(words.register or "one", limit, rates) - 1) * words.pitch + words.words)
-            if group not in own:
-                own.append(group)
-        touches.append(tuple(own))
-    members: Partners = [[] for _ in groups]
-    for index, numbers in enumerate(touches):
-        for group in numbers:
-            members[group].append(index)
-    return Conflicts(loop, touches, members, *_pairs(groups, extents))
+            if group not in mine:
+                mine.append(group)
+        touches.append(mine)
+    touched = Lists.of(touches)
+    own = np.repeat(np.arange(len(touches)), np.diff(touched.at))
+    members = _partners(touched.values, own, len(groups))
+    return Conflicts(loop, touched, members, *_pairs(groups, extents))
 
 
 def _parameters(at: int, sizes: Mapping[int, int], written: bool = False) -> Words:
@@ -149,7 +144,7 @@ def _elsewhere(ins: Instruction, sizes: Mapping[int, int]) -> list[Words]:
     return []
 
 
-def _pairs(groups: Mapping[Group, int], extents: Sequence[int]) -> tuple[Partners, Partners, Partners]:
+def _pairs(groups: Mapping[Group, int], extents: Sequence[int]) -> tuple[Lists, Lists, Lists]:
     """By group: those that it waits for block by block, for their results or their reading, and those as a whole."""
     written = np.array([words.written for words, _, _ in groups], np.bool_)
     start, stop, words, pitch, register, loop, against = _table(groups, extents).T
@@ -193,9 +188,7 @@ def _meeting(start: Ints, stop: Ints, written: NDArray[np.bool_]) -> tuple[Ints,
     return np.concatenate([order[first[kept]], order[writes]]), np.concatenate([order[second[kept]], order[writes]])
 
 
-def _partners(consumers: Ints, producers: Ints, count: int) -> Partners:
+def _partners(consumers: Ints, producers: Ints, count: int) -> Lists:
     """Producers by consumer."""
     order = np.argsort(consumers, kind="stable")
-    bounds = np.searchsorted(consumers[order], np.arange(count + 1)).tolist()
-    sorted_ = producers[order].tolist()
-    return [sorted_[low:high] for low, high in pairwise(bounds)]
+    return Lists(np.searchsorted(consumers[order], np.arange(count + 1)).astype(np.int64), producers[order])

@@ -82,23 +82,33 @@ class Ahead:
         if self.skip:
             self.skip -= 1
             return False
-        if loop not in self._kinds:
-            self._kinds[loop] = [self._kind(loop, *chunk) for chunk in chunks]
-        kinds = self._kinds[loop]
+        kinds = self._kinds.get(loop)
+        if kinds is None:
+            section = self._program.sections[0]
+            body = section.code[loop + 1 : section.labels[str(section.code[loop]["end"])]]
+            # all others take their steps, and what they cost, from registers that these set
+            telling = [ins for ins in body if ins.mnemonic in ("rate", "load", "store")]
+            kinds = self._kinds[loop] = [self._kind(telling, *chunk) for chunk in chunks]
         stop = next((n for n in range(number, len(kinds)) if kinds[n] != kinds[number]), len(kinds))
         self.entered, self.loop, self.number, self.alike = self.entered + 1, loop, number, stop - number - 1
         return True
 
-    def _kind(self, loop: int, first: int, count: int) -> tuple[int, ...]:
-        """All that costs of a chunk's instructions depend on: steps by register, and steps that stay on the chip."""
-        section = self._program.sections[0]
+    @property
+    def kind(self) -> tuple[int, ...]:
+        """All that costs of the chunk depend on that has been entered last."""
+        return self._kinds[self.loop][self.number]
+
+    def _kind(self, telling: Sequence[Instruction], first: int, count: int) -> tuple[int, ...]:
+        """Steps by register, and steps that stay on the chip, and whether the first one of a transfer does."""
         spans, kind = {"n0": (first, count)}, [count]
-        for ins in section.code[loop + 1 : section.labels[str(section.code[loop]["end"])]]:
+        for ins in telling:
             if ins.mnemonic == "rate":
                 spans[str(ins["dst"])] = span = _lower(ins, spans[str(ins["src"])])
                 kind.append(span[1])
-            elif ins.mnemonic in ("load", "store") and ins["steps"] != "one":
-                kind.append(on_chip(self._program, ins, *spans[str(ins["steps"])], self._total))
+            elif ins["steps"] != "one":
+                start, steps = spans[str(ins["steps"])]
+                kind.append(on_chip(self._program, ins, start, steps, self._total))
+                kind.append(on_chip(self._program, ins, start, 1, self._total))
         return tuple(kind)
 
 
@@ -124,44 +134,73 @@ def on_chip(program: Program, ins: Instruction, start: int, steps: int, total: M
     return max(0, min(start + steps, first + kept) - max(start, first))
 
 
-def dispatch(program: Program, batch: int, steps: int, *, shadow: bool, ahead: Ahead | None = None) -> Iterator[Op]:
-    """Ops in the program's order, for `batch` samples of `steps` steps; `shadow` as in the architecture. Chunks are
-    left out as `ahead` says."""
+@dataclass(frozen=True)
+class Piece:
+    """Instructions `start` to `stop` - 1 as they are run once: straight code, or (in a `loop`) for a chunk; `spans` are
+    the registers' steps at its beginning. For so many `samples`, from `sample` on (-1: outside the loop over them)."""
+
+    sample: int
+    samples: int
+    start: int
+    stop: int
+    spans: Spans
+    loop: bool
+
+
+def dispatch(program: Program, batch: int, steps: int, *, shadow: bool) -> Iterator[Op]:
+    """Ops in the program's order, for `batch` samples of `steps` steps; `shadow` as in the architecture."""
     section = program.sections[0]
     static = [_static(ins) for ins in section.code]
-    parameters, states = _Registers(), _Registers()
-    coming: Instruction | None = None
-    active: Instruction | None = None
+    parameters, states, array = _Registers(), _Registers(), Array()
     last_compute: int | None = None
-    taken: tuple[int, int] = (0, 0)
     number = 0
-    for sample, samples, index, spans in _runs(program, batch, steps, ahead):
-        ins = section.code[index]
-        engine, register, pops, pushes = static[index]
-        if engine is None:
-            continue
-        finished: tuple[int, ...] = ()
-        passed: int | None = None
+    for piece in pieces(program, batch, steps):
+        for index, spans in walk(program, piece):
+            ins = section.code[index]
+            engine, register, pops, pushes = static[index]
+            if engine is None:
+                continue
+            finished: tuple[int, ...] = ()
+            passed: int | None = None
+            name = ins.mnemonic
+            if name == "preload":
+                passed = parameters.fill(number)
+            elif name == "state.load":
+                passed = states.fill(number)
+            elif name in PASSES:
+                finished = (*parameters.take(number), *states.take(number))
+            if not shadow and name in ("preload", "state.load"):
+                finished, passed = () if last_compute is None else (last_compute,), None
+            held, (start, count) = array.meets(ins, spans[register])
+            last_compute = number if engine == "compute" else last_compute
+            own = number, index, ins, engine, piece.sample, start, count, spans, pops, pushes, held, finished, passed
+            yield Op(*own, piece.samples)
+            number += 1
+
+
+@dataclass
+class Array:
+    """What the array holds: the preload that it works with, the one that comes after it, and the steps of the last
+    pass."""
+
+    active: Instruction | None = None
+    coming: Instruction | None = None
+    taken: tuple[int, int] = (0, 0)
+
+    def meets(self, ins: Instruction, span: tuple[int, int]) -> tuple[Instruction | None, tuple[int, int]]:
+        """What an instruction of so many steps finds held, and the steps that it has: states go out behind the last
+        step of a pass."""
         name = ins.mnemonic
         if name == "preload":
-            coming, passed = ins, parameters.fill(number)
-        elif name == "state.load":
-            passed = states.fill(number)
-        elif name in PASSES:
-            if coming is not None:
-                active, coming = coming, None
-            finished = (*parameters.take(number), *states.take(number))
-            taken = spans[register]
-        if not shadow and name in ("preload", "state.load"):
-            finished, passed = () if last_compute is None else (last_compute,), None
-        # states go out behind the last step of a pass
-        start, count = taken if name == "state.store" else spans[register]
-        held = ins if name == "preload" else active or coming
+            self.coming = ins
+            return ins, span
         if name == "state.load":
-            held = coming or active
-        last_compute = number if engine == "compute" else last_compute
-        yield Op(number, index, ins, engine, sample, start, count, spans, pops, pushes, held, finished, passed, samples)
-        number += 1
+            return self.coming or self.active, span
+        if name in PASSES:
+            if self.coming is not None:
+                self.active, self.coming = self.coming, None
+            self.taken = span
+        return self.active or self.coming, self.taken if name == "state.store" else span
 
 
 def _static(ins: Instruction) -> tuple[str | None, str, tuple[str, ...], tuple[str, ...]]:
@@ -171,17 +210,6 @@ def _static(ins: Instruction) -> tuple[str | None, str, tuple[str, ...], tuple[s
         return None, "one", (), ()
     pops, pushes = (tuple(e for e, flag in flags if operands[flag]) for flags in (POPS, PUSHES))
     return engine, str(operands.get("steps", "one")), pops, pushes
-
-
-def _runs(program: Program, batch: int, steps: int, ahead: Ahead | None) -> Iterator[tuple[int, int, int, Spans]]:
-    """First sample of a round (-1 outside the loop over samples) and how many it has, place in the code, and the
-    registers' spans, in the order of runs."""
-    code, (first, last) = program.sections[0].code, sample_body(program)
-    each = rounds_of(program).together
-    rounds = [(sample, min(each, batch - sample), first, last) for sample in range(0, batch, each)]
-    for sample, samples, start, end in [(-1, 1, 0, first), *rounds, (batch, 1, last, len(code))]:
-        for index, spans in _walk(program, steps, start, end, ahead):
-            yield sample, samples, index, spans
 
 
 def even(steps: int, limit: int, multiple: int = 1) -> int:
@@ -199,31 +227,52 @@ def sample_body(program: Program) -> tuple[int, int]:
     return 0, len(section.code)
 
 
-def _walk(program: Program, steps: int, start: int, end: int, ahead: Ahead | None) -> Iterator[tuple[int, Spans]]:
+def pieces(program: Program, batch: int, steps: int, ahead: Ahead | None = None) -> Iterator[Piece]:
+    """What is run one after the other, for `batch` samples of `steps` steps. Chunks are left out as `ahead` says."""
+    code, (first, last) = program.sections[0].code, sample_body(program)
+    each = rounds_of(program).together
+    rounds = [(sample, min(each, batch - sample), first, last) for sample in range(0, batch, each)]
+    for sample, samples, start, end in [(-1, 1, 0, first), *rounds, (batch, 1, last, len(code))]:
+        for low, stop, spans, loop in _cut(program, steps, start, end, ahead):
+            yield Piece(sample, samples, low, stop, spans, loop)
+
+
+def _cut(
+    program: Program, steps: int, start: int, end: int, ahead: Ahead | None
+) -> Iterator[tuple[int, int, Spans, bool]]:
     section = program.sections[0]
-    spans: dict[str, tuple[int, int]] = {"one": (0, 1), "n0": (0, 0), **{f"n{i}": (0, 0) for i in range(1, 8)}}
+    spans: Spans = {"one": (0, 1), **{f"n{i}": (0, 0) for i in range(8)}}
     index = start
-    while index < end:
-        ins = section.code[index]
+    for place in range(start, end):
+        ins = section.code[place]
+        if place < index or ins.mnemonic not in ("chunks", "halt"):
+            continue
+        if index < place:
+            yield index, place, spans, False
         if ins.mnemonic == "halt":
             return
-        if ins.mnemonic == "chunks":
-            stop, limit = section.labels[str(ins["end"])], int(ins["limit"])
-            limit = even(steps, limit, int(ins["multiple"]))
-            starts = range(0, steps, limit)
-            chunks = [(n, min(limit, steps - n)) for n in (reversed(starts) if ins["backward"] else starts)]
-            for number, chunk in enumerate(chunks):
-                if ahead is not None and not ahead.enters(index, chunks, number):
-                    continue
+        stop, limit = section.labels[str(ins["end"])], int(ins["limit"])
+        limit = even(steps, limit, int(ins["multiple"]))
+        starts = range(0, steps, limit)
+        chunks = [(n, min(limit, steps - n)) for n in (reversed(starts) if ins["backward"] else starts)]
+        rates = [inner for inner in section.code[place + 1 : stop] if inner.mnemonic == "rate"]
+        for number, chunk in enumerate(chunks):
+            if ahead is None or ahead.enters(place, chunks, number):
                 spans = {**spans, "n0": chunk}
-                for place in range(index + 1, stop):
-                    inner = section.code[place]
-                    if inner.mnemonic == "rate":
-                        spans = {**spans, str(inner["dst"]): _lower(inner, spans[str(inner["src"])])}
-                    else:
-                        yield place, spans
-            index = stop
-            continue
-        if ins.mnemonic != "samples":
-            yield index, spans
-        index += 1
+                yield place + 1, stop, spans, True
+                for rate in rates:
+                    spans = {**spans, str(rate["dst"]): _lower(rate, spans[str(rate["src"])])}
+        index = stop
+    if index < end:
+        yield index, end, spans, False
+
+
+def walk(program: Program, piece: Piece) -> Iterator[tuple[int, Spans]]:
+    """Places of a piece's instructions in the code, and the registers' spans there."""
+    code, spans = program.sections[0].code, piece.spans
+    for place in range(piece.start, piece.stop):
+        ins = code[place]
+        if ins.mnemonic == "rate" and piece.loop:
+            spans = {**spans, str(ins["dst"]): _lower(ins, spans[str(ins["src"])])}
+        elif ins.mnemonic != "samples":
+            yield place, spans

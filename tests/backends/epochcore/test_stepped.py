@@ -14,7 +14,7 @@ from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
 from backends.epochcore.clock.pricing import RULES as PRICED
 from backends.epochcore.clock.timing import measure
-from backends.epochcore.program.conflicts import Conflicts
+from backends.epochcore.program.conflicts import Conflicts, Lists
 from backends.epochcore.program.parameters import pack_decay, pack_element
 from backends.epochcore.program.tokens import synchronised
 from backends.epochcore.simulate.run import CONTROL
@@ -294,7 +294,7 @@ def _at_once(tick: Callable[[Block, int], None], block: Block, now: int) -> None
 
 
 def _without_results(known: Conflicts) -> Conflicts:
-    return replace(known, given=[[] for _ in known.given])
+    return replace(known, given=Lists.of([[]] * (len(known.given.at) - 1)))
 
 
 @settings(max_examples=50, deadline=None, phases=PHASES)
