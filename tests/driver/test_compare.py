@@ -6,10 +6,11 @@ import json
 import math
 
 import numpy as np
+import pytest
 
 from ssmc.report import plain, stats_json
 from ssmc.target import LayerStats, Stats
-from ssmc.verification import compare
+from ssmc.verification import IDEAL_TOLERANCE, REFERENCE_LIMIT, compare, ideal_tolerance
 
 
 def test_the_worst_element_is_named() -> None:
@@ -26,6 +27,14 @@ def test_what_cannot_agree_is_infinitely_far() -> None:
     assert math.isinf(compare(np.ones(3), np.ones(4)).relative)
     worst = compare(np.ones(3), np.array([1, np.nan, 1]))
     assert math.isinf(worst.relative) and worst.worst_index == (1,)
+
+
+@pytest.mark.parametrize("theirs", [0.0, 0.9e-5, 1.1e-5, 5e-5])
+def test_a_program_as_exact_as_float64_passes(theirs: float) -> None:
+    """It is off from the reference by all that the reference is off, and by its own digits."""
+    assert theirs * (1 + 1e-5) <= ideal_tolerance("float32", theirs)[0] <= REFERENCE_LIMIT
+    assert ideal_tolerance("float32", 0.0)[0] == IDEAL_TOLERANCE
+    assert ideal_tolerance("float32", 1.0)[0] == REFERENCE_LIMIT
 
 
 def test_statistics_have_the_agreed_keys() -> None:

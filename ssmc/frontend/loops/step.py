@@ -11,6 +11,7 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.loops.parts import find_parts, parts_move
+from ssmc.frontend.loops.spike_pairs import are_spikes
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Listing
 from ssmc.frontend.states.dependence import Dependence, blocks, dependence, surroundings
@@ -71,8 +72,16 @@ def pair_states(
         possible[row, column] = fits and bool(reads[column]) and not reads[column] & bits[row]
     found |= _handed_on(weights, found, possible)
     if len(found) == len(types):  # a step needs an input that is not a state
-        others = (_assigned(weights, but=i) for i in range(len(inputs)))
-        found = max(others, key=lambda pairs: sum(pairs.values()))
+        pairs = zip(*np.nonzero(weights), strict=True)
+        handed = {i for i, j in pairs if _handed_through(listing, point, outputs, inputs[i], names[j])}
+
+        def likely(i: int) -> tuple[bool, bool, float]:
+            """Data drive a state, and may be handed through to an output, as to a residual or an innovation."""
+            drives = any(reads[column] & bits[i] for _, column in others[i])
+            return drives, drives and i in handed, sum(others[i].values())
+
+        others = {i: _assigned(weights, but=i) for i in range(len(inputs))}
+        found = others[max(others, key=likely)]
     paired = {inputs[i]: names[j] for i, j in found}
     return {name: paired[name] for name in types if name in paired}
 
@@ -255,7 +264,7 @@ def _weight(
     if base.shape != shape or base.dtype.kind != "f":
         return 0.0
     value = listing.outputs[target]
-    if _are_spikes(listing, point, outputs, source, target):
+    if are_spikes(listing, point, outputs, source, target):
         return SPIKES
     if value == x or not listing.users.get(x):
         return 1.0  # handed through, or not read at all: a state that nothing depends on
@@ -279,8 +288,20 @@ def _weight(
     if not np.any(a):
         return 0.5
     ratio = a / first
+    if np.size(first) == 1 or np.shape(first)[1:] == (1,):  # of one element nothing tells a decay from a matrix
+        return AFFINE
     elementwise = bool(np.abs(b - ratio * second).max(initial=0.0) <= AFFINE_TOLERANCE * max(scale, 1.0))
     return 3.0 if elementwise else AFFINE
+
+
+def _handed_through(
+    listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str, target: str
+) -> bool:
+    """Does an output move just as an input does?"""
+    x, value = listing.inputs[source], listing.outputs[target]
+    step = np.random.default_rng(3).uniform(0.5, 1.5, np.shape(point[x]))
+    moved = np.asarray(evaluate(listing, {**point, x: point[x] + step}, [value])[value]) - outputs[target]
+    return moved.shape == step.shape and bool(np.abs(moved - step).max(initial=0.0) <= AFFINE_TOLERANCE)
 
 
 def _compared(listing: Listing, x: Value) -> bool:
@@ -288,58 +309,6 @@ def _compared(listing: Listing, x: Value) -> bool:
     users = listing.users[x]
     after = [call for user in users for v in user.results for call in listing.users.get(v, [])]
     return any(call.kind in MAXIMA for call in (*users, *after))
-
-
-def _are_spikes(
-    listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str, target: str
-) -> bool:
-    """Can an output be the spikes that a step makes of its potentials, and an input those of the step before?
-
-    They are 0 or 1 and made of another output of their shape alone, the potential. Where it was positive, spikes lower
-    it, element by element.
-    """
-    x, base = listing.inputs[source], outputs[target]
-    if not np.isin(base, (0.0, 1.0)).all():
-        return False
-    inputs = set(listing.inputs.values())
-    still = {v: np.zeros(np.shape(a)) if np.asarray(a).dtype.kind == "f" else a for v, a in point.items()}
-    before = [
-        v for v in inputs if v != x and np.asarray(point[v]).dtype.kind == "f" and np.shape(point[v]) == base.shape
-    ]
-    end = _unnamed(listing, listing.outputs[target])
-    behind = {v for call in listing.needed([end], ()) for v in call.operands}
-    reached = listing.influenced({x})
-    for name, other in outputs.items():
-        potential = _unnamed(listing, listing.outputs[name])
-        if name == target or other.shape != base.shape or potential not in behind or potential not in reached:
-            continue
-        calls = listing.needed([end], {potential})
-        read = {v for call in calls for v in call.operands}
-        if potential not in read or read & inputs:
-            continue
-        for charged in before:
-            point = {**still, charged: np.ones(base.shape)}
-
-            def following(spikes: Array, given: Mapping[Value, Array] = point, wanted: Value = potential) -> Array:
-                return np.asarray(evaluate(listing, {**given, x: spikes}, [wanted])[wanted])
-
-            if _lowers(following, base.shape):
-                return True
-    return False
-
-
-def _lowers(f: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
-    """Is every element of f less where the same element of x is 1 instead of 0, whatever the others are?"""
-    some = np.indices(shape).sum(axis=0) % 2.0
-    silent, fired, mixed = (f(spikes) for spikes in (np.zeros(shape), np.ones(shape), some))
-    return bool((fired < silent).all()) and np.array_equal(mixed, np.where(some, fired, silent))
-
-
-def _unnamed(listing: Listing, value: Value) -> Value:
-    """What a value is another name of."""
-    while (call := listing.producer.get(value)) is not None and call.kind == "Identity" and call.operands[0]:
-        value = call.operands[0]
-    return value
 
 
 def _bends(moved: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:

@@ -272,6 +272,8 @@ def _dequantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 
 
 def _batch_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    if attrs.get("training_mode") or results > 1:
+        raise LeftToReference("it normalises by the batch itself, and gives its mean and variance")
     scale, shift = batch_norm_factors(x, attrs)
     shape = [-1 if i == 1 else 1 for i in range(x[0].ndim)]
     return (x[0] * scale.reshape(shape) + shift.reshape(shape),)
