@@ -15,6 +15,7 @@ from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.loops.alike import join_alike
 from ssmc.frontend.loops.chunks import over_chunks
 from ssmc.frontend.loops.control import CONTROL_RULES
+from ssmc.frontend.loops.layers import in_layers
 from ssmc.frontend.loops.parts import Divided, Parts, affine, divide, find_parts, with_parts
 from ssmc.frontend.loops.positions import extend_tables
 from ssmc.frontend.loops.step import ambiguous, pair_states, unpaired, unread
@@ -132,6 +133,7 @@ class Source:
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.stored = min(stored_steps(self.listing), default=0)
         self.study(studied_length(self.listing, self.stored, self.types))
+        self.listing = in_layers(self.listing, self.point(0))
         self.as_listed, static = self.listing, not is_dynamic(self.types)[1]
         self.listing = join_alike(self.listing, self.point(0)) if static else self.listing
 

@@ -92,6 +92,8 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     like = _stream_in(translator, own, outer)
     if like is None:
         raise Unsupported("nothing that it reads is a sequence of steps")
+    if any(c.kind == "state" and isinstance(c.initial, Flow) and "t" in c.initial.axes for c in carried):
+        raise Unsupported("it carries a whole sequence from trip to trip, as a stack of layers does")
     lifted = [State(str(k), c.current, c.following, c.initial) for k, c in enumerate(carried) if c.kind == "state"]
     last = lift_states(inner, lifted, "Loop", like)
     found: list[Tracked] = []

@@ -45,7 +45,7 @@ def in_wholes(listing: Listing, point: Mapping[Value, Any], axes: Mapping[str, s
 
 def _in_trips(listing: Listing, point: Mapping[Value, Any], steps: int) -> Listing:
     """The listing without the loops that make fewer trips than half the steps; itself where there are none."""
-    numbers = {c.position: _trips(listing, point, c) for c in listing.calls if c.kind in ("Scan", "Loop")}
+    numbers = {c.position: trips_of(listing, point, c) for c in listing.calls if c.kind in ("Scan", "Loop")}
     chosen = {at: n for at, n in numbers.items() if 1 < n <= min(MOST, steps // 2)}
     made = sum(n * len(body_of(region(listing.calls[at].op, "body")).calls) for at, n in chosen.items())
     if not chosen or made > MOST_CALLS:
@@ -54,14 +54,14 @@ def _in_trips(listing: Listing, point: Mapping[Value, Any], steps: int) -> Listi
     maker = Maker(found)
     for call in listing.calls:
         if call.position in chosen:
-            _Expansion(listing, point, maker, call, chosen[call.position]).write()
+            Expansion(listing, point, maker, call, chosen[call.position]).write()
         else:
             maker.add(call)
     fold_statics(found)
     return found
 
 
-def _trips(listing: Listing, point: Mapping[Value, Any], call: Call) -> int:
+def trips_of(listing: Listing, point: Mapping[Value, Any], call: Call) -> int:
     """How often a loop is gone through; 0 where that cannot be told."""
     wanted = [v for v in call.operands if v is not None]
     try:
@@ -80,7 +80,9 @@ def _at(listing: Listing, point: Mapping[Value, Any], values: Sequence[Value]) -
 
 
 @dataclass(eq=False)
-class _Expansion:
+class Expansion:
+    """The trips of one loop as calls of a listing under construction."""
+
     listing: Listing
     point: Mapping[Value, Any]
     maker: Maker

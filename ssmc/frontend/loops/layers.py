@@ -1,0 +1,89 @@
+"""Stacks of layers that a file goes through in a loop, their weights stacked: one layer after the other again.
+
+`jax.lax.scan` over the layers of a model, and scripted loops over filter sections, become a Loop or a Scan that carries
+whole sequences and takes its weights by the number of the trip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend.loops.maker import Maker
+from ssmc.frontend.loops.trips import MOST, MOST_CALLS, Expansion, trips_of
+from ssmc.frontend.source.evaluate import body_of
+from ssmc.frontend.source.listing import Call, Listing
+from ssmc.frontend.source.statics import fold_statics
+from ssmc.ir.graph import Value
+from ssmc.ir.ops.onnx_op import region
+
+TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "Conv", "LinearAttention", "CausalConvWithState"])
+PICKS = frozenset(
+    ["Gather", "GatherND", "GatherElements", "Slice", "ScatterND", "ScatterElements", "SequenceAt", "SequenceInsert"]
+)
+
+
+def in_layers(listing: Listing, point: Mapping[Value, Any]) -> Listing:
+    """The listing with each loop over layers as the layers themselves; itself where there is none.
+
+    `point` are arrays of all inputs, at which ranks are looked at.
+    """
+    while True:
+        stacks = {call.position for call in listing.calls if call.kind in ("Scan", "Loop") and _is_stack(listing, call)}
+        numbers = {at: trips_of(listing, point, listing.calls[at]) for at in stacks}
+        chosen = {at: n for at, n in numbers.items() if 1 <= n <= MOST}
+        made = sum(n * len(body_of(region(listing.calls[at].op, "body")).calls) for at, n in chosen.items())
+        if not chosen or made > MOST_CALLS:
+            return listing
+        found = replace(listing, calls=[], constants=dict(listing.constants), producer={})
+        maker = Maker(found)
+        try:
+            for call in listing.calls:
+                if call.position in chosen:
+                    Expansion(listing, point, maker, call, chosen[call.position]).write()
+                else:
+                    maker.add(call)
+        except (UserError, ValueError):
+            return listing
+        fold_statics(found)
+        listing = found
+
+
+def _is_stack(listing: Listing, call: Call) -> bool:
+    """Does a loop go through something that mixes time, a number of times that the file fixes, and take nothing of the
+    data by the number of the trip?"""
+    body = body_of(region(call.op, "body"))
+    if not any(inner.kind in TEMPORAL for inner in body.calls):
+        return False
+    own = call.operands[: len(call.operands) - int(call.op["captured"])]
+    known = [v is None or v in listing.constants for v in call.operands]
+    names, outputs = list(body.inputs.values()), list(body.outputs.values())
+    data = {name for name, is_known in zip(names, known, strict=True) if not is_known}
+    if call.kind == "Scan":
+        states = len(own) - int(call.attrs["num_scan_inputs"])
+        return bool(data.intersection(names[:states])) and data.isdisjoint(names[states : len(own)])
+    if own[0] is None or not known[0] or not _goes_on(listing, body, own):
+        return False
+    carried = list(zip(names[2 : len(own)], outputs[1:], strict=False))
+    moving = body.influenced(data)
+    while more := {now for now, following in carried if following in moving} - data:
+        data |= more
+        moving = body.influenced(data)
+    counted = body.influenced([names[0], *(now for now, _ in carried if now not in data)]) - moving
+    picks = (inner for inner in body.calls if inner.kind in PICKS)
+    return bool(data) and not any(
+        not counted.isdisjoint(inner.operands) and not moving.isdisjoint(inner.operands) for inner in picks
+    )
+
+
+def _goes_on(listing: Listing, body: Listing, own: tuple[Value | None, ...]) -> bool:
+    """Does the loop make all its trips?"""
+    given = own[1] is None or bool(np.all(listing.constants.get(own[1], False)))
+    end = next(iter(body.outputs.values()))
+    while (call := body.producer.get(end)) is not None and call.kind == "Identity" and call.operands[0] is not None:
+        end = call.operands[0]
+    return given and (end == list(body.inputs.values())[1] or bool(np.all(body.constants.get(end, False))))
