@@ -184,3 +184,18 @@ def test_what_training_leaves_is_refused(tmp_path: Path, build: Build, reason: s
     net = Net()
     y = build(net, layer(net))
     refused(save(net.model([(y, [None, None, None])]), tmp_path), reason)
+
+
+def test_training_mode_behind_unrolled_steps_is_refused(tmp_path: Path) -> None:
+    """Its mean and variance are results of the node, too."""
+    net, steps = Net(), 6
+    x = net.input(["b", steps, WIDTH])
+    state, decay, rows = "", net.const(RNG.uniform(0.5, 0.9, WIDTH)), []
+    for k in range(steps):
+        u = net.op("Gather", x, net.const(np.int64(k)), axis=1)
+        state = net.op("Add", net.op("Mul", decay, state), u) if k else u
+        rows.append(net.op("Unsqueeze", state, net.ints(1)))
+    y = net.op("Transpose", net.op("Concat", *rows, axis=1), perm=[0, 2, 1])
+    one = [net.const(np.ones(WIDTH)) for _ in range(4)]
+    normal = net.op("BatchNormalization", y, *one, outputs=3, training_mode=1)[0]
+    refused(save(net.model([(normal, ["b", WIDTH, steps])]), tmp_path), "the mean of the whole batch")
