@@ -92,6 +92,7 @@ class Translator:
     env: dict[Value, Tracked] = field(default_factory=dict)
     later: dict[Value, Callable[[], Tracked]] = field(default_factory=dict)
     dynamic: bool = False  # whether the number of steps differs from run to run
+    stream: Value | None = None  # one whose steps the trips are, in the body of a Loop
     outer: Translator | None = None  # the same listing without this one's substitutions
 
     def lookup(self, value: Value) -> Tracked | None:
@@ -225,7 +226,9 @@ class Translator:
 
     def inside(self, body: Listing, points: list[dict[Value, Any]], in_step: bool) -> Translator:
         """A translator of a body of one of the nodes, whose samples these are."""
-        return Translator(body, self.builder, Samples(body, points), self.findings, self.meanings, in_step)
+        return Translator(
+            body, self.builder, Samples(body, points), self.findings, self.meanings, in_step, stream=self.stream
+        )
 
     def _is_apart(self, call: Call) -> bool:
         """Does it have a meaning, or a reason to be refused, of its own, whatever region of several ops it is in?"""

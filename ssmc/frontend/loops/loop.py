@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
@@ -76,7 +76,10 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     carried = [_classify(body, *state, count, given) for state in states]
     points = _points(translator, call, body, count, {item.current for item in carried if item.kind == "same"})
     body = with_joined_writes(body, Samples(body, points))
-    inner = translator.inside(body, points, in_step=True)
+    like = _stream_in(translator, own, outer)
+    if like is None:
+        raise Unsupported("nothing that it reads is a sequence of steps")
+    inner = replace(translator.inside(body, points, in_step=True), stream=like)
     reach = max(count.trips, LONGEST_TABLE) if translator.dynamic else count.trips
     inner.env[names[0]], inner.env[names[1]] = tick_of(np.arange(reach), count.trips), Known(np.asarray(True))
     inner.env.update(zip(names[len(own) :], outer, strict=True))
@@ -89,9 +92,6 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
             inner.env[item.current] = Known(np.zeros(np.shape(points[0][item.current])))
         elif item.kind == "pieces":
             inner.env[item.current] = Known([])
-    like = _stream_in(translator, own, outer)
-    if like is None:
-        raise Unsupported("nothing that it reads is a sequence of steps")
     if any(c.kind == "state" and isinstance(c.initial, Flow) and "t" in c.initial.axes for c in carried):
         raise Unsupported("it carries a whole sequence from trip to trip, as a stack of layers does")
     lifted = [State(str(k), c.current, c.following, c.initial) for k, c in enumerate(carried) if c.kind == "state"]

@@ -53,7 +53,8 @@ def apply_tick(translator: Translator, call: Call, items: Sequence[Any]) -> list
         # Its condition is another one: where that of the step decides, it was made a Where.
         return translator.meanings.control["If"](translator, call, items)
     if any(isinstance(item, Flow) for item in items):
-        like = next((i.value for i in items if isinstance(i, Flow) and is_stream(translator.builder, i)), None)
+        streams = (i.value for i in items if isinstance(i, Flow) and is_stream(translator.builder, i))
+        like = next(streams, translator.stream)
         return translator.apply(call, [_stream(translator, i, like) if isinstance(i, Tick) else i for i in items])
     if call.kind in ("Shape", "Size"):
         return [Known(a) for a in run_call(call, [np.empty(items[0].shape)])]
