@@ -7,7 +7,7 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Unsupported
 from ssmc.frontend.mixing.mixing import explain_region
@@ -45,7 +45,7 @@ def _best_cut(
     translator: Translator, value: Value, cone: Sequence[Call], weighted: set[Value] | None
 ) -> Flow | Known | str:
     solved: dict[Value, Flow | str] = {}
-    sums = _sums(translator, _late(cone, value, set()))
+    sums = _sums(translator, _late(cone, set()))
     filters, known = long_filters(translator, cone), translator.env.copy()
     found = _cut_before(translator, value, cone, set(), solved, weighted)
     if sums and (isinstance(found, str) or long_filters(translator, cone) != filters):
@@ -92,20 +92,20 @@ def _cut_before(
     weighted: set[Value] | None,
 ) -> Flow | Known | str:
     """The value by a cut of its cone that is as late as can be, before the calls in `barred`; or why there is none."""
-    barred = set(barred)
+    made, users = _made(cone), _users(cone)
+    late = {call.position: call for call in _late(cone, barred)}
     while True:
-        late = _late(cone, value, barred)
-        exits = _exits(cone, late, value)
+        exits = _exits(made, late, value)
         wrong = solve(translator, exits, solved, weighted)
         if wrong is not None:
             if wrong == value:
                 return str(solved[wrong])
-            barred.update(call.position for call in cone if wrong in call.operands)
+            _bar(late, users.get(wrong, ()), made)
             continue
-        stuck = _translate(translator, late, {v: f for v in exits if isinstance(f := solved[v], Flow)})
+        stuck = _translate(translator, list(late.values()), {v: f for v in exits if isinstance(f := solved[v], Flow)})
         if stuck is None:
             return translator.env[value] if late else solved[value]  # type: ignore[return-value]
-        barred.add(stuck.position)
+        _bar(late, [stuck], made)
 
 
 def cone_of(translator: Translator, value: Value) -> list[Call]:
@@ -121,26 +121,39 @@ def cone_of(translator: Translator, value: Value) -> list[Call]:
     return [found[position] for position in sorted(found)]
 
 
-def _late(cone: Sequence[Call], value: Value, barred: set[int]) -> list[Call]:
-    """The calls after which nothing in the cone mixes time any more."""
+def _users(cone: Sequence[Call]) -> dict[Value, list[Call]]:
     users: dict[Value, list[Call]] = {}
     for call in cone:
         for operand in call.operands:
             if operand is not None:
                 users.setdefault(operand, []).append(call)
-    late: set[int] = set()
-    for call in reversed(cone):
-        behind = [user for result in call.results for user in users.get(result, ())]
-        if call.kind in STEPWISE and call.position not in barred and all(user.position in late for user in behind):
-            late.add(call.position)
-    return [call for call in cone if call.position in late]
+    return users
 
 
-def _exits(cone: Sequence[Call], late: Sequence[Call], value: Value) -> list[Value]:
+def _made(cone: Sequence[Call]) -> dict[Value, Call]:
+    return {result: call for call in cone for result in call.results}
+
+
+def _late(cone: Sequence[Call], barred: set[int]) -> list[Call]:
+    """The calls after which nothing in the cone mixes time any more, nor is barred."""
+    late = {call.position: call for call in cone}
+    _bar(late, (call for call in cone if call.kind not in STEPWISE or call.position in barred), _made(cone))
+    return list(late.values())
+
+
+def _bar(late: dict[int, Call], barred: Iterable[Call], made: Mapping[Value, Call]) -> None:
+    """Take some calls from the late ones, and all that lead to them. Every call is looked at once at most."""
+    waiting = [call for call in barred if call.position in late]
+    while waiting:
+        call = waiting.pop()
+        if late.pop(call.position, None) is not None:
+            waiting += [made[v] for v in call.operands if v is not None and v in made]
+
+
+def _exits(made: Mapping[Value, Call], late: Mapping[int, Call], value: Value) -> list[Value]:
     """Values that the late calls take from the others."""
-    early = {result for call in cone if call not in late for result in call.results}
-    read = [v for call in late for v in call.operands if v is not None] + [value]
-    return [v for v in dict.fromkeys(read) if v in early]
+    read = [v for call in late.values() for v in call.operands if v is not None] + [value]
+    return [v for v in dict.fromkeys(read) if v in made and made[v].position not in late]
 
 
 def solve(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.graph.flow import Flow, Known, Members, Merged, Raw, Unsupported, known_along
 from ssmc.frontend.graph.joint import REASON, apart
 from ssmc.frontend.rules.merged import POINTWISE, as_steps, is_plain
-from ssmc.frontend.source.evaluate import evaluate
+from ssmc.frontend.source.evaluate import evaluator
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.precision import cosines_off, stored_rounding
 from ssmc.frontend.translator import Translator
@@ -129,12 +130,14 @@ def region_of(
         return REASON
     flows = tuple(apart(as_steps(flow) or flow) for flow in entered)
 
+    planned = cache(lambda: evaluator(translator.listing, {*known, *entries}, [value]))
+
     def run(arrays: Sequence[Array]) -> Array:
         given = dict(known)
         for entry, flow, array in zip(entries, entered, arrays, strict=True):
             given[entry] = array.reshape(flow.shape)
         try:
-            return np.asarray(evaluate(translator.listing, given, [value])[value])
+            return np.asarray(planned()(given)[value])
         except UserError as error:  # what is tried here the file may not be made for, as places out of range
             raise Unsupported(f"cannot be run on other values: {error.why or error.what}") from error
 

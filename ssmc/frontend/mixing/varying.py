@@ -14,7 +14,7 @@ what is written at the first step.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -24,6 +24,7 @@ from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, Unsupported
 from ssmc.frontend.mixing.filters import disguise_of
+from ssmc.frontend.mixing.gated import Constants, Form, answer_of, sizes_of
 from ssmc.frontend.mixing.given_start import without_start
 from ssmc.frontend.mixing.lti import target_axes
 from ssmc.frontend.mixing.regions import Region
@@ -47,28 +48,6 @@ from ssmc.ir.op import Array
 GATHERED = 4.0  # ours: roundings of the entries of a table, beside the largest sum over them
 MAX_INNER = 256  # indices of inner axes that are probed one by one for a constant decay
 LETTERS = "cdefghijklmnopqrsuvwxyz"  # b and t are batch and time
-
-
-@dataclass(frozen=True, eq=False)
-class _Form:
-    """Letters of every entry and of the result, `state` those of h; `log` says the decay is given as its logarithm."""
-
-    terms: tuple[str, ...]
-    result: str
-    state: str
-    log: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _Constants:
-    """`decay` in the shape of h without batch and time; `gain` in that of the result, sizes of one allowed.
-
-    `start` is h before the first step, in the shape of h without batch and time; None for zeros.
-    """
-
-    decay: Array
-    gain: Array
-    start: Array | None = None
 
 
 def explain_varying(translator: Translator, region: Region) -> Flow | None:
@@ -140,7 +119,7 @@ def _explained(
     return None
 
 
-def _letters(region: Region, roles: Roles, axes: str, log: bool) -> _Form:
+def _letters(region: Region, roles: Roles, axes: str, log: bool) -> Form:
     """Names for all axes: an entry's axis has the letter of the axis of the result that it goes with."""
     names = iter(LETTERS)
     result = "".join(a if a in "bt" else next(names) for a in axes)
@@ -163,7 +142,7 @@ def _letters(region: Region, roles: Roles, axes: str, log: bool) -> _Form:
         terms.append(term)
     used = "".join(dict.fromkeys("".join(terms[i] for i in (*roles.written, *roles.decay))))
     order = [c for c in result if c in used and c not in "bt"] + [c for c in used if c not in result]
-    return _Form(tuple(terms), result, "bt" + "".join(order), log)
+    return Form(tuple(terms), result, "bt" + "".join(order), log)
 
 
 def _tied(
@@ -183,39 +162,37 @@ def _tied(
     return None
 
 
-def _sizes(form: _Form, arrays: Sequence[Array]) -> dict[str, int]:
-    named = ((c, d) for term, a in zip(form.terms, arrays, strict=True) for c, d in zip(term, a.shape, strict=True))
-    return {"b": 1, "t": 1, **dict(named)}  # one, of what no entry has
-
-
-def _constants(region: Region, roles: Roles, form: _Form) -> Iterator[_Constants]:
+def _constants(region: Region, roles: Roles, form: Form) -> Iterator[Constants]:
     """What the region multiplies by, the simplest first: a constant decay, and a gain."""
     base = [np.zeros_like(a) if i in roles.added else a for i, a in enumerate(region.samples[0])]
-    sizes = _sizes(form, base)
+    sizes = sizes_of(form, base)
     features = [sizes[c] for c in form.state[2:]]
     if any(c not in form.state + "".join(form.terms[i] for i in roles.read) for c in form.result):
         return
     inner = [c for c in form.state if c not in form.result]
-    decays = iter([np.ones(features)])
+    decays = iter([np.ones([1] * len(features))])
     if not roles.decay and sizes["t"] > 1:
         decays = (_decay(region, roles, form, base, chosen) for chosen in ([], inner) if _small(sizes, chosen))
+    core = region.run(base)
     for decay in decays:
-        found = _reference(roles, form, _Constants(decay, np.ones(())), base)
-        first = form.result.index("t")
-        wanted, found = (np.take(y, [0], axis=first) for y in (region.run(base), found))
+        start = [
+            a if "t" not in c else np.take(a, [0], axis=c.index("t")) for a, c in zip(base, form.terms, strict=True)
+        ]
+        found = answer_of(roles, form, Constants(decay, np.ones(())), start)
+        wanted = np.take(core, [0], axis=form.result.index("t"))
         kept = tuple(i for i, c in enumerate(form.result) if c in "bt")
         top, bottom = ((y * found).sum(axis=kept, keepdims=True) for y in (wanted, found))
         gain = np.divide(top, bottom, out=np.ones_like(top), where=bottom != 0)
         if np.abs(gain - 1).max() <= TOLERANCE:
             gain = np.ones(())
-        yield _Constants(np.asarray(np.broadcast_to(decay, features)), gain)
+        yield Constants(decay, gain)
 
 
 def _small(sizes: dict[str, int], letters: Sequence[str]) -> bool:
     return prod(sizes[c] for c in letters) <= MAX_INNER
 
 
-def _decay(region: Region, roles: Roles, form: _Form, base: Sequence[Array], inner: Sequence[str]) -> Array:
+def _decay(region: Region, roles: Roles, form: Form, base: Sequence[Array], inner: Sequence[str]) -> Array:
     """The decay for each element of h, which may differ along the axes of the result and those in `inner`.
 
     What is written at the first step is read, the same at every step, by one index of the inner axes at a time.
@@ -227,7 +204,7 @@ def _decay(region: Region, roles: Roles, form: _Form, base: Sequence[Array], inn
         arrays[i][rest] = 0.0
     for i in roles.read:
         arrays[i] = np.broadcast_to(np.take(base[i], [0], axis=form.terms[i].index("t")), base[i].shape)
-    sizes = _sizes(form, base)
+    sizes = sizes_of(form, base)
     outer = [c for c in form.state if c in form.result and c not in "bt"]
     found = np.ones([sizes[c] if c in (*outer, *inner) else 1 for c in form.state[2:]])
     for index in np.ndindex(*(sizes[c] for c in inner)):
@@ -251,13 +228,13 @@ def _decay(region: Region, roles: Roles, form: _Form, base: Sequence[Array], inn
     return found
 
 
-def _error(region: Region, roles: Roles, form: _Form, constants: _Constants) -> float:
+def _error(region: Region, roles: Roles, form: Form, constants: Constants) -> float:
     """Largest error of the recurrence against the region, over the sample inputs, relative."""
     worst = 0.0
     for arrays in region.samples:
         base = [np.zeros_like(a) if i in roles.added else a for i, a in enumerate(arrays)]
         expected = region.run(base)
-        found = _reference(roles, form, constants, base)
+        found = answer_of(roles, form, constants, base)
         if found.shape != expected.shape or not np.isfinite(found).all():
             return float("inf")
         scale = max(float(np.abs(expected).max(initial=0.0)), 1e-300)
@@ -266,59 +243,33 @@ def _error(region: Region, roles: Roles, form: _Form, constants: _Constants) -> 
 
 
 def _started(
-    region: Region, start: Region, roles: Roles, form: _Form, constants: _Constants
-) -> tuple[_Constants, float] | None:
+    region: Region, start: Region, roles: Roles, form: Form, constants: Constants
+) -> tuple[Constants, float] | None:
     """The constants with the state before the first step, and the largest error of what it adds; None if it is none."""
     if any(c not in form.result for c in form.state):
         return None
-    ones = replace(constants, start=np.ones([_sizes(form, region.samples[0])[c] for c in form.state[2:]]))
+    ones = replace(constants, start=np.ones([sizes_of(form, region.samples[0])[c] for c in form.state[2:]]))
     others = "".join(c for c in form.result if c not in form.state)  # of what is read: one index of theirs will do
     order = [form.result.index(c) for c in others + form.state]
     worst, found = 0.0, constants
     for arrays in start.samples:
         base = [np.zeros_like(a) if i in (*roles.written, *roles.added) else a for i, a in enumerate(arrays)]
-        wanted, faded = start.run(base), _reference(roles, form, ones, base)
+        wanted, faded = start.run(base), answer_of(roles, form, ones, base)
         if found.start is None:
             first, gain = (x.transpose(order)[(0,) * len(others + "bt")] for x in (wanted, faded))
             found = replace(found, start=np.divide(first, gain, out=np.zeros_like(first), where=gain != 0))
-        error = np.abs(_reference(roles, form, found, base) - wanted).max(initial=0.0)
+        error = np.abs(answer_of(roles, form, found, base) - wanted).max(initial=0.0)
         worst = max(worst, float(error) / max(float(np.abs(wanted).max(initial=0.0)), 1e-300))
     return (found, worst) if worst <= TOLERANCE else None
-
-
-def _reference(roles: Roles, form: _Form, constants: _Constants, arrays: Sequence[Array]) -> Array:
-    """The recurrence, step by step."""
-    sizes = _sizes(form, arrays)
-    shape = tuple(sizes[c] for c in form.state)
-    h = np.ones(shape)
-    for i in roles.written:
-        h = h * _spread(arrays[i], form.terms[i], form.state)
-    a = np.ones(shape) * constants.decay
-    for i in roles.decay:
-        a = a * _spread(np.exp(arrays[i]) if form.log else arrays[i], form.terms[i], form.state)
-    if constants.start is not None:
-        h[:, 0] += a[:, 0] * constants.start
-    for k in range(1, shape[1]):
-        h[:, k] += a[:, k] * h[:, k - 1]
-    terms = [form.state, *(form.terms[i] for i in roles.read)]
-    found = np.einsum(f"{','.join(terms)}->{form.result}", h, *(arrays[i] for i in roles.read))
-    return np.asarray(found * constants.gain)
-
-
-def _spread(array: Array, term: str, state: str) -> Array:
-    """An array with its axes in the order of the state's letters, size one for those that it has not."""
-    inside = [c for c in state if c in term]
-    moved = array.transpose([term.index(c) for c in inside])
-    return moved.reshape([moved.shape[inside.index(c)] if c in inside else 1 for c in state])
 
 
 def _emit(
     translator: Translator,
     region: Region,
     roles: Roles,
-    form: _Form,
+    form: Form,
     axes: str,
-    constants: _Constants,
+    constants: Constants,
     error: float,
 ) -> Flow:
     builder = translator.builder
@@ -355,7 +306,7 @@ def _emit(
     return Flow(found.value, axes, region.shape)
 
 
-def _product_written(builder: Builder, region: Region, written: Sequence[int], form: _Form) -> Flow:
+def _product_written(builder: Builder, region: Region, written: Sequence[int], form: Form) -> Flow:
     """The product of what is written, its axes those of the state."""
     found: Flow | Known = region.flows[written[0]]
     term = form.terms[written[0]]

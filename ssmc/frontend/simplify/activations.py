@@ -108,9 +108,11 @@ def _name(values: Array) -> str | None:
     seen = np.isfinite(values)
     if not seen[: len(NEAR)].all():
         return None
-    for name, expected in _expected().items():
+    close = np.abs(values[: len(NEAR)] - _near()) <= _allowed()
+    for name in np.asarray(list(_expected()))[close.all(axis=1)]:
+        expected = _expected()[name]
         if (np.abs(values - expected)[seen] <= TOLERANCE * np.maximum(1.0, np.abs(expected[seen]))).all():
-            return name
+            return str(name)
     return None
 
 
@@ -119,6 +121,17 @@ def _expected() -> dict[str, Array]:
     with np.errstate(all="ignore"):
         named = {name: UNARY[name](GRID) for name in NAMED}
         return named | {name: reduce(lambda x, fn: UNARY[fn](x), fns, GRID) for name, fns in STABLE.items()}
+
+
+@cache
+def _near() -> Array:
+    """What is expected near by, a row a name."""
+    return np.stack([values[: len(NEAR)] for values in _expected().values()])
+
+
+@cache
+def _allowed() -> Array:
+    return TOLERANCE * np.maximum(1.0, np.abs(_near()))
 
 
 def _sources(graph: Graph, value: Value, root: Value) -> tuple[str, ...]:

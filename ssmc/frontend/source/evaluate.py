@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -33,6 +33,14 @@ def evaluate(
     """
     wanted = list(wanted)
     return _follow(_plan(listing, wanted, given), listing, given, wanted, passed)
+
+
+def evaluator(
+    listing: Listing, given: Collection[Value], wanted: Sequence[Value]
+) -> Callable[[Mapping[Value, Array]], dict[Value, Any]]:
+    """`evaluate` for the same values over and over: what is run is found out once."""
+    plan = _plan(listing, wanted, given)
+    return lambda arrays: _follow(plan, listing, arrays, wanted, None)
 
 
 # The calls to run, and after each what nothing reads any more.

@@ -1,0 +1,80 @@
+"""What an import does grows with the file: the calls it makes are counted, for a file and for one of twice the size."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from ssmc.frontend import load_model
+from tests.frontend.net import Net, save, stepwise
+
+LINEAR = 2.4  # times as many calls for twice the size: linear, and what sorting and the like add
+CHUNK, WIDTH = 4, 3
+
+
+def calls_of(model: onnx.ModelProto, folder: Path) -> int:
+    """Functions that are called while a model is imported; it must be lifted."""
+    path, made = save(model, folder), 0
+
+    def count(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal made
+        made += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        found = load_model(path)
+    finally:
+        sys.setprofile(None)
+    assert found.systems and all(proof.passed for proof in found.proofs)
+    return made
+
+
+def chunks(count: int) -> onnx.ModelProto:
+    """Gated linear attention in an unrolled loop over chunks, joined by a Concat."""
+    rng, net = np.random.default_rng(3), Net()
+    x = net.input([2, count * CHUNK, WIDTH])
+    q, k, v, gate = (net.op("MatMul", x, net.const(rng.standard_normal((WIDTH, WIDTH)))) for _ in range(4))
+    logs = net.op("Neg", net.op("Softplus", gate))
+    mask = net.const(np.tril(np.ones((CHUNK, CHUNK))))
+    state, parts = net.const(np.zeros((2, WIDTH, WIDTH))), []
+    for c in range(count):
+        bounds = net.ints(c * CHUNK), net.ints((c + 1) * CHUNK), net.ints(1)
+        qc, kc, vc, lc = (net.op("Slice", value, *bounds) for value in (q, k, v, logs))
+        sums = net.op("CumSum", lc, net.const(np.int64(1)))
+        last = net.op("Slice", sums, net.ints(-1), net.ints(CHUNK), net.ints(1))
+        left, right = net.op("Mul", qc, net.op("Exp", sums)), net.op("Mul", kc, net.op("Exp", net.op("Neg", sums)))
+        scores = net.op("Mul", net.op("MatMul", left, net.op("Transpose", right, perm=[0, 2, 1])), mask)
+        parts.append(net.op("Add", net.op("MatMul", scores, vc), net.op("MatMul", left, state)))
+        kept = net.op("Transpose", net.op("Mul", kc, net.op("Exp", net.op("Sub", last, sums))), perm=[0, 2, 1])
+        faded = net.op("Mul", state, net.op("Transpose", net.op("Exp", last), perm=[0, 2, 1]))
+        state = net.op("Add", faded, net.op("MatMul", kept, vc))
+    return net.model([(net.op("Concat", *parts, axis=1), [2, count * CHUNK, WIDTH])])
+
+
+def functions_of_functions(count: int) -> onnx.ModelProto:
+    net = Net()
+    y = net.op("CumSum", net.input(["b", "t", WIDTH]), net.const(np.int64(1)))
+    for k in range(count):
+        y = net.op(("Tanh", "Relu", "Sigmoid")[k % 3], y)
+    return stepwise(net, y, WIDTH)
+
+
+CASES: dict[str, tuple[Callable[[int], onnx.ModelProto], int]] = {
+    "chunks": (chunks, 6),
+    "functions of functions": (functions_of_functions, 200),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_calls_grow_with_the_file(name: str, tmp_path: Path) -> None:
+    build, size = CASES[name]
+    calls_of(build(size // 2), tmp_path)  # what is done once
+    once, twice = (calls_of(build(n), tmp_path) for n in (size, 2 * size))
+    assert twice <= LINEAR * once
