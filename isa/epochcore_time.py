@@ -206,6 +206,28 @@ TIME = (
         "T(P(p re) - R(q im)) and T(P(p im) + R(q re)) where products of complex states are.",
     ),
     InstructionSpec(
+        "rounded.sums",
+        0x5D,
+        (
+            DST,
+            SRC,
+            STATE,
+            spad("rows", "First word of the rows: scale, shift, zero, low, high, then the terms."),
+            words("Numbers of a step."),
+            Field("terms", Kind.IMM, 22, "Terms.", low=1),
+            STEPS,
+            Field("rounding", Kind.ENUM, 2, "To which whole number.", default="nearest", choices=ROUNDINGS),
+            flag("reached", "Give what sums reach, before they are rounded."),
+            REVERSE,
+            BEFORE,
+        ),
+        "vector",
+        "A step whose every sum is rounded: number i is G(sum of its terms + v), one after the other.",
+        "Rows of `words` scale, shift, zero, low, high, then rows of `terms` number, source, weight, by number. A "
+        "source below `words` is a number of the step before, words + j number j of this one, which stands earlier. "
+        "G is as in `rounded`, the identity where scale is 0.",
+    ),
+    InstructionSpec(
         "fill",
         0x57,
         (DST, words("Words.", bits=22), Field("value", Kind.FLOAT, 32, "The number.", default=0.0)),

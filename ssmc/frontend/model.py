@@ -15,6 +15,7 @@ from ssmc.interface import Interface, Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array, Op
 from ssmc.ir.ops.rounded import grids_of
+from ssmc.ir.ops.rounded_sums import FREE, islands
 from ssmc.ir.types import StreamType
 from ssmc.statespace import StateSpace, frequencies, time_constants
 
@@ -35,7 +36,7 @@ STRUCTURE = frozenset(
         "imag",
     ]
 )
-SYSTEMS = ("ssm", "recurrence", "fir", "spike", "rounded")
+SYSTEMS = ("ssm", "recurrence", "fir", "spike", "rounded", "rounded_sums")
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,10 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
         case "fir":
             taps = node.op["kernel"].shape[1]
             return replace(plain, kind="fir", states=taps - 1)
+        case "rounded_sums":
+            return replace(
+                plain, kind="rounded", groups=_sets(node.op), states=size // _sets(node.op), grids=_all_grids(node.op)
+            )
         case "spike" | "rounded" as name:
             leak = _alone(node.op["decay"].array.reshape(-1), name == "rounded" and node.op["is_complex"])
             found = replace(plain, groups=leak.groups, is_complex=leak.is_complex)
@@ -219,6 +224,20 @@ def _grids(op: Op) -> tuple[StateGrid, ...]:
         StateGrid(place, ends(scale), ends(zero), ends(low, high), str(op["rounding"]))
         for place, (scale, _, zero, low, high) in grids_of(op).items()
     )
+
+
+def _sets(op: Op) -> int:
+    """Numbers that depend on each other, in so many sets."""
+    return len(islands(op["grid"].shape[1], op["terms"].array))
+
+
+def _all_grids(op: Op) -> tuple[StateGrid, ...]:
+    """The grids of the sums of a step, those of the same scale and codes once."""
+    scale, _, zero, low, high = op["grid"].array
+    kept = scale != FREE
+    ends = [(float(row[kept].min()), float(row[kept].max())) for row in (scale, zero)]
+    codes = float(low[kept].min()), float(high[kept].max())
+    return (StateGrid("sum", ends[0], ends[1], codes, str(op["rounding"])),)
 
 
 def _alone(decay: Array, is_complex: bool) -> StateSpace:

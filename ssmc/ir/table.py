@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 from ssmc.ir.op import OpSpec
-from ssmc.ir.ops import elementwise, features, onnx_op, rounded, spiking, structure, temporal, tile
+from ssmc.ir.ops import elementwise, features, onnx_op, rounded, rounded_sums, spiking, structure, temporal, tile
 
 
 @cache
 def table() -> dict[str, OpSpec]:
     """Every declared op by name."""
-    files = (structure, elementwise, features, temporal, spiking, rounded, tile)
+    files = (structure, elementwise, features, temporal, spiking, rounded, rounded_sums, tile)
     return {spec.name: spec for file in files for spec in file.SPECS}
 
 

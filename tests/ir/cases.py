@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ssmc.ir import ConstantType, Graph, Piece, Place, SequenceType, StreamType, Tensor, Value
 from ssmc.ir.tensor import Quantization
 from ssmc.statespace import StateSpace
-from tests.ir.grids import random_rounding
+from tests.ir.grids import random_rounding, random_sums
 
 F = 4  # features of every stream in these graphs
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -65,6 +65,13 @@ def _rounded(g: Graph, x: Value, draw: Draw) -> Value:
     start = [g.add("pool", [x], {"kind": "first"})] if draw(st.booleans()) else []
     flags = {name: draw(st.booleans()) for name in ("reverse", "read_before")}
     return g.add("rounded", [x, *start], {**attrs, **flags})
+
+
+def _rounded_sums(g: Graph, x: Value, draw: Draw) -> Value:
+    attrs = random_sums(np.random.default_rng(draw(st.integers(0, 2**16))), F)
+    start = [g.add("pool", [x], {"kind": "first"})] if draw(st.booleans()) else []
+    flags = {name: draw(st.booleans()) for name in ("reverse", "read_before")}
+    return g.add("rounded_sums", [x, *start], {**attrs, **flags})
 
 
 def _constant(g: Graph, x: Value, draw: Draw) -> Value:
@@ -162,6 +169,7 @@ SSM: dict[str, Callable[[Graph, Value, Draw], Value]] = {
     "recurrence": _recurrence,
     "spike": _spike,
     "rounded": _rounded,
+    "rounded_sums": _rounded_sums,
     "fir": lambda g, x, draw: g.add("fir", [x], {"kernel": tensor(draw, F, 3), "reverse": draw(st.booleans())}),
     "pool": _pool,
     "downsample": _downsample,

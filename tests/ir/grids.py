@@ -27,3 +27,16 @@ def random_rounding(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[st
     grids = {f"{place}_grid": Tensor(random_grid(rng, shape)) for place in places}
     flags = {"is_complex": pairs, "reached": bool(rng.random() < 0.3)}
     return {"decay": Tensor(rng.uniform(-0.9, 0.9, shape)), "rounding": str(rng.choice([*ROUNDINGS])), **grids, **flags}
+
+
+def random_sums(rng: np.random.Generator, n: int) -> dict[str, Any]:
+    """Attributes of the op `rounded_sums`: any terms of n numbers, some on a grid, some not."""
+    count = rng.integers(0, 4, n)
+    count[rng.integers(n)] += 1
+    number = np.repeat(np.arange(n), count)
+    source = np.array([rng.integers(0, n + i) for i in number])
+    weight = rng.uniform(-0.9, 0.9, len(number)) / count[number]
+    grid = random_grid(rng, (n,))
+    grid[0, rng.random(n) < 0.3] = 0.0
+    flags = {"rounding": str(rng.choice([*ROUNDINGS])), "reached": bool(rng.random() < 0.3)}
+    return {"grid": Tensor(grid), "terms": Tensor(np.stack([number, source, weight]).astype(float)), **flags}

@@ -185,6 +185,13 @@ def _rounded(item: Item, arch: Architecture, data: Data) -> Cost:
     return Cost(_up(words, arch.vector.lanes) * passes, words * passes * arch.energy.digital_state, words * factor)
 
 
+def _rounded_sums(item: Item, arch: Architecture, data: Data) -> Cost:
+    """A multiply-add a term; a pass to a code and one from it a number (ours). What stands later waits in the lanes."""
+    words, terms = item.integer("words"), data[item.text("terms")].shape[1]
+    work = terms + 2 * words
+    return Cost(_up(work, arch.vector.lanes), work * arch.energy.digital_state, terms)
+
+
 def _state_move(item: Item, arch: Architecture, data: Data) -> Cost:
     words = item.integer("words")
     one = arch.energy.state_charge if item.code.mnemonic == "preset" else arch.energy.state_read
@@ -201,6 +208,7 @@ COSTS: dict[str, Callable[[Item, Architecture, Data], Cost]] = {
     **dict.fromkeys(("preset", "read"), _state_move),
     "spike": _spike,
     "rounded": _rounded,
+    "rounded.sums": _rounded_sums,
     "select": _words(1),
     "gate": _words(2),
     "rot": _words(2),

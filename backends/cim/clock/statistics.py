@@ -23,9 +23,10 @@ Place = tuple[int, int]  # core, index of an instruction
 # What the energy of an instruction is spent on, beside its conversions and its fetch; of the others, on vectors.
 SPENT_ON = {
     "mvm": "arrays",
-    **dict.fromkeys(("charge", "dstate", "sel", "rounded", "preset", "read", "spike"), "states"),
+    **dict.fromkeys(("charge", "dstate", "sel", "rounded", "rounded.sums", "preset", "read", "spike"), "states"),
     **dict.fromkeys(("send", "emit", "keep", "fetch"), "messages"),
 }
+DIGITAL = ("dstate", "sel", "spike", "rounded", "rounded.sums")
 CONTROL = -1  # the layer, so to say, of instructions that serve all
 
 
@@ -111,7 +112,7 @@ def idle_watts(program: Program, arch: Architecture) -> float:
     if not arch.energy.digital_keep_watts:
         return len(found) * arch.energy.core_idle_watts
     items = (item for section in found.values() for item in walk(decode(section)))
-    words = sum(item.integer("words") for item in items if item.code.mnemonic in ("dstate", "sel", "spike", "rounded"))
+    words = sum(item.integer("words") for item in items if item.code.mnemonic in DIGITAL)
     return len(found) * arch.energy.core_idle_watts + words * arch.energy.digital_keep_watts
 
 

@@ -86,12 +86,16 @@ def reserve_nodes(state: Lowering) -> None:
 
 DIGITAL_ONLY = {
     "rounded": " (states that are rounded at every event have no other bank: volatile devices only decay)",
+    "rounded_sums": " (numbers that are rounded at every event have no other bank: volatile devices only decay)",
     "spike": " (potentials that are reset have no other bank: volatile devices only decay)",
 }
 
 
-def take_nodes(state: Lowering, bank: str, states: int, *, pairs: bool = False) -> Nodes:
-    """Nodes for so many states; each load has the whole bank. Raises Misfit where the whole chip has too few left."""
+def take_nodes(state: Lowering, bank: str, states: int, *, pairs: bool = False, block: int = 1) -> Nodes:
+    """Nodes for so many states, in blocks that lie in one core; each load has the whole bank.
+
+    Raises Misfit where the whole chip has too few left, or no core has enough for a block.
+    """
     if bank == VOLATILE and state.node.name in state.reserved:
         return state.reserved[state.node.name]
     arch, home, kind = state.arch, state.core, f"{bank} {state.load}"
@@ -99,7 +103,7 @@ def take_nodes(state: Lowering, bank: str, states: int, *, pairs: bool = False) 
     each, start, shares = 2 if pairs else 1, 0, []
     for core in sorted(range(arch.mesh.cores), key=lambda core: (arch.hops(home, core), core)):
         left = bound - (state.codes[core].counters.get(kind, 0) if core in state.codes else 0)
-        count = min(states - start, left // each)
+        count = min(states - start, left // each // block * block)
         if count > 0:
             first = state.code(core).serial(kind, count * each)
             shares.append(Share(core, first, start, start + count))
@@ -107,6 +111,15 @@ def take_nodes(state: Lowering, bank: str, states: int, *, pairs: bool = False) 
         if start == states:
             return Nodes(bank, home, tuple(shares), states if pairs else 0)
     used = sum(code.counters.get(kind, 0) for code in state.codes.values())
+    if block > 1 and used + states - start <= bound * arch.mesh.cores:
+        raise Misfit(
+            f"{bank} state nodes of a core, for numbers of a step that depend on each other",
+            block,
+            bound,
+            unit="numbers",
+            where=state.where,
+            levers=f"raise {bank}.per_core in the architecture, or use a model with fewer states",
+        )
     raise Misfit(
         f"{bank} state nodes",
         used + (states - start) * each,

@@ -22,6 +22,7 @@ RULES: dict[str, Rule] = {
     "tile.ssm": rules_state.lower_ssm,
     "spike": rules_state.lower_spike,
     "rounded": rules_state.lower_rounded,
+    "rounded_sums": rules_state.lower_rounded_sums,
     "unary": rules_vector.lower_unary,
     "binary": rules_vector.lower_binary,
     "gate": rules_vector.lower_gate,

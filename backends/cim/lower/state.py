@@ -16,6 +16,7 @@ from backends.cim.lower.time import operand_in_order, unreversed
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Node
 from ssmc.ir.ops.rounded import rows_of
+from ssmc.ir.ops.rounded_sums import islands, part_of
 from ssmc.ir.ops.spiking import ROWS
 
 
@@ -195,7 +196,7 @@ def _padded(state: Lowering, context: Context, slot: Slot, words: int, total: in
 
 def _preset(state: Lowering, node: Node, work: Context, nodes: Nodes, given: int) -> None:
     """Initial states, where the op has them; `given` words, zeros in further nodes."""
-    slot = {"tile.state": 2, "tile.recurrence": 2, "tile.ssm": 1, "spike": 1, "rounded": 1}[node.op.name]
+    slot = 2 if node.op.name in ("tile.state", "tile.recurrence") else 1
     before = Context(work.stage - 1)
     if not state.has(slot):
         if state.load:
@@ -293,6 +294,26 @@ def _stepped(
         return {"rows": state.table("rows", own), **fields}
 
     x = _by_share(state, work, nodes, words, node.op.name, {"src": v}, more)
+    unreversed(state, node, work, x, words)
+    _last(state, work, nodes, words)
+
+
+def lower_rounded_sums(state: Lowering, node: Node, work: Context) -> None:
+    """Numbers that depend on each other lie in one core: in blocks where they are so many each, one after the other."""
+    grid, terms = node.op["grid"].array, node.op["terms"].array
+    words, parts = grid.shape[1], islands(grid.shape[1], node.op["terms"].array)
+    even = len({len(part) for part in parts}) == 1 and np.array_equal(np.concatenate(parts), np.arange(words))
+    nodes = take_nodes(state, DIGITAL, words, block=len(parts[0]) if even else words)
+    v = operand_in_order(state, node, 0, work)
+    _preset(state, node, work, nodes, words)
+
+    def more(share: Share) -> dict[str, Any]:
+        own = np.arange(share.start, share.stop)
+        held = {"rows": grid[:, own], "terms": part_of(words, terms, own)}
+        return {**{name: state.table(name, array, share.core) for name, array in held.items()}, **flags}
+
+    flags = {"rounding": node.op["rounding"], "reached": node.op["reached"]}
+    x = _by_share(state, work, nodes, words, "rounded.sums", {"src": v}, more)
     unreversed(state, node, work, x, words)
     _last(state, work, nodes, words)
 

@@ -113,7 +113,7 @@ ACCESS: dict[str, Access] = {
     **dict.fromkeys(("halt", "loop", "every", "program"), _none),
     **dict.fromkeys(("send", "emit", "keep", "preset", "pool", "window"), _READ),
     **dict.fromkeys(("recv", "collect", "fetch", "fill", "read", "pooled", "windowed"), _WRITE),
-    **dict.fromkeys(("copy", "unary", "rot", "fir", "delay", "spike", "rounded"), _MOVE),
+    **dict.fromkeys(("copy", "unary", "rot", "fir", "delay", "spike", "rounded", "rounded.sums"), _MOVE),
     **dict.fromkeys(("prime", "tail"), _line),
     **dict.fromkeys(("charge", "dstate"), _timed("src")),
     **dict.fromkeys(("norm", "softmax"), _rows),

@@ -9,7 +9,8 @@ from backends.cim.program.decode import Item
 from backends.cim.simulate.core import Array, Trap
 from isa import Kind
 from isa.cim import CIM
-from ssmc.ir.ops.rounded import count_rows
+from ssmc.ir.ops.rounded import GRID, count_rows
+from ssmc.ir.ops.rounded_sums import TERM
 
 Size = int | str  # a number, or what the size is called where it is free
 
@@ -34,6 +35,8 @@ WANTED: dict[tuple[str, str], Wanted] = {
     ("dstate", "decay"): _WORDS,
     ("spike", "rows"): Wanted(lambda item: (5, item.integer("words"))),
     ("rounded", "rows"): Wanted(lambda item: (count_rows(item.flag), item.integer("words"))),
+    ("rounded.sums", "rows"): Wanted(lambda item: (len(GRID), item.integer("words"))),
+    ("rounded.sums", "terms"): Wanted(lambda item: (len(TERM), "terms")),
     ("rot", "turns"): Wanted(lambda item: (item.integer("words") // 2,)),
     ("norm", "scale"): _FEATURES,
     ("norm", "shift"): _FEATURES,

@@ -13,6 +13,7 @@ from backends.cim.simulate.core import Array, Core, Trap
 from backends.cim.simulate.noise import device_normals, key_of, normals
 from backends.cim.simulate.plan import SAME
 from ssmc.ir.ops.rounded import grids_in, places_of, rounded_step
+from ssmc.ir.ops.rounded_sums import sums
 from ssmc.ir.ops.spiking import neuron_step
 
 MINUS = "minus"  # the second device of each volatile node: a state is the difference of two
@@ -300,6 +301,20 @@ def _rounded(core: Core, code: Item) -> None:
     core.write(code.integer("dst"), y)
 
 
+def _rounded_sums(core: Core, code: Item) -> None:
+    words, before, unrounded = code.integer("words"), code.flag("before"), code.flag("reached")
+    x = bank(core, "digital", code.integer("node"), words)
+    v = core.full(core.read(code.integer("src"), words))
+    step = sums(core.data[code.text("rows")], core.data[code.text("terms")], code.text("rounding")).step
+    y, held = np.empty(v.shape), x.copy()
+    for k in range(v.shape[1]):
+        reached, following = step(held, v[:, k])
+        y[:, k] = held if before else reached if unrounded else following
+        held = following
+    x[:] = held
+    core.write(code.integer("dst"), y)
+
+
 def _tick(core: Core, code: Item) -> None:
     """A clock holds the time at each running step and, in front, at the event before."""
     clock, dt = code.integer("clock"), elapsed(core, code)
@@ -343,6 +358,7 @@ UNITS: dict[str, Callable[[Core, Item], None]] = {
     "sel": _sel,
     "spike": _spike,
     "rounded": _rounded,
+    "rounded.sums": _rounded_sums,
     "tick": _tick,
     "rot": _rot,
 }

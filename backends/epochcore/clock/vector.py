@@ -15,6 +15,7 @@ from backends.epochcore.clock.cost import Context, Cost, Ints, Rule
 from backends.epochcore.clock.gemm import ceil_div
 from isa import Instruction
 from ssmc.ir.ops.rounded import GRID, count_rows
+from ssmc.ir.ops.rounded_sums import TERM
 
 FUNCTIONS_OF_ONE_PASS = frozenset(
     {"identity", "neg", "abs", "sign", "relu", "square", "floor", "ceil", "round", "heaviside", "heaviside_or_equal"}
@@ -106,6 +107,16 @@ def _rounded(ins: Instruction, at: Context) -> Cost:
     cycles = at.steps * (ceil_div(work, vector.width) + vector.latency_cycles)
     events = {"vector_words": work * at.steps, "scratchpad_words": moved}
     return _and_rows(Cost("vector", cycles, at.steps * macs, events), at, (2 + rows) * words)
+
+
+def _rounded_sums(ins: Instruction, at: Context) -> Cost:
+    """A multiply-add a term; a pass to a code and one from it a number (ours); a step waits for the one before."""
+    words, terms, vector = _words(ins), int(ins["terms"]), at.arch.vector
+    macs, moved = at.samples * terms, 2 * at.rows * words
+    work = macs + 2 * at.samples * words
+    cycles = at.steps * (ceil_div(work, vector.width) + vector.latency_cycles)
+    events = {"vector_words": work * at.steps, "scratchpad_words": moved}
+    return _and_rows(Cost("vector", cycles, at.steps * macs, events), at, (2 + len(GRID)) * words + len(TERM) * terms)
 
 
 def _fir(ins: Instruction, at: Context) -> Cost:
@@ -208,6 +219,7 @@ VECTOR: dict[str, Rule] = {
     "carry": _carry,
     "spike": _spike,
     "rounded": _rounded,
+    "rounded.sums": _rounded_sums,
     "decay": _decay,
     "pool": lambda i, at: _and_rows(_vector(at, _words(i), _words(i)), at, 2 * _words(i)),
     "average": lambda i, at: _once(i, at, at.arch.vector.function_passes),

@@ -21,7 +21,7 @@ from typing import Any
 
 from ssmc.ir import ConstantType, Graph, Node, SequenceType, StreamType, Value
 
-RECURRENT = ("tile.state", "tile.ssm", "tile.recurrence", "spike", "rounded", "fir")
+RECURRENT = ("tile.state", "tile.ssm", "tile.recurrence", "spike", "rounded", "rounded_sums", "fir")
 FORWARD = ("delay", "downsample")
 # What a step makes of the same step alone: may be in any loop.
 POINTWISE = ("tile.matmul", "unary", "binary", "gate", "select", "norm", "softmax", "rearrange", "concat")

@@ -140,6 +140,13 @@ def rounded(low: Lowering, node: Node) -> None:
     _stepped(low, node, "rounded", rows, **fields)
 
 
+def rounded_sums(low: Lowering, node: Node) -> None:
+    grid, terms = node.op["grid"].array, node.op["terms"].array
+    rows = np.concatenate([grid.reshape(-1), terms.reshape(-1)])
+    fields = {name: node.op[name] for name in ("rounding", "reached")}
+    _stepped(low, node, "rounded.sums", rows, terms=terms.shape[1], **fields)
+
+
 def _stepped(low: Lowering, node: Node, mnemonic: str, rows: Array, **fields: Any) -> None:
     """A recurrence of the vector unit that is not linear: `rows` are numbers for each state."""
     words = low.words(Value(node.name))
@@ -204,6 +211,7 @@ RULES = {
     "fir": fir,
     "spike": spike,
     "rounded": rounded,
+    "rounded_sums": rounded_sums,
     "delay": delay,
     "downsample": downsample,
     "spread": spread,

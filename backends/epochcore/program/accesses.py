@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from isa import Instruction
-from ssmc.ir.ops.rounded import count_rows
+from ssmc.ir.ops.rounded import GRID, count_rows
+from ssmc.ir.ops.rounded_sums import TERM
 
 
 class Words(NamedTuple):
@@ -161,6 +162,12 @@ def _rounded(ins: Instruction, held: Held) -> list[Words]:
     return [*_same(ins, held), _at(ins, "rows", count_rows(ins.__getitem__) * words, None), *_carried(ins, words)]
 
 
+def _rounded_sums(ins: Instruction, held: Held) -> list[Words]:
+    words = int(ins["words"])
+    rows = len(GRID) * words + len(TERM) * int(ins["terms"])
+    return [*_same(ins, held), _at(ins, "rows", rows, None), *_carried(ins, words)]
+
+
 def _decay(ins: Instruction, held: Held) -> list[Words]:
     words = int(ins["words"])
     return [_result(ins, words), _at(ins, "src", 1, _steps(ins)), _at(ins, "rate", words, None)]
@@ -222,6 +229,7 @@ RULES: Mapping[str, Rule] = {
     "carry": _carry,
     "spike": _spike,
     "rounded": _rounded,
+    "rounded.sums": _rounded_sums,
     "decay": _decay,
     "pool": lambda i, h: [_at(i, "src", int(i["words"]), _steps(i)), *_carried(i, int(i["words"]))],
     "fir": _fir,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NARROW = ("float32", "complex64", "float16", "bfloat16")
 # whole numbers that float32 holds exactly
 SMALL = ("bool", "int8", "uint8", "int16", "uint16")
-STEPPED = ("spike", "rounded")
+STEPPED = ("spike", "rounded", "rounded.sums")
 STATES = ("fri.x", "tri.x", "sel", "scan", *STEPPED)
 LINEAR = (
     *(

@@ -167,4 +167,46 @@ def rounded(u: Unit, steps: Sequence[int], last: bool) -> Iterator[Sweep]:
     yield from _step_by_step(u, steps, last, step)
 
 
-CARRYING: dict[str, Rule] = {"scan": scan, "carry": carry, "spike": spike, "rounded": rounded}
+def rounded_sums(u: Unit, steps: Sequence[int], last: bool) -> Iterator[Sweep]:
+    """A multiply-add a term, and of each number a pass to the code and one back, one number after the other."""
+    ins_, words, count = u.op.ins, u.number("words"), u.number("terms")
+    before, reached_, whole = bool(ins_["before"]), bool(ins_["reached"]), WHOLE[str(ins_["rounding"])]
+
+    def step(row: int, n: int, ins: Instruction, final: bool) -> Sweep:
+        first = int(ins["rows"])
+        of = [int(number) for number in u.memory.spad[first + 5 * words :][:count]]
+        old: dict[int, float] = {}
+        now: dict[int, float] = {}
+
+        def held(at: int) -> float:
+            return u.known((n, at), first + at)
+
+        def was(f: int) -> float:
+            if f not in old:
+                old[f] = _state(u, n, ins, f)
+            return old[f]
+
+        def act(f: int) -> None:
+            kept, reached = was(f), 0.0
+            for t in [t for t in range(count) if of[t] == f]:
+                _, source, weight = (held(5 * words + k * count + t) for k in range(3))
+                reached += weight * (was(int(source)) if source < words else now[int(source) - words])
+            reached += u.word(int(ins["src"]) + row * words + f)
+            scale, shift, zero, low, high = (held(k * words + f) for k in range(5))
+            code = min(max(whole(reached / scale + shift), low), high) if scale else 0.0
+            now[f] = scale * (code - zero) if scale else reached
+            u.put(int(ins["dst"]) + row * words + f, kept if before else reached if reached_ else now[f])
+            _left(u, n, ins, f, now[f], final)
+
+        return [slot for f in range(words) for slot in chain(of.count(f) + 2, _at(act, f))]
+
+    yield from _step_by_step(u, steps, last, step)
+
+
+CARRYING: dict[str, Rule] = {
+    "scan": scan,
+    "carry": carry,
+    "spike": spike,
+    "rounded": rounded,
+    "rounded.sums": rounded_sums,
+}

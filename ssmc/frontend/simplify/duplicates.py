@@ -12,7 +12,7 @@ from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import ConstantType, StreamType
 from ssmc.statespace import StateSpace
 
-SAME_STEPS = PER_STEP | {"ssm", "recurrence", "fir", "delay", "reverse", "spike", "rounded"}
+SAME_STEPS = PER_STEP | {"ssm", "recurrence", "fir", "delay", "reverse", "spike", "rounded", "rounded_sums"}
 
 
 def merge_duplicates(graph: Graph) -> dict[str, str]:
@@ -42,7 +42,7 @@ def merge_last_states(graph: Graph) -> dict[str, str]:
     In place; removed name -> the name of the one that stays.
     """
     by_system: dict[Any, list[str]] = {}
-    for node in graph.nodes("recurrence", "spike", "rounded"):
+    for node in graph.nodes("recurrence", "spike", "rounded", "rounded_sums"):
         attrs = sorted(
             (key, _key(value)) for key, value in node.op.attrs.items() if key not in ("reached", "read_before")
         )

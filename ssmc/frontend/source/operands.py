@@ -121,6 +121,8 @@ def quantized_range(attrs: Attrs) -> tuple[int, int]:
         TensorProto.INT16: (-32768, 32767),
         TensorProto.UINT4: (0, 15),
         TensorProto.INT4: (-8, 7),
+        TensorProto.UINT2: (0, 3),
+        TensorProto.INT2: (-2, 1),
     }
     return names[attrs["output_dtype"]]
 

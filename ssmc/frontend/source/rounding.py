@@ -23,7 +23,8 @@ ROUNDING = ("onnx.QuantizeLinear", "onnx.Round")
 STEPS = (*ROUNDING, "onnx.Floor", "onnx.Ceil")  # which may round, or compute something else
 SCALING = ("onnx.Mul", "onnx.Div", "onnx.Add", "onnx.Sub")
 LAYOUT = {
-    f"onnx.{kind}" for kind in ("Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Slice", "Gather", "MaxPool")
+    f"onnx.{kind}"
+    for kind in ("Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Slice", "Split", "Gather", "MaxPool")
 }
 PRODUCTS = {"onnx.MatMulInteger": "MatMul", "onnx.ConvInteger": "Conv"}
 LOWEST = {"uint8": 0, "int8": -128, "uint16": 0, "int16": -32768, "uint4": 0, "int4": -8}
@@ -145,14 +146,16 @@ def _merge_biases(graph: Graph) -> None:
 
 def ends_of(graph: Graph, node: Node) -> list[Node] | None:
     """The nodes that make real numbers again of what this one rounds; None where its integers are read otherwise."""
-    found, waiting = [], [node.name]
+    found, waiting = [], [Value(node.name)]
     while waiting:
-        for user, slot in graph.users(Value(waiting.pop())):
+        for user, slot in graph.users(waiting.pop()):
             after = graph.node(user)
             if after.op.name == "onnx.DequantizeLinear" and slot == 0 and _same(graph, node, after):
                 found.append(after)
+            elif after.op.name == "onnx.Split" and slot == 0:
+                waiting += [Value(user, k) for k in range(len(after.types))]
             elif after.op.name in LAYOUT and slot == 0 and len(after.types) == 1:
-                waiting.append(user)
+                waiting.append(Value(user))
             else:
                 return None
     return found

@@ -1,5 +1,7 @@
 """States that are rounded at every step, as the op `rounded`: x' = S(P(a Q(x)) + v), each of Q, P, S a grid or nothing.
 
+What a step rounds beside that, `rounded_sums` says.
+
 Where a step rounds is found by dataflow: values through which all goes from a state to its next value are cuts, and
 what lies between two of them is a grid, or linear, by what it does to numbers.
 """
@@ -13,10 +15,10 @@ import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.graph.joint import apart
-from ssmc.frontend.source.listing import Call
 from ssmc.frontend.states.grids import Grid
 from ssmc.frontend.states.lifting import UNTRANSLATED, Lifting
 from ssmc.frontend.states.rounded_products import Products, find_products
+from ssmc.frontend.states.rounded_sums import lift_sums
 from ssmc.frontend.states.state_step import Step
 from ssmc.frontend.states.transition import Transition, find_transition
 from ssmc.ir.graph import Value
@@ -24,8 +26,6 @@ from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
 
 TOLERANCE = 1e-6  # relative: a grid whose scale and its inverse are both stored in float32
-MOVES = frozenset(["Concat", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather"])
-BETWEEN = MOVES | {"Identity", "QuantizeLinear", "DequantizeLinear"}
 HINT = "quantise the weights alone, or have the rounding left out and what that changes told (--drop-rounding)"
 
 
@@ -38,29 +38,14 @@ def lift_rounded(lifting: Lifting, outside: Sequence[Value]) -> None:
     except Unsupported as reason:
         if str(reason) == UNTRANSLATED:
             raise
-        told = _twice(step) or reason
-        raise Unsupported(f"{first.kind} '{first.name}' rounds the state at every step, and {told}; {HINT}") from None
-
-
-def _twice(step: Step) -> str | None:
-    """Says where parts of a next value are rounded, each by a scale of its own, before the whole of it is; None where
-    they are not.
-
-    Only what moves numbers lies between the two: nothing is added there.
-    """
-    listing, influenced = step.lifting.translator.listing, step.lifting.influenced
-    waiting: list[tuple[Value, Call | None]] = [(value, None) for value in step.followings]
-    while waiting:
-        value, last = waiting.pop()
-        call = listing.producer.get(value)
-        if call is None or value not in influenced or call.kind not in BETWEEN:
-            continue
-        if call.kind == "QuantizeLinear":
-            if last is not None and call.operands[1:] != last.operands[1:]:
-                return f"its next value is rounded by '{call.name}' and then, put together, once more by '{last.name}'"
-            last = call
-        waiting += [(v, last) for v in call.operands if v is not None]
-    return None
+        try:
+            lift_sums(step)
+        except Unsupported as other:
+            if str(other) == UNTRANSLATED:
+                raise
+            raise Unsupported(
+                f"{first.kind} '{first.name}' rounds the state at every step, and {other}; {HINT}"
+            ) from None
 
 
 def rounds_states(lifting: Lifting, outside: Sequence[Value]) -> bool:

@@ -97,6 +97,8 @@ class Step:
         call, lifting = roundings[0], self.lifting
         samples, (seen, *scales) = lifting.translator.samples, call.operands
         assert seen is not None
+        if np.shape(samples.at(0, [seen])[seen]) != lifting.layouts[which].shape:
+            return None
         values = [self.map(p, [source], [target], [which]) for p in self.points]
         places: list[Map] = []
         for point in self.points:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value
-from tests.ir.grids import random_rounding
+from tests.ir.grids import random_rounding, random_sums
 
 ARRAY_ROWS, ARRAY_COLS, ARRAYS, PER_CORE = 8, 6, 400, 3
 
@@ -274,6 +274,17 @@ def _rounded(t: Tiles) -> None:
     t.sequences.append(Value(y.node, 1))
 
 
+def _rounded_sums(t: Tiles) -> None:
+    v = _pick(t)
+    if len(t.shape(v)) != 1:
+        return
+    start = t.input(f"x{len(t.inputs)}", SequenceType(t.shape(v)), "state") if t.rng.random() < 0.4 else None
+    choices = {name: bool(t.rng.random() < 0.3) for name in ("reverse", "read_before")}
+    y = t.add("rounded_sums", v, start, **random_sums(t.rng, t.shape(v)[0]), **choices)
+    t.streams.append(y)
+    t.sequences.append(Value(y.node, 1))
+
+
 def _delay(t: Tiles) -> None:
     t.streams.append(t.add("delay", _pick(t), steps=int(t.rng.integers(1, 4))))
 
@@ -316,7 +327,21 @@ def _downsample(t: Tiles) -> None:
 
 STEPS: tuple[Callable[[Tiles], None], ...] = (
     *(_matmul, _matmul, _state, _state, _recurrence, _ssm, _unary, _binary, _gate, _select, _norm, _softmax),
-    *(_shape_op, _shape_op, _contract, _fir, _spike, _rounded, _delay, _reverse, _pool, _spread, _head, _downsample),
+    *(
+        _shape_op,
+        _shape_op,
+        _contract,
+        _fir,
+        _spike,
+        _rounded,
+        _rounded_sums,
+        _delay,
+        _reverse,
+        _pool,
+        _spread,
+        _head,
+        _downsample,
+    ),
 )
 
 

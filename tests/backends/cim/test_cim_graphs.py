@@ -37,7 +37,7 @@ def behind_steps(graph: Graph, got: Mapping[str, np.ndarray], want: Mapping[str,
     """Nodes behind a step function whose operand is rounded otherwise than the interpreter's: it may step elsewhere."""
     found: set[str] = set()
     for node in graph.nodes():
-        if node.op.name not in ("spike", "rounded") and node.op.get("fn") not in STEPS:
+        if node.op.name not in ("spike", "rounded", "rounded_sums") and node.op.get("fn") not in STEPS:
             continue
         names = [value.node for value in graph.operands(node.name) if value is not None]
         if any(name in got and not np.array_equal(got[name], want[f"%{name}"]) for name in names):

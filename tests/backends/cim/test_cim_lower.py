@@ -127,6 +127,22 @@ def test_states_that_are_rounded_are_digital_alone() -> None:
         BACKEND.lower(g, changed(mesh={"cores": 2}, digital={"per_core": 3}), ideal=True)
 
 
+def test_numbers_that_depend_on_each_other_lie_in_one_core() -> None:
+    """Sets of three numbers: two of them fit in a core, and no set is cut."""
+    g, n = Graph(), 9
+    v = g.add("input", [], {"name": "v", "type": StreamType((n,))}, name="v")
+    grid = np.outer([0.1, 0.0, 0.0, -128.0, 127.0], np.ones(n))
+    terms = np.array([(i, (i + 1) % 3 + i // 3 * 3, 0.9) for i in range(n)]).T
+    state = g.add("rounded_sums", [v], {"grid": Tensor(grid), "terms": Tensor(terms)})
+    g.add("output", [state], {"name": "y"})
+    program = BACKEND.lower(g, changed(mesh={"cores": 2}, digital={"per_core": 7}), ideal=True)
+    data = np.random.default_rng(3).standard_normal((2, 20, n))
+    found = BACKEND.simulate(program, {"v": data}, RunSettings()).outputs["y"]
+    np.testing.assert_array_equal(found, interpret(g, {"v": data})["y"])
+    with pytest.raises(Misfit, match="numbers of a step that depend on each other"):
+        BACKEND.lower(g, changed(mesh={"cores": 5}, digital={"per_core": 2}), ideal=True)
+
+
 def test_untiled_graphs_are_refused() -> None:
     g = Graph()
     u = g.add("input", [], {"name": "u", "type": StreamType((3,))}, name="u")

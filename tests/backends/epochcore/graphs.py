@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.ir import ConstantType, Graph, Piece, SequenceType, StreamType, Tensor, Value
-from tests.ir.grids import random_rounding
+from tests.ir.grids import random_rounding, random_sums
 
 WIDTH = 4
 
@@ -201,6 +201,11 @@ def rounded(b: Builder) -> None:
     last(b, b.add("rounded", b.vector(b.stream()), *start(b, WIDTH), **attrs, **flags(b)))
 
 
+def rounded_sums(b: Builder) -> None:
+    attrs = random_sums(b.rng, WIDTH)
+    last(b, b.add("rounded_sums", b.vector(b.stream()), *start(b, WIDTH), **attrs, **flags(b)))
+
+
 def unary(b: Builder) -> None:
     fn = ("gelu", "sigmoid", "tanh", "silu", "relu", "softplus", "erf", "identity", "abs", "sin")[b.rng.integers(10)]
     keep(b, b.add("unary", b.stream() if b.chance(0.8) else b.pick(b.sequences), fn=fn))
@@ -348,6 +353,7 @@ OPS: dict[str, Callable[[Builder], None]] = {
             fir,
             spike,
             rounded,
+            rounded_sums,
             unary,
             binary,
             outer,

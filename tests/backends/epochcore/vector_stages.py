@@ -235,7 +235,20 @@ def rounded(w: Writer) -> None:
     w.builder.emit("rounded", **at, words=words, steps="n0", **places, **more, **w.flags())
 
 
+def rounded_sums(w: Writer) -> None:
+    (src, words), rounding = w.any(), w.draw(st.sampled_from(["nearest", "floor", "ceil"]))
+    grid = [(0.0, 0.25, 0.5), (0.0, 0.5), (0.0, 1.0), (-4.0, -1.0), (3.0, 4.0)]
+    rows = [w.numbers(choices, words) for choices in grid]
+    of = sorted(w.draw(st.lists(st.integers(0, words - 1), min_size=1, max_size=2 * words)))
+    sources = [float(w.draw(st.integers(0, words + f - 1))) for f in of]
+    terms = [np.array(of, float), np.array(sources), w.numbers(DECAYS, len(of))]
+    at = {"dst": w.stream(words)[0], "src": src, "state": state(w, words)}
+    flags = {"rounding": rounding, "reached": w.draw(st.booleans()), **w.flags()}
+    held = {"rows": w.shared(np.concatenate([*rows, *terms])), "terms": len(of)}
+    w.builder.emit("rounded.sums", **at, **held, words=words, steps="n0", **flags)
+
+
 STAGES: tuple[Callable[[Writer], None], ...] = (
     *(function, quotient, patterns, select, norm, softmax, reduce, gather, spread, contract, lookup),
-    *(scan, decay, pool, fir, delay, downsample, windows, spike, rounded),
+    *(scan, decay, pool, fir, delay, downsample, windows, spike, rounded, rounded_sums),
 )
