@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
+from functools import cached_property
+
 import numpy as np
 
-from ssmc.statespace.hankel import Subspace, sampled_rank, subspace
-from ssmc.statespace.residues import FASTEST, ModalFit, count_states, least_squares, refine
+from ssmc.statespace.hankel import Sample, Subspace, sample, subspace
+from ssmc.statespace.residues import FASTEST, ModalFit, Steps, count_states, least_squares, refine, sampled_steps
 from ssmc.statespace.response import log_magnitude
 from ssmc.statespace.system import Array, Real
 
 SLOWEST = 1e-2  # ours: decay over the kernel's length; slower can hardly be told apart, and dies out late
-_REFINED = 3000  # taps that Gauss-Newton looks at
+_LONG = 3000  # taps of a kernel that is looked at in a sample of them
+_SAMPLE = (1000, 3000)  # least and most taps of a sample
+_FOR_EACH = 16  # taps of a sample for each state
+_BAND = 0.7  # ours: of half a turn, that the fastest wave may make between two taps of a thinned-out kernel
+_EXACT = 0.3  # ours: tolerances within which a fit is not looked for with fewer states
+_CHEAP = 20  # singular vectors that are soon found from all taps
+_ENOUGH = 6  # taps of a thinned-out kernel for each state
 
 
 class ChannelFits:
-    """Fits of one channel's taps 1 to L-1, by order."""
+    """Fits of one channel's taps 1 to L-1, by order.
+
+    The poles of a long kernel come from every n-th tap where its waves are slow enough, and are moved on a sample.
+    """
 
     def __init__(self, taps: Real, limit: int, tolerance: float) -> None:
         self.taps, self.limit, self.tolerance = taps, limit, tolerance
-        self.space = _space(taps, limit + 1, tolerance)
-        self.values = self.space.values
         self.restraint = 0.3 * tolerance  # ours: the largest that costs no accuracy on S4D kernels
-        self.size = float(len(self.space.vectors))
-        self.at = np.arange(1, len(taps) + 1)
-        if len(taps) > _REFINED:  # the poles of a long kernel are moved on some of its taps
-            self.at = np.unique(np.random.default_rng(0).integers(1, len(taps) + 1, _REFINED))
+        alive = int(np.flatnonzero(np.abs(taps) > 1e-3 * tolerance)[-1]) + 1
+        self.sequence = taps[: max(2 * alive, _LONG)]
+        self.seen = sample(self.sequence, 0.1 * tolerance)
+        self.needed = self.seen.least_order(tolerance)
+        self.at: Steps | None = None
+        if len(taps) > _LONG:
+            count = int(np.clip(_FOR_EACH * self.seen.rank(tolerance), *_SAMPLE))
+            self.at = sampled_steps(alive, count)
+
+    @cached_property
+    def space(self) -> Subspace:
+        """As many singular vectors as may be needed."""
+        return _space(self.sequence, self.seen, self.limit + 1, self.tolerance)
+
+    @property
+    def values(self) -> Real:
+        return self.space.values
+
+    def rough(self) -> ModalFit | None:
+        """The fit whose poles start from a sample of the Hankel matrix: with luck, the system that made the taps."""
+        found = self.seen.poles(self.seen.rank(0.1 * self.tolerance))
+        slowest = SLOWEST / (len(self.taps) + 1)
+        if count_states(found) > self.limit or (-log_magnitude(found)).min(initial=np.inf) < slowest:
+            return None
+        fit = self._refined(inside(found, len(self.taps) + 1, 1, slowest), 3e3, slowest, _EXACT)
+        return fit if fit.worst <= _EXACT * self.tolerance else None
+
+    def unthinned(self) -> ChannelFits:
+        """The same with poles from all taps."""
+        every = copy(self)
+        every.space = subspace(self.sequence, len(self.values))
+        return every
 
     def attempt(self, order: int, reach: float) -> ModalFit:
         """The fit with this many poles, or a few more where some lie outside the circle, or on it."""
@@ -44,31 +83,40 @@ class ChannelFits:
                     return fits[-1]
         return min(fits, key=lambda fit: fit.worst)
 
-    def _refined(self, poles: Array, reach: float, slowest: float) -> ModalFit:
-        """The fit with these poles, moved if its worst tap is within `reach` tolerances but not within one."""
-        restraint = self.restraint
-        fit = least_squares(poles, self.taps, None, restraint)
-        if not self.tolerance < fit.worst <= reach * self.tolerance:
-            return fit
-        some, at = self.taps[self.at - 1], self.at
+    def _refined(self, poles: Array, reach: float, slowest: float, goal: float = 0.8) -> ModalFit:
+        """The fit with these poles, moved to `goal` tolerances if its worst tap is off by 1 to `reach` of them."""
+        restraint, at = self.restraint, self.at
+        some = self.taps if at is None else self.taps[at.all - 1]
         fit = least_squares(poles, some, at, restraint)
-        fit = refine(fit, some, at, 0.8 * self.tolerance, slowest, restraint)
+        if self.tolerance < fit.worst <= reach * self.tolerance:
+            steps = np.arange(1, len(some) + 1) if at is None else at
+            fit = refine(fit, some, steps, goal * self.tolerance, slowest, restraint)
+        if fit.worst > self.tolerance or at is None:
+            return fit
         return least_squares(fit.poles, self.taps, None, restraint)
 
 
-def _space(taps: Real, limit: int, tolerance: float) -> Subspace:
+def _space(sequence: Real, seen: Sample, limit: int, tolerance: float) -> Subspace:
     """As many singular vectors as may be needed: until their values fall well below the tolerance.
 
-    What comes after the last tap of any size is left out; a sample of the matrix tells about how many it will be.
+    A sample of the matrix tells about how many it will be, and how fast the waves are.
     """
-    alive = int(np.flatnonzero(np.abs(taps) > 1e-3 * tolerance)[-1]) + 1
-    sequence = taps[: max(2 * alive, _REFINED)]
-    rank = min(limit, sampled_rank(sequence, 0.1 * tolerance) + 8)
+    most = min(limit, seen.rank(0.1 * tolerance))
+    every = _every(seen, most, len(sequence)) if len(sequence) >= _LONG and most > _CHEAP else 1
+    rank = min(limit, most + 8)
     while True:
-        space = subspace(sequence, rank)
-        if rank >= limit or space.values[-1] <= 1e-2 * tolerance * space.values[0]:
+        space = replace(subspace(sequence[::every], rank), every=every)
+        if rank >= limit or len(space.values) < rank or space.values[-1] <= 1e-2 * tolerance * space.values[0]:
             return space
         rank = min(limit, 2 * rank)
+
+
+def _every(seen: Sample, rank: int, length: int) -> int:
+    """How many steps apart taps may be that tell all poles: waves turn by less than half, and are not gone."""
+    poles = seen.poles(rank)
+    fastest = max(float(np.angle(poles).max(initial=0.0)), 1e-9)
+    shortest = max(float((-log_magnitude(poles)).max(initial=0.0)), 1e-9)
+    return int(max(1, min(_BAND * np.pi / fastest, 1 / shortest, length // (_ENOUGH * max(rank, 1)))))
 
 
 def inside(poles: Array, length: int, pieces: int, slowest: float) -> Array:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ssmc.statespace.residues import ModalFit, count_states, least_squares
+from ssmc.statespace.residues import ModalFit, Steps, count_states, least_squares
 from ssmc.statespace.system import Array, Real
 
 _WINDOWS = (0.75, 0.5)  # L / P: the first needs fewer modes, the second reaches closer
@@ -21,15 +21,17 @@ _SCALED = (6, 8, 12)  # modes at each of many scales
 _CUT = 0.1  # share of the modes that pruning drops at once
 
 
-def fit_on_grid(found: Array, taps: Real, at: Array, limit: int, tolerance: float, restraint: float) -> ModalFit | None:
+def fit_on_grid(
+    found: Array, taps: Real, at: Steps | None, limit: int, tolerance: float, restraint: float
+) -> ModalFit | None:
     """A fit of `taps` with at most `limit` states, its poles on a grid; None where none meets the tolerance.
 
     Slow poles come from the grid, faster ones are those `found` (P,), which stand apart. The grid is looked for on the
-    taps at the steps `at`, some or all of 1 to L-1.
+    taps at the steps `at`, some of 1 to L-1, or all.
     """
-    some = taps[at - 1]
+    some = taps if at is None else taps[at.all - 1]
     for poles in _candidates(found, len(taps) + 1):
-        if count_states(poles) > limit or count_states(poles) > len(at):
+        if count_states(poles) > limit or count_states(poles) > len(some):
             continue
         fit = least_squares(poles, some, at, restraint)
         if fit.worst > tolerance:
@@ -59,11 +61,12 @@ def _waves(decay: float, step: float, modes: int) -> Array:
     return np.asarray(np.exp(-decay + 1j * angle[angle < np.pi]))
 
 
-def _pruned(fit: ModalFit, taps: Real, at: Array, tolerance: float, restraint: float) -> ModalFit:
+def _pruned(fit: ModalFit, taps: Real, at: Steps | None, tolerance: float, restraint: float) -> ModalFit:
     """The fit without the modes that matter least, as long as the tolerance is met."""
+    last = len(taps) if at is None else int(at.all[-1])
     while len(fit.poles) > 1:
         power = np.maximum(-np.expm1(2 * np.log(np.abs(fit.poles))), 1e-300)
-        energy = np.abs(fit.residues) ** 2 * (1 - np.abs(fit.poles) ** (2 * at[-1])) / power
+        energy = np.abs(fit.residues) ** 2 * (1 - np.abs(fit.poles) ** (2 * last)) / power
         kept = np.sort(np.argsort(energy)[max(1, int(_CUT * len(fit.poles))) :])
         smaller = least_squares(fit.poles[kept], taps, at, restraint)
         if smaller.worst > 0.9 * tolerance:

@@ -7,19 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssmc.statespace.response import log_magnitude
 from ssmc.statespace.system import Array, Real
 
 _DENSE = 400  # Hankel matrices up to this many rows are decomposed whole
 _SPARE = 12  # vectors of a random projection beyond those wanted
-_SAMPLED = 320  # rows and columns of a sample of a large Hankel matrix
+_SAMPLES = (128, 400)  # rows and columns of a sample of a large Hankel matrix: the second where the first is filled
+_FILLED = 0.6
 
 
 @dataclass(frozen=True, eq=False)
 class Subspace:
-    """Leading left singular vectors of the square Hankel matrix `H_ij = s_(i+j)` of a sequence s."""
+    """Leading left singular vectors of the square Hankel matrix `H_ij = s_(i+j)` of a sequence s.
+
+    s may be every n-th tap of a kernel (`every`), whose poles are then n-th powers.
+    """
 
     vectors: Real  # (m, R)
     values: Real  # (R,) singular values, falling
+    every: int = 1
 
     def poles(self, order: int) -> Array:
         """The `order` poles of the best rotation `U[:-1] Phi = U[1:]`, U the first `order` vectors.
@@ -31,7 +37,10 @@ class Subspace:
         shifted, last = u[:-1].T @ u[1:], u[-1]
         phi = shifted + np.outer(last, last @ shifted) / max(1 - last @ last, 1e-12)
         values = np.linalg.eigvals(phi).astype(complex)
-        return values[values.imag >= 0]
+        values = values[values.imag >= 0]
+        if self.every == 1:
+            return values
+        return np.asarray(np.exp((log_magnitude(values) + 1j * np.angle(values)) / self.every))
 
 
 def subspace(sequence: Real, rank: int) -> Subspace:
@@ -42,7 +51,7 @@ def subspace(sequence: Real, rank: int) -> Subspace:
     """
     half = (len(sequence) + 1) // 2
     rank = min(rank, half)
-    if half <= _DENSE:
+    if half <= min(_DENSE, 4 * rank):
         matrix = sequence[np.add.outer(np.arange(half), np.arange(half))]
         values, vectors = np.linalg.eigh(matrix)
         order = np.argsort(-np.abs(values))[:rank]
@@ -60,29 +69,52 @@ def subspace(sequence: Real, rank: int) -> Subspace:
     return Subspace(basis @ turn[:, :rank], values[:rank])
 
 
-def least_order(sequence: Real, tolerance: float) -> int:
-    """No system of fewer states has a kernel within `tolerance` of the sequence everywhere.
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Some rows and columns of the Hankel matrix of a sequence, `H_ij = u diag(values) v`, and of that one step on."""
 
-    A matrix whose entries are all within the tolerance is within tolerance * size in its singular values too, and a
-    submatrix has no larger ones than the whole (Horn and Johnson, Topics in Matrix Analysis, 3.1.3 and 3.3.16).
-    """
-    part = _sample(sequence)
-    values = np.linalg.svd(part, compute_uv=False)
-    return int((values > tolerance * np.sqrt(part.size)).sum())
+    u: Real  # (m, R)
+    values: Real  # (R,) singular values, falling
+    v: Real  # (R, n)
+    later: Real  # (m, n)
+
+    def rank(self, tolerance: float) -> int:
+        """How many singular values are larger than `tolerance` times the largest."""
+        return int((self.values > tolerance * self.values[0]).sum())
+
+    def least_order(self, tolerance: float) -> int:
+        """No system of fewer states has a kernel within `tolerance` of the sequence everywhere.
+
+        A matrix of rank n is at least `sqrt(sum_(i > n) sigma_i^2)` away in the Frobenius norm (Eckart and Young,
+        Psychometrika 1, 1936), one within the tolerance everywhere at most `tolerance * sqrt(entries)`; and a part of
+        a Hankel matrix has no higher rank than the whole.
+        """
+        left = np.sqrt(np.cumsum(self.values[::-1] ** 2)[::-1])  # of all from the n-th on
+        return int((left > tolerance * np.sqrt(self.later.size)).sum())
+
+    def poles(self, order: int) -> Array:
+        """`order` poles: rough, but soon found.
+
+        With `H = V D W` and `H' = V D Lambda W` they are the eigenvalues of `pinv(H) H'` in the leading singular
+        vectors, whatever the rows and columns (matrix pencil; Hua and Sarkar, IEEE Transactions ASSP 38, 1990).
+        """
+        order = min(order, len(self.values))
+        turned = self.u[:, :order].T @ self.later @ self.v[:order].T
+        found = np.linalg.eigvals(turned / self.values[:order]).astype(complex)
+        return found[found.imag >= 0]
 
 
-def sampled_rank(sequence: Real, tolerance: float) -> int:
-    """How many singular values of a sample of the Hankel matrix are larger than `tolerance` times the largest."""
-    values = np.linalg.svd(_sample(sequence), compute_uv=False)
-    return int((values > tolerance * values[0]).sum())
-
-
-def _sample(sequence: Real) -> Real:
-    """The Hankel matrix, or some of its rows and columns where it is large."""
-    half = (len(sequence) + 1) // 2
-    rows = np.unique(np.linspace(0, half - 1, min(half, _SAMPLED)).astype(int))
-    columns = np.unique(np.random.default_rng(1).integers(0, half, _SAMPLED)) if half > _SAMPLED else rows
-    return np.asarray(sequence[np.add.outer(rows, columns)])
+def sample(sequence: Real, tolerance: float) -> Sample:
+    """A part of the Hankel matrix that is large enough for its rank to within `tolerance`, as far as one can be."""
+    half = len(sequence) // 2
+    for most in _SAMPLES:
+        rows = np.unique(np.linspace(0, half - 1, min(half, most)).astype(int))
+        columns = np.unique(np.random.default_rng(1).integers(0, half, most)) if half > most else rows
+        places = np.add.outer(rows, columns)
+        found = Sample(*np.linalg.svd(sequence[places], full_matrices=False), sequence[places + 1])
+        if half <= most or found.rank(tolerance) <= _FILLED * most:
+            break
+    return found
 
 
 def _hankel_product(sequence: Real, half: int) -> Callable[[Real], Real]:

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ssmc.statespace.channel import ChannelFits
 from ssmc.statespace.grids import fit_on_grid
-from ssmc.statespace.hankel import least_order
 from ssmc.statespace.joint import JointFits
 from ssmc.statespace.residues import ModalFit, assemble, least_squares
 from ssmc.statespace.response import kernel as kernel_of
@@ -25,6 +24,8 @@ from ssmc.statespace.system import Real, StateSpace, StateSpaceError
 _MOST = 256  # no higher order is tried
 _LONG = 1000  # taps of which no close fit is looked for where none can meet the tolerance
 _AT_ONCE = 8  # kernels fitted at the same time, each with matrices of 20 MB
+_FINE = 16  # ours: share of the order, 1 / n, by which it may be higher than it must
+_NEAR = 1e4  # ours: tolerances that a fit may be off for others to be tried from all taps
 _DESCENT = 8  # attempts at lower orders after the first success
 
 
@@ -111,8 +112,10 @@ _FitMade = TypeVar("_FitMade", bound=_Found, covariant=True)
 class _Family(Protocol[_FitMade]):
     """Fits of one kernel by order."""
 
-    values: Real  # singular values of the Hankel matrix, falling
-    size: float  # square root of its number of entries: its 2-norm is at most so many times its largest
+    @property
+    def values(self) -> Real: ...  # singular values of the Hankel matrix, falling
+
+    needed: int  # no fewer states can do
 
     def attempt(self, order: int, reach: float) -> _FitMade: ...
 
@@ -128,12 +131,9 @@ def _search(family: _Family[_Fit], limit: int, tolerance: float) -> _Fit:
         return min(one, other, key=lambda fit: (not good(fit), fit.order if good(fit) else fit.worst))
 
     order = max(1, min(most, int((family.values > tolerance * family.values[0]).sum())))
-    # A Hankel matrix whose entries are all within the tolerance is within tolerance * size in its singular values
-    # too: no fewer states than there are larger ones can do.
-    needed = int((family.values > tolerance * family.size).sum())
-    if needed > limit:
+    if family.needed > limit:
         return family.attempt(most, 0)
-    below = max(0, needed - 1)
+    below = max(0, family.needed - 1)
     best = family.attempt(order, 3e4)
     while not good(best) and order < most:
         below, order = order, min(most, order + max(1, order // 8))
@@ -141,7 +141,7 @@ def _search(family: _Family[_Fit], limit: int, tolerance: float) -> _Fit:
         if best.worst > 0.5 * last.worst:
             break
     for _ in range(_DESCENT if good(best) else 0):
-        if order - below < 2:
+        if order - below <= max(1, order // _FINE):
             break
         trial = (order + below) // 2
         fit = family.attempt(trial, 100)
@@ -164,10 +164,16 @@ def _fit(h: Real, tolerance: float, limit: int) -> ModalFit:
         return least_squares(np.zeros(0, complex), h[1:])
     alive = int(np.flatnonzero(np.abs(h) > tolerance)[-1])
     limit = min(limit, max(1, alive // 2))
-    if len(h) > _LONG and least_order(h[1:], tolerance) > limit:
-        return least_squares(np.zeros(0, complex), h[1:])
     family = ChannelFits(h[1:], limit, tolerance)
+    if family.needed > limit and len(h) > _LONG:
+        return least_squares(np.zeros(0, complex), h[1:])
+    rough = family.rough() if len(h) > _LONG else None
+    if rough is not None:
+        return rough
     fit = _search(family, limit, tolerance)
+    if family.space.every > 1 and tolerance < fit.worst <= _NEAR * tolerance:
+        fit = min(fit, _search(family.unthinned(), limit, tolerance), key=lambda found: found.worst)
     if fit.worst <= tolerance and fit.order <= limit:
         return fit
-    return fit_on_grid(fit.poles, h[1:], family.at, limit, tolerance, family.restraint) or fit
+    found = fit_on_grid(fit.poles, h[1:], family.at, limit, tolerance, family.restraint)
+    return found or least_squares(fit.poles, h[1:], None, family.restraint)

@@ -50,7 +50,8 @@ class JointFits:
         hankel = blocks.transpose(2, 0, 3, 1).reshape(len(steps) * high, len(across) * wide)
         self.vectors, values, _ = np.linalg.svd(hankel, full_matrices=False)
         self.values = values[: len(down) * high]
-        self.size = float(np.sqrt(hankel.size))
+        # A matrix whose entries are all within the tolerance is within tolerance * size in its singular values too.
+        self.needed = int((self.values > tolerance * np.sqrt(hankel.size)).sum())
         self.tolerance = tolerance
 
     def attempt(self, order: int, reach: float) -> JointFit:

@@ -16,7 +16,20 @@ from ssmc.statespace.system import Array, Real, StateSpace, StateSpaceError
 FASTEST = 6.0  # ours: a pole of e^-6 is gone after one tap; a faster one would only need a larger residue
 _NORMAL = 1e-7  # restraint^2 is then some 50 times the rounding of float64
 _ROUNDS = 3  # of refinement
+_PATIENCE = 3  # ours: rounds of Gauss-Newton before its pace is judged
 _DAMPED = 1e-12  # the least damping of a Gauss-Newton step
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Steps `far + near`, every sum of the two, in that order: powers at all of them are products of few powers."""
+
+    far: Array  # (F,)
+    near: Array  # (N,)
+
+    @property
+    def all(self) -> Array:
+        return np.add.outer(self.far, self.near).ravel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +47,16 @@ class ModalFit:
     @property
     def order(self) -> int:
         return count_states(self.poles)
+
+
+def sampled_steps(last: int, count: int) -> Steps:
+    """Some `count` of the steps 1 to `last`, spread over all of them, at distances of every size."""
+    if last <= count:
+        return Steps(np.ones(1, int), np.arange(last))
+    side = int(np.sqrt(count))
+    room = last // side
+    near = np.random.default_rng(0).choice(room, min(side, room), replace=False)
+    return Steps(1 + room * np.arange(side), np.sort(near))
 
 
 def count_states(poles: Array) -> int:
@@ -71,7 +94,7 @@ def assemble(fits: list[ModalFit], first: Real, negligible: float = 0.0) -> Stat
     return StateSpace(a, b[:, :, None], c[:, None, :], direct, halved=True)
 
 
-def least_squares(poles: Array, taps: Real, at: Array | None = None, restraint: float = 0.0) -> ModalFit:
+def least_squares(poles: Array, taps: Real, at: Array | Steps | None = None, restraint: float = 0.0) -> ModalFit:
     """The residues that bring `2 Re sum_n c_n a_n^k` closest to `taps` at the steps k, 1..L-1 unless given.
 
     `restraint` > 0 adds `restraint^2 ||c||^2`, c in units of a mode of unit energy: it keeps nearly equal poles
@@ -112,38 +135,47 @@ def _restrained(rows: Real, taps: Real, restraint: float) -> Real:
     return np.asarray(np.linalg.lstsq(damped, np.pad(taps, (0, count)), rcond=None)[0])
 
 
-def _waves(poles: Array, steps: Array | int) -> tuple[Real, Real]:
+def _waves(poles: Array, steps: Array | Steps | int) -> tuple[Real, Real]:
     """`2 Re a^k`, then `-2 Im a^k` of the complex poles, each over the length of `2 |a|^k`; and those lengths.
 
     `steps` is the k, or the last of all from 1.
     """
     turning = poles.imag != 0
-    a = poles.astype(complex)
-    waves = 2 * (consecutive_powers(a, steps) if isinstance(steps, int) else powers(a, steps))
+    waves = 2 * _powers(poles.astype(complex), steps)
     size = np.linalg.norm(waves, axis=1)
     size = np.where(size > 0, size, 1.0)
     waves /= size[:, None]
     return np.concatenate([waves.real, -waves.imag[turning]]), np.concatenate([size, size[turning]])
 
 
+def _powers(a: Array, steps: Array | Steps | int) -> Array:
+    if isinstance(steps, int):
+        return consecutive_powers(a, steps)
+    if isinstance(steps, Steps):
+        product = powers(a, steps.far)[:, :, None] * powers(a, steps.near)[:, None, :]
+        return np.asarray(product.reshape(len(a), -1))
+    return powers(a, steps)
+
+
 def refine(
-    fit: ModalFit, taps: Real, at: Array, goal: float, slowest: float, restraint: float = 0.0, rounds: int = 14
+    fit: ModalFit, taps: Real, at: Array | Steps, goal: float, slowest: float, restraint: float = 0.0, rounds: int = 14
 ) -> ModalFit:
     """Move the poles too, by Gauss-Newton with the residues projected out, until the worst tap is below `goal`.
 
     Variable projection (Golub and Pereyra 1973) in Kaufman's form (BIT 15, 1975), on the taps at steps `at`. The
     unknowns are the logarithm of each decay, so that a pole stays inside the circle, no slower than `slowest` per
     step, and the angle of each complex pole. Steps are damped (Levenberg-Marquardt) and kept only if they help; it
-    gives up when they stop to.
+    gives up when they stop to, or help too little to get there in so many `rounds`.
     """
     damping = 1e-3
-    for _ in range(rounds):
+    steps = at.all if isinstance(at, Steps) else at
+    for done in range(rounds):
         before = float(np.linalg.norm(fit.missed))
         if fit.worst <= goal or not len(fit.poles):
             return fit
         turning = fit.poles.imag != 0
         decay = np.clip(-log_magnitude(fit.poles), slowest, FASTEST)
-        waves = 2 * at[:, None] * (fit.residues * powers(fit.poles, at).T)
+        waves = 2 * steps[:, None] * (fit.residues * _powers(fit.poles, at).T)
         moves = np.concatenate([-decay * waves.real, -waves.imag[:, turning]], axis=1)
         basis, _ = np.linalg.qr(_waves(fit.poles, at)[0].T)
         slope = moves - basis @ (basis.T @ moves)
@@ -163,7 +195,8 @@ def refine(
         else:
             return fit
         fit, damping = trial, max(damping / 5, _DAMPED)
-        if after > 0.97 * before:
+        slow = done >= _PATIENCE and fit.worst * (after / before) ** (rounds - 1 - done) > goal
+        if slow or after > 0.97 * before:
             return fit
     return fit
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmc.statespace import StateSpace, StateSpaceError, fit_residues, identify, kernel, poles
+from ssmc.statespace import StateSpace, StateSpaceError, fit_residues, identify, kernel, poles, simulate
 
 from .strategies import random_system, seeds
 
@@ -225,3 +225,31 @@ def test_refusals() -> None:
         identify(np.array([[1.0, 2.0, np.nan, 0.0]]))
     with pytest.raises(StateSpaceError, match="poles, kernel"):
         fit_residues(np.zeros(3), np.zeros((1, 9)))
+
+
+@given(seeds, st.sampled_from([3001, 4096, 9000]), st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_long_kernels_are_bounded_in_what_they_miss(seed: int, length: int, rounded: bool) -> None:
+    """Every n-th tap and a sample of them tell the poles; the bound holds on the input that makes the error largest."""
+    rng = np.random.default_rng(seed)
+    states = int(rng.integers(1, 17))
+    system = s4d(seed, 1, states, (3 / length, 1e-1), str(rng.choice(["lin", "inv", "real"])))
+    taps = kernel(system, length)[0, 0]
+    taps = taps.astype(np.float32).astype(np.float64) if rounded else taps
+    found = identify(taps)
+    assert found.ok and found.system is not None and found.order[0] <= 2 * states + 6
+    assert np.abs(poles(found.system)).max() < 1
+    missed = (taps - kernel(found.system, length)[0, 0])[0]
+    u = np.sign(missed[::-1])
+    y = np.convolve(taps[0], u)[:length]
+    error = np.abs(simulate(found.system, u[None, :, None])[0][0, :, 0] - y)
+    assert error[-1] >= 0.999 * found.l1_error[0] - 1e-9 * np.abs(taps).sum()
+    assert error.max() <= found.l1_error[0] + 1e-9 * np.abs(taps).sum()
+
+
+def test_fewer_states_than_the_hankel_matrix_needs_are_not_tried() -> None:
+    """Noise all over a long kernel: its singular values together are more than the tolerance leaves."""
+    rng = np.random.default_rng(0)
+    taps = 0.999 ** np.arange(4096) * (1 + 1e-4 * rng.standard_normal(4096))
+    found = identify(taps)
+    assert not found.ok and found.order[0] == 0

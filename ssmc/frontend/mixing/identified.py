@@ -23,6 +23,7 @@ NEAR = 1e-2  # relative to the largest tap: a miss that is worth telling (ours)
 LARGEST = 30.0  # ours: gains, of the largest tap, of a system that is begun before the taps that told it
 ROUGH = 1e-3  # ours: of the largest tap, between a tap and a system that is begun before: below, it is one of its own
 WORTH = 8  # ours: taps that a state behind others, which stay, must save
+MOST = 128  # ours: states of such a system
 LEAST = 8  # taps that a system is looked for in
 
 
@@ -100,7 +101,8 @@ def _after(taps: Array, channels: Array, start: int, tolerance: float) -> list[P
     """Systems for all but the first taps, at most `start`, of which fewer are kept where the system goes on before."""
     size = np.abs(taps[channels]).max(axis=1)
     fallen = float((size / np.maximum(np.abs(taps[channels, start:]).max(axis=1), 1e-3 * size)).min())
-    found = identify(taps[channels, start:], tolerance * fallen, max(1, (taps.shape[1] - start) // WORTH))
+    most = min(MOST, max(1, (taps.shape[1] - start) // WORTH))
+    found = identify(taps[channels, start:], tolerance * fallen, most)
     good = np.flatnonzero(found.met & (found.order > 0))
     if not len(good):
         return []
