@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend import load_model, reference
 from ssmc.frontend.source.importer import name_of
 from tests.frontend import disguise
+from tests.frontend.blocks import decaying
 from tests.frontend.checks import refused
 from tests.frontend.net import Net, save, stepwise
 from tests.frontend.test_disguises import random_system
@@ -213,3 +214,14 @@ def test_nodes_in_any_order(tmp_path: Path) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     assert len(load_model(save(model, tmp_path)).systems) == 1
+
+
+def test_a_file_of_two_types_is_not_called_dynamic(tmp_path: Path) -> None:
+    """A converter to float16 leaves Casts to float32 as they are: onnxruntime says so, whatever the size is."""
+    net = Net()
+    x = net.input(["b", "t", 2])
+    mask = net.op("Cast", net.op("Greater", x, net.const(np.float32(0.1))), to=TensorProto.FLOAT)
+    half = net.op("Mul", net.op("Cast", x, to=TensorProto.FLOAT16), mask)
+    y = decaying(net, net.op("Cast", half, to=TensorProto.FLOAT), 2)
+    message = refused(save(net.model([(y, ["b", "t", 2])]), tmp_path), "neither onnxruntime nor onnx.reference")
+    assert "fixed size" not in message and "float16" in message

@@ -275,4 +275,18 @@ def _other_runner(path: str, reason: Exception) -> Run:
     except Exception:
         raise UserError("onnxruntime cannot run the file", where=path, why=str(reason)) from reason
     names = list(evaluator.output_names)
-    return lambda feed: dict(zip(names, (np.asarray(a) for a in evaluator.run(names, feed)), strict=True))
+
+    def run(feed: dict[str, Array]) -> dict[str, Array]:
+        try:
+            found = evaluator.run(names, feed)
+        except Exception as error:
+            raise UserError(
+                "neither onnxruntime nor onnx.reference runs the file",
+                where=path,
+                why="; ".join(dict.fromkeys(str(e).splitlines()[0] for e in (reason, error) if str(e))),
+                hint="onnx.checker.check_model(path, full_check=True) tells more; a converter to float16 may have left "
+                "operands of two types",
+            ) from error
+        return dict(zip(names, map(np.asarray, found), strict=True))
+
+    return run
