@@ -78,7 +78,15 @@ def fit(arrays: Mapping[str, Any], interface: Interface, *, where: str = "") -> 
     if mistakes:
         what = "the input does not fit the model: " + "; ".join(mistakes)
         raise UserError(what, where=where, hint=f"the model takes {asked}")
-    return fitted
+    return _for_every_sample(fitted, interface)
+
+
+def _for_every_sample(fitted: dict[str, Array], interface: Interface) -> dict[str, Array]:
+    """Inputs that have no axis for the batch, as weights that are given with the data, are those of every sample."""
+    ports = [port for port in interface.inputs if port.name in fitted]
+    batch = next((fitted[port.name].shape[0] for port in ports if "b" in port.axes), 1)
+    shared = {p.name: fitted[p.name] for p in ports if p.axes and "b" not in p.axes} if batch > 1 else {}
+    return fitted | {name: np.broadcast_to(array, (batch, *array.shape[1:])) for name, array in shared.items()}
 
 
 def unfit(outputs: Mapping[str, Array], interface: Interface) -> dict[str, Array]:

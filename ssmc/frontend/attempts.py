@@ -42,9 +42,11 @@ from ssmc.frontend.source.cosines import exact_cosines, with_exact
 from ssmc.frontend.source.interface import (
     concrete_shapes,
     dynamic_features,
+    fixed_inputs,
     input_types,
     is_dynamic,
     readings,
+    role_of,
     sample_inputs,
     sample_points,
     step_axes,
@@ -164,7 +166,8 @@ class Source:
                 yield self._as_step(pairs, letters)
         if states is None:
             dtypes = {name: kind.dtype for name, kind in self.types.items()}
-            for axes in sorted(readings(self.shapes, dtypes), key=lambda axes: dynamic_features(self.types, axes)):
+            found = readings(self.shapes, dtypes, fixed_inputs(self.types))
+            for axes in sorted(found, key=lambda axes: dynamic_features(self.types, axes)):
                 attempt = self._as_sequence(axes, self.listing)
                 if attempt.findings.lifts or not rounded:
                     yield attempt
@@ -186,7 +189,7 @@ class Source:
         """Readings of the beginning of a file: nothing of it can be proved, and a value at its end that mixes time may
         be clear with what follows alone; only what is refused on the way is of use."""
         dtypes = {name: kind.dtype for name, kind in self.types.items()}
-        for axes in readings(self.shapes, dtypes):
+        for axes in readings(self.shapes, dtypes, fixed_inputs(self.types)):
             attempt, translator = self._begin(axes, self.listing)
             translator.translate(list(self.listing.outputs.values()))
             for name, value in self.listing.outputs.items():
@@ -198,7 +201,7 @@ class Source:
 
     def _begin(self, axes: Mapping[str, str], listing: Listing) -> tuple[Attempt, Translator]:
         translator = self._translator(listing, in_step=False)
-        ports = tuple(self._input(translator, name, axes[name], axes[name]) for name in self.types)
+        ports = tuple(self._input(translator, n, axes[n], axes[n], role_of(axes[n], axes.values())) for n in self.types)
         return Attempt("sequence", translator.builder.graph, ports, findings=translator.findings), translator
 
     def _as_sequence(self, axes: Mapping[str, str], listing: Listing) -> Attempt:
@@ -217,14 +220,12 @@ class Source:
         if rows is not None:
             attempt.notes += (f"positions are known for {rows} steps; longer sequences are refused",)
 
-    def _input(self, translator: Translator, name: str, axes: str, user_axes: str, role: str = "data") -> Port:
+    def _input(self, translator: Translator, name: str, axes: str, user_axes: str, role: str) -> Port:
         """An input node and the flow that stands for it."""
         kind, shape = self.types[name], self.shapes[name]
         element = "real" if kind.dtype.startswith(("float", "double", "bfloat")) else "index"
         features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
         flow: FlowType = (StreamType if "t" in user_axes else SequenceType)(features, element)  # type: ignore[arg-type]
-        if "t" not in user_axes and role == "data":
-            role = "state" if "f" in axes else "data"
         attrs = {"name": name, "type": flow, "axes": user_axes, "role": role}
         value = translator.builder.graph.add("input", [], attrs, name=name)
         translator.env[self.listing.inputs[name]] = Flow(value, axes, shape)

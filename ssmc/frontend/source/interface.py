@@ -128,8 +128,13 @@ def _with_batch(rank: int, place: int) -> str:
     return "".join("b" if i == place else "f" for i in range(rank))
 
 
-def readings(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Ways to read the inputs of a sequence model, the likeliest first: axes for each input."""
+def readings(
+    shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str], weights: Collection[str] = ()
+) -> Iterator[dict[str, str]]:
+    """Ways to read the inputs of a sequence model, the likeliest first: axes for each input.
+
+    `weights` are likely to have neither a batch nor steps.
+    """
     options = []
     for name, shape in shapes.items():
         integer = not dtypes[name].startswith(("float", "bfloat", "double"))
@@ -145,6 +150,9 @@ def readings(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -
                 options.append(["btf" + rest, "bft" + rest, "tbf" + rest, "bff" + rest])
                 if n == 4:
                     options[-1].append("bfft")
+        if name in weights:
+            features = "f" * len(shape)
+            options[-1] = [features, *(axes for axes in options[-1] if axes != features)]
     found = _ranked(options, list(shapes.values()))
     yield from islice((dict(zip(shapes, axes, strict=True)) for axes in found), MAX_READINGS)
 
@@ -194,6 +202,18 @@ class _Choice:
             found.append(here.letters)
             here = here.before
         return found[::-1]
+
+
+def fixed_inputs(types: Mapping[str, TensorType]) -> list[str]:
+    """Inputs of a fixed shape beside others with dynamic axes, as weights that are given with the data."""
+    fixed = [name for name, kind in types.items() if all(isinstance(d, int) for d in kind.shape or ())]
+    return [n for n in fixed if types[n].dtype.startswith("float")] if len(fixed) < len(types) else []
+
+
+def role_of(axes: str, others: Collection[str]) -> str:
+    """The role of an input of a sequence model: a state that it starts from may be left out, weights may not."""
+    starts = "t" not in axes and "f" in axes and ("b" in axes or not any("b" in other for other in others))
+    return "state" if starts else "data"
 
 
 def with_time(axes: str) -> str:
