@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from ssmc.diagnostics import UserError
 
+NOT_TIME = "it scans an axis that is not time"
 SHOWN = 20  # lines of a diagnostic, and nodes of a line
 
 
@@ -57,11 +58,12 @@ class Lift:
 class Findings:
     """Shared by the translators of a model and of its bodies.
 
-    `tolerance` is the error allowed to a system that is fitted to a kernel, relative to the largest tap. `stabilisers`
-    are nodes that give running maxima, which were left out because they only keep exponentials in range. `filters` are
-    short ones, which are no sign of a system. `spans` counts the nodes that take spans of the time axis in a way that
-    no system explains, `chosen` those of them that take steps by their numbers. What was pooled is as many steps again
-    after up-sampling where these are a multiple of `multiple`.
+    `tolerance` is the error allowed to a system that is fitted to a kernel, relative to the largest tap.
+    `stabilisers` are nodes that give running maxima, which were left out because they only keep exponentials in
+    range. `filters` are short ones, which are no sign of a system. `told` are exact reasons why a region as a whole
+    is no system, which count where the reading that says it op by op fails, too. `spans` counts the nodes that take
+    spans of the time axis in a way that no system explains, `chosen` those of them that take steps by their
+    numbers. What was pooled is as many steps again after up-sampling where these are a multiple of `multiple`.
     """
 
     tolerance: float = 1e-6
@@ -69,6 +71,7 @@ class Findings:
     lifts: list[Lift] = field(default_factory=list)
     filters: list[Lift] = field(default_factory=list)
     stabilisers: list[str] = field(default_factory=list)
+    told: list[Refusal] = field(default_factory=list)
     spans: int = 0
     chosen: int = 0
     multiple: int = 1
@@ -76,12 +79,18 @@ class Findings:
     def copy(self) -> Findings:
         """As they are now, to go back to."""
         found = replace(self, refusals=list(self.refusals), lifts=list(self.lifts))
-        return replace(found, filters=list(self.filters), stabilisers=list(self.stabilisers))
+        return replace(found, filters=list(self.filters), stabilisers=list(self.stabilisers), told=list(self.told))
 
     def restore(self, before: Findings) -> None:
         """Forget what was found since."""
         for f in fields(self):
             setattr(self, f.name, getattr(before, f.name))
+
+
+def with_told(findings: Findings) -> list[Refusal]:
+    """The refusals; where they only follow from steps that were said one by one, why these had to be."""
+    others = [refusal for refusal in findings.refusals if NOT_TIME not in refusal.reason]
+    return findings.refusals if len(others) == len(findings.refusals) or not findings.told else findings.told + others
 
 
 def refuse(refusals: Iterable[Refusal], path: str) -> NoReturn:

@@ -13,7 +13,7 @@ import onnx
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts import Attempt, Source
-from ssmc.frontend.findings import Findings, Refusal, refuse
+from ssmc.frontend.findings import Findings, Refusal, refuse, with_told
 from ssmc.frontend.mixing.lti import UNLIKE
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, delays_told, describe_systems, mixes_time
 from ssmc.frontend.proofs.baked import baked_size, runs_at
@@ -96,6 +96,7 @@ def load_model(
             raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
         image = patched(source.file, source.point(0)) if best.findings.refusals else None
         best.findings.refusals = best.findings.refusals if image is None else [image]
+        best.findings.refusals = with_told(best.findings)
         best.findings.refusals[:] = with_scales(source.file, best.findings.refusals)
         if strict:
             _require_lifted(best, str(path), source)
@@ -257,10 +258,19 @@ def _require_lifted(attempt: Attempt, path: str, source: Source) -> None:
         raise UserError(
             "no state-space system was found in the model",
             where=path,
-            why="; ".join(["every output depends on the present step alone", *suspects]),
+            why="; ".join([f"{_time_told(attempt)}every output depends on the present step alone", *suspects]),
             hint="if this is one step of a recurrent model, export its states as inputs and outputs"
-            + (" (--state IN=OUT says which they are)" if suspects else ""),
+            + (" (--state IN=OUT says which they are)" if suspects else "")
+            + "; if it makes its steps of an input that has none, as of one image, give it an input for every step",
         )
+
+
+def _time_told(attempt: Attempt) -> str:
+    """Which axis is time, where it is not the one behind the batch."""
+    port = next((p for p in attempt.inputs if "t" in p.axes), None)
+    if attempt.form != "sequence" or port is None or port.axes[:2] == "bt":
+        return ""
+    return f"axis {port.axes.index('t')} of '{port.name}' taken for time, as no other axis gives a system, "
 
 
 def _differs_with_length(source: Source, best: Attempt) -> bool:

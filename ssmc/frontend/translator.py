@@ -22,7 +22,7 @@ from ssmc.frontend.rules.table import RAW_RULES, RULES
 from ssmc.frontend.source.blame import BROKEN, failure
 from ssmc.frontend.source.evaluate import evaluate, run_call
 from ssmc.frontend.source.listing import Call, Listing, MissingAttribute
-from ssmc.frontend.source.refused import NONLINEAR, RANDOM, REFUSED_OPS, refused_for
+from ssmc.frontend.source.refused import NONLINEAR, OF_SCORES, RANDOM, REFUSED_OPS, refused_for
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
 
@@ -74,6 +74,7 @@ class Meanings:
     at_tick: Callable[[Translator, Call, Sequence[Any]], list[Tracked]]  # a node that is given the number of its step
     over_chunks: Callable[[Translator, Call, Sequence[Any]], list[Tracked] | None]  # None if it is no loop over chunks
     of_scores: Callable[[Translator, Value], bool]  # is the value made of a product of queries and keys?
+    with_scores: Callable[[Translator, Value], bool]  # and among other things?
 
 
 @dataclass(eq=False)
@@ -158,10 +159,12 @@ class Translator:
                 if found_whole is not None:
                     return found_whole
             mixed = next(item.reason for item in items if isinstance(item, Raw))
+            of_scores = self.meanings.with_scores if call.kind == "Softmax" else self.meanings.of_scores
+            scores = any(v is not None and of_scores(self, v) for v in call.operands)
+            refusals = len(self.findings.refusals)
             items = [None if v is None else self.settled(v) for v in call.operands]
             if any(isinstance(item, Refused) for item in items):
-                what = NONLINEAR.get(call.kind, "not linear in what it is given")
-                return self.refuse(call, f"{what}, where {mixed}")
+                return self._refuse_nonlinear(call, mixed, scores, refusals)
         try:
             with self.builder.origin(call.provenance):
                 return self.apply(call, items)
@@ -202,6 +205,16 @@ class Translator:
         if not all(is_plain(item) or (call.kind in self.meanings.control and is_joint(item)) for item in items):
             return apply_merged(self, call, items, rule)
         return rule(self, call, items)
+
+    def _refuse_nonlinear(self, call: Call, mixed: str, scores: bool, known: int) -> list[Tracked]:
+        """Refuse a call, given what could not be explained (its refusals are those from number `known` on)."""
+        told = self.findings.refusals[known:]
+        if scores:  # the call is the reason, not what it is given
+            del self.findings.refusals[known:]
+            return self.refuse(call, OF_SCORES.get(call.kind, OF_SCORES[""]))
+        if told and all(refusal in self.findings.told for refusal in told):
+            return [Refused()] * len(call.results)
+        return self.refuse(call, f"{NONLINEAR.get(call.kind, 'not linear in what it is given')}, where {mixed}")
 
     def refuse(self, call: Call, reason: str, cause: Exception | None = None) -> list[Tracked]:
         self.findings.refusals.append(Refusal(call.name, call.kind, reason, cause))

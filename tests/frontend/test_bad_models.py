@@ -63,10 +63,10 @@ def test_unknown_ops_are_listed_together_with_the_rest(tmp_path: Path) -> None:
     model.opset_import.append(helper.make_opsetid("ai.acme", 1))
     path = save(model, tmp_path)
     names = [node.output[0] for node in model.graph.node if node.domain == "ai.acme"]
-    said = ["5 nodes", "ai.acme::Fancy", "ai.acme::Odd", "model-local function", "(attention)", "Softmax", *names]
+    said = ["4 nodes", "ai.acme::Fancy", "ai.acme::Odd", "model-local function", "attention", "Softmax", *names]
     refused(path, *said)
     told = load_model(path, strict=False)
-    assert [r.op for r in told.unsupported] == ["ai.acme::Fancy", "ai.acme::Fancy", "ai.acme::Odd", "MatMul", "Softmax"]
+    assert [r.op for r in told.unsupported] == ["ai.acme::Fancy", "ai.acme::Fancy", "ai.acme::Odd", "Softmax"]
 
 
 def test_unknown_ops_in_bodies_and_after_systems(tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_untranslatable_nodes_are_listed_together(tmp_path: Path) -> None:
         save(net.model([(y, [1, 6, 4])]), tmp_path),
         "LSTM",
         "not linear in its state",
-        "(attention)",
+        "attention",
         "Softmax",
-        "3 nodes",
+        "2 nodes",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.findings import NOT_TIME
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream, reduced_table
 from ssmc.frontend.graph.stacking import sequence_of
 from ssmc.frontend.loops.loop import concat_from_sequence, translate_loop
@@ -64,7 +65,7 @@ def _step_of(translator: Translator, item: Flow | Known, axis: int, backward: bo
     if isinstance(item, Known):
         return Known(np.take(item.array, 0, axis=axis))  # the same at every step
     if item.axes[axis] != "t":
-        raise TimeMixing("it scans an axis that is not time")
+        raise TimeMixing(NOT_TIME)
     value = translator.builder.reverse(item.value) if backward else item.value
     axes, shape = item.axes[:axis] + item.axes[axis + 1 :], (*item.shape[:axis], *item.shape[axis + 1 :])
     return replace(item, value=value, axes=axes, shape=shape)

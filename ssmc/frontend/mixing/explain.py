@@ -9,6 +9,8 @@ import networkx as nx
 from ssmc.frontend.findings import Refusal
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
 from ssmc.frontend.mixing.cuts import cone_of, explained_by_a_cut, long_filters, solve
+from ssmc.frontend.mixing.lti import UNLIKE
+from ssmc.frontend.mixing.telling import told
 from ssmc.frontend.rules.finer import UP
 from ssmc.frontend.rules.spans import spelled_out
 from ssmc.frontend.source.listing import Call
@@ -17,6 +19,10 @@ from ssmc.ir.graph import Value
 
 PRODUCTS = 8  # of streams inside a region that are tried as places to cut it
 PLACES = 24  # values inside a region that are tried by themselves where the whole is nothing (ours)
+STABILISED = (
+    "a maximum over steps, as of the stabiliser of a parallel mLSTM, which no sum over steps gives; export the "
+    "recurrent form, whose running maximum can be left out"
+)
 PRODUCT_OPS = frozenset(["Mul", "Div", "MatMul", "Einsum"])
 
 
@@ -46,6 +52,9 @@ def explain(translator: Translator, value: Value) -> Tracked:
             continue
         if best is None and isinstance(found, str):
             refusal = refusal or _reason(translator, cone, found)
+            if UNLIKE in found and (sure := told(translator, cone)) is not None:
+                refusal = sure
+                translator.findings.told.append(sure)
             if _spelled_out(translator, cone, tried, exact):
                 continue
         break
@@ -153,6 +162,9 @@ def _reason(translator: Translator, cone: Sequence[Call], reason: str) -> Refusa
     """Which call of a cone that nothing explains to name, and why."""
     first = next((c for c in cone if any(isinstance(translator.lookup(v), Flow) for v in c.operands if v)), cone[0])
     raw = translator.lookup(first.results[0])
+    largest = [c for c in cone if c.kind == "ReduceMax"] if "not linear" in reason else []
+    if largest:
+        return Refusal(largest[0].name, "ReduceMax", STABILISED)
     for call in cone if "not linear" in reason and _own_reason(translator, first) is None else ():
         streams = [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Raw | Flow)]
         if call.kind in ("MatMul", "Einsum") and len(streams) > 1:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssmc.frontend.graph.flow import Flow, Known, Unsupported
+from ssmc.frontend.graph.flow import Flow, Known, Raw, Unsupported
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.rules.matrix import einsum_terms, product_terms
 from ssmc.frontend.rules.merged import is_plain
@@ -60,6 +60,20 @@ def is_of_scores(translator: Translator, value: Value) -> bool:
             return False
         (value,) = raw
     return call is not None and _terms(translator, call) is not None
+
+
+def is_made_of_scores(translator: Translator, value: Value) -> bool:
+    """Is there a product of two streams, or of what mixes them, behind a value that mixes time?"""
+    waiting, seen = [value], {value}
+    while waiting:
+        call = translator.listing.producer.get(waiting.pop())
+        items = [] if call is None else [None if v is None else translator.lookup(v) for v in call.operands]
+        if call is not None and call.kind in PRODUCTS and sum(isinstance(i, Raw | Flow) for i in items) > 1:
+            return True
+        raw = {v for v, i in zip(call.operands, items, strict=True) if v and isinstance(i, Raw)} if call else set()
+        waiting += raw - seen
+        seen |= raw
+    return False
 
 
 def explain_polynomial(translator: Translator, region: Region) -> Flow | None:

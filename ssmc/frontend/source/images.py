@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,37 +19,57 @@ PATCHED = (
     "itself has no axis of time. Compile the part behind that node, with the patches (batch, steps, features) as its "
     "input, and run the part before it elsewhere"
 )
-BETWEEN = frozenset(["Identity", "Cast", "Add", "Sub", "Mul", "Div"])  # what normalises the pixels
+CROSSED = (
+    "it goes over the rows and columns of an image, which become the steps of sequences in more than one order at '{}' "
+    "and '{}' (a cross scan): the input has no axis of time, and the targets go through a sequence forwards or "
+    "backwards alone. Compile the scan of each order by itself, with the pixels (batch, steps, features) in that order "
+    "as its input, and run the rest elsewhere"
+)
+MOST = 8  # convolutions that are looked behind
 
 
 def patched(listing: Listing, point: Mapping[Value, Any]) -> Refusal | None:
-    """The convolution of a model that cuts an image into patches and lines them up; None where there is none."""
+    """The convolution of a model that lines up the places of an image; None where there is none."""
     images = {v for v in listing.inputs.values() if np.ndim(point[v]) == 4}
-    for call in listing.calls:
-        data = call.operands[0] if call.operands else None
-        if data in images and call.kind in BETWEEN:
-            images.update(call.results)
-        kernel = call.operands[1] if data in images and call.kind == "Conv" else None
-        weight = None if kernel is None else listing.constants.get(kernel)
-        lined = _lined_up(listing, point, call) if weight is not None and np.ndim(weight) == 4 else None
-        if lined is not None:
-            return Refusal(call.name, call.kind, PATCHED.format(lined.name))
+    behind = images | listing.influenced(images) if images else images
+    convolutions = [c for c in listing.calls if c.kind == "Conv" and c.operands[0] in behind and _is_flat(listing, c)]
+    for call in convolutions[:MOST]:
+        lined = _lined_up(listing, point, call)
+        if lined:
+            names = [c.name for c in lined]
+            reason = CROSSED.format(*names) if len(names) > 1 else PATCHED.format(names[0])
+            return Refusal(call.name, call.kind, reason)
     return None
 
 
-def _lined_up(listing: Listing, point: Mapping[Value, Any], conv: Call) -> Call | None:
-    """The first call behind a convolution that makes one axis of the rows and columns that it gives."""
+def _is_flat(listing: Listing, conv: Call) -> bool:
+    """Has its kernel rows and columns?"""
+    weight = None if conv.operands[1] is None else listing.constants.get(conv.operands[1])
+    return weight is not None and np.ndim(weight) == 4
+
+
+def _lined_up(listing: Listing, point: Mapping[Value, Any], conv: Call) -> list[Call]:
+    """The first call behind a convolution that makes one axis of the rows and columns that it gives, and the first
+    that makes one of the same numbers in another order."""
     behind = listing.influenced(set(conv.results))
     merging = [c for c in listing.calls if c.kind in ("Reshape", "Flatten") and c.operands[0] in behind]
     if not merging:
-        return None
+        return []
+    found: list[tuple[Call, Any]] = []
     try:
         rows, columns = np.shape(evaluate(listing, point, conv.results)[conv.results[0]])[2:]
         for call in merging:
             pair = [v for v in (call.operands[0], call.results[0]) if v is not None]
-            before, after = (np.shape(array) for array in evaluate(listing, point, pair).values())
-            if rows * columns in after and rows * columns not in before and {rows, columns} <= set(before):
-                return call
+            held = evaluate(listing, point, pair)
+            before, after = (np.shape(held[v]) for v in pair)
+            places = rows * columns in after and rows * columns not in before
+            if not places or not any({a, b} == {rows, columns} for a, b in pairwise(before)):
+                continue
+            numbers = np.ravel(held[call.results[0]])
+            if not found:
+                found.append((call, numbers))
+            elif np.array_equal(np.sort(numbers), np.sort(found[0][1])) and not np.array_equal(numbers, found[0][1]):
+                return [found[0][0], call]
     except UserError:
-        return None
-    return None
+        return []
+    return [call for call, _ in found]

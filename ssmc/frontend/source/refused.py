@@ -13,10 +13,14 @@ DYNAMIC = (
     "causal"
 )
 NONLINEAR = {
-    "Softmax": "a softmax of values that mix all steps (attention)",
     "QuantizeLinear": "a state that is rounded at every step is lifted where all steps round alike, by one scale, and "
     "are linear but for that, and a spectrum that is rounded is no filter; else quantise the weights alone, or "
     "--drop-rounding",
+}
+OF_SCORES = {  # what is made of the products of every step with every other
+    "Softmax": f"a softmax over scores of every step with every other: {ATTENTION}",
+    "": "a function of scores of every step with every other (attention) that is no polynomial: only products and sums "
+    "of them become a state that is carried from step to step",
 }
 RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]

@@ -21,6 +21,10 @@ from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
+MIXED = (
+    "the states are mixed by a matrix that depends on the data (as by the delta rule of DeltaNet and RWKV-7); the "
+    "targets multiply states by decays of the data, or by matrices that are the same at every step"
+)
 FAR, FAR_TOLERANCE = (1e3, 1e6), 1e-6  # states so large show what a threshold hides from small ones
 
 
@@ -103,7 +107,7 @@ def lift_recurrence(
     """x_k = a_k x_{k-1} + v_k with a_k computed from the data, elementwise or as complex numbers."""
     builder, pairs = lifting.translator.builder, transition.complex_pairs
     if transition.width > 1 and pairs is None:
-        raise Unsupported("the states are mixed by a matrix that depends on the data")
+        raise Unsupported(MIXED)
     v, initial = lifting.vector(drives), lifting.initial()
     order = transition.index.T.reshape(-1)  # all first parts, then all second parts
     back = np.argsort(order)
