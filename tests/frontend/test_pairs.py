@@ -70,4 +70,4 @@ def test_what_is_no_product_of_sides_is_attention(tmp_path: Path) -> None:
     net = Net()
     x = net.input(["n", "l", 3])
     y = together(net, net.op("MatMul", net.op("Relu", scores(net, x)), heads(net, x, 2 * WIDTH)))
-    refused(save(net.model([(y, ["n", "l", 2 * WIDTH])]), tmp_path), "scores of every step with every other (attention)")
+    refused(save(net.model([(y, ["n", "l", 2 * WIDTH])]), tmp_path), "scores of every step with every other")

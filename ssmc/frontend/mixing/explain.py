@@ -164,7 +164,8 @@ def _reason(translator: Translator, cone: Sequence[Call], reason: str) -> Refusa
     raw = translator.lookup(first.results[0])
     largest = [c for c in cone if c.kind == "ReduceMax"] if "not linear" in reason else []
     if largest:
-        return Refusal(largest[0].name, "ReduceMax", STABILISED)
+        translator.findings.told.append(Refusal(largest[0].name, largest[0].kind, STABILISED))
+        return translator.findings.told[-1]
     for call in cone if "not linear" in reason and _own_reason(translator, first) is None else ():
         streams = [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Raw | Flow)]
         if call.kind in ("MatMul", "Einsum") and len(streams) > 1:
