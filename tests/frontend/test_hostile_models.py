@@ -269,6 +269,41 @@ def test_a_link_to_weights_outside_the_folder(tmp_path: Path) -> None:
     refused(_external(folder, "weights.bin"), "outside the model's folder")
 
 
+@pytest.mark.parametrize("within", ["weights", "a constant", "a subgraph"])
+def test_sparse_weights_that_spread_to_gigabytes(within: str, tmp_path: Path) -> None:
+    net = Net()
+    x = net.input(["b", "t", 3])
+    many = helper.make_sparse_tensor(
+        helper.make_tensor("many", TensorProto.FLOAT, [1], [2.0]),
+        helper.make_tensor("places", TensorProto.INT64, [1], [5]),
+        [42000, 42000],
+    )
+    if within == "weights":
+        model = stepwise(net, net.op("Add", x, net.op("ReduceSum", "many")), 3)
+        model.graph.sparse_initializer.append(many)
+    elif within == "a constant":
+        constant = net.op("Constant", sparse_value=many)
+        model = stepwise(net, net.op("Add", x, net.op("ReduceSum", constant)), 3)
+    else:
+        inner = Net()
+        body = inner.subgraph([(inner.op("ReduceSum", inner.op("Constant", sparse_value=many)), None)])
+        model = stepwise(
+            net, net.op("Add", x, net.op("If", net.const(np.asarray(True)), then_branch=body, else_branch=body)), 3
+        )
+    refused(save(model, tmp_path), "the sparse weight 'many' is too large", "1764000000 numbers")
+
+
+@pytest.mark.parametrize("dims,place,said", [([3], 7, "cannot be read"), ([-3], 1, "impossible dimensions")])
+def test_sparse_weights_that_do_not_fit(dims: list[int], place: int, said: str, tmp_path: Path) -> None:
+    net = Net()
+    x = net.input(["b", "t", 3])
+    model = stepwise(net, net.op("Add", x, "few"), 3)
+    values = helper.make_tensor("few", TensorProto.FLOAT, [1], [2.0])
+    places = helper.make_tensor("places", TensorProto.INT64, [1], [place])
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, dims))
+    refused(save(model, tmp_path), said)
+
+
 def test_a_link_that_goes_round(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").symlink_to("weights.bin")
     refused(_external(tmp_path, "weights.bin"), "the weight 'w' has no file")

@@ -150,3 +150,42 @@ def test_weights_are_not_copied_into_other_shapes(tmp_path: Path) -> None:
     small = net.op("Transpose", net.const(np.ones((3, 4))), perm=[1, 0])
     found, _ = listed(net, tmp_path, streamed(net, turned), streamed(net, small))
     assert [np.shape(a) for v, a in found.constants.items() if v in found.producer] == [(4, 3)]
+
+
+def test_chains_on_a_large_weight_run_once_and_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elementwise ops and others in turn on a weight beyond what is kept, which end in a small constant."""
+    monkeypatch.setattr(statics, "KEPT", 1 << 10)
+    net, size = Net(), 96 * 64
+    value = net.const(np.random.default_rng(3).uniform(0.1, 1.0, (96, 64)))
+    for k in range(12):
+        value = net.op("Transpose", net.op("Tanh", value), perm=[1, 0])
+        value = net.op("Softmax", value, axis=k % 2)
+    value = net.op("ReduceMax", value, keepdims=0)
+    runs: list[int] = []
+    run = statics.run_call
+
+    def watched(call: Any, arrays: Any) -> Any:
+        results = run(call, arrays)
+        runs.append(max(np.size(array) for array in results))
+        return results
+
+    monkeypatch.setattr(statics, "run_call", watched)
+    found, plain = listed(net, tmp_path, streamed(net, value))
+    (folded,) = (v for v in found.constants if v in found.producer)
+    np.testing.assert_allclose(found.constants[folded], evaluate(plain, {}, [folded])[folded], rtol=1e-12)
+    assert sum(runs) <= 36 * size + 1
+    assert not any(np.size(operand) == size for table in list(found.tables.values())[1:] for operand in table.operands)
+    assert len(found.needed(list(found.outputs.values()), found.inputs.values())) == 1
+
+
+@pytest.mark.parametrize("room,kept", [(1 << 14, 2), (1 << 13, 1), (0, 0)])
+def test_large_results_are_kept_while_there_is_room(
+    room: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statics, "KEPT", 1 << 10)
+    monkeypatch.setattr(statics, "ROOM", room)
+    net = Net()
+    weights = [net.op("Softmax", net.const(np.random.default_rng(k).uniform(size=(96, 64)))) for k in range(2)]
+    grown = net.op("Tile", net.const(np.ones((4, 4))), net.ints(32, 32))
+    found, _ = listed(net, tmp_path, *(streamed(net, value) for value in (*weights, grown)))
+    assert [call.kind for call in found.calls if call.results[0] in found.constants] == ["Softmax"] * kept

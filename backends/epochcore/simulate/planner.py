@@ -19,6 +19,7 @@ from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.rounds import ALONE, Rounds, given
 from backends.epochcore.program.traps import trap
+from backends.epochcore.simulate.extents import Extents
 from backends.epochcore.simulate.plan import Access, Action, Do, Item, Loop, Plan, Preload, Slot, Use
 from backends.epochcore.simulate.precision import narrow_makers
 from backends.epochcore.simulate.refinement import refined
@@ -33,7 +34,7 @@ class _Buffer:
     base: int
     end: int
     slot: Slot
-    written: list[tuple[int, int]]
+    written: Extents
     maker: int  # the instruction that made it
 
 
@@ -75,7 +76,7 @@ class Planner:
         for buffer in self.buffers:
             if buffer.base <= address < buffer.end and self._reads(buffer, address, steps, pitch):
                 offset = address - buffer.base
-                if offset + words <= buffer.slot.pitch and _covers(buffer.written, offset, offset + words):
+                if offset + words <= buffer.slot.pitch and buffer.written.covers(offset, offset + words):
                     self.uses[Use(self.index, buffer.maker, writes=False)] = None
                     return Access(buffer.slot, offset, words)
         rows = "a row" if steps == "one" else f"rows by {steps}"
@@ -121,11 +122,7 @@ class Planner:
             renewed = steps != "one" and words == pitch
             if inside and same and not renewed and buffer.slot.steps == steps and buffer.slot.shared == shared:
                 offset = address - buffer.base
-                part = (offset, offset + words)
-                if words == buffer.slot.pitch:
-                    buffer.written = [part]
-                elif part not in buffer.written:
-                    buffer.written.append(part)
+                buffer.written.add(offset, offset + words)
                 self._writes(buffer)
                 return Access(buffer.slot, offset, words)
         if words > pitch:
@@ -145,7 +142,7 @@ class Planner:
         wide = steps == "one" or self.index not in self.narrow
         key = (address, pitch, steps, shared, wide)
         slot = self.slots.setdefault(key, Slot(len(self.slots), pitch, steps, shared, wide))
-        self.buffers.append(_Buffer(address, end, slot, [(0, words)], self.index))
+        self.buffers.append(_Buffer(address, end, slot, Extents([0], [words]), self.index))
         self._writes(self.buffers[-1])
         return Access(slot, 0, words)
 
@@ -248,13 +245,6 @@ class Planner:
         if ins.mnemonic == "samples":
             self.rounds = ALONE
         return body
-
-
-def _covers(written: list[tuple[int, int]], start: int, stop: int) -> bool:
-    for low, high in sorted(written):
-        if low <= start < high:
-            start = high
-    return start >= stop
 
 
 def make_plan(program: Program, rules: Mapping[str, Rule]) -> Plan:

@@ -16,6 +16,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.source.collection import without_collection
 from ssmc.frontend.source.kernels import KERNELS
 from ssmc.frontend.source.proto import ModelFile, read_model, tensor_array
+from ssmc.frontend.source.sparse import dense
 from ssmc.frontend.source.unfusing import unfused
 from ssmc.frontend.source.unknown import unknown_nodes
 from ssmc.ir.graph import Graph, Value
@@ -104,7 +105,7 @@ class _Importer:
         for tensor in proto.initializer:
             self._constant(scope, tensor.name, tensor_array(tensor, self.path))
         for sparse in proto.sparse_initializer:
-            self._constant(scope, sparse.values.name, _dense(sparse))
+            self._constant(scope, sparse.values.name, dense(sparse, self.path))
         for node in self._ordered(proto, scope):
             self._node(scope, node)
         told: set[str] = set()
@@ -263,16 +264,6 @@ def _tensor_type(info: onnx.ValueInfoProto) -> TensorType:
     return TensorType(tuple(dims), dtype)
 
 
-def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
-    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
-    whole = np.zeros(tuple(sparse.dims), values.dtype)
-    if indices.ndim == 1:
-        whole.reshape(-1)[indices] = values
-    else:
-        whole[tuple(indices.T)] = values
-    return whole
-
-
 def _constant_value(node: onnx.NodeProto, path: str) -> np.ndarray:
     attribute = node.attribute[0]
     value: Any = helper.get_attribute_value(attribute)
@@ -280,7 +271,7 @@ def _constant_value(node: onnx.NodeProto, path: str) -> np.ndarray:
         case "value":
             return tensor_array(value, path)
         case "sparse_value":
-            return _dense(value)
+            return dense(value, path)
         case "value_float" | "value_floats":
             return np.asarray(value, np.float64)
         case "value_int" | "value_ints":

@@ -15,6 +15,7 @@ import onnx
 from onnx import external_data_helper, helper, numpy_helper
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.source.sparse import check_sparse
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import LARGE
 
@@ -63,6 +64,7 @@ def read_model(path: str | Path) -> ModelFile:
     model = _parse(file)
     _check_nesting(model.graph, file)
     _check_external(model, file)
+    check_sparse(_graphs(model.graph), str(file))
     model, weights = _without_weights(model, file)
     _load_external(model, file)
     if model.functions:
@@ -71,6 +73,7 @@ def read_model(path: str | Path) -> ModelFile:
 
         model = inline_local_functions(model)
         _check_nesting(model.graph, file)
+        check_sparse(_graphs(model.graph), str(file))
     _check_weights(model.graph, weights, file)
     return ModelFile(model, weights)
 

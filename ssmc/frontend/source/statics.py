@@ -25,6 +25,8 @@ from ssmc.ir.op import Array
 KEPT = 1 << 24  # entries of a result that becomes a constant of the listing; larger ones are made when asked for
 SMALL = 1 << 17  # entries of one that is held whole though only other constants are made of it
 BLOCK = 1 << 16  # entries of a table that are worked on at a time
+HELD = 1 << 26  # entries of one that is held whole while other constants are made of it
+ROOM = 1 << 26  # entries of all results larger than KEPT that become constants of the listing
 POINTWISE = frozenset(UNARY_OPS) | {"Add", "Sub", "Mul", "Div", "Pow", "Sum", "Max", "Min", "Cast"}
 
 Index = Any  # a slice or an array of integers
@@ -51,6 +53,12 @@ class Table:
             memo[self] = np.asarray(run_call(self.call, arrays)[0])
         return memo[self]
 
+    def whole(self) -> Array:
+        """All entries, worked out some rows at a time."""
+        rows = max(1, BLOCK * self.shape[0] // max(1, self.size)) if self.shape else 1
+        parts = [self.part(0, slice(start, start + rows)) for start in range(0, self.shape[0], rows)]
+        return np.concatenate(parts)
+
 
 def part_of(operand: Any, back: int, index: Index, memo: dict[Table, Array]) -> Array:
     """What an operand contributes to the entries at `index` of its result's axis `back`, counted from the end."""
@@ -64,12 +72,14 @@ def part_of(operand: Any, back: int, index: Index, memo: dict[Table, Array]) -> 
 def fold_statics(listing: Listing) -> None:
     """Run all nodes that read constants alone; results become constants of the listing, or, if large, its tables.
 
-    A node that cannot run is left as it is: whoever needs its result will say why.
+    A node that cannot run is left as it is: whoever needs its result will say why. Chains of nodes on a large weight
+    are run once; of their results only those are held that are still to be read, and beyond `ROOM` none is kept.
     """
     found: dict[Value, Any] = {}  # arrays and tables
     last = {v: call.position for call in listing.calls for v in call.operands if v is not None}
     asked = set(listing.outputs.values())
     weights = {value for value, array in listing.constants.items() if np.size(array) > SMALL}
+    passing = set[Value]()  # made of whole tables, so that tables made of them hold these
     for call in listing.calls:
         operands = [None if v is None else found.get(v, listing.constants.get(v)) for v in call.operands]
         results = None
@@ -81,12 +91,32 @@ def fold_statics(listing: Listing) -> None:
             found.update(zip(call.results, results, strict=False))
             if call.kind in CONTRACTED and any(isinstance(x, Table) for x in operands):
                 asked.update(call.results)  # to make it again takes the whole table
+            if any(v in passing for v in call.operands) or _of_whole(call, operands, results):
+                passing.update(call.results)
         for v in call.operands:
-            if v in found and last[v] == call.position and v not in asked and _is_large(found[v]):
+            large = v in found and (_is_large(found[v]) or v in passing)
+            if large and v is not None and last[v] == call.position and v not in asked:
                 del found[v]
                 listing.folded.add(v)
     listing.tables.update({v: x for v, x in found.items() if isinstance(x, Table)})
-    listing.constants.update({v: x for v, x in found.items() if not isinstance(x, Table)})
+    listing.constants.update(_kept({v: x for v, x in found.items() if not isinstance(x, Table)}))
+
+
+def _kept(found: dict[Value, Any]) -> dict[Value, Any]:
+    """What there is room for, the first ones first."""
+    room, kept = ROOM, dict[Value, Any]()
+    for value, result in found.items():
+        size = 0 if isinstance(result, list) else int(np.size(result))
+        if size <= KEPT or size <= room:
+            kept[value] = result
+            room -= size if size > KEPT else 0
+    return kept
+
+
+def _of_whole(call: Call, operands: list[Any], results: list[Any]) -> bool:
+    """Was a table held whole to make something large of it?"""
+    tables = any(isinstance(x, Table) for x in operands)
+    return tables and call.kind not in CONTRACTED and any(_is_large(x) for x in results)
 
 
 def _is_large(result: Any) -> bool:
@@ -112,11 +142,22 @@ def _run(call: Call, operands: list[Any]) -> list[Any] | None:
         if prod(shape) > SMALL:
             return [Table(shape, call, tuple(operands))]
     if not any(isinstance(x, Table) for x in arrays):
-        results = list(run_call(call, operands))
-        return None if any(not isinstance(x, list) and np.size(x) > KEPT for x in results) else results
+        return _small(list(run_call(call, operands)), arrays)
     rule = CONTRACTED.get(call.kind)
     cut = None if rule is None else rule(call, operands)
-    return None if cut is None else _in_pieces(call, operands, cut)
+    if cut is not None:
+        return _in_pieces(call, operands, cut)
+    if any(x.size > HELD for x in arrays if isinstance(x, Table)):
+        return None
+    whole = [x.whole() if isinstance(x, Table) else x for x in operands]
+    return _small(list(run_call(call, whole)), arrays)
+
+
+def _small(results: list[Any], operands: list[Any]) -> list[Any] | None:
+    """The results, if they are no larger than what is kept, or than what they are made of and may be held."""
+    largest = max((x.size for x in operands if not isinstance(x, list)), default=0)
+    most = max(KEPT, min(HELD, largest))
+    return None if any(not isinstance(x, list) and np.size(x) > most for x in results) else results
 
 
 def _in_pieces(call: Call, operands: list[Any], cut: list[bool]) -> list[Any] | None:
