@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.accesses import Held, Words, accesses
+from backends.epochcore.program.meeting import Extents, meeting
 from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.regions import PASSES
@@ -148,15 +149,19 @@ def _pairs(groups: Mapping[Group, int], extents: Sequence[int]) -> tuple[Lists, 
     """By group: those that it waits for block by block, for their results or their reading, and those as a whole."""
     written = np.array([words.written for words, _, _ in groups], np.bool_)
     start, stop, words, pitch, register, loop, against = _table(groups, extents).T
-    a, b = _meeting(start, stop, written)
-    between, own, wide = start[b] - start[a], register[a], pitch[a]
-    stepped = (own >= 0) & (register[b] >= 0) & (wide == pitch[b])
-    inside = np.where(stepped, between % wide, 0)
-    kept = ~stepped | (inside < words[a]) | (inside + words[b] > wide)
-    a, b, between, own, wide, stepped = (values[kept] for values in (a, b, between, own, wide, stepped))
+    pitch = np.where(register >= 0, pitch, 0)  # without steps there is none
+    itself = np.flatnonzero(written)
+    found = [(itself, itself)]
+    for a, b in meeting(Extents(start, stop, words, pitch)):
+        inside = (start[b] - start[a]) % np.maximum(pitch[a], 1)
+        met = (pitch[a] != pitch[b]) | (pitch[a] == 0) | (inside < words[a]) | (inside + words[b] > pitch[a])
+        met &= written[a] | written[b]
+        found.append((a[met], b[met]))
+    a, b = (np.concatenate(sides) for sides in zip(*found, strict=True))
     # `a` starts first
-    fits = np.maximum(words[a], between + words[b]) <= wide
-    chained = stepped & (own == register[b]) & (loop[a] == loop[b]) & (against[a] == against[b]) & fits
+    fits = np.maximum(words[a], start[b] - start[a] + words[b]) <= pitch[a]
+    alike = (pitch[a] == pitch[b]) & (register[a] == register[b]) & (loop[a] == loop[b]) & (against[a] == against[b])
+    chained = (register[a] >= 0) & alike & fits
     others = a != b
     a, b, chained = np.concatenate([a, b[others]]), np.concatenate([b, a[others]]), np.append(chained, chained[others])
     kinds = (chained & written[b], chained & ~written[b], ~chained)
@@ -172,20 +177,6 @@ def _table(groups: Mapping[Group, int], extents: Sequence[int]) -> Ints:
         for (w, loop, against), n in zip(groups, extents, strict=True)
     ]
     return np.array(rows, np.int64).reshape(-1, 7)
-
-
-def _meeting(start: Ints, stop: Ints, written: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Pairs of groups of the same words, one of them written, that which starts first in front; also a group that is
-    written and itself."""
-    order = np.argsort(start, kind="stable")
-    low, high, writes = start[order], stop[order], written[order]
-    places = np.arange(len(low))
-    # those that start after one of them and before it stops follow it in order
-    following = np.maximum(np.searchsorted(low, high) - places - 1, 0)
-    first = np.repeat(places, following)
-    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(following) - following, following)
-    kept = writes[first] | writes[second]
-    return np.concatenate([order[first[kept]], order[writes]]), np.concatenate([order[second[kept]], order[writes]])
 
 
 def _partners(consumers: Ints, producers: Ints, count: int) -> Lists:
