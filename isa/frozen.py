@@ -4,10 +4,11 @@ sent to workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 K = TypeVar("K")
+T = TypeVar("T")
 V_co = TypeVar("V_co", covariant=True)
 
 
@@ -26,6 +27,10 @@ class FrozenMap(Mapping[K, V_co]):
 
     def get(self, key: Any, default: Any = None) -> Any:
         return self._items.get(key, default)
+
+    def pick(self, getter: Callable[[Mapping[K, V_co]], T]) -> T:
+        """What `getter`, as an `operator.itemgetter`, finds in it: many values sooner than one after the other."""
+        return getter(self._items)
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._items)

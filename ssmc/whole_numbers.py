@@ -51,7 +51,8 @@ def address(array: Any) -> int:
     """Where the numbers of an array begin. Raises ValueError for what machine code would misread."""
     if not isinstance(array, np.ndarray) or array.dtype != np.int64 or not array.flags.carray:
         raise ValueError("machine code takes arrays of 64-bit whole numbers that lie one behind the other")
-    return array.ctypes.data
+    place: int = array.__array_interface__["data"][0]
+    return place
 
 
 def compiled(*functions: Callable[..., int]) -> Compiled:

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.handover import Run
-from backends.epochcore.clock.plans import Plan
+from backends.epochcore.clock.plans import ON_ARRAY, Plan
 from backends.epochcore.program.dispatch import Op
 
 Ints = NDArray[np.int64]
-ON_ARRAY = ("preload", "compute")
 Paid = dict[int, tuple[Cost, int]]
 
 

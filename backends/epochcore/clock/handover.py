@@ -69,12 +69,12 @@ class Run(NamedTuple):
 @dataclass
 class Handover:
     """Engines and the last run of every instruction while a program is timed, whose instructions have at most so many
-    blocks; `jobs` are all that its ops were found to be so far."""
+    blocks; jobs are all that its ops were found to be so far."""
 
     arch: Arch
     known: Conflicts
     most: int
-    jobs: list[Cost] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)  # by job
     engines: list[str] = field(default_factory=list)  # by job
     _jobs: dict[tuple[int, int, str, bool], int] = field(default_factory=dict)
     _rows: list[int] = field(default_factory=list)
@@ -103,8 +103,8 @@ class Handover:
         key = id(cost), steps, ins.mnemonic, looped
         found = self._jobs.get(key)
         if found is None:
-            found = self._jobs[key] = len(self.jobs)
-            self.jobs.append(cost)
+            found = self._jobs[key] = len(self.costs)
+            self.costs.append(cost)
             self._rows += self._row(ins, cost, steps, looped)
             self._tables = []
         return found

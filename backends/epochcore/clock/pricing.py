@@ -6,9 +6,11 @@ has as many bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from backends.epochcore.arch import Arch
@@ -21,6 +23,7 @@ from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.rates import totals
 from isa import Instruction, Program
 from isa.epochcore import EPOCHCORE
+from isa.frozen import FrozenMap
 from isa.spec import Kind
 
 
@@ -63,14 +66,14 @@ class Prices:
         self._known: dict[tuple[Any, ...], Cost] = {}
         self._shapes: dict[int, int] = {}  # by identity: the program keeps its instructions
         self._numbers: dict[tuple[Any, ...], int] = {}
-        self._alike = cache(_what_counts)
+        self._getters: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
+        self._words = {name: param_words(array, arch.memory.word_bits) for name, array in program.data.items()}
         self.lying = Lying()
 
     def moves(self, fetch: Instruction) -> bool:
         """Whether a constant must come, which it does."""
         name = str(fetch["src"])
-        words = param_words(self._program.data[name], self._arch.memory.word_bits)
-        return self.lying.move(int(fetch["dst"]), name, words)
+        return self.lying.move(int(fetch["dst"]), name, self._words[name])
 
     def of(
         self,
@@ -94,25 +97,27 @@ class Prices:
             here = 0 < near < steps and on_chip(self._program, ins, start, 1, self._total)
             first = 0 < near < steps and bool(here) != (index in self._backward)
         met = held if name in ARRAY else None
-        key = self._shape(ins), steps, samples, near, first, 0 if met is None else self._shape(met)
+        key = self.shape(ins), steps, samples, near, first, 0 if met is None else self.shape(met)
         cost = self._known.get(key)
         if cost is None:
             at = Context(self._arch, steps, met, self._bytes, near, self._program.data, samples, first)
             cost = self._known[key] = RULES[name](ins, at)
         return cost
 
-    def _shape(self, ins: Instruction) -> int:
+    def shape(self, ins: Instruction) -> int:
         """The number, from 1 on, of all that an instruction's cost may depend on."""
         found = self._shapes.get(id(ins))
         if found is None:
             name, operands = ins.mnemonic, ins.operands
-            own = (
-                (self._bytes[str(operands["src"])],)
-                if name == "fetch"
-                else tuple([operands[field] for field in self._alike(name)])
-            )
-            found = self._shapes[id(ins)] = self._numbers.setdefault((name, *own), len(self._numbers) + 1)
+            own = self._bytes[str(operands["src"])] if name == "fetch" else self._pick(name, operands)
+            found = self._shapes[id(ins)] = self._numbers.setdefault((name, own), len(self._numbers) + 1)
         return found
+
+    def _pick(self, name: str, operands: Mapping[str, Any]) -> Any:
+        getter = self._getters.get(name)
+        if getter is None:
+            getter = self._getters[name] = itemgetter(*_what_counts(name)) if _what_counts(name) else len
+        return operands.pick(getter) if isinstance(operands, FrozenMap) else getter(operands)
 
 
 def _backward(program: Program) -> frozenset[int]:
@@ -130,15 +135,20 @@ def _what_counts(mnemonic: str) -> tuple[str, ...]:
 
 @dataclass
 class Lying:
-    """Constants that lie whole in the parameter memory: by their first words, what they are and where they end."""
+    """Constants that lie whole in the parameter memory, in order: where each begins and ends, and what it is."""
 
-    known: dict[int, tuple[str, int]] = field(default_factory=dict)
+    known: list[tuple[int, int, str]] = field(default_factory=list)  # a new one whenever that changes
 
     def move(self, first: int, name: str, size: int) -> bool:
         """Whether a constant must come there, as it is not there or something has overwritten it since."""
-        end = first + size
-        if self.known.get(first) == (name, end):
+        known, end = self.known, first + size
+        low = bisect_left(known, (first,))
+        if low < len(known) and known[low] == (first, end, name):
             return False
-        self.known = {at: old for at, old in self.known.items() if old[1] <= first or end <= at}
-        self.known[first] = name, end
+        if low and known[low - 1][1] > first:
+            low -= 1
+        high = low
+        while high < len(known) and known[high][0] < end:
+            high += 1
+        self.known = [*known[:low], (first, end, name), *known[high:]]
         return True

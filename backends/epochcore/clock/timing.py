@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.clock.account import ON_ARRAY, Account
+from backends.epochcore.clock.account import Account
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.energy import breakdown, joules
 from backends.epochcore.clock.handover import Handover, Run, most_blocks
@@ -132,7 +132,7 @@ def _handed_over(asked: _Asked, account: Account | None) -> Iterator[tuple[Piece
     handover = Handover(arch, conflicts(program, arch, steps), most_blocks(program, arch, steps))
     ahead = Ahead(program, steps)
     again = None if account is None else Repetition(handover, account, ahead)
-    plans = Plans(program, handover, Prices(program, arch, steps), ON_ARRAY)
+    plans = Plans(program, handover, Prices(program, arch, steps))
     for piece in pieces(program, asked.batch, steps, ahead):
         if piece.loop and again is not None:
             again.look(piece)

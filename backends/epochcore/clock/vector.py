@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.epochcore.banks import beats
+from backends.epochcore.banks import beats, jumping
 from backends.epochcore.clock.cost import Context, Cost, Ints, Rule
 from backends.epochcore.clock.gemm import ceil_div
 from isa import Instruction
@@ -165,13 +165,14 @@ def _jumping(ins: Instruction, at: Context, *operands: tuple[Ints, int]) -> Cost
     cost = _vector(at, _words(ins), 2 * _words(ins))
     if not at.rows:
         return cost
+    jumps = [jumping(*operand) for operand in operands]
 
     def takes(low: Any, high: Any) -> Any:
         steps, back = np.unique(high - low, return_inverse=True)
-        found = np.array([beats(operands, int(n), at.arch) for n in steps], np.int64)
+        found = np.array([beats(jumps, int(n), at.arch) for n in steps], np.int64)
         return at.samples * found[back]
 
-    cycles = at.samples * beats(operands, at.steps, at.arch) + cost.latency
+    cycles = at.samples * beats(jumps, at.steps, at.arch) + cost.latency
     return replace(cost, cycles=cycles, takes=takes)
 
 

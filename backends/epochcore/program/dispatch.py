@@ -103,7 +103,7 @@ class Ahead:
         spans, kind = {"n0": (first, count)}, [count]
         for ins in telling:
             if ins.mnemonic == "rate":
-                spans[str(ins["dst"])] = span = _lower(ins, spans[str(ins["src"])])
+                spans[str(ins["dst"])] = span = lower(ins, spans[str(ins["src"])])
                 kind.append(span[1])
             elif ins["steps"] != "one":
                 start, steps = spans[str(ins["steps"])]
@@ -112,7 +112,7 @@ class Ahead:
         return tuple(kind)
 
 
-def _lower(rate: Instruction, span: tuple[int, int]) -> tuple[int, int]:
+def lower(rate: Instruction, span: tuple[int, int]) -> tuple[int, int]:
     """A span of steps at a lower rate."""
     begin, count = span
     low = lower_rate(rate, begin)
@@ -261,7 +261,7 @@ def _cut(
                 spans = {**spans, "n0": chunk}
                 yield place + 1, stop, spans, True
                 for rate in rates:
-                    spans = {**spans, str(rate["dst"]): _lower(rate, spans[str(rate["src"])])}
+                    spans = {**spans, str(rate["dst"]): lower(rate, spans[str(rate["src"])])}
         index = stop
     if index < end:
         yield index, end, spans, False
@@ -273,6 +273,6 @@ def walk(program: Program, piece: Piece) -> Iterator[tuple[int, Spans]]:
     for place in range(piece.start, piece.stop):
         ins = code[place]
         if ins.mnemonic == "rate" and piece.loop:
-            spans = {**spans, str(ins["dst"]): _lower(ins, spans[str(ins["src"])])}
+            spans = {**spans, str(ins["dst"]): lower(ins, spans[str(ins["src"])])}
         elif ins.mnemonic != "samples":
             yield place, spans

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.epochcore.arch import Arch, arch_text, load_arch, parse_arch
-from backends.epochcore.banks import beats
+from backends.epochcore.banks import beats, jumping
 from backends.epochcore.clock.array import through_ports
 from backends.epochcore.clock.cost import Context
 from backends.epochcore.clock.pricing import RULES
@@ -60,7 +60,7 @@ def test_words_are_served_bank_by_bank(
     places: list[int], pitch: int, steps: int, width: int, banks: int, ports: int
 ) -> None:
     arch = banked(width, banks, ports)
-    assert beats([(np.array(places), pitch)], steps, arch) == served(places, pitch, steps, arch)
+    assert beats([jumping(np.array(places), pitch)], steps, arch) == served(places, pitch, steps, arch)
 
 
 @given(st.integers(1, 5), st.integers(1, 20), st.integers(1, 9), st.integers(0, 9), st.integers(1, 3))
@@ -75,7 +75,7 @@ def test_ports_are_reserved_for_the_worst_of_banks(copies: int, words: int, port
 def test_words_in_a_row_never_wait() -> None:
     arch = banked(16, 16, 1)
     for words, cycles in ((1, 7), (5, 34), (16, 100), (40, 300)):
-        assert beats([(np.arange(words), words)], 100, arch) == cycles
+        assert beats([jumping(np.arange(words), words)], 100, arch) == cycles
 
 
 def test_a_column_waits_for_its_bank() -> None:
