@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from isa.errors import IsaError
 from isa.frozen import FrozenMap
-from isa.spec import Field, InstructionSet, Kind, Value, round_float, value_problem
+from isa.spec import Field, InstructionSet, Kind, Value, plainly_fits, round_float, value_problem
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 
@@ -170,6 +170,9 @@ def instruction(isa: InstructionSet, mnemonic: str, loc: int | None = None, /, *
     values: dict[str, Value] = {}
     for f in spec.fields:
         value = operands.get(f.name, f.default)
+        if plainly_fits(f, value):
+            values[f.name] = value  # type: ignore[assignment]
+            continue
         if value is None:
             raise IsaError(f"'{mnemonic}' lacks operand '{f.name}'")
         values[f.name] = value = canonical_value(f, value)

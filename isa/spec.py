@@ -239,6 +239,17 @@ def round_float(value: float, bits: int) -> float:
     return float(value) if bits == 64 else float(struct.unpack("<f", struct.pack("<f", value))[0])
 
 
+WHOLE = (Kind.IMM, Kind.ADDR)
+
+
+def plainly_fits(field: Field, value: object) -> bool:
+    """Whether `value_problem` need not be asked: most operands are Python's own whole numbers and flags."""
+    if type(value) is int:
+        low, high = field.low, field.high
+        return field.kind in WHOLE and low is not None and high is not None and low <= value <= high
+    return type(value) is bool and field.kind is Kind.FLAG
+
+
 def value_problem(field: Field, value: object, registers: dict[str, int]) -> str:
     """Why `value` cannot stand in `field` ("" when it can): wrong Python type, out of range, no such
     register or choice.

@@ -53,16 +53,26 @@ def system(low: Lowering, node: Node, u: Operand, x0: Operand | None, parts: int
     halves = 2 if node.op["decay"].is_complex else 1
     own = np.arange(halves * channels * states).reshape(halves, channels, states)
     rows: list[tuple[Buffer, Array]] = []
+    matrices = common(node)
     for h in range(0, channels, size):
         some = slice(h, min(h + size, channels))
-        rows.append((_some(low, node, u, x0, some, own, dst), own[:, some].ravel()))
+        rows.append((_some(low, node, u, x0, some, own, dst, matrices), own[:, some].ravel()))
     low.buffers[Value(node.name, 1)] = rows[0][0] if len(rows) == 1 else _together(low, node, rows)
 
 
-def _some(low: Lowering, node: Node, u: Operand, x0: Operand | None, some: slice, own: Array, dst: Buffer) -> Buffer:
-    """Some of the channels; returns the row of their states."""
+def _some(
+    low: Lowering,
+    node: Node,
+    u: Operand,
+    x0: Operand | None,
+    some: slice,
+    own: Array,
+    dst: Buffer,
+    matrices: tuple[Array, Array],
+) -> Buffer:
+    """Some of the channels, of `matrices` b and c; returns the row of their states."""
     op, stage, steps = node.op, low.stage(node), low.steps(node)
-    b, c = (part[some] for part in common(node))
+    b, c = (part[some] for part in matrices)
     decay, d = op["decay"].array[some], op["d"].array[some]
     (channels, states), halves = decay.shape, len(own)
     suffix = "" if own.shape[1] == channels else f".{some.start}"
