@@ -1,6 +1,7 @@
 """`python -m benchmarks.formats`: accuracy of the trained samples by number format; writes docs/formats.md.
 
-Every accuracy is that of a sample's whole test set, run by the simulator in the format's own arithmetic.
+Every accuracy is that of a sample's whole test set, run by the simulator in the format's own arithmetic. The units of
+fixed-point states are chosen on the sample's calibration data, which are training sequences.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import click
 
 import samples
 from backends.epochcore.arch import Arch, arch_text, load_arch
+from backends.epochcore.formats import overflows
 from ssmc import demo
 from ssmc.driver import compile_model, load_model
 
@@ -23,6 +25,7 @@ ARCH = "epochcore-128"
 ALLOWED = 0.005  # half a point
 
 Changes = Mapping[str, Any]
+UNITS = "units"  # how units of states are chosen, an option of the pass choose-units; all else are `numbers`
 TABLE: Mapping[str, Changes] = {
     "float32": {"format": "float32"},
     "bfloat16, float32 states": {"format": "bfloat16", "state_format": "float32"},
@@ -40,23 +43,30 @@ TABLE: Mapping[str, Changes] = {
     "... 8-bit parameters, `a` itself": {"parameter_bits": 8, "decay": "plain"},
     "... 6-bit parameters": {"parameter_bits": 6},
     "... 6-bit parameters, `a` itself": {"parameter_bits": 6, "decay": "plain"},
-    "... 24-bit states": {"state_bits": 24, "state_fraction_bits": 18},
-    "... 16-bit states": {"state_bits": 16, "state_fraction_bits": 10},
-    "... 16-bit states, truncated": {"state_bits": 16, "state_fraction_bits": 10, "rounding": "truncate"},
-    "... 16-bit states within +-8": {"state_bits": 16, "state_fraction_bits": 12},
-    "... 16-bit states within +-8 that wrap round": {"state_bits": 16, "state_fraction_bits": 12, "overflow": "wrap"},
-    "... 12-bit states": {"state_bits": 12, "state_fraction_bits": 6},
+    "... 24-bit states": {"state_bits": 24, "state_fraction_bits": 21},
+    "... 16-bit states": {"state_bits": 16, "state_fraction_bits": 13},
+    "... 16-bit states, truncated": {"state_bits": 16, "state_fraction_bits": 13, "rounding": "truncate"},
+    "... 16-bit states, room for no more than is seen": {"state_bits": 16, "state_fraction_bits": 15},
+    "... the same, wrapping round": {"state_bits": 16, "state_fraction_bits": 15, "overflow": "wrap"},
+    "... 12-bit states": {"state_bits": 12, "state_fraction_bits": 9},
+    "... 10-bit states": {"state_bits": 10, "state_fraction_bits": 7},
+    "... 8-bit states": {"state_bits": 8, "state_fraction_bits": 5},
+    "... 24-bit states, units by decays alone": {"state_bits": 24, "state_fraction_bits": 18, UNITS: "off"},
+    "... 16-bit states, units by decays alone": {"state_bits": 16, "state_fraction_bits": 10, UNITS: "off"},
+    "... the same, two bits fewer before the point": {"state_bits": 16, "state_fraction_bits": 12, UNITS: "off"},
     "... 4-bit weights": {"weight_bits": 4},
 }
-# What is narrowed, in this order, widest first; a state keeps six bits, with its sign, before the point.
+# What is narrowed, in this order, widest first; a state keeps three bits, with its sign, before the point: room for
+# four times what it reaches in the calibration data.
 WIDTHS: Mapping[str, tuple[int, ...]] = {
-    "state_bits": (32, 24, 20, 18, 16, 14, 12, 10, 8),
+    "state_bits": (32, 24, 20, 18, 16, 14, 12, 11, 10, 9, 8),
     "parameter_bits": (16, 14, 12, 10, 8, 7, 6, 5, 4),
     "activation_bits": (16, 12, 10, 8, 7, 6, 5, 4),
     "weight_bits": (8, 7, 6, 5, 4, 3),
     "accumulator_bits": (52, 40, 32, 28, 24, 22, 20, 18, 16),
 }
-WHOLE_BITS = 6
+WHOLE_BITS = 3
+NEVER = 1e-9  # |1 - a| of what does not decay
 
 
 @dataclass
@@ -73,16 +83,34 @@ class Runner:
 
     def accuracy(self, changes: Changes) -> tuple[float, int]:
         """Accuracy on the test set, and how many numbers did not fit."""
-        text = arch_text(changed(load_arch(ARCH), changes))
-        if text not in self.known:
+        numbers = {name: value for name, value in changes.items() if name != UNITS}
+        text = arch_text(changed(load_arch(ARCH), numbers))
+        passes = f"default,choose-units{{by={changes[UNITS]}}}" if UNITS in changes else None
+        if (key := f"{passes} {text}") not in self.known:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "arch.yaml"
                 path.write_text(text, encoding="utf-8")
-                program = compile_model(self.model, "epochcore", arch=str(path), validate=False)
+                program = compile_model(
+                    self.model,
+                    "epochcore",
+                    arch=str(path),
+                    passes=passes,
+                    calibration=self.sample.calibration,
+                    validate=False,
+                )
+                counted = overflows(load_arch(str(path)).numbers)
             result = program.run(self.sample.test)
-            outside = sum(result.stats.notes["saturations"].values())
-            self.known[text] = self.sample.accuracy(result.outputs), outside
-        return self.known[text]
+            outside = sum(result.stats.notes[counted].values())
+            self.known[key] = self.sample.accuracy(result.outputs), outside
+        return self.known[key]
+
+    def slowest(self) -> float:
+        """The smallest |1 - a| of a state that decays by a constant, 0 where there is none."""
+        made = compile_model(self.model, "epochcore", arch=ARCH, ideal=True, validate=False).compilation
+        assert made is not None
+        nodes = made.graph.nodes("tile.ssm", "tile.state")
+        near = [abs(1 - node.op["decay"].array).ravel() for node in nodes if not node.op.get("asynchronous")]
+        return float(min((distance for part in near for distance in part if distance > NEVER), default=0.0))
 
     def near(self, changes: Changes) -> bool:
         return self.accuracy(changes)[0] >= self.reference - ALLOWED - 1e-9
@@ -137,7 +165,10 @@ def page(runners: list[Runner], told: Callable[[str], None]) -> str:
         "",
         f"Written by `python -m benchmarks.formats`: the trained samples on `{ARCH}` with other `numbers` in its file,",
         "whole test sets, in percent; in brackets how many states or sums did not fit. **Bold** is within half a point",
-        "of onnxruntime. Weights are rounded after training, without any training in the format.",
+        "of onnxruntime. Weights are rounded after training, without any training in the format. Units of fixed-point",
+        "states are chosen on calibration data (`choose-units`); a state narrower than 32 bits has room for four times",
+        "what is seen there unless a row says otherwise. By decays alone (`choose-units{by=off}`) a state counts in",
+        "units of `1 / (1 - |a|)`: those of counters and totals, which never decay, are too coarse for 16 bits then.",
         "",
         *_table(["format", *names], _rows(runners)),
         "",
@@ -161,7 +192,7 @@ def page(runners: list[Runner], told: Callable[[str], None]) -> str:
     for name, some in [*((runner.name, [runner]) for runner in runners), ("all", runners)]:
         widths = narrowest(some)
         rows.append([name, *map(str, widths.values()), _percent(some, widths)])
-    lines += [*_table(["sample", *WIDTHS, "accuracy, %"], rows), "", *_floats(runners), ""]
+    lines += [*_table(["sample", *WIDTHS, "accuracy, %"], rows), "", *_still(runners), "", *_floats(runners), ""]
     return "\n".join(lines)
 
 
@@ -174,6 +205,18 @@ def _rows(runners: list[Runner]) -> Iterator[list[str]]:
             text = f"{100 * accuracy:.2f}"
             cells.append((f"**{text}**" if runner.near(changes) else text) + (f" ({outside:,})" if outside else ""))
         yield [name, *cells]
+
+
+def _still(runners: list[Runner]) -> list[str]:
+    """What rounding leaves of the slowest decays."""
+    slowest = {runner.name: runner.slowest() for runner in runners}
+    counts = ", ".join(f"{0.5 / distance:.0f} in {name}" for name, distance in slowest.items() if distance)
+    expected = ", ".join(f"{2 ** (bits - 1 - WHOLE_BITS):,} with {bits} bits" for bits in (16, 12, 10))
+    return [
+        "What limits narrow states is slow decay: where `|1 - a| |x|` is under half a count a state stands still, that",
+        f"is within `1 / (2 |1 - a|)` counts of zero, of the slowest decays (other than 1) {counts}; what a state",
+        f"reaches in the calibration data is at least {expected}.",
+    ]
 
 
 def _floats(runners: list[Runner]) -> list[str]:

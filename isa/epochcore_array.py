@@ -29,13 +29,13 @@ ARRAY = (
         0x30,
         (
             param("src", "First word of the parameters: weights by rows, or what the mode needs."),
-            param("scale", "First word of the column scales of integer weights, where `scaled`."),
+            param("scale", "First word of the scales of the columns, where `scaled`."),
             param("bias", "First word of the biases of the columns, where `biased`."),
             Field("rows", Kind.IMM, 12, "Rows of processing elements in use.", low=1),
             Field("cols", Kind.IMM, 12, "Columns in use; of states also more than the array has: see below.", low=1),
             Field("mode", Kind.ENUM, 3, "What the parameters are for.", choices=MODES),
             COMPLEX,
-            flag("scaled", "Products of a column are multiplied by its scale."),
+            flag("scaled", "Products of a column are multiplied by its scale; of `sel`, states are divided by it."),
             flag("biased", "A column starts from its bias."),
             Field("segments", Kind.IMM, 8, "How often the parameters are there, side by side.", default=1, low=1),
             Field("span", Kind.IMM, 16, "Steps of a segment, where there are several.", default=1, low=1),
@@ -57,6 +57,8 @@ ARRAY = (
         "C and in group n div C, modulo the groups, each of as many rows as its states take (of ceil(rows / (R div "
         "groups)) in an element); only then does it share an element with another. Elements hand on a word, and a sum, "
         "for every group. "
+        "Scales are those of integer weights, or (`sel`) what fixed-point states are divided by in the elements, as "
+        "elements of other modes have it among their parameters: powers of two. "
         "Of several `tiles` (modes mac and mac.os, one segment) the first one is shifted in: the pass brings the "
         "others itself. All of them lie in one constant, as do their scales and their biases.",
     ),

@@ -26,7 +26,18 @@ from ssmc.target import Backend, RunResult, RunSettings, backend, target_names
 if TYPE_CHECKING:
     from ssmc.frontend import Model
     from ssmc.ir import Graph
-    from ssmc.passes import Alternative, BankChoice, CouplingChoice, DecayLoss, LossReport, Note, Observer, Pass, Step
+    from ssmc.passes import (
+        Alternative,
+        BankChoice,
+        CouplingChoice,
+        DecayLoss,
+        LossReport,
+        Note,
+        Observer,
+        Pass,
+        Step,
+        UnitChoice,
+    )
 
 Array = NDArray[Any]
 SUFFIX = ".ssmx"
@@ -48,6 +59,7 @@ class Compilation:
     banks: tuple[BankChoice, ...] = ()
     couplings: tuple[CouplingChoice, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
+    units: tuple[UnitChoice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,7 +220,7 @@ def compile_model(
     program = replace(program, meta={**program.meta, **_meta(model, str(manager), ideal)})
     losses, notes = tuple(context.losses), (*(Note("lift", "", text) for text in model.notes), *context.notes)
     decays, banks, couplings = tuple(context.decays), tuple(context.banks), tuple(context.couplings)
-    found = decays, banks, couplings, tuple(context.alternatives)
+    found = decays, banks, couplings, tuple(context.alternatives), tuple(context.units)
     made = Compilation(model, graph, described, tuple(steps), losses, notes, *found)
     return Executable(program, machine_of, made)
 

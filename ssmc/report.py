@@ -126,6 +126,7 @@ def compilation_json(executable: Executable) -> dict[str, Any]:
     report["alternatives"] = plain(made.alternatives)
     report["banks"] = plain(made.banks)
     report["couplings"] = plain(made.couplings)
+    report["units"] = plain(made.units)
     report["ops"] = dict(sorted(Counter(node.op.name for node in made.graph.nodes()).items()))
     return report
 

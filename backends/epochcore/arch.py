@@ -119,7 +119,8 @@ class Numbers(Part):
         description="a state (each part of a complex one), fixed point"
     )
     state_fraction_bits: Annotated[int, Field(ge=0, le=40)] = Field(
-        description="how many of the state's bits are behind the point, after scaling by its gain 1 / (1 - |a|)"
+        description="how many of the state's bits are behind the point, where 1 is how far it is expected to go (see "
+        "`choose-units`; without that 1 / (1 - |a|)); those before it are room for more"
     )
     accumulator_bits: Annotated[int, Field(ge=8, le=EXACT_BITS)] = Field(description="partial sums down a column")
 

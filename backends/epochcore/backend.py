@@ -12,7 +12,7 @@ from backends.epochcore.arch import DEFAULT, Arch, arch_text, architectures, loa
 from isa import InstructionSet, Program
 from isa.epochcore import EPOCHCORE
 from ssmc.ir import Graph
-from ssmc.passes.machine import Machine, StateBank
+from ssmc.passes.machine import FixedPoint, Machine, StateBank
 from ssmc.target import RunResult, RunSettings
 
 Array = NDArray[Any]
@@ -69,6 +69,7 @@ class EpochCore:
             banks=tuple(banks),
             weight_bits=arch.numbers.weight_bits if integer else None,
             state_parameter_bits=arch.numbers.parameter_bits if integer else None,
+            states=FixedPoint(arch.numbers.state_bits, arch.numbers.state_fraction_bits) if integer else None,
             sweeps=True,
             rounds=True,
         )
@@ -80,7 +81,7 @@ class EpochCore:
         if not arch.numbers.fixed:
             return f"{exact},tile,map-weights,schedule"
         # integer weights are those of the matrices as trained
-        return f"{exact},quantize{{weights={arch.numbers.weight_bits}}},tile,map-weights,schedule"
+        return f"{exact},quantize{{weights={arch.numbers.weight_bits}}},tile,map-weights,choose-units,schedule"
 
     def lower(self, graph: Graph, arch: Arch, *, ideal: bool) -> Program:
         from backends.epochcore.lower.compile import lower

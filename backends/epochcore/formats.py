@@ -7,8 +7,10 @@ float64, which is exact below 2^53:
 * A weight: an integer, and a float32 scale for its column.
 * 1 - a, b and c in an element: an integer mantissa with its own power-of-two exponent. 1 - a, not a (unless
   `numbers.decay: plain`), so that decays near 1 keep their relative precision.
-* A state: fixed point. It is held divided by its gain, the power of two next above 1 / (1 - |a|), so that it stays
-  within the range of its drive.
+* A state: fixed point, held divided by its gain, a power of two, of its own. The compiler chooses it (`choose-units`)
+  by how far the state goes; without that it is the one next above 1 / (1 - |a|), so that it stays within the range of
+  its drive. A change of basis: b and c hold the gain in an element, elsewhere the word that enters or leaves is
+  multiplied by it on the way. As c x counts about as much for every state then, one exponent does for a column's c.
 
 In floating point (see `floats`) all of these are numbers of one format, and states of one of their own, without units
 and gains; an element's new state is rounded once, and sums down a column are rounded to float32 when they leave it.
@@ -50,6 +52,11 @@ def mantissas(
     return rule(values / unit), unit
 
 
+def gains(decay: Array, unit: Array | None, numbers: Numbers) -> Array:
+    """What states are divided by: as the compiler chose, else by their decays."""
+    return gain(decay) if unit is None else unit / state_unit(numbers)
+
+
 def gain(decay: Array) -> Array:
     """The power of two next above 1 / (1 - |a|): the largest state that a drive of at most 1 can make (l1 norm)."""
     room = np.maximum(1.0 - np.abs(decay), 1.0 / MOST_GAIN)
@@ -76,6 +83,13 @@ def limited(values: Array, bits: int, *, wrap: bool = False) -> tuple[Array, int
     if not outside:
         return values, 0
     return (np.mod(values - low, 2.0**bits) + low if wrap else np.clip(values, low, high)), outside
+
+
+def overflows(numbers: Numbers) -> str:
+    """What becomes of numbers that do not fit: the name under which a run counts them."""
+    if numbers.overflow == "saturate":
+        return "saturations"
+    return "wrapped" if numbers.fixed else "infinities"
 
 
 # -- what the machine does ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ def _explain(told: dict[str, Any]) -> None:
     """Banks of states with their costs, and what each layer lost, as tables."""
     _explain_banks(told["alternatives"], told["banks"])
     _explain_couplings(told["couplings"])
+    _explain_units(told["units"])
     if "copies" in told:
         made = told["copies"]
         title = f"copies of arrays: an event every {made['interval_seconds']:.3g} s, not {made['once_seconds']:.3g} s"
@@ -182,6 +184,23 @@ def _explain_couplings(couplings: list[dict[str, Any]]) -> None:
         title = "states and arrays: energy of a step's conversions, expected error of the sums with and without them"
         headings = ["layer", "side", "", "conversions", "error", "coupled", "cannot be coupled because"]
         print_table(title, headings, rows, numbers=3)
+
+
+def _explain_units(units: list[dict[str, Any]]) -> None:
+    """What a count of each layer's states is worth, and what tells it."""
+    rows = [
+        (
+            choice["node"],
+            choice["source"],
+            f"{choice['least']:.2g} to {choice['most']:.2g}",
+            "-" if choice["room"] is None else f"{choice['room']:.3g}",
+            f"2^{log2(choice['finest']):.0f} to 2^{log2(choice['coarsest']):.0f}",
+        )
+        for choice in units
+    ]
+    if rows:
+        title = "fixed-point states: how far they are expected to go, how often that fits, what a count is worth"
+        print_table(title, ["layer", "as told by", "expected", "fits times", "units"], rows, numbers=3)
 
 
 def _explain_schedules(schedules: list[dict[str, Any]]) -> None:

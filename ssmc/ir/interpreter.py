@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,21 @@ from ssmc.ir.table import spec_of
 from ssmc.ir.types import SequenceType, StreamType
 
 Array = NDArray[Any]
+Watch = Callable[[Node, Sequence[Any], Sequence[Array]], None]
 
 
-def interpret(graph: Graph, inputs: Mapping[str, Array], *, keep: bool | Collection[str] = False) -> dict[str, Array]:
+def interpret(
+    graph: Graph,
+    inputs: Mapping[str, Array],
+    *,
+    keep: bool | Collection[str] = False,
+    watch: Watch | None = None,
+) -> dict[str, Array]:
     """Outputs of `graph` by name, for inputs by name in the graph's own layout (see `ssmc.ir.layout`).
 
     A state input that is left out is zero. With `keep`, also every intermediate value, or those named there, under
-    `str(value)` (`%node` or `%node:1`). Raises UserError for a missing input or where an op cannot run on its operands.
+    `str(value)` (`%node` or `%node:1`). `watch` is given each node with its operands and its results.
+    Raises UserError for a missing input or where an op cannot run on its operands.
     """
     uses = {value: len(graph.users(value)) for name in graph.order() for value in graph.results(name)}
     batch = _batch(graph, inputs)
@@ -35,6 +43,8 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, keep: bool | Collect
             arrays = [None if value is None else values[value] for value in operands]
             kinds = [None if value is None else graph.type(value) for value in operands]
             results = run_node(node, arrays, kinds)
+            if watch is not None:
+                watch(node, arrays, results)
             del arrays
             for value in operands if not every else ():
                 if value is not None:

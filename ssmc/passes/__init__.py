@@ -16,13 +16,15 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     map-weights               pieces and states find their places
     couple                    (if columns charge state nodes) on placed pieces; where it does, ranges are others
     calibrate                 (if the target has converters) on the pieces as they lie
+    choose-units              (if the target's states are fixed point) on numbers that no pass will change
     schedule                  nodes find their times
 """
 
 from ssmc.passes.bank_choice import Alternative, BankChoice
 from ssmc.passes.base import Context, DecayLoss, LayerLoss, LossReport, Note, Pass
+from ssmc.passes.choose_units import UnitChoice
 from ssmc.passes.couple import CouplingChoice
-from ssmc.passes.machine import ArrayErrors, Converters, Coupling, Machine, StateBank, StateCost
+from ssmc.passes.machine import ArrayErrors, Converters, Coupling, FixedPoint, Machine, StateBank, StateCost
 from ssmc.passes.manager import Observer, PassManager, Step, print_after
 from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline
 from ssmc.passes.registry import PassInfo, available, register
@@ -36,6 +38,7 @@ __all__ = [
     "Coupling",
     "CouplingChoice",
     "DecayLoss",
+    "FixedPoint",
     "LayerLoss",
     "LossReport",
     "Machine",
@@ -47,6 +50,7 @@ __all__ = [
     "StateBank",
     "StateCost",
     "Step",
+    "UnitChoice",
     "available",
     "parse_pipeline",
     "print_after",

@@ -15,6 +15,7 @@ from ssmc.passes.machine import Machine
 
 if TYPE_CHECKING:
     from ssmc.passes.bank_choice import Alternative, BankChoice
+    from ssmc.passes.choose_units import UnitChoice
     from ssmc.passes.couple import CouplingChoice
     from ssmc.passes.decay_fit import Fit
 
@@ -112,6 +113,7 @@ class Context:
     alternatives: list[Alternative] = field(default_factory=list)
     banks: list[BankChoice] = field(default_factory=list)
     couplings: list[CouplingChoice] = field(default_factory=list)
+    units: list[UnitChoice] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     steps: int = 0
     batch: int = 0

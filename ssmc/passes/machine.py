@@ -94,15 +94,29 @@ class Coupling:
 
 
 @dataclass(frozen=True)
+class FixedPoint:
+    """Numbers of `bits` bits, two's complement, `fraction` of them behind the point."""
+
+    bits: int
+    fraction: int
+
+    @property
+    def room(self) -> float:
+        """The largest number, where 1 is what is expected."""
+        return float(2.0 ** (self.bits - 1 - self.fraction))
+
+
+@dataclass(frozen=True)
 class Machine:
     """Array geometry and state banks of a target, and the number formats it stores.
 
-    `arrays` is how many weight arrays are resident (None: reloaded at will). `banks` stand in order of
-    preference. Bits are None where numbers are not rounded, `converters` where there are none, `errors` where arrays
-    are perfect, `product_cost` where it is not known. Cores of `arrays_per_core` stand on a mesh `mesh_width` wide, row
-    by row (None: one core). `sweeps`: it may run through a sequence several times; `reloads`: where a model takes more
-    than there is, arrays may be written again in between; `rounds`: samples of a batch may be run side by side.
-    `coupling` is None where arrays and state nodes meet through converters only.
+    `arrays` is how many weight arrays are resident (None: reloaded at will). `banks` stand in order of preference.
+    Bits are None where numbers are not rounded, `states` where they are not fixed point, `converters` where there
+    are none, `errors` where arrays are perfect, `product_cost` where it is not known. Cores of `arrays_per_core`
+    stand on a mesh `mesh_width` wide, row by row (None: one core). `sweeps`: it may run through a sequence several
+    times; `reloads`: where a model takes more than there is, arrays may be written again in between; `rounds`:
+    samples of a batch may be run side by side. `coupling` is None where arrays and state nodes meet through
+    converters only.
     """
 
     target: str
@@ -113,6 +127,7 @@ class Machine:
     banks: tuple[StateBank, ...]
     weight_bits: int | None = None
     state_parameter_bits: int | None = None
+    states: FixedPoint | None = None
     decay_levels: int | None = None
     converters: Converters | None = None
     errors: ArrayErrors | None = None

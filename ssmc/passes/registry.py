@@ -33,6 +33,7 @@ BUILTIN = (
     "map_weights:MapWeights",
     "couple:Couple",
     "calibrate:Calibrate",
+    "choose_units:ChooseUnits",
     "schedule:Schedule",
 )
 

@@ -297,6 +297,17 @@ def test_explain_tells_what_is_coupled_and_why_not(ssmc: Ssmc, folder: Path) -> 
     assert all(choice["joules"] > 0 and choice["coupled"] > 0 for choice in found if choice["chosen"])
 
 
+def test_explain_tells_the_units_of_fixed_point_states(ssmc: Ssmc, folder: Path) -> None:
+    arguments = ("compile", "scan.onnx", "--target", "epochcore", "-o", "p.ssmx")
+    told = ssmc(*arguments, "--explain")
+    assert told.status == 0 and "fixed-point states" in told.out and "random inputs" in told.out
+    data = (*arguments, "--calibrate", "x.npz", "--json")
+    report = json.loads(ssmc(*data).out)["units"]
+    assert report and all(choice["source"] == "calibration data" for choice in report)
+    assert json.loads(ssmc(*data, "--passes", "default,choose-units{by=off}").out)["units"] == []
+    assert json.loads(ssmc(*data, "--ideal").out)["units"] == []
+
+
 def test_explain_of_states_that_grow(ssmc: Ssmc, folder: Path) -> None:
     """Products fed back would err without bound there."""
     told = ssmc("compile", "unstable.onnx", "--target", "cim", "-o", "p.ssmx", "--explain")

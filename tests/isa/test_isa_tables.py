@@ -112,7 +112,7 @@ def test_code_words_are_little_endian_with_fields_from_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "encoding"), [("cim", "3.1", "a25b53379f457404"), ("epochcore", "9.1", "489f0bbdbcecacae")]
+    ("name", "version", "encoding"), [("cim", "3.1", "a25b53379f457404"), ("epochcore", "9.2", "489f0bbdbcecacae")]
 )
 def test_a_version_stands_for_one_encoding(name: str, version: str, encoding: str) -> None:
     """Where this fails an instruction was added (raise the minor version) or changed (the major one)."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
+from backends.epochcore.formats import state_unit
 from backends.epochcore.lower import mimo as lower_mimo
 from backends.epochcore.lower import scan as lower_scan
 from backends.epochcore.lower import segments as lower_segments
@@ -24,7 +25,7 @@ from backends.epochcore.lower.matrix import cut
 from backends.epochcore.lower.matvec import matvec
 from backends.epochcore.lower.shared_passes import Rest, gathered, hand_out, keep, rests
 from backends.epochcore.lower.time import carried
-from backends.epochcore.lower.window_matrices import System, common, kernel_length, system_of
+from backends.epochcore.lower.window_matrices import System, kernel_length, side_by_side, system_of, unit_of
 from backends.epochcore.lower.windows import Windows, chunked, convolution
 from backends.epochcore.program.parameters import pack_decay, pack_element
 from ssmc.diagnostics import UserError
@@ -104,7 +105,6 @@ def ssm(low: Lowering, node: Node) -> None:
     if form.name == "segmented":
         lower_segments.system(low, node, system_of(node), u, x0, form.segments)
         return
-    decay, (b, c) = op["decay"].array, common(node)
     if form.name in ("chunked", "convolution"):
         windows, system = Windows(low, node, form.span, form.mode), system_of(node)
         if form.name == "chunked":
@@ -114,11 +114,11 @@ def ssm(low: Lowering, node: Node) -> None:
             assert length is not None
             convolution(windows, length, lambda: system.kernel(length), u, None)
         return
-    channels = decay.shape[0]
+    channels = op["decay"].shape[0]
     parts = rests(low, node, partial(_channels_left_over, low, node)) if node.name not in low.shared else ()
     if parts:
         _ssm_together(low, node, u, parts)
-    system = System(decay, b, c, op["d"].array, op["read_before"], op["reverse"])
+    system = system_of(node)
     dst, (pieces, groups) = low.new(node), _pieces(low, node)
     if node.name in low.shared:
         pieces = [p for p in pieces if p.k1 != channels]
@@ -166,14 +166,13 @@ def _ssm_together(low: Lowering, node: Node, u: Operand, parts: Sequence[Rest]) 
     """The last channels of several systems side by side."""
     some = []
     for rest in parts:
-        b, c = common(rest.node)
-        system = System(rest.node.op["decay"].array, b, c, rest.node.op["d"].array, False, False)
-        some.append(system.some(range(rest.start, rest.start + rest.width)))
+        some.append(system_of(rest.node).some(range(rest.start, rest.start + rest.width)))
     a, b, c, d = (np.concatenate([getattr(system, name) for system in some]) for name in "abcd")
     rows, _ = low.arch.cells(np.iscomplexobj(a))
     pieces = [Piece(0, len(a), n, min(n + rows, a.shape[1])) for n in range(0, a.shape[1], rows)]
     wide, results = gathered(low, node, u, parts), low.temporary(node, len(a))
-    system = System(a, b, c, d, node.op["read_before"], node.op["reverse"])
+    unit = side_by_side([system.unit for system in some])
+    system = System(a, b, c, d, node.op["read_before"], node.op["reverse"], unit)
     _states_in_place(low, node, f"{node.name}.together.", system, pieces, wide.at(), results, None, 1)
     keep(low, results, parts)
 
@@ -197,7 +196,8 @@ def _states_in_place(
         first = (p.k0, p.k1) not in started
         started.add((p.k0, p.k1))
         at = np.s_[p.k0 : p.k1, p.n0 : p.n1]
-        element = pack_element(system.a[at], system.b[at], system.c[at], system.d[p.k0 : p.k1] * first, _numbers(low))
+        unit, d = None if system.unit is None else system.unit[at], system.d[p.k0 : p.k1] * first
+        element = pack_element(system.a[at], system.b[at], system.c[at], d, _numbers(low), unit)
         packed = low.draft.constant(f"{name}p{count}", element)
         fields = {"rows": p.n1 - p.n0, "cols": p.k1 - p.k0, "complex": halves == 2, "mode": mode}
         fields |= low.in_groups(p.k1 - p.k0, halves == 2, groups)
@@ -272,9 +272,10 @@ def _stationary(low: Lowering, node: Node, mode: str, decay: Array, v: Operand, 
     pieces = cut(node.op.get("pieces") or [Piece(0, size, 0, 1)], cols, 1)
     pieces.sort(key=lambda p: p.k0)
     bank = _bank(low, node, pieces, np.arange(size).reshape(-1, 1), parts, x0)
-    dst = low.new(node)
+    dst, unit = low.new(node), unit_of(node)
     for number, (p, offset) in enumerate(zip(pieces, bank.offsets, strict=True)):
-        packed = low.draft.constant(f"{node.name}.p{number}", pack_decay(decay[p.k0 : p.k1], _numbers(low)))
+        own = None if unit is None else unit[p.k0 : p.k1]
+        packed = low.draft.constant(f"{node.name}.p{number}", pack_decay(decay[p.k0 : p.k1], _numbers(low), own))
         fields = {"rows": 1, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": mode}
         fields |= low.in_groups(p.k1 - p.k0, parts == 2, groups)
         low.emit(node, "preload", src=Param(packed), scale=0, bias=0, **fields)
@@ -293,11 +294,14 @@ def _selective(low: Lowering, node: Node, a: Operand, v: Operand, x0: Operand | 
         return
     pieces = cut([Piece(0, size, 0, 1)], cols, 1)
     bank = _bank(low, node, pieces, np.arange(size).reshape(-1, 1), parts, x0)
-    dst = low.new(node)
-    for p, offset in zip(pieces, bank.offsets, strict=True):
-        fields = {"rows": 1, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": "sel"}
+    dst, unit, numbers = low.new(node), unit_of(node), _numbers(low)
+    for number, (p, offset) in enumerate(zip(pieces, bank.offsets, strict=True)):
+        fields = {"rows": 1, "cols": p.k1 - p.k0, "complex": parts == 2, "mode": "sel", "scale": 0}
         fields |= low.in_groups(p.k1 - p.k0, parts == 2, groups)
-        low.emit(node, "preload", src=0, scale=0, bias=0, **fields)
+        if unit is not None and numbers is not None and numbers.fixed:
+            scale = (unit[p.k0 : p.k1] / state_unit(numbers)).astype(np.float32)
+            fields |= {"scaled": True, "scale": Param(low.draft.constant(f"{node.name}.p{number}.scale", scale))}
+        low.emit(node, "preload", src=0, bias=0, **fields)
         streams = {
             "dst": dst.at(p.k0),
             "a": Ref(a.ref.buffer, a.ref.offset + p.k0),

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.gemm import ceil_div
 from backends.epochcore.lower.flow import is_backward, plan_flow
+from backends.epochcore.lower.window_matrices import side_by_side, unit_of
 from ssmc.ir import Graph, Node, Piece, Tensor, Value
 
 Array = NDArray[Any]
@@ -157,7 +158,13 @@ def _channels(both: tuple[Directed, Directed], before: bool, late: tuple[bool, b
     values = [np.concatenate(parts) for parts in zip(*systems, strict=True)]
     channels, states = values[0].shape
     tensors = {name: Tensor(value) for name, value in zip(("decay", "b", "c", "d"), values, strict=True)}
-    return {**tensors, "liquid": both[0].state.op["liquid"], "pieces": (Piece(0, channels, 0, states),)}
+    pieces = (Piece(0, channels, 0, states),)
+    return {**tensors, "unit": _units(both), "liquid": both[0].state.op["liquid"], "pieces": pieces}
+
+
+def _units(both: tuple[Directed, Directed]) -> Tensor | None:
+    unit = side_by_side([unit_of(one.state) for one in both])
+    return None if unit is None else Tensor(unit)
 
 
 def _read(node: Node, before: bool, late: bool) -> tuple[Array, ...]:
@@ -183,7 +190,8 @@ def _matrices(both: tuple[Directed, Directed], arch: Arch) -> tuple[dict[str, An
     into, out = ([op["weight"].shape[axis] for op in ops] for axis, ops in ((0, drives), (1, reads)))
     inputs, outputs = ([np.arange(n), np.arange(n, n + m)] for n, m in (into, out))
     decay = np.concatenate(decays)
-    state = {**both[0].state.op.attrs, "decay": Tensor(decay), "pieces": (Piece(0, decay.size, 0, 1),)}
+    state = {**both[0].state.op.attrs, "decay": Tensor(decay), "unit": _units(both)}
+    state["pieces"] = (Piece(0, decay.size, 0, 1),)
     return _blocks(drives, inputs, states, arch), state, _blocks(reads, states, outputs, arch)
 
 

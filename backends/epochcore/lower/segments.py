@@ -24,7 +24,7 @@ from backends.epochcore.lower.draft import Buffer, Param
 from backends.epochcore.lower.features import gather
 from backends.epochcore.lower.lowering import Lowering, Operand
 from backends.epochcore.lower.time import carried
-from backends.epochcore.lower.window_matrices import System
+from backends.epochcore.lower.window_matrices import System, unit_of
 from backends.epochcore.program.parameters import pack_decay, pack_element, unpack
 from ssmc.ir import Node, Value
 
@@ -111,7 +111,8 @@ def system(low: Lowering, node: Node, s: System, u: Operand, x0: Operand | None,
     passes: list[_Pass] = []
     for n in range(0, states, high):
         at = np.s_[:, n : n + high]
-        packed = pack_element(s.a[at], s.b[at], s.c[at], s.d * (n == 0), numbers)
+        unit = None if s.unit is None else s.unit[at]
+        packed = pack_element(s.a[at], s.b[at], s.c[at], s.d * (n == 0), numbers, unit)
         rows, order = s.a[at].shape[1], own[:, :, n : n + high].ravel()
         e = unpack(packed, rows, channels, s.parts == 2, True, bool(numbers is not None and numbers.fixed))
         shape = {"rows": rows, "cols": channels, "complex": s.parts == 2, "mode": "fri", "groups": groups}
@@ -128,7 +129,7 @@ def system(low: Lowering, node: Node, s: System, u: Operand, x0: Operand | None,
 def states(low: Lowering, node: Node, decay: Array, v: Operand, x0: Operand | None, number: int) -> None:
     """States with drives of their own, all in one row of the array."""
     numbers, is_complex, size = None if low.ideal else low.arch.numbers, np.iscomplexobj(decay), decay.size
-    packed, dst = pack_decay(decay, numbers), low.new(node)
+    packed, dst = pack_decay(decay, numbers, unit_of(node)), low.new(node)
     e = unpack(packed, 1, size, is_complex, False, bool(numbers is not None and numbers.fixed))
     shape = {"rows": 1, "cols": size, "complex": is_complex, "mode": "fri.x", **cut(low, node, number)}
     shape["groups"] = _beside(low, node, number)[2]

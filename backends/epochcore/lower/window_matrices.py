@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -22,7 +23,8 @@ MOST_TAPS = 4096
 @dataclass(frozen=True)
 class System:
     """x <- a x + b u, y = Re(c x) + d u, by channels: a, b, c (channels, states), d (channels,). Before an update is
-    `before`, from the end is `reverse`."""
+    `before`, from the end is `reverse`. `unit` (channels, states) is what a count of a fixed-point state is worth,
+    where that is chosen."""
 
     a: Array
     b: Array
@@ -30,6 +32,7 @@ class System:
     d: Array
     before: bool
     reverse: bool
+    unit: Array | None = None
 
     @property
     def channels(self) -> int:
@@ -70,7 +73,8 @@ class System:
     def some(self, part: range) -> System:
         """A part of the channels."""
         cut = slice(part.start, part.stop)
-        return replace(self, a=self.a[cut], b=self.b[cut], c=self.c[cut], d=self.d[cut])
+        unit = None if self.unit is None else self.unit[cut]
+        return replace(self, a=self.a[cut], b=self.b[cut], c=self.c[cut], d=self.d[cut], unit=unit)
 
 
 def band(taps: Array, span: int) -> Array:
@@ -88,9 +92,21 @@ def turned(stack: Array, inputs: bool, outputs: bool) -> Array:
 
 
 def system_of(node: Node) -> System:
-    """The system of a `tile.ssm` that is not liquid."""
+    """The system of a `tile.ssm` (of a liquid one without what its drive does to its decay)."""
     b, c = common(node)
-    return System(node.op["decay"].array, b, c, node.op["d"].array, node.op["read_before"], node.op["reverse"])
+    way = node.op["read_before"], node.op["reverse"]
+    return System(node.op["decay"].array, b, c, node.op["d"].array, *way, unit_of(node))
+
+
+def unit_of(node: Node) -> Array | None:
+    """What a count of each state is worth, where that is chosen."""
+    return None if node.op["unit"] is None else np.asarray(node.op["unit"].array)
+
+
+def side_by_side(units: Sequence[Array | None]) -> Array | None:
+    """Units of the states of several systems; none where one of them has none."""
+    known = [unit for unit in units if unit is not None]
+    return np.concatenate(known) if len(known) == len(units) else None
 
 
 def common(node: Node) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
 from backends.epochcore.floats import restored, stored
-from backends.epochcore.formats import gain, mantissas
+from backends.epochcore.formats import gains, mantissas
 
 Array = NDArray[Any]
 
@@ -45,14 +45,17 @@ def halves(values: Array) -> Array:
     return np.stack([values.real, values.imag]) if np.iscomplexobj(values) else np.asarray(values)[None]
 
 
-def pack_element(decay: Array, b: Array, c: Array, d: Array, numbers: Numbers | None) -> Array:
-    """Parameters of a `fri` or `tri` pass: decay, b, c (cols, rows), all complex or all real; d (cols,)."""
+def pack_element(
+    decay: Array, b: Array, c: Array, d: Array, numbers: Numbers | None, unit: Array | None = None
+) -> Array:
+    """Parameters of a `fri` or `tri` pass: decay, b, c (cols, rows), all complex or all real; d (cols,). `unit` is what
+    a count of a fixed-point state is worth (None: as its decay says)."""
     if numbers is None:
         return np.concatenate([halves(decay).ravel(), halves(b).ravel(), halves(c).ravel(), d])
     kept = halves(1 - decay if numbers.decay == "one-minus" else decay)
     if not numbers.fixed:
         return stored(np.concatenate([kept.ravel(), halves(b).ravel(), halves(c).ravel(), d]), numbers.format)
-    bits, g = numbers.parameter_bits, gain(decay)
+    bits, g = numbers.parameter_bits, gains(decay, unit, numbers)
     a_int, a_unit = mantissas(kept, bits, 0)
     b_int, b_unit = mantissas(halves(b) / g, bits, 0)
     c_int, c_unit = mantissas(halves(c) * g, bits, (0, 2))
@@ -60,15 +63,15 @@ def pack_element(decay: Array, b: Array, c: Array, d: Array, numbers: Numbers | 
     return _integers([a_int, b_int, c_int, d_int], [a_unit, b_unit, c_unit, d_unit, g], bits)
 
 
-def pack_decay(decay: Array, numbers: Numbers | None) -> Array:
-    """Parameters of a `fri.x` or `tri.x` pass: decay (cols,)."""
+def pack_decay(decay: Array, numbers: Numbers | None, unit: Array | None = None) -> Array:
+    """Parameters of a `fri.x` or `tri.x` pass: decay (cols,), and `unit` as above."""
     if numbers is None:
         return halves(decay).ravel()
     kept = halves(1 - decay if numbers.decay == "one-minus" else decay)
     if not numbers.fixed:
         return stored(kept.ravel(), numbers.format)
     a_int, a_unit = mantissas(kept, numbers.parameter_bits, 0)
-    return _integers([a_int], [a_unit, gain(decay)], numbers.parameter_bits)
+    return _integers([a_int], [a_unit, gains(decay, unit, numbers)], numbers.parameter_bits)
 
 
 def _integers(values: list[Array], units: list[Array], bits: int) -> Array:

@@ -179,7 +179,7 @@ def _mac_integer(
     def run(machine: Machine) -> None:
         integers, unit, _ = entering(machine.rows(x), numbers)
         total, outside = sums(integers.reshape(-1, len(weight)) @ weight, numbers)
-        machine.saturated(outside)
+        machine.overflowed(outside)
         value = total.reshape(*integers.shape[:-1], -1) * scale * unit
         if bias is not None:
             value = value + bias
@@ -195,7 +195,7 @@ def _mac_rounded(plan: Planner, x: Access, y: Access, weight: Array, bias: Array
 
     def run(machine: Machine) -> None:
         # a panel's last rows may hold anything: what is too large is counted in those that mean something
-        machine.saturated(entering(machine.rows(x), numbers)[2])
+        machine.overflowed(entering(machine.rows(x), numbers)[2])
         value, out = entering(machine.panels(x, height), numbers)[0], machine.panels(y, height)
         product = np.matmul(value, weight)
         if bias is not None:

@@ -12,11 +12,11 @@ from backends.epochcore.arch import Numbers
 from backends.epochcore.formats import drives, parameters, state_unit
 from backends.epochcore.program.parameters import Element
 from backends.epochcore.simulate.machine import Machine
-from backends.epochcore.simulate.plan import Access, Action
+from backends.epochcore.simulate.plan import Access, Action, Preload
 from backends.epochcore.simulate.planner import Planner, Rule
 from backends.epochcore.simulate.recurrence import Decay, order, run_float, run_float_into, run_machine
 from backends.epochcore.simulate.rounding import narrowed
-from backends.epochcore.simulate.states import element_of
+from backends.epochcore.simulate.states import element_of, streamed_gain
 from backends.epochcore.simulate.stretches import by_stretch
 from isa import Instruction
 
@@ -30,7 +30,7 @@ def stationary(plan: Planner, ins: Instruction) -> Action:
     src = _halves_in(plan, ins, "src", int(ins["src_pitch"]), cols, parts)
     dst = _halves_out(plan, ins, int(ins["dst_pitch"]), cols, parts)
     element = element_of(plan, held)
-    return _driven(plan, ins, src, dst, element, None, ins.mnemonic == "tri.x", held.ins)
+    return _driven(plan, ins, src, dst, element, None, ins.mnemonic == "tri.x", held)
 
 
 def sel(plan: Planner, ins: Instruction) -> Action:
@@ -40,7 +40,7 @@ def sel(plan: Planner, ins: Instruction) -> Action:
     src = _halves_in(plan, ins, "src", pitch, cols, parts)
     a = _halves_in(plan, ins, "a", pitch, cols, parts, "one" if ins["a_held"] else str(ins["steps"]))
     dst = _halves_out(plan, ins, pitch, cols, parts)
-    return _driven(plan, ins, src, dst, None, a, False, held.ins)
+    return _driven(plan, ins, src, dst, None, a, False, held)
 
 
 def _halves_in(
@@ -64,7 +64,7 @@ def _driven(
     e: Element | None,
     a: list[Access] | None,
     tri: bool,
-    held: Instruction,
+    held: Preload,
 ) -> Action:
     """States with drives of their own, read out themselves. The decay is e's, plus the drive (`tri`), or `a`."""
     numbers, ideal = plan.arch.numbers, plan.ideal
@@ -74,7 +74,7 @@ def _driven(
     if ideal and own is not None and len(own) == 1 and (own[0] == own[0][:1, :1]).all():
         own = (own[0][0, 0],)
     unit = None if e is None or ideal else e.decay_unit[0].T
-    worth = np.ones(1) if e is None or ideal else e.gain.T
+    worth = streamed_gain(plan, held) if e is None else np.ones(1) if ideal else e.gain.T
     count = (1.0 if ideal else state_unit(numbers)) * worth
     changes = tri or a is not None
 
@@ -111,12 +111,12 @@ def _driven(
                 following = run_float(step, present, tuple(part[k] for part in drive))
             else:
                 following, outside = run_machine(step, present, tuple(part[k] for part in drive), numbers)
-                machine.saturated(outside)
+                machine.overflowed(outside)
             for out, value in zip(outs, present if before else following, strict=True):
                 out[k] = value[0] if ideal else value[0] * count
             machine.states = following
 
-    body = by_stretch(held, reverse, step_all)
+    body = by_stretch(held.ins, reverse, step_all)
 
     def run(machine: Machine) -> None:
         body(machine, [machine.rows(part) for part in src], [machine.rows(part) for part in dst])
@@ -143,7 +143,7 @@ def _streamed(a: list[Array], numbers: Numbers | None, machine: Machine) -> Deca
         return Decay(tuple(a))
     distance = numbers.decay == "one-minus"
     kept, unit, outside = parameters(np.stack([1.0 - a[0], *(-part for part in a[1:])] if distance else a), numbers)
-    machine.saturated(outside)
+    machine.overflowed(outside)
     return Decay(tuple(kept), unit[0], distance)
 
 

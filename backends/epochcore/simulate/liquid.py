@@ -30,7 +30,7 @@ def liquid_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Ac
 
     def run(machine: Machine) -> None:
         integers, exponent, outside = entering(machine.rows(u), numbers)
-        machine.saturated(outside)
+        machine.overflowed(outside)
         exponent = np.broadcast_to(exponent, (*integers.shape[:-1], 1))
         out = machine.rows(y)
         total = np.empty(integers.shape)
@@ -40,15 +40,15 @@ def liquid_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Ac
             sign = -worth if distance else worth
             full = np.stack([part + half * sign for part, half in zip(own, v, strict=True)])
             kept, kept_unit, outside = parameters(full, numbers)
-            machine.saturated(outside)
+            machine.overflowed(outside)
             states = machine.states
             drive = tuple(drives(half / unit, numbers) for half in v)
             following, outside = run_machine(Decay(tuple(kept), kept_unit[0], distance), states, drive, numbers)
-            machine.saturated(outside)
+            machine.overflowed(outside)
             total[k] = read_out(states if before else following, c)
             machine.states = following
         total, outside = sums(total, numbers)
-        machine.saturated(outside)
+        machine.overflowed(outside)
         value = total * y_unit + integers * exponent * (e.d * e.d_unit)
         out[...] = out + value if accumulate else value
 

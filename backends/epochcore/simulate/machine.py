@@ -55,7 +55,7 @@ class Machine:
     states: tuple[Array, ...] = ()
     latest: int = 0  # the copy of a pass's parameters that took its last step (see `stretches`)
     tapped: dict[str, Array] = field(default_factory=dict)
-    saturations: dict[str, int] = field(default_factory=dict)
+    outside: dict[str, int] = field(default_factory=dict)
     pool: Executor | None = None  # threads that take their part where that is worth it
     workers: int = 1
     _scratch: list[Array] = field(default_factory=list)
@@ -127,12 +127,12 @@ class Machine:
         for other in others:
             other.result()
 
-    def saturated(self, count: int) -> None:
+    def overflowed(self, count: int) -> None:
         """Count numbers that did not fit their format, by layer."""
         if count:
             loc = self.plan.program.source(self.plan.program.sections[0].code[self.index])
             layer = loc.layer if loc else ""
-            self.saturations[layer] = self.saturations.get(layer, 0) + count
+            self.outside[layer] = self.outside.get(layer, 0) + count
 
     # -- running ---------------------------------------------------------------------------------------------
 

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.epochcore.arch import Numbers
 from backends.epochcore.clock.occupancy import occupancy
 from backends.epochcore.clock.timing import check_tokens, measure
+from backends.epochcore.formats import overflows
 from backends.epochcore.program.dispatch import even
 from backends.epochcore.program.rates import stride_of
 from backends.epochcore.program.stretches import copies
@@ -87,20 +89,21 @@ def simulate(program: Program, inputs: Mapping[str, Array], settings: RunSetting
     outputs = {port.name: _output(program, machines, port) for port in program.outputs}
     stats, trace = _costs(plan, batch, steps, settings.trace)
     if not plan.ideal:
-        saturations = sum((Counter(machine.saturations) for machine in machines), Counter[str]())
-        if settings.strict and saturations:
-            raise _saturated(saturations)
-        stats = replace(stats, notes={**stats.notes, "saturations": dict(saturations)})
+        outside = sum((Counter(machine.outside) for machine in machines), Counter[str]())
+        if settings.strict and outside:
+            raise _too_large(outside, plan.arch.numbers)
+        stats = replace(stats, notes={**stats.notes, overflows(plan.arch.numbers): dict(outside)})
     tapped = {layer: np.concatenate([m.tapped[layer] for m in machines]) for layer in machines[0].tapped}
     busy = occupancy(program, plan.arch, batch, steps) if settings.occupancy else None
     return RunResult(outputs, stats, tapped, trace, busy)
 
 
-def _saturated(counts: Counter[str]) -> UserError:
+def _too_large(counts: Counter[str], numbers: Numbers) -> UserError:
     """Numbers that did not fit, where they are an error."""
+    became = {"saturations": "were cut off", "wrapped": "wrapped round", "infinities": "became infinite"}
     lines = [f"layer '{layer}': {count}" for layer, count in counts.most_common()]
     return UserError(
-        f"{sum(counts.values())} numbers did not fit their format",
+        f"{sum(counts.values())} numbers did not fit their format, and {became[overflows(numbers)]}",
         why="\n       ".join(lines),
         hint="more numbers.state_bits or accumulator_bits, fewer state_fraction_bits, a floating-point format "
         "with more range, or run without --strict",

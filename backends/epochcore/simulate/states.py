@@ -42,9 +42,21 @@ def _state_access(plan: Planner, ins: Instruction, parts_of: int = 1) -> tuple[i
 
 def _gain(plan: Planner, held: Preload) -> Array:
     """What states are divided by in the elements, (cols, rows); one number where none has units of its own."""
-    if not _has_units(plan) or held.source is None:
+    if not _has_units(plan):
         return np.ones((1, 1))
+    if held.source is None:
+        return streamed_gain(plan, held)[:, None]
     return np.tile(element_of(plan, held).gain, (copies(held.ins), 1))
+
+
+def streamed_gain(plan: Planner, held: Preload) -> Array:
+    """What states whose decay is streamed are divided by, (cols,) or (1,). Raises UserError, a trap, where there are
+    more or fewer."""
+    if held.scale is None or not _has_units(plan):
+        return np.ones(1)
+    if held.scale.size != int(held.ins["cols"]):
+        raise plan.trap(f"has {held.scale.size} scales for {held.ins['cols']} columns")
+    return np.asarray(held.scale, np.float64).ravel()
 
 
 def _has_units(plan: Planner) -> bool:
@@ -72,7 +84,7 @@ def state_load(plan: Planner, ins: Instruction) -> Action:
         value = machine.rows(source)[0].reshape(machine.batch, parts, cols, rows)
         if not plan.ideal:
             value, outside = states(drives(value * count, numbers), numbers)
-            machine.saturated(outside)
+            machine.overflowed(outside)
         machine.states, machine.latest = tuple(np.ascontiguousarray(value.transpose(1, 3, 0, 2))), 0
 
     return run
@@ -158,7 +170,7 @@ def _fri_machine(plan: Planner, ins: Instruction, e: Element) -> Body:
 
     def run(machine: Machine, sources: Sequence[Array], results: Sequence[Array]) -> None:
         integers, unit, outside = entering(sources[0], numbers)
-        machine.saturated(outside)
+        machine.overflowed(outside)
         unit = np.broadcast_to(unit, (*integers.shape[:-1], 1))
         (out,) = results
         total = np.empty(integers.shape)
@@ -166,12 +178,12 @@ def _fri_machine(plan: Planner, ins: Instruction, e: Element) -> Body:
             drive = tuple(drives(half * integers[k] * (b_unit * unit[k]), numbers) for half in b)
             before_step = machine.states
             following, outside = run_machine(decay, before_step, drive, numbers)
-            machine.saturated(outside)
+            machine.overflowed(outside)
             read = before_step if before else following
             total[k] = read_out(read, c)
             machine.states = following
         total, outside = sums(total, numbers)
-        machine.saturated(outside)
+        machine.overflowed(outside)
         value = total * y_unit + integers * unit * (e.d * e.d_unit)
         out[...] = out + value if accumulate else value
 

@@ -38,6 +38,12 @@ def _check_pieces(op: Op, rows: int, cols: int) -> None:
             raise ValueError(f"{piece} lies outside {rows} x {cols}")
 
 
+def _check_unit(op: Op, shape: tuple[int, ...]) -> None:
+    """A unit for each state. Raises ValueError."""
+    if op["unit"] is not None and op["unit"].shape != shape:
+        raise ValueError(f"'unit' has the shape {op['unit'].shape}, the states {shape}")
+
+
 def _matmul_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
     rows, cols = op["weight"].shape
     if not kinds[0].shape or kinds[0].shape[-1] != rows:
@@ -82,6 +88,7 @@ def _state_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
         raise ValueError("asynchronous states, and no others, need the elapsed time 'dt'")
     if x0 is not None and x0.shape != width:
         raise ValueError(f"'x0' has the shape {x0.shape}, the states {width}")
+    _check_unit(op, op["decay"].shape)
     _check_pieces(op, op["decay"].shape[0], 1)
     return (v, SequenceType(width))
 
@@ -126,6 +133,7 @@ def _ssm_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
     width = (groups * states * (2 if op["decay"].is_complex else 1),)
     if x0 is not None and x0.shape != width:
         raise ValueError(f"'x0' has the shape {x0.shape}, the states {width}")
+    _check_unit(op, (groups, states))
     _check_pieces(op, groups, states)
     return (u, SequenceType(width))
 
@@ -154,6 +162,7 @@ def _recurrence_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
         raise ValueError(f"decay {a.shape} and drive {v.shape} must be the same vector")
     if x0 is not None and x0.shape != v.shape:
         raise ValueError(f"'x0' has the shape {x0.shape}, the drive {v.shape}")
+    _check_unit(op, (v.shape[0] // (2 if op["is_complex"] else 1),))
     return (v, SequenceType(v.shape))
 
 
@@ -195,6 +204,7 @@ def _feedback(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Arra
 
 
 PIECES = Attribute("pieces", tuple, "placed `Piece`s")
+UNIT = Attribute("unit", Tensor, "what a count of a fixed-point state is worth, powers of two; None is open", None)
 
 SPECS = (
     OpSpec(
@@ -219,6 +229,7 @@ SPECS = (
         (
             Attribute("decay", Tensor, "(states,) Abar; A delta where asynchronous: then Abar = exp(decay dt)"),
             Attribute("asynchronous", bool, "the decay follows the elapsed time 'dt'", False),
+            UNIT,
             BANK,
             PIECES,
             READ_BEFORE,
@@ -239,6 +250,7 @@ SPECS = (
             Attribute("c", Tensor, "(channels, states); y = Re(sum c x) + d u, a factor 2 of halving included"),
             Attribute("d", Tensor, "(channels,)"),
             Attribute("liquid", bool, "the drive adds to the decay: x_k = (Abar + b u_k) x_{k-1} + b u_k", False),
+            UNIT,
             PIECES,
             READ_BEFORE,
             REVERSE,
@@ -252,7 +264,7 @@ SPECS = (
         "tile",
         ("a", "v", "x0?"),
         ("x", "last"),
-        (Attribute("is_complex", bool, "halves re|im", False), BANK, READ_BEFORE, REVERSE),
+        (Attribute("is_complex", bool, "halves re|im", False), UNIT, BANK, READ_BEFORE, REVERSE),
         _recurrence_type,
         _recurrence,
         "x_k = a_k x_{k-1} + v_k with both streamed.",

@@ -1,0 +1,154 @@
+"""How far states go: measured on data, expected of random inputs, or bounded for every input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ssmc.ir import ConstantType, Graph, Node, Value, interpret
+from ssmc.ir.ops.tile import join_halves
+from ssmc.passes.base import Array
+from ssmc.passes.bounds import largest_values
+
+NEVER = 1e-9  # 1 - |a| of a state that does not decay
+STATES = ("tile.ssm", "tile.state", "tile.recurrence")
+
+
+def growth(size: Array, steps: float) -> Array:
+    """`sum_{k < steps} |a|^k`: what a drive of 1 makes of a state in so many steps, at most (l1 norm of its response).
+
+    `size` is |a|; a state that grows by itself counts as one that stays. `steps` may be infinite.
+    """
+    a = np.minimum(size, 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (1.0 - a**steps) / (1.0 - a)
+    return np.where(a < 1.0, found, steps)
+
+
+def fill(peaks: Array) -> Array:
+    """What never moved takes after its neighbours: states of a channel after the one that moves least (a drive of zero
+    then, and no weight in the channel's C), all others after the one that moves most; 1 where none does."""
+    least = np.where(peaks > 0, peaks, np.inf).min(-1, keepdims=True) if peaks.ndim > 1 else np.inf
+    known = np.where(peaks > 0, peaks, least)
+    most = float(peaks.max(initial=0.0)) or 1.0
+    return np.where(np.isfinite(known), known, most)
+
+
+@dataclass
+class Reach:
+    """What a run of the interpreter shows of the states of each layer, (states,) or (channels, states).
+
+    `peaks` are the largest |re| or |im| of each state, `drives` the largest |v| that drives it, `sizes` the mean of its
+    |a|: where decays are independent of each other, the mean of their products is the product of their means.
+    """
+
+    peaks: dict[str, Array] = field(default_factory=dict)
+    drives: dict[str, Array] = field(default_factory=dict)
+    sizes: dict[str, Array] = field(default_factory=dict)
+
+    def lasting(self, steps: int) -> dict[str, int]:
+        """`steps` for each layer with states that never decay."""
+        return {name: steps for name, sizes in self.sizes.items() if (sizes >= 1.0 - NEVER).any()}
+
+    def watch(self, node: Node, operands: Sequence[Any], results: Sequence[Array]) -> None:
+        given = (*operands, None, None)
+        match node.op.name:
+            case "tile.ssm":
+                self._system(node, given[0], given[1])
+            case "tile.state":
+                decay = node.op["decay"].array
+                if node.op["asynchronous"]:
+                    decay = np.exp(decay * np.asarray(given[1]).reshape(-1, 1))
+                self._driven(node, given[0], decay, given[2], results, node.op["decay"].is_complex)
+            case "tile.recurrence":
+                paired = node.op["is_complex"]
+                self._driven(node, given[1], join_halves(np.asarray(given[0]), paired), given[2], results, paired)
+
+    def _driven(
+        self, node: Node, v: Array, decay: Array, x0: Array | None, results: Sequence[Array], paired: bool
+    ) -> None:
+        starts = () if x0 is None else (x0,)
+        self.peaks[node.name] = np.maximum.reduce([_halves(array, paired) for array in (*results, *starts)])
+        self.drives[node.name] = _most(np.abs(join_halves(v, paired)))
+        self.sizes[node.name] = np.abs(decay).reshape(-1, decay.shape[-1]).mean(0)
+
+    def _system(self, node: Node, u: Array, x0: Array | None) -> None:
+        a, b = (node.op[name].array for name in ("decay", "b"))
+        u = u[:, ::-1] if node.op["reverse"] else u
+        x = np.zeros((len(u), *a.shape), np.result_type(a, b))
+        if x0 is not None:
+            x = join_halves(np.broadcast_to(x0, (len(u), x0.shape[-1])), node.op["decay"].is_complex)
+            x = x.reshape(-1, *a.shape)
+        peak, sizes = _extent(x).max(0), np.zeros(a.shape)
+        for k in range(u.shape[1]):
+            v = b * u[:, k, :, None]
+            decay = a + v if node.op["liquid"] else a[None]
+            x = decay * x + v
+            np.maximum(peak, _extent(x).max(0), out=peak)
+            sizes += np.abs(decay).mean(0) if node.op["liquid"] else 0.0
+        self.peaks[node.name] = peak
+        self.drives[node.name] = np.abs(b) * np.abs(u).max((0, 1), initial=0.0)[:, None]
+        self.sizes[node.name] = sizes / max(1, u.shape[1]) if node.op["liquid"] else np.abs(a)
+
+
+def _extent(x: Array) -> Array:
+    """The larger half of each number."""
+    return np.maximum(np.abs(x.real), np.abs(x.imag)) if np.iscomplexobj(x) else np.abs(x)
+
+
+def _most(values: Array) -> Array:
+    """The largest over all axes but the last."""
+    return np.asarray(values.max(tuple(range(values.ndim - 1)), initial=0.0))
+
+
+def _halves(values: Array, paired: bool) -> Array:
+    """The largest |value| of each state of a stream or a row, the larger half of complex ones."""
+    most = _most(np.abs(values))
+    return most.reshape(2, -1).max(0) if paired else most
+
+
+def seen(graph: Graph, inputs: Mapping[str, Array]) -> Reach:
+    """What the states of a tile graph do on some inputs."""
+    reach = Reach()
+    interpret(graph, inputs, watch=reach.watch)
+    return reach
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What no input makes a layer's states exceed, infinite where nothing is known, and how often over a state holds
+    what it is given at every step (`growth`)."""
+
+    most: Array
+    growth: Array
+
+
+def bounded(graph: Graph) -> dict[str, Bound]:
+    """`|b| max|u| / (1 - |a|)`, and what states start from, for layers whose decays are no streams."""
+    largest, found = largest_values(graph), {}
+    for node in graph.nodes("tile.ssm", "tile.state"):
+        if node.op.get("asynchronous"):  # where no time passes nothing decays
+            continue
+        fused, operands, decay = node.op.name == "tile.ssm", graph.operands(node.name), node.op["decay"]
+        assert operands[0] is not None
+        drive, start = largest[operands[0]], _start(graph, operands[1 if fused else 2 :], largest)
+        with np.errstate(invalid="ignore"):
+            # of halves, the pair counts
+            drives = drive * (np.abs(node.op["b"].array) if fused else math.sqrt(1 + decay.is_complex))
+            size = np.abs(decay.array) + (drives if node.op.get("liquid") else 0.0)
+            times = growth(size, math.inf)
+            most = drives * times + start
+        found[node.name] = Bound(np.where(np.isnan(most), math.inf, most), times)
+    return found
+
+
+def _start(graph: Graph, operands: Sequence[Value | None], largest: Mapping[Value, float]) -> float:
+    """What |x0|, the first of the operands, is at most."""
+    if not operands or operands[0] is None:
+        return 0.0
+    value = operands[0]
+    return largest[value] * math.sqrt(2.0) if isinstance(graph.type(value), ConstantType) else math.inf
