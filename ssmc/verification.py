@@ -141,7 +141,7 @@ def verify(
         tolerance = REALISTIC_TOLERANCE
     passed = all(error.relative <= tolerance for error in errors.values())
     if ideal and not passed:
-        note = "; ".join(filter(None, (note, _lift_error(model, tolerance))))
+        note = "; ".join(filter(None, (note, _lift_error(model, tolerance), _of_processor(model))))
     few = {name: array[:LAYER_SEQUENCES] for name, array in fitted.items()}
     return Verification(passed, tolerance, errors, _layers(executable, executable.compilation, few, settings), note)
 
@@ -168,6 +168,15 @@ def _lift_error(model: Model, tolerance: float) -> str:
     if worst <= tolerance:
         return ""
     return f"the lifted model itself is up to {worst:.1e} off from the file (`ssmc inspect` shows what was lifted)"
+
+
+def _of_processor(model: Model) -> str:
+    """A line where onnxruntime itself cannot be trusted with the file on this processor."""
+    import onnx
+
+    from ssmc.frontend.proofs.saturation import told_of
+
+    return told_of(onnx.load(str(model.path), load_external_data=False))
 
 
 def _require_finite(references: Mapping[str, Array]) -> None:
