@@ -204,3 +204,18 @@ def test_weights_rounded_by_blocks(tmp_path: Path) -> None:
     model = load_model(save(net.model([(y, ["b", "t", 3])], opset=21), tmp_path))
     data = rng.standard_normal((2, 9, WIDTH)).astype(np.float32)
     assert off(model, u, data, model.path) <= 1e-5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_that_are_rounded_in_the_file(tmp_path: Path, seed: int) -> None:
+    """As quantisation-aware training exports them: the largest of a channel lies between two codes, in float32."""
+    net, rng = Net(), np.random.default_rng(seed)
+    u, wide = net.input(["b", "t", WIDTH]), 16
+    weight = rng.standard_normal((WIDTH, wide)).astype(np.float32)
+    scale = (np.abs(weight).max(axis=0) / np.float32(127.5)).astype(np.float32)
+    grid = net.const(scale), net.const(np.zeros(wide, np.int8))
+    codes = net.op("QuantizeLinear", net.const(weight), *grid, axis=1)
+    y = decaying(net, net.op("MatMul", u, net.op("DequantizeLinear", codes, *grid, axis=1)), wide)
+    path = save(net.model([(y, ["b", "t", wide])], opset=17), tmp_path)
+    data = rng.standard_normal((2, 9, WIDTH)).astype(np.float32)
+    assert off(load_model(path), u, data, path) <= 1e-5

@@ -147,7 +147,7 @@ def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) ->
         error = max(relative_error(found[name], array) for name, array in answer.items())
         who = f"{case.dropped} node{'s' * (case.dropped > 1)}"
         note = f"the rounding by {who} is left out, as asked for: on random inputs outputs are off by "
-        return proofs, (*notes, f"{note}{error:.1e} of the largest")
+        return proofs, (*notes, f"{note}{error:.1e} of the largest", *filter(None, [told_of(case.model.model)]))
     allowed = max([_runtime_tolerance(case), *(proof.tolerance for proof in proofs)]) + moved
     theirs = compare("onnxruntime", found, answer, batch, length, allowed)
     if any(proof.error > TOLD for proof in theirs) and (ties := _ties(case, arrays, SINGLE)).near:

@@ -13,10 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-PRODUCTS = frozenset(
-    "MatMulInteger ConvInteger QLinearMatMul QLinearConv QGemm QAttention MatMulIntegerToFloat "
-    "DynamicQuantizeMatMul".split()
-)
+_STANDARD = ("MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv")
+PRODUCTS = frozenset([*_STANDARD, "QGemm", "QAttention", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"])
 LARGEST = (255, 127)  # of an unsigned and of a signed number
 
 

@@ -14,6 +14,7 @@ from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of, presen
 from ssmc.frontend.source.kernels import UNARY_OPS
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import along, clip_bounds, quantized_range, text
+from ssmc.frontend.source.refused import FLOATING
 
 BINARY_OPS = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Max": "max", "Min": "min", "Sum": "add",
@@ -263,7 +264,9 @@ def _quantize(context: Context, call: Call, items: Sequence[Any]) -> list[Tracke
     flow, builder = flow_of(items[0]), context.builder
     if not all(isinstance(item, Known) for item in present(items[1:])):
         raise Unsupported("its scale is computed from the input")
-    low, high = quantized_range(call.attrs)
+    if (ends := quantized_range(call.attrs)) is None:
+        raise Unsupported(FLOATING)
+    low, high = ends
     scale = Known(along(items[1].array, flow.shape, call.attrs))
     zero = along(items[2].array, flow.shape, call.attrs) if len(items) > 2 and items[2] is not None else np.zeros(())
     rounded = unary_any(builder, "round", _only(binary(builder, "div", flow, scale)))

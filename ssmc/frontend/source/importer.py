@@ -298,8 +298,16 @@ def in_float64(node: onnx.NodeProto, graph: Graph, operands: Sequence[Value | No
     if node.op_type == "QuantizeLinear" and not any(a.name == "output_dtype" and a.i for a in node.attribute):
         zero = operands[2] if len(operands) > 2 else None
         dtype = "uint8" if zero is None else getattr(graph.type(zero), "dtype", "uint8")
-        copy.attribute.append(helper.make_attribute("output_dtype", _INTEGERS.get(dtype, TensorProto.UINT8)))
+        copy.attribute.append(helper.make_attribute("output_dtype", _code_of(dtype)))
     return copy
+
+
+def _code_of(dtype: str) -> int:
+    """The type to which a quantisation rounds whose zero point is of that type."""
+    try:
+        return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    except (TypeError, ValueError, KeyError):  # not known: it is an input, and no rule takes that
+        return int(TensorProto.UINT8)
 
 
 def _changes(attribute: AttributeProto) -> bool:
@@ -307,11 +315,3 @@ def _changes(attribute: AttributeProto) -> bool:
 
 
 _WHOLE = frozenset([AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.TENSOR])
-_INTEGERS = {
-    "uint8": TensorProto.UINT8,
-    "int8": TensorProto.INT8,
-    "uint16": TensorProto.UINT16,
-    "int16": TensorProto.INT16,
-    "int4": TensorProto.INT4,
-    "uint4": TensorProto.UINT4,
-}

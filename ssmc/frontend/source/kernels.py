@@ -19,6 +19,7 @@ from ssmc.frontend.source.operands import (
     clip_bounds,
     conv_padding,
     few_bits,
+    narrowed,
     pad_widths,
     quantized_range,
     reshape_target,
@@ -260,7 +261,10 @@ def _matmul_few_bits(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[A
 
 
 def _quantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    low, high = quantized_range(attrs)
+    ends = quantized_range(attrs)
+    if ends is None:
+        return (narrowed(x[0] / along(x[1], x[0].shape, attrs), attrs["output_dtype"]),)
+    low, high = ends
     zero = along(x[2], x[0].shape, attrs) if len(x) > 2 and x[2] is not None else 0
     scaled = np.rint(x[0] / along(x[1], x[0].shape, attrs)) + zero
     return (np.clip(scaled, low, high).astype(np.int64),)

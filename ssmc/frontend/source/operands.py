@@ -110,8 +110,8 @@ def pad_widths(x: Sequence[Any], attrs: Attrs) -> tuple[list[tuple[int, int]], f
     return widths, float(np.asarray(value).reshape(-1)[0])
 
 
-def quantized_range(attrs: Attrs) -> tuple[int, int]:
-    """Smallest and largest integer of a QuantizeLinear's output type."""
+def quantized_range(attrs: Attrs) -> tuple[int, int] | None:
+    """Smallest and largest integer of a QuantizeLinear's output type; None where that is floating point."""
     from onnx import TensorProto
 
     names = {
@@ -124,7 +124,17 @@ def quantized_range(attrs: Attrs) -> tuple[int, int]:
         TensorProto.UINT2: (0, 3),
         TensorProto.INT2: (-2, 1),
     }
-    return names[attrs["output_dtype"]]
+    return names.get(attrs["output_dtype"])
+
+
+def narrowed(x: Array, output_dtype: int) -> Array:
+    """x, saturated and rounded to floating point of few bits (float8, float4)."""
+    from onnx import helper
+
+    dtype = helper.tensor_dtype_to_np_dtype(output_dtype)
+    every = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64)
+    largest = float(every[np.isfinite(every)].max())
+    return np.clip(x, -largest, largest).astype(np.float32).astype(dtype).astype(np.float64)
 
 
 def along(parameter: Any, shape: Sequence[int], attrs: Attrs) -> Any:
@@ -165,3 +175,16 @@ def batch_norm_factors(x: Sequence[Any], attrs: Attrs) -> tuple[Array, Array]:
     """The scale and shift that a BatchNormalization in inference amounts to."""
     scale = x[1] / np.sqrt(x[4] + attrs.get("epsilon", 1e-5))
     return scale, x[2] - x[3] * scale
+
+
+def in_codes(x: Sequence[Any], attrs: Attrs) -> list[Any]:
+    """Operands of a QuantizeLinear of weights in units of its scale, divided in float32 where they are that.
+
+    The largest weight of a symmetric grid is often half a code from both of its neighbours: which it becomes is what
+    the runtime's own division says.
+    """
+    weights, scale = np.asarray(x[0]), np.asarray(x[1])
+    if any(a.dtype.kind != "f" or not np.array_equal(a, a.astype(np.float32)) for a in (weights, scale)):
+        return list(x)
+    quotient = weights.astype(np.float32) / along(scale.astype(np.float32), weights.shape, attrs)
+    return [quotient.astype(np.float64), np.ones(scale.shape), *x[2:]]

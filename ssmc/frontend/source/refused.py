@@ -9,8 +9,12 @@ from ssmc.frontend.source.operands import text
 
 ATTENTION = "attention mixes all steps with weights that depend on the data"
 DYNAMIC = (
-    "one scale for all samples and all steps at once, those to come too (dynamic quantisation), so that it is not "
-    "causal"
+    "one scale for all samples, and in a sequence model for all steps, at once (dynamic quantisation): what one sample "
+    "gives depends on the others, or is not causal"
+)
+FLOATING = (
+    "it rounds to floating point of few bits (float8, float4), whose steps grow with the number, and machines round to "
+    "even steps only; quantise to integers, or the weights alone"
 )
 NONLINEAR = {
     "QuantizeLinear": "a state that is rounded at every step is lifted where all steps round alike, by one scale, and "

@@ -18,7 +18,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.source.evaluate import MOVES, run_call
 from ssmc.frontend.source.kernels import UNARY_OPS
 from ssmc.frontend.source.listing import Call, Listing
-from ssmc.frontend.source.operands import axes_of, text
+from ssmc.frontend.source.operands import axes_of, in_codes, text
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
@@ -142,7 +142,8 @@ def _run(call: Call, operands: list[Any]) -> list[Any] | None:
         if prod(shape) > SMALL:
             return [Table(shape, call, tuple(operands))]
     if not any(isinstance(x, Table) for x in arrays):
-        return _small(list(run_call(call, operands)), arrays)
+        given = in_codes(operands, call.attrs) if call.kind == "QuantizeLinear" else operands
+        return _small(list(run_call(call, given)), arrays)
     rule = CONTRACTED.get(call.kind)
     cut = None if rule is None else rule(call, operands)
     if cut is not None:

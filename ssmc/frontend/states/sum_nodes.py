@@ -13,6 +13,7 @@ from ssmc.frontend.graph.flow import Known, Unsupported
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import along, quantized_range
+from ssmc.frontend.source.refused import FLOATING
 from ssmc.frontend.states.grids import KINDS, find_grid
 from ssmc.frontend.states.state_step import Step
 from ssmc.ir.graph import Value
@@ -40,6 +41,8 @@ class Rounding:
 
 def find_rounding(step: Step, call: Call) -> Rounding:
     """All that belongs to a rounding. Raises Unsupported where it is to no grid."""
+    if call.kind == "QuantizeLinear" and quantized_range(call.attrs) is None:
+        raise Unsupported(FLOATING)
     best: Rounding | None = None
     for source in _before(step, call):
         own = None
@@ -124,7 +127,9 @@ def _codes(step: Step, call: Call) -> Rounding | None:
     shape = codes.shape
     if codes.dtype.kind not in "iu":
         return None
-    low, high = quantized_range(call.attrs)
+    ends = quantized_range(call.attrs)
+    assert ends is not None, "codes are integers"
+    low, high = ends
     scale = np.broadcast_to(np.asarray(_scale(step, call, 0, shape), np.float64), shape).reshape(-1)
     zero: Any = 0.0
     if len(call.operands) > 2 and (value := call.operands[2]) is not None:
