@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,6 +13,8 @@ import onnx
 import pytest
 
 from ssmc.frontend import load_model
+from ssmc.frontend.source.listing import Listing
+from ssmc.ir.graph import Value
 from tests.frontend.net import Net, save, stepwise
 
 LINEAR = 2.4  # times as many calls for twice the size: linear, and what sorting and the like add
@@ -78,3 +80,25 @@ def test_calls_grow_with_the_file(name: str, tmp_path: Path) -> None:
     calls_of(build(size // 2), tmp_path)  # what is done once
     once, twice = (calls_of(build(n), tmp_path) for n in (size, 2 * size))
     assert twice <= LINEAR * once
+
+
+@pytest.mark.parametrize("outputs", [10, 30])
+def test_what_an_input_reaches_is_not_looked_up_for_each_output(
+    outputs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step of a potential, and comparisons of it that could each be its spikes."""
+    net = Net()
+    x, state = net.input(["b", WIDTH]), net.input(["b", WIDTH])
+    following = net.op("Add", net.op("Mul", state, net.const(np.asarray([0.5, 0.6, 0.7]))), x)
+    above = [net.op("Greater", following, net.const(np.float32(0.1 * k))) for k in range(outputs)]
+    spikes = [net.op("Cast", fires, to=onnx.TensorProto.FLOAT) for fires in above]
+    model = net.model([(name, ["b", WIDTH]) for name in (following, *spikes)])
+    looked, influenced = [], Listing.influenced
+
+    def counted(self: Listing, sources: Collection[Value]) -> set[Value]:
+        looked.append(sources)
+        return influenced(self, sources)
+
+    monkeypatch.setattr(Listing, "influenced", counted)
+    assert load_model(save(model, tmp_path)).states == {state: following}
+    assert len(looked) < 10

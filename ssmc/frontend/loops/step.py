@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import reduce
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import cached_property, reduce
 from operator import or_
 
 import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.loops.parts import find_parts, parts_move
-from ssmc.frontend.loops.spike_pairs import are_spikes
+from ssmc.frontend.loops.spike_pairs import Spikes
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Listing
 from ssmc.frontend.states.dependence import Dependence, blocks, dependence, surroundings
@@ -44,7 +43,8 @@ def pair_states(
     inputs = [name for name, kind in types.items() if kind.dtype.startswith(("float", "double", "bfloat"))]
     names = list(listing.outputs)
     known = dependence(listing, listing.inputs.values())
-    weights = _sure_weights(listing, point, outputs, inputs, known)
+    spikes = Spikes(listing, point, outputs)
+    weights = _sure_weights(listing, point, outputs, inputs, known, spikes)
     left, free = np.flatnonzero(~weights.any(axis=1)), np.flatnonzero(~weights.any(axis=0))
     reads = [known.reads.get(listing.outputs[name], 0) for name in names]
     bits = [known.bits[listing.inputs[name]] for name in inputs]
@@ -56,20 +56,23 @@ def pair_states(
     around = {i: surroundings(listing, known, close[i], bits[i]) for i in left}
     values = evaluate(listing, point, set[Value]().union(*around.values()))
     for i in left:
-        moves = _Moves(listing, {**point, **{v: values[v] for v in around[i]}}, outputs, inputs[i], close[i])
+        local = {**point, **{v: values[v] for v in around[i]}}
+        moves = _Moves(listing, local, outputs, inputs[i], frozenset(close[i]))
         for j in near[i]:
-            weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
+            weights[i, j] = _weight(listing, point, outputs, names[j], moves, spikes)
         if not weights[i].any():
             moves = _Moves(listing, point, outputs, inputs[i], listing.influenced({moves.x}))
             for j in set(free) - set(near[i]):
-                weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
+                weights[i, j] = _weight(listing, point, outputs, names[j], moves, spikes)
         if (weights[i] == SPIKES).any():  # they are nothing else
             weights[i, weights[i] != SPIKES] = 0.0
     found = _assigned(weights)
-    possible = np.zeros(weights.shape, bool)
-    for (row, name), (column, output) in product(enumerate(inputs), enumerate(outputs.values())):
-        fits = output.dtype.kind == "f" and output.shape == np.shape(point[listing.inputs[name]])
-        possible[row, column] = fits and bool(reads[column]) and not reads[column] & bits[row]
+
+    def possible(i: int, j: int) -> bool:
+        output = outputs[names[j]]
+        fits = output.dtype.kind == "f" and output.shape == np.shape(point[listing.inputs[inputs[i]]])
+        return fits and bool(reads[j]) and not reads[j] & bits[i]
+
     found |= _handed_on(weights, found, possible)
     if len(found) == len(types):  # a step needs an input that is not a state
         pairs = zip(*np.nonzero(weights), strict=True)
@@ -97,7 +100,9 @@ def _assigned(weights: Array, but: int | None = None) -> dict[tuple[int, int], f
     return {(i, j): float(worth[i, j]) for i, j in pairs if worth[i, j] > 0 and weights[i, j] > 0}
 
 
-def _handed_on(weights: Array, found: Mapping[tuple[int, int], float], possible: Array) -> dict[tuple[int, int], float]:
+def _handed_on(
+    weights: Array, found: Mapping[tuple[int, int], float], possible: Callable[[int, int], bool]
+) -> dict[tuple[int, int], float]:
     """Pairs beside those found: inputs that may hold what an output, which does not read them, was one step before.
 
     Such are the caches of a token shift, or of a filter of two taps. Where no other input is a state for certain, that
@@ -108,7 +113,8 @@ def _handed_on(weights: Array, found: Mapping[tuple[int, int], float], possible:
     rows, columns = (
         np.setdiff1d(np.arange(size), [pair[side] for pair in found]) for side, size in enumerate(weights.shape)
     )
-    pairs = _assigned(HANDED_ON * possible[np.ix_(rows, columns)])
+    left = np.asarray([[possible(i, j) for j in columns] for i in rows], float).reshape(len(rows), len(columns))
+    pairs = _assigned(HANDED_ON * left)
     return {(int(rows[i]), int(columns[j])): worth for (i, j), worth in pairs.items()}
 
 
@@ -168,6 +174,7 @@ def _sure_weights(
     outputs: Mapping[str, Array],
     inputs: Sequence[str],
     known: Dependence,
+    spikes: Spikes,
 ) -> Array:
     """Weights of the pairs that need not be compared with others, zero elsewhere.
 
@@ -193,10 +200,10 @@ def _sure_weights(
     for (rows, columns), values_of, beside in zip(found, wanted, around, strict=True):
         local = {**point, **{v: values[v] for v in beside}}
         for i in rows:
-            moves = _Moves(listing, local, outputs, inputs[i], values_of)
+            moves = _Moves(listing, local, outputs, inputs[i], frozenset(values_of))
             for j in columns:
                 if (i, j) in pairs:
-                    weights[i, j] = _weight(listing, point, outputs, inputs[i], names[j], moves)
+                    weights[i, j] = _weight(listing, point, outputs, names[j], moves, spikes)
         chosen = np.ix_(rows, columns)
         mixed = [i for i in rows if weights[i].max() <= AFFINE]  # what a layer hands to the next may be affine, too
         if not _all_affine(weights[chosen]) or any(_has_parts(listing, point, outputs, inputs[i]) for i in mixed):
@@ -227,15 +234,22 @@ class _Moves:
         point: Mapping[Value, Array],
         outputs: Mapping[str, Array],
         source: str,
-        reached: Collection[Value],
+        reached: Set[Value],
     ) -> None:
         """`point` may know values on the way that do not depend on the input; `reached` are those to be looked at."""
         self.listing, self.point, self.outputs = listing, point, outputs
-        self.x = listing.inputs[source]
+        self.source, self.x = source, listing.inputs[source]
         self.reached = reached
         shape = np.shape(point[self.x])
         self.wanted = [v for n, v in listing.outputs.items() if v in self.reached and outputs[n].shape == shape]
         self.found: dict[bytes, dict[Value, Array]] = {}
+
+    @cached_property
+    def compared(self) -> bool:
+        """Does the input meet a maximum, at once or after one node?"""
+        users = self.listing.users[self.x]
+        after = (call for user in users for v in user.results for call in self.listing.users.get(v, []))
+        return any(call.kind in MAXIMA for call in (*users, *after))
 
     def of(self, target: str) -> Callable[[Array], Array]:
         """The function from steps of the input to those of an output."""
@@ -254,17 +268,17 @@ def _weight(
     listing: Listing,
     point: Mapping[Value, Array],
     outputs: Mapping[str, Array],
-    source: str,
     target: str,
     moves: _Moves,
+    spikes: Spikes,
 ) -> float:
-    """0 if they cannot be a pair; more the likelier they are one."""
-    x, base = listing.inputs[source], outputs[target]
+    """0 if the input that moves and an output cannot be a pair; more the likelier they are one."""
+    x, base = moves.x, outputs[target]
     shape = np.shape(point[x])
     if base.shape != shape or base.dtype.kind != "f":
         return 0.0
     value = listing.outputs[target]
-    if are_spikes(listing, point, outputs, source, target):
+    if spikes.are_pair(moves.source, target):
         return SPIKES
     if value == x or not listing.users.get(x):
         return 1.0  # handed through, or not read at all: a state that nothing depends on
@@ -282,7 +296,7 @@ def _weight(
             # several layers in one, and what is between them is not linear
             affine, elementwise = parts_move(listing, parts, point)
             return 3.0 if elementwise else PARTS if affine else AFFINE
-        if _compared(listing, x) and is_running_maximum(lambda m: moved(m - point[x]) + base, shape):
+        if moves.compared and is_running_maximum(lambda m: moved(m - point[x]) + base, shape):
             return 1.5
         return 1.5 if _bends(moved, shape) else 0.0
     if not np.any(a):
@@ -304,13 +318,6 @@ def _handed_through(
     return moved.shape == step.shape and bool(np.abs(moved - step).max(initial=0.0) <= AFFINE_TOLERANCE)
 
 
-def _compared(listing: Listing, x: Value) -> bool:
-    """Does an input meet a maximum, at once or after one node?"""
-    users = listing.users[x]
-    after = [call for user in users for v in user.results for call in listing.users.get(v, [])]
-    return any(call.kind in MAXIMA for call in (*users, *after))
-
-
 def _bends(moved: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
     """Is every element linear in its own one near by, if not far away, as a potential with a threshold is?"""
     small = NEAR * np.random.default_rng(2).uniform(1.0, 2.0, shape)
@@ -330,12 +337,10 @@ def _order_bonus(weights: Array) -> Array:
     """A little for pairs that keep the order: the k-th possible state input with the k-th possible state output."""
     possible_in = np.flatnonzero((weights > 0).any(axis=1))
     possible_out = np.flatnonzero((weights > 0).any(axis=0))
+    # counted from the end: states stand last, data first
+    rows, columns = (np.arange(len(possible), 0, -1) for possible in (possible_in, possible_out))
     bonus = np.zeros(weights.shape)
-    for i, row in enumerate(possible_in):
-        for j, column in enumerate(possible_out):
-            # counted from the end: states stand last, data first
-            away = abs((len(possible_in) - i) - (len(possible_out) - j))
-            bonus[row, column] = 1e-3 / (1 + away)
+    bonus[np.ix_(possible_in, possible_out)] = 1e-3 / (1 + np.abs(np.subtract.outer(rows, columns)))
     return bonus
 
 

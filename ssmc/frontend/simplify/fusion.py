@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 from math import prod
 from typing import Any
 
@@ -148,18 +149,19 @@ class _Fusion:
         graph = self.graph
         forms = {v: identity_form(v, size_of(graph, v)) for v in self.states}
         direct: dict[Value, Form | None] = {}
-        waiting = [user for v in self.states for user, _ in graph.users(v)]
+        waiting = [(self.position[user], user) for v in self.states for user, _ in graph.users(v)]
+        heapify(waiting)
         seen: set[str] = set()
         while waiting:
-            waiting.sort(key=self.position.__getitem__, reverse=True)
-            name = waiting.pop()
+            _, name = heappop(waiting)
             if name in seen:
                 continue
             seen.add(name)
             form = self._read(name, forms, direct, roots)
             if form is not None:
                 forms[Value(name)] = form
-                waiting += [user for user, _ in graph.users(Value(name))]
+                for user, _ in graph.users(Value(name)):
+                    heappush(waiting, (self.position[user], user))
         return forms
 
     def _read(
