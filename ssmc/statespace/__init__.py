@@ -16,6 +16,7 @@ from ssmc.statespace.projection import (
     wanted_kernel,
     wanted_response,
 )
+from ssmc.statespace.realization import realize, side_by_side
 from ssmc.statespace.recurrence import simulate
 from ssmc.statespace.reduction import Reduction, balanced_truncation
 from ssmc.statespace.refit import Refit, refit_input, refit_output
@@ -62,9 +63,11 @@ __all__ = [
     "poles",
     "project",
     "projectable",
+    "realize",
     "refit_input",
     "refit_output",
     "regress_output",
+    "side_by_side",
     "simulate",
     "time_constants",
     "to_real",

@@ -34,7 +34,7 @@ class ChannelFits:
         self.restraint = 0.3 * tolerance  # ours: the largest that costs no accuracy on S4D kernels
         alive = int(np.flatnonzero(np.abs(taps) > 1e-3 * tolerance)[-1]) + 1
         self.sequence = taps[: max(2 * alive, _LONG)]
-        self.seen = sample(self.sequence, 0.1 * tolerance)
+        self.seen = sample(self.sequence, tolerance, limit)
         self.needed = self.seen.least_order(tolerance)
         self.at: Steps | None = None
         if len(taps) > _LONG:

@@ -27,16 +27,19 @@ class Subspace:
     values: Real  # (R,) singular values, falling
     every: int = 1
 
-    def poles(self, order: int) -> Array:
-        """The `order` poles of the best rotation `U[:-1] Phi = U[1:]`, U the first `order` vectors.
+    def shift(self, order: int) -> Real:
+        """Phi of the best rotation `U[:-1] Phi = U[1:]`, U the first `order` vectors.
 
         ESPRIT (Roy and Kailath 1989), which is Kung's realisation (1978) for one channel. Orthonormal columns make
         `U[:-1]^T U[:-1] = 1 - v v^T`, v the last row, so the solution is a rank-one correction.
         """
         u = self.vectors[:, :order]
         shifted, last = u[:-1].T @ u[1:], u[-1]
-        phi = shifted + np.outer(last, last @ shifted) / max(1 - last @ last, 1e-12)
-        values = np.linalg.eigvals(phi).astype(complex)
+        return np.asarray(shifted + np.outer(last, last @ shifted) / max(1 - last @ last, 1e-12))
+
+    def poles(self, order: int) -> Array:
+        """The eigenvalues of `shift`, of a conjugate pair the one above the real axis."""
+        values = np.linalg.eigvals(self.shift(order)).astype(complex)
         values = values[values.imag >= 0]
         if self.every == 1:
             return values
@@ -104,15 +107,18 @@ class Sample:
         return found[found.imag >= 0]
 
 
-def sample(sequence: Real, tolerance: float) -> Sample:
-    """A part of the Hankel matrix that is large enough for its rank to within `tolerance`, as far as one can be."""
+def sample(sequence: Real, tolerance: float, limit: int) -> Sample:
+    """A part of the Hankel matrix that is large enough for its rank to within 0.1 `tolerance`, as far as one can be.
+
+    A part that shows that more than `limit` states are needed is large enough, too.
+    """
     half = len(sequence) // 2
     for most in _SAMPLES:
         rows = np.unique(np.linspace(0, half - 1, min(half, most)).astype(int))
         columns = np.unique(np.random.default_rng(1).integers(0, half, most)) if half > most else rows
         places = np.add.outer(rows, columns)
         found = Sample(*np.linalg.svd(sequence[places], full_matrices=False), sequence[places + 1])
-        if half <= most or found.rank(tolerance) <= _FILLED * most:
+        if half <= most or found.rank(0.1 * tolerance) <= _FILLED * most or found.least_order(tolerance) > limit:
             break
     return found
 

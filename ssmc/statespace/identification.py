@@ -24,6 +24,7 @@ from ssmc.statespace.system import Real, StateSpace, StateSpaceError
 _MOST = 256  # no higher order is tried
 _LONG = 1000  # taps of which no close fit is looked for where none can meet the tolerance
 _AT_ONCE = 8  # kernels fitted at the same time, each with matrices of 20 MB
+_MANY = 100  # states
 _FINE = 16  # ours: share of the order, 1 / n, by which it may be higher than it must
 _NEAR = 1e4  # ours: tolerances that a fit may be off for others to be tried from all taps
 _DESCENT = 8  # attempts at lower orders after the first success
@@ -134,10 +135,10 @@ def _search(family: _Family[_Fit], limit: int, tolerance: float) -> _Fit:
     if family.needed > limit:
         return family.attempt(most, 0)
     below = max(0, family.needed - 1)
-    best = family.attempt(order, 3e4)
+    best = family.attempt(order, _reach(order))
     while not good(best) and order < most:
         below, order = order, min(most, order + max(1, order // 8))
-        last, best = best, better(best, family.attempt(order, 3e4))
+        last, best = best, better(best, family.attempt(order, _reach(order)))
         if best.worst > 0.5 * last.worst:
             break
     for _ in range(_DESCENT if good(best) else 0):
@@ -148,6 +149,11 @@ def _search(family: _Family[_Fit], limit: int, tolerance: float) -> _Fit:
         below, order = (below, trial) if good(fit) else (trial, order)
         best = better(best, fit)
     return best
+
+
+def _reach(order: int) -> float:
+    """Tolerances that a fit may be off for its poles to be moved: of many it takes long, and seldom helps from afar."""
+    return 3e4 if order <= _MANY else 100
 
 
 def _fits(taps: Real, tolerance: float, limit: int) -> list[ModalFit]:
@@ -171,7 +177,8 @@ def _fit(h: Real, tolerance: float, limit: int) -> ModalFit:
     if rough is not None:
         return rough
     fit = _search(family, limit, tolerance)
-    if family.space.every > 1 and tolerance < fit.worst <= _NEAR * tolerance:
+    near = tolerance < fit.worst <= _NEAR * tolerance
+    if family.space.every > 1 and near and family.needed <= _MANY:
         fit = min(fit, _search(family.unthinned(), limit, tolerance), key=lambda found: found.worst)
     if fit.worst <= tolerance and fit.order <= limit:
         return fit

@@ -69,3 +69,17 @@ def test_a_system_beside_taps_of_their_own(tmp_path: Path, length: int, spikes: 
     assert f"without the first {at.max() + 1}, which have taps of their own" in system.replacement.how
     assert system.replacement.residual <= 1e-6
     on_targets(model, 2, length)
+
+
+def test_poles_that_coincide_take_as_many_states_as_there_are(tmp_path: Path) -> None:
+    """k a^k, and a conjugate pair of it, beside plain modes: states that feed each other, on both targets."""
+    k = np.arange(200)
+    taps = modes(3, 200)
+    taps[0], taps[2] = k * 0.9**k / 4, k * 0.93**k * np.cos(0.3 * k) / 4
+    net = Net()
+    model = lift(net, filtered(net, taps, "back"), ["b", 200, 3], tmp_path, (2, 200))
+    assert kinds(model) == [LINEAR, LINEAR]
+    coupled = next(s for s in model.systems if s.replacement is not None and "feed each other" in s.replacement.how)
+    assert coupled.replacement is not None
+    assert coupled.states == 4 and coupled.groups == 2 and coupled.replacement.residual <= 1e-6
+    on_targets(model, 2, 200)

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmc.statespace import StateSpace, StateSpaceError, fit_residues, identify, kernel, poles, simulate
+from ssmc.statespace import (
+    StateSpace,
+    StateSpaceError,
+    fit_residues,
+    identify,
+    kernel,
+    poles,
+    realize,
+    side_by_side,
+    simulate,
+)
 
 from .strategies import random_system, seeds
 
@@ -253,3 +263,33 @@ def test_fewer_states_than_the_hankel_matrix_needs_are_not_tried() -> None:
     taps = 0.999 ** np.arange(4096) * (1 + 1e-4 * rng.standard_normal(4096))
     found = identify(taps)
     assert not found.ok and found.order[0] == 0
+
+
+@given(seeds, st.integers(1, 3), st.booleans(), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_poles_that_coincide_are_realised_with_their_multiplicity(
+    seed: int, multiple: int, turning: bool, rounded: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    k = np.arange(300)
+    decay, angle = rng.uniform(0.85, 0.97), rng.uniform(0.3, 2.5) if turning else 0.0
+    taps = (k / 10) ** (multiple - 1) * decay**k * np.cos(angle * k + 0.3)
+    taps = taps.astype(np.float32).astype(np.float64) if rounded else taps
+    found = realize(taps)
+    assert found is not None and found.states == multiple * (2 if turning else 1)
+    assert np.abs(np.linalg.eigvals(found.A)).max() < 1
+    assert np.abs(kernel(found, 300)[0, 0, 0] - taps).max() <= 1e-6 * np.abs(taps).max()
+    assert realize(taps, below=found.states) is None
+    u = rng.standard_normal(300)
+    y = simulate(found, u[None, :, None])[0][0, :, 0]
+    np.testing.assert_allclose(y, np.convolve(taps, u)[:300], atol=1e-5 * np.abs(taps).sum())
+
+
+def test_what_needs_many_states_is_not_realised() -> None:
+    rng = np.random.default_rng(0)
+    assert realize(rng.standard_normal(200)) is None and realize(np.zeros(64)) is None and realize(np.ones(4)) is None
+    one, two = realize(0.9 ** np.arange(64)), realize(np.arange(64) * 0.9 ** np.arange(64))
+    assert one is not None and two is not None
+    both = side_by_side([one, two])
+    assert both.groups == 2 and both.states == 2
+    np.testing.assert_allclose(kernel(both, 64)[0, 0, 0], 0.9 ** np.arange(64), atol=1e-6)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ssmc.frontend.mixing.fitting import Fit, measured
 from ssmc.ir.op import Array
-from ssmc.statespace import Identification, StateSpace, identify, kernel
+from ssmc.statespace import Identification, StateSpace, identify, kernel, realize, side_by_side
 
 FEW = 8  # kernels of a layer that are tried first: where none becomes a system, the others are not tried (ours)
 AHEAD = 0.1  # ours: of the tolerance, below which taps are none that stand in front of all others
@@ -23,7 +23,8 @@ NEAR = 1e-2  # relative to the largest tap: a miss that is worth telling (ours)
 LARGEST = 30.0  # ours: gains, of the largest tap, of a system that is begun before the taps that told it
 ROUGH = 1e-3  # ours: of the largest tap, between a tap and a system that is begun before: below, it is one of its own
 WORTH = 8  # ours: taps that a state behind others, which stay, must save
-MOST = 128  # ours: states of such a system
+MOST = 96  # ours: states of such a system
+WASTED = 8  # ours: real states of modes for which no states that feed each other are looked for
 LEAST = 8  # taps that a system is looked for in
 
 
@@ -53,11 +54,13 @@ def identified(taps: Array, tolerance: float) -> tuple[list[Part], str]:
 
 def _parts(taps: Array, tolerance: float) -> tuple[list[Part], str]:
     found = identify(taps, tolerance)
-    parts = []
-    if found.met.any():
-        at = np.flatnonzero(found.met)
+    parts = _coupled(taps, np.where(found.met, found.order, 0), tolerance)
+    met = found.met.copy()
+    met[[channel for part in parts for channel in part.channels]] = False
+    if met.any():
+        at = np.flatnonzero(met)
         parts.append(Part(at, measured(found.part(at), taps[at, None]), "identified from the taps"))
-    left = np.flatnonzero(~found.met)
+    left = np.setdiff1d(np.arange(len(taps)), np.concatenate([part.channels for part in parts] or [np.zeros(0, int)]))
     if not len(left):
         return parts, ""
     missed = found.residual.copy()
@@ -74,14 +77,37 @@ def _parts(taps: Array, tolerance: float) -> tuple[list[Part], str]:
     return parts, f", the nearest is {worst:.0e} of the largest tap off" if len(left) and worst < NEAR else ""
 
 
+def _coupled(taps: Array, order: Array, tolerance: float) -> list[Part]:
+    """Systems of few states that feed each other, where modes take many more (`order`; 0: more than is allowed)."""
+    found = {}
+    delayed = _first(taps, tolerance) > 1  # what waits has poles that coincide, too, in 0
+    for channel, many in enumerate(order):
+        if not (0 < many <= WASTED or delayed[channel]):
+            system = realize(taps[channel], tolerance, many // 2 if many else None)
+            if system is not None:
+                found[channel] = system
+    if not found:
+        return []
+    at = np.array(list(found))
+    system = side_by_side(list(found.values()))
+    fit = measured(system, taps[at, None])
+    how = "identified from the taps, with states that feed each other, as of poles that coincide"
+    return [Part(at, fit, how)] if fit.error <= tolerance else []
+
+
 def _delays(taps: Array, tolerance: float) -> list[tuple[int, Array]]:
     """The delays in front of kernels (n, L), with the rows that have each; one that serves all where they are many."""
-    size = np.abs(taps)
-    first = np.argmax(size > AHEAD * tolerance * size.max(axis=1, keepdims=True), axis=1)
+    first = _first(taps, tolerance)
     first = np.where(first > 1, first, 0)
     if len(np.unique(first)) > STARTS:
         first = np.full(len(first), first.min())
     return [(int(d), np.flatnonzero(first == d)) for d in np.unique(first) if d and taps.shape[1] - d >= LEAST]
+
+
+def _first(taps: Array, tolerance: float) -> Array:
+    """The first tap of any size of each kernel."""
+    size = np.abs(taps)
+    return np.asarray(np.argmax(size > AHEAD * tolerance * size.max(axis=1, keepdims=True), axis=1))
 
 
 def _behind(taps: Array, channels: Array, delay: int, tolerance: float) -> tuple[list[Part], Array]:
