@@ -17,7 +17,7 @@ from backends.epochcore.clock.array import ARRAY
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.handover import Handover
 from backends.epochcore.clock.pricing import STREAMS, Prices, waiting
-from backends.epochcore.program.dispatch import Array, Piece, Spans, lower
+from backends.epochcore.program.dispatch import Array, Piece, lower
 from backends.epochcore.program.tokens import engine_of
 from isa import Instruction, Program
 
@@ -54,6 +54,20 @@ class _Static(NamedTuple):
     shape: int
 
 
+@dataclass(frozen=True, eq=False)
+class _Body:
+    """What plans of a piece have in common, whatever is held and lies where before it: the first parts of a plan, and
+    `others`, the ops whose jobs depend on that, with their place, instruction, way and steps; what waits for tokens."""
+
+    instructions: Ints
+    jobs: Ints
+    layer: Ints
+    engine: Ints
+    others: list[tuple[int, int, int, tuple[int, int]]]
+    locs: tuple[int | None, ...]
+    waits: Counter[tuple[int | None, str]]
+
+
 @dataclass
 class _Left:
     """A plan, and what is held and lies where before and after it."""
@@ -75,6 +89,7 @@ class Plans:
     prices: Prices
     _array: Array = field(default_factory=Array)
     _known: dict[tuple[Any, ...], _Left] = field(default_factory=dict)
+    _bodies: dict[tuple[int, int, tuple[int, ...]], _Body] = field(default_factory=dict)
     _static: dict[int, _Static] = field(default_factory=dict)
     _jobs: dict[tuple[int, int, int, bool], int] = field(default_factory=dict)
 
@@ -85,15 +100,41 @@ class Plans:
         known = self._known.get(key)
         if known is None or known.before != lying.known:
             before = lying.known
-            plan = self._made(piece)
+            plan = self._made(piece, kind)
             known = self._known[key] = _Left(plan, before, lying.known, array.active, array.coming, array.taken)
         lying.known = known.after
         self._array = Array(known.active, known.coming, known.taken)
         return known.plan
 
-    def _made(self, piece: Piece) -> Plan:
+    def _made(self, piece: Piece, kind: tuple[int, ...]) -> Plan:
+        key = piece.start, piece.samples, kind
+        body = self._bodies.get(key)
+        if body is None:
+            body = self._bodies[key] = self._body(piece)
+        jobs = body.jobs.copy()
+        for place, index, way, span in body.others:
+            jobs[place] = self._job(index, way, piece, span)
+        costs, engines, named = self.handover.costs, self.handover.engines, body.locs
+        pairs, times = np.unique(body.layer * len(costs) + jobs, return_counts=True)
+        each = zip(*(values.tolist() for values in (*np.divmod(pairs, max(1, len(costs))), times)), strict=True)
+        paid = [(named[place], costs[job], count) for place, job, count in each]
+        paid += [(loc, waiting(name), count) for (loc, name), count in body.waits.items()]
+        return Plan(
+            body.instructions,
+            jobs,
+            [costs[job] for job in jobs.tolist()],
+            [engines[job] for job in jobs.tolist()],
+            named,
+            body.layer,
+            body.engine,
+            tuple(paid),
+            len(jobs) + sum(body.waits.values()),
+        )
+
+    def _body(self, piece: Piece) -> _Body:
         code, spans, samples, jobs_of = self.program.sections[0].code, piece.spans, piece.samples, self._jobs
         instructions, jobs, own, on = (list[int]() for _ in range(4))
+        others: list[tuple[int, int, int, tuple[int, int]]] = []
         locs: dict[int | None, int] = {}
         waits = Counter[tuple[int | None, str]]()
         for index in range(piece.start, piece.stop):
@@ -105,35 +146,19 @@ class Plans:
                 elif way == SYNC:
                     waits[ins.loc, str(ins["engine"])] += 1
                 continue
+            span, job = spans[register], 0
             if way == OTHER:
-                key = shape, spans[register][1], samples, piece.loop
-                job = jobs_of.get(key)
-                if job is None:
-                    job = jobs_of[key] = self._job(index, ins, way, register, piece, spans)
+                key = shape, span[1], samples, piece.loop
+                known = jobs_of.get(key)
+                job = jobs_of[key] = self._job(index, way, piece, span) if known is None else known
             else:
-                job = self._job(index, ins, way, register, piece, spans)
+                others.append((len(jobs), index, way, span))
             instructions.append(index)
             jobs.append(job)
             on.append(engine)
             own.append(locs.setdefault(ins.loc, len(locs)))
-        costs, engines = self.handover.costs, self.handover.engines
-        layers, numbers = np.array(own, np.int64), np.array(jobs, np.int64)
-        pairs, times = np.unique(layers * len(costs) + numbers, return_counts=True)
-        named = tuple(locs)
-        each = zip(*(values.tolist() for values in (*np.divmod(pairs, max(1, len(costs))), times)), strict=True)
-        paid = [(named[place], costs[job], count) for place, job, count in each]
-        paid += [(loc, waiting(name), count) for (loc, name), count in waits.items()]
-        return Plan(
-            np.array(instructions, np.int64),
-            numbers,
-            [costs[job] for job in jobs],
-            [engines[job] for job in jobs],
-            named,
-            layers,
-            np.array(on, np.int64),
-            tuple(paid),
-            len(jobs) + sum(waits.values()),
-        )
+        arrays = [np.array(values, np.int64) for values in (instructions, jobs, own, on)]
+        return _Body(arrays[0], arrays[1], arrays[2], arrays[3], others, tuple(locs), waits)
 
     def _of(self, index: int, ins: Instruction) -> _Static:
         name, engine = ins.mnemonic, engine_of(ins)
@@ -146,10 +171,10 @@ class Plans:
         found = self._static[index] = _Static(way, register, on, self.prices.shape(ins) if way < SYNC else 0)
         return found
 
-    def _job(self, index: int, ins: Instruction, way: int, register: str, piece: Piece, spans: Spans) -> int:
-        held, (start, count) = None, spans[register]
+    def _job(self, index: int, way: int, piece: Piece, span: tuple[int, int]) -> int:
+        ins, held, (start, count) = self.program.sections[0].code[index], None, span
         if way == ARRAYS:
-            held, (start, count) = self._array.meets(ins, spans[register])
+            held, (start, count) = self._array.meets(ins, span)
         moves = way != FETCH or self.prices.moves(ins)
         cost = self.prices.of(index, ins, start, count, piece.samples, held, moves=moves)
         return self.handover.job(ins, cost, count, looped=piece.loop)

@@ -129,6 +129,8 @@ def _backward(program: Program) -> frozenset[int]:
 
 def _what_counts(mnemonic: str) -> tuple[str, ...]:
     """The operands that a cost may depend on."""
+    if mnemonic == "const":
+        return ("words",)  # whichever constant it is
     fields = EPOCHCORE.by_mnemonic[mnemonic].fields
     return tuple(f.name for f in fields if f.kind is not Kind.ADDR and not f.name.startswith(("pop.", "push.")))
 
