@@ -1,0 +1,31 @@
+"""One step of Mamba-2, its states and the last inputs of its filters as inputs and outputs, on both targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.models import ssd
+from ssmc.driver import compile_model
+from ssmc.frontend import load_model, reference
+
+WIDTH, LAYERS, WORDS = 32, 2, 16
+MIXED = ssd.EXPAND * WIDTH + 2 * ssd.STATES
+
+
+@pytest.mark.parametrize("target,arch", [("epochcore", None), ("cim", "cim-large{vector.words=262144}")])
+def test_a_step_of_mamba_2(target: str, arch: str | None, tmp_path: Path) -> None:
+    path, rng = tmp_path / "model.onnx", np.random.default_rng(5)
+    ssd.write_step(path, width=WIDTH, layers=LAYERS, vocabulary=WORDS)
+    model = load_model(path)
+    assert model.states == {f"{kind}{layer}": f"{kind}{layer}_out" for layer in range(LAYERS) for kind in "hc"}
+    given = {"token": rng.integers(0, WORDS, (3, 1))}
+    for layer in range(LAYERS):
+        given[f"h{layer}"] = rng.standard_normal((3, 1, ssd.HEAD, ssd.STATES)).astype(np.float32)
+        given[f"c{layer}"] = rng.standard_normal((3, MIXED, ssd.TAPS - 1)).astype(np.float32)
+    expected = reference(model, given)
+    found = compile_model(model, target, arch=arch, ideal=True).run(given).outputs
+    for name, array in expected.items():
+        assert np.abs(found[name].reshape(array.shape) - array).max() <= 1e-5 * np.abs(array).max()
