@@ -191,7 +191,7 @@ def function(pointers: Sequence[str], wholes: int, write: Callable[..., None]) -
     places = [Pointer(b, value, kind) for value, kind in zip(made.args, pointers, strict=False)]
     write(Code(b), *places, *(Lanes(b, value) for value in made.args[len(pointers) :]))
     b.ret_void()
-    machine = target_machine()
+    machine = _machine()
     parsed = binding.parse_assembly(str(module))
     engine = binding.create_mcjit_compiler(parsed, machine)
     engine.finalize_object()
@@ -236,7 +236,6 @@ def _target() -> Any:
     return binding.Target.from_default_triple()
 
 
-def target_machine(effort: int = 3) -> Any:
-    """What LLVM needs to write code for this processor; 0 is the least `effort`, and what is written soonest."""
+def _machine() -> Any:
     features = ",".join(("+" if has else "-") + name for name, has in sorted(_features().items()))
-    return _target().create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=effort)
+    return _target().create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=3)

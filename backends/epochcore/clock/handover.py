@@ -18,42 +18,41 @@ their own and from there out, when all of them are final; so these must be empty
 Without shadow registers the array must be empty before anything is shifted in. `stepped.streaming` checks all of this
 cycle by cycle.
 
-Here is what `placing`, which follows these rules op by op, works on.
+Here is laid out what `placing`, which follows these rules op by op, works on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.clock import channel, placing
+from backends.epochcore.clock import records
+from backends.epochcore.clock.channel import again
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.wave import Shift, Wave
 from backends.epochcore.program.conflicts import Conflicts
 from backends.epochcore.program.dispatch import even
 from backends.epochcore.program.regions import PASSES
 from isa import Instruction, Program
-from ssmc.whole_numbers import Compiled, compiled
 
 Ints = NDArray[np.int64]
 WAYS = {
-    "preload": placing.PRELOAD,
-    "state.load": placing.STATE_LOAD,
-    "state.store": placing.STATE_STORE,
-    **dict.fromkeys(PASSES, placing.PASS),
+    "preload": records.PRELOAD,
+    "state.load": records.STATE_LOAD,
+    "state.store": records.STATE_STORE,
+    **dict.fromkeys(PASSES, records.PASS),
 }
 ENGINES = {
-    "load": placing.LOAD,
-    "store": placing.STORE,
-    "preload": placing.PRELOADING,
-    "compute": placing.COMPUTE,
-    "drain": placing.DRAIN,
-    "vector": placing.VECTOR,
+    "load": records.LOAD,
+    "store": records.STORE,
+    "preload": records.PRELOADING,
+    "compute": records.COMPUTE,
+    "drain": records.DRAIN,
+    "vector": records.VECTOR,
 }
 ROOM = 256  # intervals of the channel to begin with
 
@@ -77,7 +76,7 @@ class Handover:
     costs: list[Cost] = field(default_factory=list)  # by job
     engines: list[str] = field(default_factory=list)  # by job
     _jobs: dict[tuple[int, int, str, bool], int] = field(default_factory=dict)
-    _rows: list[int] = field(default_factory=list)
+    _rows: list[tuple[int, ...]] = field(default_factory=list)
     _shares: list[Ints] = field(default_factory=list)
     _shared: int = 0
     _blocks: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)
@@ -87,16 +86,14 @@ class Handover:
     def __post_init__(self) -> None:
         groups = len(self.known.members.at) - 1
         count = len(self.known.loop)
-        self.machine: Ints = np.zeros(placing.VECTOR + self.arch.vector.pipes, np.int64)
-        self.machine[[placing.LAST_WAVE, placing.LED_WAVE]] = placing.NO_WAVE
-        self.machine[placing.SHADOW] = self.arch.array.shadow
-        self.runs: Ints = np.zeros((count, placing.RUN), np.int64)
-        self.done: Ints = np.zeros((count, self.most), np.int64)
-        self.touched: Ints = np.zeros(groups, np.int64)
-        self.channel: Ints = np.array([0, 0, ROOM], np.int64)
-        self._taken = [np.zeros(ROOM, np.int64) for _ in range(4)]
-        self._ready: Ints = np.zeros(self.most + 4, np.int64)
-        self._tables: list[Ints] = []
+        known, engines = self.known, records.VECTOR + self.arch.vector.pipes
+        array, waves = np.zeros(records.TIMES, np.int64), np.full(records.WAVES, records.NO_WAVE, np.int64)
+        channel = records.Channel(np.zeros(2, np.int64), *np.zeros((2, ROOM), np.int64))
+        self.machine = records.Machine(np.zeros(engines, np.int64), array, waves, channel)
+        done, touched = np.zeros((count, self.most), np.int64), np.zeros(groups, np.int64)
+        self.ran = records.Ran(np.zeros(count, records.RUN), done, touched)
+        self._meetings = records.Meetings(known.touches, known.members, known.given, known.taken, known.apart)
+        self._tables: records.Tables | None = None
 
     def job(self, ins: Instruction, cost: Cost, steps: int, *, looped: bool) -> int:
         """The number of a job."""
@@ -105,18 +102,18 @@ class Handover:
         if found is None:
             found = self._jobs[key] = len(self.costs)
             self.costs.append(cost)
-            self._rows += self._row(ins, cost, steps, looped)
-            self._tables = []
+            self._rows.append(self._row(ins, cost, steps, looped))
+            self._tables = None
         return found
 
-    def _row(self, ins: Instruction, cost: Cost, steps: int, looped: bool) -> list[int]:
+    def _row(self, ins: Instruction, cost: Cost, steps: int, looped: bool) -> tuple[int, ...]:
         engine, name = engine_of(ins.mnemonic, cost.engine, self.arch), ins.mnemonic
         self.engines.append(engine)
         number, unit, at = 0, 1, 0
         if in_blocks(ins, cost, steps, self.arch, looped):
             number, unit, at = self._blocks_of(cost.first, steps)
-        way, turns = WAYS.get(name, placing.NO_WAY), cost.turns
-        wave = self._waves.setdefault(cost.wave, len(self._waves)) if cost.wave is not None else placing.NO_WAVE
+        way, turns = WAYS.get(name, records.NO_WAY), cost.turns
+        wave = self._waves.setdefault(cost.wave, len(self._waves)) if cost.wave is not None else records.NO_WAVE
         pipes = self.arch.vector.pipes if engine == "vector" else 1
         busy, takes_channel = cost.cycles - cost.latency, cost.events.get("dram_bytes", 0) > 0
         passes = [0] * 4
@@ -124,8 +121,8 @@ class Handover:
             assert turns.one.busy is not None
             passes = [turns.number, turns.after, turns.gap, (turns.number - 2) * turns.following(0, turns.one.busy)]
         shift = self._shifts.setdefault(cost.shift, len(self._shifts))
-        row = [ENGINES[engine], pipes, way, busy, int(takes_channel), number, unit, at]
-        return [*row, cost.latency, steps, wave, shift, cost.late, *passes]
+        row = ENGINES[engine], pipes, way, busy, int(takes_channel), number, unit, at
+        return *row, cost.latency, steps, wave, shift, cost.late, *passes
 
     def _blocks_of(self, cost: Cost, steps: int) -> tuple[int, int, int]:
         """Of each block of a cost: how many there are, the unit of what they take, and where that is among `shares`."""
@@ -142,60 +139,57 @@ class Handover:
 
     def place(self, instructions: Ints, jobs: Ints) -> tuple[Ints, Ints]:
         """Place ops, by their instructions and jobs: when they begin, and when they are finished."""
-        if not self._tables:
+        # it loads the compiler
+        from backends.epochcore.clock.placing import place
+
+        if self._tables is None:
             self._tables = self._tabled()
-        rows, shares, behind, leads = self._tables
-        self.machine[placing.WAVES], self.machine[placing.SHIFTS] = len(self._waves), len(self._shifts)
         begun, finished = np.zeros((2, len(jobs)), np.int64)
-        at, kinds, run, known = 0, jobs * placing.JOB, code(), self.known
+        at = 0
         while at < len(jobs):
-            at = run(
-                *(instructions, kinds, at, len(jobs)),
-                *(self.machine, self.channel, *self._taken, rows, shares, behind, leads),
-                *(*known.touches, *known.members, *known.apart, *known.given, *known.taken, self.touched),
-                *(self.runs, self.done, self.most, self._ready, begun, finished),
-            )
+            at = place(instructions, jobs, at, self.machine, self.ran, self._meetings, self._tables, begun, finished)
             if at < len(jobs):
-                more = len(self._taken[0]) + self.most
-                self._taken = [np.concatenate([values, np.zeros(more, np.int64)]) for values in self._taken]
-                self.channel[channel.ROOM] += more
+                starts, ends = self.machine.channel[1:]
+                self._taken(self.machine.channel.live, starts, ends, len(starts) + self.most)
         return begun, finished
 
-    def _tabled(self) -> list[Ints]:
+    def _tabled(self) -> records.Tables:
         waves, shifts = list(self._waves), list(self._shifts)
         behind = [wave.behind(before) for wave in waves for before in waves]
         leads = [wave.leads(shift) for wave in waves for shift in shifts]
         shares = np.concatenate([*self._shares, [0]]).astype(np.int64)
-        return [np.array(self._rows, np.int64), shares, *(np.array([*some, 0], np.int64) for some in (behind, leads))]
+        return records.Tables(
+            np.array(self._rows, records.JOB),
+            shares,
+            np.array(behind, np.int64).reshape(len(waves), len(waves)),
+            np.array(leads, np.int64).reshape(len(waves), len(shifts)),
+            self.arch.array.shadow,
+        )
 
     @property
     def taken(self) -> tuple[Ints, Ints]:
         """When the channel is taken, as far as somebody may still ask: starts and ends."""
-        live = slice(*self.channel[:2].tolist())
-        return self._taken[0][live], self._taken[1][live]
+        (first, stop), starts, ends = self.machine.channel
+        return starts[first:stop], ends[first:stop]
 
     def take_again(self, first: int, each: int, times: int) -> None:
         """What the channel was taken for in the `each` cycles from `first` on is so again, so many `times`."""
-        starts, ends = channel.again(*self.taken, first, each, times)
-        room = 2 * len(starts) + ROOM
-        self._taken = [np.zeros(room, np.int64) for _ in range(4)]
-        self._taken[0][: len(starts)], self._taken[1][: len(ends)] = starts, ends
-        self.channel[:] = 0, len(starts), room
+        starts, ends = again(*self.taken, first, each, times)
+        self._taken([0, len(starts)], starts, ends, len(starts) + ROOM)
+
+    def _taken(self, live: Ints | list[int], starts: Ints, ends: Ints, more: int) -> None:
+        """These intervals, and room for more."""
+        wide = [np.concatenate([values, np.zeros(more, np.int64)]) for values in (starts, ends)]
+        self.machine = self.machine._replace(channel=records.Channel(np.array(live, np.int64), *wide))
 
     def postpone(self, instructions: Ints, late: int) -> None:
         """Let the last runs of some instructions have been so much later."""
-        self.runs[instructions, placing.FINISH] += late
-        self.done[instructions] += late
+        runs, done, touched = self.ran
+        runs["finish"][instructions] += late
+        done[instructions] += late
         at, members = self.known.members
         if len(members):
-            self.touched[:] = np.maximum.reduceat(self.runs[members, placing.FINISH], at[:-1])
-
-
-@cache
-def code() -> Compiled:
-    """The machine code of `placing.place`."""
-    parts = (channel.place_of, channel.make_room, channel.serve, channel.serve_one)
-    return compiled(*parts, placing.wait, placing.note, placing.array_ready, placing.array_moved, placing.place)
+            touched[:] = np.maximum.reduceat(runs["finish"][members], at[:-1])
 
 
 def engine_of(name: str, engine: str, arch: Arch) -> str:

@@ -1,287 +1,318 @@
-"""When every op of a piece of a program runs, where engines hand over step by step: `handover` says how, and keeps what
-these functions work on. They are run as machine code, and could be as they stand (`ssmc.whole_numbers`).
+"""When every op of a piece of a program runs, where engines hand over step by step: `handover` says how, `records` what
+these functions work on.
 
-By op: its instruction, and where its job begins. By instruction, by group of touched words: where their part of a list
-begins, and after them where the last part ends.
+They are compiled, and all in one file, as the compiler looks for changes in the file of the outermost one only.
 """
 
 from __future__ import annotations
 
-from backends.epochcore.clock.channel import make_room, serve, serve_one
-from ssmc.whole_numbers import Words
+from typing import Any
 
-# A job: its engine, of which there are `PIPES` in a row; its way through the array; cycles; whether it takes the
-# channel; blocks (0: it is of one), their unit and where `before`, `done` and `alone` of them begin; latency and steps;
-# numbers of its wave and its shift; when its last pass begins, if nothing holds up the first. Of several passes in turn
-# what a pass waits for the end and for the beginning of the one before, and what all but the first two of them take.
-ENGINE, PIPES, WAY, BUSY, CHANNEL, BLOCKS, UNIT, BLOCKS_AT = 0, 1, 2, 3, 4, 5, 6, 7
-LATENCY, STEPS, WAVE, SHIFT, LATE, TURNS, AFTER, GAP, MORE, JOB = 8, 9, 10, 11, 12, 13, 14, 15, 16, 17
-NO_WAY, PRELOAD, STATE_LOAD, STATE_STORE, PASS = 0, 1, 2, 3, 4
-NO_WAVE = -1
+import numpy as np
 
-# The machine: when parameters and states in the shadow registers are complete, when the last pass has all its states,
-# and when the states of the last two were out; when the engine was through with the last pass, and when the last one
-# began that others are shifted in behind; the waves of both; how many waves and shifts there are; then its engines.
-PARAMETERS, STATES, PASSED, DRAINED_BEFORE, DRAINED, THROUGH, LED = 0, 1, 2, 3, 4, 5, 6
-LAST_WAVE, LED_WAVE, SHADOW, WAVES, SHIFTS = 7, 8, 9, 10, 11
-LOAD, STORE, PRELOADING, COMPUTE, DRAIN, VECTOR = 12, 13, 14, 15, 16, 17
+from backends.epochcore.clock.records import (
+    DRAINED,
+    DRAINED_BEFORE,
+    LAST_WAVE,
+    LED,
+    LED_WAVE,
+    LOAD,
+    NO_WAVE,
+    NO_WAY,
+    PARAMETERS,
+    PASSED,
+    PRELOAD,
+    STATE_LOAD,
+    STATE_STORE,
+    STATES,
+    STORE,
+    THROUGH,
+    Channel,
+    Ints,
+    Machine,
+    Meetings,
+    Number,
+    Ran,
+    Tables,
+)
+from backends.epochcore.program.conflicts import Lists
+from ssmc.jit import compiled
 
-# The last run of an instruction: when it is finished, latency, steps, and blocks whose ends are known.
-FINISH, LAG, RAN, ENDS, RUN = 0, 1, 2, 3, 4
 
-
+@compiled
 def place(
-    ops: Words,
-    kinds: Words,
+    ops: Ints,
+    kinds: Ints,
     first: int,
-    stop: int,
-    machine: Words,
-    channel: Words,
-    starts: Words,
-    ends: Words,
-    kept_starts: Words,
-    kept_ends: Words,
-    jobs: Words,
-    shares: Words,
-    behind: Words,
-    leads: Words,
-    touches_at: Words,
-    touches: Words,
-    members_at: Words,
-    members: Words,
-    apart_at: Words,
-    apart: Words,
-    given_at: Words,
-    given: Words,
-    taken_at: Words,
-    taken: Words,
-    touched: Words,
-    runs: Words,
-    done: Words,
-    most: int,
-    ready: Words,
-    begun: Words,
-    finished: Words,
-) -> int:
-    """Place the ops from `first` to `stop`: when they have `begun`, and are `finished`.
+    machine: Machine,
+    ran: Ran,
+    meetings: Meetings,
+    tables: Tables,
+    begun: Ints,
+    finished: Ints,
+) -> Number:
+    """Place ops, by their instructions and jobs, from `first` on: when they have `begun`, and are `finished`.
 
-    `done` are the ends of the blocks of every instruction's last run, `most` for each. Returns the op that is the next
-    one: not `stop` where the channel has no more room for intervals.
+    Returns the op that is the next one: not their number where the channel has no more room for intervals.
     """
-    for op in range(first, stop):
-        i, job = ops[op], kinds[op]
-        slot = jobs[job + ENGINE]
-        for pipe in range(jobs[job + ENGINE] + 1, jobs[job + ENGINE] + jobs[job + PIPES]):
-            if machine[pipe] < machine[slot]:
-                slot = pipe
-        horizon = min(machine[LOAD], machine[STORE])
-        number = jobs[job + BLOCKS]
-        if jobs[job + CHANNEL] != 0 and make_room(channel, starts, ends, max(1, number), horizon) == 0:
+    engines, ready = machine.engines, np.empty(ran.done.shape[1], np.int64)
+    for op in range(first, len(ops)):
+        i, job = ops[op], tables.jobs[kinds[op]]
+        slot = job.engine + np.argmin(engines[job.engine : job.engine + job.pipes])
+        horizon = min(engines[LOAD], engines[STORE])
+        if job.on_channel and not _room(machine.channel, max(1, job.blocks), horizon):
             return op
-        begin = machine[slot]
-        for t in range(touches_at[i], touches_at[i + 1]):
-            for p in range(apart_at[touches[t]], apart_at[touches[t] + 1]):
-                begin = max(begin, touched[apart[p]])
-        if jobs[job + WAY] != NO_WAY:
-            begin = max(begin, array_ready(machine, jobs, job, behind, leads))
-        at, late = i * most, jobs[job + LATE]
-        if number == 0:
-            start = begin
-            for t in range(touches_at[i], touches_at[i + 1]):
-                group = touches[t]
-                for p in range(given_at[group], given_at[group + 1]):
-                    start = max(start, touched[given[p]])
-                for p in range(taken_at[group], taken_at[group + 1]):
-                    if touched[taken[p]] > start:
-                        for q in range(members_at[taken[p]], members_at[taken[p] + 1]):
-                            start = max(start, runs[members[q] * RUN + FINISH] - runs[members[q] * RUN + LAG])
-            if jobs[job + CHANNEL] != 0:
-                ready[0] = start
-                start = serve_one(channel, starts, ends, kept_starts, kept_ends, ready, jobs[job + BUSY], horizon)
-                end = ready[1]
-            else:
-                end = start + jobs[job + BUSY]
+        begin = engines[slot]
+        for group in _listed(meetings.touches, i):
+            for other in _listed(meetings.apart, group):
+                begin = max(begin, ran.touched[other])
+        if job.way != NO_WAY:
+            begin = max(begin, _array_ready(machine, job, tables))
+        late = job.late
+        if job.blocks:
+            start, end, late = _in_blocks(i, job, begin, horizon, machine, ran, meetings, tables, ready)
         else:
-            held, begin = (
-                wait(
-                    i,
-                    jobs[job + STEPS],
-                    number,
-                    begin,
-                    touches_at,
-                    touches,
-                    members_at,
-                    members,
-                    given_at,
-                    given,
-                    taken_at,
-                    taken,
-                    touched,
-                    runs,
-                    done,
-                    most,
-                    ready,
-                ),
-                ready[number],
-            )
-            before, after = jobs[job + BLOCKS_AT], jobs[job + BLOCKS_AT] + number
-            alone, unit = after + number, jobs[job + UNIT]
-            if held == 0 and jobs[job + CHANNEL] == 0:
-                start = begin
-                for k in range(number):
-                    done[at + k] = begin + shares[alone + k]
-            else:
-                for k in range(number):
-                    ready[k] = max(ready[k], begin) if held != 0 else begin
-                start = ready[0]
-                if jobs[job + CHANNEL] != 0:
-                    start = serve(
-                        channel,
-                        starts,
-                        ends,
-                        kept_starts,
-                        kept_ends,
-                        ready,
-                        shares,
-                        before,
-                        number,
-                        unit,
-                        done,
-                        at,
-                        horizon,
-                    )
-                else:
-                    latest = unit * ready[0] - shares[before]
-                    for k in range(number):
-                        latest = max(latest, unit * ready[k] - shares[before + k])
-                        done[at + k] = -(-(latest + shares[after + k]) // unit)
-            if jobs[job + TURNS] > 1:  # blocks are done with in the last of several passes
-                second = max(done[at + number - 1] + jobs[job + AFTER], start + jobs[job + GAP])
-                late = second + jobs[job + MORE] - start
-                for k in range(number):
-                    done[at + k] = start + late + shares[alone + k]
-            end = done[at + number - 1]
-        machine[slot] = end
-        finish = end + jobs[job + LATENCY]
-        note(i, finish, touches_at, touches, members_at, members, touched, runs)
-        runs[i * RUN + LAG] = jobs[job + LATENCY]
-        runs[i * RUN + RAN] = jobs[job + STEPS]
-        runs[i * RUN + ENDS] = number
-        if jobs[job + WAY] != NO_WAY:
-            array_moved(machine, jobs, job, start + late, end, finish)
+            start = _whole(i, begin, ran, meetings)
+            end = start + job.busy
+            if job.on_channel:
+                start, end = _served_whole(machine.channel, start, job.busy, horizon)
+        engines[slot] = end
+        finish = end + job.latency
+        _note(i, finish, ran, meetings)
+        run = ran.runs[i]
+        run.latency, run.steps, run.blocks = job.latency, job.steps, job.blocks
+        if job.way != NO_WAY:
+            _array_moved(machine, job, start + late, end, finish)
         begun[op] = start
         finished[op] = finish
-    return stop
+    return len(ops)
 
 
-def wait(
+@compiled
+def _listed(lists: Lists, number: int) -> Ints:
+    """One of the lists."""
+    return lists.values[lists.at[number] : lists.at[number + 1]]
+
+
+@compiled
+def _whole(i: int, begin: int, ran: Ran, meetings: Meetings) -> Number:
+    """When an instruction may begin that waits for the whole of others."""
+    start = begin
+    for group in _listed(meetings.touches, i):
+        for other in _listed(meetings.given, group):
+            start = max(start, ran.touched[other])
+        for other in _listed(meetings.taken, group):
+            if ran.touched[other] > start:
+                for member in _listed(meetings.members, other):
+                    start = max(start, ran.runs[member].finish - ran.runs[member].latency)
+    return start
+
+
+@compiled
+def _in_blocks(
     i: int,
-    steps: int,
-    number: int,
+    job: Any,
     begin: int,
-    touches_at: Words,
-    touches: Words,
-    members_at: Words,
-    members: Words,
-    given_at: Words,
-    given: Words,
-    taken_at: Words,
-    taken: Words,
-    touched: Words,
-    runs: Words,
-    done: Words,
-    most: int,
-    ready: Words,
-) -> int:
-    """When each block of an instruction may begin as far as others are concerned, in front of when it may at all.
+    horizon: int,
+    machine: Machine,
+    ran: Ran,
+    meetings: Meetings,
+    tables: Tables,
+    ready: Ints,
+) -> tuple[Number, Number, Number]:
+    """When an instruction of blocks begins and ends, and how much later its last pass begins."""
+    number, unit, late, done = job.blocks, job.unit, job.late, ran.done[i]
+    shares = tables.shares[job.blocks_at : job.blocks_at + 3 * number]
+    before, after, alone = shares[:number], shares[number : 2 * number], shares[2 * number :]
+    held, begin = _waits(i, job.steps, number, begin, ran, meetings, ready)
+    for k in range(number):
+        ready[k] = max(ready[k], begin) if held else begin
+    start = ready[0]
+    if job.on_channel:
+        start = _served(machine.channel, ready[:number], before, after, unit, done, horizon)
+    elif held:
+        latest = unit * ready[0] - before[0]
+        for k in range(number):
+            latest = max(latest, unit * ready[k] - before[k])
+            done[k] = -(-(latest + after[k]) // unit)
+    else:
+        for k in range(number):
+            done[k] = begin + alone[k]
+    if job.turns > 1:  # blocks are done with in the last of several passes
+        second = max(done[number - 1] + job.after, start + job.gap)
+        late = second + job.more - start
+        for k in range(number):
+            done[k] = start + late + alone[k]
+    return start, done[number - 1], late
 
-    Returns whether any of them waits for a block of another.
-    """
-    held, first = 0, 0
-    for t in range(touches_at[i], touches_at[i + 1]):
-        for reading in range(2):
-            low, high = given_at[touches[t]], given_at[touches[t] + 1]
-            if reading != 0:
-                low, high = taken_at[touches[t]], taken_at[touches[t] + 1]
-            for p in range(low, high):
-                group = taken[p] if reading != 0 else given[p]
-                if touched[group] <= max(begin, first):
+
+@compiled
+def _waits(
+    i: int, steps: int, number: int, begin: int, ran: Ran, meetings: Meetings, ready: Ints
+) -> tuple[bool, Number]:
+    """Whether an instruction waits for blocks of others, for each block in `ready`; and when it may begin at all."""
+    held, first = False, 0
+    for group in _listed(meetings.touches, i):
+        for reading in (False, True):
+            for partner in _listed(meetings.taken if reading else meetings.given, group):
+                if ran.touched[partner] <= max(begin, first):
                     continue
-                for q in range(members_at[group], members_at[group + 1]):
-                    other = members[q]
-                    late = 0 if reading != 0 else runs[other * RUN + LAG]
-                    last = runs[other * RUN + FINISH] - runs[other * RUN + LAG] + late
+                for other in _listed(meetings.members, partner):
+                    run = ran.runs[other]
+                    late = 0 if reading else run.latency
+                    last = run.finish - run.latency + late
                     if last <= begin or last <= first:
                         continue
-                    if runs[other * RUN + ENDS] == number and runs[other * RUN + RAN] == steps:
+                    if run.blocks == number and run.steps == steps:
                         for k in range(number):
-                            there = done[other * most + k] + late
-                            ready[k] = max(ready[k], there) if held != 0 else there
-                        held, first = 1, ready[0]
+                            there = ran.done[other, k] + late
+                            ready[k] = max(ready[k], there) if held else there
+                        held, first = True, ready[0]
                     else:
                         begin = last
-    ready[number] = begin
-    return held
+    return held, begin
 
 
-def note(
-    i: int,
-    finish: int,
-    touches_at: Words,
-    touches: Words,
-    members_at: Words,
-    members: Words,
-    touched: Words,
-    runs: Words,
-) -> int:
+@compiled
+def _note(i: int, finish: int, ran: Ran, meetings: Meetings) -> None:
     """An instruction's last run, and when all that touch the same are finished: the last run of each counts."""
-    before = runs[i * RUN + FINISH]
-    runs[i * RUN + FINISH] = finish
-    for t in range(touches_at[i], touches_at[i + 1]):
-        group = touches[t]
-        if finish >= touched[group]:
-            touched[group] = finish
-        elif before == touched[group]:
-            touched[group] = 0
-            for q in range(members_at[group], members_at[group + 1]):
-                touched[group] = max(touched[group], runs[members[q] * RUN + FINISH])
-    return 0
+    before, ran.runs[i].finish = ran.runs[i].finish, finish
+    for group in _listed(meetings.touches, i):
+        if finish >= ran.touched[group]:
+            ran.touched[group] = finish
+        elif before == ran.touched[group]:
+            ran.touched[group] = 0
+            for member in _listed(meetings.members, group):
+                ran.touched[group] = max(ran.touched[group], ran.runs[member].finish)
 
 
-def array_ready(machine: Words, jobs: Words, job: int, behind: Words, leads: Words) -> int:
+@compiled
+def _array_ready(machine: Machine, job: Any, tables: Tables) -> Number:
     """When the array is ready for a job."""
-    way, wave = jobs[job + WAY], jobs[job + WAVE]
-    if way in (PRELOAD, STATE_LOAD):
-        if machine[SHADOW] == 0:
-            return max(machine[PASSED], machine[DRAINED_BEFORE], machine[DRAINED])
-        if machine[LED_WAVE] == NO_WAVE:
-            return machine[LED]
-        return machine[LED] + leads[machine[LED_WAVE] * machine[SHIFTS] + jobs[job + SHIFT]]
-    if way == STATE_STORE:
-        return max(machine[PASSED], machine[DRAINED])
-    ready = max(machine[PARAMETERS], machine[STATES], machine[DRAINED_BEFORE])
-    if wave == NO_WAVE:
-        return max(ready, machine[PASSED])  # a pass of no steps takes over all at once
-    if machine[LAST_WAVE] == NO_WAVE:
+    array, waves = machine.array, machine.waves
+    if job.way in (PRELOAD, STATE_LOAD):
+        if not tables.shadow:
+            return max(array[PASSED], array[DRAINED_BEFORE], array[DRAINED])
+        if waves[LED_WAVE] == NO_WAVE:
+            return array[LED]
+        return array[LED] + tables.leads[waves[LED_WAVE], job.shift]
+    if job.way == STATE_STORE:
+        return max(array[PASSED], array[DRAINED])
+    ready = max(array[PARAMETERS], array[STATES], array[DRAINED_BEFORE])
+    if job.wave == NO_WAVE:
+        return max(ready, array[PASSED])  # a pass of no steps takes over all at once
+    if waves[LAST_WAVE] == NO_WAVE:
         return ready
-    return max(ready, machine[THROUGH] + behind[wave * machine[WAVES] + machine[LAST_WAVE]])
+    return max(ready, array[THROUGH] + tables.behind[job.wave, waves[LAST_WAVE]])
 
 
-def array_moved(machine: Words, jobs: Words, job: int, start: int, end: int, finish: int) -> int:
+@compiled
+def _array_moved(machine: Machine, job: Any, start: int, end: int, finish: int) -> None:
     """A job, of several passes the last one, began and is finished."""
-    way = jobs[job + WAY]
-    if way == PRELOAD:
-        machine[PARAMETERS] = finish
-    elif way == STATE_LOAD:
-        machine[STATES] = finish
-    elif way == STATE_STORE:
-        machine[DRAINED_BEFORE] = machine[DRAINED]
-        machine[DRAINED] = finish
+    array, waves = machine.array, machine.waves
+    if job.way == PRELOAD:
+        array[PARAMETERS] = finish
+    elif job.way == STATE_LOAD:
+        array[STATES] = finish
+    elif job.way == STATE_STORE:
+        array[DRAINED_BEFORE], array[DRAINED] = array[DRAINED], finish
     else:
-        machine[LED] = start
-        machine[LED_WAVE] = jobs[job + WAVE]
-        machine[PASSED] = finish
-        if jobs[job + WAVE] != NO_WAVE:
-            machine[THROUGH] = end
-            machine[LAST_WAVE] = jobs[job + WAVE]
-    return 0
+        array[LED], waves[LED_WAVE], array[PASSED] = start, job.wave, finish
+        if job.wave != NO_WAVE:
+            array[THROUGH], waves[LAST_WAVE] = end, job.wave
+
+
+# -- the channel; see `channel` ----------------------------------------------------------------------------------------
+
+
+@compiled
+def _room(channel: Channel, more: int, horizon: int) -> Number:
+    """Whether there is room for so many intervals more, at their place or after moving all of them to the front.
+
+    Nothing will be asked for before `horizon` any more.
+    """
+    live, starts, ends = channel
+    if live[1] + more <= len(starts):
+        return True
+    first = live[0] + np.searchsorted(ends[live[0] : live[1]], horizon, "right")
+    for n in range(first, live[1]):
+        starts[n - first], ends[n - first] = starts[n], ends[n]
+    live[0], live[1] = 0, live[1] - first
+    return live[1] + more <= len(starts)
+
+
+@compiled
+def _served(channel: Channel, ready: Ints, before: Ints, after: Ints, unit: int, done: Ints, horizon: int) -> Number:
+    """Serve blocks one after the other, none before it is `ready` (ascending); shares of the engine's time `before`
+    each of them and `after` it are in cycles over `unit`.
+
+    Writes when each is `done`; what is `ready` becomes when it begins. Returns when the first does.
+    """
+    live, starts, ends = channel
+    count, number = live[1], len(ready)
+    live[0] += np.searchsorted(ends[live[0] : count], horizon, "right")
+    # what ends before the first block is ready is in nobody's way
+    low = live[0] + np.searchsorted(ends[live[0] : count], ready[0])
+    # by kind of time: intervals that have passed, and the cycles that they take
+    past, past_taken, begun, begun_taken, over, over_taken = low, 0, low, 0, low, 0
+    latest = 0
+    for k in range(number):
+        while past < count and starts[past] <= ready[k]:
+            past_taken += ends[past] - starts[past]
+            past += 1
+        free = ready[k] - past_taken
+        if past > low:
+            free += max(0, ends[past - 1] - ready[k])
+        least = unit * free - before[k]
+        latest = max(latest, least) if k > 0 else least
+        begin = (latest + before[k]) // unit
+        end = -(-(latest + after[k]) // unit)
+        while begun < count and starts[begun] - begun_taken <= begin:
+            begun_taken += ends[begun] - starts[begun]
+            begun += 1
+        while over < count and starts[over] - over_taken < end:
+            over_taken += ends[over] - starts[over]
+            over += 1
+        ready[k] = begin + begun_taken
+        done[k] = end + over_taken
+    live[1] = low + _merged(channel, low, ready, done)
+    return ready[0]
+
+
+@compiled
+def _merged(channel: Channel, low: int, begun: Ints, done: Ints) -> Number:
+    """Intervals from `low` on with others among them, in order; how many there are. What lies between was taken already
+    where they overlap."""
+    count, number = channel.live[1], len(begun)
+    starts, ends = channel.starts[low:count].copy(), channel.ends[low:count].copy()
+    n, own, k = low, 0, 0
+    while own < len(starts) or k < number:
+        if k == number or (own < len(starts) and starts[own] <= begun[k]):
+            start, stop = starts[own], ends[own]
+            own += 1
+        else:
+            start, stop = begun[k], done[k]
+            k += 1
+        if n > low and start <= channel.ends[n - 1]:
+            channel.ends[n - 1] = max(channel.ends[n - 1], stop)
+        else:
+            channel.starts[n], channel.ends[n] = start, stop
+            n += 1
+    return n - low
+
+
+@compiled
+def _served_whole(channel: Channel, ready: int, cycles: int, horizon: int) -> tuple[Number, Number]:
+    """The same for one block of so many cycles: when it begins, and is done."""
+    live, starts, ends = channel
+    count, end = live[1], ready + cycles
+    if count > live[0] and ready < ends[count - 1]:
+        begins, done = np.array([ready]), np.zeros(1, np.int64)
+        _served(channel, begins, np.zeros(1, np.int64), np.array([cycles]), 1, done, horizon)
+        return begins[0], done[0]
+    if count > live[0] and ready == ends[count - 1]:
+        ends[count - 1] = end
+    else:
+        starts[count], ends[count] = ready, end
+        live[1] = count + 1
+    return ready, end

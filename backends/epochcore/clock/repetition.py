@@ -12,17 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.clock import placing
 from backends.epochcore.clock.account import Account, Totals
 from backends.epochcore.clock.channel import clipped
 from backends.epochcore.clock.handover import Handover
+from backends.epochcore.clock.records import LED, Records
 from backends.epochcore.program.dispatch import Ahead, Piece
 
 Ints = NDArray[np.int64]
 LONGEST = 8  # chunks after which engines may do the same again
-ENGINES = slice(placing.LOAD, None)
-ARRAY = slice(placing.PARAMETERS, placing.LED + 1)
-WAVES = slice(placing.LAST_WAVE, placing.LED_WAVE + 1)
 
 
 @dataclass(frozen=True)
@@ -30,10 +27,12 @@ class _Moment:
     """What was known at the beginning of a chunk; of the loop's own instructions their last runs, of all `others` when
     they were done."""
 
-    machine: Ints
+    engines: Ints
+    array: Ints
+    waves: Ints
     phases: Ints
     end: int
-    runs: Ints
+    runs: Records
     done: Ints
     others: int
     channel: tuple[Ints, Ints]
@@ -41,18 +40,19 @@ class _Moment:
 
     @staticmethod
     def of(handover: Handover, account: Account, own: slice) -> _Moment:
-        finish = handover.runs[:, placing.FINISH]
+        runs, done, _ = handover.ran
+        finish = runs["finish"]
         others = int(max(finish[: own.start].max(initial=0), finish[own.stop :].max(initial=0)))
         starts, ends = handover.taken
-        runs, done = handover.runs[own].copy(), handover.done[own].copy()
         phases = np.array(list(account.phases.values()))
-        channel = starts.copy(), ends.copy()
-        return _Moment(handover.machine.copy(), phases, account.end, runs, done, others, channel, account.totals())
+        engines, array, waves = (values.copy() for values in handover.machine[:3])
+        mine, channel = (runs[own].copy(), done[own].copy()), (starts.copy(), ends.copy())
+        return _Moment(engines, array, waves, phases, account.end, *mine, others, channel, account.totals())
 
     @property
     def times(self) -> Ints:
         """All of them but the instructions' own."""
-        return np.concatenate([self.machine[ENGINES], self.phases, self.machine[ARRAY]])
+        return np.concatenate([self.engines, self.phases, self.array])
 
 
 @dataclass
@@ -86,10 +86,10 @@ class Repetition:
         """All that the loop changes so many times later."""
         h, account, each = self.handover, self.account, now.end - before.end
         late, first = times * each, _first(before, now)
-        for part in (ENGINES, ARRAY):
-            h.machine[part] += late * (now.machine[part] != before.machine[part])
+        h.machine.engines[:] += late * (now.engines != before.engines)
+        h.machine.array[:] += late * (now.array != before.array)
         h.take_again(first, each, times)
-        h.postpone(own.start + np.flatnonzero(now.runs[:, placing.FINISH]), late)
+        h.postpone(own.start + np.flatnonzero(now.runs["finish"]), late)
         account.again(before.totals, times)
         account.end += late
         phases = now.phases + late * (now.phases != before.phases)
@@ -98,20 +98,19 @@ class Repetition:
 
 def _first(before: _Moment, now: _Moment) -> int:
     """When the first engine that has done anything since began to."""
-    was, is_ = before.machine[ENGINES], now.machine[ENGINES]
+    was, is_ = before.engines, now.engines
     return int(was[was != is_].min(initial=np.iinfo(np.int64).max)) if (was != is_).any() else 0
 
 
 def _same(before: _Moment, now: _Moment) -> bool:
     """Whether all is as it was, but later. What the loop does not change must be over."""
     passed, first = now.end - before.end, _first(before, now)
-    if passed <= 0 or first <= 0 or (now.machine[WAVES] != before.machine[WAVES]).any():
+    if passed <= 0 or first <= 0 or (now.waves != before.waves).any():
         return False
     was, is_ = before.times, now.times
     if not ((is_ - was == passed) | ((is_ == was) & (was <= first))).all():
         return False
-    led = before.machine[placing.LED] == now.machine[placing.LED]
-    if led and (before.machine[ARRAY] != now.machine[ARRAY]).any():
+    if before.array[LED] == now.array[LED] and (before.array != now.array).any():
         return False  # shifted in behind no pass
     if now.others > first or not _later(before, now, passed):
         return False
@@ -121,9 +120,11 @@ def _same(before: _Moment, now: _Moment) -> bool:
 
 def _later(before: _Moment, now: _Moment, passed: int) -> bool:
     """Whether the loop's own instructions have run as before."""
-    ran = now.runs[:, placing.FINISH] > 0
+    ran = now.runs["finish"] > 0
     was, is_ = before.runs[ran], now.runs[ran]
-    if (is_[:, 1:] != was[:, 1:]).any() or (is_[:, placing.FINISH] - was[:, placing.FINISH] != passed).any():
+    if any((is_[name] != was[name]).any() for name in ("latency", "steps", "blocks")):
         return False
-    known = np.arange(now.done.shape[1]) < is_[:, placing.ENDS, None]
+    if (is_["finish"] - was["finish"] != passed).any():
+        return False
+    known = np.arange(now.done.shape[1]) < is_["blocks"][:, None]
     return bool((now.done[ran] - before.done[ran] == passed)[known].all())
