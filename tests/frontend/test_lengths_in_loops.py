@@ -43,3 +43,31 @@ def test_a_state_stays_behind_the_end_of_its_sequence(tmp_path: Path, compared: 
         for target in ("cim", "epochcore"):
             (found,) = compile_model(model, target, ideal=True).run(arrays).outputs.values()
             assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("build", ["where", "products"])
+def test_the_same_in_a_traced_loop(tmp_path: Path, build: str) -> None:
+    """The number of the step is a constant of its own in each of them."""
+    net, steps = Net(), 9
+    x, lengths = net.input(["b", steps, WIDTH]), net.input(["b"], TensorProto.INT64)
+    decay, one = net.const(np.array([0.5, 0.7, 0.9])), net.const(np.float32(1.0))
+    first = net.op("Gather", x, net.const(np.int64(0)), axis=1)
+    state = net.op("ConstantOfShape", net.op("Shape", first))
+    for k in range(steps):
+        drive = net.op("Gather", x, net.const(np.int64(k)), axis=1) if k else first
+        going = net.op("Unsqueeze", net.op("Greater", lengths, net.const(np.int64(k))), net.ints(1))
+        new = net.op("Add", net.op("Mul", decay, state), drive)
+        if build == "where":
+            state = net.op("Where", going, new, state)
+        else:
+            mask = net.op("Cast", going, to=TensorProto.FLOAT)
+            held = net.op("Mul", net.op("Sub", one, mask), state)
+            state = net.op("Add", net.op("Mul", mask, new), held)
+    y = net.op("MatMul", state, net.const(RNG.standard_normal((WIDTH, 2))))
+    model = load_model(save(net.model([(y, ["b", 2])]), tmp_path))
+    assert len(model.systems) == 1
+    arrays = {x: RNG.standard_normal((steps, steps, WIDTH)).astype(np.float32), lengths: np.arange(1, steps + 1)}
+    (expected,) = reference(model, arrays).values()
+    for target in ("cim", "epochcore"):
+        (found,) = compile_model(model, target, ideal=True).run(arrays).outputs.values()
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -110,7 +110,7 @@ def step_through(
         feed = dict(carried)
         for port in streams:
             seen = arrays[port.name][:, k]
-            feed[port.name] = seen if len(port.shape) == seen.ndim else seen[0]
+            feed[port.name] = seen if len(port.shape) == seen.ndim else np.asarray(seen[0])
         found = run(feed)
         carried = {name: found[target] for name, target in states.items()}
         for name, array in found.items():

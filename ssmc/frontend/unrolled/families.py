@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.unrolled.survey import COLOUR_DEPTH, COMMUTATIVE, Interval, Survey
+from ssmc.frontend.unrolled.survey import COLOUR_DEPTH, COMMUTATIVE, COMPARISONS, Interval, Survey
 from ssmc.ir.graph import Value
 
 SUMS = ("Add", "Sub", "Sum")
-BY_ELEMENT = frozenset(["Add", "Sub", "Mul", "Div"])  # what may work on numbers of each step's own
+BY_ELEMENT = frozenset(["Add", "Sub", "Mul", "Div", *COMPARISONS])  # what may work on numbers of each step's own
 
 Tuple: TypeAlias = tuple[Value | None, ...]  # one value a step, None where there is none to be seen
 
@@ -337,7 +337,7 @@ class Unrolling:
         seen = [v for v in values if v is not None]
         if 2 * len(seen) <= self.length or not all(self.survey.is_static(v) for v in seen):
             return None
-        table = self.survey.stacked([seen[0] if v is None else v for v in values])
+        table = self.survey.stacked(values)
         if table is None:
             return None
         key = (table, 0, 0, 1, False)

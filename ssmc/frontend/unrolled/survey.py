@@ -20,6 +20,7 @@ from ssmc.ir.tensor import widened
 BATCH, LENGTH = 3, 11
 SMALL = 4096  # static arrays up to this size are compared by content, larger ones by how they are computed
 SEEN = 512  # other arrays up to this size are kept, so that steps need not be run again
+COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
 COMMUTATIVE = frozenset(["Add", "Mul", "Max", "Min", "And", "Or", "Equal", "Sum"])
 COLOUR_DEPTH = 3
 
@@ -81,17 +82,26 @@ class Survey:
         self.canon[new] = new
         return new
 
-    def stacked(self, values: Sequence[Value]) -> Value | None:
-        """Static values along a new first axis, as if a node gave them; None where they are not of one floating type
-        and shape, the same for every batch."""
-        rows = [[np.asarray(static[v]) for v in values] for static in self.static]
+    def stacked(self, values: Sequence[Value | None]) -> Value | None:
+        """Static values along a new first axis, as if a node gave them; None where they are not numbers of one type and
+        shape, the same for every batch.
+
+        In place of the first ones, where they are None, stand numbers that count on to the others, or the first that
+        there is.
+        """
+        missing = next(k for k, v in enumerate(values) if v is not None)
+        seen = [v if v is not None else values[missing] for v in values[missing:]]
+        rows = [[np.asarray(static[v]) for v in seen if v is not None] for static in self.static]
         first = rows[0][0]
         alike = all(a.shape == first.shape and a.dtype == first.dtype for row in rows for a in row)
-        if not alike or first.dtype.kind != "f" or any(not np.array_equal(rows[0], row) for row in rows[1:]):
+        if not alike or first.dtype.kind not in "fi" or any(not np.array_equal(rows[0], row) for row in rows[1:]):
             return None
+        found = np.stack(rows[0])
+        stride = found[1] - found[0] if len(found) > 2 and not np.diff(found, n=2, axis=0).any() else 0 * first
+        before = [first - (missing - k) * stride for k in range(missing)]
         new = Value("stacked." + ".".join(map(str, values)))
         for static, shapes in zip(self.static, self.shapes, strict=True):
-            static[new] = np.stack(rows[0])
+            static[new] = np.stack([*before, *found]).astype(first.dtype)
             shapes[new] = static[new].shape
         self.canon[new] = new
         return new
@@ -145,7 +155,10 @@ class Survey:
                 key = own
             else:
                 key = (self.signature(call), own.index)
-                inner.append((value, self.operands(call), call.kind in COMMUTATIVE))
+                operands = self.operands(call)
+                if call.kind in COMPARISONS:  # with the number of the step, as of lengths
+                    operands = [None if v in self.static[0] else v for v in operands]
+                inner.append((value, operands, call.kind in COMMUTATIVE))
             first[value] = table.setdefault(key, len(table))
         levels = [first]
         for _ in range(COLOUR_DEPTH):
