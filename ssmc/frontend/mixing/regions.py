@@ -20,7 +20,7 @@ from ssmc.frontend.rules.merged import POINTWISE, as_steps, is_plain
 from ssmc.frontend.source.evaluate import evaluator
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.precision import cosines_off, stored_rounding
-from ssmc.frontend.translator import Translator
+from ssmc.frontend.translator import RAW_OPS, Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
@@ -119,9 +119,16 @@ def region_of(
         if found:
             calls, entries, known = _inside(translator, value, found | opened)
             rounding = float(np.finfo(np.float32).eps)
-    lengths = {_length(translator, v) for v in entries or ()}
-    if entries is not None and (len(lengths) > 1 or lengths == {1}):
-        calls, entries, known = _inside(translator, value, opened | _cut_streams(translator, entries))
+    shape = np.shape(translator.samples.at(0, [value])[value])
+    lengths = {_length(translator, v) or 0 for v in entries or ()}
+    cut: set[Value] = set()
+    if entries and not lengths & set(shape):  # every n-th step alone enters what is said of every step
+        cut = _cut_streams(translator, entries, max(lengths) + 1)
+        cut = cut if all(translator.listing.producer[v].kind in RAW_OPS for v in cut) else set()
+    if entries and not cut and (len(lengths) > 1 or lengths == {1}):
+        cut = _cut_streams(translator, entries, max(2, max(lengths)))
+    if cut:
+        calls, entries, known = _inside(translator, value, opened | cut)
     if not entries:
         return "an operand could not be translated"
     entered = [flow for v in entries if isinstance(flow := translator.lookup(v), Flow)]
@@ -147,7 +154,6 @@ def region_of(
         samples.append(
             tuple(np.asarray(arrays[v], np.float64).reshape(f.shape) for v, f in zip(entries, flows, strict=True))
         )
-    shape = np.shape(translator.samples.at(0, [value])[value])
     stored, fourier = stored_rounding(translator.listing, known), cosines_off(translator.listing, known)
     taken = (value, tuple(calls), tuple(entries), flows, known, shape, run, tuple(samples))
     return Region(*taken, rounding, stored, fourier, *merged)
@@ -202,9 +208,8 @@ def _length(translator: Translator, value: Value) -> int | None:
     return flow.shape[flow.axes.index("t")] if "t" in flow.axes else None
 
 
-def _cut_streams(translator: Translator, entries: Sequence[Value]) -> set[Value]:
-    """Entries that are single steps, or every n-th step, of a longer stream, and what lies between them and it."""
-    longest = max(2, *(_length(translator, v) or 0 for v in entries))
+def _cut_streams(translator: Translator, entries: Sequence[Value], longest: int) -> set[Value]:
+    """Entries that are single steps, or every n-th step, of one of `longest` steps or more, and what lies between."""
     opened: set[Value] = set()
     waiting = list(entries)
     while waiting:
