@@ -190,9 +190,8 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
             taps = node.op["kernel"].shape[1]
             return replace(plain, kind="fir", states=taps - 1)
         case "rounded_sums":
-            return replace(
-                plain, kind="rounded", groups=_sets(node.op), states=size // _sets(node.op), grids=_all_grids(node.op)
-            )
+            sets = _sets(node.op)
+            return replace(plain, kind="rounded", groups=sets, states=_held(node.op) // sets, grids=_all_grids(node.op))
         case "spike" | "rounded" as name:
             leak = _alone(node.op["decay"].array.reshape(-1), name == "rounded" and node.op["is_complex"])
             found = replace(plain, groups=leak.groups, is_complex=leak.is_complex)
@@ -229,6 +228,12 @@ def _grids(op: Op) -> tuple[StateGrid, ...]:
 def _sets(op: Op) -> int:
     """Numbers that depend on each other, in so many sets."""
     return len(islands(op["grid"].shape[1], op["terms"].array))
+
+
+def _held(op: Op) -> int:
+    """How many of the numbers of a step the next one reads."""
+    sources = op["terms"].array[1]
+    return len(np.unique(sources[sources < op["grid"].shape[1]]))
 
 
 def _all_grids(op: Op) -> tuple[StateGrid, ...]:

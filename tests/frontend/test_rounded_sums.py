@@ -143,6 +143,8 @@ def test_every_sum_of_a_loop(tmp_path: Path, kind: str) -> None:
     (node,) = model.graph.nodes("rounded_sums")
     sets = {"memory": 2, "oscillator": STATES, "halves": STATES}.get(kind, 1)
     assert len(islands(node.op["grid"].shape[1], node.op["terms"].array)) == sets
+    (system,) = model.systems
+    assert system.groups * system.states == sum(int(np.prod(shape)) for shape in Layer(kind).shapes)
     runs(model)
 
 
