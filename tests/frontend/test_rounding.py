@@ -219,3 +219,16 @@ def test_weights_that_are_rounded_in_the_file(tmp_path: Path, seed: int) -> None
     path = save(net.model([(y, ["b", "t", wide])], opset=17), tmp_path)
     data = rng.standard_normal((2, 9, WIDTH)).astype(np.float32)
     assert off(load_model(path), u, data, path) <= 1e-5
+
+
+def test_sums_that_always_lie_on_an_edge_are_told(tmp_path: Path) -> None:
+    """1 + x, as in GELU, on the grid of x: half a code beside each of them, whatever float32 makes of it."""
+    net = Net()
+    u, scale = net.input(["b", "t", WIDTH]), np.float32(2 / 255)
+    grid = net.const(scale), net.const(np.int8(0))
+    x = net.op("DequantizeLinear", net.op("QuantizeLinear", net.op("Tanh", u), *grid), *grid)
+    one = net.const(np.float32(127.5) * scale)
+    last = net.const(scale), net.const(np.int8(-128))
+    y = net.op("DequantizeLinear", net.op("QuantizeLinear", net.op("Add", x, one), *last), *last)
+    model = load_model(save(net.model([(decaying(net, y, WIDTH), ["b", "t", WIDTH])], opset=17), tmp_path))
+    assert any("on the edge between two codes" in note for note in model.notes)
