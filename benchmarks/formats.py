@@ -214,7 +214,7 @@ def _still(runners: list[Runner]) -> list[str]:
     expected = ", ".join(f"{2 ** (bits - 1 - WHOLE_BITS):,} with {bits} bits" for bits in (16, 12, 10))
     return [
         "What limits narrow states is slow decay: where `|1 - a| |x|` is under half a count a state stands still, that",
-        f"is within `1 / (2 |1 - a|)` counts of zero, of the slowest decays (other than 1)",
+        "is within `1 / (2 |1 - a|)` counts of zero, of the slowest decays (other than 1)",
         f"{counts}. What a state reaches in the calibration data is",
         f"at least {expected}.",
     ]
