@@ -93,6 +93,15 @@ def with_functions(*bodies: tuple[str, list[str]]) -> onnx.ModelProto:
     return model
 
 
+def called_with(arguments: int, results: int) -> onnx.ModelProto:
+    """A call of a function of one argument and one result with others."""
+    model = with_functions(("F", []))
+    call = next(n for n in model.graph.node if n.op_type == "F")
+    call.input.extend([call.input[0]] * (arguments - 1))
+    call.output.extend(f"more{k}" for k in range(results - 1))
+    return model
+
+
 def scan_without(attribute: str) -> onnx.ModelProto:
     model = disguise.as_scan(SYSTEM)
     node = next(n for n in model.graph.node if n.op_type == "Scan")
@@ -185,6 +194,12 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "integers added to floats": (lambda: hostile(lambda n, x: n.op("Add", x, n.ints(1, 2, 3))), "int64"),
     "a function that calls itself": (lambda: with_functions(("F", ["F"])), "calls itself"),
+    "functions that nobody calls but themselves": (
+        lambda: with_functions(("F", []), ("A", ["B"]), ("B", ["A"])),
+        "calls itself",
+    ),
+    "a function given more than it takes": (lambda: called_with(3, 1), "has 3 arguments"),
+    "a function asked for more than it gives": (lambda: called_with(1, 2), "has 2 results"),
     "functions that double thirty times": (
         lambda: with_functions(*((f"F{k}", [f"F{k + 1}"] * 2 if k < 30 else []) for k in range(31))),
         "stand for 1073741824 nodes",

@@ -15,14 +15,13 @@ import onnx
 from onnx import external_data_helper, helper, numpy_helper
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.source.functions import inlined
 from ssmc.frontend.source.sparse import check_sparse
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import LARGE
 
 MAX_DEPTH = 16  # of subgraphs within subgraphs
 MAX_SUBGRAPHS = 4096
-MAX_FUNCTION_DEPTH = 64
-MAX_NODES = 1 << 20  # after inlining
 MAX_BYTES = 1 << 31  # as protobuf has it
 MAX_ELEMENTS = 1 << 31  # protobuf itself ends at 2 GB; what claims more is damaged or hostile
 
@@ -68,10 +67,7 @@ def read_model(path: str | Path) -> ModelFile:
     model, weights = _without_weights(model, file)
     _load_external(model, file)
     if model.functions:
-        _check_functions(model, file)
-        from onnx.inliner import inline_local_functions
-
-        model = inline_local_functions(model)
+        model = inlined(model, str(file))
         _check_nesting(model.graph, file)
         check_sparse(_graphs(model.graph), str(file))
     _check_weights(model.graph, weights, file)
@@ -158,28 +154,6 @@ def _check_nesting(graph: onnx.GraphProto, file: Path) -> None:
             for attribute in node.attribute:
                 inner = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
                 waiting += [(g, depth + 1) for g in inner]
-
-
-def _check_functions(model: onnx.ModelProto, file: Path) -> None:
-    """Refuse model-local functions that call themselves, or that grow beyond measure when they are inlined."""
-    bodies = {(f.domain, f.name): f.node for f in model.functions}
-    sizes: dict[tuple[str, str], int] = {}
-
-    def size(key: tuple[str, str], above: frozenset[tuple[str, str]]) -> int:
-        if key in above or len(above) > MAX_FUNCTION_DEPTH:
-            raise UserError(
-                f"the model-local function '{key[1]}' calls itself" if key in above else "functions call too deeply",
-                where=str(file),
-                why="a function stands for a fixed number of nodes",
-            )
-        if key not in sizes:
-            called = [(node.domain, node.op_type) for node in bodies[key]]
-            sizes[key] = sum(size(c, above | {key}) if c in bodies else 1 for c in called)
-        return sizes[key]
-
-    total = sum(size(key, frozenset()) for n in model.graph.node if (key := (n.domain, n.op_type)) in bodies)
-    if total > MAX_NODES:
-        raise UserError(f"its functions stand for {total} nodes", where=str(file), hint=f"at most {MAX_NODES}")
 
 
 def _check_external(model: onnx.ModelProto, file: Path) -> None:
