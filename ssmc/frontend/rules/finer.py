@@ -10,7 +10,7 @@ that keeps its state until the next such step holds a value for the steps in bet
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import lcm
+from math import lcm, prod
 from typing import Any
 
 import networkx as nx
@@ -73,13 +73,21 @@ def steps_of_features(context: Any, flow: Flow, target: tuple[int, ...]) -> Flow
     axis = flow.axes.index("t")
     if len(target) <= axis or target[:axis] != flow.shape[:axis] or target[axis] <= flow.shape[axis]:
         return None
-    times, behind = 1, axis + 1
-    while behind < len(flow.shape) and flow.shape[axis] * times < target[axis]:
-        times, behind = times * flow.shape[behind], behind + 1
-    if flow.shape[axis] * times != target[axis] or target[axis + 1 :] != flow.shape[behind:]:
-        return None
-    shape = (*flow.shape[: axis + 1], times, *flow.shape[behind:])
-    axes = flow.axes[: axis + 1] + "f" + flow.axes[behind:]
+    kept = target[axis + 1 :]
+    if "b" not in flow.axes[axis:]:  # numbers of one step each, in whatever axes: the first of them become steps
+        times, rest = divmod(target[axis], flow.shape[axis])
+        if rest or times * prod(kept) != prod(flow.shape[axis + 1 :]):
+            return None
+        behind = "f" * len(kept)
+    else:
+        times, at = 1, axis + 1
+        while at < len(flow.shape) and flow.shape[axis] * times < target[axis]:
+            times, at = times * flow.shape[at], at + 1
+        if flow.shape[axis] * times != target[axis] or kept != flow.shape[at:] or "b" not in flow.axes[at:]:
+            return None
+        behind = flow.axes[at:]
+    shape = (*flow.shape[: axis + 1], times, *kept)
+    axes = flow.axes[: axis + 1] + "f" + behind
     features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
     value = context.builder.reshape(flow.value, features)
     assert isinstance(value, Value)
