@@ -102,6 +102,24 @@ def called_with(arguments: int, results: int) -> onnx.ModelProto:
     return model
 
 
+def twice(kind: str) -> onnx.ModelProto:
+    """A model that gives one name to two things of a kind."""
+    model = hostile(lambda net, x: net.op("CumSum", net.op("Mul", x, net.const(np.ones(3))), net.const(np.int64(1))))
+    graph = model.graph
+    same = {"input": graph.input, "weight": graph.initializer, "result of a node": graph.node}
+    if kind in same:
+        same[kind].append(same[kind][0])
+    else:
+        graph.node[0].output[0] = graph.node[1].input[0] = graph.initializer[0].name
+    return model
+
+
+def of_opset(version: int) -> onnx.ModelProto:
+    model = hostile(lambda net, x: net.op("CumSum", x, net.const(np.int64(1))))
+    model.opset_import[0].version = version
+    return model
+
+
 def scan_without(attribute: str) -> onnx.ModelProto:
     model = disguise.as_scan(SYSTEM)
     node = next(n for n in model.graph.node if n.op_type == "Scan")
@@ -223,6 +241,11 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "a scan without a body": (lambda: scan_without("body"), "without 'body'"),
     "an unknown number of scanned inputs": (lambda: scan_without("num_scan_inputs"), "num_scan_inputs"),
+    "one name for two inputs": (lambda: twice("input"), "to two values, one of them an input"),
+    "one name for two weights": (lambda: twice("weight"), "to two values, one of them a weight"),
+    "one name for two results": (lambda: twice("result of a node"), "to two values, one of them a result"),
+    "one name for a weight and a result": (lambda: twice("both"), "to two values, one of them a result"),
+    "a negative opset": (lambda: of_opset(-3), "opset 'ai.onnx' of version -3"),
     "no inputs": (lambda: (n := Net()).model([(n.op("Relu", n.const(np.ones((2, 3)))), [2, 3])]), "no inputs"),
 }
 
@@ -233,6 +256,22 @@ def test_hostile_models(name: str, tmp_path: Path) -> None:
     before = time.process_time()
     refused(save(build(), tmp_path), said)
     assert time.process_time() - before < 10
+
+
+def test_weights_that_are_inputs_and_names_of_outer_values_are_legal(tmp_path: Path) -> None:
+    """A default value of an input, and a weight of a body that hides one outside."""
+    inner = Net()
+    inner.const(np.full(3, 2.0), "w")
+    body = inner.subgraph([(inner.op("Neg", "w"), [3])])
+    net = Net()
+    x = net.input(["b", "t", 3])
+    net.inputs.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3]))
+    net.const(np.ones(3), "w")
+    y = net.op(
+        "Add", net.op("Mul", x, "w"), net.op("If", net.const(np.asarray(True)), then_branch=body, else_branch=body)
+    )
+    model = stepwise(net, net.op("CumSum", y, net.const(np.int64(1))), 3)
+    assert all(proof.passed for proof in load_model(save(model, tmp_path), strict=False).proofs)
 
 
 def test_an_input_of_strings(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import onnx
 from onnx import external_data_helper, helper, numpy_helper
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.source.assignment import check_assignment, check_opsets
 from ssmc.frontend.source.functions import inlined
 from ssmc.frontend.source.sparse import check_sparse
 from ssmc.ir.op import Array
@@ -62,6 +63,8 @@ def read_model(path: str | Path) -> ModelFile:
         raise UserError(f"there is no file '{file}'", hint="give the path of an .onnx file")
     model = _parse(file)
     _check_nesting(model.graph, file)
+    check_opsets(model, str(file))
+    check_assignment(_graphs(model.graph), str(file))
     _check_external(model, file)
     check_sparse(_graphs(model.graph), str(file))
     model, weights = _without_weights(model, file)
