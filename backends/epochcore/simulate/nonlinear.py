@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
 from backends.epochcore.simulate.machine import Machine
 from backends.epochcore.simulate.plan import Action
 from backends.epochcore.simulate.planner import Planner, Rule
@@ -13,74 +19,60 @@ from ssmc.ir.ops.rounded import GRID, count_rows, grids_in, places_of, rounded_s
 from ssmc.ir.ops.rounded_sums import TERM, sums
 from ssmc.ir.ops.spiking import neuron_step
 
+Array = NDArray[Any]
+
+
+Step = Callable[[Array, Array], tuple[Array, Array]]  # of what is held and driven: what it reaches, and what is kept
+
 
 def spike(plan: Planner, ins: Instruction) -> Action:
     words, or_equal, immediate = int(ins["words"]), bool(ins["or_equal"]), bool(ins["immediate"])
-    v, rows = src(plan, ins, words), plan.read(int(ins["rows"]), 5 * words)
+
+    def of(held: Array) -> Step:
+        return partial(neuron_step, list(held.reshape(5, words)), or_equal, immediate)
+
+    return _recurrent(plan, ins, 5 * words, of, kept=False)
+
+
+def rounded(plan: Planner, ins: Instruction) -> Action:
+    words, is_complex, rounding = int(ins["words"]), bool(ins["complex"]), str(ins["rounding"])
+    places = places_of(ins.__getitem__)
+
+    def of(held: Array) -> Step:
+        rows = held.reshape(-1, words)
+        return partial(rounded_step, rows[0], grids_in(rows, places), rounding, is_complex)
+
+    return _recurrent(plan, ins, count_rows(ins.__getitem__) * words, of, kept=not ins["reached"])
+
+
+def rounded_sums(plan: Planner, ins: Instruction) -> Action:
+    words, count, rounding = int(ins["words"]), int(ins["terms"]), str(ins["rounding"])
+    split = len(GRID) * words
+
+    def of(held: Array) -> Step:
+        return sums(held[:split].reshape(-1, words), held[split:].reshape(-1, count), rounding).step
+
+    return _recurrent(plan, ins, split + len(TERM) * count, of, kept=not ins["reached"])
+
+
+def _recurrent(plan: Planner, ins: Instruction, size: int, of: Callable[[Array], Step], *, kept: bool) -> Action:
+    """Steps `of` so many numbers; what leaves is what is `kept` of each, what it reaches, or what was there before."""
+    words = int(ins["words"])
+    v, rows = src(plan, ins, words), plan.read(int(ins["rows"]), size)
     state = plan.read(int(ins["state"]), words)
     y = dst(plan, ins, words)
     plan.write(int(ins["state"]), words)
     reverse, before = bool(ins["reverse"]), bool(ins["before"])
 
     def run(machine: Machine) -> None:
-        neurons = machine.rows(rows)[0, 0].reshape(5, words)
-        drive, out, row = machine.rows(v), machine.rows(y), machine.rows(state)[0]
-        x = row.copy()
-        for k in order(len(drive), reverse):
-            reached, following = neuron_step(neurons, or_equal, immediate, x, drive[k])
-            if not plan.ideal:
-                reached, following = narrow(reached), narrow(following)
-            out[k] = x if before else reached
-            x = following
-        row[...] = x
-
-    return run
-
-
-def rounded(plan: Planner, ins: Instruction) -> Action:
-    words, is_complex, rounding = int(ins["words"]), bool(ins["complex"]), str(ins["rounding"])
-    places = places_of(ins.__getitem__)
-    v, rows = src(plan, ins, words), plan.read(int(ins["rows"]), count_rows(ins.__getitem__) * words)
-    state = plan.read(int(ins["state"]), words)
-    y = dst(plan, ins, words)
-    plan.write(int(ins["state"]), words)
-    reverse, before, unrounded = bool(ins["reverse"]), bool(ins["before"]), bool(ins["reached"])
-
-    def run(machine: Machine) -> None:
-        held = machine.rows(rows)[0, 0].reshape(-1, words)
-        grids = grids_in(held, places)
-        drive, out, row = machine.rows(v), machine.rows(y), machine.rows(state)[0]
-        x = row.copy()
-        for k in order(len(drive), reverse):
-            reached, following = rounded_step(held[0], grids, rounding, is_complex, x, drive[k])
-            if not plan.ideal:
-                reached, following = narrow(reached), narrow(following)
-            out[k] = x if before else reached if unrounded else following
-            x = following
-        row[...] = x
-
-    return run
-
-
-def rounded_sums(plan: Planner, ins: Instruction) -> Action:
-    words, count, rounding = int(ins["words"]), int(ins["terms"]), str(ins["rounding"])
-    split = len(GRID) * words
-    v, rows = src(plan, ins, words), plan.read(int(ins["rows"]), split + len(TERM) * count)
-    state = plan.read(int(ins["state"]), words)
-    y = dst(plan, ins, words)
-    plan.write(int(ins["state"]), words)
-    reverse, before, unrounded = bool(ins["reverse"]), bool(ins["before"]), bool(ins["reached"])
-
-    def run(machine: Machine) -> None:
-        held = machine.rows(rows)[0, 0]
-        step = sums(held[:split].reshape(-1, words), held[split:].reshape(-1, count), rounding).step
+        step = of(machine.rows(rows)[0, 0])
         drive, out, row = machine.rows(v), machine.rows(y), machine.rows(state)[0]
         x = row.copy()
         for k in order(len(drive), reverse):
             reached, following = step(x, drive[k])
             if not plan.ideal:
                 reached, following = narrow(reached), narrow(following)
-            out[k] = x if before else reached if unrounded else following
+            out[k] = x if before else following if kept else reached
             x = following
         row[...] = x
 

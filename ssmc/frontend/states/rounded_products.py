@@ -16,9 +16,9 @@ import numpy as np
 from ssmc.frontend.graph.flow import Unsupported
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.source.operands import along
-from ssmc.frontend.states.grids import KINDS, Grid, find_grid
+from ssmc.frontend.states.grids import Grid
 from ssmc.frontend.states.state_step import Step
+from ssmc.frontend.states.sum_nodes import grid_between
 from ssmc.frontend.states.transition import find_transition
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
@@ -77,7 +77,8 @@ def _rounded(step: Step, call: Call, heads: Sequence[Value], tails: Sequence[Val
     for source in _before(step, call, heads):
         own = None
         for result in islice(_behind(step, call, heads, tails), LONGEST):
-            grid = _grid(step, call, source, result)  # x + (Q(x) - x) is one again where Q(x) - x is none
+            # x + (Q(x) - x) is one again where Q(x) - x is none
+            grid = grid_between(step, call, source, result, step.currents)
             own = own if grid is None else Rounded(source, result, grid)
         if own is None and best is not None:
             break
@@ -108,33 +109,6 @@ def _behind(step: Step, call: Call, heads: Sequence[Value], tails: Sequence[Valu
         if value in tails or len(users) != 1:
             return
         value = users[0].results[0]
-
-
-def _grid(step: Step, call: Call, source: Value, result: Value) -> Grid | None:
-    """The grid between two values of one shape, a column for each number."""
-    samples, seen = step.lifting.translator.samples, call.operands[0]
-    assert seen is not None
-    if any(v in c.operands for c in step.calls([source], [result, seen]) for v in step.currents):
-        return None  # more than this number goes in
-    shape = np.shape(samples.at(0, [source])[source])
-    if np.shape(samples.at(0, [result])[result]) != shape or np.shape(samples.at(0, [seen])[seen]) != shape:
-        return None
-    values, places = [], []
-    for point in step.points:
-        given = samples.at(point, step.outside)
-
-        def f(x: Array, target: Value, by: Any = 1.0, given: Mapping[Value, Any] = given) -> Array:
-            found = evaluate(samples.listing, {**given, source: x.reshape(shape)}, [target])[target]
-            return np.asarray(np.asarray(found, np.float64) / by).reshape(1, -1)
-
-        scale: Any = 1.0
-        if call.kind == "QuantizeLinear":
-            operand = call.operands[1]
-            assert operand is not None
-            scale = along(samples.at(point, [operand])[operand], shape, call.attrs)
-        values.append(lambda x, f=f: f(x, result))
-        places.append(lambda x, f=f, scale=scale: f(x, seen, scale))
-    return find_grid(values, places, KINDS[call.kind], 1, int(np.prod(shape)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,9 @@ of what the data drive. Which, and how much, is found by feeding random numbers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -102,7 +103,9 @@ def lift_sums(step: Step) -> None:
     _build(net, words, roundings[0].rounding)
 
 
-def _runner(step: Step, roundings: Sequence[Rounding], targets: Sequence[Value], point: int):  # type: ignore[no-untyped-def]
+def _runner(
+    step: Step, roundings: Sequence[Rounding], targets: Sequence[Value], point: int
+) -> Callable[[Mapping[Value, Array]], dict[Value, Array]]:
     """Targets, for values of states and of what roundings give (zero where none are fed), at one sample."""
     samples = step.lifting.translator.samples
     given = samples.at(point, step.outside)
@@ -292,13 +295,17 @@ def _build(net: _Net, words: _Words, rounding: str) -> None:
         layout = net.layouts[each.source]
         row = layout.rows(np.arange(int(np.prod(each.shape))).reshape(each.shape))[0]
         if each.result in words.results and each.result not in translator.env:
-            translator.later[each.result] = lambda each=each, row=row: _given(net, words, each, row, x)  # type: ignore[misc]
+            translator.later[each.result] = partial(_given, net, words, each, row, x)
         numbers = [places.get((each.source, int(k))) for k in row]
         if None not in numbers and each.source not in translator.env and each.source not in net.step.currents:
             translator.later.setdefault(
-                each.source,
-                lambda each=each, numbers=numbers: _piece(net, each, lifting.take(stream(reached=True), numbers)),  # type: ignore[misc]
+                each.source, partial(_reached, net, each, lambda: stream(reached=True), numbers)
             )
+
+
+def _reached(net: _Net, each: Rounding, stream: Callable[[], Operand], numbers: Sequence[int | None]) -> Tracked:
+    """What is rounded, before it is."""
+    return _piece(net, each, net.step.lifting.take(stream(), numbers))
 
 
 def _given(net: _Net, words: _Words, each: Rounding, row: Array, x: Operand) -> Tracked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import along, quantized_range
 from ssmc.frontend.source.refused import FLOATING
-from ssmc.frontend.states.grids import KINDS, find_grid
+from ssmc.frontend.states.grids import KINDS, Grid, find_grid
 from ssmc.frontend.states.state_step import Step
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
@@ -84,14 +84,27 @@ def _behind(step: Step, call: Call) -> Iterator[Value]:
 
 
 def _between(step: Step, call: Call, source: Value, result: Value) -> Rounding | None:
-    """The grid between two values of one shape, a column for each number."""
+    found = step.lifting.translator.samples.at(0, [source, result])
+    if np.asarray(found[result]).dtype.kind != "f":
+        return None
+    grid = grid_between(step, call, source, result, set(step.currents) - {source})
+    if grid is None:
+        return None
+    shape, size = np.shape(found[source]), np.size(found[source])
+    return Rounding(call, source, result, shape, grid.rows, grid.rounding, np.ones(size), np.zeros(size))
+
+
+def grid_between(step: Step, call: Call, source: Value, result: Value, others: Collection[Value]) -> Grid | None:
+    """The grid between two values of one shape, a column for each number; None where any of `others` goes in, too.
+
+    Raises Unsupported where the data give its scale.
+    """
     samples, seen = step.lifting.translator.samples, call.operands[0]
     assert seen is not None
-    others = set(step.currents) - {source}
     if any(v in c.operands for c in step.calls([source], [result, seen]) for v in others):
-        return None  # more than this number goes in
+        return None
     shapes = {np.shape(samples.at(0, [value])[value]) for value in (source, result, seen)}
-    if len(shapes) != 1 or np.asarray(samples.at(0, [result])[result]).dtype.kind != "f":
+    if len(shapes) != 1:
         return None
     (shape,) = shapes
     values, places = [], []
@@ -105,11 +118,7 @@ def _between(step: Step, call: Call, source: Value, result: Value) -> Rounding |
         scale = _scale(step, call, point, shape) if call.kind == "QuantizeLinear" else 1.0
         values.append(lambda x, f=f: f(x, result))
         places.append(lambda x, f=f, scale=scale: f(x, seen, scale))
-    size = int(np.prod(shape))
-    grid = find_grid(values, places, KINDS[call.kind], 1, size)
-    if grid is None:
-        return None
-    return Rounding(call, source, result, shape, grid.rows, grid.rounding, np.ones(size), np.zeros(size))
+    return find_grid(values, places, KINDS[call.kind], 1, int(np.prod(shape)))
 
 
 def _scale(step: Step, call: Call, point: int, shape: tuple[int, ...]) -> Array:
