@@ -141,6 +141,33 @@ def long_loop(net: Net, x: str, trips: int | None, reads: bool = False) -> str:
     return str(net.op("Add", x, found))
 
 
+def nested_loops(net: Net, x: str, levels: int, trips: int = 1000) -> str:
+    def body(level: int) -> onnx.GraphProto:
+        within = Net()
+        within.input([], TensorProto.INT64)
+        going, state = within.input([], TensorProto.BOOL), within.input(None)
+        on = within.op("Identity", going)
+        one = within.const(np.ones(3))
+        new = loop(within, state, level - 1) if level else within.op("Add", state, one)
+        return within.subgraph([(on, None), (new, None)], {on: TensorProto.BOOL})
+
+    def loop(outside: Net, state: str, level: int) -> str:
+        count = outside.const(np.int64(trips))
+        return str(outside.op("Loop", count, outside.const(np.asarray(True)), state, body=body(level)))
+
+    return str(net.op("Add", x, loop(net, net.const(np.zeros(3)), levels - 1)))
+
+
+def stacking_loop(net: Net, x: str, trips: int, size: int) -> str:
+    body = Net()
+    body.input([], TensorProto.INT64)
+    going = body.input([], TensorProto.BOOL)
+    row, on = ones(body, size), body.op("Identity", going)
+    graph = body.subgraph([(on, None), (row, None)], {on: TensorProto.BOOL})
+    rows = net.op("Loop", net.const(np.int64(trips)), net.const(np.asarray(True)), body=graph)
+    return str(net.op("Add", x, net.op("ReduceSum", rows)))
+
+
 def ones(net: Net, *shape: int) -> str:
     return str(net.op("ConstantOfShape", net.ints(*shape)))
 
@@ -246,6 +273,23 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "one name for two results": (lambda: twice("result of a node"), "to two values, one of them a result"),
     "one name for a weight and a result": (lambda: twice("both"), "to two values, one of them a result"),
     "a negative opset": (lambda: of_opset(-3), "opset 'ai.onnx' of version -3"),
+    "more of the largest numbers than there are": (
+        lambda: hostile(lambda n, x: n.op("TopK", x, n.ints(2**40), outputs=2, axis=2)[0]),
+        "'TopK' gives",
+    ),
+    "steps that are spread": (
+        lambda: hostile(
+            lambda n, x: n.op(
+                "ConvTranspose", n.op("Transpose", x, perm=[0, 2, 1]), n.const(np.ones((3, 3, 4))), strides=[2**30]
+            )
+        ),
+        "'ConvTranspose' gives",
+    ),
+    "loops within loops": (lambda: hostile(lambda n, x: nested_loops(n, x, 4)), "around loops of 1000000000 trips"),
+    "a loop that stacks 2^32 numbers": (
+        lambda: hostile(lambda n, x: stacking_loop(n, x, 2**16, 2**16)),
+        "'Loop' stacks 4294967296 numbers in 65536 trips",
+    ),
     "no inputs": (lambda: (n := Net()).model([(n.op("Relu", n.const(np.ones((2, 3)))), [2, 3])]), "no inputs"),
 }
 

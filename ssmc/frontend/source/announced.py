@@ -20,7 +20,7 @@ MAX_MOVED = 1 << 29  # where they are only put elsewhere, as the file has them: 
 
 
 class TooLarge(UserError):
-    """A value that would not fit in memory; no other reading of the file makes it smaller."""
+    """What would not fit in memory, or not end in time; no other reading of the file makes it smaller."""
 
 
 def announced(kind: str, arrays: Arrays, attrs: Attrs) -> int:
@@ -111,6 +111,20 @@ def _padded(arrays: Arrays, attrs: Attrs) -> int:
     )
 
 
+def _top(arrays: Arrays, attrs: Attrs) -> int:
+    count = _numbers(arrays[1])[0] if len(arrays) > 1 else int(attrs["k"])
+    return int(arrays[0].size) // max(1, int(arrays[0].shape[attrs.get("axis", -1)])) * count
+
+
+def _transposed(arrays: Arrays, attrs: Attrs) -> int:
+    """What a transposed convolution adds its products up in, before it cuts off the padding."""
+    (batch, _, *shape), (_, channels, *kernel) = arrays[0].shape, arrays[1].shape
+    ones = [1] * len(shape)
+    steps, gaps = attrs.get("strides") or ones, attrs.get("dilations") or ones
+    whole = [(d - 1) * s + (k - 1) * g + 1 for d, s, k, g in zip(shape, steps, kernel, gaps, strict=True)]
+    return int(batch) * int(channels) * int(attrs.get("group", 1)) * prod(int(w) for w in whole)
+
+
 TOLD: dict[str, Callable[[Arrays, Attrs], int]] = {
     "ConstantOfShape": _shape(0),
     "Expand": _expand,
@@ -129,6 +143,8 @@ TOLD: dict[str, Callable[[Arrays, Attrs], int]] = {
     "RandomNormal": lambda arrays, attrs: prod(attrs["shape"]),
     "RandomUniform": lambda arrays, attrs: prod(attrs["shape"]),
     **dict.fromkeys(["Conv", "MaxPool", "AveragePool", "LpPool"], _padded),
+    "ConvTranspose": _transposed,
+    "TopK": _top,
     "MatMul": _matmul,
     "Gather": _gather,
     "Einsum": _einsum,

@@ -181,6 +181,7 @@ def _scan(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
         found = _run_body(call, "body", [*states, *(s[k] for s in sequences)], captured)
         states = found[: form.states]
         collected.append(found[form.states :])
+        _announce_collected(call, collected[-1], len(sequences[0]))
     outputs = []
     for j, backward in enumerate(form.output_reversed):
         stacked = np.stack([row[j] for row in collected][:: -1 if backward else 1])
@@ -210,13 +211,59 @@ def scan_form(call: Call, operands: int, ranks: Sequence[int]) -> ScanForm:
     return ScanForm(call, operands, ranks)
 
 
+def _goes_on(body: Listing) -> bool:
+    """Does the body of a loop hand on the condition that it is given, or true, so that its count alone ends it?"""
+    value, given = next(iter(body.outputs.values())), list(body.inputs.values())[1]
+    while value != given and (call := body.producer.get(value)) is not None and call.kind == "Identity":
+        source = call.operands[0]
+        if source is None:
+            return False
+        value = source
+    return value == given or (value in body.constants and bool(np.all(body.constants[value])))
+
+
+def _trips_of(body: Listing) -> int:
+    """Trips of the loops of constant counts in the body of a loop, with those in them; at least 1."""
+    found = 0
+    for call in body.calls:
+        if call.kind != "Loop" or call.operands[0] not in body.constants:
+            continue
+        inner = body_of(region(call.op, "body"))
+        count = int(np.asarray(body.constants[call.operands[0]]).reshape(-1)[0])
+        if _goes_on(inner) and count > 0:
+            found += count * _trips_of(inner)
+    return max(1, found)
+
+
+def _announce_collected(call: Call, row: Sequence[Any], trips: int) -> None:
+    """Raise TooLarge where what this many trips stack, each as much as the row, would not fit in memory."""
+    size = trips * sum(a.size for a in row if isinstance(a, np.ndarray))
+    if size > MAX_RESULT:
+        raise TooLarge(
+            f"'{call.kind}' stacks {size} numbers in {trips} trips (at most {MAX_RESULT})",
+            where=f"node '{call.name}'",
+            hint="export the model at a shorter length",
+        )
+
+
 def _loop(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     own, captured = _split_captured(call, arrays)
     trips = None if own[0] is None else int(np.asarray(own[0]).reshape(-1)[0])
     going = True if len(own) < 2 or own[1] is None else bool(np.asarray(own[1]).reshape(-1)[0])
     carried = list(own[2:])
+    body = body_of(region(call.op, "body"))
+    fixed = going and _goes_on(body)
     if trips is not None and MAX_TRIPS < trips < COUNTED and going:
         raise UserError(f"a loop of {trips} trips (at most {MAX_TRIPS})", where=f"node '{call.name}'")
+    if fixed and (trips is None or trips > MAX_TRIPS):
+        raise TooLarge(f"the loop does not end within {MAX_TRIPS} trips", where=f"node '{call.name}'")
+    if fixed and trips is not None and trips * (inner := _trips_of(body)) > MAX_TRIPS:
+        raise TooLarge(
+            f"a loop of {trips} trips around loops of {inner} trips (at most {MAX_TRIPS} in all)",
+            where=f"node '{call.name}'",
+            why="it is run step by step while the model is imported",
+            hint="export the model at a shorter length, or write its inner loops as sums or products",
+        )
     collected: list[list[Any]] = []
     k = 0
     while going and (trips is None or k < trips):
@@ -227,6 +274,7 @@ def _loop(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
         carried = found[1 : 1 + len(carried)]
         collected.append(found[1 + len(carried) :])
         k += 1
+        _announce_collected(call, collected[-1], trips if fixed and trips is not None else k)
     count = len(call.results) - len(carried)
     return [*carried, *(np.stack([row[j] for row in collected]) for j in range(count) if collected)]
 
