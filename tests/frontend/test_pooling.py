@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
+from ssmc.frontend.proofs.proof import run_graph
 from tests.frontend.blocks import RNG, decaying, dense, first_layer
 from tests.frontend.checks import LINEAR, kinds, on_targets
 from tests.frontend.net import Net, save
@@ -73,6 +74,9 @@ def test_what_becomes_of_a_sequence(tmp_path: Path, form: str) -> None:
     on_targets(model, 2, 24)
 
 
+ONES = ["rows of a one", "times rows of a one"]  # one_hot(count - 1) with an einsum
+
+
 def lengths(net: Net, form: str, length: int | str) -> str:
     """A system, of which only the first steps of each sequence count, as many as an input says."""
     u, count = net.input(["n", length, 3]), net.input(["n"], TensorProto.INT64)
@@ -92,6 +96,12 @@ def lengths(net: Net, form: str, length: int | str) -> str:
         place = net.op("Add", net.op("Sub", count, net.ints(1)), net.op("Mul", rows, size))
         picked = net.op("Gather", net.op("Flatten", x, axis=2), place, axis=0)
         return net.op("Reshape", picked, net.op("Concat", net.op("Shape", place), net.ints(4), axis=0))
+    if form in ("rows of a one", "times rows of a one"):
+        place, depth = net.op("Sub", count, net.ints(1)), net.const(np.int64(24)) if length == 24 else size
+        ones = net.op("Cast", net.op("OneHot", place, depth, net.const(np.array([0, 1], np.int64))), to=1)
+        if form == "rows of a one":
+            return net.op("Einsum", ones, x, equation="bt,btd->bd")
+        return net.op("Einsum", net.op("Transpose", x, perm=[0, 2, 1]), ones, equation="bdt,bt->bd")
     steps = net.op("Range", net.const(np.int64(0)), size, net.const(np.int64(1)))
     valid = net.op("Less", net.op("Unsqueeze", steps, net.ints(0)), column)
     mask = net.op("Unsqueeze", valid, net.ints(2))
@@ -106,7 +116,7 @@ def lengths(net: Net, form: str, length: int | str) -> str:
 
 
 @pytest.mark.parametrize("length", [24, "t"])
-@pytest.mark.parametrize("form", ["mean", "counted", "max", "last", "pairs", "flattened"])
+@pytest.mark.parametrize("form", [*("mean", "counted", "max", "last", "pairs", "flattened"), *ONES])
 def test_masks_from_lengths(tmp_path: Path, form: str, length: int | str) -> None:
     net = Net()
     y = lengths(net, form, length)
@@ -119,6 +129,19 @@ def test_masks_from_lengths(tmp_path: Path, form: str, length: int | str) -> Non
             found = compile_model(model, target, ideal=True).run(arrays).outputs
             for name, array in reference(model, arrays).items():
                 assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
+
+
+@pytest.mark.parametrize("form", ONES)
+def test_rows_of_a_one_that_count_from_the_end_or_are_nothing(tmp_path: Path, form: str) -> None:
+    """A place of -1 is the last step, one behind the last is none, as OneHot has it."""
+    net = Net()
+    model = load_model(save(net.model([(lengths(net, form, "t"), ["n", 4])]), tmp_path))
+    u, count = (port.name for port in model.inputs)
+    arrays = {u: RNG.standard_normal((3, 24, 3)).astype(np.float32), count: np.array([0, 5, 25])}
+    found = run_graph(model.graph, model.inputs, model.outputs, arrays)
+    for name, array in reference(model, arrays).items():
+        assert np.any(array[0]) and not np.any(array[2])
+        assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
 
 
 @pytest.mark.parametrize("length", [24, "t"])

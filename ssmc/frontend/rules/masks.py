@@ -126,6 +126,43 @@ def picked_of_samples(translator: Any, call: Call, items: Sequence[Any]) -> list
     return [wrap(translator.builder.reshape(found.value, shape[1:]), axes, shape)]
 
 
+def picked_by_ones(
+    translator: Any, call: Call, items: Sequence[Any], terms: Sequence[str], result: str
+) -> Flow | Known | None:
+    """Of every sample the step that its number tells, as a sum over time against rows of a one and zeros (OneHot); None
+    where a product is something else."""
+    for rows, data, term, other, value in (
+        (items[0], items[1], terms[0], terms[1], call.operands[0]),
+        (items[1], items[0], terms[1], terms[0], call.operands[1]),
+    ):
+        if not isinstance(rows, Flow) or rows.axes != "bf" or not isinstance(data, Flow) or len(term) != 2:
+            continue
+        if sorted(data.axes) != sorted("bt" + "f" * (len(data.axes) - 2)) or len(set(other)) != len(other):
+            continue
+        batch, time = data.axes.index("b"), data.axes.index("t")
+        if term != other[batch] + other[time] or result != other.replace(other[time], ""):
+            continue
+        made = translator.listing.producer.get(value)
+        while made is not None and made.kind in ("Cast", "Identity"):
+            made = translator.listing.producer.get(made.operands[0])
+        number = None if made is None or made.kind != "OneHot" else translator.lookup(made.operands[0])
+        values = None if number is None else translator.lookup(made.operands[2])
+        if not isinstance(number, Flow) or number.axes != "b" or not isinstance(values, Known):
+            continue
+        if not np.array_equal(values.array, [0, 1]) or rows.shape[1] != data.shape[time]:
+            continue
+        shape = tuple(d if i == batch else 1 for i, d in enumerate(data.shape))
+        index = translator.builder.reshape(number.value, (1,) * (len(shape) - 1))
+        assert isinstance(index, Value)
+        axes = "".join("b" if i == batch else "f" for i in range(len(shape)))
+        found = picked(translator.builder, data, Flow(index, axes, shape), time)
+        assert isinstance(found, Flow)
+        shape, axes = (found.shape[:time] + found.shape[time + 1 :]), found.axes[:time] + found.axes[time + 1 :]
+        features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
+        return wrap(translator.builder.reshape(found.value, features), axes, shape)
+    return None
+
+
 def picked(builder: Builder, data: Flow, index: Flow, axis: int) -> Flow | Known:
     """The step that a number tells, -1 the last: a sum over all steps, of which that one alone counts."""
     counter = builder.steps(data.value)

@@ -19,7 +19,7 @@ from ssmc.frontend.graph.flow import Flow, Known, Raw, TimeMixing, Tracked, Unsu
 from ssmc.frontend.rules.context import arrays_or_flows, known_of
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.finer import repeated, steps_of_features
-from ssmc.frontend.rules.masks import as_stream, picked_of_samples, picked_step
+from ssmc.frontend.rules.masks import as_stream, picked_by_ones, picked_of_samples, picked_step
 from ssmc.frontend.rules.matrix import einsum_terms, gemm_terms, product_terms
 from ssmc.frontend.rules.pairs import contracted_pairs
 from ssmc.frontend.rules.reduction import OF_PAIRS
@@ -209,6 +209,8 @@ def _contracted(translator: Any, call: Call, items: Sequence[Any]) -> list[Track
         terms, result = product_terms([len(_shape_of(translator, v)) for v in call.operands if v is not None])
     if len(terms) != 2:
         raise Unsupported("it mixes time")
+    if call.kind == "Einsum" and (step := picked_by_ones(translator, call, items, terms, result)) is not None:
+        return [step]
     operands, terms = _unflattened(translator, call, list(items[:2]), list(terms))
     found = summed_over_time(translator.builder, terms, result, operands)
     if call.kind == "Gemm":
