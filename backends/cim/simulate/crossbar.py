@@ -4,8 +4,9 @@ Products that follow each other in a program and belong to one layer run togethe
 conversion and one matrix product. The work is done in panels of samples and steps that stay in the cache.
 
 Inputs are words of the DAC, whole numbers. Where the conductances are whole numbers too (of the devices' levels), sums
-are exact, whatever their order, in float32 up to 2^24. Elsewhere matrix products have a fixed number of rows, so that a
-row's rounding does not depend on how many rows there are.
+are exact, whatever their order, in float32 up to 2^24. Elsewhere matrix products are float64 and have a fixed number of
+rows, so that a row's rounding does not depend on how many rows there are; in float32 some processors round a row by its
+place among them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PANEL_WORDS = 1 << 17  # columns times samples times steps that stay in the cach
 
 
 def product(x: Array, weights: Array, out: Array | None = None) -> Array:
-    """`x` (n, rows) times `weights` (rows, cols), in panels of one height: each row's rounding is its own."""
+    """`x` (n, rows) times `weights` (rows, cols), float64, in panels of one height: each row's rounding is its own."""
     n, cols = len(x), weights.shape[1]
     if out is None:
         out = np.empty((n, cols), x.dtype)
@@ -209,8 +210,8 @@ def _disturb(plan: Plan, drive: Drive, devices: Devices, driven: Array, sums: Ar
 
     variance = np.empty((0, 0), sums.dtype)
     if drive.variance is not None:
-        square = plan.room("square", driven.shape[0], driven.shape[1], driven.dtype)
+        square = plan.room("square", driven.shape[0], driven.shape[1], drive.variance.dtype)
         np.multiply(driven, driven, out=square)
-        variance = product(square, drive.variance, out=plan.room("noise", len(sums), sums.shape[1], sums.dtype))
+        variance = product(square, drive.variance, out=plan.room("noise", len(sums), sums.shape[1], square.dtype))
     unit = float(product_sigma(np.array(1.0), devices.product_bits)) if devices.product_bits else 0.0
     disturb(sums, bits_of(sums), magnitude_bits(sums), variance, drawn, drive.products, unit)

@@ -263,10 +263,11 @@ def _drive(
     coupled = from_lines or to_lines
     whole = bool(np.abs(relative * (box.levels - 1) - units).max(initial=0.0) < 1e-9)
     exact = devices.converters and not from_lines and whole
-    narrow = devices.converters and not coupled and max(box.dac_bits, box.adc_bits) < _FINE_BITS
+    narrow = False
     if exact:
         relative, to_word = units, to_word / (box.levels - 1)
         variance = variance * (box.levels - 1) ** 2
+        narrow = not coupled and max(box.dac_bits, box.adc_bits) < _FINE_BITS
         narrow = narrow and np.abs(units).sum(0).max(initial=0.0) * largest_word(box.dac_bits) < _EXACT
     dtype: Any = np.float32 if narrow else np.float64
     return Drive(
@@ -275,7 +276,7 @@ def _drive(
         index=found[0][0].index,
         weights=np.ascontiguousarray(relative, dtype),
         exact=exact,
-        variance=np.ascontiguousarray(variance, dtype) if devices.read_noise != "none" else None,
+        variance=np.ascontiguousarray(variance, np.float64) if devices.read_noise != "none" else None,
         to_word=np.asarray(to_word, dtype),
         offset=np.asarray(offset, dtype) if offset.any() else None,
         gain=np.asarray(gain, dtype),

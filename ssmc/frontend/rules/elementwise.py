@@ -211,7 +211,7 @@ def _is_infinite(context: Context, call: Call, items: Sequence[Any]) -> list[Tra
 
 
 def _one_hot(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """Rows of a table: `on` at the place that the index tells, `off` elsewhere."""
+    """Rows of a table: `on` at the place that the index tells, from the end where it is negative, `off` elsewhere."""
     index, builder = flow_of(items[0]), context.builder
     if not all(isinstance(item, Known) for item in items[1:]):
         raise Unsupported("its depth or its values are computed from the input")
@@ -223,7 +223,9 @@ def _one_hot(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
     wide = Flow(index.value, axes, shape)
     features = builder.reshape(index.value, wide.features)
     places = np.arange(float(depth)).reshape(depth, *[1] * (rank - 1 - axis))
-    there = binary(builder, "equal", wrap(features, axes, shape), Known(places))
+    told = wrap(features, axes, shape)
+    ends = [binary(builder, "equal", told, Known(from_)) for from_ in (places, places - depth)]
+    there = binary(builder, "add", *ends)
     return [binary(builder, "add", binary(builder, "mul", there, scalar(on - off)), scalar(off))]
 
 

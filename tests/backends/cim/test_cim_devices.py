@@ -204,12 +204,12 @@ done:
     assert np.array_equal(tau, again) and abs(np.corrcoef(tau, other)[0, 1]) < 5 / np.sqrt(n)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_panels_do_not_see_each_other(dtype: Any) -> None:
+@pytest.mark.parametrize("cols", [1, 4, 11, 33, 128])
+def test_panels_do_not_see_each_other(cols: int) -> None:
     rng = np.random.default_rng(6)
-    x, w = rng.normal(size=(200, 37)).astype(dtype), rng.normal(size=(37, 11)).astype(dtype)
+    x, w = rng.normal(size=(200, 37)), rng.normal(size=(37, cols))
     whole = product(x, w)
-    assert np.allclose(whole, x @ w, rtol=1e-5 if dtype == np.float32 else 1e-12)
+    assert np.allclose(whole, x @ w, rtol=1e-12)
     for start, stop in ((0, 1), (5, 70), (63, 65), (199, 200)):
         assert np.array_equal(product(x[start:stop], w), whole[start:stop])
 
