@@ -24,8 +24,7 @@ BLOCK = re.compile(r"(?ms)^```(console|python)\n(.*?)^```$")
 
 def same(said: str, printed: str) -> bool:
     """Equal word by word; numbers may differ by rounding, errors below 1e-5 in size, and so where the worst one is
-    and how wide that makes a table. What a lossy pass loses may differ by half a percent of the whole: sharing a single
-    decay is a fit so ill-conditioned that processors, which round products differently, end at different ones."""
+    and how wide that makes a table."""
     left, right = said.split(), printed.split()
     return len(left) == len(right) and all(map(same_word, left, right))
 
@@ -36,8 +35,7 @@ def same_word(said: str, printed: str) -> bool:
     if said == printed or not (NUMBER.match(said) and NUMBER.match(printed)):
         return said == printed
     a, b = float(said), float(printed)
-    largest, apart = max(abs(a), abs(b)), abs(a - b)
-    return apart <= 0.02 * largest or largest < 1e-5 or (largest < 0.1 and apart <= 0.005)
+    return abs(a - b) <= 0.02 * max(abs(a), abs(b)) or max(abs(a), abs(b)) < 1e-5
 
 
 def execute(arguments: list[str], folder: Path) -> str:
