@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.source.kernels_shape import SHAPE_KERNELS
 from ssmc.frontend.source.kernels_time import TIME_KERNELS, LeftToReference
 from ssmc.frontend.source.operands import (
     along,
@@ -20,11 +21,7 @@ from ssmc.frontend.source.operands import (
     conv_padding,
     few_bits,
     narrowed,
-    pad_widths,
     quantized_range,
-    reshape_target,
-    slices_of,
-    split_sizes,
     text,
 )
 from ssmc.ir.functions import UNARY
@@ -64,76 +61,6 @@ def _global_lp_pool(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[An
     order = int(attrs.get("p", 2))
     sums = np.sum(np.abs(x[0]) ** order, axis=tuple(range(2, x[0].ndim)), keepdims=True)
     return (np.asarray(sums ** (1 / order)),)
-
-
-def _unsqueeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    axes = axes_of(x, attrs, 1, ()) or []
-    rank = x[0].ndim + len(axes)
-    new = {a % rank for a in axes}
-    if len(new) < len(axes):
-        raise ValueError(f"the axes {axes} name one twice")
-    sizes = iter(x[0].shape)
-    return (x[0].reshape([1 if axis in new else next(sizes) for axis in range(rank)]),)
-
-
-def _squeeze(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    axes = axes_of(x, attrs, 1)
-    return (np.squeeze(x[0]) if axes is None else np.squeeze(x[0], tuple(axes)),)
-
-
-def _reshape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    wanted = x[1] if len(x) > 1 else attrs["shape"]
-    return (x[0].reshape(reshape_target(x[0].shape, [int(d) for d in wanted], bool(attrs.get("allowzero", 0)))),)
-
-
-def _transpose(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    return (np.transpose(x[0], attrs.get("perm")),)
-
-
-def _slice(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    index: list[Any] = [slice(None)] * x[0].ndim
-    for axis, part in slices_of(x, attrs, x[0].ndim):
-        start, stop, step = part.start, part.stop, part.step
-        if step < 0 and stop is not None and stop < 0 and stop < -x[0].shape[axis]:
-            stop = None
-        index[axis] = slice(start, stop, step)
-    return (x[0][tuple(index)],)
-
-
-def _gather(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    return (np.take(x[0], np.asarray(x[1]).astype(np.int64), axis=attrs.get("axis", 0)),)
-
-
-def _gather_nd(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    index, outer = np.asarray(x[1]).astype(np.int64), int(attrs.get("batch_dims", 0))
-    samples = np.meshgrid(*map(np.arange, index.shape[:outer]), indexing="ij")
-    before = [s.reshape(*s.shape, *[1] * (index.ndim - 1 - outer)) for s in samples]
-    return (x[0][(*before, *np.moveaxis(index, -1, 0))],)
-
-
-def _gather_elements(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    return (np.take_along_axis(x[0], np.asarray(x[1]).astype(np.int64), attrs.get("axis", 0)),)
-
-
-def _split(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    bounds = np.cumsum(split_sizes(x, attrs, results))[:-1]
-    return np.split(x[0], bounds, axis=attrs.get("axis", 0))
-
-
-def _expand(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    shape = np.broadcast_shapes(x[0].shape, tuple(int(d) for d in x[1]))
-    return (np.broadcast_to(x[0], shape),)
-
-
-def _shape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    return (np.asarray(x[0].shape[slice(attrs.get("start", 0), attrs.get("end"))], np.int64),)
-
-
-def _constant_of_shape(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    from onnx import numpy_helper
-
-    value = numpy_helper.to_array(attrs["value"]) if "value" in attrs else np.zeros(1)
-    return (np.full(tuple(int(d) for d in x[0]), value.reshape(-1)[0]),)
 
 
 def _cast(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
@@ -240,17 +167,6 @@ def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (y + x[2][:, None] if len(x) > 2 and x[2] is not None else y,)
 
 
-def _pad(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    if text(attrs.get("mode", "constant")) != "constant":
-        raise LeftToReference("only constant padding")
-    widths, value = pad_widths(x, attrs)
-    y = np.full([s + a + b for s, (a, b) in zip(x[0].shape, widths, strict=True)], value, dtype=x[0].dtype)
-    source = tuple(slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in zip(x[0].shape, widths, strict=True))
-    target = tuple(slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(y.shape, widths, strict=True))
-    y[target] = x[0][source]
-    return (y,)
-
-
 def _where(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (np.where(x[0], x[1], x[2]),)
 
@@ -354,22 +270,6 @@ KERNELS: dict[str, Kernel] = {
     "Clip": _clip,
     "Gelu": _gelu,
     "Cast": _cast,
-    "Shape": _shape,
-    "Size": lambda x, attrs, results: (np.asarray(x[0].size, np.int64),),
-    "ConstantOfShape": _constant_of_shape,
-    "Expand": _expand,
-    "Reshape": _reshape,
-    "Flatten": lambda x, attrs, results: (
-        x[0].reshape(int(np.prod(x[0].shape[: attrs.get("axis", 1)], dtype=np.int64)), -1),
-    ),
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
-    "Squeeze": _squeeze,
-    "Concat": lambda x, attrs, results: (np.concatenate([np.asarray(a) for a in x], axis=attrs["axis"]),),
-    "Slice": _slice,
-    "Split": _split,
-    "Gather": _gather,
-    "Pad": _pad,
     "GroupNormalization": _group_norm,
     "GlobalAveragePool": lambda x, attrs, results: (x[0].mean(tuple(range(2, x[0].ndim)), keepdims=True),),
     "GlobalMaxPool": lambda x, attrs, results: (x[0].max(tuple(range(2, x[0].ndim)), keepdims=True),),
@@ -395,8 +295,7 @@ KERNELS: dict[str, Kernel] = {
     "CumSum": _cumsum,
     "DFT": _dft,
     **TIME_KERNELS,
-    "GatherElements": _gather_elements,
-    "GatherND": _gather_nd,
+    **SHAPE_KERNELS,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
 }
