@@ -16,7 +16,7 @@ from ssmc.frontend import Model, load_model, reference
 from ssmc.ir import interpret
 from tests.frontend.mutants import mutant
 from tests.frontend.net import save
-from tests.frontend.test_hostile_models import VALID
+from tests.frontend.test_damaged_models import VALID
 
 pytestmark = pytest.mark.invalid_files
 SIZES = [(1, 1, 1.0), (2, 7, 1.0), (3, 16, 20.0)]  # batch, steps and scale of the data

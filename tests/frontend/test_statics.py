@@ -30,6 +30,21 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statics, "BLOCK", 2 * MODES * LENGTH)
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Entries of the largest result of every call that is run."""
+    sizes: list[int] = []
+    run = statics.run_call
+
+    def watched(call: Any, arrays: Any) -> Any:
+        results = run(call, arrays)
+        sizes.append(max(np.size(array) for array in results))
+        return results
+
+    monkeypatch.setattr(statics, "run_call", watched)
+    return sizes
+
+
 def listed(net: Net, path: Path, *outputs: str) -> tuple[Listing, Listing]:
     """The model's listing, folded, and one as it is; outputs are dynamic in shape."""
     graph = net.subgraph([(name, None) for name in outputs])
@@ -59,18 +74,9 @@ def streamed(net: Net, value: str) -> str:
 
 
 @pytest.mark.parametrize("reduce", ["ReduceSum", "Einsum", "MatMul"])
-def test_a_kernel_is_folded_piece_by_piece(reduce: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_is_folded_piece_by_piece(reduce: str, tmp_path: Path, held: list[int]) -> None:
     net = Net()
     h = kernel(net, np.random.default_rng(0), reduce)
-    held: list[int] = []
-    run = statics.run_call
-
-    def watched(call: Any, arrays: Any) -> Any:
-        results = run(call, arrays)
-        held.append(max(np.size(array) for array in results))
-        return results
-
-    monkeypatch.setattr(statics, "run_call", watched)
     found, plain = listed(net, tmp_path, streamed(net, h))
     value = next(v for call in found.calls if call.kind == "Add" for v in call.operands if v in found.constants)
     np.testing.assert_allclose(found.constants[value], evaluate(plain, {}, [value])[value], rtol=1e-12)
@@ -152,7 +158,9 @@ def test_weights_are_not_copied_into_other_shapes(tmp_path: Path) -> None:
     assert [np.shape(a) for v, a in found.constants.items() if v in found.producer] == [(4, 3)]
 
 
-def test_chains_on_a_large_weight_run_once_and_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chains_on_a_large_weight_run_once_and_are_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: list[int]
+) -> None:
     """Elementwise ops and others in turn on a weight beyond what is kept, which end in a small constant."""
     monkeypatch.setattr(statics, "KEPT", 1 << 10)
     net, size = Net(), 96 * 64
@@ -161,19 +169,10 @@ def test_chains_on_a_large_weight_run_once_and_are_let_go(tmp_path: Path, monkey
         value = net.op("Transpose", net.op("Tanh", value), perm=[1, 0])
         value = net.op("Softmax", value, axis=k % 2)
     value = net.op("ReduceMax", value, keepdims=0)
-    runs: list[int] = []
-    run = statics.run_call
-
-    def watched(call: Any, arrays: Any) -> Any:
-        results = run(call, arrays)
-        runs.append(max(np.size(array) for array in results))
-        return results
-
-    monkeypatch.setattr(statics, "run_call", watched)
     found, plain = listed(net, tmp_path, streamed(net, value))
     (folded,) = (v for v in found.constants if v in found.producer)
     np.testing.assert_allclose(found.constants[folded], evaluate(plain, {}, [folded])[folded], rtol=1e-12)
-    assert sum(runs) <= 36 * size + 1
+    assert sum(held) <= 36 * size + 1
     assert not any(np.size(operand) == size for table in list(found.tables.values())[1:] for operand in table.operands)
     assert len(found.needed(list(found.outputs.values()), found.inputs.values())) == 1
 

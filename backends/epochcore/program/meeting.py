@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,13 +60,18 @@ def _overlapping(start: Ints, stop: Ints) -> Iterator[Pairs]:
 
 
 def _between(a: Extents, b: Extents, of_a: Ints, of_b: Ints) -> Iterator[Pairs]:
-    """Overlapping pairs of one of `a` and one of `b`."""
-    for one, other, side, names, others in ((a, b, "left", of_a, of_b), (b, a, "right", of_b, of_a)):
-        order = np.argsort(other.start, kind="stable")
-        low = other.start[order]
-        first = np.searchsorted(low, one.start, side)  # type: ignore[call-overload]
-        count = np.maximum(np.searchsorted(low, one.stop) - first, 0)
-        yield from _named(_ranges(first, count), names, others[order])
+    """Overlapping pairs of one of `a` and one of `b`; where both start together, that of `a` is in front."""
+    yield from _named(_starting_in(a, b, "left"), of_a, of_b)
+    yield from _named(_starting_in(b, a, "right"), of_b, of_a)
+
+
+def _starting_in(one: Extents, other: Extents, side: Literal["left", "right"]) -> Iterator[Pairs]:
+    """Intervals of `one`, each with those of `other` that start in it: at its start too, or behind it alone."""
+    order = np.argsort(other.start, kind="stable")
+    low = other.start[order]
+    first = np.searchsorted(low, one.start, side)
+    count = np.maximum(np.searchsorted(low, one.stop) - first, 0)
+    return _named(_ranges(first, count), np.arange(len(one.start)), order)
 
 
 def _within(crowd: Extents, pitch: int) -> Iterator[Pairs]:
