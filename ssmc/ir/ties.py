@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.diagnostics import UserError
 from ssmc.ir.graph import Graph, Node, Value
 from ssmc.ir.interpreter import interpret
 from ssmc.ir.op import Array
@@ -94,7 +95,10 @@ def _effect(graph: Graph, inputs: Mapping[str, Array], values: Mapping[str, Any]
     """How far outputs move, relatively, where edges move by so many codes up or down: the worst of some draws."""
     rng, effect = np.random.default_rng(41), 0.0
     for _ in range(TRIES):
-        moved = interpret(_moved(graph, rooms, rng), inputs)
+        try:
+            moved = interpret(_moved(graph, rooms, rng), inputs)
+        except UserError:  # a row of a table that is none: what nothing else would choose
+            continue
         for name in (node.op["name"] for node in graph.outputs()):
             largest = max(float(np.abs(values[name]).max(initial=0.0)), 1e-300)
             effect = max(effect, float(np.abs(moved[name] - values[name]).max(initial=0.0)) / largest)

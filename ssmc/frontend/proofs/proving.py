@@ -71,13 +71,41 @@ def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[li
     """
     proofs, notes = _at(case, *size, 7)
     require(proofs, str(case.path))
-    if case.form != "sequence" or other == size:
+    if case.form != "sequence":
+        return proofs, notes
+    notes = (*notes, *_of_negative_integers(case, *size))
+    if other == size:
         return proofs, notes
     # onnxruntime is to catch a misread op; how large the batch is makes none.
     more, others = _at(case, *other, 8, runtime=other[1] != size[1] and not case.dropped)
     if not all(proof.passed for proof in more):
         raise _right_at_one_size(case, more, size, other)
     return proofs + more, tuple(dict.fromkeys(notes + others))
+
+
+def _of_negative_integers(case: Case, batch: int, length: int) -> tuple[str, ...]:
+    """A note where the file takes negative integers, as places that are counted from the end, and the graph is another
+    model there. Proofs try no such numbers, as most integers are tokens or counts."""
+    signed = [port.name for port in case.inputs if port.dtype.startswith("int")]
+    arrays = _in_order(case, _proof_inputs(case, batch, length, 7))
+    if not signed:
+        return ()
+    arrays |= {name: -np.abs(arrays[name]) for name in signed}
+    try:
+        exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
+    except UserError:  # it takes none
+        return ()
+    if not all(np.isfinite(exact[port.name]).all() for port in case.outputs):
+        return ()
+    who = ", ".join(map(repr, signed))
+    try:
+        found = run_graph(case.graph, case.inputs, case.outputs, arrays)
+    except (UserError, ValueError) as error:
+        return (f"negative integers in {who} are refused: {error}",)
+    worst = max(relative_error(found[port.name], exact[port.name]) for port in case.outputs)
+    if worst <= LIMIT:
+        return ()
+    return (f"integers in {who} must not be negative: the program is another than the file there",)
 
 
 def _right_at_one_size(case: Case, bad: list[Proof], first: tuple[int, int], other: tuple[int, int]) -> UserError:

@@ -183,12 +183,44 @@ def _shrink(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
 def _mod(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """a - b floor(a / b), or with fmod a - b trunc(a / b)."""
     builder = context.builder
+    if _of_integers(context, call, items):
+        whole = _whole_quotient(builder, items[0], items[1], towards_zero=bool(call.attrs.get("fmod")))
+        return [binary(builder, "sub", items[0], binary(builder, "mul", items[1], whole))]
     ratio = _only(binary(builder, "div", items[0], items[1]))
     if call.attrs.get("fmod"):
         whole = binary(builder, "mul", _sign(builder, ratio), _magnitude(builder, ratio))
     else:
         whole = unary_any(builder, "floor", ratio)
     return [binary(builder, "sub", items[0], binary(builder, "mul", items[1], whole))]
+
+
+def _div(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """The quotient, of integers without its fraction."""
+    if _of_integers(context, call, items):
+        return [_whole_quotient(context.builder, items[0], items[1], towards_zero=True)]
+    return [binary(context.builder, "div", items[0], items[1])]
+
+
+def _of_integers(context: Context, call: Call, items: Sequence[Any]) -> bool:
+    """Does a node compute with integers? What it is given is run only where nothing else tells."""
+    if call.dtypes[0].startswith(("float", "bfloat", "double")):
+        return False
+    if any(isinstance(item, Known) and np.asarray(item.stored).dtype.kind == "f" for item in items):
+        return False
+    return context.dtype(call, 0) in "iu"
+
+
+def _whole_quotient(builder: Builder, a: Flow | Known, b: Flow | Known, towards_zero: bool) -> Flow | Known:
+    """a / b of integers, down or towards zero: half a b-th more leaves no quotient on an edge."""
+    signs = None
+    if towards_zero:
+        signs = unary_any(builder, "sign", _only(binary(builder, "mul", a, b)))
+        a = unary_any(builder, "abs", a) if isinstance(a, Flow) else Known(np.abs(np.asarray(a.array, np.float64)))
+        b = unary_any(builder, "abs", b) if isinstance(b, Flow) else Known(np.abs(np.asarray(b.array, np.float64)))
+    turned = unary_any(builder, "sign", b) if isinstance(b, Flow) else Known(np.sign(np.asarray(b.array, np.float64)))
+    more = binary(builder, "add", a, binary(builder, "mul", turned, scalar(0.5)))
+    whole = unary_any(builder, "floor", _only(binary(builder, "div", more, b)))
+    return whole if signs is None else binary(builder, "mul", signs, whole)
 
 
 def _xor(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -343,6 +375,7 @@ RULES: dict[str, Rule] = {
     "Celu": _celu,
     "ThresholdedRelu": _thresholded,
     "Shrink": _shrink,
+    "Div": _div,
     "Mod": _mod,
     "Xor": _xor,
     "IsNaN": _is_nan,

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, counted_samples, wrap
 from ssmc.frontend.rules.context import arrays_or_flows
 from ssmc.frontend.rules.elementwise import binary
+from ssmc.frontend.rules.least import least
+from ssmc.frontend.rules.shape import cut, require_feature
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import axes_of
 from ssmc.ir.graph import Value
@@ -95,7 +96,11 @@ def picked_step(translator: Any, call: Call, items: Sequence[Any]) -> list[Track
     known = isinstance(data, Flow) and isinstance(index, Flow) and data.axes[axis] == "t"
     if not known or "t" in index.axes or len(index.shape) != len(data.shape) or index.shape[axis] != 1:
         raise Unsupported("it mixes time")
-    return [picked(translator.builder, data, index, axis)]
+    for i, size in enumerate(index.shape):  # the first features, where it does not go over all
+        if i != axis and size != data.shape[i]:
+            require_feature(data, i, "it takes a part of")
+            data = cut(translator, data, i, 0, size, 1)
+    return [picked(translator, data, index, axis, least(translator, call.operands[1]))]
 
 
 def picked_of_samples(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -112,7 +117,9 @@ def picked_of_samples(translator: Any, call: Call, items: Sequence[Any]) -> list
     if index.kind == "Add" and call.kind == "Gather" and data.axes[:1] == "m" and call.attrs.get("axis", 0) == 0:
         data = Flow(data.value, "bt" + data.axes[1:], (batch, data.shape[0] // max(batch, 1), *data.shape[1:]))
         right = step == data.shape[1] and index.kind == "Add"
+        flat = True
     else:
+        flat = False
         first = isinstance(translator.lookup(index.operands[0]), Known)
         right = step == 1 and first and index.kind == "Concat" and int(index.attrs["axis"]) % len(number.shape) == 1
     if not right or data.axes[:2] != "bt" or number.axes.strip("f") != "b" or prod(number.features) != 1:
@@ -120,7 +127,8 @@ def picked_of_samples(translator: Any, call: Call, items: Sequence[Any]) -> list
     ones = (1,) * (len(data.axes) - 1)
     value = translator.builder.reshape(number.value, ones)
     assert isinstance(value, Value)
-    found = picked(translator.builder, data, Flow(value, "b" + "f" * len(ones), (batch, *ones)), 1)
+    low = 0.0 if flat else least(translator, next(v for v, item in parts.items() if item is number))
+    found = picked(translator, data, Flow(value, "b" + "f" * len(ones), (batch, *ones)), 1, low)
     assert isinstance(found, Flow)
     axes, shape = found.axes[:1] + found.axes[2:], (*found.shape[:1], *found.shape[2:])
     return [wrap(translator.builder.reshape(found.value, shape[1:]), axes, shape)]
@@ -155,7 +163,7 @@ def picked_by_ones(
         index = translator.builder.reshape(number.value, (1,) * (len(shape) - 1))
         assert isinstance(index, Value)
         axes = "".join("b" if i == batch else "f" for i in range(len(shape)))
-        found = picked(translator.builder, data, Flow(index, axes, shape), time)
+        found = picked(translator, data, Flow(index, axes, shape), time, least(translator, made.operands[0]))
         assert isinstance(found, Flow)
         shape, axes = (found.shape[:time] + found.shape[time + 1 :]), found.axes[:time] + found.axes[time + 1 :]
         features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
@@ -163,12 +171,22 @@ def picked_by_ones(
     return None
 
 
-def picked(builder: Builder, data: Flow, index: Flow, axis: int) -> Flow | Known:
-    """The step that a number tells, -1 the last: a sum over all steps, of which that one alone counts."""
+def picked(translator: Any, data: Flow, index: Flow, axis: int, low: float) -> Flow | Known:
+    """The step that a number tells: a sum over all steps, of which that one alone counts.
+
+    Numbers from `low` on are told. Negative ones are counted from the end: -1 is the last step, and what others are
+    is known where the length is fixed, else after the last step.
+    """
+    builder = translator.builder
     counter = builder.steps(data.value)
     assert isinstance(counter, Value)
     steps = Flow(counter, "f" * axis + "t" + "f" * (len(data.axes) - axis - 1), _only(data, axis))
-    there = binary(builder, "equal", steps, index)
+    start: Flow | Known = index
+    if low < -1:
+        length = _length(translator, data, axis)
+        under = binary(builder, "greater", Known(np.asarray(0.0)), index)
+        start = binary(builder, "add", index, binary(builder, "mul", under, length))
+    there = binary(builder, "equal", steps, start)
     each = binary(builder, "mul", there, data)
     assert isinstance(each, Flow)
     shape = (*each.shape[:axis], 1, *each.shape[axis + 1 :])
@@ -176,10 +194,20 @@ def picked(builder: Builder, data: Flow, index: Flow, axis: int) -> Flow | Known
     value = builder.add("pool", [each.value], kind="sum")
     features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
     found = wrap(builder.reshape(value, features), axes, shape)
+    if low != -1:
+        return found
     last = builder.reshape(builder.add("pool", [data.value], kind="last"), _placed(data, axis, axes))
     final = wrap(last, axes, _one(data, axis))
     behind = binary(builder, "mul", binary(builder, "equal", index, Known(np.asarray(-1.0))), final)
     return binary(builder, "add", found, behind)
+
+
+def _length(translator: Any, data: Flow, axis: int) -> Flow | Known:
+    """How many steps there are; where that differs from run to run, what is known after the last one."""
+    if not translator.dynamic:
+        return Known(np.asarray(float(data.shape[axis])))
+    builder = translator.builder
+    return Flow(builder.add("pool", [builder.stream(np.ones(()), data.value)], kind="sum"), "", ())
 
 
 def _one(flow: Flow, axis: int) -> tuple[int, ...]:

@@ -246,9 +246,16 @@ def _slice(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
         elif flow.axes[axis] == "b":
             raise Unsupported("it takes a part of the batch")
         else:
-            stop = part.stop if part.step > 0 or part.stop is None or part.stop >= -flow.shape[axis] else None
-            flow = cut(context, flow, axis, part.start, stop, part.step)
+            flow = _entries(context, flow, axis, chosen)
     return [flow]
+
+
+def _entries(context: Context, flow: Flow, axis: int, chosen: range) -> Tracked:
+    """Entries of a feature axis by their numbers."""
+    if len(chosen) < 2:
+        first = chosen[0] if chosen else 0
+        return cut(context, flow, axis, first, first + len(chosen), 1)
+    return cut(context, flow, axis, chosen.start, None if chosen.stop < 0 else chosen.stop, chosen.step)
 
 
 def _steps(context: Context, flow: Flow, axis: int, chosen: range) -> Tracked:

@@ -48,7 +48,9 @@ def _folded(function: Callable[..., Any]) -> Kernel:
 
 def _divide(a: Array, b: Array) -> Array:
     if a.dtype.kind in "iu" and b.dtype.kind in "iu":
-        return np.asarray(np.trunc(a / np.where(b == 0, 1, b)).astype(a.dtype))
+        some = np.where(b == 0, 1, b)
+        whole = np.abs(a) // np.abs(some)
+        return np.asarray(np.where((a < 0) != (some < 0), -whole, whole).astype(a.dtype))
     return np.asarray(a / b)
 
 

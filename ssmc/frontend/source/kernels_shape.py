@@ -46,10 +46,7 @@ def _transpose(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 def _slice(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     index: list[Any] = [slice(None)] * x[0].ndim
     for axis, part in slices_of(x, attrs, x[0].ndim):
-        start, stop, step = part.start, part.stop, part.step
-        if step < 0 and stop is not None and stop < 0 and stop < -x[0].shape[axis]:
-            stop = None
-        index[axis] = slice(start, stop, step)
+        index[axis] = part
     return (x[0][tuple(index)],)
 
 
@@ -65,7 +62,9 @@ def _gather_nd(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 
 
 def _gather_elements(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
-    return (np.take_along_axis(x[0], np.asarray(x[1]).astype(np.int64), attrs.get("axis", 0)),)
+    index, axis = np.asarray(x[1]).astype(np.int64), int(attrs.get("axis", 0)) % x[0].ndim
+    near = x[0][tuple(slice(None if i == axis else d) for i, d in enumerate(index.shape))]
+    return (np.take_along_axis(near, index, axis),)
 
 
 def _split(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:

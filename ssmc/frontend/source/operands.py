@@ -9,6 +9,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Attrs = dict[str, Any]
+ENDS = (2**31 - 1, 2**63 - 1)
 
 
 def axes_of(x: Sequence[Any], attrs: Attrs, slot: int, default: Sequence[int] | None = None) -> list[int] | None:
@@ -31,7 +32,12 @@ def reshape_target(shape: Sequence[int], wanted: Sequence[int], allow_zero: bool
 
 
 def slices_of(x: Sequence[Any], attrs: Attrs, rank: int) -> list[tuple[int, slice]]:
-    """(axis, slice) of a Slice, in either form."""
+    """(axis, slice) of a Slice, in either form.
+
+    Backwards the end of int32 or int64 is what comes before the first entry, as onnxruntime has it, and what lies in
+    front of the first entry is that one.
+    """
+    shape = getattr(x[0], "shape", None)
     limit = np.iinfo(np.int64).max
 
     def bound(value: int) -> int:
@@ -46,10 +52,11 @@ def slices_of(x: Sequence[Any], attrs: Attrs, rank: int) -> list[tuple[int, slic
         axes, steps = attrs.get("axes", range(len(starts))), [1] * len(starts)
     found = []
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        stop: int | None = bound(end)
-        if step < 0 and stop is not None and stop < -(1 << 31):
-            stop = None
-        found.append((int(axis) % rank, slice(bound(start), stop, step)))
+        first, stop = bound(start), bound(end)
+        before = step < 0 and (stop <= -(1 << 31) or stop in ENDS)
+        if step < 0 and shape is not None:
+            first = max(first, -int(shape[int(axis) % rank]))
+        found.append((int(axis) % rank, slice(first, None if before else stop, step)))
     return found
 
 
