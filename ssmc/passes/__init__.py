@@ -20,10 +20,8 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     schedule                  nodes find their times
 """
 
-from ssmc.passes.bank_choice import Alternative, BankChoice
 from ssmc.passes.base import Context, DecayLoss, LayerLoss, LossReport, Note, Pass
-from ssmc.passes.choose_units import UnitChoice
-from ssmc.passes.couple import CouplingChoice
+from ssmc.passes.choices import Alternative, BankChoice, CouplingChoice, UnitChoice
 from ssmc.passes.machine import ArrayErrors, Converters, Coupling, FixedPoint, Machine, StateBank, StateCost
 from ssmc.passes.manager import Observer, PassManager, Step, print_after
 from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline

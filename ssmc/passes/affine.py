@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Value
-from ssmc.passes.base import Array
+from ssmc.ir.op import Array
 from ssmc.passes.rewrite import constant_of
 
 

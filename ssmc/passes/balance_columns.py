@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmc.ir import Graph, Node, Piece, Quantization, Tensor, Value, interpret
-from ssmc.passes.base import Array, Context, Pass
+from ssmc.ir.op import Array
+from ssmc.passes.base import Context, Pass
 from ssmc.passes.grid import largest_integer
 from ssmc.passes.machine import ArrayErrors
 from ssmc.passes.probe import excerpt

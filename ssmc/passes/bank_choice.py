@@ -10,26 +10,10 @@ import numpy as np
 
 from ssmc.ir import Graph, Node
 from ssmc.passes.banks import Array, Demand, demand, objection
+from ssmc.passes.choices import Alternative, BankChoice
 from ssmc.passes.machine import Machine, StateBank, StateCost
 from ssmc.passes.pieces import weights_per_array
 from ssmc.passes.surroundings import Sides, energy_of, error_of, in_basis, sides_of
-
-
-@dataclass(frozen=True)
-class BankChoice:
-    """One bank as a place for a layer's states. `joules` is the energy of a step (None: the target does not say);
-    `error` what the bank's spread of decays, or its products fed back, do to the states' response, rms, relative (H2,
-    expected); `objection` says why it cannot hold them, empty where it can. `whole_joules` and `whole_error` count B
-    and C too, in the basis of states that the bank takes (see `surroundings`)."""
-
-    node: str
-    bank: str
-    joules: float | None
-    error: float
-    objection: str
-    whole_joules: float | None = None
-    whole_error: float = 0.0
-    chosen: bool = False
 
 
 def candidates(graph: Graph, node: Node, machine: Machine) -> list[BankChoice]:
@@ -139,29 +123,6 @@ def spread_error(bank: StateBank, want: Demand) -> float:
     q = size**2
     sensitivity = np.log(size) ** 2 * q * (1 + q) / (1 - q) ** 2
     return float(bank.spread * np.sqrt(sensitivity.mean()))
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """One bank for a layer's states, as `choose-banks` weighs it.
-
-    `joules` is the energy of a step (None: the target does not tell), B and C included: `kept_joules` of it for holding
-    the states until the next one, less the `spared_joules` of conversions that coupling spares. `error` is the
-    response's, rms, relative, expected; `shared_error` the part of it that sharing decays has, None where they are not
-    shared, or where that was not worth looking at. `objection` says why it cannot hold them, empty where it can; `why`
-    it was chosen or not.
-    """
-
-    node: str
-    bank: str
-    joules: float | None
-    error: float
-    kept_joules: float = 0.0
-    spared_joules: float = 0.0
-    shared_error: float | None = None
-    objection: str = ""
-    chosen: bool = False
-    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar
 
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, StreamType
+from ssmc.ir.op import Array
+from ssmc.passes.choices import Alternative, BankChoice, CouplingChoice, UnitChoice
 from ssmc.passes.machine import Machine
 
-if TYPE_CHECKING:
-    from ssmc.passes.bank_choice import Alternative, BankChoice
-    from ssmc.passes.choose_units import UnitChoice
-    from ssmc.passes.couple import CouplingChoice
+if TYPE_CHECKING:  # it needs scipy, which takes a second
     from ssmc.passes.decay_fit import Fit
-
-Array = NDArray[Any]
 
 
 class Pass(ABC):

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ssmc.ir import Graph, Node, Piece, Value, interpret
+from ssmc.ir.op import Array
 from ssmc.ir.ops.tile import join_halves
-from ssmc.passes.base import Array, Context, Pass
+from ssmc.passes.base import Context, Pass
 from ssmc.passes.bounds import largest_values
 from ssmc.passes.clipping import best_range
 from ssmc.passes.grid import full_scale

@@ -10,9 +10,11 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Node, interpret
-from ssmc.passes.bank_choice import Alternative, BankChoice, Rule, candidates, choose
+from ssmc.ir.op import Array
+from ssmc.passes.bank_choice import Rule, candidates, choose
 from ssmc.passes.banks import demand
-from ssmc.passes.base import Array, Context, Pass
+from ssmc.passes.base import Context, Pass
+from ssmc.passes.choices import Alternative, BankChoice
 from ssmc.passes.couple import spared
 from ssmc.passes.machine import Machine, StateBank
 from ssmc.passes.probe import excerpt

@@ -8,7 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ssmc.ir import Graph, Node, StreamType, Tensor
-from ssmc.passes.base import Array, Context, Pass
+from ssmc.ir.op import Array
+from ssmc.passes.base import Context, Pass
+from ssmc.passes.choices import UnitChoice
 from ssmc.passes.machine import FixedPoint
 from ssmc.passes.probe import excerpt, probe
 from ssmc.passes.state_reach import STATES, bounded, fill, growth, seen
@@ -19,21 +21,6 @@ NUMBERS = 1 << 25  # of the widest stream of states that is looked at
 LEAST_STEPS = 64
 SMALLEST, LARGEST = 2.0**-100, 2.0**100  # units that a float32 holds with room
 INEXACT = 1 + 2.0**-6  # of a bound: decays and drives are rounded, too
-
-
-@dataclass(frozen=True)
-class UnitChoice:
-    """The units of a layer's states. `source` is what tells how far they go: calibration data, random inputs, or a
-    bound that no input exceeds; `least` and `most` how far states are expected to go, `room` how many times that fits
-    at least; `finest` and `coarsest` are the units, powers of two."""
-
-    node: str
-    source: str
-    least: float
-    most: float
-    room: float
-    finest: float
-    coarsest: float
 
 
 @dataclass(frozen=True)

@@ -11,30 +11,15 @@ from typing import Literal
 import numpy as np
 
 from ssmc.ir import Graph, Node, Value, interpret
-from ssmc.passes.base import Array, Context, Pass
+from ssmc.ir.op import Array
+from ssmc.passes.base import Context, Pass
+from ssmc.passes.choices import CouplingChoice
 from ssmc.passes.coupling_errors import charging_errors, driving_errors
 from ssmc.passes.machine import Coupling, Machine
 from ssmc.passes.probe import excerpt
 
 IN, OUT = "in", "out"
 VECTORS = 1024  # that errors are estimated on
-
-
-@dataclass(frozen=True)
-class CouplingChoice:
-    """One side of a layer's states: `side` "in" (columns charge nodes) or "out" (nodes drive rows), `product` the
-    matrix there. `joules` is what a step's conversions take that coupling spares; `converted` and `coupled` are the
-    errors of the sums either way, rms, relative, expected (None where there is no data to tell); `objection` says why
-    it cannot be, empty where it can."""
-
-    node: str
-    side: str
-    product: str
-    joules: float
-    converted: float | None
-    coupled: float | None
-    objection: str
-    chosen: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ssmc.ir import Node
-from ssmc.passes.base import Array
+from ssmc.ir.op import Array
 from ssmc.passes.clipping import best_range
 from ssmc.passes.grid import full_scale, largest_integer
 from ssmc.passes.machine import Machine

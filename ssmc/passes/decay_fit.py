@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssmc.passes.base import Array
+from ssmc.ir.op import Array
 from ssmc.passes.read_noise import ReadNoise, channel_toll
 from ssmc.statespace import (
     Coordinates,

@@ -9,7 +9,8 @@ import numpy as np
 
 from ssmc import statespace
 from ssmc.ir import Graph, Node, Value
-from ssmc.passes.base import Array, Context, Pass
+from ssmc.ir.op import Array
+from ssmc.passes.base import Context, Pass
 from ssmc.passes.feedback import kept_dense
 from ssmc.passes.rewrite import add_constant, recast
 from ssmc.passes.tile_triangular import levels

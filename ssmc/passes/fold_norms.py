@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssmc.ir import Graph, Node, Op, StreamType, Tensor, Value
+from ssmc.ir.op import Array
 from ssmc.passes.affine import Affine, affine_of
-from ssmc.passes.base import Array, Context, Pass
+from ssmc.passes.base import Context, Pass
 from ssmc.passes.rewrite import absorb, add_constant, constant_sources, recast, sole_user, sweep
 from ssmc.statespace import StateSpace
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssmc.ir import Graph, Node, Op, Tensor, Value
-from ssmc.passes.base import Array, Context, Pass
+from ssmc.ir.op import Array
+from ssmc.passes.base import Context, Pass
 from ssmc.passes.diagonalize import change_basis
 from ssmc.passes.rewrite import add_constant, constant_of, recast
 from ssmc.statespace import Halving, StateSpace, halve

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssmc.ir import Graph, Node, Op, Tensor, Value
-from ssmc.passes.base import Array, Context, Pass
+from ssmc.ir.op import Array
+from ssmc.passes.base import Context, Pass
 from ssmc.passes.grid import column_grid, decay_grid, rate_grid, row_grid
 from ssmc.passes.rewrite import recast
 from ssmc.passes.tile_systems import fold_b

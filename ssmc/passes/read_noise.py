@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssmc.passes.base import Array
+from ssmc.ir.op import Array
 from ssmc.passes.machine import Machine
 from ssmc.statespace import Coordinates, Toll
 

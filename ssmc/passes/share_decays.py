@@ -10,7 +10,8 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Node, StreamType, Value, interpret
-from ssmc.passes.base import Array, Context, DecayLoss, Pass
+from ssmc.ir.op import Array
+from ssmc.passes.base import Context, DecayLoss, Pass
 from ssmc.passes.decay_fit import Fit, FitOptions, Fitted, LayerData, fit
 from ssmc.passes.probe import excerpt
 from ssmc.passes.read_noise import read_noise

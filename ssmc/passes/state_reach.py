@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ssmc.ir import ConstantType, Graph, Node, Value, interpret
+from ssmc.ir.op import Array
 from ssmc.ir.ops.tile import join_halves
-from ssmc.passes.base import Array
 from ssmc.passes.bounds import largest_values
 
 NEVER = 1e-9  # 1 - |a| of a state that does not decay

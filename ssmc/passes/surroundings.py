@@ -22,8 +22,8 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from ssmc.ir import Graph, Node, Piece, Tensor, Value
+from ssmc.ir.op import Array
 from ssmc.passes.banks import Demand
-from ssmc.passes.base import Array
 from ssmc.passes.grid import full_scale
 from ssmc.passes.machine import ArrayErrors, ProductCost
 from ssmc.passes.read_noise import largest_square

@@ -9,7 +9,7 @@ import pytest
 
 from backends.cim import BACKEND
 from ssmc.passes import Context, PassManager
-from ssmc.passes.bank_choice import BankChoice
+from ssmc.passes.choices import BankChoice
 from ssmc.statespace import StateSpace
 from ssmc.target import RunSettings
 
