@@ -22,6 +22,7 @@ from ssmc.frontend.loops.step import ambiguous, pair_states, unpaired, unread
 from ssmc.frontend.loops.ticks import apply_tick
 from ssmc.frontend.loops.trips import in_wholes
 from ssmc.frontend.mixing.explain import explain
+from ssmc.frontend.mixing.mixing import explain_region
 from ssmc.frontend.mixing.polynomial import is_made_of_scores, is_of_scores
 from ssmc.frontend.model import Proof
 from ssmc.frontend.proofs.baked import File
@@ -68,7 +69,7 @@ from ssmc.ir.graph import Graph, Value
 from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 
 TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "LinearAttention", "CausalConvWithState"])
-MEANINGS = Meanings(CONTROL_RULES, explain, apply_tick, over_chunks, is_of_scores, is_made_of_scores)
+MEANINGS = Meanings(CONTROL_RULES, explain, explain_region, apply_tick, over_chunks, is_of_scores, is_made_of_scores)
 SIMPLIFICATIONS = (
     merge_duplicates,
     merge_last_states,

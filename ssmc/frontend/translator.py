@@ -71,6 +71,7 @@ class Meanings:
 
     control: Mapping[str, Callable[[Translator, Call, Sequence[Any]], list[Tracked]]]  # by the op
     explain: Callable[[Translator, Value], Tracked]  # a value that mixes time
+    region: Callable[[Translator, Any], Flow]  # what several nodes make of what enters them (see `mixing.regions`)
     at_tick: Callable[[Translator, Call, Sequence[Any]], list[Tracked]]  # a node that is given the number of its step
     over_chunks: Callable[[Translator, Call, Sequence[Any]], list[Tracked] | None]  # None if it is no loop over chunks
     of_scores: Callable[[Translator, Value], bool]  # is the value made of a product of queries and keys?

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any, NamedTuple, TypeAlias
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import networkx as nx
 
 from ssmc.ir.op import Op, OpSpec
+from ssmc.ir.table import spec_of
 from ssmc.ir.types import ValueType
 
 _Adjacency: TypeAlias = dict[str, dict[str, dict[int, dict[str, Any]]]]  # node -> neighbour -> slot -> edge
@@ -59,7 +60,8 @@ class Graph:
     name: str = "model"
     attributes: dict[str, Any] = field(default_factory=dict)
     net: nx.MultiDiGraph[str] = field(default_factory=nx.MultiDiGraph)
-    _serial: int = 0
+    _serial: dict[str, int] = field(default_factory=dict, repr=False)  # of each node, in the order of their addition
+    _next: int = 0  # serial number
     _order: list[str] | None = field(default=None, repr=False)  # the topological order, while it is known
     # Nodes that may be unused, in the order in which they lost a user, since the last `prune`; None: any.
     _loose: dict[str, None] | None = field(default=None, repr=False)
@@ -81,8 +83,6 @@ class Graph:
         Types come from the op's rule unless given (onnx ops). Raises ValueError where operands or attributes
         do not fit the op's declaration, KeyError for an unknown op.
         """
-        from ssmc.ir.table import spec_of
-
         op = op if isinstance(op, Op) else Op(op, attrs or {})
         spec = spec_of(op.name)
         if spec.attributes:
@@ -90,8 +90,9 @@ class Graph:
         if types is None:
             types = self.infer(op, spec, operands)
         label = self._free_name(name or op.name.rpartition(".")[2])
-        self.net.add_node(label, data=Node(label, op, types, tuple(provenance)), serial=self._serial)
-        self._serial += 1
+        self.net.add_node(label, data=Node(label, op, types, tuple(provenance)))
+        self._serial[label] = self._next
+        self._next += 1
         if self._order is not None:
             self._order.append(label)
         if self._loose is not None:
@@ -115,7 +116,7 @@ class Graph:
     def _free_name(self, base: str) -> str:
         if not base.replace("_", "a").replace(".", "a").isalnum():
             base = "".join(c if c.isalnum() or c in "_." else "_" for c in base) or "value"
-        name, count = base, self._serial
+        name, count = base, self._next
         while name in self.net:
             name, count = f"{base}_{count}", count + 1
         return name
@@ -144,8 +145,8 @@ class Graph:
         return int(self.net.number_of_nodes())
 
     def node(self, name: str) -> Node:
-        data: Node = self.net._node[name]["data"]  # type: ignore[attr-defined]
-        return data
+        node: Node = self.net.nodes[name]["data"]
+        return node
 
     def op(self, name: str) -> Op:
         return self.node(name).op
@@ -174,7 +175,7 @@ class Graph:
         """(node, slot) of every use of a value, in the order in which the users were added."""
         edges = self._after[value.node].items()
         uses = [(v, slot) for v, slots in edges for slot, data in slots.items() if data["index"] == value.index]
-        return sorted(uses, key=lambda use: (self.net.nodes[use[0]]["serial"], use[1]))
+        return sorted(uses, key=lambda use: (self._serial[use[0]], use[1]))
 
     def is_shared(self, value: Value) -> bool:
         """Whether a value is used more than once."""
@@ -188,9 +189,8 @@ class Graph:
         return list(self._order)
 
     def _sorted(self) -> list[str]:
-        after = self._after
+        after, serial = self._after, self._serial
         waiting = {name: sum(map(len, edges.values())) for name, edges in self._before.items()}
-        serial = {name: data["serial"] for name, data in self.net._node.items()}  # type: ignore[attr-defined]
         ready = [(serial[name], name) for name, degree in waiting.items() if degree == 0]
         heapq.heapify(ready)
         sequence: list[str] = []
@@ -215,18 +215,20 @@ class Graph:
     @property
     def mark(self) -> int:
         """A mark between the nodes that are there and those that will be added (`added_since`)."""
-        return self._serial
+        return self._next
 
     def added_since(self, mark: int) -> list[str]:
         """The nodes that were added after a `mark` was taken, in that order; it takes as long as there are many."""
-        entries = reversed(self.net._node.items())  # type: ignore[attr-defined]
-        found = [name for name, _ in takewhile(lambda entry: entry[1]["serial"] >= mark, entries)]
+        found = [name for name, _ in takewhile(lambda entry: entry[1] >= mark, reversed(self._serial.items()))]
         return found[::-1]
+
+    def oldest_first(self, names: Iterable[str]) -> list[str]:
+        """Nodes in the order in which they were added."""
+        return sorted(names, key=self._serial.__getitem__)
 
     def inputs(self) -> list[Node]:
         """The input nodes, in the order in which they were added (which is also their topological order)."""
-        found = [entry for _, entry in self.net.nodes(data=True) if entry["data"].op.name == "input"]
-        return [entry["data"] for entry in sorted(found, key=lambda entry: entry["serial"])]
+        return [self.node(name) for name in self.oldest_first(n for n in self.net if self.op(n).name == "input")]
 
     def outputs(self) -> list[Node]:
         return list(self.nodes("output"))
@@ -235,8 +237,6 @@ class Graph:
 
     def set_op(self, name: str, op: Op) -> None:
         """Replace a node's op in place; result types are inferred anew and must be compatible with the users."""
-        from ssmc.ir.table import spec_of
-
         spec = spec_of(op.name)
         op = Op(op.name, spec.complete(op.attrs)) if spec.attributes else op
         node = self.node(name)
@@ -280,6 +280,7 @@ class Graph:
         for before in self._before[name]:
             self._lost_user(before)
         self.net.remove_node(name)
+        del self._serial[name]
 
     def prune(self) -> list[str]:
         """Remove what no output needs (inputs stay); returns the removed names.
@@ -299,4 +300,9 @@ class Graph:
     def copy(self) -> Graph:
         """A graph of its own over the same frozen nodes."""
         order, loose = self._order and list(self._order), None if self._loose is None else dict(self._loose)
-        return Graph(self.name, dict(self.attributes), self.net.copy(), self._serial, order, loose)
+        return Graph(self.name, dict(self.attributes), self.net.copy(), dict(self._serial), self._next, order, loose)
+
+    def part(self, names: Collection[str]) -> Graph:
+        """A graph of its own over some of the nodes, with the edges between them."""
+        serial = {name: self._serial[name] for name in self.net if name in names}
+        return Graph(self.name, dict(self.attributes), self.net.subgraph(names).copy(), serial, self._next)

@@ -106,7 +106,7 @@ def _order(graph: Graph) -> list[str]:
     try:
         return graph.order()
     except ValueError:  # a cycle: show the nodes as they were added
-        return sorted(graph.net, key=lambda name: int(graph.net.nodes[name]["serial"]))
+        return graph.oldest_first(graph.net)
 
 
 def _node_line(graph: Graph, node: Node, indent: str) -> str:

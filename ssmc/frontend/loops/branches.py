@@ -10,7 +10,6 @@ from onnx import helper
 from ssmc.frontend.source.evaluate import body_of
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.ir.graph import Value
-from ssmc.ir.ops.onnx_op import region
 
 BRANCHES = ("then_branch", "else_branch")
 
@@ -47,7 +46,7 @@ def _add(listing: Listing, call: Call) -> None:
 
 def _branch(listing: Listing, call: Call, name: str) -> list[Value]:
     """The nodes of a branch, among the others; its outputs."""
-    inner = body_of(region(call.op, name))
+    inner = body_of(call, name)
     captured = call.operands[len(call.operands) - int(call.op["captured"]) :]
     outer = dict(zip(inner.inputs.values(), captured, strict=True))
 

@@ -18,7 +18,6 @@ from ssmc.frontend.states.lifting import State
 from ssmc.frontend.states.recurrence import lift_states
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
-from ssmc.ir.ops.onnx_op import region
 
 
 def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -26,7 +25,7 @@ def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Trac
     captured = int(call.op["captured"])
     own, outer = list(items[: len(items) - captured]), list(items[len(items) - captured :])
     form = scan_form(call, len(own), [len(item.shape) for item in own])
-    body = body_of(region(call.op, "body"))
+    body = body_of(call)
     names, outputs = list(body.inputs.values()), list(body.outputs.values())
     inner = translator.inside(body, _scan_points(translator, call, form, body), in_step=True)
     given = next((f.value for f in own[form.states :] if isinstance(f, Flow)), None)
@@ -96,7 +95,7 @@ def _if(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracke
     if not isinstance(condition, Known):
         raise Unsupported("its condition depends on the data")
     taken = bool(np.asarray(condition.array).reshape(-1)[0])
-    body = body_of(region(call.op, "then_branch" if taken else "else_branch"))
+    body = body_of(call, "then_branch" if taken else "else_branch")
     operands = call.operands[len(call.operands) - captured :]
     outer = items[len(items) - captured :]
     points = []

@@ -19,7 +19,6 @@ from ssmc.frontend.source.evaluate import body_of
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.statics import fold_statics
 from ssmc.ir.graph import Value
-from ssmc.ir.ops.onnx_op import region
 
 TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "Conv", "LinearAttention", "CausalConvWithState"])
 PICKS = frozenset(
@@ -36,7 +35,7 @@ def in_layers(listing: Listing, point: Mapping[Value, Any]) -> Listing:
         stacks = {call.position for call in listing.calls if call.kind in ("Scan", "Loop") and _is_stack(listing, call)}
         numbers = {at: trips_of(listing, point, listing.calls[at]) for at in stacks}
         chosen = {at: n for at, n in numbers.items() if 1 <= n <= MOST}
-        made = sum(n * len(body_of(region(listing.calls[at].op, "body")).calls) for at, n in chosen.items())
+        made = sum(n * len(body_of(listing.calls[at]).calls) for at, n in chosen.items())
         if not chosen or made > MOST_CALLS:
             return listing
         found = replace(listing, calls=[], constants=dict(listing.constants), producer={})
@@ -56,7 +55,7 @@ def in_layers(listing: Listing, point: Mapping[Value, Any]) -> Listing:
 def _is_stack(listing: Listing, call: Call) -> bool:
     """Does a loop go through something that mixes time, a number of times that the file fixes, and take nothing of the
     data by the number of the trip?"""
-    body = body_of(region(call.op, "body"))
+    body = body_of(call)
     if not any(inner.kind in TEMPORAL for inner in body.calls):
         return False
     own = call.operands[: len(call.operands) - int(call.op["captured"])]

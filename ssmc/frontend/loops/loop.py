@@ -26,7 +26,6 @@ from ssmc.frontend.states.recurrence import lift_states
 from ssmc.frontend.translator import Samples, Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
-from ssmc.ir.ops.onnx_op import region
 
 LAYOUT = frozenset(["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"])
 CHOOSING = frozenset(["Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Mod", "Where"])
@@ -66,7 +65,7 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     own, outer = list(items[: len(items) - captured]), list(items[len(items) - captured :])
     if own[0] is not None and not isinstance(own[0], Known):
         raise Unsupported("the number of its trips depends on the data")
-    body = body_of(region(call.op, "body"))
+    body = body_of(call)
     names, outputs = list(body.inputs.values()), list(body.outputs.values())
     states = list(zip(names[2 : len(own)], outputs[1 : len(own) - 1], own[2:], strict=True))
     given = {v: item for v, item in zip(names[len(own) :], outer, strict=True) if isinstance(item, Known)}

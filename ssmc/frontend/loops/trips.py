@@ -20,7 +20,6 @@ from ssmc.frontend.source.evaluate import body_of, evaluate, scan_form
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.statics import fold_statics
 from ssmc.ir.graph import Value
-from ssmc.ir.ops.onnx_op import region
 
 MOST = 256  # trips (ours)
 MOST_CALLS = 20_000  # of all trips (ours)
@@ -47,7 +46,7 @@ def _in_trips(listing: Listing, point: Mapping[Value, Any], steps: int) -> Listi
     """The listing without the loops that make fewer trips than half the steps; itself where there are none."""
     numbers = {c.position: trips_of(listing, point, c) for c in listing.calls if c.kind in ("Scan", "Loop")}
     chosen = {at: n for at, n in numbers.items() if 1 < n <= min(MOST, steps // 2)}
-    made = sum(n * len(body_of(region(listing.calls[at].op, "body")).calls) for at, n in chosen.items())
+    made = sum(n * len(body_of(listing.calls[at]).calls) for at, n in chosen.items())
     if not chosen or made > MOST_CALLS:
         return listing
     found = replace(listing, calls=[], constants=dict(listing.constants), producer={})
@@ -91,7 +90,7 @@ class Expansion:
 
     def write(self) -> None:
         """Add the calls of all trips, and those that put their results together."""
-        self.body = body_of(region(self.call.op, "body"))
+        self.body = body_of(self.call)
         self.maker.listing.constants.update({self._named(v): a for v, a in self.body.constants.items()})
         self.maker.listing.formats.update({self._named(v): a for v, a in self.body.formats.items()})
         cut = len(self.call.operands) - int(self.call.op["captured"])

@@ -14,23 +14,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from math import comb, factorial, prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssmc.frontend.graph.builder import Operand
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Unsupported
 from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.varying import explain_varying
 from ssmc.frontend.rules.matrix import einsum_terms, product_terms
 from ssmc.frontend.rules.merged import is_plain
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call
+from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
-
-if TYPE_CHECKING:
-    from ssmc.frontend.graph.builder import Operand
-    from ssmc.frontend.translator import Translator
 
 POINTWISE = frozenset(["Add", "Sub", "Mul", "Div", "Pow", "Neg", "Cast", "Identity", "Where", "Trilu"])
 PRODUCTS = ("MatMul", "Einsum")
@@ -81,8 +79,6 @@ def explain_polynomial(translator: Translator, region: Region) -> Flow | None:
 
     Raises Unsupported where these are too many.
     """
-    from ssmc.frontend.mixing.varying import explain_varying
-
     found = _weights(translator, region)
     if found is None:
         return None

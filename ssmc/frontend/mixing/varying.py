@@ -324,8 +324,6 @@ def _product_written(builder: Builder, region: Region, written: Sequence[int], f
 
 def _plus(translator: Translator, region: Region, roles: Roles, found: Flow) -> Flow:
     """Terms that stand alone: each a region of its own."""
-    from ssmc.frontend.mixing.mixing import explain_region
-
     total: Flow | Known = found
     for i in roles.added:
 
@@ -334,6 +332,6 @@ def _plus(translator: Translator, region: Region, roles: Roles, found: Flow) -> 
 
         samples = tuple((s[i],) for s in region.samples)
         single = replace(region, entries=(region.entries[i],), flows=(region.flows[i],), run=run, samples=samples)
-        total = binary(translator.builder, "add", total, explain_region(translator, single))
+        total = binary(translator.builder, "add", total, translator.meanings.region(translator, single))
     assert isinstance(total, Flow)
     return total

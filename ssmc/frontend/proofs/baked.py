@@ -70,7 +70,7 @@ def _loops(listing: Listing) -> bool:
     """May the file, or a body in it, loop for ever? Not where its trips are told, or are what a shape says."""
     return any(
         (call.kind == "Loop" and not _ends(listing, call.operands[0]))
-        or any(_loops(body_of(graph)) for graph in call.op["regions"].values())
+        or any(_loops(body_of(call, name)) for name in call.op["regions"])
         for call in listing.calls
     )
 

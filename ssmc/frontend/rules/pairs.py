@@ -20,6 +20,7 @@ from ssmc.frontend.rules.elementwise import binary, unary_any
 from ssmc.frontend.rules.lengths import as_length
 from ssmc.frontend.rules.matrix import einsum_terms, product_terms
 from ssmc.frontend.rules.merged import is_plain
+from ssmc.frontend.rules.time_sums import summed_over_time
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import axes_of
 from ssmc.ir.graph import Value
@@ -112,8 +113,6 @@ def _contracted(
     kind: str = "sum",
 ) -> Flow:
     """`term, terms -> result` of a pair and at most one other tensor."""
-    from ssmc.frontend.rules.spans import summed_over_time
-
     pair = pair.renamed(term)
     if pair.row not in result:
         pair = pair.swapped()

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.builder import Builder, Operand
-from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, Raw, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.rules.context import arrays_or_flows, known_of
 from ssmc.frontend.rules.elementwise import binary
@@ -25,6 +24,7 @@ from ssmc.frontend.rules.pairs import contracted_pairs
 from ssmc.frontend.rules.reduction import OF_PAIRS
 from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.rules.strided import averaged, strided_conv
+from ssmc.frontend.rules.time_sums import summed_over_time
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import reshape_target, slices_of
 from ssmc.ir.graph import Value
@@ -219,25 +219,6 @@ def _contracted(translator: Any, call: Call, items: Sequence[Any]) -> list[Track
             beta = Known(np.asarray(known_of(items[2], "bias")) * call.attrs.get("beta", 1.0))
             found = binary(translator.builder, "add", found, beta)
     return [found]
-
-
-def summed_over_time(
-    builder: Builder, terms: Sequence[str], result: str, items: Sequence[Flow | Known], kind: str = "sum"
-) -> Flow | Known:
-    """An einsum whose sum (or mean) runs over the steps too."""
-    times = {
-        x
-        for term, item in zip(terms, items, strict=True)
-        if isinstance(item, Flow)
-        for x, a in zip(term, item.axes, strict=True)
-        if a == "t"
-    }
-    if len(times) != 1 or not times.isdisjoint(result):
-        raise TimeMixing("every step meets every other (attention)")
-    each = einsum(builder, terms, result + next(iter(times)), items)
-    assert isinstance(each, Flow)
-    value = builder.add("pool", [each.value], kind=kind)
-    return Flow(value, each.axes[:-1], each.shape[:-1])
 
 
 def _shape_of(translator: Any, value: Value) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from ssmc.frontend.source.kernels_time import LeftToReference
 from ssmc.frontend.source.listing import Call, Listing, list_calls
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array
-from ssmc.ir.ops.onnx_op import region
 from ssmc.ir.table import spec_of
 from ssmc.ir.tensor import widened
 
@@ -138,15 +137,22 @@ MOVES = frozenset(
 )
 
 
-@cache
-def body_of(graph: Graph) -> Listing:
-    """The flat view of a subgraph, made once."""
+BODIES = 1024  # subgraphs that are kept listed
+
+
+def body_of(call: Call, attribute: str = "body") -> Listing:
+    """The flat view of a subgraph of a Scan, Loop or If, made once."""
+    return _listed(call.op["regions"][attribute])
+
+
+@lru_cache(maxsize=BODIES)
+def _listed(graph: Graph) -> Listing:
     return list_calls(graph)
 
 
-@cache
+@lru_cache(maxsize=BODIES)
 def _body_plan(graph: Graph) -> _Plan:
-    body = body_of(graph)
+    body = _listed(graph)
     return _plan(body, list(body.outputs.values()), body.inputs.values())
 
 
@@ -161,10 +167,10 @@ def _split_captured(call: Call, arrays: Sequence[Any]) -> tuple[list[Any], list[
 
 
 def _run_body(call: Call, attribute: str, own: Sequence[Any], captured: Sequence[Any]) -> list[Any]:
-    graph = region(call.op, attribute)
-    body = body_of(graph)
+    body = body_of(call, attribute)
     wanted = list(body.outputs.values())
-    found = _follow(_body_plan(graph), body, body_feed(call, body, own, captured), wanted, None)
+    plan = _body_plan(call.op["regions"][attribute])
+    found = _follow(plan, body, body_feed(call, body, own, captured), wanted, None)
     return [found[value] for value in wanted]
 
 
@@ -197,7 +203,7 @@ class ScanForm:
         attrs = call.attrs
         sequences = int(attrs["num_scan_inputs"])
         self.states = operands - sequences
-        outputs = len(list(body_of(region(call.op, "body")).outputs)) - self.states
+        outputs = len(list(body_of(call).outputs)) - self.states
         axes = list(attrs.get("scan_input_axes", [0] * sequences))
         self.input_axes = [int(a) % max(r, 1) for a, r in zip(axes, ranks[self.states :], strict=True)]
         self.input_reversed = [bool(d) for d in attrs.get("scan_input_directions", [0] * sequences)]
@@ -228,7 +234,7 @@ def _trips_of(body: Listing) -> int:
     for call in body.calls:
         if call.kind != "Loop" or call.operands[0] not in body.constants:
             continue
-        inner = body_of(region(call.op, "body"))
+        inner = body_of(call)
         count = int(np.asarray(body.constants[call.operands[0]]).reshape(-1)[0])
         if _goes_on(inner) and count > 0:
             found += count * _trips_of(inner)
@@ -251,7 +257,7 @@ def _loop(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     trips = None if own[0] is None else int(np.asarray(own[0]).reshape(-1)[0])
     going = True if len(own) < 2 or own[1] is None else bool(np.asarray(own[1]).reshape(-1)[0])
     carried = list(own[2:])
-    body = body_of(region(call.op, "body"))
+    body = body_of(call)
     fixed = going and _goes_on(body)
     if trips is not None and MAX_TRIPS < trips < COUNTED and going:
         raise UserError(f"a loop of {trips} trips (at most {MAX_TRIPS})", where=f"node '{call.name}'")

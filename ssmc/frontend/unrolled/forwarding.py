@@ -6,32 +6,18 @@ Of `y[:, k] = a * y[:, k - 1] + b` an exporter makes a chain of scattered writes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ssmc.frontend.source.evaluate import run_call
+from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import axes_of
+from ssmc.frontend.unrolled.survey import MIN_STEPS, Access, Survey, Written
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
-if TYPE_CHECKING:
-    from ssmc.frontend.source.listing import Call
-    from ssmc.frontend.unrolled.survey import Access, Survey
-
 SCATTERS = ("ScatterElements", "ScatterND")
-MIN_STEPS = 3  # fewer steps than this are no recurrence that could be told from anything else
-
-
-@dataclass(frozen=True)
-class Written:
-    """One index along one axis is overwritten by `update`; `keep`: the update has that axis, with size one."""
-
-    axis: int
-    index: int
-    update: Value
-    keep: bool
 
 
 def written_by(survey: Survey, call: Call, operands: Sequence[Value | None]) -> Written | None:

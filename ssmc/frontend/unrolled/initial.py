@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Listing
+from ssmc.frontend.unrolled.attempt import Attempt
+from ssmc.frontend.unrolled.scans import Plan
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
-
-if TYPE_CHECKING:
-    from ssmc.frontend.unrolled.reroll import Attempt
-    from ssmc.frontend.unrolled.scans import Plan
 
 MAX_UNKNOWNS = 512
 TOLERANCE = 1e-6  # as in `reroll`

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.unrolled.forwarding import MIN_STEPS, SCATTERS, unsqueezed, written_by
-from ssmc.frontend.unrolled.survey import Survey
+from ssmc.frontend.unrolled.forwarding import SCATTERS, unsqueezed, written_by
+from ssmc.frontend.unrolled.survey import MIN_STEPS, Survey
 from ssmc.ir.graph import Value
 
 

@@ -18,6 +18,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.source.collection import without_collection
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Listing, list_calls
+from ssmc.frontend.unrolled.attempt import Attempt
 from ssmc.frontend.unrolled.failures import close_failures
 from ssmc.frontend.unrolled.families import (
     Family,
@@ -32,7 +33,8 @@ from ssmc.frontend.unrolled.rebuilding import Rebuilder, renewable
 from ssmc.frontend.unrolled.retiming import retime
 from ssmc.frontend.unrolled.scans import Output, Plan
 from ssmc.frontend.unrolled.seeds import Search, Seed
-from ssmc.frontend.unrolled.survey import Survey, survey
+from ssmc.frontend.unrolled.survey import Survey
+from ssmc.frontend.unrolled.surveying import survey
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array
 
@@ -195,7 +197,7 @@ class _Rolling:
                 plan_here = self.plan_of.get(family)
                 if plan_here is None:
                     continue
-                if step == unrolling.length - 1 and _last_state(plan_here, family, index) is not None:
+                if step == unrolling.length - 1 and plan_here.last_state(family, index) is not None:
                     plan_here.lasts.append(family)
                     return plan_here, None
                 return plan_here, plan_here.want(Output(Reading(family, index), 0, False, unrolling.backward))
@@ -257,7 +259,7 @@ class _Rolling:
         whole = self.survey.graph
         names = {value.node for value in alive}
         names |= {name for name in whole.net if whole.op(name).name in ("input", "output")}
-        return Graph(whole.name, dict(whole.attributes), whole.net.subgraph(names).copy(), whole._serial)
+        return whole.part(names)
 
     def _foreign_stream(self, attempt: Attempt, family: ForeignFamily) -> Value:
         assert family.source is not None
@@ -289,41 +291,6 @@ class _Rolling:
             except UserError:
                 return [plan]
         return ordered[:1]
-
-
-@dataclass(eq=False, repr=False)
-class Attempt:
-    """A graph with Scans in it, whose values are still to be compared: (old value, new value, plan)."""
-
-    graph: Graph
-    listing: Listing = field(default_factory=Listing)
-    scans: dict[Plan, Value] = field(default_factory=dict)
-    made_up: dict[Plan, dict[tuple[int, int], Value]] = field(default_factory=dict)
-    replaced: list[tuple[Value, Value, Plan]] = field(default_factory=list)
-
-    def output(self, plan: Plan, number: int) -> Value:
-        return Value(self.scans[plan].node, len(plan.states) + number)
-
-    def replace(
-        self, make: Rebuilder, survey: Survey, value: Value, plan: Plan, number: int | None, added: bool
-    ) -> None:
-        """Let the users of a value read what the plan gives for it."""
-        unrolling, own = plan.unrolling, survey.canon[value]
-        members = [item for item in unrolling.members(own) if item[0] in plan.linked]
-        if number is None:
-            family, index, _ = members[0]
-            state = _last_state(plan, family, index)
-            assert state is not None
-            new = Value(self.scans[plan].node, state)
-        elif any(Output(Reading(f, i), 0, False, unrolling.backward) == plan.outputs[number] for f, i, _ in members):
-            step = members[0][2]
-            at = unrolling.length - 1 - step if unrolling.backward else step
-            new = make.node("Gather", [self.output(plan, number), make.constant(np.array(at))], axis=0)
-        else:
-            new = self.output(plan, number)
-            new = make.summed(new) if added else new
-        self.graph.replace_uses(value, new)
-        self.replaced.append((value, new, plan))
 
 
 def _works(survey: Survey, families: Sequence[Any]) -> bool:
@@ -359,15 +326,6 @@ def _foreign(plan: Plan) -> list[ForeignFamily]:
 def _place(plan: Plan) -> int:
     """Where in the file a loop begins."""
     return min(family.sample.position for family in plan.families)
-
-
-def _last_state(plan: Plan, family: Family, index: int) -> int | None:
-    """Which state of the plan holds, in the end, the family's value at the last step."""
-    for number, (h, k) in enumerate(plan.states):
-        history = plan.histories[h]
-        if k == 1 and history.family is family and history.index == index:
-            return number
-    return None
 
 
 def _close(new: Array, old: Array) -> bool:

@@ -88,6 +88,14 @@ class Plan:
         """(history, k) of the states in order."""
         return [(h, k) for h, history in enumerate(self.histories) for k in range(1, len(history.initial) + 1)]
 
+    def last_state(self, family: Family, index: int) -> int | None:
+        """Which state holds, in the end, the family's value at the last step."""
+        for number, (h, k) in enumerate(self.states):
+            history = self.histories[h]
+            if k == 1 and history.family is family and history.index == index:
+                return number
+        return None
+
     def want(self, output: Output) -> int:
         """The number of an output, which is added if it is new."""
         for number, known in enumerate(self.outputs):

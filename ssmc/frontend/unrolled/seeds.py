@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ssmc.frontend.unrolled.families import Reading, Tuple, Unrolling
-from ssmc.frontend.unrolled.forwarding import MIN_STEPS
 from ssmc.frontend.unrolled.joins import Join, find_joins
-from ssmc.frontend.unrolled.survey import COLOUR_DEPTH, Interval, Survey
+from ssmc.frontend.unrolled.survey import COLOUR_DEPTH, MIN_STEPS, Interval, Survey
 from ssmc.ir.graph import Value
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ssmc.ir.op import Array, Attribute, Op, OpSpec
 from ssmc.ir.types import ValueType
-
-if TYPE_CHECKING:
-    from ssmc.ir.graph import Graph
 
 PREFIX = "onnx."
 
@@ -70,9 +67,3 @@ SPEC = OpSpec(
 def is_onnx(op: Op, *kinds: str) -> bool:
     """Is this an ONNX node (of one of the given types)?"""
     return op.name.startswith(PREFIX) and (not kinds or op.name.removeprefix(PREFIX) in kinds)
-
-
-def region(op: Op, attribute: str) -> Graph:
-    """A subgraph of a Scan, Loop or If."""
-    graph: Graph = op["regions"][attribute]
-    return graph
