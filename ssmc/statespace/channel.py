@@ -9,15 +9,19 @@ from functools import cached_property
 import numpy as np
 
 from ssmc.statespace.hankel import Sample, Subspace, sample, subspace
-from ssmc.statespace.residues import FASTEST, ModalFit, Steps, count_states, least_squares, refine, sampled_steps
+from ssmc.statespace.residues import FASTEST, ModalFit, count_states, least_squares, refine
 from ssmc.statespace.response import log_magnitude
 from ssmc.statespace.system import Array, Real
+from ssmc.statespace.waves import Steps, consecutive, sampled
 
 SLOWEST = 1e-2  # ours: decay over the kernel's length; slower can hardly be told apart, and dies out late
 _LONG = 3000  # taps of a kernel that is looked at in a sample of them
 _SAMPLE = (1000, 3000)  # least and most taps of a sample
 _FOR_EACH = 16  # taps of a sample for each state
 _BAND = 0.7  # ours: of half a turn, that the fastest wave may make between two taps of a thinned-out kernel
+_LARGER = 224  # rows and columns of a second sample of the Hankel matrix
+_MOVED = 3e3  # ours: tolerances that the fit of a sample may be off for its poles to be moved
+_FINE = 16  # ours: share of the order, 1 / n, by which it may be higher than it must
 _EXACT = 0.3  # ours: tolerances within which a fit is not looked for with fewer states
 _CHEAP = 20  # singular vectors that are soon found from all taps
 _ENOUGH = 6  # taps of a thinned-out kernel for each state
@@ -39,7 +43,7 @@ class ChannelFits:
         self.at: Steps | None = None
         if len(taps) > _LONG:
             count = int(np.clip(_FOR_EACH * self.seen.rank(tolerance), *_SAMPLE))
-            self.at = sampled_steps(alive, count)
+            self.at = sampled(alive, count)
 
     @cached_property
     def space(self) -> Subspace:
@@ -51,13 +55,31 @@ class ChannelFits:
         return self.space.values
 
     def rough(self) -> ModalFit | None:
-        """The fit whose poles start from a sample of the Hankel matrix: with luck, the system that made the taps."""
-        found = self.seen.poles(self.seen.rank(0.1 * self.tolerance))
-        slowest = SLOWEST / (len(self.taps) + 1)
-        if count_states(found) > self.limit or (-log_magnitude(found)).min(initial=np.inf) < slowest:
+        """The fit whose poles come from a sample of the Hankel matrix: with luck, the system that made the taps.
+
+        A second sample, larger, comes before the poles of the first are moved.
+        """
+        slowest, length = SLOWEST / (len(self.taps) + 1), len(self.taps) + 1
+        seen, best = self.seen, None
+        for again in (True, False):
+            found = seen.poles(seen.rank(0.1 * self.tolerance))
+            if count_states(found) > self.limit or (-log_magnitude(found)).min(initial=np.inf) < slowest:
+                return None
+            fit = least_squares(inside(found, length, 1, slowest), self.taps, None, self.restraint)
+            if self._near_least(fit):
+                return fit
+            best = fit if best is None or fit.worst < best.worst else best
+            if again and len(seen.u) < len(self.sequence) // 2:
+                seen = sample(self.sequence, self.tolerance, self.limit, (_LARGER,))
+        if best is None or best.worst > _MOVED * self.tolerance:
             return None
-        fit = self._refined(inside(found, len(self.taps) + 1, 1, slowest), 3e3, slowest, _EXACT)
-        return fit if fit.worst <= _EXACT * self.tolerance else None
+        fit = self._refined(best.poles, _MOVED, slowest, _EXACT)
+        return fit if self._near_least(fit) else None
+
+    def _near_least(self, fit: ModalFit) -> bool:
+        """It need not be looked for with fewer states: it is exact, or hardly any fewer could do."""
+        few = fit.order - self.needed <= max(1, fit.order // _FINE)
+        return fit.worst <= self.tolerance * (1.0 if few else _EXACT)
 
     def unthinned(self) -> ChannelFits:
         """The same with poles from all taps."""
@@ -86,13 +108,13 @@ class ChannelFits:
     def _refined(self, poles: Array, reach: float, slowest: float, goal: float = 0.8) -> ModalFit:
         """The fit with these poles, moved to `goal` tolerances if its worst tap is off by 1 to `reach` of them."""
         restraint, at = self.restraint, self.at
-        some = self.taps if at is None else self.taps[at.all - 1]
-        fit = least_squares(poles, some, at, restraint)
-        if self.tolerance < fit.worst <= reach * self.tolerance:
-            steps = np.arange(1, len(some) + 1) if at is None else at
-            fit = refine(fit, some, steps, goal * self.tolerance, slowest, restraint)
-        if fit.worst > self.tolerance or at is None:
+        fit = least_squares(poles, self.taps, None, restraint)
+        if not self.tolerance < fit.worst <= reach * self.tolerance:
             return fit
+        if at is None:
+            return refine(fit, self.taps, consecutive(len(self.taps)), goal * self.tolerance, slowest, restraint)
+        some = self.taps[at.all - 1]
+        fit = refine(least_squares(poles, some, at, restraint), some, at, goal * self.tolerance, slowest, restraint)
         return least_squares(fit.poles, self.taps, None, restraint)
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ssmc.statespace.residues import ModalFit, Steps, count_states, least_squares
+from ssmc.statespace.residues import ModalFit, count_states, least_squares
 from ssmc.statespace.system import Array, Real
+from ssmc.statespace.waves import Steps
 
 _WINDOWS = (0.75, 0.5)  # L / P: the first needs fewer modes, the second reaches closer
 _MODES = (8, 16, 24, 32, 48, 64, 96, 128)

@@ -14,6 +14,8 @@ _DENSE = 400  # Hankel matrices up to this many rows are decomposed whole
 _SPARE = 12  # vectors of a random projection beyond those wanted
 _SAMPLES = (128, 400)  # rows and columns of a sample of a large Hankel matrix: the second where the first is filled
 _FILLED = 0.6
+_SCALE = 16  # ours: steps at a sequence's start among which rows and columns of a sample lie evenly
+_EVENED = 6  # rounds that even out how a sample is spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,20 +109,35 @@ class Sample:
         return found[found.imag >= 0]
 
 
-def sample(sequence: Real, tolerance: float, limit: int) -> Sample:
+def sample(sequence: Real, tolerance: float, limit: int, sizes: tuple[int, ...] = _SAMPLES) -> Sample:
     """A part of the Hankel matrix that is large enough for its rank to within 0.1 `tolerance`, as far as one can be.
 
-    A part that shows that more than `limit` states are needed is large enough, too.
+    A part that shows that more than `limit` states are needed is large enough, too. The rows and columns are where the
+    sequence is: half of them as the energy that is left from there on tells, half at all scales from the first on.
     """
     half = len(sequence) // 2
-    for most in _SAMPLES:
-        rows = np.unique(np.linspace(0, half - 1, min(half, most)).astype(int))
-        columns = np.unique(np.random.default_rng(1).integers(0, half, most)) if half > most else rows
+    left = np.sqrt(np.cumsum(sequence[::-1] ** 2)[::-1][:half])
+    scales = 1 / (_SCALE + np.arange(half))
+    density = left / max(left.sum(), 1e-300) + scales / scales.sum()
+    for most in sizes:
+        rows = _spread(density, most, np.full(most, 0.5))
+        columns = _spread(density, most, np.random.default_rng(1).random(most))
         places = np.add.outer(rows, columns)
         found = Sample(*np.linalg.svd(sequence[places], full_matrices=False), sequence[places + 1])
         if half <= most or found.rank(0.1 * tolerance) <= _FILLED * most or found.least_order(tolerance) > limit:
             break
     return found
+
+
+def _spread(density: Real, most: int, where: Real) -> Array:
+    """At most so many places, as the density says; `where` (most,) in [0, 1) is where in its share each lies."""
+    if len(density) <= most:
+        return np.arange(len(density))
+    share = density
+    for _ in range(_EVENED):  # no place twice: what is above 1 goes to the others
+        share = np.minimum(share * (most / share.sum()), 1.0)
+    reached = np.cumsum(share)
+    return np.unique(np.searchsorted(reached, (np.arange(most) + where) * (reached[-1] / most)))
 
 
 def _hankel_product(sequence: Real, half: int) -> Callable[[Real], Real]:

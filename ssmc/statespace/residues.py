@@ -10,26 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ssmc.statespace.response import consecutive_powers, log_magnitude, powers
+from ssmc.statespace.response import log_magnitude, powers
 from ssmc.statespace.system import Array, Real, StateSpace, StateSpaceError
+from ssmc.statespace.waves import Steps, Waves, consecutive
 
 FASTEST = 6.0  # ours: a pole of e^-6 is gone after one tap; a faster one would only need a larger residue
 _NORMAL = 1e-7  # restraint^2 is then some 50 times the rounding of float64
 _ROUNDS = 3  # of refinement
 _PATIENCE = 3  # ours: rounds of Gauss-Newton before its pace is judged
 _DAMPED = 1e-12  # the least damping of a Gauss-Newton step
-
-
-@dataclass(frozen=True, eq=False)
-class Steps:
-    """Steps `far + near`, every sum of the two, in that order: powers at all of them are products of few powers."""
-
-    far: Array  # (F,)
-    near: Array  # (N,)
-
-    @property
-    def all(self) -> Array:
-        return np.add.outer(self.far, self.near).ravel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +36,6 @@ class ModalFit:
     @property
     def order(self) -> int:
         return count_states(self.poles)
-
-
-def sampled_steps(last: int, count: int) -> Steps:
-    """Some `count` of the steps 1 to `last`, spread over all of them, at distances of every size."""
-    if last <= count:
-        return Steps(np.ones(1, int), np.arange(last))
-    side = int(np.sqrt(count))
-    room = last // side
-    near = np.random.default_rng(0).choice(room, min(side, room), replace=False)
-    return Steps(1 + room * np.arange(side), np.sort(near))
 
 
 def count_states(poles: Array) -> int:
@@ -102,44 +81,53 @@ def least_squares(poles: Array, taps: Real, at: Array | Steps | None = None, res
     """
     if not len(poles):
         return ModalFit(np.zeros(0, complex), np.zeros(0, complex), taps)
-    rows, size = _waves(poles, len(taps) if at is None else at)
+    if restraint >= _NORMAL and count_states(poles) < len(taps) and not isinstance(at, np.ndarray):
+        fit = _restrained(poles, taps, consecutive(len(taps)) if at is None else at, restraint)
+        if fit is not None:
+            return fit
+    rows, size = _waves(poles, np.arange(1, len(taps) + 1) if at is None else at)
     if restraint:
-        amplitude = _restrained(rows, taps, restraint)
+        damped = np.concatenate([rows.T, restraint * np.eye(len(rows))])
+        amplitude = np.asarray(np.linalg.lstsq(damped, np.pad(taps, (0, len(rows))), rcond=None)[0])
     else:
         amplitude = np.asarray(np.linalg.lstsq(rows.T, taps, rcond=1e-13)[0])
-    residues = (amplitude / size)[: len(poles)].astype(complex)
-    residues[poles.imag != 0] += 1j * (amplitude / size)[len(poles) :]
-    return ModalFit(poles, residues, taps - amplitude @ rows)
+    return ModalFit(poles, _complex(amplitude / size, poles), taps - amplitude @ rows)
 
 
-def _restrained(rows: Real, taps: Real, restraint: float) -> Real:
-    """x that makes `||x rows - taps||^2 + restraint^2 ||x||^2` least, for rows of length 1.
+def _complex(amplitude: Real, poles: Array) -> Array:
+    """Residues (P,) of the amplitudes of waves' real parts, then of the imaginary ones of complex poles."""
+    residues = amplitude[: len(poles)].astype(complex)
+    residues[poles.imag != 0] += 1j * amplitude[len(poles) :]
+    return residues
 
-    The restraint keeps the normal equations solvable where it is well above the square root of their rounding; what
-    forming them lost, refinement wins back (Bjorck, Numerical Methods for Least Squares Problems, 1996, section 6.6).
+
+def _restrained(poles: Array, taps: Real, at: Steps, restraint: float) -> ModalFit | None:
+    """The fit by normal equations; None where they cannot be solved.
+
+    The restraint keeps them solvable where it is well above the square root of their rounding; what forming them lost,
+    refinement wins back (Bjorck, Numerical Methods for Least Squares Problems, 1996, section 6.6).
     """
-    count = len(rows)
-    if restraint >= _NORMAL and count < len(taps):
-        from scipy.linalg import cho_factor, cho_solve
+    from scipy.linalg import cho_factor, cho_solve
 
-        try:
-            factor = cho_factor(rows @ rows.T + restraint**2 * np.eye(count), check_finite=False)
-        except np.linalg.LinAlgError:
-            pass
-        else:
-            x = np.zeros(count)
-            for _ in range(_ROUNDS):
-                x = x + cho_solve(factor, rows @ (taps - x @ rows) - restraint**2 * x, check_finite=False)
-            return x
-    damped = np.concatenate([rows.T, restraint * np.eye(count)])
-    return np.asarray(np.linalg.lstsq(damped, np.pad(taps, (0, count)), rcond=None)[0])
+    waves = Waves(poles, at)
+    gram = waves.gram()
+    size = np.sqrt(np.diag(gram)[: len(poles)] + np.bincount(waves.turning, np.diag(gram)[len(poles) :], len(poles)))
+    size = np.where(size > 0, size, 1.0)
+    size = np.concatenate([size, size[waves.turning]])
+    try:
+        damped = gram / (size[:, None] * size) + restraint**2 * np.eye(len(size))
+        factor = cho_factor(damped, check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+    x, missed = np.zeros(len(size)), taps
+    for _ in range(_ROUNDS):
+        x = x + cho_solve(factor, waves.onto(missed) / size - restraint**2 * x, check_finite=False)
+        missed = taps - waves.sum(x / size)
+    return ModalFit(poles, _complex(x / size, poles), missed)
 
 
-def _waves(poles: Array, steps: Array | Steps | int) -> tuple[Real, Real]:
-    """`2 Re a^k`, then `-2 Im a^k` of the complex poles, each over the length of `2 |a|^k`; and those lengths.
-
-    `steps` is the k, or the last of all from 1.
-    """
+def _waves(poles: Array, steps: Array | Steps) -> tuple[Real, Real]:
+    """`2 Re a^k`, then `-2 Im a^k` of the complex poles, each over the length of `2 |a|^k`; and those lengths."""
     turning = poles.imag != 0
     waves = 2 * _powers(poles.astype(complex), steps)
     size = np.linalg.norm(waves, axis=1)
@@ -148,12 +136,10 @@ def _waves(poles: Array, steps: Array | Steps | int) -> tuple[Real, Real]:
     return np.concatenate([waves.real, -waves.imag[turning]]), np.concatenate([size, size[turning]])
 
 
-def _powers(a: Array, steps: Array | Steps | int) -> Array:
-    if isinstance(steps, int):
-        return consecutive_powers(a, steps)
+def _powers(a: Array, steps: Array | Steps) -> Array:
     if isinstance(steps, Steps):
-        product = powers(a, steps.far)[:, :, None] * powers(a, steps.near)[:, None, :]
-        return np.asarray(product.reshape(len(a), -1))
+        parts = [powers(a, grid.far)[:, :, None] * powers(a, grid.near)[:, None, :] for grid in steps.grids]
+        return np.concatenate([part.reshape(len(a), -1) for part in parts], axis=1)
     return powers(a, steps)
 
 

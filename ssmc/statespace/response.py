@@ -55,15 +55,6 @@ def powers(a: Array, exponents: Array) -> Array:
     return np.where((a[..., None] < 0) & (exponents % 2 == 1), -decay, decay)
 
 
-def consecutive_powers(a: Array, length: int) -> Array:
-    """`a^k` (..., length) for k = 1 to length, each one product of two powers."""
-    near = math.isqrt(length - 1) + 1
-    far = powers(a, near * np.arange(-(-length // near)))
-    return np.asarray(
-        (far[..., :, None] * powers(a, 1 + np.arange(near))[..., None, :]).reshape(*a.shape, -1)[..., :length]
-    )
-
-
 def log_magnitude(a: Array) -> Real:
     """`log |a|`, accurate near |a| = 1 too, where slow decays live; -inf at 0."""
     re, im = np.abs(np.real(a)), np.abs(np.imag(a))
