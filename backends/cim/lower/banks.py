@@ -2,68 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from backends.cim.lower.code import Slot
 from backends.cim.lower.contexts import Context
 from backends.cim.lower.lowering import Lowering
+from backends.cim.lower.nodes import Nodes, Share
 from ssmc.diagnostics import Misfit
 
 VOLATILE, DIGITAL = "volatile", "digital"
 
 
-@dataclass(frozen=True)
-class Share:
-    """States start..stop of a layer in nodes first, first + 1, ... of a core; pairs take two nodes a state."""
-
-    core: int
-    first: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """Where a layer's states live. With `half`, a state is a pair of words, that far apart (re and im)."""
-
-    bank: str
-    home: int
-    shares: tuple[Share, ...]
-    half: int = 0
-
-    def words(self, share: Share) -> int:
-        return (share.stop - share.start) * (2 if self.half else 1)
-
-    def whole(self, share: Share) -> bool:
-        """Whether this share is all there is, on the layer's own core."""
-        return len(self.shares) == 1 and share.core == self.home
-
-    def there(self, state: Lowering, context: Context, slot: Slot, share: Share) -> Slot:
-        """The share's words of a vector at `slot`, on the share's core."""
-        if self.whole(share):
-            return slot
-        part = slot.at(share.start)
-        if self.half:
-            part = self._pack(state, context, slot, share)
-        if share.core == self.home:
-            return part
-        return state.send(part, self.words(share), self.home, context, share.core, context)
-
-    def _pack(self, state: Lowering, context: Context, slot: Slot, share: Share) -> Slot:
-        count = share.stop - share.start
-        part = state.new(2 * count)
-        state.emit(context, "copy", dst=part, src=slot.at(share.start), words=count)
-        state.emit(context, "copy", dst=part.at(count), src=slot.at(self.half + share.start), words=count)
+def sent(state: Lowering, context: Context, slot: Slot, nodes: Nodes, share: Share) -> Slot:
+    """The share's words of a vector at `slot`, on the share's core."""
+    if nodes.whole(share):
+        return slot
+    part = slot.at(share.start)
+    if nodes.half:
+        part = _packed(state, context, slot, nodes, share)
+    if share.core == nodes.home:
         return part
+    return state.send(part, nodes.words(share), nodes.home, context, share.core, context)
 
-    def back(self, state: Lowering, context: Context, part: Slot, share: Share, whole: Slot) -> None:
-        """Put a share's words, on its core, into the vector at `whole` on the layer's core."""
-        count = share.stop - share.start
-        if share.core != self.home:
-            part = state.send(part, self.words(share), share.core, context, self.home, context)
-        state.emit(context, "copy", dst=whole.at(share.start), src=part, words=count)
-        if self.half:
-            state.emit(context, "copy", dst=whole.at(self.half + share.start), src=part.at(count), words=count)
+
+def _packed(state: Lowering, context: Context, slot: Slot, nodes: Nodes, share: Share) -> Slot:
+    count = share.stop - share.start
+    part = state.new(2 * count)
+    state.emit(context, "copy", dst=part, src=slot.at(share.start), words=count)
+    state.emit(context, "copy", dst=part.at(count), src=slot.at(nodes.half + share.start), words=count)
+    return part
+
+
+def fetch(state: Lowering, context: Context, part: Slot, nodes: Nodes, share: Share, whole: Slot) -> None:
+    """Put a share's words, on its core, into the vector at `whole` on the layer's core."""
+    count = share.stop - share.start
+    if share.core != nodes.home:
+        part = state.send(part, nodes.words(share), share.core, context, nodes.home, context)
+    state.emit(context, "copy", dst=whole.at(share.start), src=part, words=count)
+    if nodes.half:
+        state.emit(context, "copy", dst=whole.at(nodes.half + share.start), src=part.at(count), words=count)
 
 
 def reserve_nodes(state: Lowering) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +14,11 @@ from backends.cim.arch import Architecture
 from backends.cim.lower.code import CoreCode, Slot, Virtual
 from backends.cim.lower.contexts import Context
 from backends.cim.lower.coupling import Coupling
+from backends.cim.lower.nodes import Nodes
 from isa import Loc, Port
 from isa import Value as Operand
 from ssmc.diagnostics import Misfit
 from ssmc.ir import Graph, Node, Value
-
-if TYPE_CHECKING:
-    from backends.cim.lower.banks import Nodes
 
 Rule = Callable[["Lowering", Node, Context], None]
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from backends.cim.lower.banks import DIGITAL, VOLATILE, Nodes, Share, take_nodes
+from backends.cim.lower.banks import DIGITAL, VOLATILE, fetch, sent, take_nodes
 from backends.cim.lower.code import Slot
 from backends.cim.lower.contexts import Context
 from backends.cim.lower.lowering import Lowering
+from backends.cim.lower.nodes import Nodes, Share
 from backends.cim.lower.shape import arrange, positions
 from backends.cim.lower.time import operand_in_order, unreversed
 from ssmc.diagnostics import Misfit, UserError
@@ -82,13 +83,13 @@ def _by_share(
     share's other operands. Returns the `words` read, on the layer's core."""
     x = _onto(state, words, vectors["src"])
     for share in nodes.shares:
-        parts = {name: nodes.there(state, work, slot, share) for name, slot in vectors.items()}
+        parts = {name: sent(state, work, slot, nodes, share) for name, slot in vectors.items()}
         whole = nodes.whole(share)
         part = x if whole else state.new(nodes.words(share), share.core)
         common = {"words": nodes.words(share), "node": share.first, "before": bool(state.node.op["read_before"])}
         state.emit(work, mnemonic, on=share.core, dst=part, **parts, **common, **more(share))
         if not whole:
-            nodes.back(state, work, part, share, x)
+            fetch(state, work, part, nodes, share, x)
     return x
 
 
@@ -204,7 +205,7 @@ def _preset(state: Lowering, node: Node, work: Context, nodes: Nodes, given: int
         return
     x0 = _padded(state, before, state.read(slot, before), given, sum(nodes.words(share) for share in nodes.shares))
     for share in nodes.shares:
-        part = nodes.there(state, before, x0, share)
+        part = sent(state, before, x0, nodes, share)
         words = nodes.words(share)
         state.emit(before, "preset", on=share.core, src=part, words=words, node=share.first, bank=nodes.bank)
 
@@ -227,7 +228,7 @@ def _standing(state: Lowering, context: Context, nodes: Nodes, words: int) -> Sl
         words = nodes.words(share)
         state.emit(context, "read", on=share.core, dst=part, words=words, node=share.first, bank=nodes.bank)
         if not whole:
-            nodes.back(state, context, part, share, last)
+            fetch(state, context, part, nodes, share, last)
     return last
 
 
