@@ -19,7 +19,7 @@ import click
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.timing import measure
-from backends.epochcore.lower.forms import compared
+from backends.epochcore.lower.compile import compared
 from benchmarks.bounds import Form, bound, forms, headline, recurrent
 from benchmarks.models.lra import MODELS, Model, systems_alone, whole
 from ssmc.ir import Graph

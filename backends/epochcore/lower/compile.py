@@ -19,8 +19,9 @@ from backends.epochcore.lower.assembly import Assembly
 from backends.epochcore.lower.both_ways import joined_in, together
 from backends.epochcore.lower.draft import Draft
 from backends.epochcore.lower.flow import is_loop, plan_flow
+from backends.epochcore.lower.forms import FORMS, choose
 from backends.epochcore.lower.lowering import Lowering, Stream
-from backends.epochcore.lower.request import Form, Request, request_of
+from backends.epochcore.lower.request import Alternative, Form, Request, request_of
 from isa import Port, Program
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import ConstantType, Graph, Node, StreamType, Value
@@ -35,20 +36,30 @@ RULES: dict[str, Rule] = {
 }
 
 
-def lower(graph: Graph, arch: Arch, *, ideal: bool, forced: Form | None = None) -> Program:
-    """The program of a tile graph. With a `forced` form it is one to be timed: its constants are zeros.
+def lower(graph: Graph, arch: Arch, *, ideal: bool) -> Program:
+    """The program of a tile graph.
 
     Raises Misfit where the architecture is too small, UserError where an op has no rule (all of them listed) or a
     layer exceeds what an instruction can say.
     """
     _check(graph)
-    request = request_of(graph)
-    if forced is not None:
-        return _lowered(graph, arch, ideal, replace(request, forced=forced), {}, {}).to_time
-
-    found = _decided(graph, arch, ideal, request)
+    found = _decided(graph, arch, ideal, request_of(graph))
     _check_form(found.low)
     return found.finished
+
+
+def _in_form(graph: Graph, arch: Arch, ideal: bool, form: Form) -> Program:
+    """The program of a tile graph whose layers have one form, to be timed: its constants are zeros."""
+    _check(graph)
+    return _lowered(graph, arch, ideal, replace(request_of(graph), forced=form), {}, {}).to_time
+
+
+def compared(graph: Graph, arch: Arch, *, ideal: bool) -> dict[str, list[Alternative]]:
+    """The alternatives of every system of a tile graph, which is not lowered itself."""
+    low = Lowering(graph, arch, ideal, plan_flow(graph), Draft(arch), request_of(graph), _in_form)
+    for node in graph.nodes(*FORMS):
+        choose(low, node)
+    return low.choices
 
 
 def _decided(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
@@ -126,7 +137,8 @@ def _lowered(
 ) -> Assembly:
     draft = Draft(arch, request.forced is not None, max(1, request.together))
     most = loops.most_words(arch, request) if request.apart else None
-    low = Lowering(graph, arch, ideal, plan_flow(graph, request.loops, most), draft, request, flows, taps_of=known)
+    flow = plan_flow(graph, request.loops, most)
+    low = Lowering(graph, arch, ideal, flow, draft, request, _in_form, flows, taps_of=known)
     inputs = _inputs(low)
     low.spilled = _spilled(low)
     outputs = []

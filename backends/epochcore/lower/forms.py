@@ -10,15 +10,15 @@ import numpy as np
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.gemm import ceil_div, output_fold
-from backends.epochcore.lower.draft import Draft
-from backends.epochcore.lower.flow import is_loop, plan_flow
+from backends.epochcore.clock.timing import measure
+from backends.epochcore.lower.flow import is_loop
 from backends.epochcore.lower.inputs import group_of, wide_of
 from backends.epochcore.lower.inputs import kernel_length as wide_length
 from backends.epochcore.lower.lowering import Lowering
 from backends.epochcore.lower.matvec import least_cycles, side_by_side
 from backends.epochcore.lower.mimo import one_product
 from backends.epochcore.lower.objective import Costs, best, hopeless
-from backends.epochcore.lower.request import NAMES, Alternative, Form, Request, request_of
+from backends.epochcore.lower.request import NAMES, Alternative, Form, Request
 from backends.epochcore.lower.scan import least_cycles as scan_bound
 from backends.epochcore.lower.scan import parts_of
 from backends.epochcore.lower.segments import copies_of
@@ -45,9 +45,11 @@ def choose(low: Lowering, node: Node) -> Form:
         raise UserError(f"no form is called '{low.request.name}'", hint=f"forms: {', '.join(NAMES)}")
     if not _is_open(low, node):
         return Form(_usual(low, node))
-    found = list(_known(_Question(_key(low, node), low.arch, low.ideal, low.request), _Layer(low, node)))
-    low.choices[node.name] = found
-    return next(a.form for a in found if a.chosen)
+    known = _answers(_Question(_key(low, node), low.arch, low.ideal, low.request))
+    if not known:
+        known += _ranked(low, node)
+    low.choices[node.name] = list(known)
+    return next(a.form for a in known if a.chosen)
 
 
 def _usual(low: Lowering, node: Node) -> str:
@@ -71,7 +73,7 @@ def _is_open(low: Lowering, node: Node) -> bool:
 
 @dataclass(frozen=True)
 class _Question:
-    """What a choice depends on."""
+    """What a choice depends on: models have the same layers many times."""
 
     key: tuple[Any, ...]
     arch: Arch
@@ -79,33 +81,10 @@ class _Question:
     request: Request
 
 
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """A layer of which something is asked; one is as good as another."""
-
-    low: Lowering
-    node: Node
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Layer)
-
-    def __hash__(self) -> int:
-        return 0
-
-
 @lru_cache(maxsize=256)
-def _known(question: _Question, layer: _Layer) -> tuple[Alternative, ...]:
-    """The answers so far: models have the same layers many times."""
-    return tuple(_ranked(layer.low, layer.node))
-
-
-def compared(graph: Graph, arch: Arch, *, ideal: bool) -> dict[str, list[Alternative]]:
-    """The alternatives of every system of a tile graph, which is not lowered itself."""
-    low = Lowering(graph, arch, ideal, plan_flow(graph), Draft(arch), request_of(graph))
-    for node in graph.nodes():
-        if node.op.name in FORMS:
-            choose(low, node)
-    return low.choices
+def _answers(question: _Question) -> list[Alternative]:
+    """The answers to a question so far: none where it was not asked before."""
+    return []
 
 
 def _key(low: Lowering, node: Node) -> tuple[Any, ...]:
@@ -333,12 +312,9 @@ def _products(low: Lowering, form: Form, rows: int, shape: tuple[int, int, int])
 
 def _timed(low: Lowering, node: Node, form: Form) -> Alternative:
     """The layer by itself in a form: all its channels see one input, and the sequence leaves their mean."""
-    from backends.epochcore.clock.timing import measure
-    from backends.epochcore.lower.compile import lower
-
     steps, short = low.request.steps, STEP_BY_STEP if form.name == "mat-vec" else low.request.steps
     try:
-        program = lower(_alone(low, node), low.arch, ideal=low.ideal, forced=form)
+        program = low.compiled(_alone(low, node), low.arch, low.ideal, form)
         stats, _ = measure(program, low.arch, 1, min(steps, short))
         if steps <= short:
             return Alternative(form, stats.cycles, stats.energy_joules)

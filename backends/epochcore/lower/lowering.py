@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch, Share
 from backends.epochcore.lower.draft import PREAMBLE, Buffer, Draft, Ref, Step
 from backends.epochcore.lower.flow import Flow, Rates, behind, is_backward, is_loop
-from backends.epochcore.lower.request import Alternative, Request
-from isa import Loc
+from backends.epochcore.lower.request import Alternative, Form, Request
+from isa import Loc, Program
 from ssmc.diagnostics import UserError
 from ssmc.ir import ConstantType, Graph, Node, StreamType, Value
 from ssmc.ir.interpreter import run_node
@@ -53,6 +53,7 @@ class Lowering:
     flow: Flow
     draft: Draft
     request: Request
+    compiled: Callable[[Graph, Arch, bool, Form], Program]  # a layer by itself in a form (see `forms`)
     dataflows: Mapping[str, str] = field(default_factory=dict)  # of matrix products, by node (see `dataflow`)
     constants: dict[Value, Array] = field(default_factory=dict)
     buffers: dict[Value, Buffer] = field(default_factory=dict)

@@ -58,13 +58,13 @@ def test_the_form_is_the_best_of_all(shape: dict[str, Any], monkeypatch: pytest.
     """Also of those that bounds spare the timing."""
     chosen = {name: next(form for form in told(name, **shape) if form["chosen"]) for name in NAMES}
     monkeypatch.setattr(forms, "hopeless", lambda *_: False)
-    forms._known.cache_clear()
+    forms._answers.cache_clear()
     for name in NAMES:
         every = told(name, **shape)
         costs = [(form["cycles"], form["joules"]) for form in every if form["joules"] is not None]
         assert not any(form["least"] for form in every) and len(costs) > 5
         assert (chosen[name]["cycles"], chosen[name]["joules"]) == costs[best(costs, name)]
-    forms._known.cache_clear()
+    forms._answers.cache_clear()
 
 
 def test_energy_may_cost_time() -> None:
