@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.flow import (
-    REGROUPED,
     Flow,
     Known,
     Merged,
@@ -22,12 +21,11 @@ from ssmc.frontend.graph.flow import (
 from ssmc.frontend.graph.joint import TOGETHER, apart
 from ssmc.frontend.rules.batches import beside_samples
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
+from ssmc.frontend.rules.regrouping import regrouped
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import axes_of, reshape_target, slices_of, split_sizes
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import Tensor
-
-ALONE = {"m": "bt", "n": "tb"}  # where one of the two has size one
 
 
 def _transpose(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -53,8 +51,8 @@ def reshaped(context: Context, flow: Flow, target: tuple[int, ...]) -> Tracked:
         inner = context.builder.features(flow.value)[flow.axes.count("f") :]
         wide = (*flow.shape[:-1], *inner, flow.shape[-1] // int(np.prod(inner)))
         flow = Flow(flow.value, flow.axes[:-1] + "f" * len(inner) + "t", wide)
-    flow, merged = apart(flow), list[Merged]()
-    axes = regrouped(flow.axes, flow.shape, target, merged)
+    flow = apart(flow)
+    axes, merged = regrouped(flow.axes, flow.shape, target)
     parts = iter(merged)
     kept = [
         ((d,) if a == "f" else ()) if a != TOGETHER else _features_of(next(parts))
@@ -68,66 +66,6 @@ def reshaped(context: Context, flow: Flow, target: tuple[int, ...]) -> Tracked:
 
 def _features_of(merged: Merged) -> tuple[int, ...]:
     return tuple(d for a, d in zip(*merged, strict=True) if a == "f")
-
-
-def regrouped(axes: str, shape: tuple[int, ...], target: tuple[int, ...], merged: list[Merged]) -> str:
-    """The axes after a reshape; batch and time must come through whole, or as REGROUPED says.
-
-    A batch that is merged with features is one axis, whose parts are added to `merged`. Raises TimeMixing where batch
-    or time are merged with others or split into more.
-    """
-    found = ["f"] * len(target)
-    i = j = 0
-    while i < len(shape) or j < len(target):
-        if (
-            i < len(shape)
-            and axes[i] in ALONE
-            and target[j : j + 2] == ((1, shape[i]) if axes[i] == "m" else (shape[i], 1))
-        ):
-            found[j : j + 2] = ALONE[axes[i]]
-            i, j = i + 1, j + 2
-            continue
-        if i < len(shape) and j < len(target) and shape[i] == target[j]:
-            found[j] = axes[i]
-            i, j = i + 1, j + 1
-            continue
-        if i < len(shape) and shape[i] == 1 and axes[i] == "f":
-            i += 1
-            continue
-        if j < len(target) and target[j] == 1:
-            j += 1
-            continue
-        left, right = i, j
-        have = shape[i] if i < len(shape) else 1
-        want = target[j] if j < len(target) else 1
-        i, j = i + 1, j + 1
-        while have != want:
-            if have < want and i < len(shape):
-                have, i = have * shape[i], i + 1
-            elif j < len(target):
-                want, j = want * target[j], j + 1
-            else:
-                raise Unsupported(f"shape {shape} cannot become {target}")
-        together = "".join(axes[k] for k in range(left, i) if shape[k] != 1 or axes[k] != "f")
-        if together.strip("f"):
-            places = [k for k in range(right, j) if target[k] != 1]
-            letters = REGROUPED.get((together, len(places)))
-            if letters is None and len(places) == 1 < len(target) and not merged and _is_joint(together):
-                letters = TOGETHER
-                merged.append((together, tuple(shape[k] for k in range(left, i) if shape[k] != 1 or axes[k] != "f")))
-            if letters is None and together[0] == "t" and target[places[0]] > shape[left + axes[left:i].index("t")]:
-                what = "it makes further steps of features (up-sampling), or one axis of a whole sequence"
-                raise TimeMixing(what)
-            if letters is None:
-                raise TimeMixing(f"it merges or splits the {'time' if 't' in together else 'batch'} axis")
-            for place, label in zip(places, letters, strict=True):
-                found[place] = label
-    return "".join(found)
-
-
-def _is_joint(letters: str) -> bool:
-    """Batch and features, perhaps with time, each once but for the features."""
-    return set("bf") <= set(letters) <= set("btf") and max(letters.count("b"), letters.count("t")) == 1
 
 
 def _flatten(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
