@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backends.cim.lower.contexts import Context
 from backends.cim.lower.lowering import Lowering
-from backends.cim.lower.matmul import multiply
+from backends.cim.lower.matmul import multiply, product_of
 from backends.cim.lower.time import operand_in_order, unreversed
 from ssmc.ir import Node
 
@@ -21,7 +21,7 @@ def lower_feedback(state: Lowering, node: Node, work: Context) -> None:
         state.emit(before, "fill", dst=held, words=words)
     if node.op["read_before"]:
         state.emit(work, "copy", dst=y, src=held, words=words)
-    multiply(state, node, work, held, fed)
+    multiply(state, node, work, product_of(node, state.core, held, fed))
     state.emit(work, "binary", dst=held, a=fed, b=v, words=words, fn="add")
     if not node.op["read_before"]:
         state.emit(work, "copy", dst=y, src=held, words=words)

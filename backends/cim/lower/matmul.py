@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from math import prod
 from typing import Any
@@ -17,6 +17,33 @@ from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Node, Piece
 from ssmc.passes.grid import full_scale
 
+Range = tuple[int, int]  # of columns
+
+
+@dataclass(frozen=True)
+class Product:
+    """Vectors times a block of a matrix, on one core: `vectors` of `rows` words from `x` on become as many of `cols`
+    words from `y` on. Their first words are row `k0` and column `n0` of the matrix."""
+
+    core: int
+    x: Slot
+    y: Slot
+    rows: int
+    cols: int
+    vectors: int = 1
+    k0: int = 0
+    n0: int = 0
+
+    @property
+    def columns(self) -> Range:
+        return self.n0, self.n0 + self.cols
+
+
+def product_of(node: Node, core: int, x: Slot, y: Slot, vectors: int = 1) -> Product:
+    """The whole of a node's weight."""
+    rows, cols = node.op["weight"].shape
+    return Product(core, x, y, rows, cols, vectors)
+
 
 def lower_matmul(state: Lowering, node: Node, work: Context) -> None:
     """`vectors` input vectors of `rows` words become `vectors` vectors of `cols` words."""
@@ -24,60 +51,47 @@ def lower_matmul(state: Lowering, node: Node, work: Context) -> None:
     vectors = prod(state.kind(0).shape[:-1])
     x = state.read(0, work)
     y = state.result_on_lines(work) if node.name in state.coupling.charging else state.result(work)
+    product = product_of(node, state.core, x, y, vectors)
     if node.name in state.turns:
-        _in_turns(state, node, work, x, y, vectors)
+        _in_turns(state, node, work, product)
     else:
-        multiply(state, node, work, x, y, vectors)
+        multiply(state, node, work, product)
     if node.op["bias"] is not None:
         bias = state.held(state.constant("bias", node.op["bias"].array), work)
         cycle = {} if vectors == 1 else {"b_words": cols}
         state.emit(work, "binary", dst=y, a=y, b=bias, words=vectors * cols, fn="add", **cycle)
 
 
-def _in_turns(state: Lowering, node: Node, work: Context, x: Slot, y: Slot, vectors: int) -> None:
+def _in_turns(state: Lowering, node: Node, work: Context, home: Product) -> None:
     """Each copy of the layer's arrays takes the next step's vectors, on a core of its own."""
     copies = state.turns[node.name]
-    rows, cols = node.op["weight"].shape
-    count = len(copies)
+    count, taken, given = len(copies), home.vectors * home.rows, home.vectors * home.cols
     into, back = state.channels, state.channels + count
     state.channels += 2 * count
     for turn, copy in enumerate(copies):
         steps = Context(work.stage, work.stride * count, work.offset + turn * work.stride)
-        state.emit(steps, "send", src=x, words=vectors * rows, channel=into + turn, core=copy.core)
-        there, partial = state.new(vectors * rows, copy.core), state.new(vectors * cols, copy.core)
-        state.emit(steps, "recv", on=copy.core, dst=there, words=vectors * rows, channel=into + turn)
-        home, state.core = state.core, copy.core
-        multiply(state, node, steps, there, partial, vectors, copy.units)
-        state.core = home
-        operands = {"words": vectors * cols, "channel": back + turn, "core": state.core}
-        state.emit(steps, "send", on=copy.core, src=partial, **operands)
-    state.emit(work, "collect", dst=y, words=vectors * cols, channel=back, copies=count)
+        state.emit(steps, "send", on=home.core, src=home.x, words=taken, channel=into + turn, core=copy.core)
+        there = replace(home, core=copy.core, x=state.new(taken, copy.core), y=state.new(given, copy.core))
+        state.emit(steps, "recv", on=copy.core, dst=there.x, words=taken, channel=into + turn)
+        multiply(state, node, steps, there, copy.units)
+        state.emit(steps, "send", on=copy.core, src=there.y, words=given, channel=back + turn, core=home.core)
+    state.emit(work, "collect", on=home.core, dst=home.y, words=given, channel=back, copies=count)
 
 
-def multiply(
-    state: Lowering,
-    node: Node,
-    work: Context,
-    x: Slot,
-    y: Slot,
-    vectors: int = 1,
-    units: Mapping[int, int] | None = None,
-) -> None:
-    """Vectors at `x` times the node's weight, to `y`, both on the core `state` is at; `units` are other arrays in the
-    place of the pieces'."""
-    rows, cols = node.op["weight"].shape
+def multiply(state: Lowering, node: Node, work: Context, home: Product, units: Mapping[int, int] | None = None) -> None:
+    """Vectors times the node's weight; `units` are other arrays in the place of the pieces'."""
     placed = [piece if units is None else replace(piece, unit=units[piece.unit]) for piece in node.op["pieces"]]
     pieces = sorted(placed, key=lambda p: (_core(state, p), p.n0, p.n1, p.k0))
     by_core = {core: list(group) for core, group in groupby(pieces, key=lambda p: _core(state, p))}
-    covered: list[tuple[int, int]] = []
-    if state.core in by_core:
-        covered = _products(state, work, by_core.pop(state.core), x, y, (rows, cols, vectors), state.core, (0, 0))
-    elif not by_core or not _fills(_columns(next(iter(by_core.values()))), cols):
-        state.emit(work, "fill", dst=y, words=vectors * cols)
-        covered = [(0, cols)]
+    covered: list[Range] = []
+    if home.core in by_core:
+        covered = _products(state, work, by_core.pop(home.core), home)
+    elif not by_core or _columns(next(iter(by_core.values()))) != [home.columns]:
+        state.emit(work, "fill", on=home.core, dst=home.y, words=home.vectors * home.cols)
+        covered = [home.columns]
     for core, remote in by_core.items():
-        covered = _remote(state, work, remote, x, y, (rows, cols, vectors), core, covered)
-    _zero(state, work, y, cols, vectors, covered)
+        covered = _remote(state, work, remote, home, core, covered)
+    _fill_gaps(state, work, home, covered)
 
 
 def _core(state: Lowering, piece: Piece) -> int:
@@ -98,9 +112,9 @@ def _core(state: Lowering, piece: Piece) -> int:
     return core
 
 
-def _columns(pieces: list[Piece]) -> list[tuple[int, int]]:
+def _columns(pieces: list[Piece]) -> list[Range]:
     """Column ranges, joined where they touch."""
-    joined: list[tuple[int, int]] = []
+    joined: list[Range] = []
     for n0, n1 in sorted({(p.n0, p.n1) for p in pieces}):
         if joined and n0 <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(joined[-1][1], n1))
@@ -109,54 +123,38 @@ def _columns(pieces: list[Piece]) -> list[tuple[int, int]]:
     return joined
 
 
-def _fills(ranges: list[tuple[int, int]], cols: int) -> bool:
-    return ranges == [(0, cols)]
-
-
 def _grid(pieces: list[Piece]) -> bool:
     """Whether column ranges are the same or apart, so that the first product of a range can write it."""
     ranges = sorted({(p.n0, p.n1) for p in pieces})
     return all(a[1] <= b[0] for a, b in pairwise(ranges))
 
 
-def _products(
-    state: Lowering,
-    work: Context,
-    pieces: list[Piece],
-    x: Slot,
-    y: Slot,
-    shape: tuple[int, int, int],
-    core: int,
-    origin: tuple[int, int],
-) -> list[tuple[int, int]]:
-    """The products of one core's pieces, summed in `y`. `shape` is (rows, cols, vectors) of the words at `x`
-    and `y`, `origin` the matrix row and column of their first word. Returns the columns written.
-    """
-    rows, cols, vectors = shape
-    written: set[tuple[int, int]] = set()
+def _products(state: Lowering, work: Context, pieces: list[Piece], at: Product) -> list[Range]:
+    """The products of one core's pieces, summed; returns the columns written."""
+    written: set[Range] = set()
     accumulate = not _grid(pieces)
     if accumulate:
-        state.emit(work, "fill", on=core, dst=y, words=vectors * cols)
+        state.emit(work, "fill", on=at.core, dst=at.y, words=at.vectors * at.cols)
     for piece in pieces:
-        _program(state, piece, core)
+        _program(state, piece, at.core)
         columns = (piece.n0, piece.n1)
         state.emit(
             work,
             "mvm",
-            on=core,
-            dst=y.at(piece.n0 - origin[1]),
-            src=x.at(piece.k0 - origin[0]),
+            on=at.core,
+            dst=at.y.at(piece.n0 - at.n0),
+            src=at.x.at(piece.k0 - at.k0),
             array=piece.unit % state.arch.crossbar.per_core,
             row=piece.row,
             rows=piece.k1 - piece.k0,
             col=piece.col // state.arch.crossbar.cells_per_weight,
             cols=piece.n1 - piece.n0,
             accumulate=accumulate or columns in written,
-            **({} if vectors == 1 else {"vectors": vectors, "src_step": rows, "dst_step": cols}),
+            **({} if at.vectors == 1 else {"vectors": at.vectors, "src_step": at.rows, "dst_step": at.cols}),
             **_ranges(state, piece),
         )
         written.add(columns)
-    return [(0, cols)] if accumulate else _columns(pieces)
+    return [at.columns] if accumulate else _columns(pieces)
 
 
 def _ranges(state: Lowering, piece: Piece) -> dict[str, Any]:
@@ -206,55 +204,45 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
 
 
 def _remote(
-    state: Lowering,
-    work: Context,
-    pieces: list[Piece],
-    x: Slot,
-    y: Slot,
-    shape: tuple[int, int, int],
-    core: int,
-    covered: list[tuple[int, int]],
-) -> list[tuple[int, int]]:
+    state: Lowering, work: Context, pieces: list[Piece], home: Product, core: int, covered: list[Range]
+) -> list[Range]:
     """Send the inputs to another core's arrays and take their sums back; returns the columns written so far."""
-    rows, cols, vectors = shape
-    k0, k1 = (0, rows) if vectors > 1 else (min(p.k0 for p in pieces), max(p.k1 for p in pieces))
-    n0, n1 = (0, cols) if vectors > 1 else (min(p.n0 for p in pieces), max(p.n1 for p in pieces))
-    there = state.send(x.at(k0), vectors * (k1 - k0), state.core, work, core, work)
-    partial = state.new(vectors * (n1 - n0), core)
-    filled = _products(state, work, pieces, there, partial, (k1 - k0, n1 - n0, vectors), core, (k0, n0))
-    if filled != [(0, n1 - n0)] and filled != [(n0, n1)]:
-        for start, stop in _gaps([(a - n0, b - n0) for a, b in filled], n1 - n0):
-            _blank(state, work, partial, start, stop, n1 - n0, vectors, core)
+    k0, k1, n0, n1 = 0, home.rows, 0, home.cols
+    if home.vectors == 1:  # words of one vector lie together: what the pieces need of it is enough
+        k0, k1 = min(p.k0 for p in pieces), max(p.k1 for p in pieces)
+        n0, n1 = min(p.n0 for p in pieces), max(p.n1 for p in pieces)
+    count = home.vectors
+    x = state.send(home.x.at(k0), count * (k1 - k0), home.core, work, core, work)
+    there = Product(core, x, state.new(count * (n1 - n0), core), k1 - k0, n1 - n0, count, k0, n0)
+    _fill_gaps(state, work, there, _products(state, work, pieces, there))
     fresh = not any(a < n1 and n0 < b for a, b in covered)
-    into = y.at(n0) if fresh else None
-    back = state.send(partial, vectors * (n1 - n0), core, work, state.core, work, into)
+    into = home.y.at(n0) if fresh else None
+    back = state.send(there.y, count * (n1 - n0), core, work, home.core, work, into)
     if fresh:
         return _joined([*covered, (n0, n1)])
-    for start, stop in _gaps(covered, cols):
-        _blank(state, work, y, start, stop, cols, vectors, state.core)
-    state.emit(work, "binary", dst=y.at(n0), a=y.at(n0), b=back, words=vectors * (n1 - n0), fn="add")
-    return [(0, cols)]
+    _fill_gaps(state, work, home, covered)
+    y = home.y.at(n0)
+    state.emit(work, "binary", on=home.core, dst=y, a=y, b=back, words=count * (n1 - n0), fn="add")
+    return [home.columns]
 
 
-def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _joined(ranges: list[Range]) -> list[Range]:
     return _columns([Piece(0, 1, a, b) for a, b in ranges])
 
 
-def _gaps(covered: list[tuple[int, int]], cols: int) -> list[tuple[int, int]]:
-    at, gaps = 0, []
-    for start, stop in [*_joined(covered), (cols, cols)]:
+def _gaps(covered: list[Range], columns: Range) -> list[Range]:
+    """Columns of a range that are in none of the covered ones."""
+    at, gaps = columns[0], []
+    for start, stop in [*_joined(covered), (columns[1], columns[1])]:
         if start > at:
             gaps.append((at, start))
         at = max(at, stop)
     return gaps
 
 
-def _blank(state: Lowering, work: Context, y: Slot, start: int, stop: int, cols: int, vectors: int, core: int) -> None:
-    for vector in range(vectors):
-        state.emit(work, "fill", on=core, dst=y.at(vector * cols + start), words=stop - start)
-
-
-def _zero(state: Lowering, work: Context, y: Slot, cols: int, vectors: int, covered: list[tuple[int, int]]) -> None:
+def _fill_gaps(state: Lowering, work: Context, at: Product, covered: list[Range]) -> None:
     """Columns that no piece covers are zero."""
-    for start, stop in _gaps(covered, cols):
-        _blank(state, work, y, start, stop, cols, vectors, state.core)
+    for start, stop in _gaps(covered, at.columns):
+        for vector in range(at.vectors):
+            first = at.y.at(vector * at.cols + start - at.n0)
+            state.emit(work, "fill", on=at.core, dst=first, words=stop - start)
