@@ -76,6 +76,7 @@ def reference_accuracy(sample: samples.Sample, model: Model) -> float:
 
 
 def model_of(sample: samples.Sample) -> Model:
+    """A packaged sample's model."""
     return load_model(sample.model_path)
 
 

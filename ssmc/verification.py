@@ -62,6 +62,8 @@ class LayerError:
 
 @dataclass(frozen=True)
 class Verification:
+    """What `verify` found: by output and by layer, and whether it is within the tolerance."""
+
     passed: bool
     tolerance: float
     outputs: Mapping[str, Error]

@@ -139,6 +139,7 @@ class CimBackend:
 
 
 def volatile_bank(arch: Architecture, *, ideal: bool) -> StateBank:
+    """The bank of devices that decay by themselves: what it holds, how fast, at what energy (joules)."""
     count, unit = arch.mesh.cores * arch.volatile.per_core, arch.time.step_seconds
     pico, turn = 1e-12, ROTATIONS * ROTATION_PASSES * arch.energy.vector_word
     cost = StateCost(pico * (arch.energy.state_charge + arch.energy.state_read), pico * turn)
@@ -157,6 +158,7 @@ def volatile_bank(arch: Architecture, *, ideal: bool) -> StateBank:
 
 
 def digital_bank(arch: Architecture) -> StateBank:
+    """The bank of registers and multipliers: any decay, at what energy (joules)."""
     one = 1e-12 * arch.energy.digital_state
     count = arch.mesh.cores * arch.digital.per_core
     keep = arch.energy.digital_keep_watts * arch.time.step_seconds
@@ -189,6 +191,7 @@ def product_cost(arch: Architecture) -> ProductCost:
 
 
 def converters(arch: Architecture) -> Converters:
+    """Bits of the converters around a crossbar, and whether its inputs are scaled vector by vector."""
     box = arch.crossbar
     return Converters(box.dac_bits, box.adc_bits, each_vector=box.input_scale == "vector")
 

@@ -32,6 +32,7 @@ def print_json(value: Any) -> None:
 
 
 def json_text(value: Any) -> str:
+    """A report as JSON text. Raises ValueError where it holds NaN or infinity."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

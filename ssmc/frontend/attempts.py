@@ -103,6 +103,8 @@ class Attempt:
 
 @dataclass(eq=False)
 class Source:
+    """A file as it was read, and the models that it can be read as."""
+
     path: Path
     model: ModelFile
     graph: Graph

@@ -43,6 +43,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Node:
+    """A node: its op, the types of its results, the ONNX nodes it came from, and its place once it has one."""
+
     name: str
     op: Op
     types: tuple[ValueType, ...]

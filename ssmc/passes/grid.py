@@ -55,6 +55,7 @@ def full_scale(weight: Tensor, piece: Piece) -> Array:
 
 
 def largest_integer(bits: int) -> int:
+    """The largest weight of so many bits: grids are symmetric."""
     return int(2 ** (bits - 1) - 1)
 
 

@@ -38,6 +38,7 @@ Terms = Mapping[Value, Part]  # a sum over these values
 
 
 def words(graph: Graph, value: Value) -> int:
+    """Numbers of a value, at one step where it is a stream."""
     kind: Any = graph.type(value)
     return prod(kind.shape)
 

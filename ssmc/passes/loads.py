@@ -119,6 +119,7 @@ def _fill_matrix(graph: Graph, node: Node, filling: _Filling, loads: dict[str, i
 
 
 def told(loads: Mapping[str, int], weights: int) -> str:
+    """What a cut into loads means, for people."""
     count = 1 + max(loads.values(), default=0)
     return (
         f"{weights} weights in {count} loads: each sequence is swept {count} times (more where it is read backwards), "

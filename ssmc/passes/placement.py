@@ -39,6 +39,7 @@ def traffic(graph: Graph, homes: Mapping[str, int], units: Mapping[str, list[int
 
 
 def words_a_step(graph: Graph, value: Value) -> float:
+    """Numbers of a stream for every step of the input; 0 of other values."""
     kind: Any = graph.type(value)
     return float(prod(kind.shape) * getattr(kind, "rate", 0))
 

@@ -49,6 +49,7 @@ class Encoding:
 
 
 def encoding_of(box: Crossbar) -> Encoding:
+    """How a crossbar's cells hold a weight."""
     return Encoding(box.encoding == "pair", box.slices, box.levels)
 
 

@@ -61,6 +61,7 @@ def join_steps(parts: list[Array]) -> Array:
 
 
 def join_samples(parts: list[Array]) -> Array:
+    """Parts of a batch, one after the other."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

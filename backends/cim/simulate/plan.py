@@ -188,11 +188,13 @@ def _full(block: Block, code: Item, box: Crossbar) -> float:
 
 
 def input_of(item: Item) -> tuple[int, int, int, int]:
+    """Where a product's input vectors lie: first register, words, vectors, words from one to the next."""
     rows = item.integer("rows")
     return item.integer("src"), rows, item.integer("vectors"), item.integer("src_step") or rows
 
 
 def plan_of(core: Core, items: tuple[Item, ...]) -> Plan:
+    """Products one after the other as few matrix products. Raises Trap where one does not fit its array."""
     by_input: dict[tuple[tuple[int, int, int, int], float], list[tuple[Item, Block]]] = {}
     kept, written = [], set()
     for item in items:
@@ -226,6 +228,7 @@ def _touching(regions: set[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 
 def versions_of(core: Core, items: tuple[Item, ...]) -> tuple[int, ...]:
+    """How often each product's array has been written; -1 where it never was."""
     return tuple(core.arrays[n].version if (n := item.integer("array")) in core.arrays else -1 for item in items)
 
 

@@ -68,6 +68,7 @@ def _write_reference(core: Core, array: CrossbarArray, number: int) -> None:
 
 
 def program(core: Core, code: Item) -> None:
+    """Write weights into cells of an array, as the devices do. Raises Trap where they do not fit."""
     number, row, col = code.integer("array"), code.integer("row"), code.integer("col")
     weights, scale = core.data[code.text("weights")], core.data[code.text("scale")]
     if unit := code.text("unit"):

@@ -42,10 +42,12 @@ class Flow:
 
 
 def is_loop(stage: int) -> bool:
+    """Whether a stage is a loop over time; the others are between loops."""
     return stage % 2 == 1
 
 
 def is_backward(stage: int) -> bool:
+    """Whether a stage is a loop from the last step to the first."""
     return stage % 4 == 3
 
 

@@ -32,6 +32,7 @@ class Decay:
 
 
 def order(steps: int, reverse: bool) -> range:
+    """The steps in the order in which a recurrence takes them."""
     return range(steps - 1, -1, -1) if reverse else range(steps)
 
 

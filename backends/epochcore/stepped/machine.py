@@ -75,6 +75,8 @@ Job = Transfer | Lanes | InArray | Preload | StateLoad
 
 @dataclass
 class Engine:
+    """One engine: instructions that wait for it, the jobs that it works on, the cycle from which on it is free."""
+
     queue: deque[Op] = field(default_factory=deque)
     jobs: deque[Job] = field(default_factory=deque)
     free: int = 0

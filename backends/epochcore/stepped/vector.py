@@ -25,14 +25,17 @@ def rows(u: Unit, steps: Sequence[int]) -> Iterator[tuple[int, int, Instruction]
 
 
 def passes_of(u: Unit, name: str) -> int:
+    """Passes through the vector unit that a function takes."""
     return 1 if name in (*SIMPLE, "heaviside_or_equal") else u.function
 
 
 def of_one(name: str) -> Callable[[float], float]:
+    """A function of one number."""
     return lambda x: float(UNARY[name](np.array([x]))[0])
 
 
 def of_two(name: str) -> Callable[[float, float], float]:
+    """A function of two numbers."""
     return lambda x, y: float(BINARY[name](np.array([x]), np.array([y]))[0])
 
 

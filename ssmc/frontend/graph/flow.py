@@ -123,6 +123,7 @@ REGROUPED = {("bt", 1): "m", ("tb", 1): "n", ("m", 2): "bt", ("n", 2): "tb", ("t
 
 
 def letter(axis: int, flow: Flow) -> str:
+    """What an axis is: b, t, f, or one of those that stand for several."""
     return flow.axes[axis % len(flow.axes)]
 
 
@@ -135,6 +136,7 @@ def known_along(array: Array, axis: int) -> Array | None:
 
 
 def is_stream(builder: Builder, item: Flow) -> bool:
+    """Whether a flow has a value at every step."""
     return isinstance(builder.graph.type(item.value), StreamType)
 
 

@@ -48,6 +48,7 @@ class Form:
 
 
 def add_forms(a: Form, b: Form, sign: float = 1.0) -> Form:
+    """The form of `a + sign b`, of as many numbers each."""
     matrices = dict(a.matrices)
     for root, m in b.matrices.items():
         matrices[root] = (matrices[root] + sign * m).tocsr() if root in matrices else (sign * m).tocsr()
@@ -55,10 +56,12 @@ def add_forms(a: Form, b: Form, sign: float = 1.0) -> Form:
 
 
 def identity_form(value: Value, size: int) -> Form:
+    """The form of a value itself."""
     return Form({value: sparse.eye_array(size, format="csr")}, np.zeros(size), size)
 
 
 def constant_form(array: Array) -> Form:
+    """The form of numbers that depend on nothing."""
     return Form({}, np.asarray(array, np.float64).reshape(-1), int(np.size(array)))
 
 

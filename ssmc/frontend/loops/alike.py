@@ -17,9 +17,9 @@ import numpy as np
 from onnx import helper
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.loops.limits import MOST_CHUNKS
 from ssmc.frontend.loops.pieces import (
     DEPTH,
-    MOST,
     Piece,
     Place,
     Values,
@@ -148,7 +148,7 @@ class _Joiner:
                 if len(spans) == 1 and not plain and call.kind not in SEQUENTIAL:
                     table.setdefault(key, []).append((*next(iter(spans)), value))
         for members in table.values():
-            if 2 <= len(members) <= MOST and len({start for start, _, _ in members}) == len(members):
+            if 2 <= len(members) <= MOST_CHUNKS and len({start for start, _, _ in members}) == len(members):
                 members.sort(key=lambda member: member[0])
                 yield tuple(value for _, _, value in members), tuple(stop - start for start, stop, _ in members)
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.loops.limits import MOST_CALLS, MOST_CHUNKS
 from ssmc.frontend.loops.maker import Maker
-from ssmc.frontend.loops.trips import MOST, MOST_CALLS, Expansion, trips_of
+from ssmc.frontend.loops.trips import Expansion, trips_of
 from ssmc.frontend.source.evaluate import body_of
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.statics import fold_statics
@@ -34,7 +35,7 @@ def in_layers(listing: Listing, point: Mapping[Value, Any]) -> Listing:
     while True:
         stacks = {call.position for call in listing.calls if call.kind in ("Scan", "Loop") and _is_stack(listing, call)}
         numbers = {at: trips_of(listing, point, listing.calls[at]) for at in stacks}
-        chosen = {at: n for at, n in numbers.items() if 1 <= n <= MOST}
+        chosen = {at: n for at, n in numbers.items() if 1 <= n <= MOST_CHUNKS}
         made = sum(n * len(body_of(listing.calls[at]).calls) for at, n in chosen.items())
         if not chosen or made > MOST_CALLS:
             return listing

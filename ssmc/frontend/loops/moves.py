@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.loops.limits import MOST_CALLS, MOST_CHUNKS
 from ssmc.frontend.loops.maker import Maker
 from ssmc.frontend.loops.parts import moved_by
 from ssmc.frontend.source.evaluate import evaluate
@@ -24,8 +25,6 @@ from ssmc.frontend.translator import Samples
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
-MOST = 256  # chunks (ours)
-MOST_CALLS = 20_000  # of a listing (ours)
 LARGEST = 1 << 22  # numbers of a tensor whose places are looked at (ours)
 SEQUENCES: dict[str, tuple[int, ...]] = {
     "SequenceInsert": (0, 1),
@@ -61,7 +60,7 @@ class _Writer:
         if not _sources(call) or not self._is_read(value):
             return False
         leaves, between = self._behind(value)
-        if not leaves or len(leaves) > MOST or between <= 1:
+        if not leaves or len(leaves) > MOST_CHUNKS or between <= 1:
             return False
         arrays = self._run(leaves, [value])
         if arrays is None:

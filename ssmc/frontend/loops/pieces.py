@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.loops.limits import MOST_CHUNKS
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.ir.graph import Value
 
-MOST = 256  # chunks (ours)
 DEPTH = 24  # ops between a join and the chunks that are looked at (ours)
 
 Values = tuple[Value, ...]
@@ -20,6 +20,8 @@ Place = tuple[int, int]  # an axis, and how many times over it holds the steps, 
 
 @dataclass(frozen=True)
 class Piece:
+    """Indices `start` to `stop` of one axis of a value."""
+
     source: Value
     axis: int
     start: int
@@ -30,7 +32,7 @@ def joins_chunks(listing: Listing, call: Call) -> bool:
     """Does it join what is made of different parts of a value, by ops of one kind?"""
     operands = [v for v in call.operands if v is not None]
     makers = [listing.producer.get(v) for v in operands]
-    if not 2 <= len(operands) <= MOST or len(set(operands)) < len(operands):
+    if not 2 <= len(operands) <= MOST_CHUNKS or len(set(operands)) < len(operands):
         return False
     if any(m is None for m in makers) or len({m.kind for m in makers if m is not None}) > 1:
         return False
@@ -72,6 +74,7 @@ def concatenated(arrays: Sequence[Any], place: Place) -> Any:
 
 
 def equal(a: Any, b: Any) -> bool:
+    """Whether two arrays are there, of one shape, with the same numbers."""
     return a is not None and b is not None and np.shape(a) == np.shape(b) and np.array_equal(a, b)
 
 

@@ -14,15 +14,13 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.loops.alike import join_alike
+from ssmc.frontend.loops.limits import MOST_CALLS, MOST_CHUNKS
 from ssmc.frontend.loops.maker import Maker
 from ssmc.frontend.loops.moves import in_place
 from ssmc.frontend.source.evaluate import body_of, evaluate, scan_form
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.statics import fold_statics
 from ssmc.ir.graph import Value
-
-MOST = 256  # trips (ours)
-MOST_CALLS = 20_000  # of all trips (ours)
 
 
 def in_wholes(listing: Listing, point: Mapping[Value, Any], axes: Mapping[str, str]) -> Listing | None:
@@ -45,7 +43,7 @@ def in_wholes(listing: Listing, point: Mapping[Value, Any], axes: Mapping[str, s
 def _in_trips(listing: Listing, point: Mapping[Value, Any], steps: int) -> Listing:
     """The listing without the loops that make fewer trips than half the steps; itself where there are none."""
     numbers = {c.position: trips_of(listing, point, c) for c in listing.calls if c.kind in ("Scan", "Loop")}
-    chosen = {at: n for at, n in numbers.items() if 1 < n <= min(MOST, steps // 2)}
+    chosen = {at: n for at, n in numbers.items() if 1 < n <= min(MOST_CHUNKS, steps // 2)}
     made = sum(n * len(body_of(listing.calls[at]).calls) for at, n in chosen.items())
     if not chosen or made > MOST_CALLS:
         return listing

@@ -37,6 +37,7 @@ class Constants:
 
 
 def sizes_of(form: Form, arrays: Sequence[Array]) -> dict[str, int]:
+    """The size of each letter of a form."""
     named = ((c, d) for term, a in zip(form.terms, arrays, strict=True) for c, d in zip(term, a.shape, strict=True))
     return {"b": 1, "t": 1, **dict(named)}  # one, of what no entry has
 

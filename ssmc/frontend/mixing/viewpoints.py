@@ -186,8 +186,10 @@ def mirrored(region: Region, axes: str) -> Region:
 
 
 def with_entry(arrays: Sequence[Array], index: int, array: Array) -> list[Array]:
+    """The arrays with another one at a place."""
     return [array if i == index else a for i, a in enumerate(arrays)]
 
 
 def is_same(a: Array, b: Array, scale: float) -> bool:
+    """Whether an array is finite and agrees with another, relative to `scale`."""
     return bool(np.isfinite(a).all() and np.abs(a - b).max(initial=0.0) <= TOLERANCE * scale)

@@ -66,6 +66,7 @@ def _wide(array: Any) -> Array:
 def compare(
     against: str, found: Mapping[str, Array], expected: Mapping[str, Array], batch: int, length: int, tolerance: float
 ) -> list[Proof]:
+    """How far what was found is from what was expected, output by output."""
     return [
         Proof(against, batch, length, name, relative_error(found[name], expected[name]), tolerance) for name in expected
     ]

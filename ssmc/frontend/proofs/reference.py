@@ -64,6 +64,7 @@ def _file_batch(model: Model) -> int | None:
 
 
 def batch_of(ports: tuple[Port, ...], arrays: Mapping[str, Array]) -> int | None:
+    """The number of sequences in arrays by port; None where no port has a batch."""
     for port in ports:
         if port.name in arrays and "b" in port.axes:
             return int(arrays[port.name].shape[port.axes.index("b")])

@@ -46,6 +46,7 @@ def known_of(item: Flow | Known | None, what: str) -> Any:
 
 
 def present(items: Sequence[Any]) -> list[Any]:
+    """The operands that are there."""
     return [item for item in items if item is not None]
 
 

@@ -30,11 +30,13 @@ def unary(builder: Builder, function: str, item: Flow) -> Tracked:
 
 
 def binary(builder: Builder, function: str, a: Flow | Known, b: Flow | Known) -> Flow | Known:
+    """A function of two tensors, element by element, their axes aligned as ONNX broadcasts them."""
     (x, y), axes, shape = align(builder, [a, b])
     return wrap(builder.binary(function, x, y), axes, shape)
 
 
 def scalar(value: float) -> Known:
+    """A number as an operand."""
     return Known(np.asarray(float(value)))
 
 
@@ -343,6 +345,7 @@ def _bit_shift(context: Context, call: Call, items: Sequence[Any]) -> list[Track
 
 
 def identity(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """The first operand itself."""
     return [items[0]]
 
 

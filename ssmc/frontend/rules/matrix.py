@@ -158,6 +158,7 @@ def _pointwise(context: Context, x: Flow, weight: Any, groups: int) -> Flow | Kn
 
 
 def dense_groups(matrix: Any, groups: int) -> Any:
+    """The weight (outputs, inputs) of groups as one matrix (outputs, groups inputs), zero between groups."""
     outputs, inputs = matrix.shape
     whole = np.zeros((groups, outputs // groups, groups, inputs))
     for g in range(groups):

@@ -57,6 +57,7 @@ def _weighs_pairs(translator: Any, call: Call, flow: Flow, axes: Sequence[int]) 
 
 
 def plain(item: Flow | Known) -> Flow:
+    """The item, which is a flow."""
     assert isinstance(item, Flow)
     return item
 

@@ -47,6 +47,7 @@ def _reshape(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
 
 
 def reshaped(context: Context, flow: Flow, target: tuple[int, ...]) -> Tracked:
+    """A flow in another shape. Raises TimeMixing where batch or time do not come through."""
     if flow.axes.endswith("x"):  # groups of channels with their steps, see `rules.norms`
         inner = context.builder.features(flow.value)[flow.axes.count("f") :]
         wide = (*flow.shape[:-1], *inner, flow.shape[-1] // int(np.prod(inner)))
@@ -153,6 +154,7 @@ def _split(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
 
 
 def require_feature(flow: Flow, axis: int, doing: str) -> None:
+    """Raise unless an axis is one of features; `doing` says what is done to it."""
     if flow.axes[axis] == "t":
         raise TimeMixing(f"{doing} the time axis")
     if flow.axes[axis] == "b":
@@ -322,6 +324,7 @@ def _shape_of(context: Context, call: Call, items: Sequence[Any]) -> list[Tracke
 
 
 def time_axis(flow: Flow) -> int | None:
+    """The axis of the steps, None where there is none."""
     return flow.axes.index("t") if "t" in flow.axes else None
 
 

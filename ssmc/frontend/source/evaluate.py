@@ -212,6 +212,7 @@ class ScanForm:
 
 
 def scan_form(call: Call, operands: int, ranks: Sequence[int]) -> ScanForm:
+    """The axes and directions of a Scan. Raises UserError for opset 8, where it is another op."""
     if int(call.op["version"]) < 9:
         raise UserError("Scan of opset 8 is not supported", where=f"node '{call.name}'", hint="export with opset >= 9")
     return ScanForm(call, operands, ranks)

@@ -80,6 +80,7 @@ def clip_bounds(x: Sequence[Any], attrs: Attrs) -> tuple[Any, Any]:
 
 
 def text(value: str | bytes) -> str:
+    """An attribute's text, as files and as rules write it."""
     return value.decode() if isinstance(value, bytes) else value
 
 

@@ -85,6 +85,7 @@ def sums(grid: Array, terms: Array, rounding: str) -> Sums:
 
 
 def sums_of(op: Op) -> Sums:
+    """The sums of a `rounded_sums` op."""
     return sums(op["grid"].array, op["terms"].array, str(op["rounding"]))
 
 
