@@ -1,6 +1,7 @@
 """The mathematics of one linear state-space system: no graph, no file format, numpy and scipy.linalg only."""
 
 from ssmc.statespace.arrivals import arrival_spans, event_l1_distance
+from ssmc.statespace.chunked import simulate_in_chunks
 from ssmc.statespace.conjugates import Halving, halve, to_real, unhalve
 from ssmc.statespace.discretization import Method, at_step, discretize
 from ssmc.statespace.gramians import controllability_gramian, h2_norm, observability_gramian
@@ -69,6 +70,7 @@ __all__ = [
     "regress_output",
     "side_by_side",
     "simulate",
+    "simulate_in_chunks",
     "time_constants",
     "to_real",
     "unhalve",

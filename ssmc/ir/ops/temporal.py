@@ -11,7 +11,7 @@ from ssmc.ir.functions import REDUCE
 from ssmc.ir.op import Array, Attribute, Op, OpSpec, align
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import ConstantType, SequenceType, StreamType, ValueType, join, outer_axes
-from ssmc.statespace import StateSpace, simulate
+from ssmc.statespace import StateSpace, simulate_in_chunks
 
 
 def _stream(kind: Any, what: str) -> StreamType:
@@ -48,7 +48,7 @@ def _ssm(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ..
     reverse = bool(op["reverse"])
     if reverse:
         u, dt = u[:, ::-1], None if dt is None else dt[:, ::-1]
-    y, last = simulate(system, u, x0=x0, dt=dt)
+    y, last = simulate_in_chunks(system, u, x0=x0, dt=dt)
     return (y[:, ::-1] if reverse else y, last.reshape(len(last), -1))
 
 
