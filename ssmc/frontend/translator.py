@@ -26,6 +26,7 @@ from ssmc.frontend.source.refused import NONLINEAR, OF_SCORES, RANDOM, REFUSED_O
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
 
+LOST = "what it is given could not be translated"
 KEPT = 1 << 26  # bytes of sample values that are not computed again
 
 
@@ -97,8 +98,10 @@ class Translator:
     stream: Value | None = None  # one whose steps the trips are, in the body of a Loop
     outer: Translator | None = None  # the same listing without this one's substitutions
 
-    def lookup(self, value: Value) -> Tracked | None:
-        """What is known of a value, None if nothing yet."""
+    def lookup(self, value: Value | None) -> Tracked | None:
+        """What is known of a value, None if nothing yet, or where an operand is absent."""
+        if value is None:
+            return None
         if value in self.env:
             return self.env[value]
         if value in self.later:
@@ -187,8 +190,11 @@ class Translator:
     def apply(self, call: Call, items: Sequence[Any]) -> list[Tracked]:
         """One node on tracked operands: constants fold, the rest goes by the table.
 
-        Raises TimeMixing or Unsupported.
+        Raises TimeMixing or Unsupported, this too where an operand was refused or is not known yet.
         """
+        for value, item in zip(call.operands, items, strict=False):
+            if isinstance(item, Refused) or (item is None and value is not None):
+                raise Unsupported(LOST)
         if all(item is None or isinstance(item, Known) for item in items) and call.kind not in RANDOM:
             arrays = [None if item is None else item.stored for item in items]
             return [Known(array) for array in run_call(call, arrays)]

@@ -187,7 +187,7 @@ def _summed(found: _Weights) -> str:
 
 
 def _size(translator: Translator, found: _Weights) -> int:
-    flow = translator.lookup(found.scores.operands[0])  # type: ignore[arg-type]
+    flow = translator.lookup(found.scores.operands[0])
     assert isinstance(flow, Flow)
     return flow.shape[found.terms[0].index(_summed(found))]
 

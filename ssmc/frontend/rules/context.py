@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
+
+import numpy as np
 
 from ssmc.frontend.findings import Findings
 from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Flow, Known, Tracked, Unsupported
-from ssmc.frontend.source.listing import Call
+from ssmc.frontend.source.listing import Call, Listing
+from ssmc.ir.graph import Value
 
 
 class Context(Protocol):
@@ -24,6 +27,41 @@ class Context(Protocol):
 
     def bits(self, call: Call, slot: int) -> int:
         """The bits of a number that an operand holds in the file."""
+
+
+class Samples(Protocol):
+    """Arrays of the file's values at a few sample inputs."""
+
+    def at(self, point: int, values: Iterable[Value]) -> dict[Value, Any]:
+        """The arrays of `values` at one of the points."""
+
+
+class Surroundings(Context, Protocol):
+    """The translator, as those rules see it that look at what is around a node.
+
+    What is known of another value may be nothing, or that it was refused: whoever reads it has to look which it is.
+    """
+
+    listing: Listing
+
+    @property
+    def samples(self) -> Samples: ...
+
+    def lookup(self, value: Value | None) -> Tracked | None:
+        """What is known of a value, None if nothing yet, or where an operand is absent."""
+
+    def settled(self, value: Value) -> Tracked:
+        """What is known of a value that was translated; a region that mixes time is explained now."""
+
+    def apply(self, call: Call, items: Sequence[Any]) -> list[Tracked]:
+        """The results of a node on other operands. Raises TimeMixing or Unsupported."""
+
+
+def sampled(translator: Surroundings, value: Value | None) -> Any:
+    """The array of a value at the first sample input. Raises Unsupported where an operand is absent."""
+    if value is None:
+        raise Unsupported("it lacks an operand")
+    return np.asarray(translator.samples.at(0, [value])[value])
 
 
 # (context, node, its tracked operands; None where absent) -> its tracked results.

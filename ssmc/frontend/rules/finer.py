@@ -18,6 +18,7 @@ import numpy as np
 
 from ssmc.frontend.graph.builder import PER_STEP, Builder, Operand
 from ssmc.frontend.graph.flow import Flow, Unsupported
+from ssmc.frontend.rules.context import Surroundings
 from ssmc.frontend.rules.merged import is_plain
 from ssmc.ir.graph import Node, Value
 from ssmc.ir.tensor import Tensor
@@ -34,7 +35,7 @@ SYSTEMS = frozenset(["ssm", "recurrence", "fir"])
 LONGEST = 256  # steps that one step becomes (ours)
 
 
-def interleaved(context: Any, flow: Flow) -> Flow:
+def interleaved(context: Surroundings, flow: Flow) -> Flow:
     """The stream whose steps are the entries of the feature axis behind time, of each step one after the other.
 
     `context` has a `builder`, and `findings`, where systems that are said anew are noted. Raises Unsupported where no
@@ -65,7 +66,7 @@ def interleaved(context: Any, flow: Flow) -> Flow:
     return Flow(value, flow.axes[: axis + 1] + flow.axes[axis + 2 :], shape)
 
 
-def steps_of_features(context: Any, flow: Flow, target: tuple[int, ...]) -> Flow | None:
+def steps_of_features(context: Surroundings, flow: Flow, target: tuple[int, ...]) -> Flow | None:
     """A stream reshaped so that features which stand behind its time become steps; None where that is not what the
     reshape does."""
     if not is_plain(flow) or "t" not in flow.axes:
@@ -94,7 +95,7 @@ def steps_of_features(context: Any, flow: Flow, target: tuple[int, ...]) -> Flow
     return interleaved(context, Flow(value, axes, shape))
 
 
-def repeated(context: Any, flow: Flow, times: int) -> Flow:
+def repeated(context: Surroundings, flow: Flow, times: int) -> Flow:
     """A stream, each step of it so many times."""
     axis = flow.axes.index("t")
     axes = flow.axes[: axis + 1] + "f" + flow.axes[axis + 1 :]

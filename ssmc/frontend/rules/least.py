@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.rules.context import Surroundings
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import text
 from ssmc.ir.graph import Value
@@ -26,7 +27,7 @@ SAME = frozenset(
 )
 
 
-def least(translator: Any, value: Value | None) -> float:
+def least(translator: Surroundings, value: Value | None) -> float:
     """A number that no element of the value is below, -inf where nothing tells one."""
     return _Search(translator).below(value, DEPTH)
 
@@ -35,7 +36,7 @@ def least(translator: Any, value: Value | None) -> float:
 class _Search:
     """What is known so far of the values of one listing."""
 
-    translator: Any
+    translator: Surroundings
     known: dict[Value, float] = field(default_factory=dict)
 
     def below(self, value: Value | None, depth: int) -> float:

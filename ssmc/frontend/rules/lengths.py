@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, Tracked
+from ssmc.frontend.rules.context import Surroundings
 from ssmc.frontend.source.listing import Call
 from ssmc.ir.graph import Value
 
@@ -16,7 +17,7 @@ FUNCTIONS = frozenset(["Neg", "Log", "Exp", "Sqrt", "Reciprocal"])
 SAME = frozenset(["Cast", "Squeeze", "Unsqueeze", "Identity", "Reshape", "ReduceProd", "ReduceSum", "ReduceMax"])
 
 
-def with_lengths(translator: Any, call: Call, items: Sequence[Any]) -> list[Any]:
+def with_lengths(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Any]:
     """The operands of an arithmetic op, numbers that the file makes from the number of steps as values of the graph."""
     flows = [item for item in items if isinstance(item, Flow)]
     if call.kind not in ARITHMETIC or not flows or any("t" in flow.axes or "w" in flow.axes for flow in flows):
@@ -28,7 +29,7 @@ def with_lengths(translator: Any, call: Call, items: Sequence[Any]) -> list[Any]
     return found
 
 
-def as_length(translator: Any, value: Value) -> Flow | None:
+def as_length(translator: Surroundings, value: Value) -> Flow | None:
     """A single number as a function of the number of steps; None where it is none."""
     item, call = translator.lookup(value), translator.listing.producer.get(value)
     if call is None or value in translator.listing.constants or not isinstance(item, Known):
@@ -50,17 +51,17 @@ def as_length(translator: Any, value: Value) -> Flow | None:
     return result if isinstance(result, Flow) else None
 
 
-def _counted(translator: Any, call: Call, item: Known) -> Flow | None:
+def _counted(translator: Surroundings, call: Call, item: Known) -> Flow | None:
     """One size of a stream's shape, that of its time axis."""
     axis = int(call.attrs.get("start", 0))
     shape: Call | None = call
     if call.kind != "Shape":
         source = call.operands[0]
         shape = None if source is None else translator.listing.producer.get(source)
-        index = np.asarray(translator.lookup(call.operands[1]).stored)
-        if shape is None or shape.kind != "Shape" or index.size != 1:
+        told = translator.lookup(call.operands[1])
+        if shape is None or shape.kind != "Shape" or not isinstance(told, Known) or np.size(told.stored) != 1:
             return None
-        axis = int(index.reshape(-1)[0]) + int(shape.attrs.get("start", 0))
+        axis = int(np.asarray(told.stored).reshape(-1)[0]) + int(shape.attrs.get("start", 0))
     assert shape is not None
     stream = translator.lookup(shape.operands[0])
     if not isinstance(stream, Flow) or stream.axes[axis % len(stream.axes)] != "t":
@@ -70,6 +71,7 @@ def _counted(translator: Any, call: Call, item: Known) -> Flow | None:
     return _shaped(translator, Flow(count, "", ()), item.shape)
 
 
-def _shaped(translator: Any, flow: Flow, shape: tuple[int, ...]) -> Flow:
+def _shaped(translator: Surroundings, flow: Flow, shape: tuple[int, ...]) -> Flow:
     value = translator.builder.reshape(flow.value, shape)
+    assert isinstance(value, Value)
     return Flow(value, "f" * len(shape), shape)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, counted_samples, wrap
-from ssmc.frontend.rules.context import arrays_or_flows
+from ssmc.frontend.rules.context import Surroundings, arrays_or_flows
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.least import least
 from ssmc.frontend.rules.shape import cut, require_feature
@@ -23,7 +23,7 @@ ARITHMETIC = ("Mul", "Add", "Sub", "Div", "Where", "Neg", "Exp", "Clip", "Sigmoi
 POINTWISE = frozenset([*COMPARISONS, *ARITHMETIC, "Cast", "Identity", "Unsqueeze"])
 
 
-def as_stream(translator: Any, value: Value, behind: int, stream: Flow) -> Flow | Known:
+def as_stream(translator: Surroundings, value: Value, behind: int, stream: Flow) -> Flow | Known:
     """A value whose axis so far from the right is time, as a stream where it differs from step to step."""
     item, steps = translator.lookup(value), stream.shape[stream.axes.index("t")]
     if not isinstance(item, Flow | Known):
@@ -50,7 +50,7 @@ def as_stream(translator: Any, value: Value, behind: int, stream: Flow) -> Flow 
     return found
 
 
-def in_time(translator: Any, call: Call, item: Flow, axes: Sequence[int]) -> Flow:
+def in_time(translator: Surroundings, call: Call, item: Flow, axes: Sequence[int]) -> Flow:
     """A value of a sequence that is to be reduced over as many features as there are steps, counted by the file itself:
     the stream that it is."""
     streams = [i for v in translator.listing.inputs.values() if isinstance(i := translator.lookup(v), Flow)]
@@ -67,7 +67,7 @@ def in_time(translator: Any, call: Call, item: Flow, axes: Sequence[int]) -> Flo
     return item
 
 
-def _counts(translator: Any, value: Value, behind: int) -> bool:
+def _counts(translator: Surroundings, value: Value | None, behind: int) -> bool:
     """Is an axis, so far from the right, as long as a table that the file makes from the length of its inputs?"""
     item = translator.lookup(value)
     at = len(getattr(item, "shape", ())) - behind
@@ -75,7 +75,7 @@ def _counts(translator: Any, value: Value, behind: int) -> bool:
         return False
     if isinstance(item, Known):
         return value not in translator.listing.constants
-    call = translator.listing.producer.get(value)
+    call = translator.listing.maker(value)
     if call is None or call.kind not in POINTWISE:
         return False
     if call.kind == "Unsqueeze":
@@ -83,13 +83,13 @@ def _counts(translator: Any, value: Value, behind: int) -> bool:
     return any(_counts(translator, v, behind) for v in call.operands if v is not None)
 
 
-def _new_behind(translator: Any, call: Call, rank: int, at: int) -> int:
+def _new_behind(translator: Surroundings, call: Call, rank: int, at: int) -> int:
     """How many axes an Unsqueeze adds behind axis `at` of its result."""
     operands = [None if v is None else translator.lookup(v) for v in call.operands]
     return sum(a % rank > at for a in axes_of(arrays_or_flows(operands), call.attrs, 1, ()) or [])
 
 
-def picked_step(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def picked_step(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """GatherElements: the step that a number tells."""
     data, index = items[0], items[1]
     axis = int(call.attrs.get("axis", 0)) % max(len(getattr(data, "shape", ())), 1)
@@ -103,7 +103,7 @@ def picked_step(translator: Any, call: Call, items: Sequence[Any]) -> list[Track
     return [picked(translator, data, index, axis, least(translator, call.operands[1]))]
 
 
-def picked_of_samples(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def picked_of_samples(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """Of every sample the step that its number tells: x[arange(batch), number], as GatherND of pairs, or as Gather of
     (batch * time, features) by number + time * sample."""
     data, index = items[0], None if call.operands[1] is None else translator.listing.producer.get(call.operands[1])
@@ -135,7 +135,7 @@ def picked_of_samples(translator: Any, call: Call, items: Sequence[Any]) -> list
 
 
 def picked_by_ones(
-    translator: Any, call: Call, items: Sequence[Any], terms: Sequence[str], result: str
+    translator: Surroundings, call: Call, items: Sequence[Any], terms: Sequence[str], result: str
 ) -> Flow | Known | None:
     """Of every sample the step that its number tells, as a sum over time against rows of a one and zeros (OneHot); None
     where a product is something else."""
@@ -150,11 +150,12 @@ def picked_by_ones(
         batch, time = data.axes.index("b"), data.axes.index("t")
         if term != other[batch] + other[time] or result != other.replace(other[time], ""):
             continue
-        made = translator.listing.producer.get(value)
+        made = translator.listing.maker(value)
         while made is not None and made.kind in ("Cast", "Identity"):
-            made = translator.listing.producer.get(made.operands[0])
-        number = None if made is None or made.kind != "OneHot" else translator.lookup(made.operands[0])
-        values = None if number is None else translator.lookup(made.operands[2])
+            made = translator.listing.maker(made.operands[0])
+        if made is None or made.kind != "OneHot":
+            continue
+        number, values = translator.lookup(made.operands[0]), translator.lookup(made.operands[2])
         if not isinstance(number, Flow) or number.axes != "b" or not isinstance(values, Known):
             continue
         if not np.array_equal(values.array, [0, 1]) or rows.shape[1] != data.shape[time]:
@@ -171,7 +172,7 @@ def picked_by_ones(
     return None
 
 
-def picked(translator: Any, data: Flow, index: Flow, axis: int, low: float) -> Flow | Known:
+def picked(translator: Surroundings, data: Flow, index: Flow, axis: int, low: float) -> Flow | Known:
     """The step that a number tells: a sum over all steps, of which that one alone counts.
 
     Numbers from `low` on are told. Negative ones are counted from the end: -1 is the last step, and what others are
@@ -202,7 +203,7 @@ def picked(translator: Any, data: Flow, index: Flow, axis: int, low: float) -> F
     return binary(builder, "add", found, behind)
 
 
-def _length(translator: Any, data: Flow, axis: int) -> Flow | Known:
+def _length(translator: Surroundings, data: Flow, axis: int) -> Flow | Known:
     """How many steps there are; where that differs from run to run, what is known after the last one."""
     if not translator.dynamic:
         return Known(np.asarray(float(data.shape[axis])))

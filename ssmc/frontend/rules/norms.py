@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
-from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
+from ssmc.frontend.rules.context import Context, Rule, Surroundings, flow_of, known_of, sampled
 from ssmc.frontend.rules.elementwise import binary, unary_any
 from ssmc.frontend.rules.reduction import plain, reduced
 from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import batch_norm_factors
+from ssmc.ir.graph import Value
 from ssmc.ir.tensor import Tensor
 
 
@@ -121,12 +122,13 @@ def _flow(item: Tracked) -> Flow:
     return item
 
 
-def over_grouped_steps(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked] | None:
+def over_grouped_steps(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked] | None:
     """InstanceNormalization of (batch, groups, the rest), which a reshape made of (batch, channels, ..., time): a norm
     in groups as the exporters write it. The letter `x` stands for the last axis until a reshape takes it apart."""
-    before = translator.listing.producer.get(call.operands[0])
-    source = None if before is None or before.kind != "Reshape" else translator.settled(before.operands[0])
-    shape = translator.samples.at(0, [call.operands[0]])[call.operands[0]].shape
+    before = translator.listing.maker(call.operands[0])
+    given = None if before is None or before.kind != "Reshape" else before.operands[0]
+    source = None if given is None else translator.settled(given)
+    shape = sampled(translator, call.operands[0]).shape
     if not isinstance(source, Flow) or source.axes != "b" + "f" * (len(source.axes) - 2) + "t" or len(shape) != 3:
         return None
     if len(source.axes) < 3 or shape[0] != source.shape[0] or source.shape[1] % shape[1]:
@@ -134,6 +136,7 @@ def over_grouped_steps(translator: Any, call: Call, items: Sequence[Any]) -> lis
     found = _in_groups(translator, source, shape[1], call.attrs.get("epsilon", 1e-5), items[1:3])
     inner = (source.shape[1] // shape[1], *source.shape[2:-1])
     value = translator.builder.reshape(_flow(found).value, (shape[1], *inner))
+    assert isinstance(value, Value)
     return [Flow(value, "bfx", shape)]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, Raw, TimeMixing, Tracked, Unsupported, wrap
-from ssmc.frontend.rules.context import arrays_or_flows
+from ssmc.frontend.rules.context import Surroundings, arrays_or_flows, sampled
 from ssmc.frontend.rules.elementwise import binary, unary_any
 from ssmc.frontend.rules.lengths import as_length
 from ssmc.frontend.rules.matrix import einsum_terms, product_terms
@@ -56,7 +56,7 @@ class Pair:
         )
 
 
-def contracted_pairs(translator: Any, call: Call) -> list[Tracked] | None:
+def contracted_pairs(translator: Surroundings, call: Call) -> list[Tracked] | None:
     """The result of a call that sums products of all steps over one of their two time axes; None where it is no such
     call. Raises Unsupported where it cannot be said."""
     if call.kind in SUMS:
@@ -81,7 +81,7 @@ def contracted_pairs(translator: Any, call: Call) -> list[Tracked] | None:
     ]
 
 
-def _summed(translator: Any, call: Call) -> list[Tracked] | None:
+def _summed(translator: Surroundings, call: Call) -> list[Tracked] | None:
     """A sum, or a mean, of the products over one time axis."""
     value = call.operands[0]
     pairs = None if value is None else pairs_of(translator, value)
@@ -104,7 +104,7 @@ def _summed(translator: Any, call: Call) -> list[Tracked] | None:
 
 
 def _contracted(
-    translator: Any,
+    translator: Surroundings,
     pair: Pair,
     term: str,
     others: Sequence[Flow | Known],
@@ -126,7 +126,7 @@ def _contracted(
     return found
 
 
-def _added(translator: Any, terms: Sequence[Flow]) -> Flow:
+def _added(translator: Surroundings, terms: Sequence[Flow]) -> Flow:
     total: Flow | Known = terms[0]
     for term in terms[1:]:
         total = binary(translator.builder, "add", total, term)
@@ -137,7 +137,7 @@ def _added(translator: Any, terms: Sequence[Flow]) -> Flow:
 # -- what a value is a sum of ------------------------------------------------------------------------------
 
 
-def pairs_of(translator: Any, value: Value | None) -> list[Pair] | None:
+def pairs_of(translator: Surroundings, value: Value | None) -> list[Pair] | None:
     """A value as a sum of products of every step with every other; None where it is none."""
     call = None if value is None else translator.listing.producer.get(value)
     if call is None or not isinstance(translator.lookup(value), Raw):
@@ -170,7 +170,7 @@ def _turned(pair: Pair) -> list[int]:
     return list(range(len(pair.result)))[::-1]
 
 
-def _inverse(translator: Any, kind: str, factor: Flow | Known) -> Flow | Known:
+def _inverse(translator: Surroundings, kind: str, factor: Flow | Known) -> Flow | Known:
     if kind == "Mul":
         return factor
     if isinstance(factor, Known):
@@ -179,7 +179,7 @@ def _inverse(translator: Any, kind: str, factor: Flow | Known) -> Flow | Known:
     return found
 
 
-def _scores(translator: Any, call: Call, items: Sequence[Any]) -> list[Pair] | None:
+def _scores(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Pair] | None:
     if len(items) != 2 or not all(isinstance(i, Flow) and is_plain(i) and i.axes.count("t") == 1 for i in items):
         return None
     terms, result = _terms(call, items)
@@ -189,7 +189,7 @@ def _scores(translator: Any, call: Call, items: Sequence[Any]) -> list[Pair] | N
     return [Pair(items[0], items[1], (terms[0], terms[1]), result, row, col)]
 
 
-def _sum(translator: Any, kind: str, operands: Sequence[Value], items: Sequence[Any]) -> list[Pair] | None:
+def _sum(translator: Surroundings, kind: str, operands: Sequence[Value], items: Sequence[Any]) -> list[Pair] | None:
     """Pairs and numbers, which are what is the same for all steps: a pair of ones."""
     parts = [pairs_of(translator, v) for v in operands]
     like = next((part[0] for part in parts if part), None)
@@ -206,13 +206,13 @@ def _sum(translator: Any, kind: str, operands: Sequence[Value], items: Sequence[
     return total if len(total) <= MOST else None
 
 
-def _ones(translator: Any, like: Pair, side: int) -> Flow:
+def _ones(translator: Surroundings, like: Pair, side: int) -> Flow:
     flow = (like.left, like.right)[side]
     value = translator.builder.stream(np.ones(()), flow.value)
     return Flow(value, "t", (flow.shape[flow.axes.index("t")],))
 
 
-def _times(translator: Any, pairs: Sequence[Pair] | None, factor: Flow | Known) -> list[Pair] | None:
+def _times(translator: Surroundings, pairs: Sequence[Pair] | None, factor: Flow | Known) -> list[Pair] | None:
     """The pairs with what they are multiplied with, element by element, on the side whose steps it follows."""
     found = []
     for pair in pairs or ():
@@ -237,7 +237,7 @@ def _times(translator: Any, pairs: Sequence[Pair] | None, factor: Flow | Known) 
     return found or None
 
 
-def _without_ones(translator: Any, item: Flow | Known, term: str) -> tuple[Flow | Known, str]:
+def _without_ones(translator: Surroundings, item: Flow | Known, term: str) -> tuple[Flow | Known, str]:
     """A tensor without its feature axes of size one, and the letters that are left."""
     axes = item.axes if isinstance(item, Flow) else "f" * len(term)
     kept = [i for i, (a, d) in enumerate(zip(axes, item.shape, strict=True)) if a != "f" or d != 1]
@@ -246,7 +246,9 @@ def _without_ones(translator: Any, item: Flow | Known, term: str) -> tuple[Flow 
         return Known(np.asarray(item.stored).reshape(shape)), letters
     labels = "".join(axes[i] for i in kept)
     features = tuple(d for d, a in zip(shape, labels, strict=True) if a == "f")
-    return Flow(translator.builder.reshape(item.value, features), labels, shape), letters
+    value = translator.builder.reshape(item.value, features)
+    assert isinstance(value, Value)
+    return Flow(value, labels, shape), letters
 
 
 def _terms(call: Call, items: Sequence[Any]) -> tuple[list[str], str]:
@@ -255,5 +257,5 @@ def _terms(call: Call, items: Sequence[Any]) -> tuple[list[str], str]:
     return product_terms([len(item.shape) for item in items])
 
 
-def _shape(translator: Any, value: Value | None) -> tuple[int, ...]:
-    return tuple(np.shape(translator.samples.at(0, [value])[value]))
+def _shape(translator: Surroundings, value: Value | None) -> tuple[int, ...]:
+    return tuple(sampled(translator, value).shape)

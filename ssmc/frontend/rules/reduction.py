@@ -10,7 +10,7 @@ import numpy as np
 from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, known_along, wrap
 from ssmc.frontend.graph.magnitude import magnitude
-from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
+from ssmc.frontend.rules.context import Context, Rule, Surroundings, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, unary_any
 from ssmc.frontend.rules.masks import in_time
 from ssmc.frontend.source.listing import Call
@@ -22,7 +22,7 @@ SMALL = 20.0  # exponentials of what is no larger, and their sums, are well insi
 def _reduce_rule(function: str, before: str = "identity", after: str = "identity", pairs: bool = False) -> Rule:
     """A reduction; of products of every step with every other only where `pairs` says so."""
 
-    def rule(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    def rule(context: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
         flow = flow_of(items[0])
         axes = axes_of(arrays_or_flows(items), call.attrs, 1)
         if not axes:
@@ -39,7 +39,7 @@ def _reduce_rule(function: str, before: str = "identity", after: str = "identity
     return rule
 
 
-def _weighs_pairs(translator: Any, call: Call, flow: Flow, axes: Sequence[int]) -> bool:
+def _weighs_pairs(translator: Surroundings, call: Call, flow: Flow, axes: Sequence[int]) -> bool:
     """Are the steps that it sums weighted by a table (steps, steps), as a Toeplitz product written without MatMul?"""
     times = [a % len(flow.shape) for a in axes if flow.axes[a] == "t"]
     made = None if call.operands[0] is None else translator.listing.producer.get(call.operands[0])

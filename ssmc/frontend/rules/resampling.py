@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported
-from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
+from ssmc.frontend.rules.context import Rule, Surroundings, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.finer import UP, interleaved, repeated
 from ssmc.frontend.rules.strided import shifted
@@ -22,7 +22,7 @@ def raises_rate(call: Call) -> bool:
     return call.kind == "ConvTranspose" and any(s != 1 for s in call.attrs.get("strides", [1]))
 
 
-def _transposed(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def _transposed(context: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow = flow_of(items[0])
     known_of(items[1], "kernel")
     if flow.axes != "bft":
@@ -35,7 +35,7 @@ def _transposed(context: Context, call: Call, items: Sequence[Any]) -> list[Trac
     raise TimeMixing("a transposed convolution along time")
 
 
-def _more_steps(context: Context, call: Call, flow: Flow, weight: Any) -> Flow | Known:
+def _more_steps(context: Surroundings, call: Call, flow: Flow, weight: Any) -> Flow | Known:
     """A transposed convolution with a stride: at each slow step a filter for every step that it becomes.
 
     y[p m + r] = sum_q W[r + left + p q] x[m - q] of a kernel W (inputs, outputs, taps) and a stride p.
@@ -67,7 +67,7 @@ def _more_steps(context: Context, call: Call, flow: Flow, weight: Any) -> Flow |
     return interleaved(context, wide)
 
 
-def _resized(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def _resized(context: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow = flow_of(items[0])
     told = next((item for item in reversed(items[1:]) if item is not None and np.size(known_of(item, "size"))), None)
     if told is None or np.size(told.array) != len(flow.shape):

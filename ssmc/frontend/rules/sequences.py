@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, Members, TimeMixing, Tracked, Unsupported
-from ssmc.frontend.rules.context import Context, Rule, known_of
+from ssmc.frontend.rules.context import Context, Rule, Surroundings, known_of
 from ssmc.frontend.rules.elementwise import identity
 from ssmc.frontend.rules.shape import RULES as LAYOUT
 from ssmc.frontend.rules.shape import cut
@@ -53,7 +53,7 @@ def _length(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
     return [Known(np.asarray(len(_members(items[0])), np.int64))]
 
 
-def joined(context: Any, call: Call, item: Members) -> list[Tracked]:
+def joined(context: Surroundings, call: Call, item: Members) -> list[Tracked]:
     """ConcatFromSequence, as what it would be with its members as operands."""
     members: list[Any] = list(item.items)
     if call.attrs.get("new_axis", 0):

@@ -193,8 +193,7 @@ def _slice(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
 def _entries(context: Context, flow: Flow, axis: int, chosen: range) -> Tracked:
     """Entries of a feature axis by their numbers."""
     if len(chosen) < 2:
-        first = chosen[0] if chosen else 0
-        return cut(context, flow, axis, first, first + len(chosen), 1)
+        return cut(context, flow, axis, first := chosen[0] if chosen else 0, first + len(chosen), 1)
     return cut(context, flow, axis, chosen.start, None if chosen.stop < 0 else chosen.stop, chosen.step)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.builder import Builder, Operand
-from ssmc.frontend.graph.flow import Flow, Known, Raw, TimeMixing, Tracked, Unsupported, wrap
-from ssmc.frontend.rules.context import arrays_or_flows, known_of
+from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, TimeMixing, Tracked, Unsupported, wrap
+from ssmc.frontend.rules.context import Surroundings, arrays_or_flows, known_of, sampled
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.finer import repeated, steps_of_features
 from ssmc.frontend.rules.masks import as_stream, picked_by_ones, picked_of_samples, picked_step
@@ -35,20 +35,23 @@ CHOSEN = 4  # nodes that take steps by their numbers (ours)
 SHORT = 32  # steps that are features rather than a short sequence, where the file does not tell (ours)
 
 
-def spelled_out(translator: Any, call: Call) -> list[Tracked]:
+def spelled_out(translator: Surroundings, call: Call) -> list[Tracked]:
     """The results of a call whose operands are known. Raises Unsupported, with the reason, where there is no rule."""
     of_pairs = contracted_pairs(translator, call)
     if of_pairs is not None:
         return of_pairs
     if call.kind not in RULES:
         raise Unsupported("it mixes time")
-    return RULES[call.kind](translator, call, [None if v is None else translator.lookup(v) for v in call.operands])
+    items = [translator.lookup(v) for v in call.operands]
+    if any(isinstance(item, Refused) for item in items):
+        raise Unsupported("what it is given could not be translated")
+    return RULES[call.kind](translator, call, items)
 
 
 # -- parts of the time axis --------------------------------------------------------------------------------
 
 
-def _slice(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def _slice(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A part of the steps: as a stream where it is as long as the rest, else as features of the sequence."""
     flow = items[0]
     if not isinstance(flow, Flow):
@@ -77,7 +80,7 @@ def _slice(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
     return [Flow(value, flow.axes, (*flow.shape[:axis], len(chosen), *flow.shape[axis + 1 :]))]
 
 
-def chosen_steps(translator: Any, flow: Flow, axis: int, index: Array) -> Flow:
+def chosen_steps(translator: Surroundings, flow: Flow, axis: int, index: Array) -> Flow:
     """Steps told by their numbers, as features of the sequence: sums over all steps, of which one each counts."""
     builder, translator.findings.chosen = translator.builder, translator.findings.chosen + 1
     if translator.findings.chosen > CHOSEN:  # a loop that was unrolled and is no system
@@ -93,7 +96,7 @@ def chosen_steps(translator: Any, flow: Flow, axis: int, index: Array) -> Flow:
     return Flow(value, axes, (*flow.shape[:axis], index.size, *flow.shape[axis + 1 :]))
 
 
-def _gathered(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def _gathered(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """Single steps by their numbers, or a tensor that is looked up in the order in which it lies there."""
     flow, index = items[0], items[1]
     if isinstance(flow, Flow) and not isinstance(index, Known):
@@ -129,7 +132,7 @@ def _last_steps(builder: Builder, flow: Flow, axis: int, count: int) -> Tracked:
     return wrap(value, axes, (*flow.shape[:axis], count, *flow.shape[axis + 1 :]))
 
 
-def _reshape(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def _reshape(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """Patches: `n` steps and their features become the features of one step."""
     flow = items[0]
     if not isinstance(flow, Flow):
@@ -187,7 +190,7 @@ def _overlapping(builder: Builder, flow: Flow, axis: int, position: Array) -> Fl
     return Flow(value, axes, (*flow.shape[:axis], count, window, *flow.shape[axis + 1 :]))
 
 
-def _windowed(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def _windowed(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     if not any(isinstance(item, Flow) and "w" in item.axes for item in items):
         raise Unsupported("it mixes time")
     plain = [unfolded(translator.builder, i) if isinstance(i, Flow) and "w" in i.axes else i for i in items]
@@ -198,7 +201,7 @@ def _windowed(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked
 # -- sums over all steps -----------------------------------------------------------------------------------
 
 
-def _contracted(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def _contracted(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A product that sums over time: what it sums, at every step, and a sum over the sequence of it."""
     if call.kind == "Gemm":
         terms, result = gemm_terms(call.attrs)
@@ -221,15 +224,15 @@ def _contracted(translator: Any, call: Call, items: Sequence[Any]) -> list[Track
     return [found]
 
 
-def _shape_of(translator: Any, value: Value) -> tuple[int, ...]:
+def _shape_of(translator: Surroundings, value: Value) -> tuple[int, ...]:
     item = translator.lookup(value)
-    if isinstance(item, Raw):
-        return tuple(np.shape(translator.samples.at(0, [value])[value]))
-    return tuple(item.shape)
+    if isinstance(item, Flow | Known):
+        return item.shape
+    return tuple(sampled(translator, value).shape)
 
 
 def _unflattened(
-    translator: Any, call: Call, items: list[Any], terms: list[str]
+    translator: Surroundings, call: Call, items: list[Any], terms: list[str]
 ) -> tuple[list[Flow | Known], list[str]]:
     """The operands of a product; where one is steps and features flattened into one axis, as they were before."""
     if isinstance(items[0], Raw) and isinstance(items[1], Known) and len(terms[0]) == 2:
@@ -237,7 +240,7 @@ def _unflattened(
         assert value is not None
         before = translator.listing.producer.get(value)
         while before is not None and before.kind in ("Identity", "Dropout"):
-            before = translator.listing.producer.get(before.operands[0])
+            before = translator.listing.maker(before.operands[0])
         flow = None if before is None or before.kind not in ("Reshape", "Flatten") else before.operands[0]
         source = None if flow is None else translator.lookup(flow)
         if isinstance(source, Flow) and source.axes[:1] == "b" and set(source.axes) <= set("btf"):
@@ -257,7 +260,7 @@ def _unflattened(
 # -- values of a sequence that are meant step by step ------------------------------------------------------
 
 
-def _stepwise(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def _stepwise(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """An elementwise op between a stream and a mask: what the mask is made of has its time axis seen from here."""
     if any(isinstance(item, Flow) and "w" in item.axes for item in items):
         return _windowed(translator, call, items)
@@ -270,7 +273,7 @@ def _stepwise(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked
     return found
 
 
-def _viewed(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def _viewed(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A tensor flattened whole and looked up in the order in which it lies there (as_strided)."""
     value = call.operands[0]
     assert value is not None

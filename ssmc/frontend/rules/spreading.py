@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, is_stream
+from ssmc.frontend.rules.context import Surroundings
 from ssmc.frontend.source.listing import Call
 from ssmc.ir.graph import Value
 
 POINTWISE = frozenset(["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "Equal", "Greater", "Less"])
 
 
-def along_steps(translator: Any, call: Call, items: Sequence[Any]) -> list[Any]:
+def along_steps(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Any]:
     """The operands; a value of the sequence that the call repeats for every step becomes a stream."""
     wanted = _wanted(translator, call, items)
     steps = None if wanted is None else _steps(translator)
@@ -27,11 +28,11 @@ def along_steps(translator: Any, call: Call, items: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _is_of_sequence(translator: Any, item: Any) -> bool:
+def _is_of_sequence(translator: Surroundings, item: Any) -> bool:
     return isinstance(item, Flow) and set(item.axes) <= set("bf") and not is_stream(translator.builder, item)
 
 
-def _wanted(translator: Any, call: Call, items: Sequence[Any]) -> tuple[int, ...] | None:
+def _wanted(translator: Surroundings, call: Call, items: Sequence[Any]) -> tuple[int, ...] | None:
     """The shape to which a call broadcasts its operands, where a value of the sequence is among them."""
     if not any(_is_of_sequence(translator, item) for item in items):
         return None
@@ -50,7 +51,7 @@ def _wanted(translator: Any, call: Call, items: Sequence[Any]) -> tuple[int, ...
     return told if call.kind == "Expand" else tuple(d * n for d, n in zip(items[0].shape, told, strict=True))
 
 
-def _steps(translator: Any) -> tuple[int, Value] | None:
+def _steps(translator: Surroundings) -> tuple[int, Value] | None:
     """The number of steps of the model's inputs, and one of them."""
     for value in translator.listing.inputs.values():
         item = translator.lookup(value)
@@ -59,7 +60,7 @@ def _steps(translator: Any) -> tuple[int, Value] | None:
     return None
 
 
-def _spread(translator: Any, flow: Flow, wanted: tuple[int, ...], steps: int, like: Value) -> Flow:
+def _spread(translator: Surroundings, flow: Flow, wanted: tuple[int, ...], steps: int, like: Value) -> Flow:
     """The flow as a stream, its first axis of one entry that is to have as many as there are steps being time."""
     shift = len(wanted) - len(flow.shape)
     for axis, (letter, size) in enumerate(zip(flow.axes, flow.shape, strict=True)):

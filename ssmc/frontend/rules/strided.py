@@ -12,7 +12,7 @@ import numpy as np
 
 from ssmc.frontend.graph.builder import Builder, Operand
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported
-from ssmc.frontend.rules.context import known_of
+from ssmc.frontend.rules.context import Surroundings, known_of, sampled
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import dense_groups
 from ssmc.frontend.source.listing import Call
@@ -26,7 +26,7 @@ ZEROS, EDGE, REFLECTION = "zeros", "edge", "reflection"  # what stands around a 
 NUMPY_MODES = {ZEROS: "constant", EDGE: "edge", REFLECTION: "reflect"}
 
 
-def strided_conv(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def strided_conv(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A convolution along time with a stride, or without enough padding to keep the length."""
     flow, padding, ends = _padded(translator, call, items[0])
     weight = np.asarray(known_of(items[1], "kernel"))
@@ -49,7 +49,7 @@ def strided_conv(translator: Any, call: Call, items: Sequence[Any]) -> list[Trac
     return [found]
 
 
-def averaged(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def averaged(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """Moving averages over steps that the ends of the sequence were put around."""
     flow, padding, ends = _padded(translator, call, items[0])
     attrs, (window,) = call.attrs, call.attrs["kernel_shape"]
@@ -63,7 +63,7 @@ def averaged(translator: Any, call: Call, items: Sequence[Any]) -> list[Tracked]
     return [filtered(translator.builder, flow, taps, padding, int(attrs.get("strides", [1])[0]), ends)]
 
 
-def _padded(translator: Any, call: Call, item: Any) -> tuple[Flow, tuple[int, int], str]:
+def _padded(translator: Surroundings, call: Call, item: Any) -> tuple[Flow, tuple[int, int], str]:
     """The stream that a node reads, how many steps were put before and after it, and which: ZEROS, its first and last
     step (EDGE) or its first and last ones backwards (REFLECTION). What the file computes tells it.
 
@@ -72,13 +72,13 @@ def _padded(translator: Any, call: Call, item: Any) -> tuple[Flow, tuple[int, in
     if isinstance(item, Flow):
         return item, (0, 0), ZEROS
     value = call.operands[0]
-    before = translator.listing.producer.get(value)
+    before = translator.listing.maker(value)
     while before is not None and before.kind in ("Transpose", "Identity", "Cast"):
-        before = translator.listing.producer.get(before.operands[0])
+        before = translator.listing.maker(before.operands[0])
     if before is None or before.kind not in ("Pad", "Concat"):
         raise Unsupported("it mixes time")
     sources = [(v, f) for v in before.operands if v is not None and isinstance(f := translator.lookup(v), Flow)]
-    wide = np.asarray(translator.samples.at(0, [value])[value])
+    wide = sampled(translator, value)
     for source, flow in sources:
         if sorted(flow.axes) != ["b", "f", "t"] or wide.ndim != 3:
             continue

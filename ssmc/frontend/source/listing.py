@@ -75,6 +75,10 @@ class Listing:
             waiting.extend(v for v in call.operands if v is not None and v not in given)
         return [found[position] for position in sorted(found)]
 
+    def maker(self, value: Value | None) -> Call | None:
+        """The call that makes a value; None where none does, or where an operand is absent."""
+        return None if value is None else self.producer.get(value)
+
     def influenced(self, sources: Collection[Value]) -> set[Value]:
         """Values that depend on any of `sources` (these included)."""
         found = set(sources)
