@@ -57,7 +57,7 @@ def _longer(finished: Ints, end: int) -> tuple[Ints, int]:
     return np.diff(ends), int(ends[-1])
 
 
-Totals = tuple[int, dict[int | None, tuple[int, Counter[str], Paid]]]
+Totals = tuple[int, dict[int | None, tuple[int, dict[str, int], Paid]]]
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Account:
 
     def totals(self) -> Totals:
         """What has been added up so far, for `again`."""
-        layers = {loc: (a.cycles, Counter(a.phases), dict(a.paid)) for loc, a in self.layers.items()}
+        layers = {loc: (a.cycles, dict(a.phases), dict(a.paid)) for loc, a in self.layers.items()}
         return self.issued, layers
 
     def again(self, before: Totals, times: int) -> None:
@@ -124,9 +124,9 @@ class Account:
         issued, layers = before
         self.issued += (self.issued - issued) * times
         for loc, layer in self.layers.items():
-            cycles, phases, paid = layers.get(loc, (0, Counter[str](), Paid()))
+            cycles, phases, paid = layers.get(loc, (0, {}, Paid()))
             layer.cycles += (layer.cycles - cycles) * times
             for name, count in layer.phases.items():
-                layer.phases[name] = count + (count - phases[name]) * times
+                layer.phases[name] = count + (count - phases.get(name, 0)) * times
             for key, (cost, count) in layer.paid.items():
                 layer.paid[key] = cost, count + (count - (paid[key][1] if key in paid else 0)) * times

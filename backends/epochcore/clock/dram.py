@@ -52,7 +52,7 @@ def _mixed(ins: Instruction, at: Context, low: Ints, high: Ints) -> Ints:
     ahead = np.minimum(high, first) - np.minimum(low, first)  # steps that are on this side of the border, and behind it
     near, far = (ahead, high - low - ahead) if at.near_first else (high - low - ahead, ahead)
     rate = _cycles_a_byte(at.arch.clock_hz, at.arch.dram.bytes_per_second) * (words * at.arch.memory.word_bits // 8)
-    channel = np.array([ceil(int(n) * rate) for n in far], np.int64)
+    channel = np.array([-(-n * rate.numerator // rate.denominator) for n in far.tolist()], np.int64)
     return np.asarray(channel - (-near * words // at.arch.vector.width))
 
 

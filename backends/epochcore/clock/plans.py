@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,14 +18,16 @@ from backends.epochcore.clock.array import ARRAY
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.handover import Handover
 from backends.epochcore.clock.pricing import STREAMS, Prices, waiting
-from backends.epochcore.program.dispatch import Array, Piece, lower
+from backends.epochcore.program.columns import Columns
+from backends.epochcore.program.dispatch import Array, Piece, Spans, lower
 from backends.epochcore.program.tokens import engine_of
 from isa import Instruction, Program
 
 Ints = NDArray[np.int64]
 Lain = list[tuple[int, int, str]]
 ON_ARRAY = ("preload", "compute")
-OTHER, ARRAYS, TRANSFER, FETCH, SYNC, RATE, NOTHING = range(7)
+REGISTERS = ("one", *(f"n{number}" for number in range(8)))
+OTHER, PRELOAD, PASS, LOADING, STORING, TRANSFER, FETCH, SYNC, RATE, NOTHING = range(10)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,26 +47,20 @@ class Plan:
     issued: int
 
 
-class _Static(NamedTuple):
-    """What is known of an instruction whenever it runs: how it is met with, the register of its steps, its engine's
-    number among `ON_ARRAY`, and all that its cost may depend on, as a number."""
-
-    way: int
-    register: str
-    on: int
-    shape: int
-
-
 @dataclass(frozen=True, eq=False)
 class _Body:
     """What plans of a piece have in common, whatever is held and lies where before it: the first parts of a plan, and
-    `others`, the ops whose jobs depend on that, with their place, instruction, way and steps; what waits for tokens."""
+    ops whose jobs depend on that, with their places and instructions: those of the array (`met`, with their steps)
+    before the first pass that takes over a preload of the piece, and `fetches`. `held` is what the array holds after
+    the others, if there is any such pass; then what waits for tokens."""
 
     instructions: Ints
     jobs: Ints
     layer: Ints
     engine: Ints
-    others: list[tuple[int, int, int, tuple[int, int]]]
+    met: list[tuple[int, int, tuple[int, int]]]
+    fetches: list[tuple[int, int, int, tuple[int, str, int]]]
+    held: Array | None
     locs: tuple[int | None, ...]
     waits: Counter[tuple[int | None, str]]
 
@@ -87,11 +84,12 @@ class Plans:
     program: Program
     handover: Handover
     prices: Prices
+    columns: Columns
     _array: Array = field(default_factory=Array)
     _known: dict[tuple[Any, ...], _Left] = field(default_factory=dict)
     _bodies: dict[tuple[int, int, tuple[int, ...]], _Body] = field(default_factory=dict)
-    _static: dict[int, _Static] = field(default_factory=dict)
-    _jobs: dict[tuple[int, int, int, bool], int] = field(default_factory=dict)
+    _jobs: dict[tuple[int, int, int, int, bool], int] = field(default_factory=dict)
+    _fetched: dict[tuple[int, bool, int, bool], int] = field(default_factory=dict)
 
     def of(self, piece: Piece, kind: tuple[int, ...]) -> Plan:
         """The plan of a piece; those of a `kind` that start at the same instruction cost the same."""
@@ -101,6 +99,7 @@ class Plans:
         if known is None or known.before != lying.known:
             before = lying.known
             plan = self._made(piece, kind)
+            array = self._array
             known = self._known[key] = _Left(plan, before, lying.known, array.active, array.coming, array.taken)
         lying.known = known.after
         self._array = Array(known.active, known.coming, known.taken)
@@ -111,9 +110,19 @@ class Plans:
         body = self._bodies.get(key)
         if body is None:
             body = self._bodies[key] = self._body(piece)
-        jobs = body.jobs.copy()
-        for place, index, way, span in body.others:
-            jobs[place] = self._job(index, way, piece, span)
+        jobs, code = body.jobs.copy(), self.program.sections[0].code
+        for place, index, span in body.met:
+            held, (start, count) = self._array.meets(code[index], span)
+            jobs[place] = self._job(index, piece, (start, count), held)
+        if body.held is not None:
+            self._array = replace(body.held)
+        fetched, move = self._fetched, self.prices.lying.move
+        for place, index, shape, what in body.fetches:
+            own = shape, (moves := move(*what)), piece.samples, piece.loop
+            job = fetched.get(own)
+            if job is None:
+                job = fetched[own] = self._job(index, piece, (0, 1), None, moves=moves)
+            jobs[place] = job
         costs, engines, named = self.handover.costs, self.handover.engines, body.locs
         pairs, times = np.unique(body.layer * len(costs) + jobs, return_counts=True)
         each = zip(*(values.tolist() for values in (*np.divmod(pairs, max(1, len(costs))), times)), strict=True)
@@ -131,50 +140,132 @@ class Plans:
             len(jobs) + sum(body.waits.values()),
         )
 
+    @cached_property
+    def _every(self) -> Known:
+        return known_of(self.columns, self.prices)
+
     def _body(self, piece: Piece) -> _Body:
-        code, spans, samples, jobs_of = self.program.sections[0].code, piece.spans, piece.samples, self._jobs
-        instructions, jobs, own, on = (list[int]() for _ in range(4))
-        others: list[tuple[int, int, int, tuple[int, int]]] = []
-        locs: dict[int | None, int] = {}
-        waits = Counter[tuple[int | None, str]]()
-        for index in range(piece.start, piece.stop):
-            ins = code[index]
-            way, register, engine, shape = self._static.get(index) or self._of(index, ins)
-            if way >= SYNC:
-                if way == RATE and piece.loop:
-                    spans = {**spans, str(ins["dst"]): lower(ins, spans[str(ins["src"])])}
-                elif way == SYNC:
-                    waits[ins.loc, str(ins["engine"])] += 1
-                continue
-            span, job = spans[register], 0
-            if way == OTHER:
-                key = shape, span[1], samples, piece.loop
-                known = jobs_of.get(key)
-                job = jobs_of[key] = self._job(index, way, piece, span) if known is None else known
-            else:
-                others.append((len(jobs), index, way, span))
-            instructions.append(index)
+        code, every = self.program.sections[0].code, self._every
+        way = every.way[piece.start : piece.stop]
+        run = piece.start + np.flatnonzero(way < SYNC)
+        ways, register = every.way[run], every.register[run]
+        spans, stretch = self._spans(piece, run)
+        starts, counts = (
+            np.array([[span.get(name, (0, 0))[n] for name in REGISTERS] for span in spans]) for n in (0, 1)
+        )
+        start, count = starts[stretch, register], counts[stretch, register]
+        # what is held: by the last preload, or where states go out by that of the last pass
+        preload, taken = (_last(run, ways == kind) for kind in (PRELOAD, PASS))
+        first = np.flatnonzero((ways == PASS) & (preload >= 0))[:1]
+        known = np.arange(len(run)) >= (first[0] if len(first) else len(run))
+        on_array = (ways == PRELOAD) | (ways == PASS) | (ways == LOADING) | (ways == STORING)
+        met = np.flatnonzero(on_array & ~known)
+        out = np.flatnonzero((ways == STORING) & known)
+        passing = np.searchsorted(run, taken[out])
+        held = np.where(on_array & known, preload, -1)
+        held[out], count[out] = preload[passing], count[passing]
+        alone = np.flatnonzero((ways == OTHER) | (on_array & known))
+        jobs = np.zeros(len(run), np.int64)
+        jobs[alone] = self._alike(piece, run[alone], count[alone], held[alone])
+        for place in np.flatnonzero(ways == TRANSFER).tolist():
+            jobs[place] = self._job(int(run[place]), piece, (int(start[place]), int(count[place])), None)
+        locs, layer = _numbered(every.loc[run])
+        fetches = [(n, int(run[n])) for n in np.flatnonzero(ways == FETCH).tolist()]
+        waits = Counter(
+            (code[at].loc, str(code[at]["engine"])) for at in (piece.start + np.flatnonzero(way == SYNC)).tolist()
+        )
+        after = None
+        if len(first):
+            last, place = int(preload[-1]), int(np.searchsorted(run, taken[-1]))
+            active = int(preload[place])
+            span = int(start[place]), int(count[place])
+            after = Array(code[active], code[last] if last > taken[-1] else None, span)
+        return _Body(
+            run,
+            jobs,
+            layer,
+            every.on[run],
+            [(int(n), int(run[n]), (int(start[n]), int(count[n]))) for n in met],
+            [(n, index, int(every.shape[index]), self.prices.fetched(code[index])) for n, index in fetches],
+            after,
+            locs,
+            waits,
+        )
+
+    def _spans(self, piece: Piece, run: Ints) -> tuple[list[Spans], Ints]:
+        """The registers' steps in the stretches of a piece, and the stretch of every op: `rate` begins another one."""
+        if not piece.loop:
+            return [piece.spans], np.zeros(len(run), np.int64)
+        code, spans = self.program.sections[0].code, [piece.spans]
+        rates = piece.start + np.flatnonzero(self._every.way[piece.start : piece.stop] == RATE)
+        for place in rates.tolist():
+            rate, now = code[place], spans[-1]
+            spans.append({**now, str(rate["dst"]): lower(rate, now[str(rate["src"])])})
+        return spans, np.searchsorted(rates, run)
+
+    def _alike(self, piece: Piece, run: Ints, count: Ints, held: Ints) -> Ints:
+        """The jobs of ops that are like others, by how many steps they have, and what the array holds."""
+        shapes = self._every.shape
+        shape, met = shapes[run], np.where(held >= 0, shapes[held], 0)
+        _, number = np.unique(count, return_inverse=True)
+        key = (shape * (len(shapes) + 1) + met) * len(run) + number
+        _, first, which = np.unique(key, return_index=True, return_inverse=True)
+        jobs, code = list[int](), self.program.sections[0].code
+        for n in first.tolist():
+            own = int(shape[n]), int(met[n]), int(count[n]), piece.samples, piece.loop
+            job = self._jobs.get(own)
+            if job is None:
+                meets = code[held[n]] if held[n] >= 0 else None
+                job = self._jobs[own] = self._job(int(run[n]), piece, (0, int(count[n])), meets)
             jobs.append(job)
-            on.append(engine)
-            own.append(locs.setdefault(ins.loc, len(locs)))
-        arrays = [np.array(values, np.int64) for values in (instructions, jobs, own, on)]
-        return _Body(arrays[0], arrays[1], arrays[2], arrays[3], others, tuple(locs), waits)
+        return np.array(jobs, np.int64)[which]
 
-    def _of(self, index: int, ins: Instruction) -> _Static:
-        name, engine = ins.mnemonic, engine_of(ins)
-        ways = {"sync": SYNC, "fetch": FETCH, "rate": RATE}
-        way = ways.get(name, TRANSFER if name in STREAMS else ARRAYS if name in ARRAY else OTHER)
-        if engine is None and way != RATE:
-            way = NOTHING
-        register = str(ins.operands.get("steps", "one"))
-        on = ON_ARRAY.index(engine) if engine in ON_ARRAY else -1
-        found = self._static[index] = _Static(way, register, on, self.prices.shape(ins) if way < SYNC else 0)
-        return found
-
-    def _job(self, index: int, way: int, piece: Piece, span: tuple[int, int]) -> int:
-        ins, held, (start, count) = self.program.sections[0].code[index], None, span
-        if way == ARRAYS:
-            held, (start, count) = self._array.meets(ins, span)
-        moves = way != FETCH or self.prices.moves(ins)
+    def _job(
+        self, index: int, piece: Piece, span: tuple[int, int], held: Instruction | None, *, moves: bool = True
+    ) -> int:
+        ins, (start, count) = self.program.sections[0].code[index], span
         cost = self.prices.of(index, ins, start, count, piece.samples, held, moves=moves)
         return self.handover.job(ins, cost, count, looped=piece.loop)
+
+
+class Known(NamedTuple):
+    """What is known of every instruction whenever it runs: how it is met with, the number of the register of its steps,
+    its engine's among `ON_ARRAY`, that of all that its cost may depend on, and its place among the `locs`, or -1."""
+
+    way: Ints
+    register: Ints
+    on: Ints
+    shape: Ints
+    loc: Ints
+
+
+def known_of(columns: Columns, prices: Prices) -> Known:
+    """By columns."""
+    way, register, on, shape = np.zeros((4, len(columns.code)), np.int64)
+    for alike in columns.alike:
+        some, engine = alike.places, engine_of(columns.code[alike.places[0]])
+        way[some] = _way(alike.mnemonic, engine)
+        register[some] = REGISTERS.index(str(alike.operands.get("steps", "one")))
+        on[some] = ON_ARRAY.index(engine) if engine in ON_ARRAY else -1
+        if way[some[0]] < SYNC:
+            shape[some] = prices.shapes(alike, columns.code)
+    loc = np.array([-1 if ins.loc is None else ins.loc for ins in columns.code], np.int64)
+    return Known(way, register, on, shape, loc)
+
+
+def _way(name: str, engine: str | None) -> int:
+    if engine is None:
+        return RATE if name == "rate" else NOTHING
+    ways = {"sync": SYNC, "fetch": FETCH, "preload": PRELOAD, "state.load": LOADING, "state.store": STORING}
+    return ways.get(name, TRANSFER if name in STREAMS else PASS if name in ARRAY else OTHER)
+
+
+def _last(run: Ints, chosen: NDArray[np.bool_]) -> Ints:
+    """By op the last of the chosen instructions up to it, or -1."""
+    return np.maximum.accumulate(np.where(chosen, run, -1))
+
+
+def _numbered(locs: Ints) -> tuple[tuple[int | None, ...], Ints]:
+    """Those that occur, and by op which of them it has."""
+    some, which = np.unique(locs, return_inverse=True)
+    return tuple(None if loc < 0 else loc for loc in some.tolist()), which

@@ -7,24 +7,24 @@ has as many bytes.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from operator import itemgetter
 from typing import Any
 
+import numpy as np
+
 from backends.epochcore.arch import Arch
+from backends.epochcore.banks import Jumps, jumping
 from backends.epochcore.clock.array import ARRAY
 from backends.epochcore.clock.cost import Context, Cost, Rule
 from backends.epochcore.clock.dram import TRANSFERS
 from backends.epochcore.clock.vector import VECTOR
+from backends.epochcore.program.columns import Alike, split
 from backends.epochcore.program.dispatch import Op, on_chip
 from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.rates import totals
 from isa import Instruction, Program
-from isa.epochcore import EPOCHCORE
-from isa.frozen import FrozenMap
-from isa.spec import Kind
 
 
 @cache
@@ -66,14 +66,19 @@ class Prices:
         self._known: dict[tuple[Any, ...], Cost] = {}
         self._shapes: dict[int, int] = {}  # by identity: the program keeps its instructions
         self._numbers: dict[tuple[Any, ...], int] = {}
-        self._getters: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
+        self._orders: dict[str, int] = {}
+        self._known_orders: dict[Jumps, int] = {}
         self._words = {name: param_words(array, arch.memory.word_bits) for name, array in program.data.items()}
         self.lying = Lying()
 
     def moves(self, fetch: Instruction) -> bool:
         """Whether a constant must come, which it does."""
+        return self.lying.move(*self.fetched(fetch))
+
+    def fetched(self, fetch: Instruction) -> tuple[int, str, int]:
+        """Where a constant goes, its name, and its words."""
         name = str(fetch["src"])
-        return self.lying.move(int(fetch["dst"]), name, self._words[name])
+        return int(fetch["dst"]), name, self._words[name]
 
     def of(
         self,
@@ -108,31 +113,42 @@ class Prices:
         """The number, from 1 on, of all that an instruction's cost may depend on."""
         found = self._shapes.get(id(ins))
         if found is None:
-            name, operands = ins.mnemonic, ins.operands
-            own = self._bytes[str(operands["src"])] if name == "fetch" else self._pick(name, operands)
-            found = self._shapes[id(ins)] = self._numbers.setdefault((name, own), len(self._numbers) + 1)
+            found = self._shapes[id(ins)] = self._numbered(ins.mnemonic, [split(ins.mnemonic).row(ins)])[0]
         return found
 
-    def _pick(self, name: str, operands: Mapping[str, Any]) -> Any:
-        getter = self._getters.get(name)
-        if getter is None:
-            getter = self._getters[name] = itemgetter(*_what_counts(name)) if _what_counts(name) else len
-        return operands.pick(getter) if isinstance(operands, FrozenMap) else getter(operands)
+    def shapes(self, alike: Alike, code: Sequence[Instruction]) -> list[int]:
+        """The numbers of instructions of the code that are alike."""
+        found = self._numbered(alike.mnemonic, alike.rows)
+        self._shapes.update(zip((id(code[place]) for place in alike.places.tolist()), found, strict=True))
+        return found
+
+    def _numbered(self, name: str, rows: Sequence[tuple[Any, ...]]) -> list[int]:
+        """By the operands of an instruction the number of those that count."""
+        numbers, end = self._numbers, split(name).sizes
+        keys: list[Any] = [row[:end] for row in rows]
+        if name == "fetch":
+            keys = [self._bytes[constant] for (constant,) in keys]
+        elif name == "const":
+            keys = [words for *_, words in keys]  # whichever constant it is
+        elif name == "gather":  # by where the words lie to each other, which many have in common
+            place = split(name).names.index("index")
+            keys = [(*key[:place], self._order(key[place]), *key[place + 1 :]) for key in keys]
+        return [numbers.setdefault((name, key), len(numbers) + 1) for key in keys]
+
+    def _order(self, index: str) -> int:
+        """The number of the order that an index tells."""
+        found = self._orders.get(index)
+        if found is None:
+            places = np.ravel(self._program.data.get(index, np.zeros(1))).astype(np.int64)
+            found = self._orders[index] = self._known_orders.setdefault(jumping(places, 0), len(self._known_orders))
+        return found
 
 
 def _backward(program: Program) -> frozenset[int]:
     """Instructions in loops that go over the chunks from the last to the first."""
     section = program.sections[0]
-    ends = [(n, section.labels[str(ins["end"])]) for n, ins in enumerate(section.code) if ins.operands.get("backward")]
-    return frozenset(index for start, end in ends for index in range(start + 1, end))
-
-
-def _what_counts(mnemonic: str) -> tuple[str, ...]:
-    """The operands that a cost may depend on."""
-    if mnemonic == "const":
-        return ("words",)  # whichever constant it is
-    fields = EPOCHCORE.by_mnemonic[mnemonic].fields
-    return tuple(f.name for f in fields if f.kind is not Kind.ADDR and not f.name.startswith(("pop.", "push.")))
+    loops = [(n, ins) for n, ins in enumerate(section.code) if ins.mnemonic == "chunks" and ins["backward"]]
+    return frozenset(index for n, ins in loops for index in range(n + 1, section.labels[str(ins["end"])]))
 
 
 @dataclass

@@ -26,6 +26,7 @@ from backends.epochcore.clock.plans import Plan, Plans
 from backends.epochcore.clock.pricing import Prices, pricing, waiting
 from backends.epochcore.clock.queues import Deadlock, Queues
 from backends.epochcore.clock.repetition import Repetition
+from backends.epochcore.program.columns import Columns
 from backends.epochcore.program.conflicts import conflicts
 from backends.epochcore.program.dispatch import Ahead, Op, Piece, dispatch, pieces
 from backends.epochcore.program.rounds import rounds_of
@@ -129,10 +130,11 @@ def _handed_over(asked: _Asked, account: Account | None) -> Iterator[tuple[Piece
     finished. Tokens say nothing there. Chunks that do what those before them did are left out where there is an
     `account` to which they can be added."""
     program, arch, steps = asked.program, asked.arch, asked.steps
-    handover = Handover(arch, conflicts(program, arch, steps), most_blocks(program, arch, steps))
+    columns = Columns.of(program.sections[0].code)
+    handover = Handover(arch, conflicts(program, arch, steps, columns), most_blocks(program, arch, steps))
     ahead = Ahead(program, steps)
     again = None if account is None else Repetition(handover, account, ahead)
-    plans = Plans(program, handover, Prices(program, arch, steps))
+    plans = Plans(program, handover, Prices(program, arch, steps), columns)
     for piece in pieces(program, asked.batch, steps, ahead):
         if piece.loop and again is not None:
             again.look(piece)

@@ -87,7 +87,7 @@ class Ahead:
             section = self._program.sections[0]
             body = section.code[loop + 1 : section.labels[str(section.code[loop]["end"])]]
             # all others take their steps, and what they cost, from registers that these set
-            telling = [ins for ins in body if ins.mnemonic in ("rate", "load", "store")]
+            telling = [ins for ins in body if ins.mnemonic == "rate" or self._may_stay(ins)]
             kinds = self._kinds[loop] = [self._kind(telling, *chunk) for chunk in chunks]
         stop = next((n for n in range(number, len(kinds)) if kinds[n] != kinds[number]), len(kinds))
         self.entered, self.loop, self.number, self.alike = self.entered + 1, loop, number, stop - number - 1
@@ -98,6 +98,10 @@ class Ahead:
         """All that costs of the chunk depend on that has been entered last."""
         return self._kinds[self.loop][self.number]
 
+    def _may_stay(self, ins: Instruction) -> bool:
+        """Whether steps of a transfer may stay on the chip."""
+        return ins.mnemonic in ("load", "store") and kept_of(self._program, ins) is not None
+
     def _kind(self, telling: Sequence[Instruction], first: int, count: int) -> tuple[int, ...]:
         """Steps by register, and steps that stay on the chip, and whether the first one of a transfer does."""
         spans, kind = {"n0": (first, count)}, [count]
@@ -105,7 +109,7 @@ class Ahead:
             if ins.mnemonic == "rate":
                 spans[str(ins["dst"])] = span = lower(ins, spans[str(ins["src"])])
                 kind.append(span[1])
-            elif ins["steps"] != "one":
+            else:
                 start, steps = spans[str(ins["steps"])]
                 kind.append(on_chip(self._program, ins, start, steps, self._total))
                 kind.append(on_chip(self._program, ins, start, 1, self._total))
@@ -122,16 +126,22 @@ def lower(rate: Instruction, span: tuple[int, int]) -> tuple[int, int]:
 def on_chip(program: Program, ins: Instruction, start: int, steps: int, total: Mapping[str, int]) -> int:
     """Of a transfer of `steps` steps from `start` on those that do not leave the chip: of a stream between two loops
     that are written last."""
-    if ins["steps"] == "one":
+    stream = kept_of(program, ins)
+    if stream is None:
         return 0
-    streams: Any = program.meta.get("streams", ())
-    number = int(ins["src" if ins.mnemonic == "load" else "dst"])
-    if number >= len(streams):
-        return 0
-    kept, whole = int(streams[number].get("on_chip", 0)), total[str(ins["steps"])]
-    first = whole - kept if streams[number].get("from_end") else 0
+    kept, whole = int(stream["on_chip"]), total[str(ins["steps"])]
+    first = whole - kept if stream.get("from_end") else 0
     start = whole - start - steps if ins.operands.get("mirror") else start
     return max(0, min(start + steps, first + kept) - max(start, first))
+
+
+def kept_of(program: Program, transfer: Instruction) -> Mapping[str, Any] | None:
+    """The stream of a transfer, if steps of it stay on the chip."""
+    if transfer["steps"] == "one":
+        return None
+    streams: Any = program.meta.get("streams", ())
+    number = int(transfer["src" if transfer.mnemonic == "load" else "dst"])
+    return streams[number] if number < len(streams) and streams[number].get("on_chip") else None
 
 
 @dataclass(frozen=True)

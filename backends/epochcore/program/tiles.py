@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from backends.epochcore.program.accesses import Some
 from isa import Instruction
 from isa.frozen import FrozenMap
 
@@ -18,17 +19,22 @@ def tiles(held: Instruction | None) -> int:
     return 1 if held is None or held.mnemonic != "preload" else int(held["tiles"])
 
 
-def parameters_of(held: Instruction) -> list[int]:
+def parameters_of(held: Some) -> list[Any]:
     """First words of all that a preload names in the parameter memory."""
     named = {"src": held["mode"] != "sel", "scale": held["scaled"], "bias": held["biased"]}
-    return [int(held[name]) for name, used in named.items() if used]
+    return [held[name] for name, used in named.items() if used]
 
 
 def streamed(held: Instruction | None) -> list[int]:
     """First words of what its pass reads while it runs."""
-    if held is None or tiles(held) == 1:
-        return [int(held["src"])] if held is not None and held["mode"] == "mac.os" else []
-    return parameters_of(held)
+    return [] if held is None else passing(held, several=tiles(held) > 1)
+
+
+def passing(held: Some, *, several: bool) -> list[Any]:
+    """The same of a preload of one tile or several, or of many that are alike."""
+    if several:
+        return parameters_of(held)
+    return [held["src"]] if held["mode"] == "mac.os" else []
 
 
 def own(values: Array, count: int, tile: int) -> Array:
