@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from isa.errors import IsaError
-from isa.program import DTYPES, PORT_KINDS, Instruction, Program, Section
+from isa.program import DTYPES, PORT_KINDS, Instruction, Port, Program, Section
 from isa.registry import Sets, find_set
 from isa.spec import InstructionSet, Kind, value_problem
 
@@ -41,12 +41,7 @@ def _problems(program: Program, isa: InstructionSet) -> Iterator[str]:
         if not name or not _utf8(name):
             yield f"{name!r} is not a name for a constant"
     for port in (*program.inputs, *program.outputs):
-        if port.kind not in PORT_KINDS:
-            yield f"port '{port.name}' has kind '{port.kind}': use one of {', '.join(PORT_KINDS)}"
-        if port.dtype not in DTYPES:
-            yield f"port '{port.name}' has element type '{port.dtype}': use one of {', '.join(DTYPES)}"
-        if any(size < 0 for size in port.shape):
-            yield f"port '{port.name}' has a negative size"
+        yield from (f"port '{port.name}' has {problem}" for problem in _port_problems(port))
     if not _utf8(program.arch):
         yield "the architecture's text is not valid Unicode"
     for loc in program.locs:
@@ -57,6 +52,15 @@ def _problems(program: Program, isa: InstructionSet) -> Iterator[str]:
         for index, ins in enumerate(section.code):
             for problem in _instruction_problems(ins, section, program, isa):
                 yield f"section '{section.name}', instruction {index} ({ins.mnemonic}): {problem}"
+
+
+def _port_problems(port: Port) -> Iterator[str]:
+    if port.kind not in PORT_KINDS:
+        yield f"kind '{port.kind}': use one of {', '.join(PORT_KINDS)}"
+    if port.dtype not in DTYPES:
+        yield f"element type '{port.dtype}': use one of {', '.join(DTYPES)}"
+    if any(size < 0 for size in port.shape):
+        yield "a negative size"
 
 
 def _label_problems(section: Section, isa: InstructionSet) -> Iterator[str]:

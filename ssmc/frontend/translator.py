@@ -151,24 +151,36 @@ class Translator:
         in_chunks = self.meanings.over_chunks(self, call, items)
         if in_chunks is not None:
             return in_chunks
-        if any(isinstance(item, Raw) for item in items):
-            if call.kind in ("Shape", "Size"):  # known without knowing what the value is
-                found = self.samples.at(0, [v for v in call.operands if v is not None])
-                return [Known(array) for array in run_call(call, [np.asarray(a) for a in found.values()])]
-            if (call.kind in RAW_OPS and not self._is_apart(call)) or self._is_power_of_scores(call):
-                return [Raw(next(item.reason for item in items if isinstance(item, Raw)))] * len(call.results)
-            if call.kind in RAW_RULES:
-                with self.builder.origin(call.provenance):
-                    found_whole = RAW_RULES[call.kind](self, call, items)
-                if found_whole is not None:
-                    return found_whole
-            mixed = next(item.reason for item in items if isinstance(item, Raw))
-            of_scores = self.meanings.with_scores if call.kind == "Softmax" else self.meanings.of_scores
-            scores = any(v is not None and of_scores(self, v) for v in call.operands)
-            refusals = len(self.findings.refusals)
-            items = [None if v is None else self.settled(v) for v in call.operands]
-            if any(isinstance(item, Refused) for item in items):
-                return self._refuse_nonlinear(call, mixed, scores, refusals)
+        reason = next((item.reason for item in items if isinstance(item, Raw)), None)
+        if reason is None:
+            return self._applied(call, items)
+        kept = self._kept_raw(call, items, reason)
+        return self._settled(call, reason) if kept is None else kept
+
+    def _kept_raw(self, call: Call, items: Sequence[Any], reason: str) -> list[Tracked] | None:
+        """The results of a node that need no explanation of the raw values that it is given; None if they do."""
+        if call.kind in ("Shape", "Size"):  # known without knowing what the value is
+            found = self.samples.at(0, [v for v in call.operands if v is not None])
+            return [Known(array) for array in run_call(call, [np.asarray(a) for a in found.values()])]
+        if (call.kind in RAW_OPS and not self._is_apart(call)) or self._is_power_of_scores(call):
+            return [Raw(reason)] * len(call.results)
+        if call.kind not in RAW_RULES:
+            return None
+        with self.builder.origin(call.provenance):
+            return RAW_RULES[call.kind](self, call, items)
+
+    def _settled(self, call: Call, reason: str) -> list[Tracked]:
+        """The results of a node once the raw values that it is given are explained."""
+        of_scores = self.meanings.with_scores if call.kind == "Softmax" else self.meanings.of_scores
+        scores = any(v is not None and of_scores(self, v) for v in call.operands)
+        refusals = len(self.findings.refusals)
+        items = [None if v is None else self.settled(v) for v in call.operands]
+        if any(isinstance(item, Refused) for item in items):
+            return self._refuse_nonlinear(call, reason, scores, refusals)
+        return self._applied(call, items)
+
+    def _applied(self, call: Call, items: Sequence[Any]) -> list[Tracked]:
+        """`apply`, with what it raises told as refusals; values that mix time stay raw where a region may have them."""
         try:
             with self.builder.origin(call.provenance):
                 return self.apply(call, items)

@@ -6,6 +6,7 @@ unit have work for each other, some channels follow the others.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,80 +50,94 @@ def least_cycles(low: Lowering, node: Node) -> int:
 def system(low: Lowering, node: Node, u: Operand, x0: Operand | None, parts: int) -> None:
     """A `tile.ssm`, liquid or not."""
     channels, states = node.op["decay"].shape
-    size, dst = ceil_div(channels, parts), low.new(node)
-    halves = 2 if node.op["decay"].is_complex else 1
-    own = np.arange(halves * channels * states).reshape(halves, channels, states)
+    size, dst, (b, c) = ceil_div(channels, parts), low.new(node), common(node)
+    a, d = node.op["decay"].array, node.op["d"].array
+    own = np.arange(state_words(node)).reshape(-1, channels, states)
     rows: list[tuple[Buffer, Array]] = []
-    matrices = common(node)
     for h in range(0, channels, size):
         some = slice(h, min(h + size, channels))
-        rows.append((_some(low, node, u, x0, some, own, dst, matrices), own[:, some].ravel()))
+        part = _Channels(low, node, h, a[some], b[some], c[some], d[some], own[:, some], size >= channels)
+        x, bank = part.states(u, x0)
+        part.outputs(u, x, dst)
+        rows.append((bank, part.order.ravel()))
     low.buffers[Value(node.name, 1)] = rows[0][0] if len(rows) == 1 else _together(low, node, rows)
 
 
-def _some(
-    low: Lowering,
-    node: Node,
-    u: Operand,
-    x0: Operand | None,
-    some: slice,
-    own: Array,
-    dst: Buffer,
-    matrices: tuple[Array, Array],
-) -> Buffer:
-    """Some of the channels, of `matrices` b and c; returns the row of their states."""
-    op, stage, steps = node.op, low.stage(node), low.steps(node)
-    b, c = (part[some] for part in matrices)
-    decay, d = op["decay"].array[some], op["d"].array[some]
-    (channels, states), halves = decay.shape, len(own)
-    suffix = "" if own.shape[1] == channels else f".{some.start}"
-    words = halves * decay.size
+@dataclass(frozen=True)
+class _Channels:
+    """Channels of a system, from `start` on: a, b and c are (channels, states), d is (channels,). `order` says which of
+    the node's own states they have, (halves, channels, states)."""
 
-    def times(dst: Ref, src: Ref, values: Array, name: str) -> None:
-        row = low.constant_row(f"{node.name}.{name}{suffix}", values, stage)
-        fields = {"fn": "mul", "words": values.size, "steps": steps, "b_held": True}
-        low.emit(node, "binary", dst=dst, a=src, b=row, **fields)
+    low: Lowering
+    node: Node
+    start: int
+    a: Array
+    b: Array
+    c: Array
+    d: Array
+    order: Array
+    whole: bool
 
-    wide, drive, x, product = (Buffer(words, stage) for _ in range(4))
-    index = some.start + np.tile(np.repeat(np.arange(channels), states), halves)
-    gather(low, node, wide.at(), u, index, suffix)
-    times(drive.at(), wide.at(), np.concatenate([b.real.ravel(), b.imag.ravel()][:halves]), "b")
-    order = own[:, some]
-    if x0 is None or not suffix:
-        bank = carried(low, node, words, x0)
-    else:
-        bank = low.draft.row(words)
-        gather(low, node, bank.at(), Operand(x0.ref, x0.words, True), order, f"{suffix}.x0")
-    a = np.concatenate([decay.real.ravel(), decay.imag.ravel()][:halves])
-    held = Operand(low.constant_row(f"{node.name}.a{suffix}", a, stage), a.size, True)
-    if op["liquid"]:
-        liquid = Buffer(words, stage)
-        fields = {"fn": "add", "words": words, "steps": steps, "b_held": True}
-        low.emit(node, "binary", dst=liquid.at(), a=drive.at(), b=held.ref, **fields)
-        held = Operand(liquid.at(), words, False)
-    emit_scan(low, node, x, held, drive.at(), bank, halves)
-    times(product.at(), x.at(), np.concatenate([c.real.ravel(), -c.imag.ravel()][:halves]), "c")
-    # Re(c x) = sum over the halves and the states: (halves, channels, states) -> (channels, halves, states)
-    turned = np.arange(words).reshape(halves, channels, states).transpose(1, 0, 2)
-    sorted_, sums, through = Buffer(words, stage), Buffer(channels, stage), Buffer(channels, stage)
-    gather(low, node, sorted_.at(), Operand(product.at(), words, False), turned, f"{suffix}.sum")
-    shape = {"outer": channels, "axis": halves * states, "inner": 1}
-    low.emit(node, "reduce", dst=sums.at(), src=sorted_.at(), fn="sum", steps=steps, **shape)
-    seen = u.ref
-    if suffix:
-        seen = Buffer(channels, stage).at()
-        pitches = {"dst_pitch": channels, "src_pitch": u.words}
-        at = {"dst": seen, "src": Ref(u.ref.buffer, u.ref.offset + some.start)}
-        low.emit(node, "copy", **at, **pitches, words=channels, steps=steps, src_held=False)
-    times(through.at(), seen, d, "d")
-    result = dst if not suffix else Buffer(channels, stage)
-    fields = {"fn": "add", "words": channels, "steps": steps}
-    low.emit(node, "binary", dst=result.at(), a=sums.at(), b=through.at(), **fields)
-    if suffix:
-        pitches = {"dst_pitch": dst.words, "src_pitch": channels}
-        at = {"dst": dst.at(some.start), "src": result.at()}
-        low.emit(node, "copy", **at, **pitches, words=channels, steps=steps, src_held=False)
-    return bank
+    @property
+    def suffix(self) -> str:
+        """Of the names of constants."""
+        return "" if self.whole else f".{self.start}"
+
+    def states(self, u: Operand, x0: Operand | None) -> tuple[Buffer, Buffer]:
+        """The states at every step, x <- a x + b u, and the row that carries them from chunk to chunk."""
+        low, node, stage = self.low, self.node, self.low.stage(self.node)
+        (channels, states), halves, words = self.a.shape, len(self.order), self.order.size
+        wide, drive, x = (Buffer(words, stage) for _ in range(3))
+        index = self.start + np.tile(np.repeat(np.arange(channels), states), halves)
+        gather(low, node, wide.at(), u, index, self.suffix)
+        self._times(drive.at(), wide.at(), self._halves(self.b.real, self.b.imag), "b")
+        if x0 is None or self.whole:
+            bank = carried(low, node, words, x0)
+        else:
+            bank = low.draft.row(words)
+            gather(low, node, bank.at(), Operand(x0.ref, x0.words, True), self.order, f"{self.suffix}.x0")
+        a = self._halves(self.a.real, self.a.imag)
+        held = Operand(low.constant_row(f"{node.name}.a{self.suffix}", a, stage), words, True)
+        if node.op["liquid"]:
+            liquid = Buffer(words, stage)
+            fields = {"fn": "add", "words": words, "steps": low.steps(node), "b_held": True}
+            low.emit(node, "binary", dst=liquid.at(), a=drive.at(), b=held.ref, **fields)
+            held = Operand(liquid.at(), words, False)
+        emit_scan(low, node, x, held, drive.at(), bank, halves)
+        return x, bank
+
+    def outputs(self, u: Operand, x: Buffer, dst: Buffer) -> None:
+        """Re(c x) + d u, into these channels of `dst`."""
+        low, node, stage, steps = self.low, self.node, self.low.stage(self.node), self.low.steps(self.node)
+        (channels, states), halves, words = self.a.shape, len(self.order), self.order.size
+        product, sorted_ = Buffer(words, stage), Buffer(words, stage)
+        sums, through = Buffer(channels, stage), Buffer(channels, stage)
+        self._times(product.at(), x.at(), self._halves(self.c.real, -self.c.imag), "c")
+        # Re(c x) = sum over the halves and the states: (halves, channels, states) -> (channels, halves, states)
+        turned = np.arange(words).reshape(halves, channels, states).transpose(1, 0, 2)
+        gather(low, node, sorted_.at(), Operand(product.at(), words, False), turned, f"{self.suffix}.sum")
+        shape = {"outer": channels, "axis": halves * states, "inner": 1}
+        low.emit(node, "reduce", dst=sums.at(), src=sorted_.at(), fn="sum", steps=steps, **shape)
+        copied = {"words": channels, "steps": steps, "src_held": False}
+        seen, result = u.ref, dst.at()
+        if not self.whole:
+            own = Ref(u.ref.buffer, u.ref.offset + self.start)
+            seen, result = Buffer(channels, stage).at(), Buffer(channels, stage).at()
+            low.emit(node, "copy", dst=seen, src=own, dst_pitch=channels, src_pitch=u.words, **copied)
+        self._times(through.at(), seen, self.d, "d")
+        low.emit(node, "binary", dst=result, a=sums.at(), b=through.at(), fn="add", words=channels, steps=steps)
+        if not self.whole:
+            low.emit(
+                node, "copy", dst=dst.at(self.start), src=result, dst_pitch=dst.words, src_pitch=channels, **copied
+            )
+
+    def _halves(self, re: Array, im: Array) -> Array:
+        return np.concatenate([re.ravel(), im.ravel()][: len(self.order)])
+
+    def _times(self, dst: Ref, src: Ref, values: Array, name: str) -> None:
+        row = self.low.constant_row(f"{self.node.name}.{name}{self.suffix}", values, self.low.stage(self.node))
+        fields = {"fn": "mul", "words": values.size, "steps": self.low.steps(self.node), "b_held": True}
+        self.low.emit(self.node, "binary", dst=dst, a=src, b=row, **fields)
 
 
 def emit_scan(low: Lowering, node: Node, dst: Buffer, a: Operand, v: Ref, bank: Buffer, parts: int) -> None:
