@@ -80,7 +80,7 @@ SIZE = (
     ),
 )
 ELEMENTS = (
-    Question(DEEP, "+ + + +", "A state is stepped again after 4 cycles, and nothing fills the three in between."),
+    Question(DEEP, "+ + + =", "A state is stepped again after 4 cycles, and nothing fills the three in between."),
     Question(
         IN_TURN,
         "+ + + +",
@@ -94,10 +94,10 @@ ELEMENTS = (
         "Or other channels do, in rows of their own, where a column hands on several words: the ports bring a word a "
         "column and cycle, which is four channels' in four cycles.",
     ),
-    Question("array.complex=ganged", "+ + + +", "Four real elements hold a complex state and take two cycles a step."),
+    Question("array.complex=ganged", "+ = + =", "Four real elements hold a complex state and take two cycles a step."),
     Question(
         "array.complex=ganged,array.column_words=2",
-        "+ + + +",
+        "+ = + +",
         "In which two channels of a column are stepped, one below the other.",
     ),
     Question("array.modes=[mac]", "+ + + +", "A plain array: states are scanned or chunked, in products and vectors."),
@@ -130,7 +130,7 @@ AROUND = (
     Question("memory.scratchpad_words=65536", "= = + +", "Chunks of time become short, and all is paid per chunk."),
 )
 FORMATS = (
-    Question("", "= - = -", "8-bit weights, 16-bit vectors and parameters: the same passes, fewer bytes.", plain=True),
+    Question("", "= - = -", "8-bit weights, 16-bit vectors and parameters: fewer bytes, cheaper products.", plain=True),
     Question("numbers.format=bfloat16", "= - = -", "Likewise. What it does to accuracy: formats.md.", plain=True),
     Question("numbers.format=float32", "= = = =", "What `--ideal` costs, too.", plain=True),
 )
@@ -195,7 +195,8 @@ ASSUMED = """\
 - An element's `mac_depth` changes no clock: whoever asks for deeper elements sets `clock_hz`, too.
 - Energies are per operation and word, whatever the size of the array or the memory: a larger scratchpad costs no
   more a word, longer wires cost nothing (more of them do: `column_word_joules`), the static power grows with no rows or
-  columns. Set `energy` where that matters.
+  columns. Of an element's formats they know fixed point (one price, for the widths in the file: change both), float32,
+  which ideal programs are counted in, and 16-bit floating point. Set `energy` where more matters.
 - A memory has its ports (`banks`, `bank_ports`) and DRAM one bandwidth and one latency; there are no rows, no
   refresh and no other users.
 - The host is not there: inputs lie in DRAM at the beginning, outputs at the end.

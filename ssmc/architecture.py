@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -64,7 +65,7 @@ def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
     Raises UserError where it is neither, cannot be read, or a change is none.
     """
     found = _CHANGED.fullmatch(source.strip())
-    if found is None or Path(source).is_file():
+    if found is None or os.path.isfile(source):  # of Path it raises where a name is too long for a file
         return _read(source, names)
     text, file = _read(found["source"].strip(), names)
     try:

@@ -189,8 +189,14 @@ class Vector(Part):
 class Energy(Part):
     """Energies per event, at `technology_nm`."""
 
-    mac_joules: Amount = Field(description="a multiply-accumulate of weight and activation")
-    state_mac_joules: Amount = Field(description="a real multiply-accumulate of parameter and state")
+    mac_joules: Amount = Field(description="a multiply-accumulate of weight and activation in fixed point")
+    state_mac_joules: Amount = Field(description="a real multiply-accumulate of parameter and state in fixed point")
+    float32_mac_joules: Amount = Field(
+        default=4.6e-12, description="either of them in float32, in which ideal programs are counted"
+    )
+    float16_mac_joules: Amount = Field(
+        default=2.0e-12, description="either in float16 or bfloat16, whose sums are float32"
+    )
     vector_joules: Amount = Field(description="one word through one pass of the vector unit")
     scratchpad_joules: Amount = Field(description="reading or writing a scratchpad word")
     parameter_joules: Amount = Field(description="reading or writing a parameter memory word")

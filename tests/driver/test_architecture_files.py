@@ -121,3 +121,18 @@ def test_a_list_in_braces() -> None:
     assert made.array.modes == ("mac", "fri") and made.array.rows == 32
     with pytest.raises(UserError, match="is no value"):
         target.load_arch("epochcore-small{array.modes=[mac,fri}")
+
+
+def test_as_many_changes_as_one_likes() -> None:
+    """More than the name of a file could hold."""
+    sizes = {"port_words_in": 24, "port_words_out": 24, "states_per_element": 3, "handover_steps": 5, "column_words": 2}
+    given = [*(f"array.{name}={size}" for name, size in sizes.items()), "array.modes=[mac, mac.os, fri, fri.x]"]
+    given += [
+        "memory.scratchpad_words=65536",
+        "memory.parameter_words=65536",
+        "memory.stream_words=4096",
+        "dram.latency_cycles=7",
+    ]
+    made = backend("epochcore").load_arch(f"epochcore-small{{{','.join([*given, 'memory.bank_ports=2'])}}}")
+    assert len(",".join(given)) > 255 and made.memory.bank_ports == 2
+    assert {name: getattr(made.array, name) for name in sizes} == sizes

@@ -202,14 +202,14 @@ def _trace(ops: Sequence[Op], runs: Sequence[Run], program: Program, arch: Arch)
 
 def _stats(account: Account, asked: _Asked, batch: int) -> Stats:
     arch, program = asked.arch, asked.program
-    end = account.cycles
+    end, ideal = account.cycles, program.meta.get("numbers") == "ideal"
     elements = arch.array.rows * arch.array.cols
     rows = []
     total, every = 0.0, Counter[str]()
     for loc, layer in sorted(account.layers.items(), key=lambda item: -1 if item[0] is None else item[0]):
         seconds = layer.cycles / arch.clock_hz
         events = layer.events()
-        energy = joules(events, seconds, arch)
+        energy = joules(events, seconds, arch, ideal=ideal)
         total += energy
         every.update(events)
         # a layer whose passes run beside others' adds less to the run than they last
@@ -218,7 +218,7 @@ def _stats(account: Account, asked: _Asked, batch: int) -> Stats:
         name, op, nodes = (source.layer, source.op, source.onnx_nodes) if source else ("setup", "setup", ())
         rows.append(LayerStats(name, nodes, op, layer.cycles, seconds, energy, used))
     notes: dict[str, Any] = {
-        "breakdown_joules": breakdown(every, end / arch.clock_hz, arch),
+        "breakdown_joules": breakdown(every, end / arch.clock_hz, arch, ideal=ideal),
     }
     return Stats(
         target="epochcore",

@@ -13,7 +13,7 @@ from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, arch_text, load_arch, parse_arch
 from backends.epochcore.clock.cost import Context
 from backends.epochcore.clock.energy import breakdown
-from backends.epochcore.clock.gemm import ceil_div, weight_stationary
+from backends.epochcore.clock.gemm import ceil_div, output_stationary, weight_stationary
 from backends.epochcore.clock.pricing import RULES, pricing
 from backends.epochcore.clock.timing import measure
 from backends.epochcore.program.dispatch import dispatch
@@ -72,6 +72,20 @@ def test_matrix_products_take_scale_sims_cycles(m: int, k: int, n: int, rows: in
             total += RULES["preload"](weights, at).cycles + RULES["mac"](stream("mac"), at).cycles
     # the formula counts from the first cycle to the last one, not past it
     assert total - 1 == weight_stationary(m, k, n, rows, cols)
+
+
+@settings(max_examples=200)
+@given(*(st.integers(1, 60) for _ in range(3)), st.integers(5, 40), st.integers(5, 40))
+def test_products_whose_results_stay_take_scale_sims_cycles(m: int, k: int, n: int, rows: int, cols: int) -> None:
+    """Folds one after the other are ceil(M/R) ceil(N/C) (K + R + C - 2) - 1 cycles, without those in which the last
+    results of a pass are shifted out, which SCALE-Sim does not count: R, a row after the other."""
+    wide = {"array__port_words_in": 40, "array__port_words_out": 40, "array__mac_depth": 1}
+    arch = with_changes(ARCH, array__rows=rows, array__cols=cols, **wide)
+    total = 0
+    for n0 in range(0, n, cols):
+        at = Context(arch, m, preload("mac.os", k, min(cols, n - n0)), {})
+        total += RULES["mac"](stream("mac"), at).cycles - rows
+    assert total - 1 == output_stationary(m, k, n, rows, cols)
 
 
 @given(st.integers(1, 20000), st.integers(1, 128), st.integers(1, 128), st.integers(1, 4))
@@ -218,10 +232,30 @@ def test_chunks_overlap() -> None:
 
 
 def test_energy_is_priced_by_event() -> None:
-    prices = breakdown({"macs": 2, "dram_bytes": 3}, 0.5, ARCH)
+    prices = breakdown({"macs": 2, "dram_bytes": 3}, 0.5, ARCH, ideal=False)
     assert prices["macs"] == 2 * ARCH.energy.mac_joules
     assert prices["dram_bytes"] == 3 * ARCH.energy.dram_joules_per_byte
     assert prices["static"] == 0.5 * ARCH.energy.static_watts
+
+
+@pytest.mark.parametrize(
+    ("numbers", "ideal", "mac", "state"),
+    [
+        ({}, False, "mac", "state_mac"),
+        ({}, True, "float32_mac", "float32_mac"),  # what an ideal program stands for
+        ({"format": "float32"}, False, "float32_mac", "float32_mac"),
+        ({"format": "float16"}, False, "float16_mac", "float16_mac"),
+        ({"format": "bfloat16", "state_format": "float32"}, False, "float16_mac", "float32_mac"),
+    ],
+)
+def test_what_elements_multiply_in_has_its_price(numbers: dict[str, str], ideal: bool, mac: str, state: str) -> None:
+    """Of a run: the energy of the same events is that of the format's multiply-accumulates."""
+    arch = with_changes(ARCH, **{f"numbers__{name}": value for name, value in numbers.items()})
+    stats, _ = measure(program(arch, ideal=ideal), arch, 2, 10)
+    joules, (encoder, system, decoder) = stats.notes["breakdown_joules"], (5 * 8, 8 * 3 * 8, 8 * 3)
+    assert joules["macs"] == pytest.approx(2 * (10 * encoder + decoder) * getattr(arch.energy, f"{mac}_joules"))
+    assert joules["state_macs"] == pytest.approx(40 * system * getattr(arch.energy, f"{state}_joules"))
+    assert stats.energy_joules == pytest.approx(sum(joules.values()), rel=1e-12)
 
 
 def test_clocks_are_gated_by_phase() -> None:
