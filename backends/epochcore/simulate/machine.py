@@ -1,8 +1,9 @@
 """The running machine: registers, scratchpad arrays, streams. Samples run side by side, steps a block at a time.
 
 A slot's array is (rows, pitch) with row t * batch + b, so that a step of all samples lies together and a matrix
-product sees one long matrix. Rows are padded to whole panels: BLAS then always gets panels of the same height, and
-a row's rounding does not depend on how many rows there are (results are the same for every block).
+product sees one long matrix. Where the machine's numbers are floating point, rows are padded to whole panels: BLAS then
+always gets panels of the same height, and a row's rounding does not depend on how many rows there are (results are the
+same for every block).
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class Machine:
             self.total[register] = lower_rate(ins, self.total[source])
             most[register] = most[source] // int(ins["stride"]) + 1
         rows = [self._shared_rows(s) if s.shared else most.get(s.steps, 1) * self.batch for s in self.plan.slots]
-        shapes = tuple(((-(-n // PANEL) * PANEL, s.pitch), s.dtype) for n, s in zip(rows, self.plan.slots, strict=True))
+        panel = 1 if self.plan.ideal or self.plan.arch.numbers.fixed else PANEL
+        shapes = tuple(((-(-n // panel) * panel, s.pitch), s.dtype) for n, s in zip(rows, self.plan.slots, strict=True))
         # columns of states are worked on in blocks
         widest = max((height * (pitch + BLOCK) for (height, pitch), _ in shapes), default=1)
         scratch = (((widest,), np.float64),) * SCRATCH

@@ -1,7 +1,8 @@
 """Before a run: walk the code once, check every address, and turn instructions into actions.
 
 The scratchpad holds buffers: rows of `pitch` words, one row or a row a step. A write makes a buffer and ends those it
-overlaps; a read must find what was written. A loop is walked twice, so that its second round is checked too.
+overlaps; a read must find what was written. A loop is walked twice, so that its second round is checked too; those that
+it holds are walked once then.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Planner:
     ideal: bool
     rules: Mapping[str, Rule]
     narrow: frozenset[int] = frozenset()  # makers of buffers of float32
+    once: bool = False  # whether second rounds are known to be right
     index: int = 0
     limit: int = 0
     multiple: int = 1
@@ -239,8 +241,11 @@ class Planner:
                 words = f"the scratchpad has {self.arch.memory.scratchpad_words} words"
                 raise self.trap(f"gives samples words up to spad[{rounds.end - 1}]", words)
         body = tuple(self.walk(index + 1, stop))
-        for _ in self.walk(index + 1, stop):
-            pass
+        if not self.once:
+            self.once = True
+            for _ in self.walk(index + 1, stop):
+                pass
+            self.once = False
         self.limit = outer
         if ins.mnemonic == "samples":
             self.rounds = ALONE
@@ -257,7 +262,7 @@ def make_plan(program: Program, rules: Mapping[str, Rule]) -> Plan:
     items = tuple(planner.walk(0, end))
     narrow = narrow_makers(program, planner.uses) if ideal else frozenset()
     if narrow:
-        planner = Planner(program, arch, ideal, rules, narrow)
+        planner = Planner(program, arch, ideal, rules, narrow, once=True)
         items = tuple(planner.walk(0, end))
     bindings = [port.binding for port in program.outputs]
     kept = {int(bound["stream"]) for bound in bindings if isinstance(bound, dict) and "stream" in bound}
