@@ -141,42 +141,40 @@ class Plan:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of an array that one product reads; `full` is the ADC's range for inputs in -1..1."""
+    """A part of an array that one product reads: what it `means`, or with perfect devices the `weight` itself; `full`
+    is the ADC's range for inputs in -1..1."""
 
-    weight: Array
     scale: Array
-    means: Meaning | None
-    full: float
+    weight: Array | None = None
+    means: Meaning | None = None
+    full: float = 0.0
 
 
 def _block(core: Core, code: Item) -> Block:
     number, row, rows, col, cols = (code.integer(name) for name in ("array", "row", "rows", "col", "cols"))
     array: CrossbarArray | None = core.arrays.get(number)
     part = slice(row, row + rows), slice(col, col + cols)
-    if array is None or array.weight[part].shape != (rows, cols) or np.isnan(array.weight[part]).any():
+    inside = array is not None and row + rows <= array.shape[0] and col + cols <= array.shape[1]
+    scales = array.scales(part) if array is not None and inside else np.full((1, 1), np.nan)
+    if array is None or np.isnan(scales).any():
         raise Trap(
             f"array {number} is read where it has not been programmed",
             f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1}",
             f"let 'core{core.number}.setup' program it first",
         )
-    if (array.scale[part] != array.scale[row, part[1]]).any():
+    if (scales != scales[0]).any():
         raise Trap(
             f"one product of array {number} reads weights of different scales",
             f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1} were programmed in several blocks",
             "let one 'mvm' read each block, and add their results",
         )
-    key = (row, rows, col, cols)
-    if key not in array.blocks:
-        means, full = None, 0.0
-        if not core.ideal:
-            box = core.arch.crossbar
-            means = meaning(array, core.arch, core.devices, part)
-            columns = means.relative.transpose(1, 0, 2).reshape(rows, -1)
-            granule = 1.0 / (box.levels - 1) / (1 if box.input == "bit-serial" else largest_word(box.dac_bits))
-            full = output_range(box.adc_range, columns, box.adc_norms, box.adc_bits, granule)
-        array.blocks[key] = Block(array.weight[part].copy(), array.scale[row, part[1]].copy(), means, full)
-    found: Block = array.blocks[key]
-    return found
+    if core.ideal:
+        return Block(scales[0].copy(), array.weights(part))
+    box, means = core.arch.crossbar, meaning(array, core.arch, core.devices, part)
+    columns = means.relative.transpose(1, 0, 2).reshape(rows, -1)
+    granule = 1.0 / (box.levels - 1) / (1 if box.input == "bit-serial" else largest_word(box.dac_bits))
+    full = output_range(box.adc_range, columns, box.adc_norms, box.adc_bits, granule)
+    return Block(scales[0].copy(), None, means, full)
 
 
 def _full(block: Block, code: Item, box: Crossbar) -> float:
@@ -242,7 +240,8 @@ def _drive(
             Target(start, item.integer("cols"), item.integer("dst") - first)
             for start, (item, _) in zip(starts, found, strict=True)
         )
-        weights, nothing = np.concatenate([block.weight for _, block in found], axis=1), np.zeros(0)
+        nothing = np.zeros(0)
+        weights = np.concatenate([block.weight for _, block in found if block.weight is not None], axis=1)
         joined = _joined(targets, 1)
         return Drive(source, reach, 0, weights, False, None, nothing, None, nothing, None, targets, joined)
     box, devices = core.arch.crossbar, core.devices
@@ -311,7 +310,7 @@ def _columns(core: Core, item: Item, block: Block) -> tuple[Array, ...]:
     """One product's part of a drive: weights, variance, to_word, offset, gain by column, middle by weight column."""
     means, box, devices = block.means, core.arch.crossbar, core.devices
     assert means is not None
-    rows, cols = block.weight.shape
+    _, rows, cols = means.relative.shape
     words = cols * box.slices
     relative = means.relative.transpose(1, 0, 2).reshape(rows, words)
     variance = means.variance.transpose(1, 0, 2).reshape(rows, words)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -16,38 +15,100 @@ from backends.cim.simulate.devices import drift_exponent, drifted, read_sigma, w
 from backends.cim.simulate.noise import device_normals, device_uniforms, key_of
 from backends.cim.simulate.wires import attenuation
 
+Region = tuple[slice, slice]  # rows and columns of weights
 SLACK = 1e-6  # of a weight's full scale, for rounding
+
+
+@dataclass(frozen=True)
+class Part:
+    """Weights written at once, the first one at `row`, `col`: `weights` (rows, cols), times `unit` (cols,) where there
+    is one, as the constants hold them, and `scale` (cols,), the weight that full conductance stands for."""
+
+    row: int
+    col: int
+    weights: Array
+    unit: Array | None
+    scale: Array
+
+    @property
+    def values(self) -> Array:
+        """In model units."""
+        return self.weights if self.unit is None else self.weights * self.unit
+
+    def common(self, region: Region) -> tuple[Region, Region] | None:
+        """What the part has in common with a region: where it lies in the region, and where in the part."""
+        own = (self.row, self.row + self.weights.shape[0]), (self.col, self.col + self.weights.shape[1])
+        both = [(max(a, s.start), min(b, s.stop)) for (a, b), s in zip(own, region, strict=True)]
+        if any(low >= high for low, high in both):
+            return None
+        there, here = (
+            tuple(slice(low - first, high - first) for (low, high), first in zip(both, firsts, strict=True))
+            for firsts in ((region[0].start, region[1].start), (self.row, self.col))
+        )
+        return (there[0], there[1]), (here[0], here[1])
 
 
 @dataclass
 class CrossbarArray:
-    """One array. `weight` in model units and `scale`, the weight that full conductance stands for, are (rows, columns
-    of weights); NaN where nothing was programmed. The rest is None with perfect devices, else by device:
-    `g` and `fresh` are conductances now and before drift, `sigma` that of a read, all uS, (devices, slices, rows,
-    columns); `reference` and `reference_sigma` (rows,) likewise of an offset's reference column, None where it is
-    perfect. `version` counts the writes.
+    """One array of `shape` (rows, columns of weights). `parts` are what was written, later ones over earlier ones; the
+    numbers are those of the program's constants. The rest is None with perfect devices, else by device: `g` are
+    conductances now, uS, (devices, slices, rows, columns), `fresh` those before drift, where that is compensated;
+    `reference` and `reference_sigma` (rows,) are of an offset's reference column, None where it is perfect. `version`
+    counts the writes.
     """
 
-    weight: Array
-    scale: Array
+    shape: tuple[int, int]
+    parts: list[Part] = field(default_factory=list)
     g: Array | None = None
     fresh: Array | None = None
-    sigma: Array | None = None
     reference: Array | None = None
     reference_sigma: Array | None = None
     version: int = 0
-    blocks: dict[tuple[int, int, int, int], Any] = field(default_factory=dict)
+
+    def write(self, part: Part) -> None:
+        region = _region(part.row, part.col, part.weights)
+        self.parts = [old for old in self.parts if _left(old, region)] + [part]
+        self.version += 1
+
+    def holds(self, region: Region) -> bool:
+        """Whether anything was written there."""
+        return any(part.common(region) for part in self.parts)
+
+    def weights(self, region: Region) -> Array:
+        """In model units, NaN where nothing was written."""
+        return self._filled(region, lambda part, here: part.values[here])
+
+    def scales(self, region: Region) -> Array:
+        """Of every weight, NaN where nothing was written."""
+        return self._filled(region, lambda part, here: part.scale[None, here[1]])
+
+    def _filled(self, region: Region, values: Callable[[Part, Region], Array]) -> Array:
+        out = np.full([s.stop - s.start for s in region], np.nan)
+        for part in self.parts:
+            if (common := part.common(region)) is not None:
+                out[common[0]] = values(part, common[1])
+        return out
 
 
-def blank(arch: Architecture, *, ideal: bool) -> CrossbarArray:
+def _region(row: int, col: int, weights: Array) -> Region:
+    return slice(row, row + weights.shape[0]), slice(col, col + weights.shape[1])
+
+
+def _left(old: Part, region: Region) -> bool:
+    """Whether a part is not written over as a whole."""
+    common = old.common(region)
+    return common is None or old.weights[common[1]].size < old.weights.size
+
+
+def blank(arch: Architecture, devices: Devices, *, ideal: bool) -> CrossbarArray:
     """An array as it comes from the fab: no device conducts yet."""
     shape = (arch.crossbar.rows, arch.weight_cols)
-    weight, scale = (np.full(shape, np.nan) for _ in range(2))
     if ideal:
-        return CrossbarArray(weight, scale)
+        return CrossbarArray(shape)
     code = encoding_of(arch.crossbar)
-    g, fresh, sigma = (np.zeros((code.devices, code.slices, *shape)) for _ in range(3))
-    return CrossbarArray(weight, scale, g, fresh, sigma)
+    drifts = devices.drift_compensation and devices.drift != "none"
+    g, fresh = (np.zeros((code.devices, code.slices, *shape)) for _ in range(2))
+    return CrossbarArray(shape, [], g, fresh if drifts else None)
 
 
 def _write_reference(core: Core, array: CrossbarArray, number: int) -> None:
@@ -70,9 +131,9 @@ def _write_reference(core: Core, array: CrossbarArray, number: int) -> None:
 def program(core: Core, code: Item) -> None:
     """Write weights into cells of an array, as the devices do. Raises Trap where they do not fit."""
     number, row, col = code.integer("array"), code.integer("row"), code.integer("col")
-    weights, scale = core.data[code.text("weights")], core.data[code.text("scale")]
-    if unit := code.text("unit"):
-        weights = weights * core.data[unit]
+    unit = core.data[code.text("unit")] if code.text("unit") else None
+    part = Part(row, col, core.data[code.text("weights")], unit, core.data[code.text("scale")])
+    weights, scale = part.values, part.scale
     rows, cols = weights.shape
     if number >= core.arch.crossbar.per_core:
         raise Trap(f"array {number} is outside of the core's {core.arch.crossbar.per_core}")
@@ -80,45 +141,44 @@ def program(core: Core, code: Item) -> None:
         raise Trap(f"rows {row}..{row + rows - 1}, columns {col}..{col + cols - 1} are outside of the array")
     if not (scale > 0).all():
         raise Trap("full conductance must stand for something", f"a scale of '{code.text('scale')}' is not above zero")
-    if (np.abs(weights) > scale * (1 + SLACK)).any():
+    if not (np.abs(weights) <= scale * (1 + SLACK)).all():
         raise Trap(
             "a weight is larger than what full conductance stands for",
             f"the largest of '{code.text('weights')}', by its scale, is {np.abs(weights / scale).max():g}",
             "give larger scales",
         )
     if number not in core.arrays:
-        core.arrays[number] = blank(core.arch, ideal=core.ideal)
+        core.arrays[number] = blank(core.arch, core.devices, ideal=core.ideal)
         _write_reference(core, core.arrays[number], number)
     array: CrossbarArray = core.arrays[number]
-    region = slice(row, row + rows), slice(col, col + cols)
+    region = _region(row, col, weights)
     again = code.flag("erase")
-    if not again and not np.isnan(array.weight[region]).all():
+    if not again and array.holds(region):
         raise Trap(
             f"array {number} is programmed twice at row {row}, column {col}",
             hint="give each weight its own cell, or set 'erase'",
         )
-    array.weight[region], array.scale[region] = weights, scale
-    array.version += 1
-    array.blocks.clear()
-    if array.g is None or array.fresh is None or array.sigma is None:
+    array.write(part)
+    if array.g is None:
         return
     shape, box, devices = array.g.shape, core.arch.crossbar, core.devices
-    part = (slice(None), slice(None), *region)
+    devices_of = (slice(None), slice(None), *region)
 
     def drawn(what: str) -> Array:
         """Every device has its own numbers, wherever a block begins."""
         numbers = {"stuck": device_uniforms, "program": _errors_of(devices)}.get(what, device_normals)
         write = (code.index,) if again and what != "stuck" else ()  # each write errs anew
         every = numbers(key_of(core.seed, what, core.number, number, *write), int(np.prod(shape)))
-        return np.asarray(every.reshape(shape)[part])
+        return np.asarray(every.reshape(shape)[devices_of])
 
     g = written(weights / scale, box, devices, drawn("program") if devices.programming != "none" else None)
     if devices.stuck_low or devices.stuck_high:
         g = stuck(g, box, devices, drawn("stuck"))
-    array.fresh[part] = g
+    if array.fresh is not None:
+        array.fresh[devices_of] = g
     if devices.drift != "none":
         g = drifted(g, devices.drift_scale * drift_exponent(g, box.g_max, drawn("drift")), devices.age_seconds)
-    array.g[part], array.sigma[part] = g, read_sigma(devices, g, box.g_max)
+    array.g[devices_of] = g
 
 
 def _errors_of(devices: Devices) -> Callable[[int, int], Array]:
@@ -160,24 +220,25 @@ class Meaning:
     middle: float
 
 
-def meaning(array: CrossbarArray, arch: Architecture, devices: Devices, part: tuple[slice, slice]) -> Meaning:
+def meaning(array: CrossbarArray, arch: Architecture, devices: Devices, part: Region) -> Meaning:
     """The part of an array that one product reads, wires and compensation included."""
-    assert array.g is not None and array.fresh is not None and array.sigma is not None
+    assert array.g is not None
     box, code = arch.crossbar, encoding_of(arch.crossbar)
     window = box.g_max - box.g_min
-    factor = attenuation(array.g, devices.wire_ohms) if devices.wire_ohms else 1.0
-    g, sigma = array.g * factor, array.sigma * factor
+    own = np.ascontiguousarray(array.g[:, :, *part])
+    factor = attenuation(array.g, devices.wire_ohms)[:, :, *part] if devices.wire_ohms else 1.0
+    g, sigma = own * factor, read_sigma(devices, own, box.g_max) * factor
     shrunk = 1.0
-    if devices.drift_compensation:
+    if array.fresh is not None:
         shrunk = max(array.g.sum(), 1e-300) / max(array.fresh.sum(), 1e-300)
     gain = code.gains / shrunk
-    g, variance = g[:, :, *part] / window, (sigma[:, :, *part] / window) ** 2
+    g, variance = g / window, (sigma / window) ** 2
     if code.pair:
         return Meaning(g[0] - g[1], variance.sum(0), gain, 0.0)
     # The middle is a digital sum of the inputs. The current of g_min must go before the ADC: it is no whole number of
     # steps, and the ADC's rounding of it would count fully in the highest slice. A perfect reference drifts as its
     # array does where drift is compensated. One of devices is read anew with every column (ours).
     if array.reference is not None and array.reference_sigma is not None:
-        own, noise = array.reference[part[0], None] / window, (array.reference_sigma[part[0], None] / window) ** 2
-        return Meaning(g[0] - own, variance[0] + noise, gain, 1.0)
+        column, noise = array.reference[part[0], None] / window, (array.reference_sigma[part[0], None] / window) ** 2
+        return Meaning(g[0] - column, variance[0] + noise, gain, 1.0)
     return Meaning(g[0] - box.g_min / window * shrunk, variance[0], gain, 1.0)
