@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks.imports import Cost
@@ -101,16 +102,22 @@ def _step(model: Path) -> list[Result]:
 
 
 def _second(model: Path) -> list[Result]:
-    """Mamba-2, whose states are eight times as many."""
-    weights = ssd.write_chunked(model, length=4, chunk=2)
-    cost, error = compile_cost(model, "epochcore", "", ssd.VOCABULARY)
-    what = f"file to program of Mamba-2, {weights / 4e6:.0f} M parameters, epochcore"
-    goal = f"under {SECONDS:.0f} s of one core and {BYTES / 1e9:.0f} GB"
-    close = f"at most {CLOSE:g} apart"
-    return [
-        Result(what, goal, str(cost), cost.seconds < SECONDS and cost.peak < BYTES),
-        Result("its program on four tokens, against onnxruntime", close, f"{error:.1e}", 0 <= error <= CLOSE),
-    ]
+    """Mamba-2, whose states are eight times as many: as a sequence, and as one step with states that the scratchpad
+    does not hold all at once."""
+    goal, close = f"under {SECONDS:.0f} s of one core and {BYTES / 1e9:.0f} GB", f"at most {CLOSE:g} apart"
+    results = []
+    for form, its, write in (
+        ("Mamba-2", "its program on four tokens", partial(ssd.write_chunked, length=4, chunk=2)),
+        ("one step of Mamba-2", "its step, logits and states", ssd.write_step),
+    ):
+        weights = write(model)
+        cost, error = compile_cost(model, "epochcore", "", ssd.VOCABULARY)
+        what = f"file to program of {form}, {weights / 4e6:.0f} M parameters, epochcore"
+        results += [
+            Result(what, goal, str(cost), cost.seconds < SECONDS and cost.peak < BYTES),
+            Result(f"{its}, against onnxruntime", close, f"{error:.1e}", 0 <= error <= CLOSE),
+        ]
+    return results
 
 
 def _s4(model: Path) -> list[Result]:

@@ -18,7 +18,7 @@ from backends.epochcore.lower import time as lower_time
 from backends.epochcore.lower.assembly import Assembly
 from backends.epochcore.lower.both_ways import joined_in, together
 from backends.epochcore.lower.draft import Draft
-from backends.epochcore.lower.flow import is_loop, plan_flow
+from backends.epochcore.lower.flow import MOVES, before_users, is_loop, plan_flow
 from backends.epochcore.lower.forms import FORMS, choose
 from backends.epochcore.lower.lowering import Lowering, Stream
 from backends.epochcore.lower.request import Alternative, Form, Request, request_of
@@ -192,12 +192,23 @@ def _inputs(low: Lowering) -> list[Port]:
 
 
 def _load_sequence(low: Lowering, node: Node) -> None:
-    """A value given once a sequence is loaded before anything else."""
+    """A value given once a sequence is loaded before the first stage that reads it, so that it takes no room before."""
     value = Value(node.name)
     if isinstance(node.types[0], StreamType) or not low.graph.users(value):
         return
     row = low.buffers[value] = low.draft.row(low.words(value))
-    low.draft.emit(0, "load", dst=row.at(), src=low.stream_of[value], words=row.words, steps="one", mirror=False)
+    if _has_one_reader(low.graph, value):
+        low.given_up.add(row)
+    stage = before_users(low.graph, node.name, low.flow.stage)
+    low.draft.emit(stage, "load", dst=row.at(), src=low.stream_of[value], words=row.words, steps="one", mirror=False)
+
+
+def _has_one_reader(graph: Graph, value: Value) -> bool:
+    """Whether a value, under whatever shape, is read once."""
+    users = graph.users(value)
+    while len(users) == 1 and graph.op(users[0][0]).name in MOVES:
+        users = graph.users(Value(users[0][0]))
+    return len(users) == 1
 
 
 def _output(low: Lowering, node: Node) -> Port:

@@ -8,6 +8,9 @@ A node runs in the first loop in which it can. Where the loop that reads its res
 a matrix that drives states which read their stream from its end. It is so where fewer words go through DRAM then, or
 always, or never, as it is asked for (`loops` compares).
 
+A value per sequence that is only given, or put in order, comes right before its first user, so that initial states take
+no room while other loops run.
+
 States of a loop are all kept from chunk to chunk. Where they would take most of the scratchpad, as those of many layers
 of large heads do, later ones may be in a further loop: the stream between two layers is far smaller.
 """
@@ -23,6 +26,8 @@ from ssmc.ir import ConstantType, Graph, Node, SequenceType, StreamType, Value
 
 RECURRENT = ("tile.state", "tile.ssm", "tile.recurrence", "spike", "rounded", "rounded_sums", "fir")
 FORWARD = ("delay", "downsample")
+# The same words in another shape or order.
+MOVES = ("reshape", "transpose")
 # What a step makes of the same step alone: may be in any loop.
 POINTWISE = ("tile.matmul", "unary", "binary", "gate", "select", "norm", "softmax", "rearrange", "concat")
 # Which nodes are in the loop of their readers: those that save words, none, all that can.
@@ -69,7 +74,15 @@ def plan_flow(graph: Graph, choice: str = WORDS, most: int | None = None) -> Flo
         later = _reader(graph, name, stage)
         if later is not None and (choice == READERS or _saves(graph, name, stage, later)):
             stage[name] = later
+    for name in reversed(order):
+        if name in stage and graph.op(name).name in MOVES and not is_loop(stage[name]):
+            stage[name] = max(stage[name], before_users(graph, name, stage))
     return Flow(order, stage, rates, most)
+
+
+def before_users(graph: Graph, name: str, stage: Mapping[str, int]) -> int:
+    """The last straight stage in which a value per sequence can be made: that of its first user, or before its loop."""
+    return min((s - is_loop(s) for s in (stage[user] for user, _ in graph.users(Value(name)))), default=0)
 
 
 def crowded(graph: Graph, room: int) -> bool:

@@ -57,6 +57,7 @@ class Lowering:
     dataflows: Mapping[str, str] = field(default_factory=dict)  # of matrix products, by node (see `dataflow`)
     constants: dict[Value, Array] = field(default_factory=dict)
     buffers: dict[Value, Buffer] = field(default_factory=dict)
+    given_up: set[Buffer] = field(default_factory=set)  # rows that their only reader may write, too
     streams: list[Stream] = field(default_factory=list)
     stream_of: dict[Value, int] = field(default_factory=dict)
     loaded: dict[tuple[int, Value, bool], Buffer] = field(default_factory=dict)

@@ -21,7 +21,13 @@ LONGEST = 8190  # steps that one filter instruction looks back at most: `length`
 
 
 def carried(low: Lowering, node: Node, words: int, start: Operand | None = None, value: float = 0.0) -> Buffer:
-    """One row kept from chunk to chunk, set before the loop to `start` or to a number."""
+    """One row kept from chunk to chunk, set before the loop to a number or to `start`: its own row, where nobody else
+    reads that."""
+    if start is not None:
+        own = start.ref.buffer
+        if own in low.given_up and start.ref == own.at() and own.words == words:
+            low.given_up.remove(own)
+            return own
     row, stage = low.draft.row(words), low.stage(node) - 1
     if start is None:
         low.draft.emit(stage, "fill", dst=row.at(), words=words, value=value)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from backends.epochcore import BACKEND
-from backends.epochcore.arch import load_arch
+from backends.epochcore.arch import Arch, load_arch
+from isa import Program
 from ssmc.diagnostics import Misfit
-from ssmc.ir import Graph, Piece, StreamType, Tensor, Value, interpret
+from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
 from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
 
@@ -18,8 +19,9 @@ LARGE = load_arch("epochcore-128")
 WIDTH, STATES = 4, 96
 
 
-def heads(layers: int, *, backward: bool = False) -> Graph:
-    """Residual layers, each with many more states than words that go on; every other one backward, if asked."""
+def heads(layers: int, *, backward: bool = False, given: bool = False) -> Graph:
+    """Residual layers, each with many more states than words that go on; every other one backward, if asked. Where
+    states are `given` they are inputs, in another shape, and what they become are outputs, as in a one-step model."""
     rng, graph = np.random.default_rng(0), Graph()
     x = graph.add("input", [], {"name": "x", "type": StreamType((WIDTH,))}, name="x")
 
@@ -30,9 +32,16 @@ def heads(layers: int, *, backward: bool = False) -> Graph:
     for layer in range(layers):
         decay = graph.add("unary", [dense(x, WIDTH, STATES)], {"fn": "sigmoid"})
         way = {"reverse": backward and layer % 2 == 1}
-        states = graph.add("tile.recurrence", [decay, dense(x, WIDTH, STATES)], way)
+        drive, name = dense(x, WIDTH, STATES), f"h{layer}"
+        first = []
+        if given:
+            kind = {"name": name, "type": SequenceType((2, STATES // 2)), "role": "state"}
+            first = [graph.add("reshape", [graph.add("input", [], kind, name=name)], {"shape": (STATES,)})]
+        states = graph.add("tile.recurrence", [decay, drive, *first], way)
+        if given:
+            graph.add("output", [Value(states.node, 1)], {"name": f"{name}_out"})
         x = graph.add("binary", [x, dense(states, STATES, WIDTH)], {"fn": "add"})
-        if layer == 2:
+        if layer == 2 and not given:
             graph.add("output", [Value(states.node, 1)], {"name": "last"})
     graph.add("output", [x], {"name": "y"})
     return graph
@@ -49,6 +58,49 @@ def test_states_share_the_scratchpad(backward: bool) -> None:
     found, expected = BACKEND.simulate(program, x, RunSettings()).outputs, interpret(graph, x)
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-9 * np.abs(array).max())
+
+
+def started(graph: Graph) -> dict[str, Any]:
+    """A stream and the states that every sequence begins with."""
+    rng = np.random.default_rng(1)
+    shapes = {node.op["name"]: node.types[0] for node in graph.inputs()}
+    return {n: rng.standard_normal((2, *(7,) * isinstance(t, StreamType), *t.shape)) for n, t in shapes.items()}
+
+
+def agrees(graph: Graph, arch: Arch) -> Program:
+    """The program of a graph, which computes what the graph means."""
+    program, x = BACKEND.lower(graph, arch, ideal=True), started(graph)
+    found, expected = BACKEND.simulate(program, x, RunSettings()).outputs, interpret(graph, x)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-9 * np.abs(array).max())
+    return program
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_given_states_are_there_for_their_loop_alone(backward: bool) -> None:
+    program = agrees(heads(12, backward=backward, given=True), with_changes(LARGE, memory__scratchpad_words=8 * STATES))
+    code = program.sections[0].code
+    begins = [i for i, ins in enumerate(code) if ins.mnemonic == "chunks"]
+    loads = [i for i, ins in enumerate(code) if ins.mnemonic == "load" and ins["steps"] == "one"]
+    assert len(begins) == len(loads) == 12
+    assert all(load < begin for load, begin in zip(loads, begins, strict=True))
+    assert all(begin < load for load, begin in zip(loads[1:], begins, strict=False))
+
+
+def test_given_states_are_stepped_where_they_were_loaded() -> None:
+    code = agrees(heads(3, given=True), LARGE).sections[0].code
+    loaded = {ins["dst"] for ins in code if ins.mnemonic == "load" and ins["steps"] == "one"}
+    assert {ins["src"] for ins in code if ins.mnemonic == "state.load"} == loaded
+    assert "copy" not in {ins.mnemonic for ins in code}
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_given_states_that_others_read_stay_as_they_were(later: bool) -> None:
+    graph = heads(3, given=True)
+    (shaped,) = graph.users(Value("h1"))
+    seen = graph.add("unary", [Value(shaped[0] if later else "h1")], {"fn": "tanh"})
+    graph.add("output", [seen], {"name": "seen"})
+    assert "copy" in {ins.mnemonic for ins in agrees(graph, LARGE).sections[0].code}
 
 
 def test_states_that_fit_stay_in_one_loop() -> None:
