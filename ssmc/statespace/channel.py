@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from ssmc.statespace.hankel import Sample, Subspace, sample, subspace
-from ssmc.statespace.residues import FASTEST, ModalFit, count_states, least_squares, refine
+from ssmc.statespace.residues import FASTEST, NORMAL, ModalFit, count_states, least_squares, refine
 from ssmc.statespace.response import log_magnitude
 from ssmc.statespace.system import Array, Real
 from ssmc.statespace.waves import Steps, consecutive, sampled
@@ -41,7 +41,7 @@ class ChannelFits:
         self.seen = sample(self.sequence, tolerance, limit)
         self.needed = self.seen.least_order(tolerance)
         self.at: Steps | None = None
-        if len(taps) > _LONG:
+        if len(taps) > _LONG and self.restraint < NORMAL:  # else sums over all taps cost no more
             count = int(np.clip(_FOR_EACH * self.seen.rank(tolerance), *_SAMPLE))
             self.at = sampled(alive, count)
 

@@ -15,7 +15,7 @@ from ssmc.statespace.system import Array, Real, StateSpace, StateSpaceError
 from ssmc.statespace.waves import Steps, Waves, consecutive
 
 FASTEST = 6.0  # ours: a pole of e^-6 is gone after one tap; a faster one would only need a larger residue
-_NORMAL = 1e-7  # restraint^2 is then some 50 times the rounding of float64
+NORMAL = 1e-7  # restraint^2 is then some 50 times the rounding of float64
 _ROUNDS = 3  # of refinement
 _PATIENCE = 3  # ours: rounds of Gauss-Newton before its pace is judged
 _DAMPED = 1e-12  # the least damping of a Gauss-Newton step
@@ -81,7 +81,7 @@ def least_squares(poles: Array, taps: Real, at: Array | Steps | None = None, res
     """
     if not len(poles):
         return ModalFit(np.zeros(0, complex), np.zeros(0, complex), taps)
-    if restraint >= _NORMAL and count_states(poles) < len(taps) and not isinstance(at, np.ndarray):
+    if restraint >= NORMAL and count_states(poles) < len(taps) and not isinstance(at, np.ndarray):
         fit = _restrained(poles, taps, consecutive(len(taps)) if at is None else at, restraint)
         if fit is not None:
             return fit
@@ -154,22 +154,16 @@ def refine(
     gives up when they stop to, or help too little to get there in so many `rounds`.
     """
     damping = 1e-3
-    steps = at.all if isinstance(at, Steps) else at
     for done in range(rounds):
         before = float(np.linalg.norm(fit.missed))
         if fit.worst <= goal or not len(fit.poles):
             return fit
-        turning = fit.poles.imag != 0
         decay = np.clip(-log_magnitude(fit.poles), slowest, FASTEST)
-        waves = 2 * steps[:, None] * (fit.residues * _powers(fit.poles, at).T)
-        moves = np.concatenate([-decay * waves.real, -waves.imag[:, turning]], axis=1)
-        basis, _ = np.linalg.qr(_waves(fit.poles, at)[0].T)
-        slope = moves - basis @ (basis.T @ moves)
-        size = np.linalg.norm(slope, axis=0)
+        gram, gradient = _slopes(fit, decay, at, restraint)
+        size = np.sqrt(np.maximum(np.diag(gram), 0))
         size = np.where(size > 0, size, 1.0)
-        slope /= size
-        values, turn = np.linalg.eigh(slope.T @ slope)  # damped far above what squaring loses
-        aim = turn.T @ (slope.T @ fit.missed)
+        values, turn = np.linalg.eigh(gram / (size[:, None] * size))  # damped far above what squaring loses
+        aim = turn.T @ (gradient / size)
         for _ in range(5):
             step = turn @ (aim / (np.maximum(values, 0) + damping)) / size
             poles = _moved(fit.poles, decay, step, slowest)
@@ -185,6 +179,36 @@ def refine(
         if slow or after > 0.97 * before:
             return fit
     return fit
+
+
+def _slopes(fit: ModalFit, decay: Real, at: Array | Steps, restraint: float) -> tuple[Real, Real]:
+    """How the fit moves with the logarithm of each decay, then with each angle, residues projected out.
+
+    The inner products of these movements, and those with what the fit misses.
+    """
+    turning = fit.poles.imag != 0
+    factors = np.concatenate([-decay * fit.residues, 1j * fit.residues[turning]])
+    if isinstance(at, Steps) and restraint >= NORMAL:
+        from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+        waves = Waves(fit.poles, at)
+        gram, (cross, squares) = waves.gram(), waves.moved(factors)
+        size = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+        try:
+            factor = cho_factor(gram / (size[:, None] * size) + restraint**2 * np.eye(len(size)), check_finite=False)
+        except LinAlgError:
+            pass
+        else:
+            along = (cross / size).T  # of each wave, of each movement
+            held = cho_solve(factor, along, check_finite=False)
+            toward = waves.moved_onto(fit.missed, factors) - held.T @ (waves.onto(fit.missed) / size)
+            return squares - along.T @ held, toward
+    steps = at.all if isinstance(at, Steps) else at
+    waves_ = steps[:, None] * (2 * _powers(fit.poles, at).T)
+    moves = np.concatenate([waves_, waves_[:, turning]], axis=1) * factors
+    basis, _ = np.linalg.qr(_waves(fit.poles, at)[0].T)
+    slope = moves.real - basis @ (basis.T @ moves.real)
+    return slope.T @ slope, slope.T @ fit.missed
 
 
 def _moved(poles: Array, decay: Real, step: Real, slowest: float) -> Array:

@@ -59,9 +59,12 @@ class Waves:
 
     def __init__(self, poles: Array, steps: Steps) -> None:
         self.turning = np.flatnonzero(poles.imag != 0)
-        a = poles.astype(complex)
-        self.grids = [(powers(a, grid.far), powers(a, grid.near)) for grid in steps.grids]
         self.count = len(poles)
+        a = poles.astype(complex)
+        self.steps = steps
+        self.grids = [(powers(a, grid.far), powers(a, grid.near)) for grid in steps.grids]
+        self.rows = np.concatenate([np.arange(self.count), self.turning])  # whose each row is
+        self.turns = np.concatenate([np.ones(self.count, complex), np.full(len(self.turning), 1j)])  # Re(turn w)
 
     def gram(self) -> Real:
         """Inner products of the rows (R, R)."""
@@ -70,19 +73,46 @@ class Waves:
         for far, near in self.grids:
             plain += (far @ far.T) * (near @ near.T)
             mixed += (far @ far.conj().T) * (near @ near.conj().T)
-        cross = -2 * (plain.imag - mixed.imag)[:, self.turning]
-        imaginary = 2 * (mixed.real - plain.real)[np.ix_(self.turning, self.turning)]
-        return np.block([[2 * (plain.real + mixed.real), cross], [cross.T, imaginary]])
+        return self._inner(plain, self.turns, mixed, self.turns)
+
+    def moved(self, factors: Array) -> tuple[Real, Real]:
+        """Inner products of the rows `Re(factor k w)` with the rows (R, R), and with each other.
+
+        `factors` (R,) complex: of every pole one, then another one of each that is complex.
+        """
+        shape = (self.count, self.count)
+        plain, mixed, both, crossed = (np.zeros(shape, complex) for _ in range(4))
+        for grid, (far, near) in zip(self.steps.grids, self.grids, strict=True):
+            later, soon = grid.far * far, grid.near * near
+            for total, square, f, n in ((plain, both, far, near), (mixed, crossed, far.conj(), near.conj())):
+                fs, ns = later if f is far else later.conj(), soon if n is near else soon.conj()
+                ff, nn, lf, sn = far @ f.T, near @ n.T, later @ f.T, soon @ n.T
+                total += lf * nn + ff * sn
+                square += (later @ fs.T) * nn + lf * (near @ ns.T) + (far @ fs.T) * sn + ff * (soon @ ns.T)
+        return self._inner(plain, factors, mixed, self.turns), self._inner(both, factors, crossed, factors)
+
+    def _inner(self, plain: Array, left: Array, mixed: Array, right: Array) -> Real:
+        """`sum Re(left x_p) Re(right y_q)` of the rows p, q, from `sum x y / 4` and `sum x conj(y) / 4` of poles."""
+        at = np.ix_(self.rows, self.rows)
+        return np.asarray(2 * (left[:, None] * (right * plain[at] + right.conj() * mixed[at])).real)
 
     def onto(self, taps: Real) -> Real:
         """Inner products (R,) of the rows with what there is at the steps."""
+        return np.asarray((2 * self.turns * self._along(taps)[self.rows]).real)
+
+    def moved_onto(self, taps: Real, factors: Array) -> Real:
+        """Inner products (R,) of the rows `Re(factor k w)` with what there is at the steps."""
+        return np.asarray((2 * factors * self._along(self.steps.all * taps)[self.rows]).real)
+
+    def _along(self, taps: Real) -> Array:
+        """`sum a_p^k taps_k` (P,)."""
         total: Array = np.zeros(self.count, complex)
         start = 0
         for far, near in self.grids:
             part = taps[start : (start := start + far.shape[1] * near.shape[1])].reshape(far.shape[1], -1)
             inner = part @ np.concatenate([near.real, near.imag]).T
             total += (far * (inner[:, : self.count] + 1j * inner[:, self.count :]).T).sum(axis=1)
-        return np.concatenate([2 * total.real, -2 * total.imag[self.turning]])
+        return total
 
     def sum(self, amplitude: Real) -> Real:
         """The sum of the rows, each times its amplitude (R,), at all steps."""
@@ -91,7 +121,6 @@ class Waves:
         parts = []
         for far, near in self.grids:
             scaled = 2 * c[:, None] * far
-            parts.append(
-                (np.concatenate([scaled.real, -scaled.imag]).T @ np.concatenate([near.real, near.imag])).ravel()
-            )
+            left = np.concatenate([scaled.real, -scaled.imag]).T
+            parts.append((left @ np.concatenate([near.real, near.imag])).ravel())
         return np.concatenate(parts)

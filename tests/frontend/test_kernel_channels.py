@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssmc.frontend.mixing import identified as identification
 from tests.frontend.blocks import RNG
 from tests.frontend.checks import LINEAR, kinds, lift, on_targets
 from tests.frontend.net import Net
@@ -83,3 +84,21 @@ def test_poles_that_coincide_take_as_many_states_as_there_are(tmp_path: Path) ->
     assert coupled.replacement is not None
     assert coupled.states == 4 and coupled.groups == 2 and coupled.replacement.residual <= 1e-6
     on_targets(model, 2, 200)
+
+
+def test_a_way_that_serves_none_of_a_few_is_not_tried_on_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All kernels of a layer have taps of their own in front: that no whole one is a system is learnt from eight."""
+    rng, length, tried = np.random.default_rng(4), 256, []
+    taps = modes(40, length, last=30.0)
+    taps[:, :12] += rng.standard_normal((40, 12))
+    whole = identification.identify
+
+    def counted(kernels: np.ndarray, *rest: object) -> object:
+        tried.append(kernels.shape)
+        return whole(kernels, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(identification, "identify", counted)
+    parts, _ = identification.identified(taps, 1e-6)
+    assert sum(len(part.channels) for part in parts) == 40
+    assert max(part.fit.error for part in parts) <= 1e-6 and all(part.fit.system.states <= 2 for part in parts)
+    assert (8, length) in tried and (40, length) not in tried

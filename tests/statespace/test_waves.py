@@ -76,3 +76,23 @@ def test_a_sample_sees_all_modes_of_a_kernel_that_is_soon_gone() -> None:
         assert 55 <= sample(taps, 1e-6, 256).least_order(1e-6) <= 64
         found = ChannelFits(taps, 256, 1e-6).rough()
         assert found is not None and found.order == 64
+
+
+@given(seeds, st.integers(0, 5), st.integers(0, 2), st.integers(30, 400))
+@settings(max_examples=30, deadline=None)
+def test_how_a_fit_moves_with_its_poles(seed: int, turning: int, real: int, length: int) -> None:
+    """Inner products of all movements, residues projected out: those of the movements themselves."""
+    rng = np.random.default_rng(seed)
+    poles, taps = random_poles(rng, turning, real + (turning + real == 0)), rng.standard_normal(length)
+    steps, restraint = consecutive(length), 1e-6
+    fit = least_squares(poles, taps, None, restraint)
+    rows, complex_ = rows_of(poles, steps), poles.imag != 0
+    factors = np.concatenate([rng.uniform(0.5, 2, len(poles)) * fit.residues, 1j * fit.residues[complex_]])
+    moves = 2 * powers(poles, steps.all) * steps.all
+    moves = (np.concatenate([moves, moves[complex_]]) * factors[:, None]).real
+    cross, squares = Waves(poles, steps).moved(factors)
+    size, speed = np.linalg.norm(rows, axis=1), np.linalg.norm(moves, axis=1)
+    assert (np.abs(squares - moves @ moves.T) <= 1e-11 * np.maximum(speed[:, None] * speed, 1e-280)).all()
+    assert (np.abs(cross - moves @ rows.T) <= 1e-11 * np.maximum(speed[:, None] * size, 1e-280)).all()
+    onto = Waves(poles, steps).moved_onto(taps, factors)
+    np.testing.assert_allclose(onto, moves @ taps, rtol=0, atol=1e-11 * max(1e-280, speed.max()) * length)

@@ -18,7 +18,9 @@ from ssmc.statespace import Identification, StateSpace, identify, kernel, realiz
 FEW = 8  # kernels of a layer that are tried first: where none becomes a system, the others are not tried (ours)
 AHEAD = 0.1  # ours: of the tolerance, below which taps are none that stand in front of all others
 STARTS = 8  # delays of a layer's channels that are told apart (ours)
+ENOUGH = 4  # of the kernels that are tried first: a way that served none of so many is not tried on the others (ours)
 FRONT = (64, 16, 4)  # ours: shares of a kernel, 1 / n, that may stand in front of a system with taps of their own
+WHOLE, LATER = 1, 0  # ways to a system: of the whole kernel, or of what comes behind a delay
 NEAR = 1e-2  # relative to the largest tap: a miss that is worth telling (ours)
 LARGEST = 30.0  # ours: gains, of the largest tap, of a system that is begun before the taps that told it
 ROUGH = 1e-3  # ours: of the largest tap, between a tap and a system that is begun before: below, it is one of its own
@@ -44,35 +46,51 @@ def identified(taps: Array, tolerance: float) -> tuple[list[Part], str]:
     count, length = taps.shape
     if length < LEAST:
         return [], ""
+    ways: frozenset[int] = frozenset([WHOLE, LATER, *FRONT])
     if count > 2 * FEW:
         few = np.linspace(0, count - 1, FEW).astype(int)
-        parts, remark = _parts(taps[few], tolerance)
+        tally: dict[int, tuple[int, int]] = {}
+        parts, remark = _parts(taps[few], tolerance, ways, tally)
         if not parts:
             return [], remark + f"; of {FEW} that were tried none became a system, and the others were not tried"
-    return _parts(taps, tolerance)
+        ways -= {way for way, (tried, served) in tally.items() if tried >= ENOUGH and not served}
+    return _parts(taps, tolerance, ways, {})
 
 
-def _parts(taps: Array, tolerance: float) -> tuple[list[Part], str]:
-    found = identify(taps, tolerance)
-    parts = _coupled(taps, np.where(found.met, found.order, 0), tolerance)
-    met = found.met.copy()
-    met[[channel for part in parts for channel in part.channels]] = False
-    if met.any():
-        at = np.flatnonzero(met)
-        parts.append(Part(at, measured(found.part(at), taps[at, None]), "identified from the taps"))
-    left = np.setdiff1d(np.arange(len(taps)), np.concatenate([part.channels for part in parts] or [np.zeros(0, int)]))
-    if not len(left):
-        return parts, ""
-    missed = found.residual.copy()
-    for delay, some in _delays(taps[left], tolerance):
-        part, residual = _behind(taps, left[some], delay, tolerance)
-        missed[left[some]] = np.minimum(missed[left[some]], residual)
-        parts += part
-    left = np.setdiff1d(left, np.concatenate([np.zeros(0, int), *(part.channels for part in parts)]))
+def _parts(
+    taps: Array, tolerance: float, ways: frozenset[int], tally: dict[int, tuple[int, int]]
+) -> tuple[list[Part], str]:
+    """Systems, and a remark on the rest; `tally` takes on how many each way was tried, and how many it served."""
+    parts: list[Part] = []
+    left, missed = np.arange(len(taps)), np.full(len(taps), np.inf)
+
+    def serve(way: int, more: list[Part]) -> None:
+        nonlocal left
+        done = [part.channels for part in more]
+        tried, left = len(left), np.setdiff1d(left, np.concatenate([np.zeros(0, int), *done]))
+        tally[way] = tried, tried - len(left)
+        parts.extend(more)
+
+    if WHOLE in ways:
+        found = identify(taps, tolerance)
+        more = _coupled(taps, np.where(found.met, found.order, 0), tolerance)
+        met, missed = found.met.copy(), found.residual.copy()
+        met[[channel for part in more for channel in part.channels]] = False
+        if met.any():
+            at = np.flatnonzero(met)
+            more.append(Part(at, measured(found.part(at), taps[at, None]), "identified from the taps"))
+        serve(WHOLE, more)
+    if LATER in ways and (delays := _delays(taps[left], tolerance) if len(left) else []):
+        more = []
+        for delay, some in delays:
+            part, residual = _behind(taps, left[some], delay, tolerance)
+            missed[left[some]] = np.minimum(missed[left[some]], residual)
+            more += part
+        serve(LATER, more)
     for share in FRONT:
-        if len(left) and taps.shape[1] // share >= 2 and taps.shape[1] - taps.shape[1] // share >= LEAST:
-            parts += (more := _after(taps, left, taps.shape[1] // share, tolerance))
-            left = np.setdiff1d(left, np.concatenate([np.zeros(0, int), *(part.channels for part in more)]))
+        start = taps.shape[1] // share
+        if share in ways and len(left) and start >= 2 and taps.shape[1] - start >= LEAST:
+            serve(share, _after(taps, left, start, tolerance))
     worst = missed[left].max(initial=0.0)
     return parts, f", the nearest is {worst:.0e} of the largest tap off" if len(left) and worst < NEAR else ""
 
