@@ -63,8 +63,8 @@ def import_costs() -> list[Result]:
 
 def _convolutions(path: Path) -> list[Result]:
     results = []
-    for frozen, kernel in ((False, "computed in the graph"), (True, "constant")):
-        channels = 8 if frozen else 32  # a constant kernel is identified, channel by channel
+    for frozen, channels in ((False, 32), (True, 8), (True, 64)):  # constant kernels are identified, channel by channel
+        kernel = "constant" if frozen else "computed in the graph"
         convolutional.write_s4d(path, length=16384, channels=channels, modes=32, layers=2, frozen=frozen)
         results.append(
             _limited(f"S4D, 16 384 steps, 2 layers of {channels} channels, FFT, kernels {kernel}", import_cost(path))
