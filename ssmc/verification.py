@@ -131,14 +131,7 @@ def verify(
     errors = {name: compare(reference, outputs[name]) for name, reference in references.items()}
     note = ""
     if tolerance is None and ideal and noise is None:
-        tolerance, note = ideal_tolerance(model.precision, _reference_error(model, fitted, references))
-        if (
-            any(error.relative > tolerance for error in errors.values())
-            and (ties := find_ties(model.graph, fitted)).near
-        ):
-            off = _off_where_clear(model, references, outputs, ties.clear, tolerance)
-            told = (note, str(ties), off or ties.limits())
-            tolerance, note = tolerance if off else max(tolerance, ties.allowed), "; ".join(filter(None, told))
+        tolerance, note = _ideal_tolerance(model, fitted, references, outputs)
     elif tolerance is None:
         tolerance = REALISTIC_TOLERANCE
     passed = all(error.relative <= tolerance for error in errors.values())
@@ -146,6 +139,21 @@ def verify(
         note = "; ".join(filter(None, (note, _lift_error(model, tolerance), _of_processor(model))))
     few = {name: array[:LAYER_SEQUENCES] for name, array in fitted.items()}
     return Verification(passed, tolerance, errors, _layers(executable, executable.compilation, few, settings), note)
+
+
+def _ideal_tolerance(
+    model: Model, inputs: Mapping[str, Array], references: Mapping[str, Array], outputs: Mapping[str, Array]
+) -> tuple[float, str]:
+    """What these outputs of an ideal program may be off, and why that is more than `IDEAL_TOLERANCE` where it is."""
+    tolerance, note = ideal_tolerance(model.precision, _reference_error(model, inputs, references))
+    if all(compare(reference, outputs[name]).relative <= tolerance for name, reference in references.items()):
+        return tolerance, note
+    ties = find_ties(model.graph, inputs)
+    if not ties.near:
+        return tolerance, note
+    off = _off_where_clear(model, references, outputs, ties.clear, tolerance)
+    told = (note, str(ties), off or ties.limits())
+    return tolerance if off else max(tolerance, ties.allowed), "; ".join(filter(None, told))
 
 
 def _off_where_clear(

@@ -89,19 +89,24 @@ def load_model(
             baked = fixed_levels(source.file)
         if baked is not None:
             return _not_dynamic(source.path, baked, strict)
-        blame_refusals(path, best.findings.refusals)
-        up = any(UP in refusal.reason for refusal in best.findings.refusals)  # then it is no wonder
-        if strict and best.findings.refusals and not up and _runs_nowhere(source):
-            first = best.findings.refusals[0]
-            raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
-        image = patched(source.file, source.point(0)) if best.findings.refusals else None
-        best.findings.refusals = best.findings.refusals if image is None else [image]
-        best.findings.refusals = with_told(best.findings)
-        best.findings.refusals[:] = with_scales(source.file, best.findings.refusals)
+        _tell_refusals(source, best, strict)
         if strict:
             _require_lifted(best, str(path), source)
         best.notes += _newer_than_known(file)
         return replace(_as_model(best, source.path), precision=coarsest_format(source.file, _declared(source)))
+
+
+def _tell_refusals(source: Source, best: Attempt, strict: bool) -> None:
+    """Let the refusals say what in the file is behind them. Raises UserError where it runs at some lengths only."""
+    findings = best.findings
+    blame_refusals(str(source.path), findings.refusals)
+    up = any(UP in refusal.reason for refusal in findings.refusals)  # then it is no wonder
+    if strict and findings.refusals and not up and _runs_nowhere(source):
+        first = findings.refusals[0]
+        raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
+    image = patched(source.file, source.point(0)) if findings.refusals else None
+    findings.refusals = findings.refusals if image is None else [image]
+    findings.refusals = with_scales(source.file, with_told(findings))
 
 
 def _reading(source: Source, states: Mapping[str, str] | None) -> Attempt:

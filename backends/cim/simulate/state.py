@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -272,44 +273,34 @@ def _sel(core: Core, code: Item) -> None:
 
 
 def _spike(core: Core, code: Item) -> None:
-    words, before = code.integer("words"), code.flag("before")
-    or_equal, immediate = code.flag("or_equal"), code.flag("immediate")
-    x = bank(core, "digital", code.integer("node"), words)
-    v = core.full(core.read(code.integer("src"), words))
-    rows = core.data[code.text("rows")]
-    y, held = np.empty(v.shape), x.copy()
-    for k in range(v.shape[1]):
-        reached, following = neuron_step(list(rows), or_equal, immediate, held, v[:, k])
-        y[:, k] = held if before else reached
-        held = following
-    x[:] = held
-    core.write(code.integer("dst"), y)
+    rows, or_equal, immediate = list(core.data[code.text("rows")]), code.flag("or_equal"), code.flag("immediate")
+    _step_by_step(core, code, lambda x, v: neuron_step(rows, or_equal, immediate, x, v), reached=True)
 
 
 def _rounded(core: Core, code: Item) -> None:
-    words, before, unrounded = code.integer("words"), code.flag("before"), code.flag("reached")
-    x = bank(core, "digital", code.integer("node"), words)
-    v = core.full(core.read(code.integer("src"), words))
-    rows = core.data[code.text("rows")]
-    grids, rounding, is_complex = grids_in(rows, places_of(code.flag)), code.text("rounding"), code.flag("complex")
-    y, held = np.empty(v.shape), x.copy()
-    for k in range(v.shape[1]):
-        reached, following = rounded_step(rows[0], grids, rounding, is_complex, held, v[:, k])
-        y[:, k] = held if before else reached if unrounded else following
-        held = following
-    x[:] = held
-    core.write(code.integer("dst"), y)
+    rows, rounding, is_complex = core.data[code.text("rows")], code.text("rounding"), code.flag("complex")
+    grids = grids_in(rows, places_of(code.flag))
+    step = partial(rounded_step, rows[0], grids, rounding, is_complex)
+    _step_by_step(core, code, step, reached=code.flag("reached"))
 
 
 def _rounded_sums(core: Core, code: Item) -> None:
-    words, before, unrounded = code.integer("words"), code.flag("before"), code.flag("reached")
+    step = sums(core.data[code.text("rows")], core.data[code.text("terms")], code.text("rounding")).step
+    _step_by_step(core, code, step, reached=code.flag("reached"))
+
+
+def _step_by_step(
+    core: Core, code: Item, step: Callable[[Array, Array], tuple[Array, Array]], *, reached: bool
+) -> None:
+    """States that no block of steps can be worked out for at once. `step` takes states (batch, words) and drive to what
+    they reach, before they are reset or rounded, and to the next states; `reached` says which of the two is read."""
+    words, before = code.integer("words"), code.flag("before")
     x = bank(core, "digital", code.integer("node"), words)
     v = core.full(core.read(code.integer("src"), words))
-    step = sums(core.data[code.text("rows")], core.data[code.text("terms")], code.text("rounding")).step
     y, held = np.empty(v.shape), x.copy()
     for k in range(v.shape[1]):
-        reached, following = step(held, v[:, k])
-        y[:, k] = held if before else reached if unrounded else following
+        found, following = step(held, v[:, k])
+        y[:, k] = held if before else found if reached else following
         held = following
     x[:] = held
     core.write(code.integer("dst"), y)
