@@ -47,8 +47,8 @@ def matmul(low: Lowering, node: Node) -> None:
     kept = kept_of(low, node)
     if kept == "weights" and (form := choose(low, node)).name == "segmented":
         held = _matrix(low, node).some(Piece(0, inputs, 0, outputs), True)
-        fields = cut_time(low, node, form.segments)
-        _product(low, node, f"{node.name}.w", held, x.ref, low.new(node).at(), True, segments=fields)
+        _hold(low, node, f"{node.name}.w", held, segments=cut_time(low, node, form.segments))
+        _multiply(low, node, x.ref, low.new(node).at())
         return
     pieces = pieces_of(low, node, kept)
     vectors = x.words // inputs
@@ -67,11 +67,11 @@ def matmul(low: Lowering, node: Node) -> None:
     for number, p in enumerate(pieces):
         first = apart and (p.n0, p.n1) not in started
         started.add((p.n0, p.n1))
-        held = matrix.some(p, first)
         mode = "mac.os" if kept == "results" else "mac"
+        _hold(low, node, f"{node.name}.w{number}", matrix.some(p, first), mode)
         for v in range(vectors):
-            src, at = Ref(x.ref.buffer, x.ref.offset + v * inputs + p.k0), dst.at(v * outputs + p.n0)
-            _product(low, node, f"{node.name}.w{number}" if not v else "", held, src, at, first, mode)
+            src = Ref(x.ref.buffer, x.ref.offset + v * inputs + p.k0)
+            _multiply(low, node, src, dst.at(v * outputs + p.n0), accumulate=not first)
     hand_out(low, node, max((p.n1 for p in pieces), default=0))
 
 
@@ -134,33 +134,25 @@ def _matrix(low: Lowering, node: Node) -> _Matrix:
     return _Matrix(weights, scale, None if bias is None else bias.array)
 
 
-def _product(
-    low: Lowering,
-    node: Node,
-    name: str,
-    m: _Matrix,
-    src: Ref,
-    dst: Ref,
-    first: bool,
-    mode: str = "mac",
-    *,
-    segments: Mapping[str, int] | None = None,
+def _hold(
+    low: Lowering, node: Node, name: str, m: _Matrix, mode: str = "mac", segments: Mapping[str, int] | None = None
 ) -> None:
-    """One pass; with no name, over what is in the array already."""
-    if name:
-        fields: dict[str, Any] = {"src": Param(low.draft.constant(name, m.weights)), "scale": 0, "bias": 0}
-        if m.scale is not None:
-            fields["scale"] = Param(low.draft.constant(f"{name}.scale", m.scale))
-        if m.bias is not None:
-            bias = m.bias if low.ideal else m.bias.astype(np.float32)
-            fields["bias"] = Param(low.draft.constant(f"{name}.bias", bias))
-        scaled, biased = m.scale is not None, m.bias is not None
-        rows, cols = m.weights.shape
-        low.emit(
-            node, "preload", **fields, rows=rows, cols=cols, mode=mode, scaled=scaled, biased=biased, **(segments or {})
-        )
+    """Weights on their way into the array."""
+    fields: dict[str, Any] = {"src": Param(low.draft.constant(name, m.weights)), "scale": 0, "bias": 0}
+    if m.scale is not None:
+        fields["scale"] = Param(low.draft.constant(f"{name}.scale", m.scale))
+    if m.bias is not None:
+        bias = m.bias if low.ideal else m.bias.astype(np.float32)
+        fields["bias"] = Param(low.draft.constant(f"{name}.bias", bias))
+    fields |= {"scaled": m.scale is not None, "biased": m.bias is not None, **(segments or {})}
+    rows, cols = m.weights.shape
+    low.emit(node, "preload", **fields, rows=rows, cols=cols, mode=mode)
+
+
+def _multiply(low: Lowering, node: Node, src: Ref, dst: Ref, *, accumulate: bool = False) -> None:
+    """A pass over the weights that the array holds."""
     pitches = {"dst_pitch": dst.buffer.words, "src_pitch": src.buffer.words}
-    low.emit(node, "mac", dst=dst, src=src, **pitches, steps=low.steps(node), accumulate=not first)
+    low.emit(node, "mac", dst=dst, src=src, **pitches, steps=low.steps(node), accumulate=accumulate)
 
 
 def _left_over(low: Lowering, node: Node) -> int:
@@ -197,7 +189,8 @@ def _matmul_together(low: Lowering, node: Node, x: Operand, parts: Sequence[Rest
     for k in range(0, inputs, rows):
         held = whole.some(Piece(k, min(k + rows, inputs), 0, outputs), k == 0)
         src = Ref(x.ref.buffer, x.ref.offset + k)
-        _product(low, node, f"{node.name}.together{k}", held, src, results.at(), k == 0)
+        _hold(low, node, f"{node.name}.together{k}", held)
+        _multiply(low, node, src, results.at(), accumulate=k > 0)
     keep(low, results, parts)
 
 
