@@ -25,8 +25,9 @@ LARGEST = float(np.finfo(np.float32).max)
 SWAPPED_OPS = {"Less": "greater", "LessOrEqual": "greater_or_equal"}
 
 
-def unary(builder: Builder, function: str, item: Flow) -> Tracked:
-    return wrap(builder.unary(function, item.value), item.axes, item.shape)
+def unary(builder: Builder, function: str, flow: Flow) -> Flow | Known:
+    """A function of a tensor, element by element."""
+    return wrap(builder.unary(function, flow.value), flow.axes, flow.shape)
 
 
 def binary(builder: Builder, function: str, a: Flow | Known, b: Flow | Known) -> Flow | Known:
@@ -133,15 +134,9 @@ def _leaky(slope: Callable[[Call, Sequence[Any]], Flow | Known]) -> Rule:
     def rule(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
         flow, builder = flow_of(items[0]), context.builder
         below = binary(builder, "min", flow, scalar(0))
-        return [
-            binary(builder, "add", unary_any(builder, "relu", flow), binary(builder, "mul", slope(call, items), below))
-        ]
+        return [binary(builder, "add", unary(builder, "relu", flow), binary(builder, "mul", slope(call, items), below))]
 
     return rule
-
-
-def unary_any(builder: Builder, function: str, flow: Flow) -> Flow | Known:
-    return wrap(builder.unary(function, flow.value), flow.axes, flow.shape)
 
 
 def _elu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -149,9 +144,9 @@ def _elu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow, builder = flow_of(items[0]), context.builder
     if alpha == 1.0:
         return [unary(builder, "elu", flow)]
-    raised = unary_any(builder, "exp", _only(binary(builder, "min", flow, scalar(0))))
+    raised = unary(builder, "exp", _only(binary(builder, "min", flow, scalar(0))))
     below = binary(builder, "mul", scalar(alpha), binary(builder, "sub", raised, scalar(1)))
-    return [binary(builder, "add", unary_any(builder, "relu", flow), below)]
+    return [binary(builder, "add", unary(builder, "relu", flow), below)]
 
 
 def _celu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -161,8 +156,8 @@ def _celu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     if alpha == 1.0:
         return [unary(builder, "elu", flow)]
     below = binary(builder, "div", _only(binary(builder, "min", flow, scalar(0))), scalar(alpha))
-    grown = binary(builder, "sub", unary_any(builder, "exp", _only(below)), scalar(1))
-    return [binary(builder, "add", unary_any(builder, "relu", flow), binary(builder, "mul", scalar(alpha), grown))]
+    grown = binary(builder, "sub", unary(builder, "exp", _only(below)), scalar(1))
+    return [binary(builder, "add", unary(builder, "relu", flow), binary(builder, "mul", scalar(alpha), grown))]
 
 
 def _thresholded(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -192,7 +187,7 @@ def _mod(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     if call.attrs.get("fmod"):
         whole = binary(builder, "mul", _sign(builder, ratio), _magnitude(builder, ratio))
     else:
-        whole = unary_any(builder, "floor", ratio)
+        whole = unary(builder, "floor", ratio)
     return [binary(builder, "sub", items[0], binary(builder, "mul", items[1], whole))]
 
 
@@ -216,12 +211,12 @@ def _whole_quotient(builder: Builder, a: Flow | Known, b: Flow | Known, towards_
     """a / b of integers, down or towards zero: half a b-th more leaves no quotient on an edge."""
     signs = None
     if towards_zero:
-        signs = unary_any(builder, "sign", _only(binary(builder, "mul", a, b)))
-        a = unary_any(builder, "abs", a) if isinstance(a, Flow) else Known(np.abs(np.asarray(a.array, np.float64)))
-        b = unary_any(builder, "abs", b) if isinstance(b, Flow) else Known(np.abs(np.asarray(b.array, np.float64)))
-    turned = unary_any(builder, "sign", b) if isinstance(b, Flow) else Known(np.sign(np.asarray(b.array, np.float64)))
+        signs = unary(builder, "sign", _only(binary(builder, "mul", a, b)))
+        a = unary(builder, "abs", a) if isinstance(a, Flow) else Known(np.abs(np.asarray(a.array, np.float64)))
+        b = unary(builder, "abs", b) if isinstance(b, Flow) else Known(np.abs(np.asarray(b.array, np.float64)))
+    turned = unary(builder, "sign", b) if isinstance(b, Flow) else Known(np.sign(np.asarray(b.array, np.float64)))
     more = binary(builder, "add", a, binary(builder, "mul", turned, scalar(0.5)))
-    whole = unary_any(builder, "floor", _only(binary(builder, "div", more, b)))
+    whole = unary(builder, "floor", _only(binary(builder, "div", more, b)))
     return whole if signs is None else binary(builder, "mul", signs, whole)
 
 
@@ -281,7 +276,7 @@ def _swish(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow, builder = flow_of(items[0]), context.builder
     if alpha == 1.0:
         return [unary(builder, "silu", flow)]
-    inner = unary_any(builder, "sigmoid", _only(binary(builder, "mul", flow, scalar(alpha))))
+    inner = unary(builder, "sigmoid", _only(binary(builder, "mul", flow, scalar(alpha))))
     return [binary(builder, "mul", flow, inner)]
 
 
@@ -305,7 +300,7 @@ def _quantize(context: Context, call: Call, items: Sequence[Any]) -> list[Tracke
     low, high = ends
     scale = Known(along(items[1].array, flow.shape, call.attrs))
     zero = along(items[2].array, flow.shape, call.attrs) if len(items) > 2 and items[2] is not None else np.zeros(())
-    rounded = unary_any(builder, "round", _only(binary(builder, "div", flow, scale)))
+    rounded = unary(builder, "round", _only(binary(builder, "div", flow, scale)))
     shifted = binary(builder, "add", rounded, Known(np.asarray(zero, np.float64)))
     return [binary(builder, "min", binary(builder, "max", shifted, scalar(low)), scalar(high))]
 
@@ -325,9 +320,9 @@ def _selu(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow, builder = flow_of(items[0]), context.builder
     if np.allclose([alpha, gamma], [SELU_ALPHA, SELU_GAMMA], rtol=1e-6):
         return [unary(builder, "selu", flow)]
-    grown = unary_any(builder, "exp", _only(binary(builder, "min", flow, scalar(0))))
+    grown = unary(builder, "exp", _only(binary(builder, "min", flow, scalar(0))))
     below = binary(builder, "mul", scalar(alpha), binary(builder, "sub", grown, scalar(1)))
-    return [binary(builder, "mul", scalar(gamma), binary(builder, "add", unary_any(builder, "relu", flow), below))]
+    return [binary(builder, "mul", scalar(gamma), binary(builder, "add", unary(builder, "relu", flow), below))]
 
 
 def _bit_shift(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -340,7 +335,7 @@ def _bit_shift(context: Context, call: Call, items: Sequence[Any]) -> list[Track
         return [unary(builder, "floor", _only(binary(builder, "div", flow, factor)))]
     size = scalar(2.0 ** context.bits(call, 0))
     moved = binary(builder, "mul", flow, factor)
-    over = unary_any(builder, "floor", _only(binary(builder, "div", moved, size)))
+    over = unary(builder, "floor", _only(binary(builder, "div", moved, size)))
     return [binary(builder, "sub", moved, binary(builder, "mul", over, size))]
 
 

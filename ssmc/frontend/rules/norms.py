@@ -9,7 +9,7 @@ import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.rules.context import Context, Rule, Surroundings, flow_of, known_of, sampled
-from ssmc.frontend.rules.elementwise import binary, unary_any
+from ssmc.frontend.rules.elementwise import binary, unary
 from ssmc.frontend.rules.reduction import plain, reduced
 from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.source.listing import Call
@@ -59,9 +59,9 @@ def standardized(context: Context, flow: Flow, axes: Sequence[int], epsilon: flo
         raise Unsupported("it normalises over the batch")
     if centred:
         flow = plain(binary(builder, "sub", flow, reduced(context, flow, "mean", axes, True)))
-    power = reduced(context, plain(unary_any(builder, "square", flow)), "mean", axes, True)
+    power = reduced(context, plain(unary(builder, "square", flow)), "mean", axes, True)
     shifted = plain(binary(builder, "add", power, Known(np.asarray(float(epsilon)))))
-    return plain(binary(builder, "mul", flow, unary_any(builder, "rsqrt", shifted)))
+    return plain(binary(builder, "mul", flow, unary(builder, "rsqrt", shifted)))
 
 
 def _batch_norm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -112,8 +112,8 @@ def _mean_variance(context: Context, call: Call, items: Sequence[Any]) -> list[T
     if any(flow.axes[a] == "b" for a in axes):
         raise Unsupported("it normalises over the batch")
     centred = plain(binary(builder, "sub", flow, reduced(context, flow, "mean", axes, True)))
-    power = reduced(context, plain(unary_any(builder, "square", centred)), "mean", axes, True)
-    deviation = binary(builder, "add", unary_any(builder, "sqrt", power), Known(np.asarray(1e-9)))
+    power = reduced(context, plain(unary(builder, "square", centred)), "mean", axes, True)
+    deviation = binary(builder, "add", unary(builder, "sqrt", power), Known(np.asarray(1e-9)))
     return [binary(builder, "div", centred, deviation)]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, Raw, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.rules.context import Surroundings, arrays_or_flows, sampled
-from ssmc.frontend.rules.elementwise import binary, unary_any
+from ssmc.frontend.rules.elementwise import binary, unary
 from ssmc.frontend.rules.lengths import as_length
 from ssmc.frontend.rules.matrix import einsum_terms, product_terms
 from ssmc.frontend.rules.merged import is_plain
@@ -175,7 +175,7 @@ def _inverse(translator: Surroundings, kind: str, factor: Flow | Known) -> Flow 
         return factor
     if isinstance(factor, Known):
         return Known(1.0 / np.asarray(factor.array))
-    found: Flow | Known = unary_any(translator.builder, "reciprocal", factor)
+    found: Flow | Known = unary(translator.builder, "reciprocal", factor)
     return found
 
 

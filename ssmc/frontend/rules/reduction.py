@@ -11,7 +11,7 @@ from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, known_along, wrap
 from ssmc.frontend.graph.magnitude import magnitude
 from ssmc.frontend.rules.context import Context, Rule, Surroundings, arrays_or_flows, flow_of, known_of
-from ssmc.frontend.rules.elementwise import binary, unary_any
+from ssmc.frontend.rules.elementwise import binary, unary
 from ssmc.frontend.rules.masks import in_time
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import axes_of
@@ -31,10 +31,10 @@ def _reduce_rule(function: str, before: str = "identity", after: str = "identity
             axes = list(range(len(flow.shape)))
         if not pairs and function in ("sum", "mean") and _weighs_pairs(context, call, flow, axes):
             raise TimeMixing(f"it takes the {function} over time with weights for every pair of steps")
-        mapped = unary_any(context.builder, before, in_time(context, call, flow, axes))
+        mapped = unary(context.builder, before, in_time(context, call, flow, axes))
         assert isinstance(mapped, Flow)
         result = reduced(context, mapped, function, axes, bool(call.attrs.get("keepdims", 1)))
-        return [unary_any(context.builder, after, result)]
+        return [unary(context.builder, after, result)]
 
     return rule
 
@@ -73,14 +73,14 @@ def _log_sum_exp(context: Context, call: Call, items: Sequence[Any]) -> list[Tra
     result = flow
     if features:
         largest = reduced(context, flow, "max", features, True)
-        spread = plain(unary_any(builder, "exp", plain(binary(builder, "sub", flow, largest))))
-        sums = unary_any(builder, "log", reduced(context, spread, "sum", features, True))
+        spread = plain(unary(builder, "exp", plain(binary(builder, "sub", flow, largest))))
+        sums = unary(builder, "log", reduced(context, spread, "sum", features, True))
         result = plain(binary(builder, "add", sums, largest))
     rest = [a for a in axes if flow.axes[a] != "f"]
     if rest:
         low, top = _from_the_largest(context, result, rest)
-        sums = reduced(context, plain(unary_any(builder, "exp", low)), "sum", rest, True)
-        result = plain(binary(builder, "add", unary_any(builder, "log", plain(sums)), top))
+        sums = reduced(context, plain(unary(builder, "exp", low)), "sum", rest, True)
+        result = plain(binary(builder, "add", unary(builder, "log", plain(sums)), top))
     return [result if keep else _squeezed(context, result, axes)]
 
 
@@ -122,8 +122,8 @@ def reduced(context: Context, flow: Flow, function: str, axes: Sequence[int], ke
         raise Unsupported("it reduces over the batch")
     time = [a for a in gone if flow.axes[a] == "t"]
     if time and function == "min":  # the largest of the negated
-        opposite = reduced(context, plain(unary_any(builder, "neg", flow)), "max", axes, keep)
-        return plain(unary_any(builder, "neg", opposite))
+        opposite = reduced(context, plain(unary(builder, "neg", flow)), "max", axes, keep)
+        return plain(unary(builder, "neg", opposite))
     if time and function not in ("mean", "sum", "max"):
         raise TimeMixing(f"it takes the {function} over time")
     features = [flow.from_right(a) for a in gone if flow.axes[a] == "f"]
@@ -156,16 +156,16 @@ def _lp_norm(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
     """x divided by the sum of |x|, or by the root of the sum of x^2, along one axis."""
     flow, builder = flow_of(items[0]), context.builder
     before, after = ("abs", "identity") if int(call.attrs.get("p", 2)) == 1 else ("square", "sqrt")
-    sums = reduced(context, plain(unary_any(builder, before, flow)), "sum", [int(call.attrs.get("axis", -1))], True)
-    return [binary(builder, "div", flow, unary_any(builder, after, sums))]
+    sums = reduced(context, plain(unary(builder, before, flow)), "sum", [int(call.attrs.get("axis", -1))], True)
+    return [binary(builder, "div", flow, unary(builder, after, sums))]
 
 
 def _global_average(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow, order = flow_of(items[0]), int(call.attrs.get("p", 2))
     if call.kind == "GlobalLpPool" and order in (1, 2):
         before, after = ("abs", "identity") if order == 1 else ("square", "sqrt")
-        sums = reduced(context, plain(unary_any(context.builder, before, flow)), "sum", range(2, len(flow.shape)), True)
-        return [unary_any(context.builder, after, sums)]
+        sums = reduced(context, plain(unary(context.builder, before, flow)), "sum", range(2, len(flow.shape)), True)
+        return [unary(context.builder, after, sums)]
     if call.kind == "GlobalLpPool":
         raise Unsupported(f"a norm of order {order}")
     function = "mean" if call.kind == "GlobalAveragePool" else "max"
@@ -210,10 +210,10 @@ def _softmax(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
         raise Unsupported("a softmax over the batch")
     if flow.axes[axis] == "t":  # its sum is known after the last step
         low, _ = _from_the_largest(context, flow, [axis])
-        grown = plain(unary_any(builder, "exp", low))
+        grown = plain(unary(builder, "exp", low))
         total = reduced(context, grown, "sum", [axis], True)
         if call.kind == "LogSoftmax":
-            return [binary(builder, "sub", low, unary_any(builder, "log", total))]
+            return [binary(builder, "sub", low, unary(builder, "log", total))]
         return [binary(builder, "div", grown, total)]
     if old and axis != len(flow.shape) - 1:
         raise Unsupported("a softmax over several axes (opset below 13)")

@@ -10,7 +10,7 @@ import numpy as np
 from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.rules.context import Context, Rule, flow_of
-from ssmc.frontend.rules.elementwise import binary, unary_any
+from ssmc.frontend.rules.elementwise import binary, unary
 from ssmc.frontend.rules.reduction import plain, reduced
 from ssmc.frontend.rules.shape import gathered
 from ssmc.frontend.rules.strided import filtered, largest
@@ -96,7 +96,7 @@ def _pooled_features(context: Context, call: Call, flow: Flow) -> Flow:
     if power not in (0, 1, 2):
         raise Unsupported(f"a norm of order {power}")
     if power:
-        flow = plain(unary_any(context.builder, "abs" if power == 1 else "square", flow))
+        flow = plain(unary(context.builder, "abs" if power == 1 else "square", flow))
     for k in range(count):
         axis, size = rank - count + k, flow.shape[rank - count + k]
         if window[k] == 1 and strides[k] == 1 and not pads[k] and not pads[k + count]:
@@ -113,7 +113,7 @@ def _pooled_features(context: Context, call: Call, flow: Flow) -> Flow:
             if call.kind == "AveragePool":
                 matrix /= window[k] if attrs.get("count_include_pad", 0) else inside.sum(axis=1)
             flow = _weighted(context, flow, axis, matrix)
-    return plain(unary_any(context.builder, "sqrt", flow)) if power == 2 else flow
+    return plain(unary(context.builder, "sqrt", flow)) if power == 2 else flow
 
 
 def _places(size: int, window: int, stride: int, spacing: int, pads: tuple[int, int], up: bool) -> Array:
