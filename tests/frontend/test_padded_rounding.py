@@ -47,6 +47,35 @@ def test_a_padded_input_is_rounded(zero: np.ndarray, again: bool, tmp_path: Path
     on_targets(model, 2, LENGTH)
 
 
+@pytest.mark.parametrize("zero", [np.uint8(131), np.int8(0)])
+def test_codes_are_padded_with_their_zero_point(zero: np.ndarray, tmp_path: Path) -> None:
+    """QOperator format: a convolution's codes go to the padding of the next one as they are."""
+    net = Net()
+    scale, point = net.const(np.float32(3.0 / np.iinfo(zero.dtype).max)), net.const(zero)
+    u = net.op("Transpose", net.input([2, LENGTH, CHANNELS]), perm=[0, 2, 1])
+    codes = net.op("Pad", net.op("QuantizeLinear", u, scale, point), net.ints(0, 0, TAPS - 1, 0, 0, 0), point)
+    taps = net.const(np.rint(RNG.uniform(-1, 1, (CHANNELS, 1, TAPS)) * 127).astype(zero.dtype))
+    grid = net.const(np.float32(0.2)), net.const(np.asarray(zero.dtype.type(7)))
+    weight = taps, net.const(np.float32(1 / 127)), net.const(np.asarray(zero.dtype.type(0)))
+    y = net.op("QLinearConv", codes, scale, point, *weight, *grid, group=CHANNELS, kernel_shape=[TAPS])
+    y = net.op("Tanh", net.op("Transpose", net.op("DequantizeLinear", y, *grid), perm=[0, 2, 1]))
+    model = load_model(save(net.model([(y, [2, LENGTH, CHANNELS])], opset=21), tmp_path))
+    assert [system.kind for system in model.systems] == ["fir"]
+    on_targets(model, 2, LENGTH)
+
+
+def test_codes_padded_with_another_number(tmp_path: Path) -> None:
+    net = Net()
+    scale, point = net.const(np.float32(0.02)), net.const(np.uint8(131))
+    u = net.op("Transpose", net.input([2, LENGTH, CHANNELS]), perm=[0, 2, 1])
+    codes = net.op("QuantizeLinear", u, scale, point)
+    codes = net.op("Pad", codes, net.ints(0, 0, TAPS - 1, 0, 0, 0), net.const(np.uint8(0)))
+    x = net.op("DequantizeLinear", codes, scale, point)
+    y = net.op("Conv", x, net.const(RNG.standard_normal((CHANNELS, 1, TAPS))), group=CHANNELS, kernel_shape=[TAPS])
+    y = net.op("Transpose", y, perm=[0, 2, 1])
+    refused(save(net.model([(y, [2, LENGTH, CHANNELS])], opset=21), tmp_path), "Pad")
+
+
 def test_what_is_put_around_is_no_zero(tmp_path: Path) -> None:
     net = Net()
     y = convolution(net, np.int8(0), 0.02, value=0.5)

@@ -77,6 +77,29 @@ def test_first_step_stands_before_the_loop(tmp_path: Path, collect: str, length:
     on_targets(model, *sizes[0])
 
 
+@pytest.mark.parametrize("start", ["times zero", "minus itself"])
+@pytest.mark.parametrize("length", ["t", 12])
+def test_steps_grow_from_an_empty_slice(tmp_path: Path, start: str, length: int | str) -> None:
+    """y = z[:, :0], h = z[:, 0] * 0, then y = cat([y, h]) at every step; nothing of the sequence is in either."""
+    net, body = Net(), Net()
+    z = drive_of(net, net.input(["b", length, INPUTS]))
+    first = net.op("Gather", z, net.const(np.int64(0)), axis=1)
+    zero = net.op("Mul", first, net.const(np.zeros(()))) if start == "times zero" else net.op("Sub", first, first)
+    step, going = body.input([], TensorProto.INT64), body.input([], TensorProto.BOOL)
+    state, held = body.input(None), body.input(None)
+    following = stepped(body, z, step, state)
+    more = body.op("Concat", held, body.op("Unsqueeze", following, body.ints(1)), axis=1)
+    end = body.op("Identity", going)
+    graph = body.subgraph([(end, None), (following, None), (more, None)], {end: TensorProto.BOOL})
+    nothing = net.op("Slice", z, net.ints(0), net.ints(0), net.ints(1))
+    _, y = net.op("Loop", length_of(net, z), net.const(np.asarray(True)), zero, nothing, outputs=2, body=graph)
+    sizes = [(2, 12)] if length == 12 else [(2, 12), (3, 21)]
+    model = lift(net, net.op("Relu", y), ["b", length, STATES], tmp_path, *sizes)
+    assert kinds(model) == [LINEAR]
+    assert not any("run through" in note for note in model.notes)
+    on_targets(model, *sizes[0])
+
+
 @pytest.mark.parametrize("length", ["t", 12])
 def test_steps_inserted_in_front(tmp_path: Path, length: int | str) -> None:
     """b.insert(0, h): the other direction of a bidirectional layer, in the same loop."""

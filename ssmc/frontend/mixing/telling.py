@@ -176,6 +176,8 @@ def _over_time(call: Call, items: Sequence[Any], steps: int) -> str | None:
 
 def _elsewhere(call: Call, numbers: Array, steps: int) -> str | None:
     """Are steps in another order behind a call, or among values that are none?"""
+    if not numbers.size:
+        return None
     for axis, size in enumerate(numbers.shape):
         fibres = np.moveaxis(numbers, axis, -1).reshape(-1, size)
         if size == steps and np.array_equal(np.sort(fibres), np.broadcast_to(np.arange(steps), fibres.shape)):

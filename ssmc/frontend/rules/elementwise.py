@@ -54,9 +54,20 @@ def _binary_rule(function: str, swap: bool = False) -> Rule:
             special = _power(context.builder, items[0], np.asarray(items[1].array))
             if special is not None:
                 return [special]
-        return [reduce(lambda a, b: binary(context.builder, function, a, b), items)]
+        zeros = _zeros(call, items)
+        return [zeros] if zeros is not None else [reduce(lambda a, b: binary(context.builder, function, a, b), items)]
 
     return rule
+
+
+def _zeros(call: Call, items: Sequence[Flow | Known]) -> Known | None:
+    """`x[:, 0] * 0` and `x[:, 0] - x[:, 0]`, as states are written to start at zero: no value of a sequence is read."""
+    if any(isinstance(item, Flow) and "t" in item.axes for item in items):
+        return None
+    none = call.kind == "Mul" and any(isinstance(item, Known) and not np.any(item.array) for item in items)
+    if none or (call.kind == "Sub" and call.operands[0] == call.operands[1]):
+        return Known(np.zeros(np.broadcast_shapes(*(item.shape for item in items))))
+    return None
 
 
 def _power(builder: Builder, base: Flow, exponent: Any) -> Tracked | None:

@@ -1,7 +1,7 @@
 """Rounding behind a padding with zeros, in front of it: zero stays zero, and steps are rounded by themselves.
 
 Quantisation tools round what a node is given, as the padded input of a convolution over time; the padding belongs to
-the convolution.
+the convolution. Files in which codes are handed on (QOperator) pad with the zero point; that is a padding with zeros, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def round_before_padding(graph: Graph) -> Graph:
     """The graph with each rounding by one scale moved in front of the zeros that are put around what it rounds."""
     if not any(True for _ in graph.nodes("onnx.Pad")) or not any(True for _ in graph.nodes("onnx.QuantizeLinear")):
         return graph
-    moved, count = graph.copy(), 0
+    moved = graph.copy()
+    count = sum(_pad_numbers(moved, node) for node in list(moved.nodes("onnx.Pad")))
     for node in list(graph.nodes("onnx.QuantizeLinear")):
         chain = _from_padding(moved, node)
         if not chain:
@@ -40,6 +41,38 @@ def round_before_padding(graph: Graph) -> Graph:
         return graph
     moved.prune()
     return moved
+
+
+def _pad_numbers(graph: Graph, node: Node) -> bool:
+    """Pad what codes stand for in place of the codes, where they are padded with their zero point; was it done?"""
+    data, _, value, *_ = (*graph.operands(node.name), None, None)
+    if data is None or value is None or graph.op(data.node).name != "onnx.QuantizeLinear":
+        return False
+    _, scale, zero, *_ = (*graph.operands(data.node), None)
+    ends = [graph.node(user) for user, _ in graph.users(Value(node.name))]
+    if not ends or any(not _reads_alike(graph, graph.node(data.node), end) for end in ends) or None in (scale, zero):
+        return False
+    step, code, filled = (graph.op(v.node) for v in (scale, zero, value) if v is not None)
+    if any(op.name != "constant" for op in (step, code, filled)) or np.size(step["value"].array) != 1:
+        return False
+    if np.any(filled["value"].array != code["value"].array):
+        return False
+    inner = _again(graph, ends[0], [data, *graph.operands(ends[0].name)[1:]])
+    operands = [inner, graph.operand(node.name, 1), None, *graph.operands(node.name)[3:]]
+    padded = graph.add(node.op.name, operands, dict(node.op.attrs), types=ends[0].types[:1], provenance=node.provenance)
+    for end in ends:
+        graph.replace_uses(Value(end.name), padded)
+    return True
+
+
+def _reads_alike(graph: Graph, start: Node, end: Node) -> bool:
+    """Does `end` make real numbers of codes by the scale and zero point by which `start` made them?"""
+    if end.op.name != "onnx.DequantizeLinear":
+        return False
+    ops = [[graph.op(v.node) for v in graph.operands(node.name)[1:3] if v is not None] for node in (start, end)]
+    if any(op.name != "constant" for op in (*ops[0], *ops[1])) or len(ops[0]) != len(ops[1]):
+        return False
+    return all(np.array_equal(a["value"].array, b["value"].array) for a, b in zip(*ops, strict=True))
 
 
 def _again(graph: Graph, node: Node, operands: list[Value | None]) -> Value:
