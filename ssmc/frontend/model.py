@@ -120,6 +120,11 @@ class Model:
         return Interface(self.form, self.inputs, self.outputs, self.states)
 
 
+def _at_one_rate(graph: Graph) -> bool:
+    kinds = [graph.type(Value(node.name, k)) for node in graph.nodes() for k in range(len(node.types))]
+    return all(kind.rate == 1 for kind in kinds if isinstance(kind, StreamType))
+
+
 def mixes_time(graph: Graph) -> bool:
     """Is there a system, or a stream of what was delayed or meets what all steps tell (linear attention, no mask)?
 
@@ -131,8 +136,10 @@ def mixes_time(graph: Graph) -> bool:
     plain = all(node.op["axes"][:3] == "btf" for node in graph.inputs() if "t" in node.op["axes"])
     types = [graph.type(graph.operand(node.name, 0)) for node in graph.outputs()]
     rates = [kind.rate for kind in types if isinstance(kind, StreamType)]
-    delayed = 1 in rates and any(True for _ in graph.nodes("delay"))
-    return delayed or (plain and bool(rates) and bool(late_values(graph).first))
+    delayed = any(True for _ in graph.nodes("delay"))
+    if delayed and (1 in rates or (plain and not rates and _at_one_rate(graph))):  # the latter of what is pooled then
+        return True
+    return plain and bool(rates) and bool(late_values(graph).first)
 
 
 def delays_told(graph: Graph) -> tuple[str, ...]:

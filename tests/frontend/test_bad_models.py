@@ -69,6 +69,21 @@ def test_unknown_ops_are_listed_together_with_the_rest(tmp_path: Path) -> None:
     assert [r.op for r in told.unsupported] == ["ai.acme::Fancy", "ai.acme::Fancy", "ai.acme::Odd", "Softmax"]
 
 
+@pytest.mark.parametrize(
+    ("domain", "kind", "reason"),
+    [
+        ("", "TensorListReserve", "a converter leaves an op of another framework as it was"),
+        ("com.microsoft.nchwc", "ReorderOutput", "optimised at the level 'extended'"),
+    ],
+)
+def test_unknown_ops_are_told_by_where_they_come_from(tmp_path: Path, domain: str, kind: str, reason: str) -> None:
+    net = Net()
+    s = net.op("CumSum", net.input(["b", "t", 2]), net.const(np.int64(1)))
+    model = net.model([(net.op(kind, s, domain=domain), ["b", "t", 2])])
+    model.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))
+    refused(save(model, tmp_path), kind, reason)
+
+
 def test_unknown_ops_in_bodies_and_after_systems(tmp_path: Path) -> None:
     model = disguise.as_scan(SYSTEM)
     model.graph.node.append(helper.make_node("Odd", [model.graph.output[0].name], ["odd"], name="odd_one"))

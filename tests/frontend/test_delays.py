@@ -39,3 +39,20 @@ def test_filters_that_became_registers_are_told(tmp_path: Path) -> None:
     model = lift(net, y, ["n", "l", 5], tmp_path, (2, 13), (3, 21))
     assert not model.systems
     assert any(note.startswith("no system: '") and "up to 4" in note for note in model.notes), model.notes
+
+
+@pytest.mark.parametrize("length", [12, "t"])
+def test_short_filters_before_a_mean_over_time(tmp_path: Path, length: int | str) -> None:
+    """A classifier of dilated convolutions alone: what the registers hold reaches its output, which is no stream."""
+    net = Net()
+    x = net.op("Transpose", net.input(["b", length, CHANNELS]), perm=[0, 2, 1])
+    for spread in (1, 2):
+        padded = net.op("Pad", x, net.ints(0, 0, 2 * spread, 0, 0, 0))
+        weights = net.const(RNG.standard_normal((CHANNELS, CHANNELS, 3)))
+        x = net.op("Add", x, net.op("Relu", net.op("Conv", padded, weights, kernel_shape=[3], dilations=[spread])))
+    mean = net.op("ReduceMean", x, net.ints(2), keepdims=0)
+    y = net.op("Softmax", net.op("MatMul", mean, net.const(RNG.standard_normal((CHANNELS, 4)))), axis=-1)
+    sizes = [(2, 12)] if length == 12 else [(2, 12), (3, 21)]
+    model = lift(net, y, ["b", 4], tmp_path, *sizes)
+    assert not model.systems and model.other_ops["delay"]
+    on_targets(model, *sizes[0])

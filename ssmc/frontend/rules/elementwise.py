@@ -11,6 +11,7 @@ import numpy as np
 from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Flow, Known, Tracked, Unsupported, align, wrap
 from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of, present
+from ssmc.frontend.rules.zeros import zeros_of
 from ssmc.frontend.source.kernels import UNARY_OPS
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import along, clip_bounds, quantized_range, text
@@ -54,20 +55,10 @@ def _binary_rule(function: str, swap: bool = False) -> Rule:
             special = _power(context.builder, items[0], np.asarray(items[1].array))
             if special is not None:
                 return [special]
-        zeros = _zeros(call, items)
+        zeros = zeros_of(call, items)
         return [zeros] if zeros is not None else [reduce(lambda a, b: binary(context.builder, function, a, b), items)]
 
     return rule
-
-
-def _zeros(call: Call, items: Sequence[Flow | Known]) -> Known | None:
-    """`x[:, 0] * 0` and `x[:, 0] - x[:, 0]`, as states are written to start at zero: no value of a sequence is read."""
-    if any(isinstance(item, Flow) and "t" in item.axes for item in items):
-        return None
-    none = call.kind == "Mul" and any(isinstance(item, Known) and not np.any(item.array) for item in items)
-    if none or (call.kind == "Sub" and call.operands[0] == call.operands[1]):
-        return Known(np.zeros(np.broadcast_shapes(*(item.shape for item in items))))
-    return None
 
 
 def _power(builder: Builder, base: Flow, exponent: Any) -> Tracked | None:

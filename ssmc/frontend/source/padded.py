@@ -1,7 +1,7 @@
 """Rounding behind a padding with zeros, in front of it: zero stays zero, and steps are rounded by themselves.
 
 Quantisation tools round what a node is given, as the padded input of a convolution over time; the padding belongs to
-the convolution. Files in which codes are handed on (QOperator) pad with the zero point; that is a padding with zeros, too.
+the convolution. Files in which codes are handed on (QOperator) pad with the zero point: a padding with zeros, too.
 """
 
 from __future__ import annotations

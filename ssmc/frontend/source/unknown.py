@@ -15,6 +15,14 @@ REASON = (
     "neither the ONNX standard nor this compiler gives this op a meaning; export it with standard ops, or with its "
     "body as a model-local function"
 )
+NO_ONNX = (
+    "the ONNX known here has no op of this name, and the file gives no body for it, as where a converter leaves an op "
+    "of another framework as it was (tf2onnx says so while it writes the file); write the model without that op"
+)
+LAYOUT = (
+    "onnxruntime's optimiser lays numbers out for the processor on which it ran; give the model as it was before, or "
+    "optimised at the level 'extended'"
+)
 
 Known = Callable[[onnx.NodeProto], bool]
 
@@ -32,9 +40,16 @@ def _told(node: Node, known: Known) -> list[Refusal]:
     proto = node.op["node"]
     if not known(proto):
         kind = f"{proto.domain}::{proto.op_type}" if proto.domain else proto.op_type
-        reason = MICROSOFT_OPS.get(proto.op_type, REASON) if proto.domain == "com.microsoft" else REASON
-        told.append(Refusal(node.provenance[0], kind, reason))
+        told.append(Refusal(node.provenance[0], kind, _reason(proto.domain, proto.op_type)))
     return told
+
+
+def _reason(domain: str, kind: str) -> str:
+    if domain in ("", "ai.onnx"):
+        return NO_ONNX
+    if domain == "com.microsoft.nchwc":
+        return LAYOUT
+    return MICROSOFT_OPS.get(kind, REASON) if domain == "com.microsoft" else REASON
 
 
 def known_part(graph: Graph, unknown: dict[str, tuple[Refusal, ...]]) -> Graph | None:
