@@ -248,15 +248,16 @@ _STATES = (
             WORDS,
             NODE,
             data("rows", "(5, words) scale, shift, zero, low, high of each number."),
-            data("terms", "(3, terms) number, source, weight, by number."),
+            data("terms", "(3, terms) number, source, weight, by number; with gates a row more."),
             Field("rounding", Kind.ENUM, 2, "To which whole number.", default="nearest", choices=ROUNDINGS),
             flag("reached", "Give what sums reach, before they are rounded."),
             BEFORE,
+            flag("gated", "Terms have gates, numbers like their sources, or -1."),
         ),
         "state",
         "Digital bank, an event whose every sum is rounded: number i is G(sum of its terms + src), then read it.",
         "A source below `words` is a number of the event before, words + j number j of this one, which stands earlier. "
-        "G is as in `rounded`, the identity where scale is 0.",
+        "A term with a gate counts only where that is not 0. G is as in `rounded`, the identity where scale is 0.",
     ),
     InstructionSpec(
         "tick",
@@ -284,7 +285,7 @@ _STATES = (
 
 CIM = InstructionSet(
     name="cim",
-    version="3.1",
+    version="3.2",
     doc="Programs are event-driven: a core sleeps in `recv` until a message comes, and states decay meanwhile. "
     "Section `coreN` is what core N runs for every sequence, `coreN.setup` what it runs once, when the chip is loaded.",
     registers=(Term("rT", "Steps of the sequence."), Term("rB", "Samples in the batch.")),

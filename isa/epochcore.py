@@ -140,7 +140,7 @@ def _queued(spec: InstructionSpec) -> InstructionSpec:
 
 EPOCHCORE = InstructionSet(
     name="epochcore",
-    version="9.2",
+    version="10.0",
     doc="Load, preload, compute, vector and store engines, each with a queue in program order. They run apart from "
     "each other and wait for each other by tokens, first in, first out from each engine to each other one (as in VTA, "
     "arXiv 1807.04188). One instruction covers a tile over a stretch of time. "

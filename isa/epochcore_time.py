@@ -220,12 +220,13 @@ TIME = (
             flag("reached", "Give what sums reach, before they are rounded."),
             REVERSE,
             BEFORE,
+            flag("gated", "A row of gates follows, numbers like the sources, or -1."),
         ),
         "vector",
         "A step whose every sum is rounded: number i is G(sum of its terms + v), one after the other.",
         "Rows of `words` scale, shift, zero, low, high, then rows of `terms` number, source, weight, by number. A "
         "source below `words` is a number of the step before, words + j number j of this one, which stands earlier. "
-        "G is as in `rounded`, the identity where scale is 0.",
+        "A term with a gate counts only where that is not 0. G is as in `rounded`, the identity where scale is 0.",
     ),
     InstructionSpec(
         "fill",

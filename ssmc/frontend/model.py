@@ -198,7 +198,10 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
             return replace(plain, kind="fir", states=taps - 1)
         case "rounded_sums":
             sets = _sets(node.op)
-            return replace(plain, kind="rounded", groups=sets, states=_held(node.op) // sets, grids=_all_grids(node.op))
+            found = replace(plain, kind="rounded", groups=sets, states=_held(node.op) // sets)
+            if all((grid.codes, grid.rounding) == ((0.0, 1.0), "ceil") for grid in _all_grids(node.op)):
+                return replace(found, kind="integrate and fire")
+            return replace(found, grids=_all_grids(node.op))
         case "spike" | "rounded" as name:
             leak = _alone(node.op["decay"].array.reshape(-1), name == "rounded" and node.op["is_complex"])
             found = replace(plain, groups=leak.groups, is_complex=leak.is_complex)

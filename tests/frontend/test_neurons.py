@@ -4,52 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper, save_model
+from onnx import TensorProto
 
 from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
+from tests.frontend.neuron_steps import BATCH, LENGTH, NEURONS, WIDTH, Step, as_scan, as_step
 from tests.frontend.unrolled import Writer, joined, steps_of
-
-BATCH, LENGTH, WIDTH, NEURONS = 2, 14, 3, 4
-
-
-class Step:
-    """Nodes and weights of one step; `states` are (current, following) pairs, `output` what the step gives."""
-
-    def __init__(self, seed: int = 3) -> None:
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-        self.rng = np.random.default_rng(seed)
-        self.states: list[tuple[str, str]] = []
-        self.output = ""
-
-    def const(self, array: Any) -> str:
-        name = f"w{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
-        return name
-
-    def op(self, kind: str, *operands: str, **attributes: Any) -> str:
-        name = f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, operands, [name], **attributes))
-        return name
-
-    def drive(self, gain: float = 1.5) -> str:
-        return self.op("MatMul", "u", self.const(gain * self.rng.standard_normal((WIDTH, NEURONS))))
-
-    def row(self, low: float, high: float) -> str:
-        return self.const(self.rng.uniform(low, high, NEURONS))
-
-    def fired(self, x: str, theta: str) -> str:
-        return self.op("Cast", self.op("Greater", self.op("Sub", x, theta), self.const(0.0)), to=TensorProto.FLOAT)
-
-    def silent(self, fired: str) -> str:
-        return self.op("Sub", self.const(1.0), fired)
 
 
 def integrate(s: Step, reset: str) -> None:
@@ -161,46 +126,6 @@ KINDS: dict[str, tuple[Callable[[Step], None], list[str]]] = {
 AS_ONE_STEP = {"several spikes": ["rounded", "rounded", "linear time-invariant"]}
 
 
-def info(name: str, shape: list[Any]) -> Any:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def as_scan(s: Step, path: Path) -> Path:
-    body = helper.make_graph(
-        [*s.nodes, helper.make_node("Identity", [s.output], ["spikes"])],
-        "step",
-        [*(info(now, ["n", NEURONS]) for now, _ in s.states), info("u", ["n", WIDTH])],
-        [*(info(after, ["n", NEURONS]) for _, after in s.states), info("spikes", ["n", NEURONS])],
-    )
-    zero = numpy_helper.from_array(np.zeros((BATCH, NEURONS), np.float32), "zero")
-    scan = helper.make_node(
-        "Scan",
-        [*(["zero"] * len(s.states)), "u"],
-        [*(f"last{k}" for k in range(len(s.states))), "y"],
-        body=body,
-        num_scan_inputs=1,
-        scan_input_axes=[1],
-        scan_output_axes=[1],
-    )
-    outputs = [info("y", [BATCH, LENGTH, NEURONS]), *(info(f"last{k}", [BATCH, NEURONS]) for k in range(len(s.states)))]
-    graph = helper.make_graph([scan], "g", [info("u", [BATCH, LENGTH, WIDTH])], outputs, [*s.weights, zero])
-    return written(graph, path)
-
-
-def as_step(s: Step, path: Path) -> Path:
-    names = {after: f"next{k}" for k, (_, after) in enumerate(s.states)}
-    nodes = [*s.nodes, *(helper.make_node("Identity", [after], [name]) for after, name in names.items())]
-    nodes.append(helper.make_node("Identity", [s.output], ["y"]))
-    inputs = [info("u", ["n", WIDTH]), *(info(now, ["n", NEURONS]) for now, _ in s.states)]
-    outputs = [info("y", ["n", NEURONS]), *(info(name, ["n", NEURONS]) for name in names.values())]
-    return written(helper.make_graph(nodes, "g", inputs, outputs, s.weights), path)
-
-
-def written(graph: Any, path: Path) -> Path:
-    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
-    return path
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_a_scan(tmp_path: Path, kind: str) -> None:
     build, kinds = KINDS[kind]
@@ -247,52 +172,32 @@ def test_as_one_step(tmp_path: Path, kind: str) -> None:
             np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5)
 
 
-def recurrent(s: Step) -> None:
-    """The spikes of the step before come back through weights."""
-    back = s.op("MatMul", "x1", s.const(s.rng.standard_normal((NEURONS, NEURONS))))
-    potential = s.op("Add", s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.drive()), back)
-    spikes = s.fired(potential, s.const(0.5))
-    s.states, s.output = [("x0", potential), ("x1", spikes)], spikes
-
-
-def adaptive(s: Step) -> None:
-    """The threshold rises with each spike."""
-    spikes = s.fired("x0", "x1")
-    potential = s.op("Sub", s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.drive()), s.op("Mul", spikes, "x1"))
-    theta = s.op("Add", s.op("Mul", "x1", s.const(0.9)), s.op("Add", s.const(0.1), spikes))
-    s.states, s.output = [("x0", potential), ("x1", theta)], spikes
-
-
-def moved_threshold(s: Step) -> None:
-    """Fires where the potential is above what the input says."""
-    spikes = s.fired("x0", s.op("Sigmoid", s.drive()))
-    leak = s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.drive())
-    s.states, s.output = [("x0", s.op("Sub", leak, spikes))], spikes
-
-
 def nonlinear(s: Step) -> None:
     s.states = [("x0", s.op("Tanh", s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.drive())))]
     s.output = s.states[0][1] + ""
 
 
-def refractory(s: Step) -> None:
-    """A neuron that fired takes nothing for three steps."""
-    free = s.op("Cast", s.op("LessOrEqual", "x1", s.const(0.0)), to=TensorProto.FLOAT)
-    charged = s.op("Add", s.op("Mul", "x0", s.const(0.9)), s.op("Mul", free, s.drive()))
-    spikes = s.fired(charged, s.const(0.8))
-    left = s.op("Relu", s.op("Sub", "x1", s.const(1.0)))
-    waiting = s.op("Add", left, s.op("Mul", spikes, s.const(3.0)))
-    s.states, s.output = [("x0", s.op("Mul", charged, s.silent(spikes))), ("x1", waiting)], spikes
+def conductance(s: Step) -> None:
+    """A current that the potential itself scales."""
+    current = s.op("Add", s.op("Mul", "x1", s.const(0.8)), s.drive())
+    spikes = s.fired("x0", s.const(0.8))
+    potential = s.op("Sub", s.op("Add", "x0", s.op("Mul", "x1", s.op("Sub", s.const(1.0), "x0"))), spikes)
+    s.states, s.output = [("x0", potential), ("x1", s.op("Sub", current, spikes))], spikes
+
+
+def driven_leak(s: Step) -> None:
+    """What is left of the potential is what the input says."""
+    spikes, leak = s.fired("x0", s.const(0.8)), s.op("Sigmoid", s.drive())
+    potential = s.op("Sub", s.op("Add", s.op("Mul", leak, "x0"), s.drive()), s.op("MatMul", spikes, s.const(np.eye(4))))
+    s.states, s.output = [("x0", potential)], spikes
 
 
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
-        (recurrent, "feed each other"),
-        (adaptive, "these 2 states depend on each other through a threshold"),
-        (refractory, "these 2 states depend on each other through a threshold"),
-        (moved_threshold, "has a threshold, but is no"),
         (nonlinear, "not a linear function"),
+        (conductance, "go through Mul '.*', a product of two of their states"),
+        (driven_leak, "go through Mul '.*', which multiplies a state by what the data give"),
     ],
 )
 def test_refused_with_the_reason(tmp_path: Path, build: Callable[[Step], None], reason: str) -> None:

@@ -15,8 +15,6 @@ from ssmc.frontend.model import Model
 from ssmc.frontend.proofs.proof import run_graph
 from ssmc.frontend.states.spiking import find_neurons
 from ssmc.ir import Graph, StreamType, Tensor, interpret
-from tests.frontend.checks import refused
-from tests.frontend.net import Net, save
 from tests.frontend.unrolled import Writer, joined, steps_of
 
 BATCH, LENGTH, WIDTH, NEURONS = 2, 12, 3, 5
@@ -187,16 +185,3 @@ def test_what_is_no_neuron(what: str) -> None:
             }[what]
         )
     assert find_neurons(maps, 2, 4) is None
-
-
-def test_states_that_hand_each_other_on_are_no_neurons(tmp_path: Path) -> None:
-    """A potential that is reset by what it was two steps before."""
-    body, net = Net(), Net()
-    state, before, v = body.input(None), body.input(None), body.input(None)
-    fired = body.op("Cast", body.op("Greater", before, body.const(np.ones(1))), to=1)
-    following = body.op("Sub", body.op("Add", body.op("Mul", state, body.const(np.full(3, 0.5))), v), fired)
-    outputs = [(following, None), (body.op("Identity", state), None), (body.op("Identity", following), None)]
-    zeros = [net.const(np.zeros((2, 3))) for _ in range(2)]
-    attrs = {"num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [1]}
-    *_, y = net.op("Scan", *zeros, net.input([2, 12, 3]), outputs=3, body=body.subgraph(outputs), **attrs)
-    refused(save(net.model([(y, [2, 12, 3])]), tmp_path), "depend on each other")

@@ -36,7 +36,8 @@ def random_sums(rng: np.random.Generator, n: int) -> dict[str, Any]:
     number = np.repeat(np.arange(n), count)
     source = np.array([rng.integers(0, n + i) for i in number])
     weight = rng.uniform(-0.9, 0.9, len(number)) / count[number]
+    gates = [[rng.integers(-1, n + i) for i in number]] if rng.random() < 0.5 else []
     grid = random_grid(rng, (n,))
     grid[0, rng.random(n) < 0.3] = 0.0
     flags = {"rounding": str(rng.choice([*ROUNDINGS])), "reached": bool(rng.random() < 0.3)}
-    return {"grid": Tensor(grid), "terms": Tensor(np.stack([number, source, weight]).astype(float)), **flags}
+    return {"grid": Tensor(grid), "terms": Tensor(np.stack([number, source, weight, *gates]).astype(float)), **flags}

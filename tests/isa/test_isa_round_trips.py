@@ -111,9 +111,9 @@ def test_every_instruction_survives_text_and_binary(target: str, mnemonic: str) 
 
 
 def test_a_section_of_no_instructions_and_a_program_of_no_sections() -> None:
-    empty = Program("cim", "3.1")
+    empty = Program("cim", "3.2")
     assert assemble(disassemble(empty)) == empty
     hollow = Program(
-        "cim", "3.1", sections=(Section("main", (), FrozenMap({"here": 0})),), outputs=(Port("y", (), "state"),)
+        "cim", "3.2", sections=(Section("main", (), FrozenMap({"here": 0})),), outputs=(Port("y", (), "state"),)
     )
     assert assemble(disassemble(hollow)) == hollow

@@ -17,7 +17,7 @@ from backends.cim.lower.time import operand_in_order, unreversed
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Node
 from ssmc.ir.ops.rounded import rows_of
-from ssmc.ir.ops.rounded_sums import islands, part_of
+from ssmc.ir.ops.rounded_sums import TERM, islands, part_of
 from ssmc.ir.ops.spiking import ROWS
 
 
@@ -313,7 +313,8 @@ def lower_rounded_sums(state: Lowering, node: Node, work: Context) -> None:
         held = {"rows": grid[:, own], "terms": part_of(words, terms, own)}
         return {**{name: state.table(name, array, share.core) for name, array in held.items()}, **flags}
 
-    flags = {"rounding": node.op["rounding"], "reached": node.op["reached"]}
+    gated = len(terms) > len(TERM)
+    flags = {"rounding": node.op["rounding"], "reached": node.op["reached"], "gated": gated}
     x = _by_share(state, work, nodes, words, "rounded.sums", {"src": v}, more)
     unreversed(state, node, work, x, words)
     _last(state, work, nodes, words)

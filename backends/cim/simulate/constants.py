@@ -10,7 +10,7 @@ from backends.cim.simulate.core import Array, Trap
 from isa import Kind
 from isa.cim import CIM
 from ssmc.ir.ops.rounded import GRID, count_rows
-from ssmc.ir.ops.rounded_sums import TERM
+from ssmc.ir.ops.rounded_sums import GATED, TERM
 
 Size = int | str  # a number, or what the size is called where it is free
 
@@ -36,7 +36,7 @@ WANTED: dict[tuple[str, str], Wanted] = {
     ("spike", "rows"): Wanted(lambda item: (5, item.integer("words"))),
     ("rounded", "rows"): Wanted(lambda item: (count_rows(item.flag), item.integer("words"))),
     ("rounded.sums", "rows"): Wanted(lambda item: (len(GRID), item.integer("words"))),
-    ("rounded.sums", "terms"): Wanted(lambda item: (len(TERM), "terms")),
+    ("rounded.sums", "terms"): Wanted(lambda item: (len(GATED if item.flag("gated") else TERM), "terms")),
     ("rot", "turns"): Wanted(lambda item: (item.integer("words") // 2,)),
     ("norm", "scale"): _FEATURES,
     ("norm", "shift"): _FEATURES,

@@ -15,7 +15,7 @@ from backends.epochcore.clock.cost import Context, Cost, Ints, Rule
 from backends.epochcore.clock.gemm import ceil_div
 from isa import Instruction
 from ssmc.ir.ops.rounded import GRID, count_rows
-from ssmc.ir.ops.rounded_sums import TERM
+from ssmc.ir.ops.rounded_sums import GATED, TERM
 
 FUNCTIONS_OF_ONE_PASS = frozenset(
     {"identity", "neg", "abs", "sign", "relu", "square", "floor", "ceil", "round", "heaviside", "heaviside_or_equal"}
@@ -116,7 +116,8 @@ def _rounded_sums(ins: Instruction, at: Context) -> Cost:
     work = macs + 2 * at.samples * words
     cycles = at.steps * (ceil_div(work, vector.width) + vector.latency_cycles)
     events = {"vector_words": work * at.steps, "scratchpad_words": moved}
-    return _and_rows(Cost("vector", cycles, at.steps * macs, events), at, (2 + len(GRID)) * words + len(TERM) * terms)
+    rows = (2 + len(GRID)) * words + len(GATED if ins["gated"] else TERM) * terms
+    return _and_rows(Cost("vector", cycles, at.steps * macs, events), at, rows)
 
 
 def _fir(ins: Instruction, at: Context) -> Cost:

@@ -13,6 +13,7 @@ from backends.epochcore.lower.flow import is_backward
 from backends.epochcore.lower.lowering import Lowering, Operand
 from ssmc.ir import Node, Value
 from ssmc.ir.ops.rounded import rows_of
+from ssmc.ir.ops.rounded_sums import TERM
 from ssmc.ir.ops.spiking import ROWS
 
 Array = NDArray[Any]
@@ -150,7 +151,7 @@ def rounded_sums(low: Lowering, node: Node) -> None:
     grid, terms = node.op["grid"].array, node.op["terms"].array
     rows = np.concatenate([grid.reshape(-1), terms.reshape(-1)])
     fields = {name: node.op[name] for name in ("rounding", "reached")}
-    _stepped(low, node, "rounded.sums", rows, terms=terms.shape[1], **fields)
+    _stepped(low, node, "rounded.sums", rows, terms=terms.shape[1], gated=len(terms) > len(TERM), **fields)
 
 
 def _stepped(low: Lowering, node: Node, mnemonic: str, rows: Array, **fields: Any) -> None:

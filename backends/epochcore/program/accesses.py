@@ -182,7 +182,7 @@ def _rounded(ins: Some, held: Held) -> list[Words]:
 
 def _rounded_sums(ins: Some, held: Held) -> list[Words]:
     words = ins["words"]
-    rows = len(GRID) * words + len(TERM) * ins["terms"]
+    rows = len(GRID) * words + (len(TERM) + ins["gated"]) * ins["terms"]
     return [*_same(ins, held), _at(ins, "rows", rows, None), *_carried(ins, words)]
 
 

@@ -16,7 +16,7 @@ from backends.epochcore.simulate.rounding import narrow
 from backends.epochcore.simulate.vector import dst, src
 from isa import Instruction
 from ssmc.ir.ops.rounded import GRID, count_rows, grids_in, places_of, rounded_step
-from ssmc.ir.ops.rounded_sums import TERM, sums
+from ssmc.ir.ops.rounded_sums import GATED, TERM, sums
 from ssmc.ir.ops.spiking import neuron_step
 
 Array = NDArray[Any]
@@ -47,12 +47,12 @@ def rounded(plan: Planner, ins: Instruction) -> Action:
 
 def rounded_sums(plan: Planner, ins: Instruction) -> Action:
     words, count, rounding = int(ins["words"]), int(ins["terms"]), str(ins["rounding"])
-    split = len(GRID) * words
+    split, size = len(GRID) * words, len(GATED if ins["gated"] else TERM) * count
 
     def of(held: Array) -> Step:
         return sums(held[:split].reshape(-1, words), held[split:].reshape(-1, count), rounding).step
 
-    return _recurrent(plan, ins, split + len(TERM) * count, of, kept=not ins["reached"])
+    return _recurrent(plan, ins, split + size, of, kept=not ins["reached"])
 
 
 def _recurrent(plan: Planner, ins: Instruction, size: int, of: Callable[[Array], Step], *, kept: bool) -> Action:

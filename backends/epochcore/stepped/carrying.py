@@ -190,7 +190,9 @@ def rounded_sums(u: Unit, steps: Sequence[int], last: bool) -> Iterator[Sweep]:
             kept, reached = was(f), 0.0
             for t in [t for t in range(count) if of[t] == f]:
                 _, source, weight = (held(5 * words + k * count + t) for k in range(3))
-                reached += weight * (was(int(source)) if source < words else now[int(source) - words])
+                gate = held(5 * words + 3 * count + t) if ins["gated"] else -1.0
+                number, lets = (was(int(g)) if g < words else now[int(g) - words] for g in (source, max(gate, 0.0)))
+                reached += weight * number if gate < 0 or lets else 0.0
             reached += u.word(int(ins["src"]) + row * words + f)
             scale, shift, zero, low, high = (held(k * words + f) for k in range(5))
             code = min(max(whole(reached / scale + shift), low), high) if scale else 0.0

@@ -14,10 +14,10 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.loops.limits import MOST_CALLS, MOST_CHUNKS
-from ssmc.frontend.loops.maker import Maker
 from ssmc.frontend.loops.trips import Expansion, trips_of
 from ssmc.frontend.source.evaluate import body_of
 from ssmc.frontend.source.listing import Call, Listing
+from ssmc.frontend.source.maker import Maker
 from ssmc.frontend.source.statics import fold_statics
 from ssmc.ir.graph import Value
 

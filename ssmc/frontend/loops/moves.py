@@ -17,10 +17,10 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.loops.limits import MOST_CALLS, MOST_CHUNKS
-from ssmc.frontend.loops.maker import Maker
 from ssmc.frontend.loops.parts import moved_by
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call, Listing
+from ssmc.frontend.source.maker import Maker
 from ssmc.frontend.translator import Samples
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array

@@ -15,10 +15,10 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.loops.alike import join_alike
 from ssmc.frontend.loops.limits import MOST_CALLS, MOST_CHUNKS
-from ssmc.frontend.loops.maker import Maker
 from ssmc.frontend.loops.moves import in_place
 from ssmc.frontend.source.evaluate import body_of, evaluate, scan_form
 from ssmc.frontend.source.listing import Call, Listing
+from ssmc.frontend.source.maker import Maker
 from ssmc.frontend.source.statics import fold_statics
 from ssmc.ir.graph import Value
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssmc.frontend.loops.maker import Maker
 from ssmc.frontend.loops.parts import MOVERS
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call, Listing
+from ssmc.frontend.source.maker import Maker
 from ssmc.frontend.source.operands import text
 from ssmc.frontend.translator import Samples
 from ssmc.ir.graph import Value

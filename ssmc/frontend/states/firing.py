@@ -33,10 +33,10 @@ def lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked]
     try:
         _lift_neurons(lifting, driven, drives, outside)
     except Unsupported as reason:
-        raise Unsupported(_bent(lifting) or str(reason)) from reason
+        raise Unsupported(bent(lifting) or str(reason)) from reason
 
 
-def _bent(lifting: Lifting) -> str | None:
+def bent(lifting: Lifting) -> str | None:
     """Where a state goes through what is smooth and not linear, as those of recurrent networks do."""
     calls = lifting.translator.listing.needed(
         [s.following for s in lifting.states], {s.current for s in lifting.states}

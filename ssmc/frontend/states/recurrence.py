@@ -19,7 +19,8 @@ from ssmc.frontend.graph.rows import layout_of
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.states.block_systems import widest
 from ssmc.frontend.states.dependence import Dependence, between, dependence
-from ssmc.frontend.states.firing import lift_neurons
+from ssmc.frontend.states.firing import bent, lift_neurons
+from ssmc.frontend.states.firing_nets import NO_NET, lift_net
 from ssmc.frontend.states.lifting import UNTRANSLATED, Lifting, State
 from ssmc.frontend.states.linear_states import lift_recurrence, lift_system, transitions_of
 from ssmc.frontend.states.rounded_states import lift_rounded, rounds_states
@@ -134,14 +135,19 @@ def _lift(
 
 
 def _not_linear(lifting: Lifting, driven: Translator, drives: Sequence[Tracked], outside: Sequence[Value]) -> None:
-    """States that are rounded at every step, or potentials of neurons."""
-    if not rounds_states(lifting, outside):
-        lift_neurons(lifting, driven, drives, outside)
-        return
-    try:
-        lift_rounded(lifting, outside)
-    except Unsupported as reason:
+    """States that are rounded at every step, or potentials of neurons: each by itself, or in a net."""
+    reason: Unsupported | None = None
+    if rounds_states(lifting, outside):
         try:
-            lift_neurons(lifting, driven, drives, outside)
-        except Unsupported:
-            raise reason from None
+            return lift_rounded(lifting, outside)
+        except Unsupported as told:
+            reason = told
+    try:
+        lift_neurons(lifting, driven, drives, outside)
+    except Unsupported as told:
+        if bent(lifting):
+            raise reason or told from None
+        try:
+            lift_net(lifting, outside)
+        except Unsupported as other:
+            raise reason or (told if str(other) == NO_NET else other) from None

@@ -1,7 +1,8 @@
 """Steps of numbers that are each a rounded sum of others, of the same step or the one before: x = G(W (x', x) + v).
 
 What is left of a linear step whose every node is rounded, by whatever grids and in whatever order: a state matrix,
-parts that are rounded apart and then put together, what is scaled after it was rounded.
+parts that are rounded apart and then put together, what is scaled after it was rounded. A threshold is a grid of two
+codes; what is reset or held by it is a term that counts only where the number of the threshold is not 0, its gate.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import SequenceType, StreamType, ValueType
 
 TERM = ("number", "source", "weight")
+GATED = (*TERM, "gate")
+OPEN = -1  # the gate of a term that counts at every step
 FREE = 0.0  # the scale of a number that lies on no grid
 
 
@@ -27,7 +30,7 @@ class Wave:
     """Numbers that need none of each other: their places, and the k-th terms of those that have so many."""
 
     places: Array  # (m,)
-    terms: tuple[tuple[Array, Array, Array], ...]  # rows of the wave, sources in (before, now), weights
+    terms: tuple[tuple[Array, Array, Array, Array], ...]  # rows of the wave, sources in (before, now), weights, gates
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +45,17 @@ class Sums:
         """(what each sum reaches, what is kept of it) from the numbers `x` of the step before and the drive `v`, both
         (batch, n)."""
         n = self.grid.shape[1]
-        values, reached = np.concatenate([x, np.empty_like(v)], axis=1), np.empty_like(v)
+        one = np.ones((len(v), 1))  # at the place OPEN
+        values, reached = np.concatenate([x, np.empty_like(v), one], axis=1), np.empty_like(v)
         for wave in self.waves:
             total = np.zeros((len(v), len(wave.places)))
-            for rows, sources, weights in wave.terms:
-                total[:, rows] += weights * values[:, sources]
+            for rows, sources, weights, gates in wave.terms:
+                part = weights * values[:, sources]
+                total[:, rows] += np.where(values[:, gates] != 0, part, 0.0) if len(gates) else part
             total += v[:, wave.places]
             reached[:, wave.places] = total
             values[:, n + wave.places] = kept(self.grid[:, wave.places], self.rounding, total)
-        return reached, values[:, n:]
+        return reached, values[:, n:-1]
 
 
 def kept(grid: Array, rounding: str, x: Array) -> Array:
@@ -63,13 +68,13 @@ def kept(grid: Array, rounding: str, x: Array) -> Array:
 
 
 def sums(grid: Array, terms: Array, rounding: str) -> Sums:
-    """Of `grid` (5, n) and `terms` (3, m): number, source (n + j: number j of the same step), weight, by number."""
+    """Of `grid` (5, n) and `terms` in rows as in GATED, with or without the last, by number; n + j is number j of the
+    same step."""
     n = grid.shape[1]
-    number, source = terms[0].astype(np.int64), terms[1].astype(np.int64)
+    number, source, gate = _whole(terms)
     level = np.zeros(n, np.int64)
-    for i, j in zip(number, source, strict=True):  # sources of a step stand before what is made of them
-        if j >= n:
-            level[i] = max(level[i], level[j - n] + 1)
+    for i, *read in zip(number, source, gate, strict=True):  # sources of a step stand before what is made of them
+        level[i] = max(level[i], *(level[j - n] + 1 for j in read if j >= n), 0)
     first = np.searchsorted(number, np.arange(n))
     rank = np.arange(len(number)) - first[number]
     waves = []
@@ -80,8 +85,16 @@ def sums(grid: Array, terms: Array, rounding: str) -> Sums:
         own = level[number] == wave
         deepest = int(rank[own].max(initial=-1)) + 1
         chosen = [np.flatnonzero(own & (rank == k)) for k in range(deepest)]
-        waves.append(Wave(places, tuple((row[number[t]], source[t], terms[2, t]) for t in chosen)))
+        gates = [gate[t] if np.any(gate[t] != OPEN) else np.zeros(0, np.int64) for t in chosen]
+        rows = [(row[number[t]], source[t], terms[2, t], g) for t, g in zip(chosen, gates, strict=True)]
+        waves.append(Wave(places, tuple(rows)))
     return Sums(grid, rounding, tuple(waves))
+
+
+def _whole(terms: Array) -> tuple[Array, Array, Array]:
+    """(number, source, gate) of each term."""
+    gate = terms[GATED.index("gate")] if len(terms) > len(TERM) else np.full(terms.shape[1], OPEN)
+    return terms[0].astype(np.int64), terms[1].astype(np.int64), gate.astype(np.int64)
 
 
 def sums_of(op: Op) -> Sums:
@@ -95,7 +108,10 @@ def islands(n: int, terms: Array) -> list[Array]:
 
     links: nx.Graph[int] = nx.Graph()
     links.add_nodes_from(range(n))
-    links.add_edges_from(zip(terms[0].astype(int).tolist(), (terms[1].astype(int) % n).tolist(), strict=True))
+    number, source, gate = _whole(terms)
+    links.add_edges_from(zip(number.tolist(), (source % n).tolist(), strict=True))
+    gated = gate != OPEN
+    links.add_edges_from(zip(number[gated].tolist(), (gate[gated] % n).tolist(), strict=True))
     return sorted((np.array(sorted(part)) for part in nx.connected_components(links)), key=lambda part: int(part[0]))
 
 
@@ -103,10 +119,11 @@ def part_of(n: int, terms: Array, places: Array) -> Array:
     """The terms of some of the n numbers, which no others feed, counted among themselves."""
     at = np.full(n, -1)
     at[places] = np.arange(len(places))
-    number, source = terms[0].astype(np.int64), terms[1].astype(np.int64)
+    number, source, gate = _whole(terms)
     own = at[number] >= 0
-    moved = at[source % n] + np.where(source >= n, len(places), 0)
-    found = np.stack([at[number], moved, terms[2]])[:, own]
+    moved, moved_gate = (at[read % n] + np.where(read >= n, len(places), 0) for read in (source, gate))
+    gates = [np.where(gate == OPEN, OPEN, moved_gate)] if len(terms) > len(TERM) else []
+    found = np.stack([at[number], moved, terms[2], *gates])[:, own]
     return np.asarray(found[:, np.argsort(found[0], kind="stable")])
 
 
@@ -131,10 +148,11 @@ def _type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
         raise ValueError(f"'grid' has the shape {op['grid'].shape}, the drive {v.shape}")
     if op["rounding"] not in ROUNDINGS:
         raise ValueError(f"'rounding' is one of {', '.join(ROUNDINGS)}")
-    number, source, _ = op["terms"].array if rows == len(TERM) else np.zeros((3, 0))
-    if rows != len(TERM) or count == 0:
-        raise ValueError(f"'terms' has the shape {op['terms'].shape}, not ({len(TERM)}, terms)")
-    if np.any(np.diff(number) < 0) or np.any((number < 0) | (number >= n) | (source < 0) | (source >= n + number)):
+    if rows not in (len(TERM), len(GATED)) or count == 0:
+        raise ValueError(f"'terms' has the shape {op['terms'].shape}, not ({len(TERM)}, terms), or with gates one more")
+    number, source, gate = _whole(op["terms"].array)
+    outside = (number < 0) | (number >= n) | (source < 0) | (gate < OPEN) | (np.maximum(source, gate) >= n + number)
+    if np.any(np.diff(number) < 0) or np.any(outside):
         raise ValueError("'terms' stand by number, and take numbers of the step before or earlier ones of the same")
     if x0 is not None and x0.shape != v.shape:
         raise ValueError(f"'x0' has the shape {x0.shape}, the drive {v.shape}")
@@ -160,7 +178,11 @@ SPECS = (
         ("x", "last"),
         (
             Attribute("grid", Tensor, "rows scale, shift, zero, low, high, a number for each sum; scale 0: no grid"),
-            Attribute("terms", Tensor, "rows number, source, weight, by number; source n + j is number j of the step"),
+            Attribute(
+                "terms",
+                Tensor,
+                "rows number, source, weight, perhaps gate, by number; n + j: number j of the step",
+            ),
             Attribute("rounding", str, ", ".join(ROUNDINGS), "nearest"),
             Attribute("reached", bool, "x_k is what sums reach, before they are rounded", False),
             REVERSE,
@@ -169,7 +191,8 @@ SPECS = (
         _type,
         _meaning,
         "A step whose every sum is rounded: number i of step k is G_i(sum_t weight_t source_t + v_k,i), where sources "
-        "are numbers of the step before, or earlier ones of the same. G is as in `rounded`, scale (clip(round(x / "
-        "scale + shift), low, high) - zero), terms are added in their order, the drive last.",
+        "are numbers of the step before, or earlier ones of the same. A term counts only where its gate, a number like "
+        "its source, is not 0; a gate of -1 is none. G is as in `rounded`, scale (clip(round(x / scale + shift), low, "
+        "high) - zero), terms are added in their order, the drive last.",
     ),
 )

@@ -241,10 +241,11 @@ def rounded_sums(w: Writer) -> None:
     rows = [w.numbers(choices, words) for choices in grid]
     of = sorted(w.draw(st.lists(st.integers(0, words - 1), min_size=1, max_size=2 * words)))
     sources = [float(w.draw(st.integers(0, words + f - 1))) for f in of]
-    terms = [np.array(of, float), np.array(sources), w.numbers(DECAYS, len(of))]
+    gates = [np.array([float(w.draw(st.integers(-1, words + f - 1))) for f in of])] if w.draw(st.booleans()) else []
+    terms = [np.array(of, float), np.array(sources), w.numbers(DECAYS, len(of)), *gates]
     at = {"dst": w.stream(words)[0], "src": src, "state": state(w, words)}
     flags = {"rounding": rounding, "reached": w.draw(st.booleans()), **w.flags()}
-    held = {"rows": w.shared(np.concatenate([*rows, *terms])), "terms": len(of)}
+    held = {"rows": w.shared(np.concatenate([*rows, *terms])), "terms": len(of), "gated": bool(gates)}
     w.builder.emit("rounded.sums", **at, **held, words=words, steps="n0", **flags)
 
 
