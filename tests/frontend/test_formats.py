@@ -156,6 +156,11 @@ def test_number_formats(tmp_path: Path, dtype: int, tolerance: float) -> None:
     model = checked(save(e.model(block(e, x), ["n", "t", WIDTH]), tmp_path), tolerance)
     exact = [proof for proof in model.proofs if "float64" in proof.against]
     assert len(exact) == 2 and all(proof.error < 1e-9 for proof in exact)
+    told = [note for note in model.notes if "computes in float16" in note]
+    assert len(told) == (dtype == TensorProto.FLOAT16)
+    if told:  # with its size
+        off = max(proof.error for proof in model.proofs if proof.against == "onnxruntime")
+        assert 1e-4 < off < tolerance and f"up to {off:.1e} of the largest off" in told[0]
 
 
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE])

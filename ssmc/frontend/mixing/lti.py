@@ -100,7 +100,10 @@ def _batch_axes(region: Region, batch: int | None) -> list[int | None]:
 def probe(region: Region) -> Kernels:
     """The kernels of a region. Raises Unsupported where it is not linear, or not the same at every step."""
     lengths = {f.shape[f.axes.index("t")] for f in region.flows if "t" in f.axes}
-    if len(lengths) != 1 or not lengths & set(region.shape):
+    if len(lengths) == 1 and not lengths & set(region.shape):
+        shape = " x ".join(map(str, region.shape))
+        raise Unsupported(f"{UNLIKE}: of {min(lengths)} steps it makes {shape} numbers, with no axis of so many")
+    if len(lengths) != 1:
         raise Unsupported(UNLIKE)
     rng = np.random.default_rng(5)
     zero = region.run([np.zeros(f.shape) for f in region.flows])

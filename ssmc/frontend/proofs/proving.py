@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,15 +72,16 @@ def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[li
     proofs, notes = _at(case, *size, 7)
     require(proofs, str(case.path))
     if case.form != "sequence":
-        return proofs, notes
+        return proofs, (*notes, *_of_precision(case, proofs))
     notes = (*notes, *_of_negative_integers(case, *size))
     if other == size:
-        return proofs, notes
+        return proofs, (*notes, *_of_precision(case, proofs))
     # onnxruntime is to catch a misread op; how large the batch is makes none.
     more, others = _at(case, *other, 8, runtime=other[1] != size[1] and not case.dropped)
     if not all(proof.passed for proof in more):
         raise _right_at_one_size(case, more, size, other)
-    return proofs + more, tuple(dict.fromkeys(notes + others))
+    proofs += more
+    return proofs, (*dict.fromkeys(notes + others), *_of_precision(case, proofs))
 
 
 def _of_negative_integers(case: Case, batch: int, length: int) -> tuple[str, ...]:
@@ -190,6 +191,15 @@ def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) ->
     return proofs + theirs, notes
 
 
+def _of_precision(case: Case, proofs: Sequence[Proof]) -> tuple[str, ...]:
+    """A note on a file that computes in float16, which programs do not: by how much its own outputs are off by that."""
+    errors = [proof.error for proof in proofs if proof.against == "onnxruntime"]
+    if _format(case) != "float16" or not errors:  # onnxruntime computes bfloat16 in float32, too
+        return ()
+    what = "the file computes in float16, the program with more digits"
+    return (f"{what}: on random inputs onnxruntime's outputs are up to {max(errors):.1e} of the largest off",)
+
+
 def _of_tables(case: Case, arrays: Mapping[str, Any], exact: Mapping[str, Any]) -> tuple[tuple[str, ...], float]:
     """What it changes that tables of cosines are taken as exact: a note, and by how much, relatively.
 
@@ -234,8 +244,13 @@ def _ties(case: Case, arrays: Mapping[str, Any], precision: float) -> Ties:
 
 def _runtime_tolerance(case: Case) -> float:
     """What onnxruntime may be off, by the coarsest format that the file computes in."""
+    return COARSE.get(_format(case), RUNTIME_TOLERANCE)
+
+
+def _format(case: Case) -> str:
+    """The coarsest format that the file computes in."""
     declared = [kind.dtype for kind in case.types.values()] + [port.dtype for port in case.outputs]
-    return COARSE.get(coarsest_format(case.file, declared), RUNTIME_TOLERANCE)
+    return coarsest_format(case.file, declared)
 
 
 def _run(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
