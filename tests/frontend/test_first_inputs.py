@@ -49,6 +49,25 @@ def test_a_trend_has_two_states(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, np.abs(poles[:1]), atol=2e-4)
 
 
+def test_a_gain_that_follows_the_number_of_the_step(tmp_path: Path) -> None:
+    """A Kalman filter of two states whose covariance the graph computes along: linear, another one at every step."""
+    w, turn = Writer(), np.array([[0.95, 0.05], [0.0, 0.95]])
+    mean, P, found = w.const(np.zeros((BATCH, 2))), w.const(np.eye(2)), []
+    a, at, c, ct = (w.const(m) for m in (turn, turn.T, [[1.0, 0.3]], [[1.0], [0.3]]))
+    for u in steps_of(w, "x", LENGTH, 1, "gather"):
+        P = w.op("Add", w.op("MatMul", w.op("MatMul", a, P), at), w.const(0.1 * np.eye(2)))
+        seen = w.op("Add", w.op("MatMul", w.op("MatMul", c, P), ct), w.const(0.5))
+        gain = w.op("Div", w.op("MatMul", P, ct), seen)
+        ahead = w.op("MatMul", mean, at)
+        missed = w.op("Sub", u, w.op("MatMul", ahead, ct))
+        mean = w.op("Add", ahead, w.op("MatMul", missed, w.op("Transpose", gain, perm=[1, 0])))
+        P = w.op("Sub", P, w.op("MatMul", w.op("MatMul", gain, c), P))
+        found.append(mean)
+    y = joined(w, found, 1, "concat", [BATCH, 2])
+    path = w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, 1]}, {"y": y}, {"y": 3})
+    refused(path, "its weights follow the number of the step and not the data", "Kalman")
+
+
 def test_fewer_steps_than_go_in(tmp_path: Path) -> None:
     w = Writer()
     found = smoothed(w, steps_of(w, "x", LENGTH, 1, "gather"))[1:]

@@ -16,6 +16,10 @@ from ssmc.ir.op import Array
 TOLERANCE = 1e-9
 ROUNDING = 1e-12
 UNLIKE = "does not treat all time steps alike"
+BY_NUMBER = (
+    f"{UNLIKE}, though it is linear: its weights follow the number of the step and not the data, as the gain of a "
+    "Kalman filter that runs its covariance along; export it with the gain that this settles at"
+)
 ECHO = 2e-7  # energy from the future, relative to the past: what a spectrum stored in float32 leaves behind
 NOISE = 1e-6  # a tap of it, of the largest from the past
 FLAT = 6.0  # a tap of it, of their mean (ours: normal noise has one of 5 in a million)
@@ -128,7 +132,7 @@ def probe(region: Region) -> Kernels:
                 nearest = replace(found, error=error)
     if nearest is not None:
         return nearest
-    raise Unsupported(UNLIKE)
+    raise Unsupported(BY_NUMBER if next(target_axes(region), None) else UNLIKE)
 
 
 def _feature_shapes(region: Region, axes: str) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
