@@ -11,7 +11,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.loops.parts import find_parts, parts_move
 from ssmc.frontend.loops.spike_pairs import Spikes
-from ssmc.frontend.source.evaluate import evaluate
+from ssmc.frontend.source.evaluate import evaluate, evaluator
 from ssmc.frontend.source.listing import Listing
 from ssmc.frontend.states.dependence import Dependence, blocks, dependence, surroundings
 from ssmc.frontend.states.stabilised import MAXIMA, is_running_maximum
@@ -76,7 +76,10 @@ def pair_states(
     found |= _handed_on(weights, found, possible)
     if len(found) == len(types):  # a step needs an input that is not a state
         pairs = zip(*np.nonzero(weights), strict=True)
-        handed = {i for i, j in pairs if _handed_through(listing, point, outputs, inputs[i], names[j])}
+        targets: dict[int, list[str]] = {}
+        for i, j in pairs:
+            targets.setdefault(int(i), []).append(names[j])
+        handed = {i for i, found in targets.items() if _handed_through(listing, point, outputs, inputs[i], found)}
 
         def likely(i: int) -> tuple[bool, bool, float]:
             """Data drive a state, and may be handed through to an output, as to a residual or an innovation."""
@@ -201,9 +204,8 @@ def _sure_weights(
         local = {**point, **{v: values[v] for v in beside}}
         for i in rows:
             moves = _Moves(listing, local, outputs, inputs[i], frozenset(values_of))
-            for j in columns:
-                if (i, j) in pairs:
-                    weights[i, j] = _weight(listing, point, outputs, names[j], moves, spikes)
+            alike = [j for j in columns if (i, j) in pairs]
+            weights[i, alike] = _affine_weights([names[j] for j in alike], moves, spikes)
         chosen = np.ix_(rows, columns)
         mixed = [i for i in rows if weights[i].max() <= AFFINE]  # what a layer hands to the next may be affine, too
         if not _all_affine(weights[chosen]) or any(_has_parts(listing, point, outputs, inputs[i]) for i in mixed):
@@ -245,6 +247,10 @@ class _Moves:
         self.found: dict[bytes, dict[Value, Array]] = {}
 
     @cached_property
+    def _run(self) -> Callable[[Mapping[Value, Array]], dict[Value, Array]]:
+        return evaluator(self.listing, self.point.keys(), self.wanted)
+
+    @cached_property
     def compared(self) -> bool:
         """Does the input meet a maximum, at once or after one node?"""
         users = self.listing.users[self.x]
@@ -258,10 +264,37 @@ class _Moves:
         def moved(step: Array) -> Array:
             key = np.asarray(step, np.float64).tobytes()
             if key not in self.found:
-                self.found[key] = evaluate(self.listing, {**self.point, self.x: self.point[self.x] + step}, self.wanted)
+                self.found[key] = self._run({**self.point, self.x: self.point[self.x] + step})
             return np.asarray(self.found[key][value]) - base
 
         return moved
+
+
+def _affine_weights(targets: Sequence[str], moves: _Moves, spikes: Spikes) -> list[float]:
+    """`_weight` of pairs of an input and outputs that their ops alone tell to be affine in it, all in one go."""
+    weight = {
+        target: _weight(moves.listing, moves.point, moves.outputs, target, moves, spikes)
+        for target in targets
+        if moves.listing.outputs[target] not in moves.reached or spikes.are_pair(moves.source, target)
+    }
+    plain = [target for target in targets if target not in weight]
+    if plain and not moves.listing.users.get(moves.x):
+        return [_weight(moves.listing, moves.point, moves.outputs, target, moves, spikes) for target in targets]
+    if plain:
+        shape, rng = np.shape(moves.point[moves.x]), np.random.default_rng(1)
+        first, second = rng.standard_normal(shape), rng.standard_normal(shape)
+        a, b = (np.stack([moves.of(target)(step) for target in plain]) for step in (first, second))
+        with np.errstate(all="ignore"):
+            off = np.abs(b - a / first * second)
+        size, inner = np.abs(a + b), tuple(range(1, a.ndim))
+        scale = np.maximum(np.maximum(size, np.abs(a)).max(axis=inner, initial=0.0), 1.0)
+        alone = off.max(axis=inner, initial=0.0) <= AFFINE_TOLERANCE * scale
+        single = np.size(first) == 1 or shape[1:] == (1,)  # of one element nothing tells a decay from a matrix
+        found = np.where(alone & (not single), 3.0, AFFINE)
+        found = np.where(a.any(axis=inner), found, 0.5)
+        finite = np.isfinite(size).all(axis=inner)
+        weight |= {target: float(w) for target, w in zip(plain, np.where(finite, found, 0.0), strict=True)}
+    return [weight[target] for target in targets]
 
 
 def _weight(
@@ -309,13 +342,14 @@ def _weight(
 
 
 def _handed_through(
-    listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str, target: str
+    listing: Listing, point: Mapping[Value, Array], outputs: Mapping[str, Array], source: str, targets: Sequence[str]
 ) -> bool:
-    """Does an output move just as an input does?"""
-    x, value = listing.inputs[source], listing.outputs[target]
+    """Does one of some outputs move just as an input does?"""
+    x, values = listing.inputs[source], [listing.outputs[target] for target in targets]
     step = np.random.default_rng(3).uniform(0.5, 1.5, np.shape(point[x]))
-    moved = np.asarray(evaluate(listing, {**point, x: point[x] + step}, [value])[value]) - outputs[target]
-    return moved.shape == step.shape and bool(np.abs(moved - step).max(initial=0.0) <= AFFINE_TOLERANCE)
+    found = evaluate(listing, {**point, x: point[x] + step}, values)
+    moved = (np.asarray(found[value]) - outputs[target] for target, value in zip(targets, values, strict=True))
+    return any(m.shape == step.shape and np.abs(m - step).max(initial=0.0) <= AFFINE_TOLERANCE for m in moved)
 
 
 def _bends(moved: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
