@@ -102,3 +102,21 @@ def test_what_an_input_reaches_is_not_looked_up_for_each_output(
     monkeypatch.setattr(Listing, "influenced", counted)
     assert load_model(save(model, tmp_path)).states == {state: following}
     assert len(looked) < 10
+
+
+def chain(states: int) -> onnx.ModelProto:
+    """One step of layers that hand on what they make: every next state is affine in all states before it."""
+    net, rng = Net(), np.random.default_rng(0)
+    x = net.input([1, WIDTH])
+    outputs: list[tuple[str, list[int]]] = []
+    for state in [net.input([1, WIDTH]) for _ in range(states)]:
+        following = net.op("Add", net.op("Mul", state, net.const(rng.uniform(0.1, 0.9, WIDTH))), x)
+        outputs.append((following, [1, WIDTH]))
+        x = net.op("Add", x, net.op("Mul", following, net.const(rng.uniform(-0.1, 0.1, WIDTH))))
+    return net.model([(x, [1, WIDTH]), *outputs])
+
+
+def test_states_that_are_all_affine_in_each_other_are_no_cubic_work(tmp_path: Path) -> None:
+    calls_of(chain(3), tmp_path)  # what is imported when it is first needed
+    few, many = (calls_of(chain(count), tmp_path) for count in (10, 30))
+    assert many <= 5 * few  # three times as many: they all meet each other, and nothing more than that
