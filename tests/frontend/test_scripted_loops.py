@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
 from tests.frontend.blocks import RNG
-from tests.frontend.checks import LINEAR, kinds, lift, on_targets
+from tests.frontend.checks import LINEAR, kinds, lift, on_targets, refused
 from tests.frontend.disguise import SEQUENCE
 from tests.frontend.net import Net, save
 
@@ -77,14 +77,12 @@ def test_first_step_stands_before_the_loop(tmp_path: Path, collect: str, length:
     on_targets(model, *sizes[0])
 
 
-@pytest.mark.parametrize("start", ["times zero", "minus itself"])
-@pytest.mark.parametrize("length", ["t", 12])
-def test_steps_grow_from_an_empty_slice(tmp_path: Path, start: str, length: int | str) -> None:
+def growing(net: Net, start: str, length: int | str) -> str:
     """y = z[:, :0], h = z[:, 0] * 0, then y = cat([y, h]) at every step; nothing of the sequence is in either."""
-    net, body = Net(), Net()
+    body = Net()
     z = drive_of(net, net.input(["b", length, INPUTS]))
     first = net.op("Gather", z, net.const(np.int64(0)), axis=1)
-    zero = net.op("Mul", first, net.const(np.zeros(()))) if start == "times zero" else net.op("Sub", first, first)
+    zero = net.op("Sub", first, first) if start == "minus itself" else net.op("Mul", first, net.const(np.zeros(())))
     step, going = body.input([], TensorProto.INT64), body.input([], TensorProto.BOOL)
     state, held = body.input(None), body.input(None)
     following = stepped(body, z, step, state)
@@ -92,12 +90,26 @@ def test_steps_grow_from_an_empty_slice(tmp_path: Path, start: str, length: int 
     end = body.op("Identity", going)
     graph = body.subgraph([(end, None), (following, None), (more, None)], {end: TensorProto.BOOL})
     nothing = net.op("Slice", z, net.ints(0), net.ints(0), net.ints(1))
+    nothing = net.op("Unsqueeze", zero, net.ints(1)) if start == "in front" else nothing
     _, y = net.op("Loop", length_of(net, z), net.const(np.asarray(True)), zero, nothing, outputs=2, body=graph)
+    return str(net.op("Relu", y))
+
+
+@pytest.mark.parametrize("start", ["times zero", "minus itself"])
+@pytest.mark.parametrize("length", ["t", 12])
+def test_steps_grow_from_an_empty_slice(tmp_path: Path, start: str, length: int | str) -> None:
+    net = Net()
     sizes = [(2, 12)] if length == 12 else [(2, 12), (3, 21)]
-    model = lift(net, net.op("Relu", y), ["b", length, STATES], tmp_path, *sizes)
+    model = lift(net, growing(net, start, length), ["b", length, STATES], tmp_path, *sizes)
     assert kinds(model) == [LINEAR]
     assert not any("run through" in note for note in model.notes)
     on_targets(model, *sizes[0])
+
+
+def test_steps_grow_from_the_first_state(tmp_path: Path) -> None:
+    net = Net()
+    y = net.op("Slice", growing(net, "in front", 12), net.ints(1), net.ints(13), net.ints(1))
+    refused(save(net.model([(y, ["b", 12, STATES])]), tmp_path), "Loop", "let it start empty")
 
 
 @pytest.mark.parametrize("length", ["t", 12])

@@ -30,6 +30,10 @@ from ssmc.ir.op import Array
 LAYOUT = frozenset(["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"])
 CHOOSING = frozenset(["Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Mod", "Where"])
 ADDED = 1e-9  # what a sum with random numbers near 1 leaves of a number's digits
+NOT_EMPTY = (
+    "the tensor that each of its trips makes longer holds something before the first one, as the state that it starts "
+    "from, and has more entries than there are steps; let it start empty"
+)
 LONGEST, COUNTED = 1 << 17, 1 << 15  # trips of a loop, and of one that counts for itself (ours)
 
 
@@ -186,6 +190,7 @@ def _classify(
             axis, front = int(call.attrs["axis"]), ends[1] == current
             if 0 in getattr(initial, "shape", ()) and initial.shape[axis] == 0:
                 return _Carried("grown", current, following, initial, ends[0 if front else 1], axis=axis, front=front)
+            raise Unsupported(NOT_EMPTY)
     return _Carried("state", current, following, initial)
 
 
