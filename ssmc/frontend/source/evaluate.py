@@ -62,13 +62,14 @@ def _follow(
     given: Mapping[Value, Array],
     wanted: Sequence[Value],
     passed: dict[Value, Any] | None,
+    around: int = 1,
 ) -> dict[Value, Any]:
     values: dict[Value, Any] = dict(given)
     constants = listing.constants
     with np.errstate(all="ignore"):
         for call, done in plan:
             arrays = [None if v is None else values[v] if v in values else constants[v] for v in call.operands]
-            for value, array in zip(call.results, run_quietly(call, arrays), strict=False):
+            for value, array in zip(call.results, run_quietly(call, arrays, around), strict=False):
                 values[value] = array
                 if passed is not None and isinstance(array, np.ndarray) and array.nbytes <= SMALL:
                     passed[value] = array
@@ -83,12 +84,15 @@ def run_call(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
         return run_quietly(call, arrays)
 
 
-def run_quietly(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
-    """As `run_call`, where numpy has been told not to warn, which takes as long as a small node."""
+def run_quietly(call: Call, arrays: Sequence[Any], around: int = 1) -> Sequence[Any]:
+    """As `run_call`, where numpy has been told not to warn, which takes as long as a small node.
+
+    `around` are the trips of the loops that it is in, all multiplied.
+    """
     most = MAX_MOVED if call.kind in MOVES else MAX_RESULT
     size = announced(call.kind, arrays, call.attrs)
     if size <= most:
-        results = _results(call, arrays)
+        results = _results(call, arrays, around)
         size = max((a.size for a in results if isinstance(a, np.ndarray)), default=0)
     if size > most:
         raise TooLarge(
@@ -99,11 +103,11 @@ def run_quietly(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     return results
 
 
-def _results(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+def _results(call: Call, arrays: Sequence[Any], around: int) -> Sequence[Any]:
     try:
         control = CONTROL.get(call.kind)
         if control is not None:
-            return control(call, arrays)
+            return control(call, arrays, around)
         if call.kind not in MOVES and call.kind != "MatMul":
             arrays = [widened(a) for a in arrays]
         kernel = KERNELS.get(call.kind)
@@ -166,15 +170,15 @@ def _split_captured(call: Call, arrays: Sequence[Any]) -> tuple[list[Any], list[
     return list(arrays[:cut]), list(arrays[cut:])
 
 
-def _run_body(call: Call, attribute: str, own: Sequence[Any], captured: Sequence[Any]) -> list[Any]:
+def _run_body(call: Call, attribute: str, own: Sequence[Any], captured: Sequence[Any], around: int) -> list[Any]:
     body = body_of(call, attribute)
     wanted = list(body.outputs.values())
     plan = _body_plan(call.op["regions"][attribute])
-    found = _follow(plan, body, body_feed(call, body, own, captured), wanted, None)
+    found = _follow(plan, body, body_feed(call, body, own, captured), wanted, None, around)
     return [found[value] for value in wanted]
 
 
-def _scan(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+def _scan(call: Call, arrays: Sequence[Any], around: int) -> Sequence[Any]:
     own, captured = _split_captured(call, arrays)
     form = scan_form(call, len(own), [np.ndim(a) for a in own])
     states, sequences = own[: form.states], own[form.states :]
@@ -183,8 +187,9 @@ def _scan(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
         for s, a, backward in zip(sequences, form.input_axes, form.input_reversed, strict=True)
     ]
     collected: list[list[Any]] = []
+    around *= _not_too_many(call, len(sequences[0]), around)
     for k in range(len(sequences[0])):
-        found = _run_body(call, "body", [*states, *(s[k] for s in sequences)], captured)
+        found = _run_body(call, "body", [*states, *(s[k] for s in sequences)], captured, around)
         states = found[: form.states]
         collected.append(found[form.states :])
         _announce_collected(call, collected[-1], len(sequences[0]))
@@ -253,7 +258,19 @@ def _announce_collected(call: Call, row: Sequence[Any], trips: int) -> None:
         )
 
 
-def _loop(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+def _not_too_many(call: Call, trips: int, around: int) -> int:
+    """The trips of a loop, at least one. Raises TooLarge where it is in others, and all together make too many."""
+    if around > 1 and trips * around > MAX_TRIPS:
+        raise TooLarge(
+            f"a loop of {trips} trips inside of loops of {around} trips (at most {MAX_TRIPS} in all)",
+            where=f"node '{call.name}'",
+            why=STEPWISE,
+            hint=WRITE_OUT,
+        )
+    return max(trips, 1)
+
+
+def _loop(call: Call, arrays: Sequence[Any], around: int) -> Sequence[Any]:
     own, captured = _split_captured(call, arrays)
     trips = None if own[0] is None else int(np.asarray(own[0]).reshape(-1)[0])
     going = True if len(own) < 2 or own[1] is None else bool(np.asarray(own[1]).reshape(-1)[0])
@@ -268,15 +285,18 @@ def _loop(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
         raise TooLarge(
             f"a loop of {trips} trips around loops of {inner} trips (at most {MAX_TRIPS} in all)",
             where=f"node '{call.name}'",
-            why="it is run step by step while the model is imported",
-            hint="export the model at a shorter length, or write its inner loops as sums or products",
+            why=STEPWISE,
+            hint=WRITE_OUT,
         )
     collected: list[list[Any]] = []
-    k = 0
+    # A loop that a condition ends may make fewer trips than it counts to: those that it makes are counted.
+    inner, k = around * _not_too_many(call, trips if fixed and trips is not None else 1, around), 0
     while going and (trips is None or k < trips):
         if k >= MAX_TRIPS:
             raise UserError(f"the loop does not end within {MAX_TRIPS} trips", where=f"node '{call.name}'")
-        found = _run_body(call, "body", [np.asarray(k, np.int64), np.asarray(going), *carried], captured)
+        if not fixed:
+            inner = around * _not_too_many(call, k + 1, around)
+        found = _run_body(call, "body", [np.asarray(k, np.int64), np.asarray(going), *carried], captured, inner)
         going = bool(np.asarray(found[0]).reshape(-1)[0])
         carried = found[1 : 1 + len(carried)]
         collected.append(found[1 + len(carried) :])
@@ -287,13 +307,15 @@ def _loop(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
 
 
 COUNTED = (1 << 31) - 1  # from here on a number of trips says only that another condition ends the loop
+STEPWISE = "it is run step by step while the model is imported"
+WRITE_OUT = "export the model at a shorter length, or write its inner loops as sums or products"
 MAX_TRIPS = 1 << 17  # of a loop that is run while a model is imported (ours)
 
 
-def _if(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
+def _if(call: Call, arrays: Sequence[Any], around: int) -> Sequence[Any]:
     own, captured = _split_captured(call, arrays)
     chosen = "then_branch" if bool(np.asarray(own[0]).reshape(-1)[0]) else "else_branch"
-    return _run_body(call, chosen, [], captured)
+    return _run_body(call, chosen, [], captured, around)
 
 
 CONTROL = {"Scan": _scan, "Loop": _loop, "If": _if}
