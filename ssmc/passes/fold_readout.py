@@ -65,7 +65,7 @@ def _fold(graph: Graph, node: Node) -> bool:
         return False
     read = _readout(graph, node, system)
     if not read.streams or sum(words(graph, value) for value in read.streams) >= system.outputs:
-        return False
+        return _fold_drive(graph, node, system)
     root = Value(node.name)
     if any(part.im is not None for value in read.values for part in read.terms[value].values()):
         return False
@@ -89,6 +89,22 @@ def _fold(graph: Graph, node: Node) -> bool:
             parts.append(_linear(graph, graph.node(pool), u, of_inputs, ".through"))
         _settle(graph, pool, [*parts, *_others(graph, read.terms[value], root, pool, pooled=True)])
     graph.replace_uses(Value(node.name, 1), last)
+    return True
+
+
+def _fold_drive(graph: Graph, node: Node, system: StateSpace) -> bool:
+    """Only what spreads the inputs, where fewer words enter then: a channel's word for each of its states."""
+    drive = drive_of(graph, graph.operand(node.name, 0))
+    if drive.silent or not system.real_output:
+        return False
+    made = regrouped(system, sparse.identity(system.outputs, format="csr"), drive)
+    if made is None or made.columns.size >= system.inputs:
+        return False
+    if not all(np.array_equal(index, np.arange(index.size)) for index in (made.order, made.place)):
+        return False
+    u = _taken(graph, node, drive.source, made.columns, ".drive")
+    others = graph.operands(node.name)[1:]
+    recast(graph, node.name, node.op.with_attrs(system=made.system), [u, *others])
     return True
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from ssmc.ir import Graph, Value
+from ssmc.ir import Graph, StreamType, Value
 from ssmc.passes.linear_maps import Matrix, itself, terms_of, words
 from ssmc.passes.rewrite import constant_of
 from ssmc.statespace import StateSpace
@@ -53,6 +53,12 @@ def drive_of(graph: Graph, u: Value) -> Drive:
             if value is not None and not value.any():
                 like = graph.operand(node.name, 1)
                 return Drive(like, here.index, here.scale, silent=True)
+        beside = _beside_zeros(graph, here) if node.op.name == "concat" else None
+        if beside is not None:
+            here = beside
+            if words(graph, here.source) <= words(graph, best.source):
+                best = here
+            continue
         terms = terms_of(graph, node, lambda value: itself(graph, value)) if here.source.index == 0 else None
         if terms is None or len(terms) != 1:
             return best
@@ -64,6 +70,24 @@ def drive_of(graph: Graph, u: Value) -> Drive:
         here = Drive(source, matrix.indices[here.index], here.scale * matrix.data[here.index])
         if words(graph, source) <= words(graph, best.source):
             best = here
+
+
+def _beside_zeros(graph: Graph, here: Drive) -> Drive | None:
+    """The words of the one operand of a join that is no constant zeros; None where there is no such, or several."""
+    node = graph.node(here.source.node)
+    operands = [value for value in graph.operands(node.name) if value is not None]
+    constants = [constant_of(graph, value) for value in operands]
+    moving = [n for n, constant in enumerate(constants) if constant is None]
+    kinds: list[Any] = [graph.type(value) for value in operands]
+    if len(moving) != 1 or any(constant is not None and constant.any() for constant in constants):
+        return None
+    (which,) = moving
+    if not isinstance(kinds[which], StreamType) or any(len(kind.shape) != 1 for kind in kinds):
+        return None
+    first, count = sum(words(graph, value) for value in operands[:which]), words(graph, operands[which])
+    index = here.index - first
+    inside = (index >= 0) & (index < count)
+    return Drive(operands[which], np.where(inside, index, 0), here.scale * inside)
 
 
 def regrouped(system: StateSpace, rows: Matrix, drive: Drive) -> Regrouped | None:
@@ -132,6 +156,9 @@ def _columns(drive: Drive, members: Array, wide: int) -> tuple[Array, Array, int
     if drive.silent:
         return np.zeros(count, np.int64), np.zeros((count, size, wide), np.int64), 1
     read = drive.index.reshape(-1, wide)[members].reshape(count, -1)
+    zero = drive.scale.reshape(-1, wide)[members].reshape(count, -1) == 0
+    if zero.any() and not zero.all(1).any():  # what is zero may be any word that its group reads
+        read = np.where(zero, read[np.arange(count), np.argmin(zero, 1)][:, None], read)
     distinct = [np.unique(row) for row in read]
     width = len(distinct[0])
     if any(len(row) != width for row in distinct):

@@ -161,3 +161,38 @@ def test_a_step_read_state_by_state_takes_whole_chunks(kind: str) -> None:
         for name, y in expected.items():
             assert relative_error(y, run.outputs[name]) < 1e-5
     assert 2 * cycles[0] < cycles[1]
+
+
+@given(
+    st.integers(0, 99),
+    st.sampled_from(["real", "complex", "halved"]),
+    st.integers(1, 4),
+    st.integers(2, 3),
+    *(st.booleans() for _ in range(3)),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_word_for_every_state_of_a_channel_enters_once(
+    seed: int, kind: str, channels: int, wide: int, read_before: bool, beside: bool, start: bool
+) -> None:
+    """As scans with complex states in two parts are written: a channel's word for real halves, zeros for the others;
+    what leaves is as narrow as it can be."""
+    rng, g = np.random.default_rng(seed), Graph()
+    inputs = 2 * wide if beside else wide
+    system = replace(systems(rng, channels, 3, 1, inputs, kind), read_before=read_before)
+    x = g.add("input", [], {"name": "x", "type": StreamType((channels,))}, name="x")
+    u = g.add("broadcast", [g.add("reshape", [x], {"shape": (channels, 1)})], {"shape": (channels, wide)})
+    u = g.add("reshape", [u], {"shape": (channels * wide,)})
+    if beside:
+        zeros = g.add("constant", [], {"value": Tensor(np.zeros(channels * wide))})
+        both = g.add("concat", [u, zeros], {"axis": -1})
+        index = np.arange(2 * channels * wide).reshape(2, channels, wide).transpose(1, 0, 2).ravel()
+        u = g.add("take", [both], {"axis": -1, "index": Tensor(index)})
+    x0 = g.add("input", [], {"name": "x0", "type": SequenceType((3 * channels,))}, name="x0") if start else None
+    y = g.add("ssm", [u, None, x0], {"system": system, "reverse": bool(seed % 2)}, name="layer")
+    g.add("output", [g.add("unary", [y], {"fn": "tanh"})], {"name": "y"})
+    result = PassManager("fold-readout").run(g, Context())
+    (node,) = result.nodes("ssm")
+    assert node.name == "layer" and node.op["system"].B.shape == (channels, 3, 1)
+    assert result.operand("layer", 0) == Value("x")
+    given_ = inputs_of(g, seed)
+    assert relative_error(interpret(g, given_)["y"], interpret(result, given_)["y"]) < 1e-9
