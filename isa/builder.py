@@ -7,7 +7,7 @@ from dataclasses import replace
 from isa.errors import IsaError
 from isa.frozen import FrozenMap
 from isa.program import Instruction, Section, instruction
-from isa.spec import InstructionSet, Kind, Value
+from isa.spec import InstructionSet, Value
 
 
 class SectionBuilder:
@@ -37,6 +37,10 @@ class SectionBuilder:
         """Append one instruction. Raises `IsaError` as `isa.program.instruction` does."""
         self._code.append(instruction(self.isa, mnemonic, self.loc, **operands))
 
+    def add(self, ins: Instruction) -> None:
+        """Append an instruction of the set as it is, with its own `loc`."""
+        self._code.append(ins)
+
     def label(self, name: str) -> str:
         """Place label `name` before the next instruction and return it. Raises `IsaError` when the name is
         taken.
@@ -56,9 +60,6 @@ class SectionBuilder:
         return Section(self.name, code, FrozenMap({name: place for place, name in first.items()}))
 
     def _rename(self, ins: Instruction, alias: dict[str, str]) -> Instruction:
-        changed = {
-            f.name: alias.get(str(ins[f.name]), ins[f.name])
-            for f in self.isa.by_mnemonic[ins.mnemonic].fields
-            if f.kind is Kind.LABEL and alias.get(str(ins[f.name]), ins[f.name]) != ins[f.name]
-        }
+        labels = self.isa.by_mnemonic[ins.mnemonic].labels
+        changed = {name: alias[str(ins[name])] for name in labels if alias.get(str(ins[name]), ins[name]) != ins[name]}
         return replace(ins, operands=FrozenMap({**ins.operands, **changed})) if changed else ins

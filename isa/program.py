@@ -167,17 +167,17 @@ def instruction(isa: InstructionSet, mnemonic: str, loc: int | None = None, /, *
         raise IsaError(f"{isa.name} has no instruction '{mnemonic}'")
     if unknown := operands.keys() - spec.by_name.keys():
         raise IsaError(f"'{mnemonic}' has no operand {', '.join(map(repr, sorted(unknown)))}")
-    values: dict[str, Value] = {}
-    for f in spec.fields:
-        value = operands.get(f.name, f.default)
-        if plainly_fits(f, value):
-            values[f.name] = value  # type: ignore[assignment]
+    values: dict[str, Any] = {**spec.defaults, **operands}
+    for name, value in operands.items():
+        f = spec.by_name[name]
+        if value is None or plainly_fits(f, value):
             continue
-        if value is None:
-            raise IsaError(f"'{mnemonic}' lacks operand '{f.name}'")
-        values[f.name] = value = canonical_value(f, value)
+        values[name] = value = canonical_value(f, value)
         if problem := value_problem(f, value, isa.register_index):
-            raise IsaError(f"operand '{f.name}' of '{mnemonic}': {problem}")
+            raise IsaError(f"operand '{name}' of '{mnemonic}': {problem}")
+    for name, value in values.items():
+        if value is None:
+            raise IsaError(f"'{mnemonic}' lacks operand '{name}'")
     return Instruction(mnemonic, FrozenMap(values), loc)
 
 

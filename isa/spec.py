@@ -80,8 +80,8 @@ class Field:
     def __post_init__(self) -> None:
         if self.kind is Kind.FLAG and self.default is None:
             object.__setattr__(self, "default", False)
-        if self.kind is Kind.FLOAT and isinstance(self.default, float | int) and self.bits == 32:
-            object.__setattr__(self, "default", round_float(self.default, 32))
+        if self.kind is Kind.FLOAT and isinstance(self.default, float | int):
+            object.__setattr__(self, "default", round_float(self.default, self.bits))
         if self.kind in (Kind.IMM, Kind.ADDR):
             low = 0 if self.low is None else self.low
             bound = 2 ** (self.bits - 1) - 1 if low < 0 else 2**self.bits - 1
@@ -138,6 +138,11 @@ class InstructionSpec:
         return {field.name: field for field in self.fields}
 
     @cached_property
+    def defaults(self) -> dict[str, Value | None]:
+        """Every operand by its default, None where there is none."""
+        return {field.name: field.default for field in self.fields}
+
+    @cached_property
     def positional(self) -> tuple[Field, ...]:
         """The operands that the text may give by position: the required ones, in order."""
         return tuple(field for field in self.fields if not field.optional)
@@ -146,6 +151,11 @@ class InstructionSpec:
     def flags(self) -> frozenset[str]:
         """The words that stand for this instruction's flags."""
         return frozenset(field.name for field in self.fields if field.kind is Kind.FLAG)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The operands that name places in the code."""
+        return tuple(field.name for field in self.fields if field.kind is Kind.LABEL)
 
     @cached_property
     def layout(self) -> tuple[tuple[Field, int], ...]:

@@ -64,11 +64,12 @@ def gain(decay: Array) -> Array:
 
 
 def weight_integers(weight: Array, bits: int) -> tuple[Array, Array]:
-    """Integers (inputs, outputs) and float32 scales (outputs,) for a float matrix, symmetric, by column."""
+    """Integers (..., inputs, outputs) and float32 scales (..., outputs) for float matrices, symmetric, by column."""
     top = 2.0 ** (bits - 1) - 1
-    scale = (np.abs(weight).max(0, initial=0.0) / top).astype(np.float32)
+    scale = (np.abs(weight).max(-2, initial=0.0) / top).astype(np.float32)
     scale = np.where(scale == 0, np.float32(1), scale)
-    return np.clip(np.rint(weight / scale), -top, top), scale
+    integers = weight / scale[..., None, :]
+    return np.clip(np.rint(integers, out=integers), -top, top, out=integers), scale
 
 
 def state_unit(numbers: Numbers) -> float:

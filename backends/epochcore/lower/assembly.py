@@ -84,8 +84,9 @@ class Assembly:
         low, draft = self.low, self.draft
         on_chip = on_chip_steps(draft, low.streams) // draft.together
         used = sorted({ins.loc for ins in section.code if ins.loc is not None})
-        number = {old: new for new, old in enumerate(used)}
-        code = tuple(ins if ins.loc is None else replace(ins, loc=number[ins.loc]) for ins in section.code)
+        number: dict[int | None, int | None] = {None: None, **{old: new for new, old in enumerate(used)}}
+        locs = (number[ins.loc] for ins in section.code)
+        code = tuple(i if i.loc == loc else replace(i, loc=loc) for i, loc in zip(section.code, locs, strict=True))
         taps = zip(low.taps, self._placed.addresses, strict=True)
         meta = {
             "numbers": "ideal" if low.ideal else "integer" if low.arch.numbers.fixed else low.arch.numbers.format,

@@ -21,13 +21,13 @@ from backends.epochcore.lower.draft import Draft
 from backends.epochcore.lower.flow import MOVES, before_users, is_loop, plan_flow
 from backends.epochcore.lower.forms import FORMS, choose
 from backends.epochcore.lower.lowering import Lowering, Stream
+from backends.epochcore.lower.numbers import Numbers
 from backends.epochcore.lower.request import Alternative, Form, Request, request_of
 from isa import Port, Program
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import ConstantType, Graph, Node, StreamType, Value
 
 Rule = Callable[[Lowering, Node], None]
-Known = dict[str, int | None]  # how long kernels are, by node
 RULES: dict[str, Rule] = {
     **lower_features.RULES,
     **lower_time.RULES,
@@ -51,7 +51,7 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool) -> Program:
 def _in_form(graph: Graph, arch: Arch, ideal: bool, form: Form) -> Program:
     """The program of a tile graph whose layers have one form, to be timed: its constants are zeros."""
     _check(graph)
-    return _lowered(graph, arch, ideal, replace(request_of(graph), forced=form), {}, {}).to_time
+    return _lowered(graph, arch, ideal, replace(request_of(graph), forced=form), {}, Numbers()).to_time
 
 
 def compared(graph: Graph, arch: Arch, *, ideal: bool) -> dict[str, list[Alternative]]:
@@ -72,9 +72,13 @@ def _decided(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembl
 
 def _searched(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
     """The program of all that are scheduled in another way that serves best."""
+    numbers = Numbers()
 
     def made(asked: Request) -> Assembly:
-        return directions.fastest(lambda g: _fastest(g, arch, ideal, asked), graph, arch, asked)
+        def fastest(other: Graph) -> Assembly:
+            return _fastest(other, arch, ideal, asked, numbers if other is graph else Numbers())
+
+        return directions.fastest(fastest, graph, arch, asked)
 
     return packing.fastest(lambda asked: batching.fastest(made, graph, arch, asked), request)
 
@@ -87,8 +91,10 @@ def _likewise(few: Assembly, short: repeats.Shortened, graph: Graph, request: Re
         like |= _like_joined(graph, low.graph, short.like)
     flows = {name: low.dataflows[other] for name, other in like.items() if other in low.dataflows}
 
+    numbers = Numbers()
+
     def make(asked: Request) -> Assembly:
-        made = _lowered(graph, low.arch, low.ideal, asked, flows, {})
+        made = _lowered(graph, low.arch, low.ideal, asked, flows, numbers)
         if few.draft is not low.draft:
             made = replace(made, draft=arrangement.with_copies(made.draft))
         made.schedules = tuple(map(short.told, few.schedules))
@@ -118,27 +124,32 @@ def _check_form(low: Lowering) -> None:
         )
 
 
-def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
+def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request, numbers: Numbers) -> Assembly:
     """The program of one graph, of those that differ in how it is scheduled."""
-    known: Known = {}
+    cut: dict[Request, bool] = {}
+
+    def lowered(asked: Request, flows: dataflow.Dataflows) -> Assembly:
+        low = _lowered(graph, arch, ideal, asked, flows, numbers)
+        cut[asked] = bool(low.draft.most)
+        return arrangement.fastest(low)
 
     def made(asked: Request) -> Assembly:
-        return dataflow.fastest(lambda flows: arrangement.fastest(_lowered(graph, arch, ideal, asked, flows, known)))
+        return dataflow.fastest(lambda flows: lowered(asked, flows))
 
     def again(asked: Request) -> Assembly:
-        return arrangement.fastest(_lowered(graph, arch, ideal, asked, best.low.dataflows, known))
+        return lowered(asked, best.low.dataflows)
 
-    best = loops.fitting(lambda asked: segmentation.fastest(made, asked), graph, arch, request)
+    best = loops.fitting(lambda asked: segmentation.fastest(made, asked, cut), graph, arch, request)
     return loops.fastest(best, again)
 
 
 def _lowered(
-    graph: Graph, arch: Arch, ideal: bool, request: Request, flows: dataflow.Dataflows, known: Known
+    graph: Graph, arch: Arch, ideal: bool, request: Request, flows: dataflow.Dataflows, numbers: Numbers
 ) -> Assembly:
-    draft = Draft(arch, request.forced is not None, max(1, request.together))
+    draft = Draft(arch, request.forced is not None, max(1, request.together), numbers)
     most = loops.most_words(arch, request) if request.apart else None
     flow = plan_flow(graph, request.loops, most)
-    low = Lowering(graph, arch, ideal, flow, draft, request, _in_form, flows, taps_of=known)
+    low = Lowering(graph, arch, ideal, flow, draft, request, _in_form, flows)
     inputs = _inputs(low)
     low.spilled = _spilled(low)
     outputs = []

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
+from backends.epochcore.lower.numbers import Numbers
 from isa import Loc
 
 Array = NDArray[Any]
@@ -74,6 +75,7 @@ class Draft:
     arch: Arch
     measured: bool = False
     together: int = 1
+    kept: Numbers = field(default_factory=Numbers)
     multiples: dict[int, int] = field(default_factory=dict)
     most: dict[int, int] = field(default_factory=dict)
     single: set[int] = field(default_factory=set)
@@ -117,9 +119,9 @@ class Draft:
             self.data[name] = array if is_order else np.broadcast_to(np.zeros((), array.dtype), array.shape)
             return name
         array = np.ascontiguousarray(array)
-        alike = self.known.setdefault((array.dtype.str, array.shape, hash(array.tobytes())), [])
+        alike = self.known.setdefault((array.dtype.str, array.shape, self.kept.hash(array)), [])
         for other in alike:
-            if np.array_equal(_bits(self.data[other]), _bits(array)):
+            if self.data[other] is array or np.array_equal(_bits(self.data[other]), _bits(array)):
                 return other
         free, times = name, 1
         while free in self.data:

@@ -66,7 +66,9 @@ def _gathered(low: Lowering, node: Node, operand: Operand, index: Array, suffix:
 
 
 def gather(low: Lowering, node: Node, dst: Ref, operand: Operand, index: Array, suffix: str = "") -> None:
-    data = low.draft.constant(f"{node.name}.index{suffix}", np.ascontiguousarray(index, np.int32).ravel())
+    index = np.ascontiguousarray(index, np.int32)
+    index = index if index.ndim == 1 else index.ravel()
+    data = low.draft.constant(f"{node.name}.index{suffix}", index)
     low.draft.emit(
         _stage(low, node, operand),
         "gather",

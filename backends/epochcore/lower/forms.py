@@ -112,13 +112,13 @@ def _taps(low: Lowering, node: Node) -> int | None:
     if node.op.name == "fir":
         return int(node.op["kernel"].shape[1])
     if node.op.name == "tile.state":
-        if node.name not in low.taps_of:
+        if node.name not in low.draft.kept.taps:
             group = group_of(low, node)
-            low.taps_of[node.name] = None if group is None else wide_length(wide_of(group))
-        return low.taps_of[node.name]
-    if node.name not in low.taps_of:
-        low.taps_of[node.name] = None if node.op["liquid"] else kernel_length(system_of(node))
-    return low.taps_of[node.name]
+            low.draft.kept.taps[node.name] = None if group is None else wide_length(wide_of(group))
+        return low.draft.kept.taps[node.name]
+    if node.name not in low.draft.kept.taps:
+        low.draft.kept.taps[node.name] = None if node.op["liquid"] else kernel_length(system_of(node))
+    return low.draft.kept.taps[node.name]
 
 
 def _ranked(low: Lowering, node: Node) -> list[Alternative]:

@@ -66,7 +66,6 @@ class Lowering:
     taps: list[tuple[Step, Buffer, dict[str, Any]]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, list[Alternative]] = field(default_factory=dict)
-    taps_of: dict[str, int | None] = field(default_factory=dict)  # how long kernels are (see `forms`)
     shared: dict[str, Ref] = field(default_factory=dict)  # by node, where its last columns are (see `shared_passes`)
 
     def shares(self, states: int, channels: int, words: int, is_complex: bool) -> Share:
@@ -131,11 +130,17 @@ class Lowering:
             )
         return self.loaded[key]
 
+    def row_of(self, array: Array) -> Array:
+        """A constant vector as programs hold it; one that is so already is the same array."""
+        flat = np.asarray(array, np.float64 if self.ideal or array.dtype != np.float32 else np.float32)
+        flat = flat if flat.ndim == 1 else flat.ravel()
+        return flat if self.ideal else flat.astype(np.float32, copy=False)
+
     def constant_row(self, name: str, array: Array, loop: int | None = None) -> Ref:
         """A constant vector in the scratchpad, copied there once before the samples; where constants are streamed, one
         for a `loop` before that, for every sample."""
-        flat = np.asarray(array, np.float64).ravel()
-        data = self.draft.constant(name, flat if self.ideal else flat.astype(np.float32))
+        flat = self.row_of(array)
+        data = self.draft.constant(name, flat)
         stage = loop - 1 if loop and self.request.streamed and self.draft.together == 1 else PREAMBLE
         if (data, stage) not in self._const_rows:
             row = self._const_rows[data, stage] = self.draft.row(flat.size)

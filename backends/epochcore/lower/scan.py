@@ -6,6 +6,7 @@ unit have work for each other, some channels follow the others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,8 @@ def least_cycles(low: Lowering, node: Node) -> int:
 def system(low: Lowering, node: Node, u: Operand, x0: Operand | None, parts: int) -> None:
     """A `tile.ssm`, liquid or not."""
     channels, states = node.op["decay"].shape
-    size, dst, (b, c) = ceil_div(channels, parts), low.new(node), common(node)
+    size, dst = ceil_div(channels, parts), low.new(node)
+    b, c = low.draft.kept.of(node.op, "matrices", lambda: common(node))
     a, d = node.op["decay"].array, node.op["d"].array
     own = np.arange(state_words(node)).reshape(-1, channels, states)
     rows: list[tuple[Buffer, Array]] = []
@@ -88,15 +90,15 @@ class _Channels:
         low, node, stage = self.low, self.node, self.low.stage(self.node)
         (channels, states), halves, words = self.a.shape, len(self.order), self.order.size
         wide, drive, x = (Buffer(words, stage) for _ in range(3))
-        index = self.start + np.tile(np.repeat(np.arange(channels), states), halves)
+        index = self._index("wide", lambda: self.start + np.tile(np.repeat(np.arange(channels), states), halves))
         gather(low, node, wide.at(), u, index, self.suffix)
-        self._times(drive.at(), wide.at(), self._halves(self.b.real, self.b.imag), "b")
+        self._times(drive.at(), wide.at(), self._row("b", lambda: self._halves(self.b.real, self.b.imag)), "b")
         if x0 is None or self.whole:
             bank = carried(low, node, words, x0)
         else:
             bank = low.draft.row(words)
             gather(low, node, bank.at(), Operand(x0.ref, x0.words, True), self.order, f"{self.suffix}.x0")
-        a = self._halves(self.a.real, self.a.imag)
+        a = self._row("a", lambda: self._halves(self.a.real, self.a.imag))
         held = Operand(low.constant_row(f"{node.name}.a{self.suffix}", a, stage), words, True)
         if node.op["liquid"]:
             liquid = Buffer(words, stage)
@@ -112,9 +114,9 @@ class _Channels:
         (channels, states), halves, words = self.a.shape, len(self.order), self.order.size
         product, sorted_ = Buffer(words, stage), Buffer(words, stage)
         sums, through = Buffer(channels, stage), Buffer(channels, stage)
-        self._times(product.at(), x.at(), self._halves(self.c.real, -self.c.imag), "c")
+        self._times(product.at(), x.at(), self._row("c", lambda: self._halves(self.c.real, -self.c.imag)), "c")
         # Re(c x) = sum over the halves and the states: (halves, channels, states) -> (channels, halves, states)
-        turned = np.arange(words).reshape(halves, channels, states).transpose(1, 0, 2)
+        turned = self._index("sum", lambda: np.arange(words).reshape(halves, channels, states).transpose(1, 0, 2))
         gather(low, node, sorted_.at(), Operand(product.at(), words, False), turned, f"{self.suffix}.sum")
         shape = {"outer": channels, "axis": halves * states, "inner": 1}
         low.emit(node, "reduce", dst=sums.at(), src=sorted_.at(), fn="sum", steps=steps, **shape)
@@ -124,12 +126,21 @@ class _Channels:
             own = Ref(u.ref.buffer, u.ref.offset + self.start)
             seen, result = Buffer(channels, stage).at(), Buffer(channels, stage).at()
             low.emit(node, "copy", dst=seen, src=own, dst_pitch=channels, src_pitch=u.words, **copied)
-        self._times(through.at(), seen, self.d, "d")
+        self._times(through.at(), seen, self._row("d", lambda: self.d), "d")
         low.emit(node, "binary", dst=result, a=sums.at(), b=through.at(), fn="add", words=channels, steps=steps)
         if not self.whole:
             low.emit(
                 node, "copy", dst=dst.at(self.start), src=result, dst_pitch=dst.words, src_pitch=channels, **copied
             )
+
+    def _row(self, name: str, make: Callable[[], Array]) -> Array:
+        """A constant row, which depends on these channels alone."""
+        key = name, self.start, len(self.a)
+        return self.low.draft.kept.of(self.node.op, key, lambda: self.low.row_of(make()))
+
+    def _index(self, name: str, make: Callable[[], Array]) -> Array:
+        key = name, self.start, len(self.a)
+        return self.low.draft.kept.of(self.node.op, key, lambda: np.ravel(make()).astype(np.int32))
 
     def _halves(self, re: Array, im: Array) -> Array:
         return np.concatenate([re.ravel(), im.ravel()][: len(self.order)])

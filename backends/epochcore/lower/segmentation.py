@@ -3,7 +3,7 @@ by step, which the choice of a layer's form by itself does not see."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,14 +16,15 @@ SEQUENCES = 4
 NAMES = "stretches of time at once", "one step after the other"
 
 
-def fastest(make: Callable[[Request], Assembly], request: Request) -> Assembly:
+def fastest(make: Callable[[Request], Assembly], request: Request, cut_for: Mapping[Request, bool]) -> Assembly:
     """The program with the forms of its layers, or one without segments where that serves the objective better for one
     round of sequences, or for several that follow each other: their passes fill the array, too.
 
     Chunks that are cut into segments may be too long for the scratchpad: they become shorter until they fit. `make`
-    lowers for a request. Raises Misfit where the model does not fit without segments either.
+    lowers for a request, and `cut_for` it says then whether anything is cut. Raises Misfit where the model does not fit
+    without segments either.
     """
-    cut, asked = _fitting(make, request)
+    cut, asked = _fitting(make, request, cut_for)
     if not cut.draft.most or _asked(request):
         return cut
     whole = make(replace(asked, chunk=0, refused="the program as a whole is faster without"))
@@ -39,11 +40,15 @@ def fastest(make: Callable[[Request], Assembly], request: Request) -> Assembly:
     return best
 
 
-def _fitting(make: Callable[[Request], Assembly], request: Request) -> tuple[Assembly, Request]:
+def _fitting(
+    make: Callable[[Request], Assembly], request: Request, cut_for: Mapping[Request, bool]
+) -> tuple[Assembly, Request]:
     """The program in as long chunks as the scratchpad has room for, and the request for it."""
     try:
         return _placed(make, request)
     except Misfit as error:
+        if not cut_for.get(request, True):
+            raise  # it is the same without segments
         longest = error
     refused = "a chunk that is cut into segments does not fit the scratchpad"
     # a model that does not fit without them is told so at once

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,9 +92,21 @@ class Windows:
 
         As many channels as the array has room for on its diagonal go at once; what is larger is cut.
         """
+        if self.low.draft.measured:
+            groups = self._groups(shape, np.broadcast_to(np.zeros(()), shape), add)
+        else:
+            key = name, self.span, self.mode, shape, add
+            groups = self.low.draft.kept.of(self.node.op, key, lambda: self._groups(shape, make(), add))
+        for part in range(weight_parts(self.low)):
+            for group in groups:
+                k, n = group.first
+                at = {"src": Ref(src.buffer, src.offset + k), "dst": Ref(dst.buffer, dst.offset + n)}
+                self._product(f"{name}{k}.{n}.{part}", at, group.apart, group.parts[part], group.add or part > 0)
+
+    def _groups(self, shape: tuple[int, int, int], stack: Array, add: bool) -> list[_Group]:
+        """A stack of matrices in groups of tiles, which one instruction names."""
         channels, inputs, outputs = shape
         rows, cols = self.room
-        stack = np.broadcast_to(np.zeros(()), shape) if self.low.draft.measured else make()
         pieces: list[_Tiles] = []
         if inputs <= rows and outputs <= cols:
             beside = min(rows // inputs, cols // outputs)
@@ -111,12 +123,7 @@ class Windows:
                     pieces.append(_Tiles((k, n), (inputs, outputs), weights, add or k > 0))
         # what is added to comes last: its first part has left the array by then
         groups = [group for piece in pieces for group in piece.cut(_most_tiles(self.low, piece.weights))]
-        held = [_parts(self.low, group.weights) for group in groups]
-        for part in range(weight_parts(self.low)):
-            for group, integers in zip(groups, held, strict=True):
-                k, n = group.first
-                at = {"src": Ref(src.buffer, src.offset + k), "dst": Ref(dst.buffer, dst.offset + n)}
-                self._product(f"{name}{k}.{n}.{part}", at, group.apart, integers[part], group.add or part > 0)
+        return [_Group(group.first, group.apart, group.add, _parts(self.low, group.weights)) for group in groups]
 
     def _diagonal(self, blocks: Array) -> Array:
         """(tiles, blocks, k, n) as matrices with the blocks on their diagonals."""
@@ -161,6 +168,15 @@ class _Tiles:
             yield _Tiles(first, self.apart, self.weights[low:high], self.add)
 
 
+class _Group(NamedTuple):
+    """The same of tiles as the array holds them: numbers, or integers with their scales, by part."""
+
+    first: tuple[int, int]
+    apart: tuple[int, int]
+    add: bool
+    parts: list[tuple[Array, Array | None]]
+
+
 def _most_tiles(low: Lowering, weights: Array) -> int:
     """Tiles whose weights take a share of the parameter memory."""
     each = 4 if low.ideal else -(-low.arch.numbers.weight_bits // 8)
@@ -185,17 +201,16 @@ def _parts(low: Lowering, weight: Array) -> list[tuple[Array, Array | None]]:
     """Weights (tiles, rows, cols) as the array holds them: as they are, or as integers with scales, and what these
     leave over likewise."""
     if low.ideal:
-        return [(weight, None)]
+        return [(weight if low.draft.measured else np.ascontiguousarray(weight), None)]
     bits = low.arch.numbers.weight_bits
     found: list[tuple[Array, Array | None]] = []
     dtype = np.int8 if bits <= 8 else np.int16
-    for _ in range(weight_parts(low)):
+    for left in reversed(range(weight_parts(low))):
         integers: Array = np.broadcast_to(np.zeros((), dtype), weight.shape)
         scale: Array = np.broadcast_to(np.zeros((), np.float32), (len(weight), weight.shape[2]))
         if not low.draft.measured:
-            every = [weight_integers(tile, bits) for tile in weight]
-            integers, scale = (np.stack(values) for values in zip(*every, strict=True))
-            weight = weight - integers * scale[:, None]
+            integers, scale = weight_integers(weight, bits)
+            weight = weight - integers * scale[:, None] if left else weight
         found.append((integers.astype(dtype, copy=False), scale))
     return found
 

@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 from backends.epochcore.program.ledger import Ledger, Spans
 from backends.epochcore.program.regions import Touched, Walker
@@ -167,15 +168,14 @@ def _written(section: Section, pieces: list[Piece]) -> tuple[Section, tuple[int,
             builder.loc = section.code[entries[index].start].loc
             _enter(builder, entries[index])
         moved.append(len(builder))
-        builder.loc = ins.loc
-        operands = dict(ins.operands)
+        changed: dict[str, Any] = {}
         if ins.mnemonic in ("samples", "chunks"):
             label = names.loop(index)
             open_loops.append((section.labels[str(ins["end"])], label))
-            operands["end"] = label
+            changed["end"] = label
         pops, pushes = tokens.get(index, (set(), set()))
-        flags = {**{f"pop.{e}": True for e in pops}, **{f"push.{e}": True for e in pushes}}
-        builder.emit(ins.mnemonic, **{**operands, **flags})
+        changed |= {f"pop.{e}": True for e in pops} | {f"push.{e}": True for e in pushes}
+        builder.add(replace(ins, operands=FrozenMap({**ins.operands, **changed})) if changed else ins)
     return builder.build(), tuple(moved)
 
 
