@@ -203,14 +203,20 @@ def _inputs(low: Lowering) -> list[Port]:
 
 
 def _load_sequence(low: Lowering, node: Node) -> None:
-    """A value given once a sequence is loaded before the first stage that reads it, so that it takes no room before."""
+    """A value given once a sequence is loaded before anything else, while the sequence before it still runs.
+
+    Where states are apart it is loaded before the first stage that reads it, into the place where it is stepped, and
+    takes no room besides: the load then waits for the sequence before.
+    """
     value = Value(node.name)
     if isinstance(node.types[0], StreamType) or not low.graph.users(value):
         return
     row = low.buffers[value] = low.draft.row(low.words(value))
-    if _has_one_reader(low.graph, value):
-        low.given_up.add(row)
-    stage = before_users(low.graph, node.name, low.flow.stage)
+    stage = 0
+    if low.flow.most is not None:
+        stage = before_users(low.graph, node.name, low.flow.stage)
+        if _has_one_reader(low.graph, value):
+            low.given_up.add(row)
     low.draft.emit(stage, "load", dst=row.at(), src=low.stream_of[value], words=row.words, steps="one", mirror=False)
 
 

@@ -8,11 +8,10 @@ A node runs in the first loop in which it can. Where the loop that reads its res
 a matrix that drives states which read their stream from its end. It is so where fewer words go through DRAM then, or
 always, or never, as it is asked for (`loops` compares).
 
-A value per sequence that is only given, or put in order, comes right before its first user, so that initial states take
-no room while other loops run.
-
 States of a loop are all kept from chunk to chunk. Where they would take most of the scratchpad, as those of many layers
-of large heads do, later ones may be in a further loop: the stream between two layers is far smaller.
+of large heads do, later ones may be in a further loop: the stream between two layers is far smaller. A value per
+sequence that is only given, or put in order, then comes right before its first user, so that initial states take no
+room while other loops run.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def plan_flow(graph: Graph, choice: str = WORDS, most: int | None = None) -> Flo
         later = _reader(graph, name, stage)
         if later is not None and (choice == READERS or _saves(graph, name, stage, later)):
             stage[name] = later
-    for name in reversed(order):
+    for name in reversed(order if most is not None else ()):
         if name in stage and graph.op(name).name in MOVES and not is_loop(stage[name]):
             stage[name] = max(stage[name], before_users(graph, name, stage))
     return Flow(order, stage, rates, most)

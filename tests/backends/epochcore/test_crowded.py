@@ -17,6 +17,7 @@ from tests.backends.epochcore.test_costs import with_changes
 
 LARGE = load_arch("epochcore-128")
 WIDTH, STATES = 4, 96
+CROWDED = with_changes(LARGE, memory__scratchpad_words=8 * STATES)
 
 
 def heads(layers: int, *, backward: bool = False, given: bool = False) -> Graph:
@@ -78,7 +79,7 @@ def agrees(graph: Graph, arch: Arch) -> Program:
 
 @pytest.mark.parametrize("backward", [False, True])
 def test_given_states_are_there_for_their_loop_alone(backward: bool) -> None:
-    program = agrees(heads(12, backward=backward, given=True), with_changes(LARGE, memory__scratchpad_words=8 * STATES))
+    program = agrees(heads(12, backward=backward, given=True), CROWDED)
     code = program.sections[0].code
     begins = [i for i, ins in enumerate(code) if ins.mnemonic == "chunks"]
     loads = [i for i, ins in enumerate(code) if ins.mnemonic == "load" and ins["steps"] == "one"]
@@ -87,20 +88,27 @@ def test_given_states_are_there_for_their_loop_alone(backward: bool) -> None:
     assert all(begin < load for load, begin in zip(loads[1:], begins, strict=False))
 
 
-def test_given_states_are_stepped_where_they_were_loaded() -> None:
-    code = agrees(heads(3, given=True), LARGE).sections[0].code
+def test_given_states_are_stepped_where_they_were_loaded_if_they_crowd_the_scratchpad() -> None:
+    code = agrees(heads(12, given=True), CROWDED).sections[0].code
     loaded = {ins["dst"] for ins in code if ins.mnemonic == "load" and ins["steps"] == "one"}
     assert {ins["src"] for ins in code if ins.mnemonic == "state.load"} == loaded
     assert "copy" not in {ins.mnemonic for ins in code}
 
 
+def test_given_states_that_fit_are_loaded_beside_those_that_are_stepped() -> None:
+    """So that they come from DRAM while the sequence before them still runs."""
+    code = agrees(heads(3, given=True), LARGE).sections[0].code
+    loaded = {ins["dst"] for ins in code if ins.mnemonic == "load" and ins["steps"] == "one"}
+    assert not loaded & {ins["src"] for ins in code if ins.mnemonic == "state.load"}
+
+
 @pytest.mark.parametrize("later", [False, True])
 def test_given_states_that_others_read_stay_as_they_were(later: bool) -> None:
-    graph = heads(3, given=True)
+    graph = heads(12, given=True)
     (shaped,) = graph.users(Value("h1"))
     seen = graph.add("unary", [Value(shaped[0] if later else "h1")], {"fn": "tanh"})
     graph.add("output", [seen], {"name": "seen"})
-    assert "copy" in {ins.mnemonic for ins in agrees(graph, LARGE).sections[0].code}
+    assert "copy" in {ins.mnemonic for ins in agrees(graph, CROWDED).sections[0].code}
 
 
 def test_states_that_fit_stay_in_one_loop() -> None:
