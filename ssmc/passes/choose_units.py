@@ -101,7 +101,7 @@ class ChooseUnits(Pass):
         drawn = probe(graph, context.seed)
         if drawn is None:
             return RANDOM, {}, {}
-        reach = seen(graph, drawn)
+        reach = seen(graph, drawn, peaks=False)
         peaks = {name: fill(drives * growth(reach.sizes[name], usual)) for name, drives in reach.drives.items()}
         return RANDOM, peaks, reach.lasting(usual)
 
