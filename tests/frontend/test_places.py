@@ -236,17 +236,53 @@ def agree(path: Path, arrays: dict[str, Any], *targets: str) -> Any:
     return model
 
 
-@pytest.mark.parametrize("length", [24, "t"])
-@pytest.mark.parametrize("form", ["last", "pairs", "rows of a one"])
-def test_steps_are_counted_from_the_end(tmp_path: Path, form: str, length: int | str) -> None:
+PLACES = ["last", "pairs", "rows of a one"]
+
+
+@pytest.mark.parametrize("form", PLACES)
+def test_steps_are_counted_from_the_end(tmp_path: Path, form: str) -> None:
     net = Net()
-    y = lengths(net, form, length)
+    y = lengths(net, form, 24)
     u, count = (info.name for info in net.inputs)
-    steps = 24 if length == 24 else 31
-    numbers = np.array([0, -1, -4, 2 - steps, steps])  # and one less: -1, -2, -5, 1 - steps, steps - 1
-    arrays = {u: RNG.standard_normal((5, steps, 3)).astype(np.float32), count: numbers}
-    model = agree(save(net.model([(y, ["n", 4])]), tmp_path), arrays)
-    assert any("run through 2 times" in note for note in model.notes) == (length == "t")
+    numbers = np.array([0, -1, -4, -22, 24])  # and one less: -1, -2, -5, -23, 23
+    agree(save(net.model([(y, ["n", 4])]), tmp_path), {u: some(5, 24), count: numbers})
+
+
+@pytest.mark.parametrize("form", PLACES)
+def test_of_sequences_of_any_length_counts_take_one_run(tmp_path: Path, form: str) -> None:
+    """One less than a count is -1 at least; that a count is not negative is told."""
+    net = Net()
+    y = lengths(net, form, "t")
+    u, count = (info.name for info in net.inputs)
+    model = agree(save(net.model([(y, ["n", 4])]), tmp_path), {u: some(3, 31), count: np.array([0, 7, 31])})
+    assert not any("run through" in note for note in model.notes)
+    assert any(f"integers in {count!r} must not be negative" in note for note in model.notes)
+
+
+def test_of_sequences_of_any_length_minus_one_may_be_added_to_a_count(tmp_path: Path) -> None:
+    net = Net()
+    x, count = first_layer(net, "t"), net.input(["n", 1, 1], TensorProto.INT64)
+    y = net.op("GatherElements", x, net.op("Expand", net.op("Add", net.ints(-1), count), net.ints(1, 1, 4)), axis=1)
+    u, number = (info.name for info in net.inputs)
+    arrays = {u: some(3, 31), number: np.array([31, 0, 8]).reshape(3, 1, 1)}
+    model = agree(save(net.model([(y, ["n", 1, 4])]), tmp_path), arrays)
+    assert not any("run through" in note for note in model.notes)
+
+
+@pytest.mark.parametrize("less", [0, 1])
+def test_of_sequences_of_any_length_places_may_count_from_the_end(tmp_path: Path, less: int) -> None:
+    net = Net()
+    x, place = first_layer(net, "t"), net.input(["n", 1, 1], TensorProto.INT64)
+    index = net.op("Sub", net.op("Neg", place), net.ints(less)) if less else place
+    y = net.op("GatherElements", x, net.op("Expand", index, net.ints(1, 1, 4)), axis=1)
+    u, number = (info.name for info in net.inputs)
+    places = np.array([3, 5, 30] if less else [-3, 30, -31]).reshape(3, 1, 1)
+    model = agree(save(net.model([(y, ["n", 1, 4])]), tmp_path), {u: some(3, 31), number: places})
+    assert any("run through 2 times" in note for note in model.notes)
+
+
+def some(samples: int, steps: int) -> Any:
+    return RNG.standard_normal((samples, steps, 3)).astype(np.float32)
 
 
 BOUNDED: dict[str, Callable[[Net, str], str]] = {

@@ -86,12 +86,13 @@ def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[li
 
 def _of_negative_integers(case: Case, batch: int, length: int) -> tuple[str, ...]:
     """A note where the file takes negative integers, as places that are counted from the end, and the graph is another
-    model there. Proofs try no such numbers, as most integers are tokens or counts."""
+    model there. Proofs try no such numbers, as most integers are tokens or counts. Those tried are half as large as the
+    proofs' own: one less than all steps, as a place, is before the first."""
     signed = [port.name for port in case.inputs if port.dtype.startswith("int")]
     arrays = _in_order(case, _proof_inputs(case, batch, length, 7))
     if not signed:
         return ()
-    arrays |= {name: -np.abs(arrays[name]) for name in signed}
+    arrays |= {name: -((np.abs(arrays[name]) + 1) // 2) for name in signed}
     try:
         exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
     except UserError:  # it takes none

@@ -1,4 +1,9 @@
-"""The least that a whole number can be, as the nodes tell that make it: does an index count from the end?"""
+"""The least that a whole number can be, as the nodes tell that make it: does an index count from the end?
+
+Where lengths are dynamic, a step before the last is known after the last one only, in another run through the sequence.
+So there an integer input that one is taken from is read as a count, as of the steps of a sequence, and no count is
+negative: `proving` tells in a note that the program is another than the file where one is.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +39,10 @@ def least(translator: Surroundings, value: Value | None) -> float:
 
 @dataclass(frozen=True)
 class _Search:
-    """What is known so far of the values of one listing."""
+    """What is known so far of the values of one listing; integer inputs may be `counts`."""
 
     translator: Surroundings
+    counts: bool = False
     known: dict[Value, float] = field(default_factory=dict)
 
     def below(self, value: Value | None, depth: int) -> float:
@@ -52,7 +58,7 @@ class _Search:
         call = self.translator.listing.producer.get(value)
         if call is None:
             given = np.asarray(self.translator.samples.at(0, [value])[value])
-            return 0.0 if given.dtype.kind in "ub" else -inf
+            return 0.0 if given.dtype.kind in ("ubi" if self.counts else "ub") else -inf
         if call.kind in COUNTS | TRUTHS:
             return 0.0
         lows = [self.below(v, depth - 1) for v in call.operands]
@@ -60,6 +66,12 @@ class _Search:
             return floor(lows[0]) if np.isfinite(lows[0]) else lows[0]
         rule = RULES.get(call.kind)
         return -inf if rule is None else rule(self, call, lows)
+
+    def less(self, value: Value | None, low: float, taken: float) -> float:
+        """What is left of a value, which no number below `low` is, without so much."""
+        if low == -inf and taken >= 1 and self.translator.dynamic and not self.counts:
+            low = _Search(self.translator, counts=True).below(value, DEPTH)
+        return low - taken
 
     def constant(self, value: Value | None) -> Any:
         """The array of a constant of the file: what is made of shapes may be another at another length."""
@@ -79,7 +91,14 @@ def _reduced(search: _Search, call: Call, lows: list[float]) -> float:
 
 def _less(search: _Search, call: Call, lows: list[float]) -> float:
     taken = search.constant(call.operands[1])
-    return -inf if taken is None else lows[0] - float(taken.max())
+    return -inf if taken is None else search.less(call.operands[0], lows[0], float(taken.max()))
+
+
+def _more(search: _Search, call: Call, lows: list[float]) -> float:
+    for value, low, added in zip(call.operands, lows, reversed(lows), strict=True):
+        if low == -inf < added < 0:
+            return search.less(value, low, -added)
+    return lows[0] + lows[1]
 
 
 def _clipped(search: _Search, call: Call, lows: list[float]) -> float:
@@ -101,7 +120,7 @@ def _scattered(search: _Search, call: Call, lows: list[float]) -> float:
 
 
 RULES: dict[str, Callable[[_Search, Call, list[float]], float]] = {
-    "Add": lambda search, call, lows: lows[0] + lows[1],
+    "Add": _more,
     "Sub": _less,
     **dict.fromkeys(["Mul", "Div", "Sum"], _positive),
     **dict.fromkeys(["ReduceSum", "ReduceProd", "CumSum"], _reduced),
