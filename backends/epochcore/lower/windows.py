@@ -34,6 +34,8 @@ from ssmc.ir import Node, Value
 
 Array = NDArray[Any]
 MOST_TILES = 32  # of one instruction
+LEAST_PARTS = 4  # of the channels of a system
+STATES_SHARE = 4  # of the scratchpad: so many times the states that are scanned and those that come next fit into it
 SHARES = 8  # of the parameter memory: so many groups of tiles fit into it
 
 
@@ -238,9 +240,15 @@ def chunked(w: Windows, system: System, u: Operand, x0: Operand | None) -> None:
 
 
 def _together_channels(w: Windows, system: System) -> int:
-    """Channels whose states are scanned at once: a quarter of all, as long as they fill whole passes of the array."""
-    beside = max(1, w.room[1] // w.span)
-    return ceil_div(ceil_div(system.channels, 4), beside) * beside
+    """Channels whose states are scanned at once, as long as they fill whole passes of the array: a quarter of all, or
+    fewer, so that states of two parts take a share of the scratchpad alone, in as many windows as hide the way of the
+    next weights into the array (all, of a short sequence): in shorter chunks every product would wait for weights."""
+    rows, cols = w.room
+    windows = min(ceil_div(w.low.request.steps, w.span), rows)
+    words = 2 * system.a.size * system.parts * windows
+    parts = max(LEAST_PARTS, ceil_div(words * STATES_SHARE, w.low.arch.memory.scratchpad_words))
+    beside = max(1, cols // w.span)
+    return ceil_div(ceil_div(system.channels, parts), beside) * beside
 
 
 def _inward(w: Windows, system: System, rows: Buffer, part: range) -> Buffer:

@@ -254,6 +254,18 @@ def test_the_program_does_not_grow_with_the_sequence() -> None:
     assert cycles[0] < cycles[1] and abs(cycles[2] - 2 * cycles[1]) < 0.02 * cycles[2]
 
 
+def test_states_in_windows_leave_room_for_a_short_sequence_in_one_chunk() -> None:
+    """Else a second chunk, of a few windows, would wait for all weights once more."""
+    s = Shape(channels=256, states=64)
+    arch = with_changes(PLAIN, memory__scratchpad_words=1_250_000)
+    program = BACKEND.lower(graph(s, {"form": "chunked", "window": 8, "steps": 512}), arch, ideal=True)
+    (limit,) = (ins["limit"] for ins in program.sections[0].code if ins.mnemonic == "chunks")
+    assert limit >= 512
+    x = arrays(s, 1, 515)
+    actual, expected = BACKEND.simulate(program, x, RunSettings()).outputs["y"], interpret(graph(s, {}), x)["y"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
 def test_the_fastest_form_is_taken() -> None:
     """Long sequences are worth products, short ones are scanned; a state in place beats both."""
     s = Shape(channels=32, states=8)
