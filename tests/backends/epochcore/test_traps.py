@@ -11,6 +11,7 @@ from backends.epochcore import BACKEND
 from backends.epochcore.arch import arch_text, load_arch
 from isa import Instruction
 from isa.assembler import assemble
+from isa.epochcore import EPOCHCORE
 from isa.frozen import FrozenMap
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, StreamType, Tensor
@@ -21,7 +22,7 @@ from tests.backends.epochcore.test_directions import graph as layers
 STREAMS = '[{"kind": "input", "register": "n0", "words": 4}, {"kind": "output", "register": "n0", "words": 4}]'
 HEAD = "\n".join(
     [
-        ".isa epochcore 9.0",
+        f".isa epochcore {EPOCHCORE.version}",
         ".arch",
         *(f"| {line}" for line in arch_text(load_arch("epochcore-small")).splitlines()),
         '.input x stream [4] float64 binding={"optional": false, "stream": 0}',
