@@ -80,12 +80,8 @@ class Reach:
 
     def _system(self, node: Node, u: Array, x0: Array | None) -> None:
         a, b, liquid = node.op["decay"].array, node.op["b"].array, node.op["liquid"]
-        steps = u.shape[1]
         self.drives[node.name] = np.abs(b) * np.abs(u).max((0, 1), initial=0.0)[:, None]
-        self.sizes[node.name] = np.abs(a)
-        if liquid:
-            sizes = (_magnitude(a + b * u[:, k, :, None]).mean(0) for k in range(steps))
-            self.sizes[node.name] = sum(sizes, np.zeros(a.shape)) / max(1, steps)
+        self.sizes[node.name] = _liquid_sizes(a, b, u) if liquid else np.abs(a)
         if self.stepped:
             self.peaks[node.name] = _peaks(node, u[:, ::-1] if node.op["reverse"] else u, x0)
 
@@ -105,9 +101,16 @@ def _peaks(node: Node, u: Array, x0: Array | None) -> Array:
     return peak
 
 
-def _magnitude(x: Array) -> Array:
-    """|x|, several times faster than `np.abs` of complex numbers, for numbers whose squares are numbers, too."""
-    return np.asarray(np.sqrt(x.real**2 + x.imag**2))
+def _liquid_sizes(a: Array, b: Array, u: Array) -> Array:
+    """The mean of |a + b u| over samples and steps of u (samples, steps, channels), in real numbers:
+    `|a + b u|^2 = |a|^2 + 2 Re(a conj b) u + |b|^2 u^2`."""
+    square, mixed, own = np.abs(a) ** 2, 2 * (a * b.conj()).real, np.abs(b) ** 2
+    total = np.zeros(a.shape)
+    inputs = u.reshape(-1, u.shape[-1])
+    for row in inputs:
+        v = row[:, None]
+        total += np.sqrt(np.maximum((own * v + mixed) * v + square, 0.0))
+    return total / max(1, len(inputs))
 
 
 def _extent(x: Array) -> Array:

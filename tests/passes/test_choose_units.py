@@ -104,10 +104,17 @@ def test_each_state_has_the_finest_unit_that_leaves_its_room(g: Graph, seed: int
     assert told.node == "x" and told.finest == unit.min() and told.coarsest == unit.max()
 
 
-def test_liquid_states_are_followed_as_they_are_stepped() -> None:
-    g = layer("tile.ssm", 3, is_complex=True, liquid=True)
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_liquid_states_are_followed_as_they_are_stepped(is_complex: bool) -> None:
+    g = layer("tile.ssm", 3, is_complex=is_complex, liquid=True)
     u = 0.05 * np.random.default_rng(0).standard_normal((2, 30, 2))
-    np.testing.assert_allclose(seen(g, {"u": u}).peaks["x"].ravel(), followed(g, u), rtol=1e-12)
+    found, op = seen(g, {"u": u}), g.op("x")
+    np.testing.assert_allclose(found.peaks["x"].ravel(), followed(g, u), rtol=1e-12)
+    decays = np.abs(op["decay"].array + op["b"].array * u[..., None])
+    np.testing.assert_allclose(found.sizes["x"], decays.mean((0, 1)), rtol=1e-9)
+    driven = seen(g, {"u": u}, peaks=False)
+    assert not driven.peaks and np.array_equal(driven.sizes["x"], found.sizes["x"])
+    assert np.array_equal(driven.drives["x"], found.drives["x"])
 
 
 @settings(max_examples=30, deadline=None)
