@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssmc.frontend.mixing import fitting
 from ssmc.frontend.mixing import identified as identification
+from ssmc.frontend.mixing.generators import Generator
 from tests.frontend.blocks import RNG
 from tests.frontend.checks import LINEAR, kinds, lift, on_targets
 from tests.frontend.net import Net
@@ -102,3 +104,17 @@ def test_a_way_that_serves_none_of_a_few_is_not_tried_on_the_others(monkeypatch:
     assert sum(len(part.channels) for part in parts) == 40
     assert max(part.fit.error for part in parts) <= 1e-6 and all(part.fit.system.states <= 2 for part in parts)
     assert (8, length) in tried and (40, length) not in tried
+
+
+def test_poles_that_are_not_the_kernels_are_given_up_at_the_first_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poles that a table rounded are moved in all channels; others, as of some other table, in one."""
+    taps, tried, refine = RNG.standard_normal((40, 1, 12)), [], fitting.refine
+    monkeypatch.setattr(fitting, "refine", lambda *given: (tried.append(1), refine(*given))[1])
+    poles = np.exp(RNG.uniform(-1, 0, (40, 2)) + 1j * RNG.uniform(0.1, 3, (40, 2)))
+    assert fitting.generated(taps, Generator(poles, 1e-7), 1e-6).error > 0.01
+    assert len(tried) == 1
+    gains = np.exp(2j * np.pi * RNG.random((40, 2, 1)))
+    taps = (gains * poles[..., None] ** np.arange(12)).real.sum(axis=1)[:, None]
+    rounded = poles * (1 + 1e-4 * RNG.standard_normal(poles.shape))
+    assert fitting.generated(taps, Generator(rounded, 1e-4), 1e-6).error <= 1e-6
+    assert len(tried) == 41

@@ -188,13 +188,15 @@ class _Emitter:
         channels, _, length = taps.shape
         lone = shared_mode(taps)
         if lone is not None:
-            fit = generated(taps, lone)
-            if fit.error <= max(min(self.tolerance, 1e-6), 2 * lone.rounding):
+            enough = max(min(self.tolerance, 1e-6), 2 * lone.rounding)
+            fit = generated(taps, lone, enough)
+            if fit.error <= enough:
                 return fit, "one mode each"
         for generator in generators(self.translator, self.region, channels, length):
-            fit = generated(taps, generator)
             # Where the table itself is rounded, the kernel cannot be closer to powers than the table is.
-            if fit.error <= max(EXACT, min(self.tolerance, 1e-6), 2 * generator.rounding):
+            enough = max(EXACT, min(self.tolerance, 1e-6), 2 * generator.rounding)
+            fit = generated(taps, generator, enough)
+            if fit.error <= enough:
                 return fit, "whose poles stand in the file"
         return None
 

@@ -33,14 +33,16 @@ class Fit:
     l1: float
 
 
-def generated(taps: Array, generator: Generator) -> Fit:
-    """Residues for the generator's poles, which are refined where the table was rounded."""
+def generated(taps: Array, generator: Generator, enough: float) -> Fit:
+    """Residues for the generator's poles, which are refined where the table was rounded and that gets every channel to
+    an error of `enough`."""
     told = _told(taps, generator)
     if told is not None and told.error <= EXACT:
         return told
     fit = _residues(taps, generator.poles)
     if fit.error > EXACT and taps.shape[1] == 1:
-        finer = _residues(taps, _refined(taps, generator.poles))
+        moved = _refined(taps, generator.poles, enough)
+        finer = fit if moved is None else _residues(taps, moved)
         fit = finer if finer.error < fit.error else fit
     return fit if told is None or (fit.error <= told.error and _size(fit) <= INFLATION * _size(told)) else told
 
@@ -50,13 +52,16 @@ def _size(fit: Fit) -> float:
     return float(np.abs(fit.system.C.swapaxes(1, 2) * fit.system.B).max(initial=0.0))
 
 
-def _refined(taps: Array, poles: Array) -> Array:
-    """Poles (channels, modes) moved to where the taps (channels, 1, L) would have them."""
+def _refined(taps: Array, poles: Array, enough: float) -> Array | None:
+    """Poles (channels, modes) moved to where the taps (channels, 1, L) would have them; None as soon as a channel is
+    off by more than `enough` all the same: these are not the kernels' poles."""
     at = np.arange(1, taps.shape[2])
     moved = np.array(poles, np.complex128)
     for row, channel in zip(moved, taps[:, 0], strict=True):
         start = least_squares(np.array(row), channel[1:])
         better = refine(start, channel[1:], at, EXACT, 1e-7)
+        if min(better.worst, start.worst) > enough * np.abs(channel).max():
+            return None
         if better.worst < start.worst:
             row[:] = better.poles
     return moved
