@@ -106,7 +106,7 @@ ELEMENTS = (
     ),
 )
 AROUND = (
-    Question("array.port_words_in=64,array.port_words_out=64", "+ + + +", "Ports are what binds these models."),
+    Question("array.port_words_in=64,array.port_words_out=64", "+ + + =", "Ports are what binds these models."),
     Question(WIDE_PORTS, "= = = =", "More than a word a column is of no use to 128 columns."),
     Question(
         f"array.column_words=2,{WIDE_PORTS}",
