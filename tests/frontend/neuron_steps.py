@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper, save_model
 
 BATCH, LENGTH, WIDTH, NEURONS = 2, 14, 3, 4
@@ -82,3 +83,13 @@ def as_step(s: Step, path: Path) -> Path:
 def written(graph: Any, path: Path) -> Path:
     save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
     return path
+
+
+def fired_in_runtime(s: Step, path: Path) -> tuple[Any, dict[str, Any]]:
+    """Random inputs, and what onnxruntime gives for them: some neurons fire at some steps, `y` first."""
+    u = s.rng.standard_normal((BATCH, LENGTH, WIDTH)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    expected = dict(zip(names, session.run(names, {"u": u}), strict=True))
+    assert expected["y"].any() and not expected["y"].all()
+    return u, expected
