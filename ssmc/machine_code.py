@@ -225,6 +225,24 @@ def _features() -> Mapping[str, bool]:
         return {}
 
 
+@dataclass(frozen=True)
+class Registers:
+    """A processor's registers for vectors: what a loop keeps in more of them goes to memory and back."""
+
+    count: int
+    size: int  # bytes
+
+
+def registers() -> Registers:
+    """Of this processor; of the least that there is where LLVM cannot tell."""
+    has = _features()
+    if has.get("avx512f", False):
+        return Registers(32, 64)
+    if has.get("neon", False):
+        return Registers(32, 16)
+    return Registers(16, 32 if has.get("avx", False) else 16)
+
+
 def _fuses() -> bool:
     return _features().get("fma", False) or _features().get("neon", False)
 

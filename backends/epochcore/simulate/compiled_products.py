@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.machine_code import BYTES, SIZES, Code, Function, Lanes, Pointer, address, function
+from ssmc.machine_code import SIZES, Code, Function, Lanes, Pointer, address, function, registers
 
 Array = NDArray[Any]
-ROWS = 8  # of a tile
-VECTORS = 2  # side by side in a tile
+VECTORS = 2  # registers side by side in a tile
+ROWS = registers().count // 4  # of a tile: its sums take half of the registers
 
 
 @cache
 def _loops(kind: str) -> Function:
     """Some rows of one strip of columns: y = (x w + bias) + old."""
-    lanes = BYTES // SIZES[kind]
+    lanes = registers().size // SIZES[kind]
 
     def write(
         code: Code,
@@ -76,7 +76,7 @@ class Matrix:
     def of(weight: Array, bias: Array | None, dtype: type) -> Matrix:
         """`weight` (inputs, outputs)."""
         inputs, cols = weight.shape
-        wide = VECTORS * BYTES // np.dtype(dtype).itemsize
+        wide = VECTORS * registers().size // np.dtype(dtype).itemsize
         count = -(-cols // wide)
         padded, biases = np.zeros((inputs, count * wide), dtype), np.zeros(count * wide, dtype)
         padded[:, :cols] = weight

@@ -1,138 +1,172 @@
-"""The modes `fri` and `tri` in float64, as machine code: a block of columns stays in registers while steps go by.
+"""The modes `fri` and `tri` in float64, as machine code: a block of columns, some of its rows in registers at a time.
 
 The operations on one state, and the order in which a column adds its rows, are those of `recurrence.run_float` and
-`read_out`, so that blocks, batches and threads do not matter. Two rows are stepped at a time, of which neither has to
-wait for the other; a step's sums stay in registers while the rows go by, several steps together.
+`read_out`, so that blocks, batches and threads do not matter. Some steps' inputs and sums lie side by side, in the
+nearest cache, while row after row goes through them; rows are stepped several at a time, of which none has to wait for
+another.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmc.machine_code import Code, Function, Lanes, Pointer, address, function
+from ssmc.machine_code import Code, Function, Lanes, Pointer, address, function, registers
 
 Array = NDArray[Any]
-WIDTH = 8  # columns side by side: float64 numbers of a vector register
-STEPS = 8  # of all rows before the next steps
-ROWS = 2  # stepped together
+WIDTH = registers().size // 8  # columns side by side: float64 numbers of a vector register
+STEPS = 64  # of all rows before the next steps
+ROWS = 4  # stepped together: enough to fill the time that a state takes to its next one
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Parameters of systems as the machine code takes them."""
+
+    values: Array  # (blocks, rows, 3 halves, WIDTH): a, b, c
+    direct: Array  # (blocks * WIDTH,): d
+    cols: int
+    plain: bool  # b is one for every state, as where the compiler folded it into c: nothing is multiplied by it
+
+    @staticmethod
+    def of(a: Array, b: Array, c: Array, d: Array) -> Columns:
+        """From (halves, cols, rows) each, and d (cols,)."""
+        every = np.concatenate([a, b, c])
+        parts, cols, rows = every.shape
+        blocks = -(-cols // WIDTH)
+        found, direct = np.zeros((blocks * WIDTH, rows, parts)), np.zeros(blocks * WIDTH)
+        found[:cols], direct[:cols] = every.transpose(1, 2, 0), d
+        values = np.ascontiguousarray(found.reshape(blocks, WIDTH, rows, parts).transpose(0, 2, 3, 1))
+        return Columns(values, direct, cols, bool((b[0] == 1).all() and not b[1:].any()))
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of columns, which are independent of each other."""
+        return len(self.values)
+
+    @property
+    def padded(self) -> int:
+        """Columns, filled up to whole blocks."""
+        return len(self.direct)
 
 
 @cache
-def _loops(halves: int, before: bool, liquid: bool) -> Function:
-    """One sample's block of columns; each kind of states is compiled when it is first met."""
-    size = 4 * halves * WIDTH  # of a row: x, a, b, c, in halves
+def _loops(halves: int, before: bool, liquid: bool, plain: bool) -> Function:
+    """One sample's blocks of columns; each kind of states is compiled when it is first met."""
 
-    def row(w: Pointer, r: Lanes) -> list[list[Lanes]]:
-        found = [w.load(r * size + WIDTH * n, WIDTH) for n in range(4 * halves)]
-        return [found[n * halves : (n + 1) * halves] for n in range(4)]
-
-    def following(x: list[Lanes], a: list[Lanes], v: list[Lanes]) -> list[Lanes]:
+    def following(x: list[Lanes], a: list[Lanes], b: list[Lanes], u: Lanes) -> list[Lanes]:
+        v = [u] if plain else [half * u for half in b]
         if liquid:
-            a = [own + drive for own, drive in zip(a, v, strict=True)]
+            a = [own + drive for own, drive in zip(a, v, strict=False)] + a[len(v) :]
         if halves == 1:
             return [a[0] * x[0] + v[0]]
-        return [a[0] * x[0] - a[1] * x[1] + v[0], a[0] * x[1] + a[1] * x[0] + v[1]]
+        turned = a[0] * x[1] + a[1] * x[0]
+        return [a[0] * x[0] - a[1] * x[1] + v[0], turned if plain else turned + v[1]]
 
     def term(x: list[Lanes], c: list[Lanes]) -> Lanes:
         return x[0] * c[0] if halves == 1 else x[0] * c[0] - x[1] * c[1]
 
-    def rows(w: Pointer, first: Lanes, count: int, inputs: list[Lanes], sums: list[Lanes]) -> list[Lanes]:
-        """`count` rows through all steps; their terms are added in order."""
-        held = [row(w, first + k) for k in range(count)]
-        states = [x for x, _, _, _ in held]
-        for s, u in enumerate(inputs):
-            for k, (_, a, b, c) in enumerate(held):
-                x, states[k] = states[k], following(states[k], a, [half * u for half in b])
-                sums[s] = sums[s] + term(x if before else states[k], c)
-        for k, x in enumerate(states):
-            for n, half in enumerate(x):
-                w.store((first + k) * size + WIDTH * n, half)
-        return sums
-
     def write(
-        code: Code, w: Pointer, d: Pointer, u: Pointer, y: Pointer, high: Lanes, steps: Lanes, stride: Lanes
+        code: Code,
+        p: Pointer,
+        x: Pointer,
+        d: Pointer,
+        u: Pointer,
+        y: Pointer,
+        near: Pointer,
+        *sizes: Lanes,
     ) -> None:
-        """Step k of u and of y begins at k `stride`."""
+        """Step k of u and of y begins at k `stride`; `near` holds some steps' sums, and behind them their inputs."""
+        blocks, high, steps, stride = sizes
 
-        def several(count: int) -> Any:
-            def body(t: Lanes) -> None:
-                places = [(t + s) * stride for s in range(count)]
-                inputs = [u.load(place, WIDTH) for place in places]
-                sums = [code.zeros("f8", WIDTH)] * count
-                paired = high // ROWS * ROWS
-                for low, end, step in ((code.whole(0), paired, ROWS), (paired, high, 1)):
-                    sums = code.each(low, end, step, lambda r, *sums, n=step: rows(w, r, n, inputs, list(sums)), *sums)
-                for place, drive, total in zip(places, inputs, sums, strict=True):
-                    y.store(place, total + drive * d.load(0, WIDTH))
+        def rows(p: Pointer, x: Pointer, first: Lanes, count: int, some: Lanes) -> None:
+            """`count` rows through some steps; their terms are added in order."""
 
-            return body
+            def half(source: Pointer, row: int, n: int, of: int) -> Lanes:
+                return source.load((first + row) * (of * WIDTH) + n * WIDTH, WIDTH)
 
-        whole = steps // STEPS * STEPS
-        code.each(0, whole, STEPS, several(STEPS))
-        code.each(whole, steps, 1, several(1))
+            held = [[half(p, k, n, 3 * halves) for n in range(3 * halves)] for k in range(count)]
+            states = [half(x, k, n, halves) for k in range(count) for n in range(halves)]
 
-    return function(["f8"] * 4, 3, write)
+            def step(s: Lanes, *states: Lanes) -> list[Lanes]:
+                place, after = s * WIDTH, []
+                drive, total = near.load(place + STEPS * WIDTH, WIDTH), near.load(place, WIDTH)
+                for k, own in enumerate(held):
+                    a, b, c = (own[n * halves : (n + 1) * halves] for n in range(3))
+                    now = list(states[k * halves : (k + 1) * halves])
+                    then = following(now, a, b, drive)
+                    total = total + term(now if before else then, c)
+                    after += then
+                near.store(place, total)
+                return after
 
+            last = code.each(0, some, 1, step, *states)
+            for n, value in enumerate(last):
+                x.store((first + n // halves) * (halves * WIDTH) + n % halves * WIDTH, value)
 
-def packed(a: Array, b: Array, c: Array) -> Array:
-    """Parameters (halves, cols, rows) as `run_columns` takes them: (blocks, rows, 3 halves, `WIDTH`)."""
-    every = np.concatenate([a, b, c])
-    parts, cols, rows = every.shape
-    found = np.zeros((blocks_of(cols) * WIDTH, rows, parts))
-    found[:cols] = every.transpose(1, 2, 0)
-    return np.ascontiguousarray(found.reshape(-1, WIDTH, rows, parts).transpose(0, 2, 3, 1))
+        def block(number: Lanes) -> None:
+            own, held = p.past(number * high * (3 * halves * WIDTH)), x.past(number * high * (halves * WIDTH))
+            low = number * WIDTH
 
+            def several(t: Lanes) -> None:
+                some = (steps - t).at_most(STEPS)
 
-def blocks_of(cols: int) -> int:
-    """Blocks of columns, which are independent of each other."""
-    return -(-cols // WIDTH)
+                def fetch(s: Lanes) -> None:
+                    near.store(s * WIDTH + STEPS * WIDTH, u.load((t + s) * stride + low, WIDTH))
+                    near.store(s * WIDTH, code.zeros("f8", WIDTH))
+
+                def finish(s: Lanes) -> None:
+                    drive, total = near.load(s * WIDTH + STEPS * WIDTH, WIDTH), near.load(s * WIDTH, WIDTH)
+                    y.store((t + s) * stride + low, total + drive * d.load(low, WIDTH))
+
+                code.each(0, some, 1, fetch)
+                together = high // ROWS * ROWS
+                code.each(0, together, ROWS, lambda r: rows(own, held, r, ROWS, some))
+                code.each(together, high, 1, lambda r: rows(own, held, r, 1, some))
+                code.each(0, some, 1, finish)
+
+            code.each(0, steps, STEPS, several)
+
+        code.each(0, blocks, 1, block)
+
+    return function(["f8"] * 6, 4, write)
 
 
 def run_columns(
-    p: Array, d: Array, x: Array, u: Array, y: Array, blocks: range, *, reverse: bool, before: bool, liquid: bool
+    columns: Columns, x: Array, u: Array, y: Array, blocks: range, *, reverse: bool, before: bool, liquid: bool
 ) -> None:
     """x <- a x + b u, or (a + b u) x + b u where `liquid`; y = Re(c x) summed down the columns, before or after the
     update, + d u; of some `blocks` of columns.
 
-    `p` is `packed`, `d` (padded), the states `x` (halves, rows, batch, cols), the drive `u` and `y` (steps, batch,
-    padded), contiguous float64; `padded` are the columns filled up to whole blocks. `x` and `y` are written.
+    The states `x` (halves, rows, batch, cols), the drive `u` and `y` (steps, batch, padded), contiguous float64, `x`
+    and `y` are written.
 
     Raises ValueError where an array is none of these.
     """
     halves, rows, batch, cols = x.shape
-    steps, count = len(u), blocks_of(cols)
-    padded = count * WIDTH
-    expected = ((count, rows, 3 * halves, WIDTH), (padded,), (steps, batch, padded), (steps, batch, padded))
-    given = tuple(array.shape for array in (p, d, u, y))
-    if given != expected or x.dtype != np.float64 or any(not 0 <= block < count for block in blocks):
+    steps, padded = len(u), columns.padded
+    expected = (columns.blocks, rows, 3 * halves, WIDTH), columns.cols, *[(steps, batch, padded)] * 2
+    given = columns.values.shape, cols, u.shape, y.shape
+    if given != expected or x.dtype != np.float64 or not blocks.stop <= columns.blocks:
         raise ValueError(f"{x.dtype} states {x.shape}, blocks {blocks} go with arrays {expected}, not {given}")
     if not steps or not len(blocks):
         return
-    stride = batch * padded
-    step = _loops(halves, before, liquid)
-    work = np.empty((rows, 4 * halves, WIDTH))  # parameters are copied into it, whatever their format
-    at, last = work.ctypes.data, (steps - 1) * stride if reverse else 0
-    starts = [address(d, "f8"), address(u, "f8"), address(y, "f8", written=True)]
+    low, high, stride = blocks.start * WIDTH, min(blocks.stop * WIDTH, cols), batch * padded
+    own = np.zeros((batch, len(blocks) * WIDTH, rows, halves))
+    own[:, : high - low] = x[..., low:high].transpose(2, 3, 1, 0)
+    states = np.ascontiguousarray(own.reshape(batch, len(blocks), WIDTH, rows, halves).transpose(0, 1, 3, 4, 2))
+    near = np.empty(2 * STEPS * WIDTH)
+    parameters = address(columns.values, "f8") + blocks.start * columns.values[0].nbytes
+    direct, last = address(columns.direct, "f8") + 8 * low, (steps - 1) * stride if reverse else 0
+    drive, result = address(u, "f8"), address(y, "f8", written=True)
+    step = _loops(halves, before, liquid, columns.plain)
     for sample in range(batch):
-        for block in blocks:
-            low = block * WIDTH
-            n = min(WIDTH, cols - low)
-            own = x[:, :, sample, low : low + n].swapaxes(0, 1)
-            work[:, :halves, n:] = 0.0
-            work[:, :halves, :n] = own
-            work[:, halves:] = p[block]
-            place = 8 * (last + sample * padded + low)
-            step(
-                at,
-                starts[0] + 8 * low,
-                starts[1] + place,
-                starts[2] + place,
-                rows,
-                steps,
-                -stride if reverse else stride,
-            )
-            own[...] = work[:, :halves, :n]
+        place, held = 8 * (last + sample * padded + low), address(states[sample], "f8")
+        size = len(blocks), rows, steps, -stride if reverse else stride
+        step(parameters, held, direct, drive + place, result + place, address(near, "f8"), *size)
+    own = states.transpose(0, 1, 4, 2, 3).reshape(own.shape)[:, : high - low]
+    x[..., low:high] = own.transpose(3, 2, 0, 1)

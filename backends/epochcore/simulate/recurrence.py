@@ -42,11 +42,12 @@ def by_row(values: Array) -> Parts:
 
 
 def read_out(states: Parts, c: Parts) -> Array:
-    """Re(c x) summed over the rows: (rows, batch, cols) to (batch, cols)."""
+    """Re(c x) summed over the rows, one after the other: (rows, batch, cols) to (batch, cols)."""
     terms = states[0] * c[0]
     if len(c) == 2:
         terms -= states[1] * c[1]
-    return np.asarray(np.add.reduce(terms, axis=0))
+    # numpy adds numbers that lie side by side in another order, as a single column's do
+    return np.asarray(np.add.accumulate(terms, axis=0)[-1] if terms[0].size == 1 else np.add.reduce(terms, axis=0))
 
 
 def run_float(decay: Decay, x: Parts, v: Parts) -> Parts:

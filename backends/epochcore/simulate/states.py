@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from backends.epochcore.simulate.recurrence import Decay, by_row, order, read_ou
 from backends.epochcore.simulate.rounding import narrowed
 from backends.epochcore.simulate.stretches import Body, by_stretch
 from isa import Instruction
+
+if TYPE_CHECKING:
+    from backends.epochcore.simulate.compiled_states import Columns
 
 Array = NDArray[Any]
 
@@ -133,29 +136,27 @@ def fri(plan: Planner, ins: Instruction) -> Action:
 def _fri_float(ins: Instruction, e: Element) -> Body:
     flags = {name: bool(ins[name]) for name in ("reverse", "before")}
     accumulate, liquid = bool(ins["accumulate"]), ins.mnemonic == "tri"
-    prepared: tuple[Array, Array] | None = None
+    prepared: Columns | None = None
 
     def run(machine: Machine, sources: Sequence[Array], results: Sequence[Array]) -> None:
-        from backends.epochcore.simulate.compiled_states import WIDTH, blocks_of, packed, run_columns
+        from backends.epochcore.simulate.compiled_states import WIDTH, Columns, run_columns
 
         nonlocal prepared
-        (out,), x = results, np.array(machine.states)
-        steps, batch, cols = sources[0].shape
-        blocks = blocks_of(cols)
-        if prepared is None:
-            direct = np.zeros(blocks * WIDTH)
-            direct[:cols] = e.d
-            prepared = packed(e.decay, e.b, e.c), direct
-        parameters, direct = prepared
-        drive, total = (machine.scratch(n, (steps, batch, blocks * WIDTH)) for n in range(2))
-        drive[..., :cols], drive[..., cols:] = sources[0], 0.0
-        machine.spread(
-            blocks,
-            len(drive) * x[0].size,
-            lambda part: run_columns(parameters, direct, x, drive, total, part, liquid=liquid, **flags),
-        )
+        columns = prepared = prepared or Columns.of(e.decay, e.b, e.c, e.d)
+        (source,), (out,), x = sources, results, np.array(machine.states)
+        steps, batch, cols = source.shape
+        source = source.copy() if np.may_share_memory(source, out) else source
+        drive, total = (machine.scratch(n, (steps, batch, columns.padded)) for n in range(2))
+
+        def blocks(part: range) -> None:
+            low, high = part.start * WIDTH, part.stop * WIDTH
+            drive[..., low : min(high, cols)], drive[..., cols:high] = source[..., low:high], 0.0
+            run_columns(columns, x, drive, total, part, liquid=liquid, **flags)
+            own, found = out[..., low:high], total[..., low : min(high, cols)]
+            own[...] = own + found if accumulate else found
+
+        machine.spread(columns.blocks, steps * x[0].size, blocks)
         machine.states = tuple(x)
-        out[...] = out + total[..., :cols] if accumulate else total[..., :cols]
 
     return run
 
