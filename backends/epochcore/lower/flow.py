@@ -28,7 +28,8 @@ FORWARD = ("delay", "downsample")
 # The same words in another shape or order.
 MOVES = ("reshape", "transpose")
 # What a step makes of the same step alone: may be in any loop.
-POINTWISE = ("tile.matmul", "unary", "binary", "gate", "select", "norm", "softmax", "rearrange", "concat")
+ARITHMETIC = ("tile.matmul", "unary", "binary", "gate", "select", "norm", "softmax")
+POINTWISE = (*ARITHMETIC, *MOVES, "slice", "take", "broadcast", "concat")
 # Which nodes are in the loop of their readers: those that save words, none, all that can.
 WORDS, OWN, READERS = "words", "operands", "readers"
 # How a stream came to a lower rate: (stride, offset, whole windows), the first step down first.

@@ -36,6 +36,7 @@ class Shape:
     seed: int = 0
     inputs: int = 0  # of systems with matrices around `channels` states; 0: a system a channel
     biased: bool = True  # whether some matrices are
+    halves: bool = False  # whether what drives states is given another shape on its way
 
     @property
     def width(self) -> int:
@@ -59,6 +60,8 @@ def graph(s: Shape) -> Graph:
         words, flags = s.channels * (1 + s.is_complex), {"reverse": reverse, "read_before": s.before[reverse]}
         attrs = {"decay": Tensor(a if s.is_complex else a.real), "pieces": (Piece(0, s.channels, 0, 1),), **flags}
         drive = matrix(u, s.inputs, words, s.before[0] == s.before[1])
+        for shape in ((2, words // 2), (words,)) if s.halves else ():
+            drive = g.add("reshape", [drive], {"shape": shape})
         return matrix(g.add("tile.state", [drive, None, None], attrs), words, s.inputs, True, name=name)
 
     def system(u: Value, name: str, reverse: bool) -> Value:
@@ -176,11 +179,19 @@ def test_systems_with_many_inputs_share_a_pass_where_it_pays(before: tuple[bool,
 
 
 @pytest.mark.parametrize(
-    ("states", "inputs", "where"), [(64, 64, "where fewest words"), (16, 128, "in the loop of their operands")]
+    ("states", "inputs", "halves", "where"),
+    [
+        (64, 64, False, "where fewest words"),
+        (64, 64, True, "in the loop of their readers"),
+        (16, 128, False, "in the loop of their operands"),
+    ],
 )
-def test_what_drives_reversed_states_is_in_the_loop_that_serves_best(states: int, inputs: int, where: str) -> None:
-    """With the states fewer words go through DRAM; with what it reads the loop of the states is shorter."""
-    g = graph(Shape(states, inputs=inputs, before=(False, False)))
+def test_what_drives_reversed_states_is_in_the_loop_that_serves_best(
+    states: int, inputs: int, halves: bool, where: str
+) -> None:
+    """With the states fewer words go through DRAM, also where they get another shape on the way; with what it reads the
+    loop of the states is shorter."""
+    g = graph(Shape(states, inputs=inputs, before=(False, False), halves=halves))
     p = program(g, WIDE, steps=1024, directions="apart")
     told = [made for made in p.meta["schedules"] if made["choice"] == "loops"]
     (chosen,) = (made for made in told if made["chosen"])
