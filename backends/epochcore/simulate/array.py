@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from backends.epochcore.formats import entering, sums
 from backends.epochcore.program.stretches import MODES
 from backends.epochcore.program.tiles import own, tiles, with_words
+from backends.epochcore.simulate.buffers import Access, Preload
 from backends.epochcore.simulate.driven import DRIVEN
 from backends.epochcore.simulate.machine import PANEL, Machine
-from backends.epochcore.simulate.plan import Access, Action, Preload
+from backends.epochcore.simulate.plan import Action
 from backends.epochcore.simulate.planner import Planner, Rule
 from backends.epochcore.simulate.rounding import narrowed
 from backends.epochcore.simulate.states import STATES, result

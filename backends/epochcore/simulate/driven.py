@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Numbers
 from backends.epochcore.formats import drives, parameters, state_unit
 from backends.epochcore.program.parameters import Element
+from backends.epochcore.simulate.buffers import Access, Preload
 from backends.epochcore.simulate.machine import Machine
-from backends.epochcore.simulate.plan import Access, Action, Preload
+from backends.epochcore.simulate.plan import Action
 from backends.epochcore.simulate.planner import Planner, Rule
 from backends.epochcore.simulate.recurrence import Decay, order, run_float, run_float_into, run_machine
 from backends.epochcore.simulate.rounding import narrowed

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from backends.epochcore.formats import drives, entering, parameters, state_unit, sums
 from backends.epochcore.program.parameters import Element
+from backends.epochcore.simulate.buffers import Access
 from backends.epochcore.simulate.machine import Machine
-from backends.epochcore.simulate.plan import Access, Action
+from backends.epochcore.simulate.plan import Action
 from backends.epochcore.simulate.planner import Planner
 from backends.epochcore.simulate.recurrence import Decay, by_row, order, read_out, run_machine
 from isa import Instruction

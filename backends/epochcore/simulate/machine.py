@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.program.rates import lower_rate
 from backends.epochcore.program.traps import trap
-from backends.epochcore.simulate.plan import Access, Do, Loop, Plan, Rows
+from backends.epochcore.simulate.buffers import Access, Layout
 
 Array = NDArray[Any]
 PANEL = 256
@@ -31,15 +31,13 @@ BLOCK = 8
 SHARED_WORDS = 1 << 18
 # Less is done before another thread has begun, where others want the cores too.
 WORK_PER_THREAD = 1 << 19
-# The same where each thread goes through many instructions, which is as much more work for the interpreter.
-ROWS_WORK = 1 << 23
 
 
 @dataclass
 class Machine:
     """State of a run. `span` is (start, steps) of the present block for each register."""
 
-    plan: Plan
+    layout: Layout
     batch: int
     steps: int
     block: int
@@ -68,17 +66,19 @@ class Machine:
         self.span = {"one": (0, 1), "n0": (0, 0)}
         self.total = {"one": 1, "n0": self.steps, "rT": self.steps, "rB": self.batch}
         most = {"one": 1, "n0": self.block}
-        for register, ins in self.plan.rates.items():
+        for register, ins in self.layout.rates.items():
             source = str(ins["src"])
             self.total[register] = lower_rate(ins, self.total[source])
             most[register] = most[source] // int(ins["stride"]) + 1
-        rows = [self._shared_rows(s) if s.shared else most.get(s.steps, 1) * self.batch for s in self.plan.slots]
-        panel = 1 if self.plan.ideal or self.plan.arch.numbers.fixed else PANEL
-        shapes = tuple(((-(-n // panel) * panel, s.pitch), s.dtype) for n, s in zip(rows, self.plan.slots, strict=True))
+        rows = [self._shared_rows(s) if s.shared else most.get(s.steps, 1) * self.batch for s in self.layout.slots]
+        panel = 1 if self.layout.ideal or self.layout.arch.numbers.fixed else PANEL
+        shapes = tuple(
+            ((-(-n // panel) * panel, s.pitch), s.dtype) for n, s in zip(rows, self.layout.slots, strict=True)
+        )
         # columns of states are worked on in blocks
         widest = max((height * (pitch + BLOCK) for (height, pitch), _ in shapes), default=1)
         scratch = (((widest,), np.float64),) * SCRATCH
-        self.memory = self.plan.borrow((*shapes, *scratch))
+        self.memory = self.layout.borrow((*shapes, *scratch))
         self.arrays, self._scratch = self.memory[: len(shapes)], self.memory[len(shapes) :]
 
     def _shared_rows(self, slot: Any) -> int:
@@ -124,7 +124,7 @@ class Machine:
             return
         bounds = [count * n // shares for n in range(shares + 1)]
         first, *rest = (range(low, high) for low, high in pairwise(bounds))
-        others = [self.pool.submit(_quietly, body, part) for part in rest]
+        others = [self.pool.submit(quietly, body, part) for part in rest]
         body(first)
         for other in others:
             other.result()
@@ -132,54 +132,15 @@ class Machine:
     def overflowed(self, count: int) -> None:
         """Count numbers that did not fit their format, by layer."""
         if count:
-            loc = self.plan.program.source(self.plan.program.sections[0].code[self.index])
+            loc = self.layout.program.source(self.layout.program.sections[0].code[self.index])
             layer = loc.layer if loc else ""
             self.outside[layer] = self.outside.get(layer, 0) + count
 
-    # -- running ---------------------------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Run the program once for the whole batch. Raises UserError on a trap."""
-        with np.errstate(all="ignore"):
-            self._items(self.plan.items)
-        self.plan.give_back(self.memory)
-
-    def _items(self, items: tuple[Any, ...]) -> None:
-        for item in items:
-            if isinstance(item, Do):
-                if item.steps is not None and self.span[item.steps][1] == 0:
-                    continue
-                self.index = item.index
-                item.action(self)
-                if item.index in self.taps:
-                    self._tap(self.taps[item.index])
-            elif isinstance(item, Rows):
-                self._shared(item)
-            elif item.ins.mnemonic == "samples":
-                self._items(item.body)
-            else:
-                self._chunks(item)
-
-    def _shared(self, rows: Rows) -> None:
-        """Steps that do not depend on each other, in several threads where that is worth it: each takes its steps
-        through all instructions."""
-        n, pool = self.span["n0"][1], None if self.taps else self.pool
-        shares = min(self.workers, n, rows.work * n * self.batch // ROWS_WORK)
-        if pool is None or shares < 2:
-            self._items(rows.dos)
-            return
-        bounds = [n * k // shares for k in range(shares + 1)]
-        parts = [self._part(low, high) for low, high in pairwise(bounds)]
-        others = [pool.submit(_quietly, part._items, rows.dos) for part in parts[1:]]
-        parts[0]._items(rows.dos)
-        for other in others:
-            other.result()
-
-    def _part(self, low: int, high: int) -> Machine:
+    def part(self, low: int, high: int) -> Machine:
         """This machine for some steps of the present block."""
         if (low, high) not in self._parts:
             part = self._parts[low, high] = copy(self)
-            slots = zip(self.plan.slots, self.arrays, strict=True)
+            slots = zip(self.layout.slots, self.arrays, strict=True)
             part.arrays = [array[low * self.batch :] if slot.steps == "n0" else array for slot, array in slots]
             part._views, part.pool = {}, None
         part = self._parts[low, high]
@@ -189,14 +150,6 @@ class Machine:
         part.backward = self.backward
         return part
 
-    def _chunks(self, loop: Loop) -> None:
-        starts = range(0, self.steps, self.block)
-        self.backward = bool(loop.ins["backward"])
-        for start in reversed(starts) if loop.ins["backward"] else starts:
-            self.span["n0"] = (start, min(self.block, self.steps - start))
-            self._items(loop.body)
-        self.spare += [self.streams.pop(number) for number in loop.spent if number in self.streams]
-
     def stored(self, number: int, shape: tuple[int, ...], dtype: Any) -> Array:
         """The stream that is written; memory that has been used is at hand sooner than new one."""
         with self._lock:
@@ -205,22 +158,11 @@ class Machine:
                 self.streams[number] = self.spare.pop(fitting[0]) if fitting else np.empty(shape, dtype)
             return self.streams[number]
 
-    def _tap(self, taps: list[Any]) -> None:
-        for layer, access, shape, kind in taps:
-            value = self.rows(access)
-            if kind == "sequence":
-                self.tapped[layer] = value[0].reshape(self.batch, *shape).copy()
-                continue
-            if layer not in self.tapped:
-                self.tapped[layer] = np.empty((self.batch, self.total[access.slot.steps], *shape))
-            start, n = self.span[access.slot.steps]
-            self.tapped[layer][:, start : start + n] = value.transpose(1, 0, 2).reshape(self.batch, n, *shape)
-
     def trap(self, what: str, why: str = "", hint: str = "") -> Exception:
-        return trap(self.plan.program, self.index, what, why, hint)
+        return trap(self.layout.program, self.index, what, why, hint)
 
 
-def _quietly(body: Callable[[Any], None], part: Any) -> None:
+def quietly(body: Callable[[Any], None], part: Any) -> None:
     """Whether numpy warns is a matter of each thread."""
     with np.errstate(all="ignore"):
         body(part)

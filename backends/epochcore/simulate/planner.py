@@ -20,8 +20,9 @@ from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.rounds import ALONE, Rounds, given
 from backends.epochcore.program.traps import trap
+from backends.epochcore.simulate.buffers import Access, Layout, Preload, Slot, Use
 from backends.epochcore.simulate.extents import Extents
-from backends.epochcore.simulate.plan import Access, Action, Do, Item, Loop, Plan, Preload, Slot, Use
+from backends.epochcore.simulate.plan import Action, Do, Item, Loop, Plan
 from backends.epochcore.simulate.precision import narrow_makers
 from backends.epochcore.simulate.refinement import refined
 from isa import Instruction, Program
@@ -267,4 +268,4 @@ def make_plan(program: Program, rules: Mapping[str, Rule]) -> Plan:
     bindings = [port.binding for port in program.outputs]
     kept = {int(bound["stream"]) for bound in bindings if isinstance(bound, dict) and "stream" in bound}
     items = refined(items, kept, planner.results if ideal else {})
-    return Plan(program, arch, ideal, items, tuple(planner.slots.values()), planner.results, planner.rates)
+    return Plan(Layout(program, arch, ideal, tuple(planner.slots.values()), planner.rates), items, planner.results)

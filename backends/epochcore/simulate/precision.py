@@ -21,12 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from backends.epochcore.simulate.buffers import Use
 from isa import Program
-
-if TYPE_CHECKING:
-    from backends.epochcore.simulate.plan import Use
 
 NARROW = ("float32", "complex64", "float16", "bfloat16")
 # whole numbers that float32 holds exactly

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from backends.epochcore.simulate.plan import Do, Item, Loop, Rows, Slot
+from backends.epochcore.simulate.buffers import Slot
+from backends.epochcore.simulate.plan import Do, Item, Loop, Rows
 
 # Each step of their results depends on the same step of their operands alone.
 BY_STEP = frozenset(

@@ -23,8 +23,10 @@ from backends.epochcore.program.stretches import copies
 from backends.epochcore.simulate import array as simulate_array
 from backends.epochcore.simulate import time as simulate_time
 from backends.epochcore.simulate import vector as simulate_vector
+from backends.epochcore.simulate.buffers import Access
+from backends.epochcore.simulate.execution import execute
 from backends.epochcore.simulate.machine import Machine
-from backends.epochcore.simulate.plan import Access, Plan
+from backends.epochcore.simulate.plan import Plan
 from backends.epochcore.simulate.planner import Rule, make_plan
 from isa import Port, Program
 from ssmc.diagnostics import UserError
@@ -82,19 +84,19 @@ def simulate(program: Program, inputs: Mapping[str, Array], settings: RunSetting
     given, batch, steps = _given(program, inputs)
     taps = _taps(plan) if settings.taps else {}
     machines = [
-        Machine(plan, len(part), steps, _block(plan, len(part), steps, settings), _samples(given, part), taps)
+        Machine(plan.layout, len(part), steps, _block(plan, len(part), steps, settings), _samples(given, part), taps)
         for part in _parts(batch, steps)
     ]
-    _run(machines)
+    _run(plan, machines)
     outputs = {port.name: _output(program, machines, port) for port in program.outputs}
     stats, trace = _costs(plan, batch, steps, settings.trace)
-    if not plan.ideal:
+    if not plan.layout.ideal:
         outside = sum((Counter(machine.outside) for machine in machines), Counter[str]())
         if settings.strict and outside:
-            raise _too_large(outside, plan.arch.numbers)
-        stats = replace(stats, notes={**stats.notes, overflows(plan.arch.numbers): dict(outside)})
+            raise _too_large(outside, plan.layout.arch.numbers)
+        stats = replace(stats, notes={**stats.notes, overflows(plan.layout.arch.numbers): dict(outside)})
     tapped = {layer: np.concatenate([m.tapped[layer] for m in machines]) for layer in machines[0].tapped}
-    busy = occupancy(program, plan.arch, batch, steps) if settings.occupancy else None
+    busy = occupancy(program, plan.layout.arch, batch, steps) if settings.occupancy else None
     return RunResult(outputs, stats, tapped, trace, busy)
 
 
@@ -112,26 +114,26 @@ def _too_large(counts: Counter[str], numbers: Numbers) -> UserError:
 
 def _costs(plan: Plan, batch: int, steps: int, trace: bool) -> tuple[Stats, tuple[Mapping[str, Any], ...]]:
     """Statistics, kept between runs of the same size, and the trace where it is asked for."""
-    if (batch, steps) not in plan.costs and plan.arch.array.handover_steps:
-        check_tokens(plan.program, plan.arch, batch, steps)
+    if (batch, steps) not in plan.costs and plan.layout.arch.array.handover_steps:
+        check_tokens(plan.layout.program, plan.layout.arch, batch, steps)
     if trace:
-        return measure(plan.program, plan.arch, batch, steps, trace=True)
+        return measure(plan.layout.program, plan.layout.arch, batch, steps, trace=True)
     if (batch, steps) not in plan.costs:
-        plan.costs[batch, steps] = measure(plan.program, plan.arch, batch, steps)[0]
+        plan.costs[batch, steps] = measure(plan.layout.program, plan.layout.arch, batch, steps)[0]
     return plan.costs[batch, steps], ()
 
 
-def _run(machines: list[Machine]) -> None:
+def _run(plan: Plan, machines: list[Machine]) -> None:
     """The first machine here, each other one in a thread of its own; numpy computes without the interpreter's lock.
     What a machine alone does is shared out instruction by instruction (`Machine.spread`)."""
     if len(machines) == 1:
         with ThreadPoolExecutor(max(1, cores() - 1)) as pool:
             machines[0].pool, machines[0].workers = pool, cores()
-            machines[0].run()
+            execute(plan, machines[0])
         return
     with ThreadPoolExecutor(len(machines) - 1) as pool:
-        others = [pool.submit(machine.run) for machine in machines[1:]]
-        machines[0].run()
+        others = [pool.submit(execute, plan, machine) for machine in machines[1:]]
+        execute(plan, machines[0])
     for other in others:
         other.result()
 
@@ -194,12 +196,12 @@ def _is_stream(program: Program, port: Port) -> bool:
 def _block(plan: Plan, batch: int, steps: int, settings: RunSettings) -> int:
     """Steps executed at once, of whole windows where the program has them; no more than segments cover, which are those
     of a chunk."""
-    code = plan.program.sections[0].code
+    code = plan.layout.program.sections[0].code
     loops = [ins for ins in code if ins.mnemonic == "chunks"]
     whole = lcm(1, *(int(ins["multiple"]) for ins in loops))
     if settings.block is not None and settings.block < 1:
         raise UserError(f"a block of {settings.block} steps is empty")
-    if plan.program.meta.get("step_by_step"):
+    if plan.layout.program.meta.get("step_by_step"):
         return 1
     if any(ins.mnemonic == "preload" and copies(ins) > 1 for ins in code):
         most = min(int(ins["limit"]) for ins in loops)
@@ -207,8 +209,8 @@ def _block(plan: Plan, batch: int, steps: int, settings: RunSettings) -> int:
     if settings.block is not None:
         return max(1, min(-(-settings.block // whole) * whole, steps))
     many = [
-        slot.pitch * np.dtype(slot.dtype).itemsize // stride_of(slot.steps, plan.rates)
-        for slot in plan.slots
+        slot.pitch * np.dtype(slot.dtype).itemsize // stride_of(slot.steps, plan.layout.rates)
+        for slot in plan.layout.slots
         if slot.steps != "one"
     ]
     row = max([1, *many]) * batch
@@ -243,7 +245,7 @@ def _output(program: Program, machines: list[Machine], port: Port) -> Array:
 def _taps(plan: Plan) -> dict[int, list[Any]]:
     """What to keep after which instruction: (layer, access, shape, kind)."""
     found: dict[int, list[Any]] = {}
-    taps: Any = plan.program.meta.get("taps", [])
+    taps: Any = plan.layout.program.meta.get("taps", [])
     for tap in taps:
         words = prod(tap["shape"])
         steps = tap["steps"] if tap["kind"] == "stream" else "one"

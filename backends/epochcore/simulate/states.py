@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from backends.epochcore.formats import drives, entering, state_unit, states, sums
 from backends.epochcore.program.parameters import Element, unpack
 from backends.epochcore.program.stretches import copies
+from backends.epochcore.simulate.buffers import Access, Preload
 from backends.epochcore.simulate.liquid import liquid_machine
 from backends.epochcore.simulate.machine import Machine
-from backends.epochcore.simulate.plan import Access, Action, Preload
+from backends.epochcore.simulate.plan import Action
 from backends.epochcore.simulate.planner import Planner, Rule
 from backends.epochcore.simulate.recurrence import Decay, by_row, order, read_out, run_machine
 from backends.epochcore.simulate.rounding import narrowed

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.epochcore.simulate.buffers import Access
 from backends.epochcore.simulate.elementwise import gate_into, into
 from backends.epochcore.simulate.machine import Machine
-from backends.epochcore.simulate.plan import Access, Action
+from backends.epochcore.simulate.plan import Action
 from backends.epochcore.simulate.planner import Planner, Rule
 from backends.epochcore.simulate.rounding import finished
 from isa import Instruction

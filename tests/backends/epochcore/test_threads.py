@@ -11,7 +11,7 @@ import pytest
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
-from backends.epochcore.simulate import machine
+from backends.epochcore.simulate import execution, machine
 from backends.epochcore.simulate import run as simulate
 from benchmarks.models.lra import inputs, model, whole
 from isa import Program
@@ -36,15 +36,16 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, ideal: bool) ->
     program, x = program_of(ideal=ideal)
     alone = BACKEND.simulate(program, x, RunSettings()).outputs["y"]
     shared = list[object]()
-    quietly = machine._quietly
+    quietly = machine.quietly
 
     def counted(body: Callable[[Any], None], part: Any) -> None:
         shared.append(part)
         quietly(body, part)
 
-    monkeypatch.setattr(machine, "_quietly", counted)
+    for module in (machine, execution):
+        monkeypatch.setattr(module, "quietly", counted)
     monkeypatch.setattr(machine, "WORK_PER_THREAD", 1)
-    monkeypatch.setattr(machine, "ROWS_WORK", 1)
+    monkeypatch.setattr(execution, "ROWS_WORK", 1)
     for cores, block in ((2, None), (3, 70), (5, 7)):
         monkeypatch.setattr(simulate, "cores", lambda cores=cores: cores)
         np.testing.assert_array_equal(BACKEND.simulate(program, x, RunSettings(block=block)).outputs["y"], alone)
