@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssmc.ir.sparse import Sparse
+
 
 @dataclass(frozen=True)
 class Quantization:
@@ -23,7 +25,7 @@ class Quantization:
     axis: int = -1
 
 
-LARGE = 1 << 18  # entries from which a float32 array is kept as it is
+LARGE = 1 << 18  # entries from which a float32 array is kept as it is, and a sparse matrix sparse
 
 
 class Tensor:
@@ -31,12 +33,18 @@ class Tensor:
 
     Large float32 arrays are `stored` as they are, in whatever order; `array` is their float64 copy, made each time.
     `quantization`, where given, says that every value is exactly `scale * integer`; of a large tensor on a grid (see
-    `on_grid`) only the integers are held, and `stored` is made each time, too.
+    `on_grid`) only the integers are held, and `stored` is made each time, too. So it is of a `Sparse` matrix, which is
+    held as it is: `part` gives what one needs of it.
     """
 
     __slots__ = ("__dict__", "_held", "quantization")
 
     def __init__(self, array: Any, quantization: Quantization | None = None) -> None:
+        self.quantization = quantization
+        self._held: NDArray[Any] | Sparse
+        if isinstance(array, Sparse):
+            self._held = array
+            return
         value = np.asarray(array)
         narrow = value.dtype == np.float32 and value.size >= LARGE
         if narrow:
@@ -45,12 +53,13 @@ class Tensor:
             wide = {"f": np.float64, "c": np.complex128, "i": np.int64, "u": np.int64}.get(value.dtype.kind)
             value = np.array(value, wide, order="C")
         value.setflags(write=False)
-        self._held: NDArray[Any] = value
-        self.quantization = quantization
+        self._held = value
 
     @staticmethod
-    def on_grid(integers: NDArray[Any], quantization: Quantization) -> Tensor:
+    def on_grid(integers: NDArray[Any] | Sparse, quantization: Quantization) -> Tensor:
         """The tensor whose values are `integers` (int8 or int16, real) times the scale; large ones stay integers."""
+        if isinstance(integers, Sparse):
+            return Tensor(integers, quantization)
         if integers.size < LARGE:
             return Tensor(integers * _scales(quantization, integers.shape), quantization)
         found = Tensor(np.zeros(0), quantization)
@@ -59,7 +68,7 @@ class Tensor:
         return found
 
     @property
-    def levels(self) -> NDArray[Any] | None:
+    def levels(self) -> NDArray[Any] | Sparse | None:
         """The integers, where only they are held."""
         return self._held if self._on_grid else None
 
@@ -73,9 +82,9 @@ class Tensor:
 
     def _rows(self, rows: slice) -> NDArray[Any]:
         """Some rows of what is `stored`."""
-        if not self._on_grid or self.quantization is None:
-            return self._held if rows == slice(None) else self._held[rows]
-        found: NDArray[Any] = self._held[rows] * _scales(self.quantization, self.shape)[rows]
+        found = _some(self._held, rows)
+        if self._on_grid and self.quantization is not None:
+            found = found * _scales(self.quantization, self.shape)[rows]
         found.setflags(write=False)
         return found
 
@@ -107,10 +116,11 @@ class Tensor:
         """Content hash: names the tensor in the text form."""
         dtype = np.dtype(np.float64) if self._on_grid or self._held.dtype == np.float32 else self._held.dtype
         found = hashlib.sha256(f"{dtype.str}{self.shape}{self.quantization}".encode())
-        count = len(self._held) if self._held.ndim > 1 else 1
-        height = max(1, LARGE * count // max(self._held.size, 1)) if self._held.ndim > 1 else max(1, self._held.size)
+        many = len(self.shape) > 1
+        count = self.shape[0] if many else 1
+        height = max(1, LARGE * count // max(self._held.size, 1)) if many else max(1, self._held.size)
         for start in range(0, count, height):
-            rows = self._rows(slice(start, start + height)) if self._held.ndim else self._held
+            rows = self._rows(slice(start, start + height) if self.shape else slice(None))
             found.update(np.ascontiguousarray(rows, dtype).tobytes())
         return found.hexdigest()[:16]
 
@@ -122,9 +132,9 @@ class Tensor:
         if self.quantization is None:
             raise ValueError("the tensor is not quantised")
         if (levels := self.levels) is not None:
-            return np.asarray(levels[rows], np.int64)
+            return np.asarray(_some(levels, rows), np.int64)
         every = _scales(self.quantization, self.shape)[rows]
-        whole: NDArray[Any] = np.rint(widened(self._held[rows]) / np.where(every == 0, 1, every))
+        whole: NDArray[Any] = np.rint(widened(self._rows(rows)) / np.where(every == 0, 1, every))
         return whole if self.is_complex else whole.astype(np.int64)
 
     def __eq__(self, other: object) -> bool:
@@ -136,6 +146,12 @@ class Tensor:
     def __repr__(self) -> str:
         dtype = np.dtype(np.float64) if self._on_grid else self._held.dtype
         return f"Tensor({dtype}, {self.shape}, #{self.digest})"
+
+
+def _some(held: NDArray[Any] | Sparse, rows: slice) -> NDArray[Any]:
+    if isinstance(held, Sparse):
+        return held[rows, :]
+    return held if rows == slice(None) else held[rows]
 
 
 def _scales(grid: Quantization, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -84,7 +84,7 @@ def _balanced(
     largest = largest_integer(grid.bits)
     least = np.asarray(grid.scale) * largest
     least = np.where(least > 0, least, 1.0)
-    parts = [_part(piece, x, weight.array) for piece in pieces]
+    parts = [_part(piece, x, weight) for piece in pieces]
     size = np.zeros(len(least))  # rms of a column's largest part
     for part in parts:
         at = slice(part.piece.n0, part.piece.n1)
@@ -118,9 +118,9 @@ class _Part:
     power: float
 
 
-def _part(piece: Piece, x: Array, weight: Array) -> _Part:
+def _part(piece: Piece, x: Array, weight: Tensor) -> _Part:
     driven = x[:, piece.k0 : piece.k1]
-    outputs = driven @ weight[piece.k0 : piece.k1, piece.n0 : piece.n1]
+    outputs = driven @ weight.part(slice(piece.k0, piece.k1), slice(piece.n0, piece.n1))
     return _Part(piece, outputs, float(np.square(driven).sum(1).mean()))
 
 

@@ -102,7 +102,7 @@ def tile_feedback(
         [drive, ports.x0],
         ".x",
         weight=weight,
-        pieces=cut(weight.array, t.machine, blocks),
+        pieces=cut(weight, t.machine, blocks),
         read_before=system.read_before,
         reverse=ports.reverse,
     )

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.ir import Piece, Quantization, Tensor
+from ssmc.ir.sparse import Sparse
 from ssmc.ir.tensor import LARGE, widened
 
 Array = NDArray[Any]
 
 
-def column_grid(matrix: Array, bits: int | None) -> Tensor:
+def column_grid(matrix: Array | Sparse, bits: int | None) -> Tensor:
     """`matrix` (inputs, outputs) on a symmetric grid a column; as it is where `bits` is None.
 
     What lies on such a grid already stays where it is, up to the last bit.
     """
-    return Tensor(matrix) if bits is None else _on_grid(matrix, bits, axis=1)
+    if bits is None:
+        return Tensor(matrix)
+    return _sparse_on_grid(matrix, bits) if isinstance(matrix, Sparse) else _on_grid(matrix, bits, axis=1)
 
 
 def row_grid(array: Array, bits: int | None) -> Tensor:
@@ -42,6 +46,18 @@ def _on_grid(array: Array, bits: int, axis: int) -> Tensor:
         integers = np.rint(widened(array[rows]) / np.where(each[rows] == 0, 1, each[rows]))
         rounded[rows] = integers if whole else integers * each[rows]
     return Tensor.on_grid(rounded, grid) if whole else Tensor(rounded, grid)
+
+
+def _sparse_on_grid(matrix: Sparse, bits: int) -> Tensor:
+    """The same of the columns of a sparse matrix."""
+    most = np.zeros(matrix.shape[1])
+    np.maximum.at(most, matrix.columns, np.abs(matrix.values))
+    scale = most / largest_integer(bits)
+    grid = Quantization(bits, tuple(scale.tolist()))
+    integers = np.rint(matrix.values / np.where(scale == 0, 1, scale)[matrix.columns])
+    whole = bits <= 16 and bool(np.isfinite(scale).all())
+    held = integers.astype(np.int8 if bits <= 8 else np.int16) if whole else integers * scale[matrix.columns]
+    return Tensor(replace(matrix, values=held), grid)
 
 
 def full_scale(weight: Tensor, piece: Piece) -> Array:

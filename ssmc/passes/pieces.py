@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.diagnostics import UserError
-from ssmc.ir import Piece
+from ssmc.ir import Piece, Tensor
 from ssmc.passes.machine import Machine
 
 Array = NDArray[Any]
 Block = tuple[int, int, int, int]  # k0, k1, n0, n1
 
 
-def cut(matrix: Array, machine: Machine, blocks: Iterable[Block] | None = None) -> tuple[Piece, ...]:
+def cut(matrix: Tensor, machine: Machine, blocks: Iterable[Block] | None = None) -> tuple[Piece, ...]:
     """Pieces of at most one array each that cover the non-zero part of `matrix` (inputs, outputs).
 
     `blocks` are the rectangles to cut, apart from each other (None: the whole matrix); small ones along a diagonal
@@ -27,7 +27,7 @@ def cut(matrix: Array, machine: Machine, blocks: Iterable[Block] | None = None) 
     whole = [(0, matrix.shape[0], 0, matrix.shape[1])]
     rectangles = whole if blocks is None else _joined(matrix, blocks, rows, cols)
     every = [piece for block in rectangles for piece in _grid(block, rows, cols)]
-    return tuple(p for p in every if matrix[p.k0 : p.k1, p.n0 : p.n1].any())
+    return tuple(p for p in every if _part(matrix, (p.k0, p.k1, p.n0, p.n1)).any())
 
 
 def weights_per_array(machine: Machine) -> tuple[int, int]:
@@ -43,16 +43,21 @@ def weights_per_array(machine: Machine) -> tuple[int, int]:
     return machine.array_rows, cols
 
 
-def _joined(matrix: Array, blocks: Iterable[Block], rows: int, cols: int) -> Iterator[Block]:
+def _part(matrix: Tensor, block: Block) -> Array:
+    k0, k1, n0, n1 = block
+    return matrix.part(slice(k0, k1), slice(n0, n1))
+
+
+def _joined(matrix: Tensor, blocks: Iterable[Block], rows: int, cols: int) -> Iterator[Block]:
     """Blocks that follow each other on a diagonal as one, while that fits an array and adds nothing but zeros."""
     held: Block | None = None
     filled = 0
     for block in blocks:
         k0, k1, n0, n1 = block
-        count = int(np.count_nonzero(matrix[k0:k1, n0:n1]))
+        count = int(np.count_nonzero(_part(matrix, block)))
         if held is not None and (k0, n0) == (held[1], held[3]) and k1 - held[0] <= rows and n1 - held[2] <= cols:
             wider = (held[0], k1, held[2], n1)
-            if np.count_nonzero(matrix[wider[0] : wider[1], wider[2] : wider[3]]) == filled + count:
+            if np.count_nonzero(_part(matrix, wider)) == filled + count:
                 held, filled = wider, filled + count
                 continue
         if held is not None:

@@ -36,7 +36,7 @@ Covariance = Callable[[Array], Array]  # of the states' real words (an index): (
 class Matrix:
     """A matrix (inputs, outputs) in arrays; `scale` (outputs,) of each piece is what full conductance stands for."""
 
-    weight: Array
+    weight: Tensor
     pieces: tuple[Piece, ...]
     scale: tuple[Array, ...]
 
@@ -71,7 +71,7 @@ def _matrix(node: Node | None) -> Matrix | None:
     if node is None or node.op.name != "tile.matmul":
         return None
     weight: Tensor = node.op["weight"]
-    return Matrix(weight.array, node.op["pieces"], tuple(full_scale(weight, piece) for piece in node.op["pieces"]))
+    return Matrix(weight, node.op["pieces"], tuple(full_scale(weight, piece) for piece in node.op["pieces"]))
 
 
 def in_basis(sides: Sides, matrix: Array, rows: int, cols: int) -> tuple[Sides, Array]:
@@ -84,10 +84,10 @@ def in_basis(sides: Sides, matrix: Array, rows: int, cols: int) -> tuple[Sides, 
     twice = np.where(poles[kept].imag > 0, 2.0, 1.0)
     b = c = None
     if sides.b is not None:
-        drive = sides.b.weight @ inverse[kept].T
+        drive = sides.b.weight.array @ inverse[kept].T
         b = _whole(np.hstack([drive.real, drive.imag]) if is_complex else drive.real, rows, cols)
     if sides.c is not None:
-        read = twice[:, None] * (basis[:, kept].T @ sides.c.weight)
+        read = twice[:, None] * (basis[:, kept].T @ sides.c.weight.array)
         c = _whole(np.vstack([read.real, -read.imag]) if is_complex else read.real, rows, cols)
     return Sides(b, c), poles[kept] if is_complex else poles[kept].real
 
@@ -99,7 +99,8 @@ def _whole(weight: Array, rows: int, cols: int) -> Matrix:
         for k in range(0, high, rows)
         for n in range(0, wide, cols)
     )
-    return Matrix(weight, pieces, tuple(full_scale(Tensor(weight), piece) for piece in pieces))
+    held = Tensor(weight)
+    return Matrix(held, pieces, tuple(full_scale(held, piece) for piece in pieces))
 
 
 def energy_of(sides: Sides, cost: ProductCost | None) -> float | None:
@@ -125,8 +126,10 @@ def error_of(sides: Sides, want: Demand, errors: ArrayErrors | None) -> float:
     moved, covariance = _moved(want, drive), _covariance(want, sides.b)
     read = product_variance(sides.c, covariance, errors)
     signal = _power(sides.c, covariance)
-    lost = float((np.square(sides.c.weight) * moved[:, None]).sum() + read.sum())
-    return math.sqrt(lost / signal) if signal > 0 else 0.0
+    lost = read.sum()
+    for rows, columns in ((slice(p.k0, p.k1), slice(p.n0, p.n1)) for p in sides.c.pieces):
+        lost += (np.square(sides.c.weight.part(rows, columns)) * moved[rows, None]).sum()
+    return math.sqrt(float(lost) / signal) if signal > 0 else 0.0
 
 
 def product_variance(matrix: Matrix, covariance: Covariance, errors: ArrayErrors) -> Array:
@@ -134,7 +137,7 @@ def product_variance(matrix: Matrix, covariance: Covariance, errors: ArrayErrors
     total = np.zeros(matrix.weight.shape[1])
     for piece, scale in zip(matrix.pieces, matrix.scale, strict=True):
         own = covariance(np.arange(piece.k0, piece.k1))
-        weight, power = matrix.weight[piece.k0 : piece.k1, piece.n0 : piece.n1], np.diag(own)
+        weight, power = matrix.weight.part(slice(piece.k0, piece.k1), slice(piece.n0, piece.n1)), np.diag(own)
         outputs = np.maximum(np.einsum("ki,kl,li->i", weight, own, weight), 0.0)
         top = float(largest_square(outputs / scale**2))
         total[piece.n0 : piece.n1] += scale**2 * (errors.product**2 * top + errors.weight**2 * float(power.sum()))
@@ -150,7 +153,7 @@ def _power(matrix: Matrix, covariance: Covariance) -> float:
     total = 0.0
     for (start, stop), found in rows.items():
         at = np.array(sorted(set(found)))
-        weight = matrix.weight[at, start:stop]
+        weight = matrix.weight.part(slice(at[0], at[-1] + 1), slice(start, stop))[at - at[0]]
         total += float(np.einsum("ki,kl,li->", weight, covariance(at), weight))
     return total
 
@@ -174,12 +177,12 @@ def _covariance(want: Demand, b: Matrix | None) -> Covariance:
     if want.matrix is not None:
         from scipy.linalg import solve_discrete_lyapunov
 
-        driven = np.eye(len(want.matrix)) if b is None else b.weight.T @ b.weight
+        driven = np.eye(len(want.matrix)) if b is None else b.weight.array.T @ b.weight.array
         whole = solve_discrete_lyapunov(want.matrix, driven)
         return lambda at: np.asarray(whole[np.ix_(at, at)])
     assert want.poles is not None
     poles, half = want.poles, len(want.poles)
-    rows: Array = np.ones((half, 1)) if b is None else b.weight.T
+    rows: Array = np.ones((half, 1)) if b is None else b.weight.array.T
     drive = rows[:half] + 1j * rows[half:] if want.is_complex and b is not None else rows
 
     def found(at: Array) -> Array:

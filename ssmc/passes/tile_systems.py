@@ -14,6 +14,7 @@ from ssmc.passes.feedback import tile_feedback
 from ssmc.passes.grid import column_grid
 from ssmc.passes.pieces import Block
 from ssmc.passes.rewrite import constant_sources
+from ssmc.passes.stacks import Matrix, block_diagonal, blocks_of, is_identity
 from ssmc.passes.tile_fused import fits, fused, halves
 from ssmc.passes.tile_triangular import cascade, levels
 from ssmc.passes.tiling import Halves, Ports, Tiling
@@ -135,20 +136,14 @@ def _drive(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int | 
     return t.matmul(node, ports.u, column_grid(matrix, bits), ".drive", blocks=None if system.groups == 1 else blocks)
 
 
-def _drive_matrix(system: StateSpace, is_complex: bool) -> tuple[Array, list[Block]]:
-    """B of all groups as one matrix (inputs, states), and its blocks."""
-    groups, states, wide = system.B.shape
-    count = groups * states
-    matrix = np.zeros((system.inputs, count * (2 if is_complex else 1)))
-    blocks: list[Block] = []
-    for g in range(groups):
-        rows, cols = slice(g * wide, (g + 1) * wide), slice(g * states, (g + 1) * states)
-        matrix[rows, cols] = system.B[g].real.T
-        blocks.append((rows.start, rows.stop, cols.start, cols.stop))
-        if is_complex:
-            matrix[rows, count + cols.start : count + cols.stop] = system.B[g].imag.T
-            blocks.append((rows.start, rows.stop, count + cols.start, count + cols.stop))
-    return matrix, blocks
+def _drive_matrix(system: StateSpace, is_complex: bool) -> tuple[Matrix, list[Block]]:
+    """B of all groups as one matrix (inputs, states), and its blocks, group by group."""
+    groups, states, _ = system.B.shape
+    b, count = system.B.swapaxes(1, 2), groups * states
+    stacks = [(0, 0, b.real), *([(0, count, np.imag(b))] if is_complex else [])]
+    matrix = block_diagonal((system.inputs, count * len(stacks)), stacks)
+    blocks = blocks_of(stacks)
+    return matrix, [block for g in range(groups) for block in blocks[g::groups]]
 
 
 def spread(t: Tiling, node: Node, system: StateSpace, ports: Ports) -> Value:
@@ -231,24 +226,18 @@ def _computed(t: Tiling, node: Node, system: StateSpace, ports: Ports, a: Array,
 
 def read(t: Tiling, node: Node, system: StateSpace, ports: Ports, x: Value, bits: int | None) -> Value:
     """`y = gain Re(C x) + D u`, or all of `C x + D u` as halves where the output is complex."""
-    groups, high, states = system.C.shape
+    groups, _, states = system.C.shape
     count, outputs = groups * states, system.outputs
-    c = system.C * system.gain
+    c = (system.C * system.gain).swapaxes(1, 2)
     both = not system.real_output
-    matrix = np.zeros((count * (2 if ports.is_complex else 1), outputs * (2 if both else 1)))
     # (rows from, columns from, part of C): y_re = Cr x_re - Ci x_im, y_im = Ci x_re + Cr x_im
     parts = [(0, 0, c.real)] + ([(count, 0, -c.imag)] if ports.is_complex else [])
     if both:
         parts += [(0, outputs, c.imag)] + ([(count, outputs, c.real)] if ports.is_complex else [])
-    blocks: list[Block] = []
-    for k, n, part in parts:
-        for g in range(groups):
-            block = (k + g * states, k + (g + 1) * states, n + g * high, n + (g + 1) * high)
-            matrix[block[0] : block[1], block[2] : block[3]] = part[g].T
-            blocks.append(block)
-    blocks_or_whole = None if groups == 1 else blocks
+    matrix = block_diagonal((count * (2 if ports.is_complex else 1), outputs * (2 if both else 1)), parts)
+    blocks_or_whole = None if groups == 1 else blocks_of(parts)
     through = _through(t, node, system, ports, bits)
-    plain = matrix.shape == (count, count) and np.array_equal(matrix, np.eye(count))
+    plain = is_identity(matrix)
     if through is None:
         return x if plain else t.matmul(node, x, column_grid(matrix, bits), blocks=blocks_or_whole)
     seen = x if plain else t.matmul(node, x, column_grid(matrix, bits), ".read", blocks=blocks_or_whole)
@@ -260,19 +249,13 @@ def _through(t: Tiling, node: Node, system: StateSpace, ports: Ports, bits: int 
     if not system.D.any():
         return None
     groups, high, wide = system.D.shape
-    d = np.zeros((system.inputs, system.outputs), system.D.dtype)
-    for g in range(groups):
-        d[g * wide : (g + 1) * wide, g * high : (g + 1) * high] = system.D[g].T
-    if not system.real_output:
-        d = np.hstack([d.real, d.imag])
-    elif high == wide and not (d - np.diag(np.diag(d))).any():
-        return t.binary(node, "mul", ports.u, t.constant(node, np.diag(d), ".d"), ".through")
-    blocks: list[Block] = [
-        (g * wide, (g + 1) * wide, n + g * high, n + (g + 1) * high)
-        for n in range(0, d.shape[1], system.outputs)
-        for g in range(groups)
-    ]
-    return t.matmul(node, ports.u, column_grid(d, bits), ".through", blocks=None if groups == 1 else blocks)
+    d = system.D.swapaxes(1, 2)
+    if system.real_output and high == wide and not d[:, ~np.eye(high, dtype=bool)].any():
+        each = np.diagonal(d, axis1=1, axis2=2).reshape(-1)
+        return t.binary(node, "mul", ports.u, t.constant(node, each, ".d"), ".through")
+    parts = [(0, 0, d)] if system.real_output else [(0, 0, d.real), (0, system.outputs, np.imag(d))]
+    matrix = column_grid(block_diagonal((system.inputs, system.outputs * len(parts)), parts), bits)
+    return t.matmul(node, ports.u, matrix, ".through", blocks=None if groups == 1 else blocks_of(parts))
 
 
 def tile_recurrence(t: Tiling, node: Node) -> None:

@@ -61,7 +61,7 @@ class Tiling:
         blocks: Sequence[Block] | None = None,
     ) -> Value:
         weight = weight if isinstance(weight, Tensor) else Tensor(weight)
-        pieces = cut(weight.stored, self.machine, blocks)
+        pieces = cut(weight, self.machine, blocks)
         return self.emit(node, "tile.matmul", [x], suffix, weight=weight, bias=bias, pieces=pieces)
 
     def binary(self, node: Node, fn: str, a: Value, b: Value, suffix: str = "") -> Value:

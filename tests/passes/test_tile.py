@@ -40,12 +40,12 @@ def without_d(value: StateSpace) -> StateSpace:
 
 def test_a_matrix_is_cut_to_arrays() -> None:
     machine = replace(MACHINES["digital"], array_rows=3, array_cols=4, cells_per_weight=2)
-    pieces = cut(np.ones((7, 5)), machine)
+    pieces = cut(Tensor(np.ones((7, 5))), machine)
     assert {(p.k1 - p.k0, p.n1 - p.n0) for p in pieces} == {(3, 2), (1, 2), (3, 1), (1, 1)}
     assert sum((p.k1 - p.k0) * (p.n1 - p.n0) for p in pieces) == 35
     sparse = np.zeros((6, 4))
     sparse[0, 0] = sparse[5, 3] = 1
-    assert [(p.k0, p.n0) for p in cut(sparse, machine)] == [(0, 0), (3, 2)]
+    assert [(p.k0, p.n0) for p in cut(Tensor(sparse), machine)] == [(0, 0), (3, 2)]
 
 
 def test_a_weight_wider_than_an_array_is_refused() -> None:

@@ -219,7 +219,7 @@ def _integers(low: Lowering, node: Node, weight: Tensor) -> tuple[Array, Array |
     if weight.quantization is not None and weight.quantization.bits <= bits:
         scale = np.broadcast_to(np.asarray(weight.quantization.scale, np.float32), weight.shape[1:])
         if weight.levels is not None:
-            return weight.levels.astype(dtype, copy=False), np.ascontiguousarray(scale)
+            return weight.levels[:, :].astype(dtype, copy=False), np.ascontiguousarray(scale)
         held, height = np.empty(weight.shape, dtype), max(1, LARGE // weight.shape[1])
         for start in range(0, len(held), height):  # in 64 bits they are many
             rows = slice(start, start + height)
