@@ -15,6 +15,7 @@ from backends.cim.lower.contexts import Context
 from backends.cim.lower.lowering import Lowering
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Node, Piece
+from ssmc.ir.op import Array
 from ssmc.passes.grid import full_scale
 
 Range = tuple[int, int]  # of columns
@@ -191,7 +192,7 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
     label, column = f"r{piece.k0}c{piece.n0}", f"c{piece.n0}"
     operands: dict[str, Any] = {"array": piece.unit % box.per_core, "row": piece.row, "col": col}
     if weight.levels is None or len(weight.quantization.scale) != weight.shape[1]:
-        operands["weights"] = state.constant(f"weights.{label}", weight.part(*region))
+        operands["weights"] = state.constant(f"weights.{label}", _narrowest(weight.part(*region)))
         operands["scale"] = state.constant(f"scale.{label}", scale)
     else:  # of columns that arrays share, both are the same
         operands["weights"] = state.constant(f"weights.{label}", weight.levels[region])
@@ -201,6 +202,13 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
         state.emit(Context(state.begin), "program", on=core, erase=True, **operands)
     else:
         state.code(core).setup.append(Virtual("program", Context(0), operands, state.loc))
+
+
+def _narrowest(weights: Array) -> Array:
+    """In float32 where that holds them exactly: half of the program's size."""
+    with np.errstate(over="ignore"):
+        narrow = weights.astype(np.float32)
+    return narrow if np.array_equal(narrow, weights) else weights
 
 
 def _remote(

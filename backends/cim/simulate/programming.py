@@ -32,8 +32,8 @@ class Part:
 
     @property
     def values(self) -> Array:
-        """In model units."""
-        return self.weights if self.unit is None else self.weights * self.unit
+        """In model units, float64."""
+        return np.asarray(self.weights, np.float64) if self.unit is None else self.weights * self.unit
 
     def common(self, region: Region) -> tuple[Region, Region] | None:
         """What the part has in common with a region: where it lies in the region, and where in the part."""

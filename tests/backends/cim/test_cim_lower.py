@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,24 @@ def test_integers_are_programmed_as_the_weights_that_they_are(ideal: bool, monke
     assert y.tobytes() == plain.tobytes()
     kinds = {name: array.dtype.name for name, array in held.data.items()}
     assert sorted(kinds.values()) == ["float64", "float64", "int8", "int8"]  # one scale and one unit for both pieces
+
+
+def test_weights_that_float32_holds_exactly_are_kept_in_float32() -> None:
+    rng = np.random.default_rng(5)
+    exact, u = rng.normal(size=(6, 3)).astype(np.float32).astype(np.float64), rng.normal(size=(2, 5, 6))
+    for weight, kind in ((exact, "float32"), (exact + 1e-12, "float64"), (np.full((6, 3), 1e300), "float64")):
+        g = Graph("matrix", {"form": "sequence"})
+        x = g.add("input", [], {"name": "u", "type": StreamType((6,))}, name="u")
+        pieces = (Piece(0, 3, 0, 3, 0), Piece(3, 6, 0, 3, 1))
+        y = g.add("tile.matmul", [x], {"weight": Tensor(weight), "pieces": pieces}, name="B")
+        g.add("output", [y], {"name": "y"})
+        program = BACKEND.lower(g, small(), ideal=True)
+        held = {name: array for name, array in program.data.items() if ".weights." in name}
+        assert {array.dtype.name for array in held.values()} == {kind}
+        wide = replace(program, data={**program.data, **{name: a.astype(np.float64) for name, a in held.items()}})
+        found, plain = (BACKEND.simulate(p, {"u": u}, RunSettings()).outputs["y"] for p in (program, wide))
+        assert found.tobytes() == plain.tobytes()
+        np.testing.assert_allclose(found, interpret(g, {"u": u})["y"], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
