@@ -122,7 +122,9 @@ class Numbers(Part):
         description="how many of the state's bits are behind the point, where 1 is how far it is expected to go (see "
         "`choose-units`; without that 1 / (1 - |a|)); those before it are room for more"
     )
-    accumulator_bits: Annotated[int, Field(ge=8, le=EXACT_BITS)] = Field(description="partial sums down a column")
+    accumulator_bits: Annotated[int, Field(ge=8, le=EXACT_BITS)] = Field(
+        description="partial sums down a column, in every element that they pass"
+    )
 
     @model_validator(mode="after")
     def _exact(self) -> Numbers:

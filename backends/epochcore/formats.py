@@ -11,6 +11,7 @@ float64, which is exact below 2^53:
   by how far the state goes; without that it is the one next above 1 / (1 - |a|), so that it stays within the range of
   its drive. A change of basis: b and c hold the gain in an element, elsewhere the word that enters or leaves is
   multiplied by it on the way. As c x counts about as much for every state then, one exponent does for a column's c.
+* A sum down a column: an integer that every element adds its term to, limited there (see `simulate.sums`).
 
 In floating point (see `floats`) all of these are numbers of one format, and states of one of their own, without units
 and gains; an element's new state is rounded once, and sums down a column are rounded to float32 when they leave it.
@@ -127,13 +128,6 @@ def states(values: Array, numbers: Numbers) -> tuple[Array, int]:
     if numbers.fixed:
         return limited(values, numbers.state_bits, wrap=numbers.overflow == "wrap")
     return _floating(values, numbers, numbers.of_states)
-
-
-def sums(values: Array, numbers: Numbers) -> tuple[Array, int]:
-    """Sums down a column, and how many did not fit."""
-    if not numbers.fixed:
-        return values, 0
-    return limited(values, numbers.accumulator_bits, wrap=numbers.overflow == "wrap")
 
 
 def _floating(values: Array, numbers: Numbers, name: str) -> tuple[Array, int]:

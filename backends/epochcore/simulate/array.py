@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.formats import entering, sums
+from backends.epochcore.formats import entering
 from backends.epochcore.program.stretches import MODES
 from backends.epochcore.program.tiles import own, tiles, with_words
 from backends.epochcore.simulate.buffers import Access, Preload
@@ -23,6 +23,7 @@ from backends.epochcore.simulate.plan import Action
 from backends.epochcore.simulate.planner import Planner, Rule
 from backends.epochcore.simulate.rounding import narrowed
 from backends.epochcore.simulate.states import STATES, result
+from backends.epochcore.simulate.sums import Products
 from isa import Instruction
 
 if TYPE_CHECKING:
@@ -176,10 +177,11 @@ def _mac_integer(
     plan: Planner, x: Access, y: Access, weight: Array, scale: Array, bias: Array | None, accumulate: bool
 ) -> Action:
     numbers = plan.arch.numbers
+    products = Products(weight, numbers)
 
     def run(machine: Machine) -> None:
         integers, unit, _ = entering(machine.rows(x), numbers)
-        total, outside = sums(integers.reshape(-1, len(weight)) @ weight, numbers)
+        total, outside = products.of(integers.reshape(-1, len(weight)))
         machine.overflowed(outside)
         value = total.reshape(*integers.shape[:-1], -1) * scale * unit
         if bias is not None:

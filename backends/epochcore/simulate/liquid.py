@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.formats import drives, entering, parameters, state_unit, sums
+from backends.epochcore.formats import drives, entering, parameters, state_unit
 from backends.epochcore.program.parameters import Element
 from backends.epochcore.simulate.buffers import Access
 from backends.epochcore.simulate.machine import Machine
 from backends.epochcore.simulate.plan import Action
 from backends.epochcore.simulate.planner import Planner
-from backends.epochcore.simulate.recurrence import Decay, by_row, order, read_out, run_machine
+from backends.epochcore.simulate.recurrence import Decay, by_row, order, run_machine
+from backends.epochcore.simulate.sums import Readings
 from isa import Instruction
 
 Array = NDArray[Any]
@@ -24,7 +25,8 @@ def liquid_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Ac
     numbers = plan.arch.numbers
     distance = numbers.decay == "one-minus"
     unit = state_unit(numbers)
-    own, b, c = by_row(e.decay * e.decay_unit), by_row(e.b * e.b_unit), by_row(e.c)
+    own, b = by_row(e.decay * e.decay_unit), by_row(e.b * e.b_unit)
+    readings = Readings(by_row(e.c), numbers)
     worth = e.gain.T[:, None, :]
     y_unit = e.c_unit[0, :, 0] * unit
     reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
@@ -46,10 +48,9 @@ def liquid_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Ac
             drive = tuple(drives(half / unit, numbers) for half in v)
             following, outside = run_machine(Decay(tuple(kept), kept_unit[0], distance), states, drive, numbers)
             machine.overflowed(outside)
-            total[k] = read_out(states if before else following, c)
+            total[k], outside = readings.of(states if before else following)
+            machine.overflowed(outside)
             machine.states = following
-        total, outside = sums(total, numbers)
-        machine.overflowed(outside)
         value = total * y_unit + integers * exponent * (e.d * e.d_unit)
         out[...] = out + value if accumulate else value
 

@@ -43,11 +43,21 @@ def by_row(values: Array) -> Parts:
 
 def read_out(states: Parts, c: Parts) -> Array:
     """Re(c x) summed over the rows, one after the other: (rows, batch, cols) to (batch, cols)."""
-    terms = states[0] * c[0]
+    return added(terms(states, c))
+
+
+def terms(states: Parts, c: Parts) -> Array:
+    """Re(c x), each row's."""
+    found = states[0] * c[0]
     if len(c) == 2:
-        terms -= states[1] * c[1]
+        found -= states[1] * c[1]
+    return found
+
+
+def added(values: Array) -> Array:
+    """The sum over the first axis, one after the other."""
     # numpy adds numbers that lie side by side in another order, as a single column's do
-    return np.asarray(np.add.accumulate(terms, axis=0)[-1] if terms[0].size == 1 else np.add.reduce(terms, axis=0))
+    return np.asarray(np.add.accumulate(values, axis=0)[-1] if values[0].size == 1 else np.add.reduce(values, axis=0))
 
 
 def run_float(decay: Decay, x: Parts, v: Parts) -> Parts:

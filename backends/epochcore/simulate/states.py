@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.formats import drives, entering, state_unit, states, sums
+from backends.epochcore.formats import drives, entering, state_unit, states
 from backends.epochcore.program.parameters import Element, unpack
 from backends.epochcore.program.stretches import copies
 from backends.epochcore.simulate.buffers import Access, Preload
@@ -16,9 +16,10 @@ from backends.epochcore.simulate.liquid import liquid_machine
 from backends.epochcore.simulate.machine import Machine
 from backends.epochcore.simulate.plan import Action
 from backends.epochcore.simulate.planner import Planner, Rule
-from backends.epochcore.simulate.recurrence import Decay, by_row, order, read_out, run_machine
+from backends.epochcore.simulate.recurrence import Decay, by_row, order, run_machine
 from backends.epochcore.simulate.rounding import narrowed
 from backends.epochcore.simulate.stretches import Body, by_stretch
+from backends.epochcore.simulate.sums import Readings
 from isa import Instruction
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _fri_float(ins: Instruction, e: Element) -> Body:
 def _fri_machine(plan: Planner, ins: Instruction, e: Element) -> Body:
     numbers = plan.arch.numbers
     decay = Decay(by_row(e.decay), e.decay_unit[0].T[:, None, :], numbers.decay == "one-minus")
-    b, c = by_row(e.b), by_row(e.c)
+    b, readings = by_row(e.b), Readings(by_row(e.c), numbers)
     b_unit = e.b_unit[0].T[:, None, :] / state_unit(numbers)
     y_unit = e.c_unit[0, :, 0] * state_unit(numbers)
     reverse, before, accumulate = bool(ins["reverse"]), bool(ins["before"]), bool(ins["accumulate"])
@@ -182,10 +183,9 @@ def _fri_machine(plan: Planner, ins: Instruction, e: Element) -> Body:
             following, outside = run_machine(decay, before_step, drive, numbers)
             machine.overflowed(outside)
             read = before_step if before else following
-            total[k] = read_out(read, c)
+            total[k], outside = readings.of(read)
+            machine.overflowed(outside)
             machine.states = following
-        total, outside = sums(total, numbers)
-        machine.overflowed(outside)
         value = total * y_unit + integers * unit * (e.d * e.d_unit)
         out[...] = out + value if accumulate else value
 

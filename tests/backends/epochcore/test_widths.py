@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import floor
 
@@ -54,6 +54,13 @@ class Reference:
         self.outside += 1
         return (value - low) % 2**bits + low if self.numbers.overflow == "wrap" else min(max(value, low), high)
 
+    def sum(self, terms: Iterable[int]) -> int:
+        """Down a column: every element adds its term to a register of the accumulator's width."""
+        total = 0
+        for term in terms:
+            total = self.limit(total + term, self.numbers.accumulator_bits)
+        return total
+
     def vector(self, values: Sequence[float]) -> tuple[list[int], Fraction]:
         """Entering the array: the smallest power of two with which the largest magnitude, made whole, fits."""
         bits, top = self.numbers.activation_bits, max(abs(Fraction(f32(v))) for v in values)
@@ -102,8 +109,8 @@ def test_products(arch: Arch, seed: int, inputs: int, outputs: int) -> None:
     for step in range(3):
         vector, unit = ref.vector(x[0, step])
         for n in range(outputs):
-            total = sum(v * int(w) for v, w in zip(vector, integers[:, n], strict=True))
-            assert y[0, step, n] == f32(ref.limit(total, arch.numbers.accumulator_bits) * Fraction(scale[n]) * unit)
+            total = ref.sum(v * int(w) for v, w in zip(vector, integers[:, n], strict=True))
+            assert y[0, step, n] == f32(total * Fraction(scale[n]) * unit)
     assert outside == ref.outside
 
 
@@ -149,9 +156,8 @@ def test_systems_of_channels(arch: Arch, seed: int, before: bool) -> None:
                 drive = [ref.whole(v * vector[h] * b_unit * unit / count) for v in integers]
                 following.append(ref.step(state, ref.decay(own), drive))
             read = states if before else following
-            total = sum(r * s[0] - i * s[1] for s, r, i in zip(read, reads[:3], reads[3:], strict=True))
+            total = ref.sum(r * s[0] - i * s[1] for s, r, i in zip(read, reads[:3], reads[3:], strict=True))
             states = following
-            total = ref.limit(total, numbers.accumulator_bits)
             value = float(total) * float(read_unit * count) + float(vector[h] * unit) * float(through * through_unit)
             assert y[0, k, h] == f32(value)
     assert outside == ref.outside
