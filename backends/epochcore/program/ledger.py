@@ -1,4 +1,4 @@
-"""Who touched which words last: the memories cut where any region begins or ends, and a row of cells for each engine.
+"""Who touched which words last: the memories cut where any region begins or ends, and a row of engines for each cell.
 
 A region is a span of such cells, so that what an instruction depends on is the latest in a few spans, however many
 regions of others they belong to.
@@ -6,7 +6,8 @@ regions of others they belong to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +17,33 @@ from isa.epochcore_fields import ENGINES
 
 Ints = NDArray[np.int64]
 NUMBER = {engine: number for number, engine in enumerate(ENGINES)}
-NONE = (0,) * len(ENGINES)
+Visit = tuple[int, str, int]  # an instruction, its engine, and when that runs it
+Needs = list[tuple[str, int]]  # engines, and the latest of their instructions
+
+
+class Cells(NamedTuple):
+    """By instruction spans of cells, one behind the other: the first instruction's end where the next one's begin."""
+
+    at: Ints
+    low: Ints
+    high: Ints
+
+    @staticmethod
+    def of(regions: Sequence[Iterable[Region]], spans: dict[Region, tuple[int, int]]) -> Cells:
+        each = [dict.fromkeys(spans[region] for region in some) for some in regions]
+        every = np.array([span for some in each for span in some], np.int64).reshape(-1, 2)
+        at = np.cumsum([0, *map(len, each)]).astype(np.int64)
+        return Cells(at, np.ascontiguousarray(every[:, 0]), np.ascontiguousarray(every[:, 1]))
 
 
 class Spans:
-    """By instruction: the cells that it reads and writes, as (first, stop)."""
+    """By instruction: the cells that it reads and writes."""
 
     def __init__(self, touched: Sequence[Touched]) -> None:
         regions = list(dict.fromkeys(region for t in touched for region in (*t.reads, *t.writes)))
         of, self.cells = _cells(regions)
-        self.reads = [tuple(dict.fromkeys(of[region] for region in t.reads)) for t in touched]
-        self.writes = [tuple(dict.fromkeys(of[region] for region in t.writes)) for t in touched]
+        self.reads = Cells.of([t.reads for t in touched], of)
+        self.writes = Cells.of([t.writes for t in touched], of)
 
 
 def _cells(regions: Sequence[Region]) -> tuple[dict[Region, tuple[int, int]], int]:
@@ -48,33 +65,24 @@ class Ledger:
 
     def __init__(self, spans: Spans) -> None:
         self._spans = spans
-        self._written: Ints = np.zeros((len(ENGINES), spans.cells), np.int64)
-        self._touched: Ints = np.zeros((len(ENGINES), spans.cells), np.int64)
+        self._written: Ints = np.zeros((spans.cells, len(ENGINES)), np.int64)
+        self._touched: Ints = np.zeros((spans.cells, len(ENGINES)), np.int64)
 
-    def needs(self, engine: str, index: int) -> list[tuple[str, int]]:
-        """Engines with the latest of their instructions that this one depends on."""
-        latest: Sequence[int] = NONE
-        for span in self._spans.writes[index]:
-            latest = _later(latest, self._touched, span)
-        if latest is not NONE:
-            # an engine reads and writes in order: only reading what is still being written must wait
-            latest = [*latest]
-            latest[NUMBER[engine]] = 0
-        for span in self._spans.reads[index]:
-            latest = _later(latest, self._written, span)
-        return [pair for pair in zip(ENGINES, latest, strict=True) if pair[1]]
+    def needs(self, visits: Sequence[Visit], *, at_once: bool = False) -> list[Needs]:
+        """By visit the engines with the latest of their instructions that this one depends on: on those visited before,
+        or, of visits `at_once`, on none of each other."""
+        from backends.epochcore.program.walk import walked  # it loads the compiler
 
-    def note(self, engine: str, index: int, at: int) -> None:
-        """The instruction runs, as the engine's `at`-th."""
-        own = NUMBER[engine]
-        for low, high in self._spans.reads[index]:
-            self._touched[own, low:high] = at
-        for low, high in self._spans.writes[index]:
-            self._touched[own, low:high] = at
-            self._written[own, low:high] = at
+        index, engine, at = (np.array(values, np.int64) for values in _columns(visits))
+        latest = np.zeros((len(visits), len(ENGINES)), np.int64)
+        walked(
+            index, engine, at, at_once, *self._spans.reads, *self._spans.writes, self._written, self._touched, latest
+        )
+        found: list[Needs] = [[] for _ in visits]
+        for visit, other in np.argwhere(latest).tolist():
+            found[visit].append((ENGINES[other], int(latest[visit, other])))
+        return found
 
 
-def _later(latest: Sequence[int], rows: Ints, span: tuple[int, int]) -> Sequence[int]:
-    low, high = span
-    found: list[int] = (rows[:, low] if high - low == 1 else rows[:, low:high].max(1)).tolist()
-    return found if latest is NONE else list(map(max, latest, found))
+def _columns(visits: Sequence[Visit]) -> tuple[list[int], list[int], list[int]]:
+    return [v[0] for v in visits], [NUMBER[v[1]] for v in visits], [v[2] for v in visits]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from backends.epochcore.program.accesses import Held, accesses
 from backends.epochcore.program.rates import most_rows
@@ -11,8 +12,7 @@ from backends.epochcore.program.tiles import parameters_of, streamed
 from isa import Instruction
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """Words `low` to `high` - 1 of a memory space; a stream is one word of the space "stream"."""
 
     space: str
@@ -20,8 +20,7 @@ class Region:
     high: int
 
 
-@dataclass(frozen=True)
-class Touched:
+class Touched(NamedTuple):
     """The regions of one instruction."""
 
     reads: tuple[Region, ...]

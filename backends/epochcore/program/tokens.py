@@ -14,7 +14,7 @@ finished writing (`load` and `compute` start the next before the last has ended)
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -30,6 +30,8 @@ Pair = tuple[str, str]  # from engine, to engine
 OVERLAPPING = ("load", "compute")
 # Rounds after which what a loop's rounds need from each other is the same for all further ones.
 ROUNDS = 3
+NONE = frozenset[str]()
+POPPED, PUSHED = ({engine: f"{what}.{engine}" for engine in ENGINES} for what in ("pop", "push"))
 
 
 def engine_of(ins: Instruction) -> str | None:
@@ -102,20 +104,19 @@ def _engines(piece: Piece, section: Section) -> list[tuple[int, str]]:
 def _within(piece: Piece, section: Section, spans: Spans) -> None:
     """Tokens within a piece; in a loop those that every later round takes."""
     size, rounds = piece.stop - piece.start, ROUNDS if piece.loop else 1
-    ledger, seen, engines = Ledger(spans), Counter[Pair](), _engines(piece, section)
-    for turn in range(rounds):
-        for index, engine in engines:
-            now = 1 + turn * size + index - piece.start
-            for other, at in ledger.needs(engine, index):
-                if at <= seen[other, engine] or (other == engine and engine not in OVERLAPPING):
-                    continue
-                seen[other, engine] = at
-                if turn == rounds - 1:
-                    before, place = divmod(at - 1, size)
-                    piece.pops[index].add(other)
-                    piece.pushes[piece.start + place].add(engine)
-                    piece.carried[other, engine] += before < turn
-            ledger.note(engine, index, now)
+    seen, engines = Counter[Pair](), _engines(piece, section)
+    begins = [1 + turn * size - piece.start for turn in range(rounds)]
+    visits = [(index, engine, begin + index) for begin in begins for index, engine in engines]
+    for (index, engine, now), needs in zip(visits, Ledger(spans).needs(visits), strict=True):
+        for other, at in needs:
+            if at <= seen[other, engine] or (other == engine and engine not in OVERLAPPING):
+                continue
+            seen[other, engine] = at
+            if now > (rounds - 1) * size:
+                before, place = divmod(at - 1, size)
+                piece.pops[index].add(other)
+                piece.pushes[piece.start + place].add(engine)
+                piece.carried[other, engine] += before < rounds - 1
 
 
 def _between(pieces: list[Piece], section: Section, spans: Spans) -> None:
@@ -131,9 +132,9 @@ def _between(pieces: list[Piece], section: Section, spans: Spans) -> None:
         clock += 1
         for pair in piece.waits:
             passed[pair] = clock
-        engines = _engines(piece, section)
-        for index, engine in engines:
-            for other, at in ledger.needs(engine, index):
+        visits = [(index, engine, clock) for index, engine in _engines(piece, section)]
+        for (_, engine, _), needs in zip(visits, ledger.needs(visits, at_once=True), strict=True):
+            for other, at in needs:
                 if other == engine and engine not in OVERLAPPING:
                     continue
                 # what rounds of a loop need from each other also covers the loop's run before
@@ -142,8 +143,6 @@ def _between(pieces: list[Piece], section: Section, spans: Spans) -> None:
                     continue
                 piece.waits.add((other, engine))
                 passed[other, engine] = clock
-        for index, engine in engines:
-            ledger.note(engine, index, clock)
         last[number[id(piece)]] = clock
 
 
@@ -151,7 +150,7 @@ def _written(section: Section, pieces: list[Piece]) -> tuple[Section, tuple[int,
     """The code again, with tokens on its instructions and `sync` where pieces meet."""
     entries = {p.start - 1 if p.loop else p.start: p for p in pieces}
     exits = {p.stop: p for p in pieces if p.loop}
-    tokens = {i: (p.pops[i], p.pushes[i]) for p in pieces for i in range(p.start, p.stop)}
+    tokens = {i: (p.pops.get(i, NONE), p.pushes.get(i, NONE)) for p in pieces for i in {*p.pops, *p.pushes}}
     builder, moved, open_loops = SectionBuilder(EPOCHCORE, section.name), list[int](), list[tuple[int, str]]()
     names = _Names(section)
     for index in range(len(section.code) + 1):
@@ -173,8 +172,8 @@ def _written(section: Section, pieces: list[Piece]) -> tuple[Section, tuple[int,
             label = names.loop(index)
             open_loops.append((section.labels[str(ins["end"])], label))
             changed["end"] = label
-        pops, pushes = tokens.get(index, (set(), set()))
-        changed |= {f"pop.{e}": True for e in pops} | {f"push.{e}": True for e in pushes}
+        pops, pushes = tokens.get(index, (NONE, NONE))
+        changed |= {POPPED[e]: True for e in pops} | {PUSHED[e]: True for e in pushes}
         builder.add(replace(ins, operands=FrozenMap({**ins.operands, **changed})) if changed else ins)
     return builder.build(), tuple(moved)
 
@@ -194,14 +193,17 @@ class _Names:
                         free.add(name)
                 free.discard(name)
                 self._of[index] = name
+        taken, self._others = set(self._of.values()), dict[int, list[str]]()
+        for name, place in self._labels.items():
+            if name not in taken:
+                self._others.setdefault(place, []).append(name)
 
     def loop(self, index: int) -> str:
         return self._of[index]
 
-    def others(self, index: int) -> list[str]:
+    def others(self, index: int) -> Sequence[str]:
         """Labels here that no loop ends with."""
-        taken = set(self._of.values())
-        return [name for name, place in self._labels.items() if place == index and name not in taken]
+        return self._others.get(index, ())
 
 
 def _enter(builder: SectionBuilder, piece: Piece) -> None:
