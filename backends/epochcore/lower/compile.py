@@ -65,8 +65,9 @@ def compared(graph: Graph, arch: Arch, *, ideal: bool) -> dict[str, list[Alterna
 def _decided(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assembly:
     """The fastest program; of a large model that repeats its layers, the one that is like the fastest for a few."""
     if (short := repeats.shortened(graph, arch)) is not None:
+        asked = replace(request, streamed=request.streamed or short.crowded)
         with suppress(Misfit):
-            return _likewise(_searched(short.graph, arch, ideal, request), short, graph, request)
+            return _likewise(_searched(short.graph, arch, ideal, asked), short, graph, asked)
     return _searched(graph, arch, ideal, request)
 
 

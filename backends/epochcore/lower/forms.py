@@ -11,7 +11,7 @@ import numpy as np
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.gemm import ceil_div, output_fold
 from backends.epochcore.clock.timing import measure
-from backends.epochcore.lower.flow import is_loop
+from backends.epochcore.lower.flow import WORDS, is_loop
 from backends.epochcore.lower.inputs import group_of, wide_of
 from backends.epochcore.lower.inputs import kernel_length as wide_length
 from backends.epochcore.lower.lowering import Lowering
@@ -45,7 +45,7 @@ def choose(low: Lowering, node: Node) -> Form:
         raise UserError(f"no form is called '{low.request.name}'", hint=f"forms: {', '.join(NAMES)}")
     if not _is_open(low, node):
         return Form(_usual(low, node))
-    known = _answers(_Question(_key(low, node), low.arch, low.ideal, low.request))
+    known = _answers(_Question(_key(low, node), low.arch, low.ideal, _alone_asked(low.request)))
     if not known:
         known += _ranked(low, node)
     low.choices[node.name] = list(known)
@@ -69,6 +69,11 @@ def _is_open(low: Lowering, node: Node) -> bool:
         return True
     mode = "mac" if node.op.name == "tile.matmul" else "fri.x"
     return mode in low.arch.array.modes and copies_of(low, node) > 1
+
+
+def _alone_asked(request: Request) -> Request:
+    """What a request says of a layer by itself: not what it shares with others, nor where its numbers come from."""
+    return replace(request, dataflow="", directions="", batch=0, loops=WORDS, streamed=False, apart=False)
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,7 @@ def _candidates(low: Lowering, node: Node) -> list[Form]:
     every = [Form(name, span, mode) for name in windowed for mode in products for span in sorted(spans)]
     some, last = ([Form(name) for name in own if (name == "mat-vec") == late] for late in (False, True))
     if node.op.name == "tile.ssm":
-        every += [Form("scan", parts=n) for n in parts_of(low, node)]
+        every += [Form("scan", parts=n) for n in parts_of(node)]
     cut = _segmented(low, node) if "state in place" in own else []
     return [*some, *cut, *sorted(every, key=lambda form: _bound(low, node, form)), *last]
 

@@ -13,21 +13,25 @@ from typing import Any
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.gemm import ceil_div
+from backends.epochcore.lower.scan import HELD, parts_of, state_words
 from ssmc.ir import Graph, Node, Piece, StreamType, Tensor, Value
 
 LEAST_TILES = 500  # of the matrices in layers that are left out
+PART_TILES = 4  # tiles take as many instructions as a part of a system that is scanned
 KEPT = 2  # layers of a row, at least
 LONGEST = 8  # pieces of a layer between places that one value passes
 
 
 @dataclass(frozen=True)
 class Shortened:
-    """A graph with `kept` of `count` like layers; `like` is the node there for each one of the whole graph."""
+    """A graph with `kept` of `count` like layers; `like` is the node there for each one of the whole graph, whose
+    constants are `crowded` in the scratchpad: there is no room for all of them at once."""
 
     graph: Graph
     like: Mapping[str, str]
     kept: int
     count: int
+    crowded: bool
 
     def told(self, schedule: dict[str, Any]) -> dict[str, Any]:
         """A line of `schedules`, which says what was timed."""
@@ -64,9 +68,9 @@ def shortened(graph: Graph, arch: Arch) -> Shortened | None:
     row = _row([_kind(graph, piece) for piece in pieces])
     if row.count <= KEPT:
         return None
-    tiles, words = _sizes(graph, arch, [name for piece in row.layer(pieces, 0) for name in piece.nodes])
+    tiles, words, _ = _sizes(graph, arch, [name for piece in row.layer(pieces, 0) for name in piece.nodes])
     bound = arch.memory.parameter_words
-    all_words = _sizes(graph, arch, graph.order())[1]
+    _, all_words, scanned = _sizes(graph, arch, graph.order())
     kept = KEPT
     # parameters that do not stay on the chip must not do so in the short model either
     while kept < row.count and all_words > bound >= all_words - (row.count - kept) * words:
@@ -78,7 +82,7 @@ def shortened(graph: Graph, arch: Arch) -> Shortened | None:
     for layer in layers[kept:]:
         for piece, other in zip(layer, layers[kept - 1], strict=True):
             like |= zip(piece.nodes, other.nodes, strict=True)
-    return Shortened(_without(graph, layers, kept), like, kept, row.count)
+    return Shortened(_without(graph, layers, kept), like, kept, row.count, scanned > arch.memory.scratchpad_words)
 
 
 def _pieces(graph: Graph) -> list[_Piece]:
@@ -206,16 +210,20 @@ def _row(kinds: Sequence[tuple[Any, ...]]) -> _Row:
     return best
 
 
-def _sizes(graph: Graph, arch: Arch, names: Sequence[str]) -> tuple[int, int]:
-    """Tiles of the matrices of some nodes, and words of their numbers."""
-    tiles = words = 0
+def _sizes(graph: Graph, arch: Arch, names: Sequence[str]) -> tuple[int, int, int]:
+    """Tiles of the matrices of some nodes, words of their numbers, and words in the scratchpad of those that the vector
+    unit can only scan; a part of the channels of such a system takes as many instructions as some tiles."""
+    tiles = words = scanned = 0
     for name in names:
         op = graph.op(name)
+        if op.name == "tile.ssm" and op["liquid"] and "tri" not in arch.array.modes:
+            tiles += PART_TILES * max(parts_of(graph.node(name)), default=1)
+            scanned += HELD * state_words(graph.node(name))
         if op.name == "tile.matmul":
             inputs, outputs = op["weight"].shape
             tiles += ceil_div(inputs, arch.array.rows) * ceil_div(outputs, arch.array.cols)
         words += sum(t.stored.size for t in op.attrs.values() if isinstance(t, Tensor))
-    return tiles, words
+    return tiles, words, scanned
 
 
 def _without(graph: Graph, layers: Sequence[Sequence[_Piece]], kept: int) -> Graph:

@@ -24,9 +24,10 @@ from ssmc.ir import Node, Value
 Array = NDArray[Any]
 MOST_WORDS = 1 << 16  # of an instruction
 LEAST_WORDS = 1 << 10
+HELD = 3  # rows of constants as wide as all states: a, b and c
 
 
-def parts_of(low: Lowering, node: Node) -> list[int]:
+def parts_of(node: Node) -> list[int]:
     """Into how many parts the channels of a system may be cut."""
     channels = int(node.op["decay"].shape[0])
     words = state_words(node)

@@ -125,13 +125,21 @@ def kernel_length(system: System) -> int | None:
     The taps from k on sum up to at most sum_n |c_n b_n| |a_n|^k / (1 - |a_n|); each state has its share.
     """
     gain, size = np.abs(system.c * system.b), np.abs(system.a)
-    room = TAIL * np.abs(system.kernel(64)).max(1, keepdims=True) / system.a.shape[1]
     lasting = (gain > 0) & (size > 0)
     if not lasting.any():
         return 1 + int(system.before)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = room * (1 - size) / gain
-        taps = np.where(share < 1, np.log(share) / np.log(size), 0.0)[lasting]
-    if (size[lasting] >= 1).any() or not taps.max() < MOST_TAPS - 2:
+    # no tap is larger than all shares in it, and what they give through: most kernels are told to be long by that
+    largest = gain.sum(1, keepdims=True) + np.abs(system.d)[:, None]
+    if (size[lasting] >= 1).any() or not _taps(largest, gain, size)[lasting].max() < MOST_TAPS - 2:
+        return None
+    taps = _taps(np.abs(system.kernel(64)).max(1, keepdims=True), gain, size)[lasting]
+    if not taps.max() < MOST_TAPS - 2:
         return None
     return ceil(float(taps.max())) + 1 + int(system.before)
+
+
+def _taps(largest: Array, gain: Array, size: Array) -> Array:
+    """By state the taps after which its share of the others is small enough, of a kernel with such a `largest` tap."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = TAIL * largest / gain.shape[1] * (1 - size) / gain
+        return np.where(share < 1, np.log(share) / np.log(size), 0.0)

@@ -14,6 +14,7 @@ from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
 from backends.epochcore.clock.timing import measure
 from backends.epochcore.lower import scan as lower_scan
+from backends.epochcore.lower.window_matrices import MOST_TAPS, TAIL, System, kernel_length
 from backends.epochcore.simulate.run import plan_of
 from isa import Program
 from ssmc.diagnostics import UserError
@@ -224,6 +225,23 @@ def test_a_kernel_that_ends_is_a_convolution() -> None:
     lasting.add("output", [lasting.add("tile.ssm", [u], {**op.attrs, "decay": slow}, name="layer")], {"name": "y"})
     with pytest.raises(UserError, match="does not end within 4096 steps"):
         BACKEND.lower(lasting, PLAIN, ideal=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.5, 0.9999), st.floats(0.01, 1.5), st.floats(0, 2), st.booleans(), st.integers(0, 2**16))
+def test_a_kernel_ends_where_its_taps_do(size: float, gain: float, d: float, before: bool, seed: int) -> None:
+    """What is left out is small beside the largest tap; of one without an end a state is not small enough by then."""
+    rng, shape = np.random.default_rng(seed), (2, 3)
+    a = size * np.exp(1j * rng.uniform(-3, 3, shape)) * rng.uniform(0.999, 1, shape)
+    b, c = (gain * rng.standard_normal(shape) + 0j for _ in range(2))
+    system = System(a, b, c, np.full(2, d), before, False)
+    length, taps = kernel_length(system), np.abs(system.kernel(MOST_TAPS))
+    largest = taps[:, :64].max(1, keepdims=True)
+    if length is None:
+        left = np.abs(b * c) * np.abs(a) ** (MOST_TAPS - 2) / (1 - np.abs(a))
+        assert (left > TAIL * largest / 3 * (1 - 1e-9)).any()
+    else:
+        assert (taps[:, length:].sum(1, keepdims=True) <= TAIL * largest).all()
 
 
 def test_forms_have_names() -> None:

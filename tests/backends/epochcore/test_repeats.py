@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
 from backends.epochcore.clock.timing import measure
-from backends.epochcore.lower import repeats
+from backends.epochcore.lower import forms, repeats
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
 from ssmc.ir.verify import verify
 from ssmc.target import RunSettings
+from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_directions import Shape as Directed
 from tests.backends.epochcore.test_directions import graph as both_ways
 from tests.backends.epochcore.test_stepped import PHASES
 
-OURS = load_arch("epochcore-128")
+OURS, PLAIN = load_arch("epochcore-128"), load_arch("tpu-like-128")
 
 
 def matrix(g: Graph, x: Value, inputs: int, outputs: int, rng: np.random.Generator, unit: int = 0) -> Value:
@@ -139,3 +140,48 @@ def test_the_whole_model_is_scheduled_as_a_few_layers(monkeypatch: pytest.Monkey
     expected, found = interpret(g, x), BACKEND.simulate(few, x, RunSettings()).outputs
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5)
+
+
+def liquid(count: int) -> Graph:
+    """Residuals around a matrix and two liquid systems, one of which goes backward."""
+    rng, g, shape = np.random.default_rng(3), Graph(), (24, 64)
+    x = g.add("input", [], {"name": "u", "type": StreamType((shape[0],))}, name="u")
+    x = matrix(g, x, *shape[:1] * 2, rng)
+    for _ in range(count):
+        y = matrix(g, x, *shape[:1] * 2, rng)
+        for reverse in (False, True):
+            numbers = {name: rng.standard_normal(shape) + 1j * rng.standard_normal(shape) for name in ("b", "c")}
+            attrs = {
+                "decay": Tensor(rng.uniform(0.3, 0.6, shape) * np.exp(1j * rng.uniform(-3, 3, shape))),
+                **{name: Tensor(array / 100) for name, array in numbers.items()},
+                "d": Tensor(rng.standard_normal(shape[0])),
+                "liquid": True,
+                "reverse": reverse,
+                "pieces": (Piece(0, shape[0], 0, shape[1]),),
+            }
+            y = g.add("tile.ssm", [y], attrs)
+        x = g.add("binary", [x, y], {"fn": "add"})
+    g.add("output", [matrix(g, x, *shape[:1] * 2, rng)], {"name": "y"})
+    return g
+
+
+def test_scans_that_crowd_the_scratchpad_are_scheduled_as_a_few_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Constants of few layers would have room for all programs to come, those of all layers have not."""
+    arch = with_changes(PLAIN, memory__scratchpad_words=60_000)
+    g, timed = liquid(4), list[Any]()
+    g.attributes["schedule"] = {"steps": 40}
+    measured = forms._timed
+    monkeypatch.setattr(forms, "_timed", lambda low, node, form: timed.append(form) or measured(low, node, form))
+    forms._answers.cache_clear()
+    whole = BACKEND.lower(g, arch, ideal=True)
+    assert len(timed) == len(set(timed)) > 1  # also where all constants at once were tried first
+    monkeypatch.setattr(repeats, "LEAST_TILES", 30)
+    short = repeats.shortened(g, arch)
+    assert short is not None and short.crowded and (short.kept, short.count) == (2, 4)
+    roomy = repeats.shortened(g, PLAIN)
+    assert roomy is not None and not roomy.crowded
+    few = BACKEND.lower(g, arch, ideal=True)
+    assert measure(few, arch, 1, 40)[0].cycles == measure(whole, arch, 1, 40)[0].cycles
+    x = {"u": np.random.default_rng(4).standard_normal((1, 45, 24))}
+    found, expected = BACKEND.simulate(few, x, RunSettings()).outputs["y"], interpret(g, x)["y"]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
