@@ -1,10 +1,11 @@
-"""Images whose patches become steps are refused with the way out, which works."""
+"""Images: patches that become steps are refused with the way out, which works; channels that become places compile."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.frontend.blocks import RNG, decaying
 from tests.frontend.checks import LINEAR, kinds, lift, on_targets, refused
@@ -33,3 +34,14 @@ def test_the_part_behind_the_patches(tmp_path: Path) -> None:
     model = lift(net, behind(net, net.input(["n", 24, WIDTH])), ["n", WIDTH], tmp_path, (2, 24))
     assert kinds(model) == [LINEAR]
     on_targets(model, 2, 24)
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_places_become_channels_and_back(tmp_path: Path, mode: str) -> None:
+    net = Net()
+    x = net.input(["b", "t", 24])
+    deep = net.op("SpaceToDepth", net.op("Reshape", decaying(net, x, 24), net.ints(-1, 1, 4, 6)), blocksize=2)
+    mixed = net.op("Conv", deep, net.const(RNG.standard_normal((8, 4, 1, 1))))
+    wide = net.op("DepthToSpace", net.op("Tanh", mixed), blocksize=2, mode=mode)
+    y = net.op("Reshape", wide, net.op("Concat", net.op("Shape", x, end=2), net.ints(48), axis=0))
+    on_targets(lift(net, y, ["b", "t", 48], tmp_path, (2, 5)), 2, 5)

@@ -48,6 +48,14 @@ def test_affine_networks_are_linear_systems(tmp_path: Path, direction: str) -> N
     on_targets(model, 2, 9)
 
 
+def test_an_activation_without_a_shift(tmp_path: Path) -> None:
+    net = Net()
+    attrs = {name: AFFINE[name] for name in ("activations", "activation_alpha")}
+    y, _ = network(net, net.input(["b", "t", INPUTS]), 2, direction="bidirectional", **attrs)
+    model = lift(net, side_by_side(net, y, 2), ["b", "t", 2 * STATES], tmp_path, (2, 12), (3, 7))
+    assert kinds(model) == [LINEAR] * 2
+
+
 def test_last_states_from_trained_first_ones(tmp_path: Path) -> None:
     net = Net()
     first = np.repeat(RNG.standard_normal((1, 1, STATES)), 2, axis=1)
@@ -61,6 +69,7 @@ def test_last_states_from_trained_first_ones(tmp_path: Path) -> None:
     [
         ({"activations": ["Tanh"]}, "a recurrent network with a nonlinear state"),
         ({}, "a recurrent network with a nonlinear state"),
+        ({"activations": ["Affine"]}, "its activation has no activation_alpha"),
         ({**AFFINE, "clip": 0.5}, "it clips what enters its activation"),
         ({**AFFINE, "ends": [12, 5]}, "some of its sequences end before the others"),
     ],

@@ -67,7 +67,9 @@ def _weights(call: Call, items: Sequence[Any], d: int) -> _Weights:
     wide, states = (np.asarray(known_of(items[k], "weights"), np.float64)[d] for k in (1, 2))
     bias = np.zeros(2 * len(states)) if items[3] is None else np.asarray(known_of(items[3], "bias"), np.float64)[d]
     alpha, beta = (list(call.attrs.get(f"activation_{name}") or []) for name in ("alpha", "beta"))
-    gain, shift = alpha[d] if d < len(alpha) else 1.0, beta[d] if d < len(beta) else 0.0
+    if d >= len(alpha):
+        raise Unsupported("its activation has no activation_alpha: onnxruntime takes 0, so that its state is constant")
+    gain, shift = alpha[d], beta[d] if d < len(beta) else 0.0
     return _Weights(gain * states, gain * wide, gain * bias.reshape(2, -1).sum(axis=0) + shift)
 
 

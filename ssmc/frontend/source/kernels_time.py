@@ -126,6 +126,31 @@ def _sequence_insert(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[A
     return (members,)
 
 
+def _rnn(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """RNN of affine activations; what is not given is 0, as in onnxruntime (the reference fails then)."""
+    signal, wide, states, bias, ends, first = (*x, None, None, None)[:6]
+    if {text(name).lower() for name in attrs.get("activations", [b"Tanh"])} != {"affine"} or "clip" in attrs:
+        raise LeftToReference("its activation is not affine")
+    if ends is not None:
+        raise LeftToReference("some of its sequences may end before the others")
+    batch_first, direction = bool(attrs.get("layout", 0)), text(attrs.get("direction", b"forward"))
+    u = np.swapaxes(signal, 0, 1) if batch_first else signal
+    h0 = None if first is None else np.swapaxes(first, 0, 1) if batch_first else first
+    every, last = [], []
+    for d in range(len(states)):
+        back = direction == "reverse" or d == 1
+        gain, shift = ((list(attrs.get(f"activation_{n}") or []) + [0.0] * (d + 1))[d] for n in ("alpha", "beta"))
+        drive = u @ wide[d].T + (0.0 if bias is None else bias[d].reshape(2, -1).sum(axis=0))
+        h = np.zeros_like(drive[0]) if h0 is None else h0[d]
+        steps = np.empty_like(drive)
+        for t in reversed(range(len(u))) if back else range(len(u)):
+            h = steps[t] = gain * (drive[t] + h @ states[d].T) + shift
+        every.append(steps)
+        last.append(h)
+    y, ended = np.stack(every, axis=1), np.stack(last)
+    return ((y.transpose(2, 0, 1, 3), np.swapaxes(ended, 0, 1)) if batch_first else (y, ended))[:results]
+
+
 TIME_KERNELS: dict[str, Callable[[Sequence[Any], Attrs, int], Sequence[Any]]] = {
     "SequenceInsert": _sequence_insert,
     "LinearAttention": _linear_attention,
@@ -134,4 +159,5 @@ TIME_KERNELS: dict[str, Callable[[Sequence[Any], Attrs, int], Sequence[Any]]] = 
     "MaxPool": _max_pool,
     "AveragePool": _average_pool,
     "RotaryEmbedding": _rotary,
+    "RNN": _rnn,
 }
