@@ -63,6 +63,7 @@ def script(block: str, folder: Path) -> str:
     return f"{head}{mark}{execute(['-c', block], folder)}"
 
 
+@pytest.mark.long
 def test_the_readme(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     text = README.read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend import load_model
+from tests.examples import examples
 from tests.frontend import disguise, disguise_parallel, disguise_varying
 from tests.frontend.mutate import damaged
 from tests.frontend.net import save
@@ -34,7 +35,7 @@ VALID = {
 }
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(st.sampled_from(sorted(VALID)), st.integers(0, 1 << 32))
 def test_damaged_models_are_lifted_or_refused(name: str, seed: int) -> None:
     """Whatever is wrong with a file, it ends in a message, and soon; what still loads was proved."""

@@ -19,6 +19,7 @@ from ssmc.frontend.source.evaluate import run_call
 from ssmc.frontend.source.importer import import_model
 from ssmc.frontend.source.listing import list_calls
 from ssmc.frontend.source.proto import ModelFile
+from tests.examples import examples
 from tests.frontend.blocks import RNG, decaying, dense, first_layer
 from tests.frontend.net import Net, save
 from tests.frontend.test_pooling import lengths
@@ -195,7 +196,7 @@ def nodes(draw: Draw) -> tuple[str, list[Any], dict[str, Any]]:
     return kind, *CASES[kind](draw)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(nodes())
 def test_a_node_does_with_places_what_the_runtime_does(case: tuple[str, list[Any], dict[str, Any]]) -> None:
     kind, arrays, attrs = case

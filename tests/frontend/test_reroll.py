@@ -18,6 +18,7 @@ from ssmc.frontend.source.importer import import_onnx
 from ssmc.frontend.source.listing import list_calls
 from ssmc.frontend.unrolled.reroll import reroll
 from ssmc.ir.graph import Graph
+from tests.examples import examples
 from tests.frontend.unrolled import (
     JOINS,
     READINGS,
@@ -338,7 +339,7 @@ def test_steps_that_differ_are_left_alone(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=examples(25), deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 def test_random_loops(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Any sizes, ways to read and join, axes, directions and numbers of layers."""
     draw = data.draw

@@ -17,6 +17,7 @@ from ssmc.frontend import load_model
 from ssmc.frontend.states.couplings import find_couplings
 from ssmc.ir.graph import Value
 from ssmc.ir.ops.rounded_sums import islands
+from tests.examples import examples
 from tests.frontend.net import Net, save
 from tests.frontend.rounding import Rounding, rounded
 from tests.frontend.test_rounded_states import runs
@@ -164,7 +165,7 @@ def test_a_value_that_is_rounded_by_two_scales(tmp_path: Path) -> None:
     assert off(load_model(path), net.inputs[0].name, data, path) <= 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seed=st.integers(0, 2**20), dense=st.booleans(), rows=st.integers(1, 5), columns=st.integers(1, 6))
 def test_couplings_of_any_linear_map(seed: int, dense: bool, rows: int, columns: int) -> None:
     """Matrices, moves and multiples of one tensor and another, beside an offset."""

@@ -15,6 +15,7 @@ from ssmc.frontend.source.evaluate import run_call
 from ssmc.frontend.source.importer import import_model
 from ssmc.frontend.source.listing import list_calls
 from ssmc.frontend.source.proto import read_model
+from tests.examples import examples
 from tests.frontend.blocks import RNG, decaying, dense, first_layer
 from tests.frontend.checks import on_targets, refused
 from tests.frontend.net import Net, save
@@ -128,7 +129,7 @@ def test_maximum_with_a_broken_last_window(tmp_path: Path) -> None:
     pooled(tmp_path, 24, 3, 2, 0, 0, broken=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(POOLS, st.integers(8, 20), st.booleans())
 def test_maxima_are_those_of_onnxruntime(
     tmp_path_factory: pytest.TempPathFactory, sizes: dict[str, int], length: int, broken: bool

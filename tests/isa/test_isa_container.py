@@ -29,6 +29,7 @@ from isa import (
     load_data,
     save,
 )
+from tests.examples import examples
 from tests.isa.every_kind import EVERY_KIND
 
 
@@ -187,7 +188,7 @@ def test_what_is_said_of_code_that_is_not_of_the_instruction_set(
     assert refused(path).startswith(message)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.data())
 def test_flipped_bytes_are_an_error_or_change_nothing(data: st.DataObject) -> None:
     with TemporaryDirectory() as folder:

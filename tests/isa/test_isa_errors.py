@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from isa import AsmError, IsaError, assemble, disassemble
 from isa.strategies import programs
+from tests.examples import examples
 from tests.isa.every_kind import EVERY_KIND
 
 HEAD = ".isa every-kind 2.3\n.data @gain float32 [2] values=[0.5, 1.0]\n"
@@ -107,7 +108,7 @@ def test_the_caret_stands_under_the_mistake() -> None:
             assert not source[caret.index("^") : caret.index("^") + 1].isspace()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(program=programs(EVERY_KIND, max_sections=2), data=st.data())
 def test_damaged_text_is_an_error_or_a_program_never_a_traceback(program: object, data: st.DataObject) -> None:
     text = disassemble(program, EVERY_KIND)  # type: ignore[arg-type]

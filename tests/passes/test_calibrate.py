@@ -15,6 +15,7 @@ from ssmc.passes.bounds import largest_values
 from ssmc.passes.calibrate import pair_level
 from ssmc.passes.clipping import best_range
 from ssmc.passes.probe import probe
+from tests.examples import examples
 
 from .graphs import MACHINES, activation, asynchronous, build, glu, layer_norm, linear, s4d, s4d_real, s5
 
@@ -35,7 +36,7 @@ def test_a_rare_large_value_is_clipped_and_a_common_one_is_not() -> None:
 
 
 @given(st.integers(0, 2**16), st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_a_pair_stays_at_its_level_and_reaches_it(seed: int, timed: bool) -> None:
     """Against two devices of every state, followed one by one in their rotating frame."""
     rng = np.random.default_rng(seed)

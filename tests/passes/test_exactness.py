@@ -13,6 +13,7 @@ from ssmc.ir import Graph, interpret
 from ssmc.passes import Context, PassManager, StateBank, StateCost, Step
 from ssmc.passes.probe import probe
 from ssmc.passes.validation import relative_error
+from tests.examples import examples
 
 from .graphs import LAYERS, MACHINES, Model, build, graphs, linear
 
@@ -60,7 +61,7 @@ def test_each_layer_is_lowered_exactly(layer: Callable[[Model], None], machine: 
 
 
 @given(graphs(), machines)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_models_are_lowered_exactly(graph: Graph, machine: object) -> None:
     result = PassManager(EXACT).run(graph, Context(machine))  # type: ignore[arg-type]
     inputs = probe(graph, 5)
@@ -70,7 +71,7 @@ def test_random_models_are_lowered_exactly(graph: Graph, machine: object) -> Non
 
 
 @given(graphs(), machines)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_lossy_passes_leave_what_the_exact_ones_can_lower(graph: Graph, machine: object) -> None:
     context = Context(machine)  # type: ignore[arg-type]
     PassManager(LOSSY).run(graph, context)

@@ -16,6 +16,7 @@ from ssmc.passes import Context, PassManager
 from ssmc.passes.validation import relative_error
 from ssmc.statespace import StateSpace
 from ssmc.target import RunSettings
+from tests.examples import examples
 
 
 def systems(rng: np.random.Generator, groups: int, states: int, outputs: int, inputs: int, kind: str) -> StateSpace:
@@ -93,7 +94,7 @@ def inputs_of(g: Graph, seed: int, steps: int = 13) -> dict[str, Any]:
     st.integers(1, 3),
     *(st.booleans() for _ in range(3)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_surroundings_are_folded_exactly(
     seed: int, kind: str, channels: int, size: int, outputs: int, read_before: bool, start: bool, like_s4: bool
 ) -> None:
@@ -170,7 +171,7 @@ def test_a_step_read_state_by_state_takes_whole_chunks(kind: str) -> None:
     st.integers(2, 3),
     *(st.booleans() for _ in range(3)),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_word_for_every_state_of_a_channel_enters_once(
     seed: int, kind: str, channels: int, wide: int, read_before: bool, beside: bool, start: bool
 ) -> None:

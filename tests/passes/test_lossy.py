@@ -15,6 +15,7 @@ from ssmc.passes import Context, PassManager
 from ssmc.passes.grid import column_grid, decay_grid, rate_grid, row_grid
 from ssmc.passes.share_decays import distinct
 from ssmc.statespace import StateSpace, simulate
+from tests.examples import examples
 
 from .graphs import MACHINES, Model, asynchronous, build, linear, s4d, s4d_real, s5, stateful, system
 
@@ -106,7 +107,7 @@ def test_events_are_refitted_at_their_own_gaps() -> None:
 
 
 @given(st.integers(0, 2**16), st.sampled_from([s4d, s4d_real, s5]), st.integers(3, 8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_the_bound_holds_for_every_input(seed: int, layer: object, bits: int) -> None:
     graph = build(seed, [layer], head="none")  # type: ignore[list-item]
     context = Context()

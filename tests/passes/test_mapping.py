@@ -13,6 +13,7 @@ from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Value
 from ssmc.passes import Context, Machine, PassManager, StateBank
 from ssmc.statespace import StateSpace
+from tests.examples import examples
 
 from .graphs import DIGITAL, VOLATILE, Model, asynchronous, build, glu, linear, s4d, s5, stateful, system
 
@@ -27,7 +28,7 @@ def compile_(graph: Graph, machine: Machine, context: Context | None = None) -> 
 
 
 @given(st.integers(0, 2**16), st.integers(2, 12), st.integers(2, 12), st.integers(1, 2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_pieces_share_arrays_without_sharing_cells(seed: int, rows: int, cols: int, cells: int) -> None:
     machine = Machine("crossbar", rows, cols, 10_000, cells, (VOLATILE, DIGITAL))
     placed = pieces(compile_(build(seed, [linear, s4d, glu, s5, linear]), machine))

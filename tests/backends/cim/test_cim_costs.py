@@ -15,6 +15,7 @@ from backends.cim.clock.costs import cost
 from backends.cim.clock.timing import schedule
 from backends.cim.program.decode import Item, cores, decode, walk
 from ssmc.target import RunSettings
+from tests.examples import examples
 
 from .chips import changed, small
 from .graphs import arrays, random_graph
@@ -60,7 +61,7 @@ def slow_operations(code: Any, arch: Any, steps: int, batch: int) -> dict[str, f
     return total
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), layers=st.integers(1, 10), steps=st.integers(1, 9), batch=st.integers(1, 2))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_operations_and_energy_are_counted_right(seed: int, layers: int, steps: int, batch: int) -> None:

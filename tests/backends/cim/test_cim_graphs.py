@@ -15,6 +15,7 @@ from isa.assembler import assemble
 from isa.disassembler import disassemble
 from ssmc.ir import Graph, interpret
 from ssmc.target import RunSettings
+from tests.examples import examples
 
 from .chips import small
 from .graphs import arrays, random_graph
@@ -45,7 +46,7 @@ def behind_steps(graph: Graph, got: Mapping[str, np.ndarray], want: Mapping[str,
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @example(seed=794, layers=7, batch=1)  # compares a filter's results with numbers that are equal to some of them
 @example(seed=3029, layers=5, batch=1)  # a slice whose words are taken for others by the time it would be read
 @given(seed=SEEDS, layers=LAYERS, batch=st.integers(1, 3))
@@ -72,7 +73,7 @@ def used(t: object, name: str) -> bool:
     return bool(t.graph.users(Value(name)))  # type: ignore[attr-defined]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(seed=SEEDS, layers=LAYERS, block=st.integers(1, 13), noise=st.sampled_from([None, "ideal", "pcm", "all"]))
 def test_every_block_gives_the_same_bits(seed: int, layers: int, block: int, noise: str | None) -> None:
     from . import presets
@@ -88,7 +89,7 @@ def test_every_block_gives_the_same_bits(seed: int, layers: int, block: int, noi
     assert runs[0].stats == runs[1].stats == runs[2].stats
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(seed=SEEDS, layers=LAYERS)
 def test_text_form_runs_the_same(seed: int, layers: int) -> None:
     t = random_graph(seed, layers)
@@ -100,7 +101,7 @@ def test_text_form_runs_the_same(seed: int, layers: int) -> None:
     assert all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(seed=SEEDS, layers=LAYERS, steps=st.integers(2, 40).map(lambda n: 2 * n))
 def test_a_sample_does_not_see_its_batch(seed: int, layers: int, steps: int) -> None:
     t = random_graph(seed, layers)

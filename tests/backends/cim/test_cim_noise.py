@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from backends.cim.simulate.noise import device_normals, key_of, normals
+from tests.examples import examples
 
 COUNT = 200_000
 
@@ -39,7 +40,7 @@ def test_neighbours_are_independent() -> None:
     assert abs(np.corrcoef(x[:, :-1].ravel(), x[:, 1:].ravel())[0, 1]) < 5 / np.sqrt(x.size)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     words=st.integers(1, 70),
     steps=st.integers(1, 30),

@@ -23,6 +23,7 @@ from tests.backends.epochcore.test_directions import graph as both_ways
 from tests.backends.epochcore.test_forms import Shape, arrays, graph
 from tests.backends.epochcore.test_segments import shapes
 from tests.backends.epochcore.test_stepped import PHASES
+from tests.examples import examples
 
 SLOW = load_arch("epochcore-small").model_copy(update={"clock_hz": 1e3})
 directed = st.builds(
@@ -100,13 +101,13 @@ def _stepped(streams: Any, port: Any) -> bool:
     return bool(streams[_number(port)]["register"] != "one")
 
 
-@settings(max_examples=25, deadline=None, phases=PHASES)
+@settings(max_examples=examples(25), deadline=None, phases=PHASES)
 @given(archs, st.integers(0, 2**32), st.lists(st.sampled_from(sorted(OPS)), min_size=1, max_size=5), st.integers(1, 3))
 def test_both_clocks_agree_on_random_graphs(arch: Arch, seed: int, ops: list[str], batch: int) -> None:
     agree(build(seed, ops), arch, inputs(seed, batch, 1 + seed % 13))
 
 
-@settings(max_examples=25, deadline=None, phases=PHASES)
+@settings(max_examples=examples(25), deadline=None, phases=PHASES)
 @given(archs, shapes, st.integers(1, 3), st.integers(1, 24), st.booleans(), st.booleans())
 def test_both_clocks_agree_on_systems(arch: Arch, s: Shape, batch: int, steps: int, segments: bool, last: bool) -> None:
     s = Shape(**{**s.__dict__, "stride": 1})

@@ -18,6 +18,7 @@ from backends.epochcore.program.tiles import parameters_of, streamed
 from backends.epochcore.program.touches import PARAMETERS, STREAMS, touches
 from isa import Instruction, Program
 from tests.backends.epochcore.small_programs import archs, programs
+from tests.examples import examples
 
 Row = tuple[int, int, int, bool]
 
@@ -50,7 +51,7 @@ def one_by_one(program: Program, steps: int) -> Counter[Row]:
     return found
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), st.integers(1, 40))
 def test_what_many_touch_is_what_each_of_them_touches(data: st.DataObject, steps: int) -> None:
     arch = data.draw(archs())
@@ -63,7 +64,7 @@ def test_what_many_touch_is_what_each_of_them_touches(data: st.DataObject, steps
     assert (np.diff(found.instruction) >= 0).all()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_what_costs_alike_is_told_alike_for_many_and_for_one(data: st.DataObject) -> None:
     arch = data.draw(archs())

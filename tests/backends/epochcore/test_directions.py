@@ -19,6 +19,7 @@ from ssmc.passes import Context, PassManager
 from ssmc.passes.validation import relative_error
 from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
+from tests.examples import examples
 
 WIDE, SMALL = load_arch("epochcore-128"), load_arch("epochcore-small")
 
@@ -109,7 +110,7 @@ liquid = st.builds(lambda s: Shape(**{**s.__dict__, "liquid": True}), shapes)
 many = st.builds(lambda s, inputs: Shape(**{**s.__dict__, "inputs": inputs}), shapes, st.integers(1, 20))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(s=shapes | liquid | many, limit=st.integers(1, 12), per=st.integers(1, 4), block=st.sampled_from([None, 1]))
 def test_together_they_compute_the_same(s: Shape, limit: int, per: int, block: int | None) -> None:
     """Also where a sequence takes several chunks, which come from both its ends."""

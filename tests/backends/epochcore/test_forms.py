@@ -21,6 +21,7 @@ from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
 from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
+from tests.examples import examples
 
 PLAIN, SMALL = load_arch("tpu-like-128"), load_arch("epochcore-small")
 
@@ -97,7 +98,7 @@ shapes = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(shapes, st.integers(1, 12), st.integers(1, 50), st.booleans(), st.sampled_from([1, 3, 7, 16]), st.booleans())
 def test_windows_of_a_scan_mean_the_same(
     s: Shape, window: int, steps: int, start: bool, block: int, narrow: bool
@@ -114,7 +115,7 @@ def test_windows_of_a_scan_mean_the_same(
     np.testing.assert_array_equal(*results)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(shapes, st.integers(0, 40), st.booleans(), st.sampled_from([1, 7]))
 def test_a_matrix_vector_product_a_step_means_the_same(s: Shape, steps: int, start: bool, block: int) -> None:
     """Several groups of channels, states given and left, in both directions."""
@@ -130,7 +131,7 @@ def test_a_matrix_vector_product_a_step_means_the_same(s: Shape, steps: int, sta
             np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-11 * max(1.0, np.abs(value).max(initial=0)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(shapes, st.integers(0, 40), st.booleans(), st.booleans(), st.integers(1, 30), st.sampled_from([1, 7]))
 def test_a_scan_of_some_channels_after_the_others_means_the_same(
     s: Shape, steps: int, start: bool, liquid: bool, most: int, block: int
@@ -171,7 +172,7 @@ def test_a_matrix_vector_product_a_step_is_chosen_by_its_cost() -> None:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     st.integers(1, 5),
     st.integers(1, 20),

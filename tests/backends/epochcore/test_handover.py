@@ -17,6 +17,7 @@ from isa.epochcore import EPOCHCORE
 from ssmc.ir import Graph, Piece, StreamType, Tensor
 from tests.backends.epochcore.graphs import OPS, build
 from tests.backends.epochcore.test_costs import with_changes
+from tests.examples import examples
 
 ARCH = load_arch("epochcore-128")
 
@@ -53,7 +54,7 @@ def test_passes_follow_each_other_without_draining() -> None:
     assert steps <= three - two <= steps + latency + ARCH.array.handover_steps
 
 
-@settings(max_examples=30, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=examples(30), deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(st.integers(0, 2**16), st.integers(1, 60), st.integers(1, 9))
 def test_handing_over_is_never_slower_than_waiting_for_more(seed: int, steps: int, block: int) -> None:
     """Larger blocks come later; what is waited for as a whole comes last.

@@ -16,6 +16,7 @@ from backends.epochcore.program.parameters import pack_element, unpack
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Piece, Quantization, StreamType, Tensor
 from ssmc.target import RunSettings
+from tests.examples import examples
 
 ARCH = load_arch("epochcore-small")
 
@@ -122,7 +123,7 @@ def test_states_that_are_cut_off_are_counted_by_layer_and_an_error_where_strict(
     assert calm.stats.notes["saturations"] == {}
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 5))
 def test_matrix_products_are_exact(seed: int, inputs: int, outputs: int) -> None:
     rng = np.random.default_rng(seed)
@@ -155,7 +156,7 @@ def advance(state: list[int], decay: tuple[int, int, Fraction], drive: list[int]
 
 
 @pytest.mark.parametrize("arch", [ARCH, narrow_states()], ids=["wide", "narrow"])
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(seed=st.integers(0, 2**32))
 def test_states_are_exact(arch: Arch, seed: int) -> None:
     """Complex states with drives of their own, fixed point."""
@@ -177,7 +178,7 @@ def test_states_are_exact(arch: Arch, seed: int) -> None:
     assert (outside == 0) or saturated
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 2**32), st.booleans())
 def test_channel_systems_are_exact(seed: int, read_before: bool) -> None:
     """b u into fixed-point states, c x down the column, d u beside it."""

@@ -26,6 +26,7 @@ from tests.backends.epochcore.small_programs import archs, assembled, programs
 from tests.backends.epochcore.test_costs import ins, with_changes
 from tests.backends.epochcore.test_stepped import PHASES, shapes_of, stepped
 from tests.backends.epochcore.vector_stages import STAGES
+from tests.examples import examples
 
 SMALL = with_changes(load_arch("epochcore-small"), vector__width=4, vector__latency_cycles=3, memory__banks=0)
 
@@ -104,7 +105,7 @@ def test_a_constant_moves_again_where_it_was_overwritten() -> None:
 
 
 @pytest.mark.parametrize("handover", [0, 2])
-@settings(max_examples=40, deadline=None, phases=PHASES)
+@settings(max_examples=examples(40), deadline=None, phases=PHASES)
 @given(st.data())
 def test_energy_is_charged_for_what_happened(handover: int, data: st.DataObject) -> None:
     """Lanes that were taken, and words that went to and from the scratchpad; where steps are left out, as many words

@@ -20,6 +20,7 @@ from ssmc.passes import Context, PassManager
 from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_end_to_end import model
+from tests.examples import examples
 from tests.passes.graphs import graphs
 
 SMALL = load_arch("epochcore-small")
@@ -44,7 +45,7 @@ def test_fast_functions_agree_with_the_table(name: str) -> None:
         assert (same | (np.abs(out - expected) <= bound)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(graphs(), st.sampled_from(BACKEND.architectures()), st.integers(0, 2**32))
 def test_models_through_the_passes(graph: Graph, name: str, seed: int) -> None:
     """The whole way from a lifted graph, ideal: outputs within 1e-9 of what the graph means."""

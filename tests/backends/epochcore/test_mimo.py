@@ -19,6 +19,7 @@ from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, inter
 from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_forms import chosen
+from tests.examples import examples
 
 PLAIN = load_arch("tpu-like-128")
 
@@ -84,7 +85,7 @@ shapes = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(shapes, st.integers(1, 12), st.integers(0, 50), st.booleans(), st.sampled_from([1, 7]), st.booleans())
 def test_windows_of_many_inputs_mean_the_same(
     s: Shape, window: int, steps: int, start: bool, block: int, narrow: bool
@@ -101,7 +102,7 @@ def test_windows_of_many_inputs_mean_the_same(
     np.testing.assert_array_equal(*results)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(shapes, st.integers(1, 12), st.integers(0, 60))
 def test_kernels_that_end_are_bands(s: Shape, window: int, steps: int) -> None:
     s = Shape(**{**s.__dict__, "reverse": False, "alone": False, "slowest": 0.6})
@@ -113,7 +114,7 @@ def test_kernels_that_end_are_bands(s: Shape, window: int, steps: int) -> None:
     assert np.abs(actual - expected).max(initial=0.0) <= 2e-7 * max(1.0, np.abs(expected).max(initial=0.0))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(shapes, st.integers(0, 30), st.booleans(), st.booleans(), st.sampled_from([1, 7]))
 def test_one_product_a_step_means_the_same(s: Shape, steps: int, start: bool, last: bool, block: int) -> None:
     s = Shape(**{**s.__dict__, "start": start, "reverse": False, "alone": False})

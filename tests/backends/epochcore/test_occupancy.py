@@ -18,11 +18,12 @@ from ssmc.target import RunSettings
 from tests.backends.epochcore.small_programs import archs, programs
 from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_end_to_end import model
+from tests.examples import examples
 
 SMALL = load_arch("epochcore-small")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_every_weight_and_state_is_counted_once_a_step(data: st.DataObject) -> None:
     arch = data.draw(archs())

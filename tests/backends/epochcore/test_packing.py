@@ -25,6 +25,7 @@ from tests.backends.epochcore.test_directions import SMALL, WIDE, Shape, graph, 
 from tests.backends.epochcore.test_interleaving import graph as one_layer
 from tests.backends.epochcore.test_interleaving import program as of_one_layer
 from tests.backends.epochcore.test_random_graphs import OP_LISTS, close
+from tests.examples import examples
 
 PACKED, ALONE = "channels in a column's rows", "one channel in a column's rows"
 
@@ -108,7 +109,7 @@ def test_states_driven_by_matrices_lie_below_each_other(channels: int, ideal: bo
     assert np.abs(found - expected).max() < (1e-6 if ideal else 0.05) * np.abs(expected).max()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(0, 2**32), OP_LISTS, st.integers(1, 4), st.integers(1, 5), st.integers(1, 9), st.integers(2, 5))
 def test_whatever_a_program_holds(seed: int, ops: list[str], together: int, batch: int, steps: int, words: int) -> None:
     """All kinds of layers, with samples beside each other, and with stretches of time."""

@@ -19,6 +19,7 @@ from ssmc.target import RunSettings
 from tests.backends.epochcore.graphs import OPS, build, inputs
 from tests.backends.epochcore.test_end_to_end import model
 from tests.backends.epochcore.test_random_graphs import tiny
+from tests.examples import examples
 
 ARCH = load_arch("epochcore-128")
 OP_LISTS = st.lists(st.sampled_from(sorted(OPS)), min_size=1, max_size=7)
@@ -112,7 +113,7 @@ def test_whole_numbers_stay_whole() -> None:
 
 
 @pytest.mark.parametrize("arch", ["tiny", "plain", "default"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(0, 2**32), OP_LISTS, st.integers(1, 3), st.integers(1, 9))
 def test_blocks_give_the_same_bits(arch: str, seed: int, ops: list[str], batch: int, steps: int) -> None:
     machine = {"tiny": tiny(), "plain": load_arch("tpu-like-128"), "default": ARCH}[arch]
@@ -128,7 +129,7 @@ def test_blocks_give_the_same_bits(arch: str, seed: int, ops: list[str], batch: 
 SMOOTH = ("matmul", "state", "ssm", "fir", "gate", "concat", "rearrange", "softmax", "delay", "reverse", "downsample")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(SMOOTH), min_size=1, max_size=7), st.integers(1, 9))
 def test_smooth_models_lose_what_float32_loses(seed: int, ops: list[str], steps: int) -> None:
     graph, arrays = build(seed, ops), inputs(seed, 2, steps)

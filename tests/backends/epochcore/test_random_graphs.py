@@ -19,6 +19,7 @@ from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, interpret
 from ssmc.target import RunSettings
 from tests.backends.epochcore.graphs import OPS, build, inputs
+from tests.examples import examples
 
 
 def tiny() -> Arch:
@@ -69,7 +70,7 @@ def close(actual: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 2**32), OP_LISTS, st.integers(1, 3), st.integers(1, 9))
 def test_program_means_what_the_graph_means(arch: str, seed: int, ops: list[str], batch: int, steps: int) -> None:
     c = case(seed, ops, batch, steps)
@@ -85,7 +86,7 @@ def test_program_means_what_the_graph_means(arch: str, seed: int, ops: list[str]
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(0, 2**32), OP_LISTS, st.integers(1, 3), st.integers(1, 9))
 def test_integer_programs_do_not_depend_on_blocks(arch: str, seed: int, ops: list[str], batch: int, steps: int) -> None:
     c = case(seed, ops, batch, steps)
@@ -98,7 +99,7 @@ def test_integer_programs_do_not_depend_on_blocks(arch: str, seed: int, ops: lis
         assert parts.stats == whole.stats
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.integers(0, 2**32), OP_LISTS, st.integers(1, 3), st.integers(1, 9))
 def test_taps_are_the_layers_values(seed: int, ops: list[str], batch: int, steps: int) -> None:
     c = case(seed, ops, batch, steps)

@@ -21,6 +21,7 @@ from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_directions import Shape as Directed
 from tests.backends.epochcore.test_directions import graph as both_ways
 from tests.backends.epochcore.test_stepped import PHASES
+from tests.examples import examples
 
 OURS, PLAIN = load_arch("epochcore-128"), load_arch("tpu-like-128")
 
@@ -53,7 +54,7 @@ def stack(width: int, inner: Sequence[int], seed: int = 0) -> Graph:
     return g
 
 
-@settings(max_examples=40, deadline=None, phases=PHASES)
+@settings(max_examples=examples(40), deadline=None, phases=PHASES)
 @given(st.integers(0, 4), st.integers(3, 9), st.integers(0, 2), st.integers(0, 2**32))
 def test_rows_are_found(before: int, count: int, after: int, seed: int) -> None:
     sizes = [*range(9, 9 + before), *[6] * count, *range(20, 20 + after)]

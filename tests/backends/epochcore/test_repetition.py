@@ -18,6 +18,7 @@ from tests.backends.epochcore.graphs import OPS, build
 from tests.backends.epochcore.test_clocks_of_compiled import SLOW, archs
 from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_stepped import PHASES
+from tests.examples import examples
 
 
 def figures(stats: Stats) -> tuple[object, ...]:
@@ -32,7 +33,7 @@ def agree(program: Program, arch: Arch, batch: int, steps: int) -> None:
     assert fast.energy_joules == pytest.approx(slow.energy_joules, rel=1e-12)
 
 
-@settings(max_examples=30, deadline=None, phases=PHASES)
+@settings(max_examples=examples(30), deadline=None, phases=PHASES)
 @given(archs, st.integers(0, 2**32), st.lists(st.sampled_from(sorted(OPS)), min_size=1, max_size=5), st.data())
 def test_costs_of_random_graphs(arch: Arch, seed: int, ops: list[str], data: st.DataObject) -> None:
     steps = data.draw(st.integers(1, 3000))

@@ -25,6 +25,7 @@ from tests.backends.epochcore.graphs import build, inputs
 from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_directions import Shape, graph, program
 from tests.backends.epochcore.test_random_graphs import OP_LISTS, close
+from tests.examples import examples
 
 WIDE, SMALL = load_arch("epochcore-128"), load_arch("epochcore-small")
 DEEP = with_changes(WIDE, array__mac_depth=4, array__states_per_element=4)
@@ -92,7 +93,7 @@ def test_full_arrays_run_one_sample_after_the_other() -> None:
     assert rounds_of(p).together == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(0, 2**32), OP_LISTS, st.integers(2, 4), st.integers(1, 5), st.integers(1, 9))
 def test_whatever_a_program_holds(seed: int, ops: list[str], together: int, batch: int, steps: int) -> None:
     """All kinds of layers, in windows of the scratchpad; time and energy of every instruction are there."""

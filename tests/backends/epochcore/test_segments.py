@@ -20,6 +20,7 @@ from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_forms import Shape, arrays, graph
 from tests.backends.epochcore.test_stepped import PHASES
+from tests.examples import examples
 
 LARGE, SMALL = load_arch("epochcore-128"), load_arch("epochcore-small")
 
@@ -50,7 +51,7 @@ shapes = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(shapes, st.integers(3, 12), st.integers(0, 700), st.booleans(), st.booleans(), st.sampled_from([1, 100, 300]))
 def test_segments_of_a_system_mean_the_same(
     s: Shape, number: int, steps: int, last: bool, few: bool, block: int

@@ -30,6 +30,7 @@ from ssmc.diagnostics import UserError
 from ssmc.target import RunSettings
 from tests.backends.epochcore.small_programs import Writer, archs, assembled, programs
 from tests.backends.epochcore.vector_stages import STAGES
+from tests.examples import examples
 
 Stage = Callable[[Writer], None]
 
@@ -70,7 +71,7 @@ def test_random_programs_have_every_instruction() -> None:
 
 
 @pytest.mark.parametrize("handover", [0, 2])
-@settings(max_examples=60, deadline=None, phases=PHASES)
+@settings(max_examples=examples(60), deadline=None, phases=PHASES)
 @given(st.data())
 def test_they_agree_about_the_vector_unit(handover: int, data: st.DataObject) -> None:
     """A stage of the vector unit in every program."""
@@ -79,7 +80,7 @@ def test_they_agree_about_the_vector_unit(handover: int, data: st.DataObject) ->
     agree(data, plain.model_copy(update={"array": array}), data.draw(st.integers(1, 9)), among=STAGES)
 
 
-@settings(max_examples=100, deadline=None, phases=PHASES)
+@settings(max_examples=examples(100), deadline=None, phases=PHASES)
 @given(st.data())
 def test_fast_and_slow_agree_exactly(data: st.DataObject) -> None:
     agree(data, data.draw(archs()), data.draw(st.integers(1, 7)))
@@ -105,7 +106,7 @@ def agree(data: st.DataObject, arch: Arch, steps: int, *, clocks: bool = True, a
             np.testing.assert_array_equal(outputs[name], values)
 
 
-@settings(max_examples=60, deadline=None, phases=PHASES)
+@settings(max_examples=examples(60), deadline=None, phases=PHASES)
 @given(st.data())
 def test_they_agree_where_engines_hand_over_step_by_step(data: st.DataObject) -> None:
     """Blocks, pipes of the vector unit, shares of the DRAM channel, states and parameters moved under passes."""
@@ -297,7 +298,7 @@ def _without_results(known: Conflicts) -> Conflicts:
     return replace(known, given=Lists.of([[]] * (len(known.given.at) - 1)))
 
 
-@settings(max_examples=50, deadline=None, phases=PHASES)
+@settings(max_examples=examples(50), deadline=None, phases=PHASES)
 @given(st.data())
 def test_any_tokens_mean_the_same_to_both(data: st.DataObject) -> None:
     """Tokens at random: both models end at the same cycle, or in the same deadlock."""

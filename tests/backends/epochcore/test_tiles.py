@@ -20,10 +20,11 @@ from ssmc.target import RunSettings
 from tests.backends.epochcore.small_programs import Writer, archs, programs
 from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_stepped import PHASES, agree
+from tests.examples import examples
 
 
 @pytest.mark.parametrize("handover", [0, 3])
-@settings(max_examples=25, deadline=None, phases=PHASES)
+@settings(max_examples=examples(25), deadline=None, phases=PHASES)
 @given(st.data())
 def test_the_clocks_agree(handover: int, data: st.DataObject) -> None:
     """Passes in turn in every program, one behind the other and with others around them."""
@@ -71,7 +72,7 @@ def one_by_one(program: Program) -> Program:
     return replace(program, sections=(synchronised(builder.build(), sizes)[0],), data=data)
 
 
-@settings(max_examples=25, deadline=None, phases=PHASES)
+@settings(max_examples=examples(25), deadline=None, phases=PHASES)
 @given(st.data())
 def test_they_are_what_single_passes_are(data: st.DataObject) -> None:
     """Numbers, multiply-accumulates, and how busy every element is."""

@@ -16,6 +16,7 @@ from backends.epochcore.program.tokens import OVERLAPPING, without_tokens
 from isa import Program
 from tests.backends.epochcore.graphs import OPS, build
 from tests.backends.epochcore.test_costs import with_changes
+from tests.examples import examples
 
 SMALL = load_arch("epochcore-small")
 
@@ -52,7 +53,7 @@ def races(program: Program, arch: Arch, batch: int, steps: int) -> list[tuple[in
     return found
 
 
-@settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=examples(25), deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(sorted(OPS)), min_size=1, max_size=5), st.data())
 def test_compiled_programs_have_no_races(seed: int, ops: list[str], data: st.DataObject) -> None:
     fast = st.sampled_from([1, 1000])

@@ -22,6 +22,7 @@ from ssmc.passes.validation import relative_error
 from ssmc.target import RunSettings
 from tests.backends.epochcore import test_directions, test_forms, test_segments, test_shared_passes
 from tests.backends.epochcore.test_costs import with_changes
+from tests.examples import examples
 
 SMALL = load_arch("epochcore-small")
 NARROW = {"numbers__state_bits": 16, "numbers__state_fraction_bits": 13}  # room for four times what is expected
@@ -63,7 +64,7 @@ def simulated(g: Graph, x: dict[str, Any], arch: Arch, options: str | None = Non
     return result.outputs["y"], sum(result.stats.notes["saturations"].values())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.sampled_from(OPS), st.integers(0, 2**32), st.booleans(), st.booleans())
 def test_units_change_nothing_where_nothing_is_rounded(op: str, seed: int, is_complex: bool, wide: bool) -> None:
     """Dyadic numbers in states that hold all their digits: exact, whatever the units are."""

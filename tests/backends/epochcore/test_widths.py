@@ -17,6 +17,7 @@ from ssmc.ir import Graph, Piece, Quantization, Tensor
 from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_integers import block, f32, stream_graph
+from tests.examples import examples
 
 BASE = load_arch("epochcore-small")
 
@@ -95,7 +96,7 @@ def ran(graph: Graph, arch: Arch, x: np.ndarray) -> tuple[np.ndarray, int]:
     return result.outputs["y"], sum(sum(layers.values()) for layers in counted)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(archs(), st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 5))
 def test_products(arch: Arch, seed: int, inputs: int, outputs: int) -> None:
     rng, ref, bits = np.random.default_rng(seed), Reference(arch.numbers), arch.numbers.weight_bits
@@ -114,7 +115,7 @@ def test_products(arch: Arch, seed: int, inputs: int, outputs: int) -> None:
     assert outside == ref.outside
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(archs(), st.integers(0, 2**32))
 def test_states_with_drives_of_their_own(arch: Arch, seed: int) -> None:
     rng, ref, numbers = np.random.default_rng(seed), Reference(arch.numbers), arch.numbers
@@ -131,7 +132,7 @@ def test_states_with_drives_of_their_own(arch: Arch, seed: int) -> None:
     assert outside == ref.outside
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(archs(), st.integers(0, 2**32), st.booleans())
 def test_systems_of_channels(arch: Arch, seed: int, before: bool) -> None:
     rng, ref, numbers = np.random.default_rng(seed), Reference(arch.numbers), arch.numbers
