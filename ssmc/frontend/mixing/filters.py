@@ -190,13 +190,13 @@ class _Emitter:
         if lone is not None:
             enough = max(min(self.tolerance, 1e-6), 2 * lone.rounding)
             fit = generated(taps, lone, enough)
-            if fit.error <= enough:
+            if fit is not None and fit.error <= enough:
                 return fit, "one mode each"
         for generator in generators(self.translator, self.region, channels, length):
             # Where the table itself is rounded, the kernel cannot be closer to powers than the table is.
             enough = max(EXACT, min(self.tolerance, 1e-6), 2 * generator.rounding)
             fit = generated(taps, generator, enough)
-            if fit.error <= enough:
+            if fit is not None and fit.error <= enough:
                 return fit, "whose poles stand in the file"
         return None
 

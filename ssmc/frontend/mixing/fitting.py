@@ -33,18 +33,29 @@ class Fit:
     l1: float
 
 
-def generated(taps: Array, generator: Generator, enough: float) -> Fit:
+def generated(taps: Array, generator: Generator, enough: float) -> Fit | None:
     """Residues for the generator's poles, which are refined where the table was rounded and that gets every channel to
-    an error of `enough`."""
+    an error of `enough`; None where the first channel alone tells that they are not the kernels' poles."""
     told = _told(taps, generator)
     if told is not None and told.error <= EXACT:
         return told
+    if told is None and taps.shape[1] == 1 and _others(taps[0, 0], generator.poles[0], enough):
+        return None
     fit = _residues(taps, generator.poles)
     if fit.error > EXACT and taps.shape[1] == 1:
         moved = _refined(taps, generator.poles, enough)
         finer = fit if moved is None else _residues(taps, moved)
         fit = finer if finer.error < fit.error else fit
     return fit if told is None or (fit.error <= told.error and _size(fit) <= INFLATION * _size(told)) else told
+
+
+def _others(channel: Array, poles: Array, enough: float) -> bool:
+    """Whether neither these poles nor poles close to them make a kernel (L,)."""
+    most = enough * float(np.abs(channel).max())
+    start = least_squares(poles.astype(np.complex128), channel[1:])
+    if start.worst <= most:
+        return False
+    return refine(start, channel[1:], np.arange(1, len(channel)), EXACT, 1e-7).worst > most
 
 
 def _size(fit: Fit) -> float:
