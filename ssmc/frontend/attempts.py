@@ -57,12 +57,13 @@ from ssmc.frontend.source.listing import Listing, list_calls
 from ssmc.frontend.source.padded import round_before_padding
 from ssmc.frontend.source.proto import ModelFile
 from ssmc.frontend.source.rounding import STEPS, drop_rounding, rounds
+from ssmc.frontend.source.samples import Samples
 from ssmc.frontend.source.sizes import BATCH, other_length, stored_steps, strides, studied_length
 from ssmc.frontend.source.statics import fold_statics
 from ssmc.frontend.states.lifting import State
 from ssmc.frontend.states.recurrence import lift_states
 from ssmc.frontend.states.stabilised import blamed, told
-from ssmc.frontend.translator import Meanings, Samples, Translator
+from ssmc.frontend.translator import Meanings, Translator
 from ssmc.frontend.unrolled.reroll import reroll
 from ssmc.interface import Port
 from ssmc.ir.graph import Graph, Value

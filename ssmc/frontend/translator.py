@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,50 +19,13 @@ from ssmc.frontend.rules.resampling import raises_rate
 from ssmc.frontend.rules.spreading import along_steps
 from ssmc.frontend.rules.table import RAW_RULES, RULES
 from ssmc.frontend.source.blame import BROKEN, failure
-from ssmc.frontend.source.evaluate import evaluate, run_call
+from ssmc.frontend.source.evaluate import run_call
 from ssmc.frontend.source.listing import Call, Listing, MissingAttribute
 from ssmc.frontend.source.refused import NONLINEAR, OF_SCORES, RANDOM, REFUSED_OPS, refused_for
+from ssmc.frontend.source.samples import Samples
 from ssmc.ir.graph import Value
-from ssmc.ir.tensor import widened
 
 LOST = "what it is given could not be translated"
-KEPT = 1 << 26  # bytes of sample values that are not computed again
-
-
-@dataclass(eq=False)
-class Samples:
-    """Arrays of the ONNX values at a few sample inputs; computed when asked for, kept for a while."""
-
-    listing: Listing
-    points: list[dict[Value, Any]]
-
-    def __post_init__(self) -> None:
-        self._held = [deque[tuple[Value, int]]() for _ in self.points]  # what was computed, the oldest first
-        self._size = [0] * len(self.points)
-
-    def at(self, point: int, values: Iterable[Value]) -> dict[Value, Any]:
-        """The arrays of `values` at one of the points."""
-        known = self.points[point]
-        wanted = list(values)
-        missing = [v for v in wanted if v not in known and v not in self.listing.constants]
-        passed: dict[Value, Any] = {}
-        if missing:
-            passed.update(evaluate(self.listing, known, missing, passed))
-            known.update(passed)
-        found = {v: known[v] if v in known else widened(self.listing.constants[v]) for v in wanted}
-        self._keep(point, passed)
-        return found
-
-    def _keep(self, point: int, computed: Mapping[Value, Any]) -> None:
-        """Note what was computed, and drop what was computed first until the rest is small enough."""
-        held = self._held[point]
-        for value, array in computed.items():
-            held.append((value, np.asarray(array).nbytes if not isinstance(array, list) else 0))
-            self._size[point] += held[-1][1]
-        while self._size[point] > KEPT and held:
-            value, size = held.popleft()
-            self._size[point] -= size
-            self.points[point].pop(value, None)
 
 
 @dataclass(frozen=True)
@@ -287,7 +249,7 @@ class Translator:
     def _held(self, call: Call, slot: int) -> np.dtype[Any]:
         value = call.operands[slot]
         assert value is not None
-        return np.asarray(self.samples.at(0, [value])[value]).dtype
+        return self.samples.dtype(value)
 
 
 # Ops through which a value may pass that mixes time, until something asks what it is.

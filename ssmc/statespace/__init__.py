@@ -17,7 +17,7 @@ from ssmc.statespace.projection import (
     wanted_kernel,
     wanted_response,
 )
-from ssmc.statespace.realization import realize, side_by_side
+from ssmc.statespace.realization import COUPLED, realize, side_by_side
 from ssmc.statespace.recurrence import simulate
 from ssmc.statespace.reduction import Reduction, balanced_truncation
 from ssmc.statespace.refit import Refit, refit_input, refit_output
@@ -28,6 +28,7 @@ from ssmc.statespace.sharing import SharedDecays, cluster_decays, modal_energy, 
 from ssmc.statespace.system import StateSpace, StateSpaceError
 
 __all__ = [
+    "COUPLED",
     "ChangeOfBasis",
     "Coordinates",
     "Halving",

@@ -40,6 +40,7 @@ class Identification:
     residual: Real  # (G,) max |h - h'| / max |h| over the taps given
     l1_error: Real  # (G,) sum |h - h'| over the taps given: bounds the output error that far
     order: NDArray[np.int64]  # (G,) real states
+    least: NDArray[np.int64]  # (G,) no system of fewer states meets the tolerance, diagonal or not
     method: str
 
     @property
@@ -86,16 +87,18 @@ def identify(kernel: ArrayLike, tolerance: float = 1e-6, max_order: int | None =
     if taps.ndim == 3:
         joint = _search(JointFits(channels[0] / scale[0], tolerance), limit, tolerance)
         candidate, order, method = joint.system(channels[0, :, :, 0], scale[0]), np.array([joint.order]), "era"
+        least = np.zeros(1, np.int64)
     else:
-        fits = _fits(taps / scale[:, None], tolerance, limit)
-        fits = [ModalFit(f.poles, f.residues * size, f.missed) for f, size in zip(fits, scale, strict=True)]
+        found = _fits(taps / scale[:, None], tolerance, limit)
+        least = np.array([needed for _, needed in found])
+        fits = [ModalFit(f.poles, f.residues * size, f.missed) for (f, _), size in zip(found, scale, strict=True)]
         candidate = assemble(fits, taps[:, 0], 0.1 * tolerance * float(scale.min()))
         order, method = np.array([fit.order for fit in fits]), "esprit"
     missed = np.abs(kernel_of(candidate, length) - channels)
     residual = missed.max(axis=(1, 2, 3)) / scale
     met = (residual <= tolerance) & (order <= limit)
     l1_error = missed.sum(axis=(2, 3)).max(axis=1)
-    return Identification(candidate if met.all() else None, candidate, met, residual, l1_error, order, method)
+    return Identification(candidate if met.all() else None, candidate, met, residual, l1_error, order, least, method)
 
 
 class _Found(Protocol):
@@ -156,21 +159,25 @@ def _reach(order: int) -> float:
     return 3e4 if order <= _MANY else 100
 
 
-def _fits(taps: Real, tolerance: float, limit: int) -> list[ModalFit]:
-    """The fit of each kernel (G, L); they share the cores."""
+def _fits(taps: Real, tolerance: float, limit: int) -> list[tuple[ModalFit, int]]:
+    """The fit of each kernel (G, L), and how many states it takes at least; they share the cores."""
     from ssmc.threads import cores, one_blas_thread
 
     with one_blas_thread(), ThreadPoolExecutor(min(len(taps), cores(), _AT_ONCE)) as pool:
         return list(pool.map(lambda h: _fit(h, tolerance, limit), taps))
 
 
-def _fit(h: Real, tolerance: float, limit: int) -> ModalFit:
-    """The fit of one kernel, its largest tap 1."""
+def _fit(h: Real, tolerance: float, limit: int) -> tuple[ModalFit, int]:
+    """The fit of one kernel, its largest tap 1, and how many states it takes at least."""
     if np.abs(h[1:]).max() <= tolerance:
-        return least_squares(np.zeros(0, complex), h[1:])
+        return least_squares(np.zeros(0, complex), h[1:]), 0
     alive = int(np.flatnonzero(np.abs(h) > tolerance)[-1])
     limit = min(limit, max(1, alive // 2))
     family = ChannelFits(h[1:], limit, tolerance)
+    return _of_family(family, h, tolerance, limit), family.needed
+
+
+def _of_family(family: ChannelFits, h: Real, tolerance: float, limit: int) -> ModalFit:
     if family.needed > limit and len(h) > _LONG:
         return least_squares(np.zeros(0, complex), h[1:])
     rough = family.rough() if len(h) > _LONG else None

@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike
 from ssmc.statespace.hankel import sample, subspace
 from ssmc.statespace.system import Array, Real, StateSpace
 
-_MOST = 12  # states: every one of them is a level of its own in the cascade that both targets run
+COUPLED = 12  # states: every one of them is a level of its own in the cascade that both targets run
 _MORE = 3  # states beyond the least order that are tried
 
 
 def realize(kernel: ArrayLike, tolerance: float = 1e-6, below: int | None = None) -> StateSpace | None:
     """A stable system with a dense A whose kernel is the one given (L,) within `tolerance * max |h|`, or None.
 
-    At most 12 states, and fewer than `below`. In the basis of the Hankel matrix's leading singular vectors the states
+    At most `COUPLED` states, and fewer than `below`. In the basis of the Hankel matrix's leading singular vectors they
     are those of Kung's realisation (12th Asilomar Conference, 1978), which needs no eigenvectors; B is solved for by
     least squares on all taps, and D makes the first exact.
     """
@@ -28,7 +28,7 @@ def realize(kernel: ArrayLike, tolerance: float = 1e-6, below: int | None = None
     if len(taps) < 8 or scale == 0:
         return None
     scale = float(np.abs(taps).max())
-    h, most = taps[1:] / scale, min(_MOST, len(taps) // 4, (below or _MOST + 1) - 1)
+    h, most = taps[1:] / scale, min(COUPLED, len(taps) // 4, (below or COUPLED + 1) - 1)
     alive = int(np.flatnonzero(np.abs(h) > 1e-3 * tolerance)[-1]) + 1
     sequence = h[: max(2 * alive, 64)]
     least = sample(sequence, tolerance, most).least_order(tolerance)

@@ -155,13 +155,15 @@ def test_a_filter_that_nearly_is_a_system_says_how_nearly(tmp_path: Path, channe
 
 @pytest.mark.parametrize(("form", "noisy"), [("back", True), ("ahead", True), ("back", False)])
 def test_filters_and_delays_of_many_steps(tmp_path: Path, form: str, noisy: bool) -> None:
-    """More taps, or more steps to wait, than one instruction takes."""
+    """More taps, or more steps to wait, than one instruction takes; onnxruntime runs so many of one sample alone."""
     net, rng = Net(), np.random.default_rng(0)
     taps = rng.standard_normal((1, 8400)) * 0.999 ** np.arange(8400) if noisy else np.zeros((1, 8400))
     taps[:, 5000:] += 0.99 ** np.arange(3400)
     path = save(net.model([(filtered(net, taps / 50, form), ["b", 8400, 1])]), tmp_path)
     model = load_model(path)
     assert kinds(model) == ["fir" if noisy else LINEAR]
+    assert {proof.batch for proof in model.proofs} == {1, 3}
+    assert {proof.batch for proof in model.proofs if proof.against == "onnxruntime"} == {1}
     on_targets(model, 1, 8400)
 
 

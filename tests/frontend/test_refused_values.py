@@ -16,7 +16,8 @@ from ssmc.frontend.rules.spans import spelled_out
 from ssmc.frontend.source.importer import import_model
 from ssmc.frontend.source.listing import list_calls
 from ssmc.frontend.source.proto import ModelFile
-from ssmc.frontend.translator import Samples, Translator
+from ssmc.frontend.source.samples import Samples
+from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Graph
 from tests.frontend.net import Net
 

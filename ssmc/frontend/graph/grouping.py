@@ -128,36 +128,37 @@ def without_copies(system: StateSpace, b: Any, c: Any, tolerance: float = 1e-6) 
     if system.x0 is not None or n > MAX_STATES or n < 2:
         return system, b, c
     a = system.A.reshape(-1)
-    sizes = np.asarray(abs(b).max(axis=1).todense()).reshape(-1)
+    b = b.tocsr()
+    b.sum_duplicates()
     kept: list[int] = []
     sources = np.arange(n)
     factors = np.ones(n, np.complex128)
-    dense = b.toarray()
-    scale = np.zeros(n, np.complex128)
-    for i in range(n):
-        leading = int(np.argmax(np.abs(dense[i]) >= 0.999 * sizes[i]))
-        scale[i] = dense[i, leading] if sizes[i] > 0 else 1.0
-    unit = dense / scale[:, None]
+    lead, scale = _leads(b)
     cell = 2 * tolerance * max(float(np.abs(a).max()), 1e-12)
-    places = np.stack([np.floor(a.real / cell), np.floor(a.imag / cell)], axis=1).astype(np.int64)
-    cells: dict[tuple[int, int], list[int]] = {}  # of the states that are kept, by their poles
-    for i, (x, y) in enumerate(places.tolist()):
-        around = [k for dx in (-1, 0, 1) for dy in (-1, 0, 1) for k in cells.get((x + dx, y + dy), ())]
-        near = np.array(sorted(around), np.int64)
-        near = near[np.abs(a[near] - a[i]) <= tolerance * max(abs(a[i]), 1e-12)]
-        alike = near[np.abs(unit[near] - unit[i]).max(axis=1, initial=0.0) <= tolerance]
-        if not len(alike) or sizes[i] == 0:
+    places = np.stack([lead, np.floor(a.real / cell), np.floor(a.imag / cell)], axis=1).astype(np.int64)
+    rows: dict[int, dict[int, complex]] = {}  # of b, each with 1 as its first large entry
+    cells: dict[tuple[int, int, int], list[int]] = {}  # of the states that are kept, by first large entry and pole
+    lonely = _lonely(places)
+    for i, (first, x, y) in enumerate(places.tolist()):
+        if lonely[i] or first < 0:
             kept.append(i)
-            cells.setdefault((x, y), []).append(i)
+            continue
+        columns, row = (part[b.indptr[i] : b.indptr[i + 1]] for part in (b.indices, b.data))
+        rows[i] = dict(zip(columns.tolist(), (row / scale[i]).tolist(), strict=True))
+        around = [k for dx in (-1, 0, 1) for dy in (-1, 0, 1) for k in cells.get((first, x + dx, y + dy), ())]
+        near = (k for k in sorted(around) if abs(a[k] - a[i]) <= tolerance * max(abs(a[i]), 1e-12))
+        match = next((k for k in near if _apart(rows[k], rows[i]) <= tolerance), None)
+        if match is None:
+            kept.append(i)
+            cells.setdefault((first, x, y), []).append(i)
         else:
-            match = int(alike[0])
             sources[i], factors[i] = match, scale[i] / scale[match]
     if len(kept) == n:
         return system, b, c
     # x_i = factor_i x_source(i): each state is a multiple of one that stays, so the readers' columns add up.
     place = {k: j for j, k in enumerate(kept)}
     spread = sparse.csr_array((factors, (np.arange(n), [place[int(s)] for s in sources])), shape=(n, len(kept)))
-    if not np.iscomplexobj(a) and not np.iscomplexobj(dense):
+    if not np.iscomplexobj(a) and not np.iscomplexobj(b.data):
         spread = spread.real
     delta = None
     if system.delta is not None:
@@ -165,3 +166,31 @@ def without_copies(system: StateSpace, b: Any, c: Any, tolerance: float = 1e-6) 
     one = np.ones((len(kept), 1, 1))
     smaller = replace(system, A=a[kept][:, None], B=one, C=one, D=0 * one, delta=delta)
     return smaller, b[kept], (c @ spread).tocsr()
+
+
+def _leads(matrix: Any) -> tuple[Index, NDArray[np.complex128]]:
+    """The column of each row's first entry that is as large as its largest, -1 in rows of zeros; and that entry."""
+    size, counts = np.abs(matrix.data), np.diff(matrix.indptr)
+    row = np.repeat(np.arange(len(counts)), counts)
+    largest = np.zeros(len(counts))
+    np.maximum.at(largest, row, size)
+    good = np.flatnonzero((size >= 0.999 * largest[row]) & (size > 0))
+    which, first = np.unique(row[good], return_index=True)
+    lead, entry = np.full(len(counts), -1), np.ones(len(counts), np.complex128)
+    lead[which], entry[which] = matrix.indices[good[first]], matrix.data[good[first]]
+    return lead, entry
+
+
+def _lonely(places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which places (n, 3) have no other with the same first number and none of the others more than one apart."""
+    first, x, y = (places - places.min(axis=0)).T
+    width, height = int(x.max()) + 3, int(y.max()) + 3
+    code = (first * width + x + 1) * height + y + 1
+    held, counts = np.unique(code, return_counts=True)
+    around = [np.isin(code + dx * height + dy, held) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if dx or dy]
+    return np.asarray(~(np.any(around, axis=0) | (counts[np.searchsorted(held, code)] > 1)))
+
+
+def _apart(one: dict[int, complex], other: dict[int, complex]) -> float:
+    """The largest difference between two rows of a sparse matrix."""
+    return max((abs(one.get(k, 0.0) - other.get(k, 0.0)) for k in {**one, **other}), default=0.0)

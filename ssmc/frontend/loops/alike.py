@@ -29,7 +29,7 @@ from ssmc.frontend.loops.pieces import (
     joins_chunks,
     ordered,
 )
-from ssmc.frontend.source.evaluate import evaluate, run_call
+from ssmc.frontend.source.evaluate import evaluate, keeping_small, run_call
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.operands import slices_of, split_sizes
 from ssmc.frontend.translator import RAW_OPS
@@ -78,7 +78,7 @@ def join_alike(listing: Listing, point: Mapping[Value, Any], thorough: bool = Fa
     arrays: dict[Value, Any] = {**point, **listing.constants}
     try:
         wanted = [v for call in joins for v in call.operands if v is not None]
-        arrays.update(evaluate(listing, dict(point), wanted, arrays))
+        arrays.update(evaluate(listing, dict(point), wanted, keeping_small(arrays)))
     except UserError:
         return listing
     own = replace(

@@ -21,9 +21,10 @@ from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.source.evaluate import body_of, evaluate
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.operands import text
+from ssmc.frontend.source.samples import Samples
 from ssmc.frontend.states.lifting import State
 from ssmc.frontend.states.recurrence import lift_states
-from ssmc.frontend.translator import Samples, Translator
+from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 

@@ -21,7 +21,7 @@ from ssmc.frontend.loops.parts import moved_by
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.maker import Maker
-from ssmc.frontend.translator import Samples
+from ssmc.frontend.source.samples import Samples
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 

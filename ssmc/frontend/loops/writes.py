@@ -15,7 +15,7 @@ from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.maker import Maker
 from ssmc.frontend.source.operands import text
-from ssmc.frontend.translator import Samples
+from ssmc.frontend.source.samples import Samples
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
@@ -56,7 +56,7 @@ def with_joined_writes(listing: Listing, samples: Samples) -> Listing:
         if block is None:
             maker.add(call)
         else:
-            _joined(maker, call, block, np.shape(samples.at(0, [call.results[0]])[call.results[0]]))
+            _joined(maker, call, block, samples.shape(call.results[0]))
     return found
 
 
@@ -67,13 +67,13 @@ def _block(listing: Listing, samples: Samples, call: Call) -> Block | None:
     places = [np.asarray(samples.at(k, [index])[index]) for k in range(len(samples.points))]
     if summed is None or len(places) < 2 or any(not np.array_equal(places[0], p) for p in places[1:]):
         return None
-    shape = np.shape(samples.at(0, [call.results[0]])[call.results[0]])
+    shape = samples.shape(call.results[0])
     rest = np.zeros(shape) if summed else np.full(shape, -1.0)
     inputs = {v: samples.points[0][v] for v in listing.inputs.values()}  # what was computed of them stands there too
     for source in moved_from(listing, update):
         if source in listing.constants:
             continue
-        given = np.shape(samples.at(0, [source])[source])
+        given = samples.shape(source)
         marks = np.arange(1.0, 1.0 + np.prod(given, dtype=np.int64)).reshape(given)
         feed = {**inputs, source: marks, into: rest}
         written = np.asarray(evaluate(listing, feed, [call.results[0]])[call.results[0]])

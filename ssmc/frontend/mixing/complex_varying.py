@@ -20,8 +20,8 @@ from ssmc.frontend.findings import Lift
 from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Flow
 from ssmc.frontend.mixing.filters import disguise_of
-from ssmc.frontend.mixing.lti import target_axes
 from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.target_axes import target_axes
 from ssmc.frontend.mixing.viewpoints import TOLERANCE, feature_sizes, is_same, mirrored, with_entry
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value

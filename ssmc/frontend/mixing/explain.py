@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 
 import networkx as nx
-import numpy as np
 
 from ssmc.frontend.findings import Refusal
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
@@ -33,9 +32,8 @@ def explain(translator: Translator, value: Value) -> Tracked:
     Where the whole is nothing, or needs long filters (two systems one after the other that were taken for one), values
     inside of it are explained first.
     """
-    array = translator.samples.at(0, [value])[value]
-    if np.size(array) == 0:  # no step of the stream, as where a tensor that grows in a loop starts: x[:, :0]
-        return Known(array)
+    if 0 in translator.samples.shape(value):  # no step of the stream, as where a tensor that grows in a loop starts
+        return Known(translator.samples.at(0, [value])[value])
     before = long_filters(translator, cone_of(translator, value))
     tried: set[int] = set()
     places: list[Value] = []

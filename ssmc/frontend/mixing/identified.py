@@ -13,7 +13,7 @@ import numpy as np
 
 from ssmc.frontend.mixing.fitting import Fit, measured
 from ssmc.ir.op import Array
-from ssmc.statespace import Identification, StateSpace, identify, kernel, realize, side_by_side
+from ssmc.statespace import COUPLED, Identification, StateSpace, identify, kernel, realize, side_by_side
 
 FEW = 8  # kernels of a layer that are tried first: where none becomes a system, the others are not tried (ours)
 AHEAD = 0.1  # ours: of the tolerance, below which taps are none that stand in front of all others
@@ -63,6 +63,7 @@ def _parts(
     """Systems, and a remark on the rest; `tally` takes on how many each way was tried, and how many it served."""
     parts: list[Part] = []
     left, missed = np.arange(len(taps)), np.full(len(taps), np.inf)
+    least: Array = np.zeros(len(taps), int)
 
     def serve(way: int, more: list[Part]) -> None:
         nonlocal left
@@ -73,8 +74,8 @@ def _parts(
 
     if WHOLE in ways:
         found = identify(taps, tolerance)
-        more = _coupled(taps, np.where(found.met, found.order, 0), tolerance)
-        met, missed = found.met.copy(), found.residual.copy()
+        more = _coupled(taps, found, tolerance)
+        met, missed, least = found.met.copy(), found.residual.copy(), found.least
         met[[channel for part in more for channel in part.channels]] = False
         if met.any():
             at = np.flatnonzero(met)
@@ -90,24 +91,24 @@ def _parts(
     for share in FRONT:
         start = taps.shape[1] // share
         if share in ways and len(left) and start >= 2 and taps.shape[1] - start >= LEAST:
-            serve(share, _after(taps, left, start, tolerance))
+            serve(share, _after(taps, left, start, tolerance, least))
     worst = missed[left].max(initial=0.0)
     return parts, f", the nearest is {worst:.0e} of the largest tap off" if len(left) and worst < NEAR else ""
 
 
-def _coupled(taps: Array, order: Array, tolerance: float) -> list[Part]:
-    """Systems of few states that feed each other, where modes take many more (`order`; 0: more than is allowed)."""
-    found = {}
+def _coupled(taps: Array, modes: Identification, tolerance: float) -> list[Part]:
+    """Systems of few states that feed each other, where modes take many more, or more than is allowed."""
+    systems = {}
     delayed = _first(taps, tolerance) > 1  # what waits has poles that coincide, too, in 0
-    for channel, many in enumerate(order):
-        if not (0 < many <= WASTED or delayed[channel]):
-            system = realize(taps[channel], tolerance, many // 2 if many else None)
+    for channel, order in enumerate(np.where(modes.met, modes.order, 0)):
+        if not (0 < order <= WASTED or delayed[channel] or modes.least[channel] > COUPLED):
+            system = realize(taps[channel], tolerance, order // 2 if order else None)
             if system is not None:
-                found[channel] = system
-    if not found:
+                systems[channel] = system
+    if not systems:
         return []
-    at = np.array(list(found))
-    system = side_by_side(list(found.values()))
+    at = np.array(list(systems))
+    system = side_by_side(list(systems.values()))
     fit = measured(system, taps[at, None])
     how = "identified from the taps, with states that feed each other, as of poles that coincide"
     return [Part(at, fit, how)] if fit.error <= tolerance else []
@@ -141,8 +142,11 @@ def _behind(taps: Array, channels: Array, delay: int, tolerance: float) -> tuple
     return [Part(channels[at], fit, how, delay)], found.residual
 
 
-def _after(taps: Array, channels: Array, start: int, tolerance: float) -> list[Part]:
-    """Systems for all but the first taps, at most `start`, of which fewer are kept where the system goes on before."""
+def _after(taps: Array, channels: Array, start: int, tolerance: float, least: Array) -> list[Part]:
+    """Systems for all but the first taps, at most `start`, of which fewer are kept where the system goes on before.
+
+    `least` (channels of all taps,) states or more are what the whole would take.
+    """
     size = np.abs(taps[channels]).max(axis=1)
     fallen = float((size / np.maximum(np.abs(taps[channels, start:]).max(axis=1), 1e-3 * size)).min())
     most = min(MOST, max(1, (taps.shape[1] - start) // WORTH))
@@ -156,12 +160,14 @@ def _after(taps: Array, channels: Array, start: int, tolerance: float) -> list[P
     if (own <= 2).all() and (np.abs(whole.C).max(axis=(1, 2)) <= LARGEST * scale[:, 0]).all():
         first = _last_above(own, ROUGH)
         if first < start:  # once more, from as many taps as there are
-            return _after(taps, channels, first, tolerance)
+            return _after(taps, channels, first, tolerance, least)
         last = _last_above(own, tolerance)
         head = np.where(own > tolerance, some[:, : start + 1] - kernel(whole, start + 1)[:, 0, 0], 0.0)[:, :last]
         how = f"identified from the taps, without the first {last}, which have taps of their own beside it"
         return _with_head(Part(at, measured(whole, some[:, None]), how, 0, head), some, tolerance)
     how = f"identified from the taps behind the first {start}, which stay a FIR filter"
+    if (whole_takes := int(least[at].min())) > COUPLED:  # as HiPPO-LegS of 64 states does
+        how += f" (the whole takes at least {whole_takes} states, and no modes within the tolerance were found for it)"
     part = Part(at, measured(found.part(good), some[:, None, start:]), how, start, some[:, :start])
     return _with_head(part, some, tolerance)
 

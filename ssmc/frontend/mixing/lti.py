@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from ssmc.frontend.graph.flow import Unsupported
 from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.target_axes import axes_with, batch_of, batch_places, moved_alone, sample, with_another_start
 from ssmc.ir.op import Array
 
 TOLERANCE = 1e-9
-ROUNDING = 1e-12
+NONLINEAR = "is not linear in the streams that enter it"
 UNLIKE = "does not treat all time steps alike"
 BY_NUMBER = (
     f"{UNLIKE}, though it is linear: its weights follow the number of the step and not the data, as the gain of a "
@@ -27,6 +28,7 @@ SHORTEST = 12  # taps that tell noise from a decay (ours)
 ROUNDED = 3e-7  # relative: powers of a decay that were folded into float32 tables, others at each step of a tree
 UNITS = 8  # roundings of coarser tables that powers in a tree of them are off by (ours)
 MAX_INPUTS = 1024  # features of all entries together, for a region in which they may all meet
+MAX_TAPS = 1 << 27  # and taps of what each makes of each
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,45 +66,12 @@ def from_steps(steps: Array, axes: str, shape: tuple[int, ...]) -> Array:
     return steps.reshape([shape[i] for i in order]).transpose(np.argsort(order))
 
 
-def target_axes(region: Region) -> Iterator[str]:
-    """Ways to read the axes of a region's target: which is the batch is tried out, time has the entries' length."""
-    flow = region.flows[0]
-    if any(f.axes.count("t") != 1 for f in region.flows):
-        raise Unsupported("meets values that have no time axis")
-    if len({"b" in f.axes for f in region.flows}) > 1:
-        raise Unsupported("meets values that have no batch axis")
-    length = flow.shape[flow.axes.index("t")]
-    if length not in region.shape:
-        return  # a spectrum, say: told without running anything
-    batch = flow.shape[flow.axes.index("b")] if "b" in flow.axes else None
-    for b in _batch_axes(region, batch):
-        for t, size in enumerate(region.shape):
-            if size == length and t != b:
-                yield "".join("b" if i == b else "t" if i == t else "f" for i in range(len(region.shape)))
-
-
-def _batch_axes(region: Region, batch: int | None) -> list[int | None]:
-    if batch is None:
-        return [None]
-    places = [i for i, size in enumerate(region.shape) if size == batch]
-    if batch == 1 or not places:
-        return list(places)
-    first, other = region.samples[0], region.samples[-1]
-    second = [a.copy() for a in first]
-    for array, new, flow in zip(second, other, region.flows, strict=True):
-        if "b" in flow.axes:
-            chosen = [slice(None)] * array.ndim
-            chosen[flow.axes.index("b")] = slice(0, 1)
-            array[tuple(chosen)] = new[tuple(chosen)]
-    before = region.run(first)
-    change = np.abs(region.run(second) - before)
-    # A matrix product may round a row otherwise when another row changes.
-    noise = ROUNDING * float(np.abs(before).max(initial=0.0))
-    return [i for i in places if not np.any(np.delete(change, 0, axis=i) > noise)]
-
-
 def probe(region: Region) -> Kernels:
-    """The kernels of a region. Raises Unsupported where it is not linear, or not the same at every step."""
+    """The kernels of a region. Raises Unsupported where it is not linear, or not the same at every step.
+
+    Runs are what takes the time of long sequences: of noise, of which one sample is the sum of two others; of the same
+    with another first sample, which tells that samples do not meet; and of ones at the first and at the last step.
+    """
     lengths = {f.shape[f.axes.index("t")] for f in region.flows if "t" in f.axes}
     if len(lengths) == 1 and not lengths & set(region.shape):
         shape = " x ".join(map(str, region.shape))
@@ -110,29 +79,71 @@ def probe(region: Region) -> Kernels:
     if len(lengths) != 1:
         raise Unsupported(UNLIKE)
     rng = np.random.default_rng(5)
-    zero = region.run([np.zeros(f.shape) for f in region.flows])
-    if not np.isfinite(zero).all():
-        raise Unsupported("is not linear in the streams that enter it")
-    a, b = ([rng.standard_normal(f.shape) for f in region.flows] for _ in range(2))
-    ya, yb = region.run(a) - zero, region.run(b) - zero
-    both = region.run([x + y for x, y in zip(a, b, strict=True)]) - zero
-    scale = max(float(np.abs(both).max(initial=0.0)), 1e-300)
-    if not np.isfinite(both).all() or np.abs(both - ya - yb).max(initial=0.0) > TOLERANCE * scale:
-        raise Unsupported("is not linear in the streams that enter it")
+    a = [rng.standard_normal(f.shape) for f in region.flows]
+    batch, places = batch_of(region), batch_places(region)
+    apart = batch is not None and batch > 1 and len(places) > 0
+    summed = apart and batch == 3
+    if summed:
+        for x, f in zip(a, region.flows, strict=True):
+            x[sample(f, 2)] = x[sample(f, 0)] + x[sample(f, 1)]
+    b = with_another_start(region, a, rng) if apart else [rng.standard_normal(f.shape) for f in region.flows]
+    ya, zero = region.run(a), np.broadcast_to(0.0, region.shape)
+    adds_up = summed and any(_adds_up(ya, at) for at in places if at is not None)
+    if not adds_up and np.any(zero := region.run([np.zeros(f.shape) for f in region.flows])):
+        ya = ya - zero
+    yb = _answer(region, b, zero)
+    scale = max(float(np.abs(ya).max(initial=0.0)), float(np.abs(yb).max(initial=0.0)), 1e-300)
+    if not adds_up:
+        both = _answer(region, [x + y for x, y in zip(a, b, strict=True)], zero)
+        if not np.isfinite(both).all() or np.abs(both - ya - yb).max(initial=0.0) > TOLERANCE * scale:
+            raise Unsupported(NONLINEAR)
+    places = moved_alone(places, ya, yb) if apart else places
+    # What is the sum of other samples, or has been in another run, tells nothing more.
+    runs = ((a, ya, slice(0, 2 if summed else None)), (b, yb, slice(0, 1 if apart else None)))
     nearest: Kernels | None = None
-    for axes in target_axes(region):
+    for axes in axes_with(region, places):
         for inputs, colours in dependences(region, axes):
             found = impulse_kernels(region, axes, inputs, colours, zero)
             if found is None:
                 continue
-            error = max(_residual(found, region, x, y) for x, y in ((a, ya), (b, yb))) / scale
+            error = max(_residual(found, region, *run) for run in runs) / scale
             if error <= max(TOLERANCE, 5 * found.error, 5 * region.rounding):
-                return found
+                return _apart(found)
             if error <= (max(ROUNDED, UNITS * region.stored) if nearest is None else nearest.error / 2):
                 nearest = replace(found, error=error)
     if nearest is not None:
-        return nearest
-    raise Unsupported(BY_NUMBER if next(target_axes(region), None) else UNLIKE)
+        return _apart(nearest)
+    raise Unsupported(BY_NUMBER if next(axes_with(region, places), None) else UNLIKE)
+
+
+def _apart(kernels: Kernels) -> Kernels:
+    """The kernels of one input each, where no output depends on more, as where channels come in another order."""
+    used = np.any(kernels.causal, axis=2)
+    if kernels.future is not None:
+        used = used | np.any(kernels.future, axis=2)
+    if used.shape[1] < 2 or used.sum(axis=1).max() > 1:
+        return kernels
+    one = used.argmax(axis=1)[:, None]
+
+    def chosen(taps: Array) -> Array:
+        return np.take_along_axis(taps, one[..., None], axis=1)
+
+    future = None if kernels.future is None else chosen(kernels.future)
+    inputs = np.take_along_axis(kernels.inputs, one, axis=1)
+    return replace(kernels, inputs=inputs, causal=chosen(kernels.causal), future=future)
+
+
+def _answer(region: Region, arrays: Sequence[Array], zero: Array) -> Array:
+    """What the region makes of the arrays, less what it makes of zeros."""
+    found = region.run(arrays)
+    return found - zero if np.any(zero) else found
+
+
+def _adds_up(y: Array, at: int) -> bool:
+    """Is the third sample the sum of the first two?"""
+    first, second, third = np.moveaxis(y, at, 0)
+    scale = float(np.abs(third).max(initial=0.0))
+    return bool(np.isfinite(scale) and np.abs(first + second - third).max(initial=0.0) <= TOLERANCE * scale)
 
 
 def _feature_shapes(region: Region, axes: str) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
@@ -158,14 +169,20 @@ def dependences(region: Region, axes: str) -> Iterator[tuple[NDArray[np.int64], 
             for partner in _partners(outputs):
                 pairs = np.stack([c for column in columns for c in (column, column[partner])], axis=1)
                 yield pairs, 2 * entry + np.tile(np.arange(n) > partner, len(sizes))
-    if starts[-1] <= MAX_INPUTS:
+    if starts[-1] <= MAX_INPUTS and n * starts[-1] * region.shape[axes.index("t")] <= MAX_TAPS:
         yield np.tile(np.arange(starts[-1]), (n, 1)), np.arange(starts[-1])
 
 
 def _aligned(shape: tuple[int, ...], outputs: tuple[int, ...]) -> NDArray[np.int64] | None:
-    """For each output the entry's feature that stands at its place, axes matched from the right or from the left."""
-    index = np.arange(prod(shape)).reshape(shape)
-    for candidate in (shape, shape + (1,) * (len(outputs) - len(shape))):
+    """For each output the entry's feature that stands at its place, axes matched from the right or from the left; with
+    axes of one feature, as that of the parts of a signal to be transformed, or without them."""
+    index, bare = np.arange(prod(shape)).reshape(shape), tuple(d for d in shape if d != 1)
+    for candidate in (
+        shape,
+        shape + (1,) * (len(outputs) - len(shape)),
+        bare,
+        bare + (1,) * (len(outputs) - len(bare)),
+    ):
         try:
             return np.broadcast_to(index.reshape(candidate), outputs).reshape(-1)
         except ValueError:
@@ -181,17 +198,17 @@ def _partners(shape: tuple[int, ...]) -> Iterator[NDArray[np.int64]]:
         yield np.roll(index, shape[-1] // 2, axis=1).reshape(-1)
 
 
-def _impulses(region: Region, axes: str, zero: Array, which: Array, at: int) -> Array:
-    """Answers (batch, time, outputs) to a one at step `at` in the features `which` (batch, inputs; bool)."""
+def _impulses(region: Region, axes: str, zero: Array, which: Array, at: Sequence[int]) -> Array:
+    """Answers (batch, time, outputs) to ones in the features `which` (batch, inputs; bool), each sample at its step."""
     arrays, start = [], 0
     for flow in region.flows:
         size = prod(flow.features)
         length = flow.shape[flow.axes.index("t")]
         steps = np.zeros((len(which), length, size))
-        steps[:, at] = which[:, start : start + size]
+        steps[range(len(which)), at] = which[:, start : start + size]
         arrays.append(from_steps(steps, flow.axes, flow.shape))
         start += size
-    return to_steps(region.run(arrays) - zero, axes)
+    return to_steps(_answer(region, arrays, zero), axes)
 
 
 def impulse_kernels(
@@ -207,16 +224,18 @@ def impulse_kernels(
         return None  # an offset that changes with time
     causal, future = np.zeros((outputs, width, length)), np.zeros((outputs, width, length - 1))
     coloured, palette = colours[inputs], np.unique(colours)
-    for start in range(0, len(palette), batch):
-        some = palette[start : start + batch]
+    tried = [(colour, at) for at in (0, length - 1) for colour in palette]
+    for start in range(0, len(tried), batch):
+        some = tried[start : start + batch]
         which = np.zeros((batch, len(colours)), bool)
-        which[: len(some)] = colours[None] == some[:, None]
-        early = _impulses(region, axes, zero, which, 0)
-        late = _impulses(region, axes, zero, which, length - 1)
-        for sample, colour in enumerate(some):
+        which[: len(some)] = [colours == colour for colour, _ in some]
+        answers = _impulses(region, axes, zero, which, [at for _, at in some] + [0] * (batch - len(some)))
+        for (colour, at), answer in zip(some, answers, strict=False):
             o, j = np.nonzero(coloured == colour)
-            causal[o, j] = early[sample].T[o]
-            future[o, j] = late[sample].T[o, ::-1][:, 1:]
+            if at == 0:
+                causal[o, j] = answer.T[o]
+            else:
+                future[o, j] = answer.T[o, ::-1][:, 1:]
     scale = max(float(np.abs(causal).max(initial=0.0)), float(np.abs(future).max(initial=0.0)), 1e-300)
     if not np.isfinite(scale):
         return None
@@ -241,10 +260,10 @@ def _is_noise(future: Array, causal: Array) -> bool:
     return bool((ahead.max(axis=(1, 2)) <= np.minimum(NOISE * past, FLAT * mean)).all())
 
 
-def _residual(kernels: Kernels, region: Region, arrays: Sequence[Array], answer: Array) -> float:
-    """How far convolution with the kernels is from the region's answer."""
-    u = np.concatenate([to_steps(x, f.axes) for x, f in zip(arrays, region.flows, strict=True)], axis=2)
-    wanted = to_steps(answer, kernels.axes)
+def _residual(kernels: Kernels, region: Region, arrays: Sequence[Array], answer: Array, samples: slice) -> float:
+    """How far convolution with the kernels is from the region's answer, in some of the samples."""
+    u = np.concatenate([to_steps(x, f.axes)[samples] for x, f in zip(arrays, region.flows, strict=True)], axis=2)
+    wanted = to_steps(answer, kernels.axes)[samples]
     return float(np.abs(convolved(kernels, u) - wanted).max(initial=0.0))
 
 
@@ -260,8 +279,9 @@ def convolved(kernels: Kernels, u: Array) -> Array:
         taps = np.concatenate([kernels.future[:, :, ::-1], taps], axis=2)
     size = next_fast_len(length + taps.shape[2], real=True)
     spectra = rfft(u.swapaxes(1, 2), size)  # b i w
-    product = np.zeros((u.shape[0], len(taps), spectra.shape[2]), np.complex128)
-    for j in range(taps.shape[1]):
+    product = spectra[:, kernels.inputs[:, 0]]
+    product *= rfft(taps[:, 0], size)
+    for j in range(1, taps.shape[1]):
         kernel = rfft(taps[:, j], size)
         for total, spectrum in zip(product, spectra, strict=True):
             total += spectrum[kernels.inputs[:, j]] * kernel

@@ -136,7 +136,7 @@ def _weights(translator: Translator, region: Region) -> _Weights | None:
         if spelled is None:
             continue
         scores = call.results[0]
-        shape = np.shape(translator.samples.at(0, [scores])[scores])
+        shape = translator.samples.shape(scores)
         made = {scores}
         last: set[Value] = set()
         for other in region.calls:

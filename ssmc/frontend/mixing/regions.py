@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ssmc.frontend.rules.merged import POINTWISE, as_steps, is_plain
 from ssmc.frontend.source.evaluate import evaluator
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.precision import cosines_off, stored_rounding
+from ssmc.frontend.source.samples import Samples
 from ssmc.frontend.translator import RAW_OPS, Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
@@ -38,7 +39,7 @@ class Region:
     known: dict[Value, Array]
     shape: tuple[int, ...]
     run: Callable[[Sequence[Array]], Array]
-    samples: tuple[tuple[Array, ...], ...]  # what the entries are at the sample inputs
+    samples: Sequence[tuple[Array, ...]]  # what the entries are at the sample inputs
     rounding: float = 0.0  # of weights inside that change with time, which the file may store in float32
     stored: float = 0.0  # and of the coarsest constants inside, where those have fewer digits than float32
     fourier: float = 0.0  # and of tables of cosines, of which exact ones are taken; 0 where there are none
@@ -47,6 +48,29 @@ class Region:
     @property
     def provenance(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for call in self.calls for name in call.provenance))
+
+
+class _Entered(Sequence[tuple[Array, ...]]):
+    """What enters a region at the sample inputs: worked out when it is asked for, which most regions never are."""
+
+    def __init__(self, samples: Samples, entries: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> None:
+        self._samples, self._entries, self._shapes = samples, entries, shapes
+
+    def __len__(self) -> int:
+        return len(self._samples.points)
+
+    @overload
+    def __getitem__(self, point: int) -> tuple[Array, ...]: ...
+
+    @overload
+    def __getitem__(self, point: slice) -> Sequence[tuple[Array, ...]]: ...
+
+    def __getitem__(self, point: int | slice) -> tuple[Array, ...] | Sequence[tuple[Array, ...]]:
+        if isinstance(point, slice):
+            return [self[k] for k in range(*point.indices(len(self)))]
+        arrays = self._samples.at(range(len(self))[point], self._entries)
+        pairs = zip(self._entries, self._shapes, strict=True)
+        return tuple(np.asarray(arrays[v], np.float64).reshape(shape) for v, shape in pairs)
 
 
 def repeated_entries(translator: Translator, entries: Sequence[Value]) -> set[Value]:
@@ -119,7 +143,7 @@ def region_of(
         if found:
             calls, entries, known = _inside(translator, value, found | opened)
             rounding = float(np.finfo(np.float32).eps)
-    shape = np.shape(translator.samples.at(0, [value])[value])
+    shape = translator.samples.shape(value)
     lengths = {_length(translator, v) or 0 for v in entries or ()}
     cut: set[Value] = set()
     if entries and not lengths & set(shape):  # every n-th step alone enters what is said of every step
@@ -148,14 +172,9 @@ def region_of(
         except UserError as error:  # what is tried here the file may not be made for, as places out of range
             raise Unsupported(f"cannot be run on other values: {error.why or error.what}") from error
 
-    samples = []
-    for point in range(len(translator.samples.points)):
-        arrays = translator.samples.at(point, entries)
-        samples.append(
-            tuple(np.asarray(arrays[v], np.float64).reshape(f.shape) for v, f in zip(entries, flows, strict=True))
-        )
+    samples = _Entered(translator.samples, entries, tuple(f.shape for f in flows))
     stored, fourier = stored_rounding(translator.listing, known), cosines_off(translator.listing, known)
-    taken = (value, tuple(calls), tuple(entries), flows, known, shape, run, tuple(samples))
+    taken = (value, tuple(calls), tuple(entries), flows, known, shape, run, samples)
     return Region(*taken, rounding, stored, fourier, *merged)
 
 

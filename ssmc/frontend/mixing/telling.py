@@ -142,7 +142,7 @@ def _followed(call: Call, items: Sequence[Any]) -> list[Array]:
 def _kept(translator: Translator, call: Call, numbers: Array) -> list[Array]:
     """Where the steps are behind a call that gives one of each, made of those around it, too."""
     result = call.results[0]
-    shape = np.shape(translator.samples.at(0, [result])[result])
+    shape = translator.samples.shape(result)
     if call.kind == "Conv" and shape[2:] == numbers.shape[2:] and numbers.shape[1]:
         return [np.broadcast_to(numbers[:, :1], shape)]
     return [numbers] if call.kind in KEEPING and shape == numbers.shape else []

@@ -14,8 +14,8 @@ import numpy as np
 
 from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Flow, Unsupported
-from ssmc.frontend.mixing.lti import target_axes
 from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.target_axes import target_axes
 from ssmc.frontend.mixing.viewpoints import TOLERANCE, is_same, with_entry
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array

@@ -26,9 +26,9 @@ from ssmc.frontend.graph.flow import Flow, Known, Unsupported
 from ssmc.frontend.mixing.filters import disguise_of
 from ssmc.frontend.mixing.gated import Constants, Form, answer_of, sizes_of
 from ssmc.frontend.mixing.given_start import without_start
-from ssmc.frontend.mixing.lti import target_axes
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.roles import Parts, Roles, geometric, parts_of, roles_of
+from ssmc.frontend.mixing.target_axes import target_axes
 from ssmc.frontend.mixing.times import out_of_times
 from ssmc.frontend.mixing.viewpoints import (
     TOLERANCE,

@@ -41,7 +41,7 @@ def _parts_of_result(translator: Translator, region: Region) -> tuple[int, ...]:
         call = translator.listing.producer.get(call.operands[0])
     if call is None or call.kind != "Reshape" or call.operands[0] is None:
         return ()
-    source = np.shape(translator.samples.at(0, [call.operands[0]])[call.operands[0]])
+    source = translator.samples.shape(call.operands[0])
     parts = next((source[i:] for i in range(len(source)) if prod(source[i:]) == region.shape[-1]), ())
     return parts if len(parts) > 1 else ()
 
@@ -73,7 +73,7 @@ def _in_parts(translator: Translator, region: Region, entry: Value, flow: Flow) 
             same.update(call.results)
         if call.kind != "Reshape":
             continue
-        source, target = (np.shape(translator.samples.at(0, [v])[v]) for v in (call.operands[0], call.results[0]))
+        source, target = (translator.samples.shape(v) for v in (call.operands[0], call.results[0]))
         parts = split_axes(source, target)
         features = [(d, p) for a, d, p in zip(flow.axes, flow.shape, parts or (), strict=False) if a == "f"]
         if not any(len(p) > 1 for _, p in features) or any(prod(p) != d for d, p in features):

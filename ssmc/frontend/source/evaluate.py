@@ -23,15 +23,28 @@ def evaluate(
     listing: Listing,
     given: Mapping[Value, Array],
     wanted: Iterable[Value],
-    passed: dict[Value, Any] | None = None,
+    note: Callable[[Value, Any], None] | None = None,
 ) -> dict[Value, Any]:
     """Arrays of the `wanted` values, for arrays of the `given` ones; only what lies between is run.
 
-    Small arrays that are met on the way are added to `passed`.
+    `note` is told of all that is met on the way.
     Raises UserError where a node cannot run on its operands.
     """
     wanted = list(wanted)
-    return _follow(_plan(listing, wanted, given), listing, given, wanted, passed)
+    return _follow(_plan(listing, wanted, given), listing, given, wanted, note)
+
+
+SMALL = 1 << 18  # bytes: what a step of a layer carries on, not what it widens to inside
+
+
+def keeping_small(passed: dict[Value, Any]) -> Callable[[Value, Any], None]:
+    """What is met on the way added to `passed`, where it is a small array."""
+
+    def note(value: Value, array: Any) -> None:
+        if isinstance(array, np.ndarray) and array.nbytes <= SMALL:
+            passed[value] = array
+
+    return note
 
 
 def evaluator(
@@ -61,7 +74,7 @@ def _follow(
     listing: Listing,
     given: Mapping[Value, Array],
     wanted: Sequence[Value],
-    passed: dict[Value, Any] | None,
+    note: Callable[[Value, Any], None] | None,
     around: int = 1,
 ) -> dict[Value, Any]:
     values: dict[Value, Any] = dict(given)
@@ -71,8 +84,8 @@ def _follow(
             arrays = [None if v is None else values[v] if v in values else constants[v] for v in call.operands]
             for value, array in zip(call.results, run_quietly(call, arrays, around), strict=False):
                 values[value] = array
-                if passed is not None and isinstance(array, np.ndarray) and array.nbytes <= SMALL:
-                    passed[value] = array
+                if note is not None:
+                    note(value, array)
             for value in done:
                 values.pop(value, None)
     return {v: widened(values[v] if v in values else constants[v]) for v in wanted}
@@ -132,8 +145,6 @@ def _results(call: Call, arrays: Sequence[Any], around: int) -> Sequence[Any]:
             f"'{call.kind}' cannot run on operands {shapes}", where=f"node '{call.name}'", why=str(error)
         ) from error
 
-
-SMALL = 1 << 18  # bytes: what a step of a layer carries on, not what it widens to inside
 
 # Ops that only say where numbers stand: what is float32 stays so until something is computed of it.
 MOVES = frozenset(

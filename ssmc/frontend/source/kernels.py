@@ -26,7 +26,9 @@ from ssmc.frontend.source.operands import (
 )
 from ssmc.ir.functions import UNARY
 from ssmc.ir.tensor import times, widened
+from ssmc.threads import cores
 
+SHARED = 1 << 17  # numbers of which a Fourier transform is worth the start of threads (ours)
 Array = np.ndarray[Any, Any]
 Attrs = dict[str, Any]
 Kernel = Callable[[Sequence[Any], Attrs, int], Sequence[Any]]
@@ -150,7 +152,7 @@ def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
         wide = np.zeros((*weight.shape[:2], (weight.shape[2] - 1) * dilation + 1))
         wide[..., ::dilation] = weight
         weight = wide
-    u = np.pad(x[0], ((0, 0), (0, 0), (left, right)))
+    u = np.pad(x[0], ((0, 0), (0, 0), (left, right))) if left or right else x[0]
     batch, channels, length = u.shape
     taps, outputs = weight.shape[2], weight.shape[0]
     u = u.reshape(batch, groups, channels // groups, length)
@@ -162,8 +164,8 @@ def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
         product = np.einsum("bgif,goif->bgof", rfft(u, size), rfft(kernel[..., ::-1], size))
         y = irfft(product, size)[..., taps - 1 : length]
     else:
-        y = np.zeros((batch, groups, outputs // groups, max(length - taps + 1, 0)))
-        for tap in range(taps):
+        y = kernel[..., 0] @ u[..., : max(length - taps + 1, 0)]
+        for tap in range(1, taps):
             y += kernel[..., tap] @ u[..., tap : tap + y.shape[-1]]  # g o i, b g i l
     y = y.reshape(batch, outputs, -1)[..., ::stride]
     return (y + x[2][:, None] if len(x) > 2 and x[2] is not None else y,)
@@ -217,12 +219,15 @@ def _dft(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
         size = int(np.reshape(x[1], -1)[0])
     elif inverse and onesided:
         size = 2 * (size - 1)
+    from scipy import fft
+
+    workers = cores() if signal.size >= SHARED else 1
     if inverse and onesided:
-        return (np.fft.irfft(signal, size, axis)[..., None],)
+        return (fft.irfft(signal, size, axis, workers=workers)[..., None],)
     if onesided and signal.dtype.kind == "f":
-        found = np.fft.rfft(signal, size, axis)
+        found = fft.rfft(signal, size, axis, workers=workers)
     else:
-        found = (np.fft.ifft if inverse else np.fft.fft)(signal, size, axis)
+        found = (fft.ifft if inverse else fft.fft)(signal, size, axis, workers=workers)
         if onesided:
             found = np.take(found, np.arange(size // 2 + 1), axis)
     return (np.ascontiguousarray(found)[..., None].view(np.float64),)

@@ -92,7 +92,8 @@ def _pad(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     if text(attrs.get("mode", "constant")) != "constant":
         raise LeftToReference("only constant padding")
     widths, value = pad_widths(x, attrs)
-    y = np.full([s + a + b for s, (a, b) in zip(x[0].shape, widths, strict=True)], value, dtype=x[0].dtype)
+    shape = [s + a + b for s, (a, b) in zip(x[0].shape, widths, strict=True)]
+    y = np.full(shape, value, dtype=x[0].dtype) if np.any(value) else np.zeros(shape, x[0].dtype)
     source = tuple(slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in zip(x[0].shape, widths, strict=True))
     target = tuple(slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(y.shape, widths, strict=True))
     y[target] = x[0][source]

@@ -8,6 +8,7 @@ rest: some channels to add up the kernel piece by piece, some steps to see how a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -21,6 +22,7 @@ from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.operands import axes_of, in_codes, text
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
+from ssmc.threads import cores
 
 KEPT = 1 << 24  # entries of a result that becomes a constant of the listing; larger ones are made when asked for
 SMALL = 1 << 17  # entries of one that is held whole though only other constants are made of it
@@ -166,15 +168,18 @@ def _in_pieces(call: Call, operands: list[Any], cut: list[bool]) -> list[Any] | 
     tables = [x for x in operands if isinstance(x, Table)]
     height, size = tables[0].shape[0], max(x.size for x in tables)
     rows = max(1, BLOCK * height // size)
-    parts: list[Array] = []
-    for start in range(0, height, rows):
+
+    def piece(start: int) -> Array:
         memo: dict[Table, Array] = {}
         block = slice(start, min(start + rows, height))
         arrays = [_rows(x, block, memo) if c else x for x, c in zip(operands, cut, strict=True)]
-        parts.append(np.asarray(run_call(call, arrays)[0]))
-        if sum(p.size for p in parts) > KEPT:
-            return None
-    return [np.concatenate(parts)]
+        return np.asarray(run_call(call, arrays)[0])
+
+    first = piece(0)
+    if first.size * height > KEPT * min(rows, height):
+        return None
+    with ThreadPoolExecutor(cores()) as pool:
+        return [np.concatenate([first, *pool.map(piece, range(rows, height, rows))])]
 
 
 def _rows(operand: Any, block: slice, memo: dict[Table, Array]) -> Array:

@@ -12,13 +12,14 @@ from functools import partial
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, Tracked, Unsupported
+from ssmc.frontend.source.samples import Samples
 from ssmc.frontend.states.lifting import Lifting
 from ssmc.frontend.states.rounded_sums import lift_sums
 from ssmc.frontend.states.state_step import Step
 from ssmc.frontend.states.sum_nets import Gated
 from ssmc.frontend.states.sum_nodes import Rounding
 from ssmc.frontend.states.thresholds import Written, as_roundings
-from ssmc.frontend.translator import Samples, Translator
+from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
@@ -93,7 +94,7 @@ def _settled(translator: Translator, value: Value) -> Tracked:
 
 
 def _threshold(step: Step, source: Value, result: Value) -> Rounding:
-    shape = np.shape(step.lifting.translator.samples.at(0, [result])[result])
+    shape = step.lifting.translator.samples.shape(result)
     size = int(np.prod(shape))
     grid = np.repeat(np.array([[1.0], [0.0], [0.0], [0.0], [1.0]]), size, axis=1)
     call = step.lifting.translator.listing.producer[result]
@@ -102,4 +103,4 @@ def _threshold(step: Step, source: Value, result: Value) -> Rounding:
 
 def _gated(step: Step, factor: Value, gate: Value, result: Value) -> Gated:
     call = step.lifting.translator.listing.producer[result]
-    return Gated(factor, gate, result, np.shape(step.lifting.translator.samples.at(0, [result])[result]), call.position)
+    return Gated(factor, gate, result, step.lifting.translator.samples.shape(result), call.position)

@@ -27,8 +27,9 @@ from ssmc.frontend.rules.elementwise import binary, unary
 from ssmc.frontend.rules.shape import reshaped
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call, Listing
+from ssmc.frontend.source.samples import Samples
 from ssmc.frontend.states.dependence import Dependence, dependence, surroundings
-from ssmc.frontend.translator import Samples, Translator
+from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array, Op
 from ssmc.statespace import StateSpace
@@ -97,7 +98,7 @@ def find_stabilisers(translator: Translator, states: Sequence[State]) -> list[St
         if not _may_be(translator.listing, state) or _fed_back(known, states, state):
             continue
         maps = [_map(translator, point, known, state) for point in range(len(translator.samples.points))]
-        shape = np.shape(translator.samples.at(0, [state.current])[state.current])
+        shape = translator.samples.shape(state.current)
         if not all(is_running_maximum(f, shape) for f in maps):
             continue
         growth = max(float((f(np.full(shape, FAR)) - FAR).max(initial=0.0)) for f in maps)
@@ -204,7 +205,7 @@ def without(translator: Translator, states: Sequence[State], found: Sequence[Sta
         state = stabiliser.state
         translator.findings.stabilisers.append(listing.producer[state.following].name)
         zero = Value(f"{state.following}.zero")
-        constants[zero] = np.zeros(np.shape(translator.samples.at(0, [state.current])[state.current]))
+        constants[zero] = np.zeros(translator.samples.shape(state.current))
         renamed[state.following] = zero
         (factor,) = _made(calls, "Exp", [state.following])
         for other in (s for s in states if s.name in stabiliser.sums):
@@ -221,9 +222,7 @@ def without(translator: Translator, states: Sequence[State], found: Sequence[Sta
         for c in calls
     ]
     translator.listing = _in_order(replace(listing, calls=calls, constants=constants))
-    zeros = {
-        s.state.current: np.zeros(np.shape(translator.samples.at(0, [s.state.current])[s.state.current])) for s in found
-    }
+    zeros = {s.state.current: np.zeros(translator.samples.shape(s.state.current)) for s in found}
     given = set(listing.inputs.values()) | {state.current for state in states}
     points = [{v: a for v, a in point.items() if v in given} | zeros for point in translator.samples.points]
     translator.samples = Samples(translator.listing, points)

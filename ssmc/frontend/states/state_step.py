@@ -47,7 +47,7 @@ class Step:
         for state, layout in zip(self.lifting.states, self.lifting.layouts, strict=True):
             if value == state.current:
                 return layout.shape
-        return tuple(np.shape(self.lifting.translator.samples.at(0, [value])[value]))
+        return tuple(self.lifting.translator.samples.shape(value))
 
     def calls(self, sources: Sequence[Value], targets: Sequence[Value]) -> list[Call]:
         """What lies between, of what depends on the states."""
@@ -97,7 +97,7 @@ class Step:
         call, lifting = roundings[0], self.lifting
         samples, (seen, *scales) = lifting.translator.samples, call.operands
         assert seen is not None
-        if np.shape(samples.at(0, [seen])[seen]) != lifting.layouts[which].shape:
+        if samples.shape(seen) != lifting.layouts[which].shape:
             return None
         values = [self.map(p, [source], [target], [which]) for p in self.points]
         places: list[Map] = []

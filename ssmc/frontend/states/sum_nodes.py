@@ -103,7 +103,7 @@ def grid_between(step: Step, call: Call, source: Value, result: Value, others: C
     assert seen is not None
     if any(v in c.operands for c in step.calls([source], [result, seen]) for v in others):
         return None
-    shapes = {np.shape(samples.at(0, [value])[value]) for value in (source, result, seen)}
+    shapes = {samples.shape(value) for value in (source, result, seen)}
     if len(shapes) != 1:
         return None
     (shape,) = shapes

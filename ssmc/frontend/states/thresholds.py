@@ -13,7 +13,7 @@ import numpy as np
 
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.maker import Maker
-from ssmc.frontend.translator import Samples
+from ssmc.frontend.source.samples import Samples
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
