@@ -10,6 +10,7 @@ from typing import NoReturn
 from ssmc.diagnostics import UserError
 
 NOT_TIME = "it scans an axis that is not time"
+NOT_FEATURES = "its channels are not features"
 SHOWN = 20  # lines of a diagnostic, and nodes of a line
 
 

@@ -13,7 +13,7 @@ import onnx
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts import Attempt, Source
-from ssmc.frontend.findings import Findings, Refusal, refuse, with_told
+from ssmc.frontend.findings import NOT_FEATURES, Findings, Refusal, refuse, with_told
 from ssmc.frontend.mixing.lti import UNLIKE
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, delays_told, describe_systems, mixes_time
 from ssmc.frontend.proofs.baked import baked_size, runs_at
@@ -213,11 +213,24 @@ def _likeliest(attempts: Iterable[Attempt], is_step: Callable[[], bool] = lambda
         alone = best is not None and _rank(best) == FAILED > _rank(attempt) and not mixes_time(attempt.graph)
         if alone and not is_step():
             continue  # read along its features alone, a network whose features do not meet looks like nothing
-        if best is None or (_rank(attempt) < _rank(best) and _rank(attempt) < 2):
+        if best is None or (_rank(attempt) < _rank(best) and _rank(attempt) < 2) or _fits_better(attempt, best):
             best = attempt  # the likeliest reading is the one to report
         if _rank(best) == 0:
             break
     return best
+
+
+def _fits_better(attempt: Attempt, best: Attempt) -> bool:
+    """Does the file itself say that `best` takes another axis for time than it does, and not so of this reading?"""
+    if _rank(best) != FAILED or attempt.form != best.form or attempt.failure is not None:
+        return False
+    return _at_odds(best) and not _at_odds(attempt)
+
+
+def _at_odds(attempt: Attempt) -> bool:
+    """Is all that is refused because filters of the file go along another axis than the one taken for time?"""
+    reasons = [refusal.reason for refusal in attempt.findings.refusals]
+    return bool(reasons) and all(NOT_FEATURES in reason for reason in reasons)
 
 
 def _rank(attempt: Attempt) -> int:

@@ -214,3 +214,20 @@ def test_statistics_over_the_steps(tmp_path: Path, form: str) -> None:
     assert kinds(model) == [LINEAR]
     for steps in (24, 41):
         on_targets(model, 2, steps)
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [{"kernel_shape": [4], "strides": [4]}, {"kernel_shape": [3], "strides": [1], "pads": [2, 0], "p": 1}],
+    ids=["side by side", "overlapping"],
+)
+def test_norms_of_windows_of_steps(tmp_path: Path, attrs: dict[str, object]) -> None:
+    net = Net()
+    pooled = net.op("LpPool", net.op("Transpose", first_layer(net, 24), perm=[0, 2, 1]), **attrs)
+    y = dense(net, net.op("Transpose", pooled, perm=[0, 2, 1]), 4, 2)
+    model = load_model(save(net.model([(y, ["n", None, 2])]), tmp_path))
+    arrays = {port.name: RNG.standard_normal((2, 24, 3)).astype(np.float32) for port in model.inputs}
+    for name, expected in reference(model, arrays).items():
+        found = compile_model(model, "epochcore", ideal=True).run(arrays).outputs[name]
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -303,6 +303,7 @@ def test_every_rule_has_a_case() -> None:
         *("SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceAt"),  # in test_selection.py
         *("SequenceLength", "SplitToSequence"),  # in test_selection.py
         *("Optional", "OptionalGetElement", "OptionalHasElement", "GlobalLpPool"),  # in test_selection.py
+        *("DepthToSpace", "SpaceToDepth"),  # in test_images.py
         *("ConvTranspose", "Resize", "Upsample"),  # in test_rates.py
         *("Hardmax", "LpNormalization", "MeanVarianceNormalization", "IsNaN", "IsInf"),  # in test_surroundings.py
     }

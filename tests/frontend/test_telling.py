@@ -158,3 +158,20 @@ def test_no_system_along_any_axis(tmp_path: Path) -> None:
     net = Net()
     y = net.op("Relu", net.op("MatMul", net.input(["b", "t", 3]), net.const(np.ones((3, 5)))))
     assert "taken for time" not in refused(save(stepwise(net, y, 5), tmp_path), "no state-space system")
+
+
+def test_a_failing_model_is_read_along_the_axis_of_its_own_filters(tmp_path: Path) -> None:
+    net = Net()
+    y = net.op(
+        "Conv", net.input(["b", WIDE, 12]), net.const(RNG.standard_normal((WIDE, 1, 4))), group=WIDE, pads=[3, 0]
+    )
+    last = net.op("Unsqueeze", net.op("ArgMax", y, axis=2, keepdims=0), net.ints(2))
+    path = save(net.model([(last, ["b", WIDE, 1])]), tmp_path)
+    refused(path, "1 node cannot be translated", "ArgMax", "it asks at which step the extreme stands")
+
+
+def test_a_filter_tells_which_axis_is_time(tmp_path: Path) -> None:
+    net = Net()
+    held = net.op("Pad", net.input(["b", WIDE, 12]), net.ints(0, 0, 3, 0, 0, 0), mode="reflect")
+    y = net.op("Conv", held, net.const(RNG.standard_normal((WIDE, 1, 4))), group=WIDE)
+    assert kinds(lift(net, y, ["b", WIDE, 12], tmp_path, (2, 12))) == []

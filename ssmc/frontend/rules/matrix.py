@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.findings import NOT_FEATURES
 from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, letter, wrap
 from ssmc.frontend.rules.context import Context, Rule, flow_of, present
@@ -135,7 +136,7 @@ def _conv(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     taps = weight.shape[2:]
     strides = list(call.attrs.get("strides", [1] * spatial))
     if letter(1, x) != "f":
-        raise TimeMixing("its channels are not features")
+        raise TimeMixing(NOT_FEATURES)
     if all(t == 1 for t in taps) and all(s == 1 for s in strides) and not any(call.attrs.get("pads", [0])):
         y = _pointwise(context, x, weight, int(call.attrs.get("group", 1)))
     elif all(letter(2 + i, x) == "f" for i in range(spatial)):

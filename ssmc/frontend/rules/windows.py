@@ -15,14 +15,16 @@ from ssmc.frontend.rules.reduction import plain, reduced
 from ssmc.frontend.rules.shape import gathered
 from ssmc.frontend.rules.strided import filtered, largest
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.source.operands import conv_padding, text, window_count
+from ssmc.frontend.source.operands import Attrs, conv_padding, text, window_count
 from ssmc.ir.op import Array
 
 
 def _pooled(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """AveragePool and MaxPool over time, windows side by side: event pooling."""
+    """AveragePool and MaxPool over time, windows side by side: event pooling; LpPool by the means of what it sums."""
     flow, attrs = flow_of(items[0]), call.attrs
     window = list(attrs["kernel_shape"])
+    if call.kind == "LpPool" and any(w > 1 and a == "t" for w, a in zip(window, flow.axes[2:], strict=True)):
+        return [_norms_over_steps(context, call, flow, window[0])]
     padded = any(attrs.get("pads", [0])) or text(attrs.get("auto_pad", "NOTSET")) not in ("NOTSET", "VALID")
     if not padded and flow.axes == "bft" and window == [flow.shape[2]]:  # one window is the whole sequence
         return [reduced(context, flow, "mean" if call.kind == "AveragePool" else "max", [2], True)]
@@ -47,6 +49,28 @@ def _pooled(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
     return [Flow(value, flow.axes, (*flow.shape[:axis], flow.shape[axis] // stride, *flow.shape[axis + 1 :]))]
 
 
+def _norms_over_steps(context: Context, call: Call, flow: Flow, window: int) -> Flow:
+    """(sum over a window of |x|^p)^(1/p) for p of 1 or 2."""
+    builder, attrs, power = context.builder, call.attrs, int(call.attrs.get("p", 2))
+    if flow.axes != "bft":
+        raise TimeMixing("its windows span several steps")
+    if power not in (1, 2):
+        raise Unsupported(f"a norm of order {power}")
+    if attrs.get("ceil_mode", 0):
+        raise TimeMixing("its last window may be broken")
+    terms = plain(unary(builder, "abs" if power == 1 else "square", flow))
+    sums = plain(filtered(builder, terms, *_taps(attrs, flow, window)))
+    return plain(unary(builder, "sqrt", sums)) if power == 2 else sums
+
+
+def _taps(attrs: Attrs, flow: Flow, window: int) -> tuple[Array, tuple[int, int], int]:
+    """(taps, padding, stride) of the filter that sums windows."""
+    spacing = int(attrs.get("dilations", [1])[0])
+    taps = np.zeros((flow.shape[1], 1, (window - 1) * spacing + 1))
+    taps[..., ::spacing] = 1.0
+    return taps, conv_padding(attrs, flow.shape[2], window), int(attrs.get("strides", [1])[0])
+
+
 def _moving_maximum(context: Context, call: Call, flow: Flow, window: int) -> Flow:
     """The largest of windows that overlap or reach over the ends."""
     attrs, length = call.attrs, flow.shape[2]
@@ -65,10 +89,7 @@ def _moving_average(context: Context, call: Call, flow: Flow, window: int) -> Fl
     builder, attrs = context.builder, call.attrs
     if attrs.get("ceil_mode", 0):
         raise TimeMixing("its last window may be broken")
-    padding = conv_padding(attrs, flow.shape[2], window)
-    stride, spacing = int(attrs.get("strides", [1])[0]), int(attrs.get("dilations", [1])[0])
-    taps = np.zeros((flow.shape[1], 1, (window - 1) * spacing + 1))
-    taps[..., ::spacing] = 1.0
+    taps, padding, stride = _taps(attrs, flow, window)
     sums = filtered(builder, flow, taps, padding, stride)
     if attrs.get("count_include_pad", 0) or not any(padding):
         return binary(builder, "div", sums, Known(np.asarray(float(window))))
