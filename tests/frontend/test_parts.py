@@ -62,6 +62,39 @@ def test_layers_that_share_a_tensor(tmp_path: Path, read: str, layers: int, comp
                 assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
 
 
+def stacked(tmp_path: Path, layers: int, width: int) -> tuple[Path, str, str, str, str]:
+    """Layers whose states are rows of one tensor; the file, its inputs and its outputs."""
+    net, rng = Net(), np.random.default_rng(0)
+    u, states = net.input(["b", width]), net.input(["b", layers, width])
+    h, following = u, []
+    for k in range(layers):
+        state = net.op("Gather", states, net.const(np.int64(k)), axis=1)
+        drive = net.op("MatMul", h, net.const(rng.standard_normal((width, width)) / width**0.5))
+        new = net.op("Add", net.op("Mul", state, net.const(rng.uniform(0.5, 0.9, width))), drive)
+        following.append(net.op("Unsqueeze", new, net.ints(1)))
+        h = net.op("Add", h, net.op("Tanh", new))
+    together = net.op("Concat", *following, axis=1)
+    given = net.model([(h, ["b", width]), (together, ["b", layers, width])])
+    return save(given, tmp_path), u, states, h, together
+
+
+def test_only_a_layers_part_of_the_states_is_loaded_and_stored(tmp_path: Path) -> None:
+    """Six layers of 32 states each, in a scratchpad that does not hold them all at once."""
+    layers, width, rng = 6, 32, np.random.default_rng(1)
+    path, u, states, h, together = stacked(tmp_path, layers, width)
+    program = compile_model(path, "epochcore", arch="epochcore-128{memory.scratchpad_words=256}", ideal=True)
+    code = program.program.sections[0].code
+    moved = [int(ins["words"]) for ins in code if ins.mnemonic in ("load", "store") and ins["steps"] == "one"]
+    assert moved == [width] * (2 * layers)
+    first = rng.standard_normal((2, layers, width)).astype(np.float32)
+    for start in ({}, {states: first}):
+        arrays = {u: rng.standard_normal((2, 7, width)).astype(np.float32), **start}
+        found = program.run(arrays).outputs
+        for name, array in reference(program.compilation.model, arrays).items():
+            assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
+    assert set(found) == {h, together}
+
+
 def on_targets(path: Path, states: dict[str, tuple[int, ...]], systems: int) -> None:
     """Both targets give what onnxruntime gives, at two lengths, from zeros and from given states."""
     model, rng = load_model(path), np.random.default_rng(5)

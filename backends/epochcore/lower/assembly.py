@@ -97,6 +97,7 @@ class Assembly:
                     "register": s.register,
                     "on_chip": on_chip if s.kind == "spill" else 0,
                     "from_end": s.forward,
+                    **({"part_of": list(s.part)} if s.part else {}),
                 }
                 for s in low.streams
             ],

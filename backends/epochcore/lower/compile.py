@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.lower import arrangement, batching, dataflow, directions, loops, packing, repeats, segmentation
+from backends.epochcore.lower import (
+    arrangement,
+    batching,
+    dataflow,
+    directions,
+    loops,
+    packing,
+    repeats,
+    segmentation,
+    stacked,
+)
 from backends.epochcore.lower import array as lower_array
 from backends.epochcore.lower import features as lower_features
 from backends.epochcore.lower import matrix as lower_matrix
@@ -43,6 +54,7 @@ def lower(graph: Graph, arch: Arch, *, ideal: bool) -> Program:
     layer exceeds what an instruction can say.
     """
     _check(graph)
+    graph = stacked.apart(graph)
     found = _decided(graph, arch, ideal, request_of(graph))
     _check_form(found.low)
     return found.finished
@@ -153,12 +165,12 @@ def _lowered(
     low = Lowering(graph, arch, ideal, flow, draft, request, _in_form, flows)
     inputs = _inputs(low)
     low.spilled = _spilled(low)
-    outputs = []
+    outputs = _outputs_in_parts(low)
     for name in low.flow.order:
         node = graph.node(name)
         low.locate(node)
         if node.op.name == "output":
-            outputs.append(_output(low, node))
+            outputs += _output(low, node)
         elif node.op.name == "input":
             _load_sequence(low, node)
         elif node.op.name != "reverse" and not low.fold(node) and not low.absorbed(node):
@@ -192,11 +204,15 @@ def _kind(node: Node) -> str:
 
 def _inputs(low: Lowering) -> list[Port]:
     ports = []
-    for node in low.graph.inputs():
+    for node in sorted(low.graph.inputs(), key=lambda node: stacked.part_of(low.graph, node) is not None):
         kind: Any = node.types[0]
         value = Value(node.name)
         register = "n0" if isinstance(kind, StreamType) else "one"
-        low.stream_of[value] = low.table_entry(Stream("input", low.words(value), register))
+        part = stacked.part_of(low.graph, node)
+        of = None if part is None else (low.stream_of[Value(part.whole)], part.first)
+        low.stream_of[value] = low.table_entry(Stream("input", low.words(value), register, part=of))
+        if of is not None:
+            continue
         dtype = "int64" if kind.element == "index" else "float64"
         binding = {"stream": low.stream_of[value], "optional": node.op["role"] == "state"}
         ports.append(Port(node.op["name"], kind.shape, _kind(node), dtype, binding))
@@ -229,15 +245,31 @@ def _has_one_reader(graph: Graph, value: Value) -> bool:
     return len(users) == 1
 
 
-def _output(low: Lowering, node: Node) -> Port:
+def _outputs_in_parts(low: Lowering) -> list[Port]:
+    """Outputs whose parts are stored one by one."""
+    ports = []
+    for name, whole in stacked.wholes(low.graph).items():
+        number = low.table_entry(Stream("output", prod(whole.shape), "one"))
+        low.stream_of[Value(name)] = number
+        kind = "state" if whole.role == "state" else "sequence"
+        ports.append(Port(whole.name, whole.shape, kind, "float64", {"stream": number}))
+    return ports
+
+
+def _output(low: Lowering, node: Node) -> list[Port]:
+    """Store an output; its port, if it has one of its own."""
     value = low.graph.operand(node.name, 0)
     kind: Any = node.types[0]
     if isinstance(kind, ConstantType):
         name = low.draft.constant(f"{node.name}.value", np.asarray(low.constants[value], np.float64))
-        return Port(node.op["name"], kind.shape, _kind(node), "float64", {"constant": name})
+        return [Port(node.op["name"], kind.shape, _kind(node), "float64", {"constant": name})]
     low.draft.loc = len(low.draft.locs) - 1
+    part = stacked.part_of(low.graph, node)
+    if part is not None:
+        low.store(node, value, "output", (low.stream_of[Value(part.whole)], part.first))
+        return []
     number = low.store(node, value, "output")
-    return Port(node.op["name"], kind.shape, _kind(node), "float64", {"stream": number})
+    return [Port(node.op["name"], kind.shape, _kind(node), "float64", {"stream": number})]
 
 
 def _spilled(low: Lowering) -> frozenset[Value]:

@@ -35,12 +35,13 @@ class Operand:
 @dataclass(frozen=True)
 class Stream:
     """An entry of the host's table of streams: `kind` is input, output or spill; `register` counts its steps. A loop
-    that goes `forward` writes them from the first on."""
+    that goes `forward` writes them from the first on. A `part` of another entry: that one's number, the first word."""
 
     kind: str
     words: int
     register: str
     forward: bool = True
+    part: tuple[int, int] | None = None
 
 
 @dataclass
@@ -202,11 +203,11 @@ class Lowering:
         if value in self.spilled and node.op.name != "input":
             self.store(node, value, "spill")
 
-    def store(self, node: Node, value: Value, kind: str) -> int:
-        """Copy a value to a stream of its own in DRAM; returns its number."""
+    def store(self, node: Node, value: Value, kind: str, part: tuple[int, int] | None = None) -> int:
+        """Copy a value to a stream of its own in DRAM, or to a part of another; returns its number."""
         words, stage = self.words(value), self.stage(node)
         steps = self.register(self.flow.rates[value]) if value in self.flow.rates else "one"
-        number = self.table_entry(Stream(kind, words, steps, not is_backward(stage)))
+        number = self.table_entry(Stream(kind, words, steps, not is_backward(stage), part))
         if kind == "spill":
             self.stream_of[value] = number
         source = self.operand(value, stage)

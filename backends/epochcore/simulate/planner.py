@@ -19,6 +19,7 @@ from backends.epochcore.floats import restored
 from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.rounds import ALONE, Rounds, given
+from backends.epochcore.program.table import parts_of
 from backends.epochcore.program.traps import trap
 from backends.epochcore.simulate.buffers import Access, Layout, Preload, Slot, Use
 from backends.epochcore.simulate.extents import Extents
@@ -267,5 +268,6 @@ def make_plan(program: Program, rules: Mapping[str, Rule]) -> Plan:
         items = tuple(planner.walk(0, end))
     bindings = [port.binding for port in program.outputs]
     kept = {int(bound["stream"]) for bound in bindings if isinstance(bound, dict) and "stream" in bound}
+    kept |= {number for number, (whole, _, _) in parts_of(program).items() if whole in kept}
     items = refined(items, kept, planner.results if ideal else {})
     return Plan(Layout(program, arch, ideal, tuple(planner.slots.values()), planner.rates), items, planner.results)

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
+from backends.epochcore.program.table import parts_of
 from backends.epochcore.simulate.buffers import Use
 from isa import Program
 
@@ -152,6 +153,7 @@ class _Flow:
             for port in self.program.inputs
             if isinstance(port.binding, dict) and kinds.get(port.name, "") not in (*NARROW, *SMALL)
         }
+        streams |= {~number for number, (whole, _, _) in parts_of(self.program).items() if ~whole in streams}
         return {node for index in self.of("load") if self.read(index) & streams for node in self.written(index)}
 
 

@@ -20,6 +20,7 @@ from backends.epochcore.formats import overflows
 from backends.epochcore.program.dispatch import even
 from backends.epochcore.program.rates import stride_of
 from backends.epochcore.program.stretches import copies
+from backends.epochcore.program.table import parts_of
 from backends.epochcore.simulate import array as simulate_array
 from backends.epochcore.simulate import time as simulate_time
 from backends.epochcore.simulate import vector as simulate_vector
@@ -180,7 +181,11 @@ def _given(program: Program, inputs: Mapping[str, Array]) -> tuple[dict[int, Arr
             raise UserError(f"the input '{port.name}' is missing", hint=f"give an array of shape {port.shape} a sample")
         words = prod(port.shape)
         arrays[port.name] = np.zeros((batch, steps, words) if _is_stream(program, port) else (batch, words))
-    return {_binding(known[name])["stream"]: array for name, array in arrays.items()}, batch, steps
+    given = {_binding(known[name])["stream"]: array for name, array in arrays.items()}
+    for number, (whole, first, words) in parts_of(program).items():
+        if whole in given:
+            given[number] = given[whole][..., first : first + words]
+    return given, batch, steps
 
 
 def _binding(port: Port) -> dict[str, Any]:
@@ -226,9 +231,12 @@ def _output(program: Program, machines: list[Machine], port: Port) -> Array:
     streams: Any = program.meta["streams"]
     register, batch = streams[number]["register"], sum(machine.batch for machine in machines)
     shape = (batch, *(() if register == "one" else (machines[0].total[register],)), prod(port.shape))
-    if number in machines[0].streams:
-        parts = [machine.streams[number] for machine in machines]
-        value = (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(np.float64, copy=False)
+    stored = {first: part for part, (whole, first, _) in parts_of(program).items() if whole == number}
+    if stored and all(part in machines[0].streams for part in stored.values()):
+        value = np.concatenate([_stored(machines, stored[first]) for first in sorted(stored)], axis=-1)
+        found = f"its parts have {value.shape[-1]} words"
+    elif number in machines[0].streams:
+        value = _stored(machines, number)
         found = f"what it stores is {' x '.join(map(str, value.shape))}"
     else:
         value, found = np.empty(shape if 0 in shape else 0), ""  # where no step was run the stream is empty
@@ -240,6 +248,11 @@ def _output(program: Program, machines: list[Machine], port: Port) -> Array:
             hint=f"store {' x '.join(map(str, shape))} words there, sequences first",
         )
     return value.reshape(*shape[:-1], *port.shape)
+
+
+def _stored(machines: list[Machine], number: int) -> Array:
+    parts = [machine.streams[number] for machine in machines]
+    return (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(np.float64, copy=False)
 
 
 def _taps(plan: Plan) -> dict[int, list[Any]]:
