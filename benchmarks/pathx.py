@@ -13,19 +13,17 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from benchmarks.models.lra import model as named
 from benchmarks.models.s4_scan import write
 from ssmc.driver import compile_model, load_model
 from ssmc.ir import interpret
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 FEW = 64  # steps of a first run of both, which is not counted
 
 

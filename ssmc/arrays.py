@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.diagnostics import UserError, near
 from ssmc.interface import Interface, Port
 from ssmc.ir.layout import from_graph, to_graph
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 def read(path: str | Path) -> dict[str, Array]:

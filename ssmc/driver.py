@@ -15,12 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 import isa
 from ssmc import arrays, files
 from ssmc.diagnostics import UserError, near
 from ssmc.interface import Interface, Port, from_json, to_json
+from ssmc.ir.op import Array
 from ssmc.target import Backend, RunResult, RunSettings, backend, target_names
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
         UnitChoice,
     )
 
-Array = NDArray[Any]
 SUFFIX = ".ssmx"
 DEFAULT = re.compile(r"(?:(?<=^)|(?<=,))\s*default\s*(?=,|$)")
 

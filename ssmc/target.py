@@ -8,17 +8,14 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
-from numpy.typing import NDArray
-
 from ssmc.diagnostics import UserError
 
 if TYPE_CHECKING:
     from isa.program import Program
     from isa.spec import InstructionSet
     from ssmc.ir.graph import Graph
+    from ssmc.ir.op import Array
     from ssmc.passes.machine import Machine
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc import arrays
 from ssmc.diagnostics import UserError
 from ssmc.driver import Executable
+from ssmc.ir.op import Array
 from ssmc.target import RunSettings
 
-Array = NDArray[Any]
 PERFECT = "ideal"  # the preset that the others are compared with
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc import arrays
 from ssmc.diagnostics import UserError
 from ssmc.driver import Compilation, Executable, compile_model, load_model
 from ssmc.ir import Graph, Value, interpret
+from ssmc.ir.op import Array
 from ssmc.ir.ties import find_ties
 from ssmc.target import RunSettings
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ssmc.frontend import Model
     from ssmc.passes import Observer, Pass
 
-Array = NDArray[Any]
 
 IDEAL_TOLERANCE = 1e-5
 """Relative to the largest reference element; where the float32 reference itself is further than that from float64,

@@ -16,13 +16,14 @@ from backends.cim.clock.statistics import statistics, trace
 from backends.cim.lower.compile import lower
 from backends.cim.program.encoding import encoding_of
 from backends.cim.simulate.converters import largest_word
-from backends.cim.simulate.core import Array, join_samples
+from backends.cim.simulate.core import join_samples
 from backends.cim.simulate.devices import PRESETS, preset, product_sigma, read_sigma, with_window, written_sigma
 from backends.cim.simulate.run import Run, execute, output_arrays, program_taps
 from isa import InstructionSet, Port, Program
 from isa.cim import CIM
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
+from ssmc.ir.op import Array
 from ssmc.passes.machine import ArrayErrors, Converters, Coupling, Machine, ProductCost, StateBank, StateCost
 from ssmc.target import RunResult, RunSettings
 

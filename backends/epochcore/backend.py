@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import DEFAULT, Arch, arch_text, architectures, load_arch
 from isa import InstructionSet, Program
 from isa.epochcore import EPOCHCORE
 from ssmc.ir import Graph
+from ssmc.ir.op import Array
 from ssmc.passes.machine import FixedPoint, Machine, StateBank
 from ssmc.target import RunResult, RunSettings
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

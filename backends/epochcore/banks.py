@@ -16,15 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
-
-Array = NDArray[Any]
-
+from ssmc.ir.op import Array
 
 Jumps = tuple[bytes, int]
 

@@ -22,15 +22,13 @@ What the compiler stores it rounds to the nearest; what the machine computes it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
 from backends.epochcore.floats import rounded
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 Rule = Callable[[Array], Array]
 MOST_GAIN = 2.0**20
 

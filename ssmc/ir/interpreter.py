@@ -6,14 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.diagnostics import UserError
 from ssmc.ir.graph import Graph, Node, Value
+from ssmc.ir.op import Array
 from ssmc.ir.table import spec_of
 from ssmc.ir.types import SequenceType, StreamType
 
-Array = NDArray[Any]
 Watch = Callable[[Node, Sequence[Any], Sequence[Array]], None]
 
 

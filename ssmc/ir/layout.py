@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from ssmc.ir.op import Array
 from ssmc.ir.types import StreamType, ValueType
-
-Array = NDArray[Any]
 
 
 def to_graph(array: Array, axes: str, kind: ValueType) -> Array:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssmc.ir import Graph, Node
-from ssmc.passes.banks import Array, Demand, demand, objection
+from ssmc.ir.op import Array
+from ssmc.passes.banks import Demand, demand, objection
 from ssmc.passes.choices import Alternative, BankChoice
 from ssmc.passes.machine import Machine, StateBank, StateCost
 from ssmc.passes.pieces import weights_per_array

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.ir import Node, StreamType
+from ssmc.ir.op import Array
 from ssmc.passes.machine import Machine, StateBank
 
-Array = NDArray[Any]
 SHOWN = 4  # poles named in a message
 
 

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.ir import Graph, Node, Value
 
-Array = NDArray[Any]
 UNKNOWN = math.inf
 
 # |f(x)| <= 1, and |f(x)| <= gain |x| + offset.

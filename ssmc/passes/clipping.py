@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from ssmc.ir.op import Array
+
 # What is clipped errs to one side, and adds up over the steps that a state remembers; what is rounded averages out.
 # The factor is ours: on the packaged samples anything from 4 to 64 does as well.
 COHERENT = 16.0

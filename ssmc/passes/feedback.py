@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from ssmc.ir import Node, Tensor, Value
+from ssmc.ir.op import Array
 from ssmc.passes.bank_choice import Rule, energy, expected_error, in_eigenbasis, sides
 from ssmc.passes.banks import Demand, objection
 from ssmc.passes.grid import column_grid
@@ -19,7 +18,6 @@ from ssmc.passes.surroundings import error_of, in_basis, sides_of_system
 from ssmc.passes.tiling import Ports, Tiling, real_form
 from ssmc.statespace import StateSpace
 
-Array = NDArray[Any]
 WORSE = 0.5  # of an eigenbasis's error, from which A in arrays is worth its products (ours)
 LARGEST = 512  # words of states whose covariance is solved for
 

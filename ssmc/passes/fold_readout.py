@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from ssmc.ir import Graph, Node, Op, Tensor, Value
+from ssmc.ir.op import Array
 from ssmc.passes.base import Context, Pass
 from ssmc.passes.linear_maps import Matrix, Terms, itself, terms_of, words
 from ssmc.passes.regroup import LEAST_DECAY, Drive, Regrouped, at_end, drive_of, regrouped
 from ssmc.passes.rewrite import constant_sources, recast
 from ssmc.statespace import StateSpace
 
-Array = NDArray[Any]
 MOST_WORDS = 1 << 16  # of a system's outputs
 
 

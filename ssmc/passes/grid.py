@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.ir import Piece, Quantization, Tensor
+from ssmc.ir.op import Array
 from ssmc.ir.sparse import Sparse
 from ssmc.ir.tensor import LARGE, widened
-
-Array = NDArray[Any]
 
 
 def column_grid(matrix: Array | Sparse, bits: int | None) -> Tensor:

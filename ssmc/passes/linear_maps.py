@@ -8,15 +8,14 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from ssmc.ir import Graph, Node, StreamType, Value
 from ssmc.ir.contraction import contraction_matrix
 from ssmc.ir.interpreter import run_node
+from ssmc.ir.op import Array
 from ssmc.passes.rewrite import constant_of
 
-Array = NDArray[Any]
 Matrix = Any  # scipy's csr_matrix
 SHAPES = ("reshape", "slice", "take", "transpose", "broadcast")
 

@@ -6,19 +6,16 @@ import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, TextIO
-
-from numpy.typing import NDArray
+from typing import TextIO
 
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
+from ssmc.ir.op import Array
 from ssmc.ir.verify import verify
 from ssmc.passes.base import Context, Pass
 from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline
 from ssmc.passes.probe import excerpt, probe
 from ssmc.passes.validation import Validator
-
-Array = NDArray[Any]
 
 LOSS_PROBE_STEPS = 128  # random steps that losses are measured on where there is no calibration data
 

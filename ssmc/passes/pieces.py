@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.diagnostics import UserError
 from ssmc.ir import Piece, Tensor
+from ssmc.ir.op import Array
 from ssmc.passes.machine import Machine
 
-Array = NDArray[Any]
 Block = tuple[int, int, int, int]  # k0, k1, n0, n1
 
 

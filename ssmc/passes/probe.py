@@ -6,16 +6,13 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from math import lcm
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Value
 from ssmc.ir.clocks import timestamps
+from ssmc.ir.op import Array
 from ssmc.statespace import time_constants
-
-Array = NDArray[Any]
 
 BATCH = 2
 STEPS = 11  # or more: a multiple of what the graph pools by

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ssmc.ir import Graph, StreamType, Value
+from ssmc.ir.op import Array
 from ssmc.passes.linear_maps import Matrix, itself, terms_of, words
 from ssmc.passes.rewrite import constant_of
 from ssmc.statespace import StateSpace
 from ssmc.statespace.system import dense_matrix
 
-Array = NDArray[Any]
 LEAST_DECAY = 1e-3  # of a state from which the one before it is computed
 MOST = 1 << 24  # entries of a matrix of the new system
 

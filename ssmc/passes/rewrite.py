@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from numpy.typing import NDArray
 
 from ssmc.ir import Graph, Node, Op, Tensor, Value
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 def sole_user(graph: Graph, value: Value) -> tuple[str, int] | None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ssmc.ir.op import Array
 from ssmc.ir.sparse import Sparse, of_stacks
 from ssmc.ir.tensor import LARGE
 from ssmc.passes.pieces import Block
 
-Array = NDArray[Any]
 Matrix = Array | Sparse
 Stack = tuple[int, int, Array]  # row, column, (groups, k, n): block g begins at (row + g k, column + g n)
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.ir import Node, Piece, Tensor, Value
+from ssmc.ir.op import Array
 from ssmc.passes.grid import row_grid
 from ssmc.passes.pieces import weights_per_array
 from ssmc.passes.tiling import Ports, Tiling
 from ssmc.statespace import StateSpace
-
-Array = NDArray[Any]
 
 
 def fits(t: Tiling, system: StateSpace) -> bool:

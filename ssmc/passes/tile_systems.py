@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.ir import Node, Piece, SequenceType, StreamType, Tensor, Value
+from ssmc.ir.op import Array
 from ssmc.passes.feedback import tile_feedback
 from ssmc.passes.grid import column_grid
 from ssmc.passes.pieces import Block
@@ -21,7 +20,6 @@ from ssmc.passes.tiling import Halves, Ports, Tiling
 from ssmc.statespace import StateSpace
 from ssmc.statespace.system import rates
 
-Array = NDArray[Any]
 ONE_DECAY = 1e-12  # relative to the kernel
 
 

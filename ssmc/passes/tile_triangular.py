@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import networkx as nx
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.ir import Node, Piece, Quantization, Tensor, Value
+from ssmc.ir.op import Array
 from ssmc.passes.tiling import Ports, Tiling, real_form
 from ssmc.statespace import StateSpace
-
-Array = NDArray[Any]
 
 
 def levels(a: Array) -> list[Array] | None:

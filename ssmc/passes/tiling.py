@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.diagnostics import UserError
 from ssmc.ir import ConstantType, Graph, Node, Op, SequenceType, StreamType, Tensor, Value, ValueType
+from ssmc.ir.op import Array
 from ssmc.passes.machine import Machine
 from ssmc.passes.pieces import Block, cut
-
-Array = NDArray[Any]
 
 
 @dataclass

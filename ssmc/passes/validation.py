@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Node, Value, interpret
+from ssmc.ir.op import Array
 from ssmc.passes.base import LayerLoss, LossReport, Pass
 from ssmc.passes.loss import bound
 from ssmc.passes.pipeline import show_pass
 
-Array = NDArray[Any]
 Outputs = Mapping[str, Array]
 
 

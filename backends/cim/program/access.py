@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from numpy.typing import NDArray
 
 from backends.cim.program.decode import Item
 from isa.cim_fields import LINES
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 Ranges = list[tuple[int, int]]  # first word, words
 Access = Callable[[Item, Mapping[str, Array]], tuple[Ranges, Ranges]]  # what is read, what is written
 

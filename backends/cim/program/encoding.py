@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.cim.arch import Crossbar
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backends.cim.program.access import ACCESS, Array, Ranges
+from backends.cim.program.access import ACCESS, Ranges
 from backends.cim.program.decode import Item, walk
 from isa.cim_fields import LINES
+from ssmc.ir.op import Array
 
 MESSAGES = ("send", "recv", "collect", "emit", "keep", "fetch")
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from backends.cim.program.decode import Item
-from backends.cim.simulate.core import Array, Trap
+from backends.cim.simulate.core import Trap
 from isa import Kind
 from isa.cim import CIM
+from ssmc.ir.op import Array
 from ssmc.ir.ops.rounded import GRID, count_rows
 from ssmc.ir.ops.rounded_sums import GATED, TERM
 

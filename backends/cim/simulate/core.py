@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.cim.arch import Architecture, Devices
 from backends.cim.clock.latency import Delays
 from backends.cim.program.decode import Item
 from backends.cim.simulate.memory import Registers, Steps
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 class Trap(Exception):

@@ -18,11 +18,12 @@ import numpy as np
 from backends.cim.arch import Devices
 from backends.cim.program.decode import Item
 from backends.cim.simulate.converters import bit_planes, largest_word
-from backends.cim.simulate.core import Array, Core
+from backends.cim.simulate.core import Core
 from backends.cim.simulate.devices import product_sigma
 from backends.cim.simulate.memory import NotWritten
 from backends.cim.simulate.noise import SAMPLES, key_of, normals
 from backends.cim.simulate.plan import Drive, Plan, Target, input_of, plan_of, versions_of
+from ssmc.ir.op import Array
 
 PANEL = 64  # rows of one matrix product whose sums are rounded
 PANEL_WORDS = 1 << 17  # columns times samples times steps that stay in the cache from the DAC to the sums

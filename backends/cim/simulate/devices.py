@@ -6,16 +6,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from backends.cim.arch import Architecture, Devices
 from ssmc.diagnostics import UserError
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 # Ascending polynomials of the programming error, uS at g_max 40 uS (Wan 2022, Nature 608, as in aihwkit).
 _WAN_SECOND = (0.348, 16.030, -43.853, 45.393, -16.815)

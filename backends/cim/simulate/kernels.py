@@ -12,11 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ssmc.ir.op import Array
 from ssmc.jit import compiled, inlined
-
-Array = NDArray[Any]
 
 
 def bits_of(x: Array) -> Array:

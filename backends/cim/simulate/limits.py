@@ -9,8 +9,9 @@ from backends.cim.arch import Architecture
 from backends.cim.program.access import ACCESS, on_lines
 from backends.cim.program.decode import Item, walk
 from backends.cim.simulate.constants import check
-from backends.cim.simulate.core import Array, Trap
+from backends.cim.simulate.core import Trap
 from isa import Program
+from ssmc.ir.op import Array
 
 TABLES = {"embed": "table", "gather": "index", "fir": "kernel"}  # constants that a core keeps in its table memory
 HALVES = ("rot", "dstate", "sel")  # of complex words, re|im

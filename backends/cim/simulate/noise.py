@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from ssmc.ir.op import Array
+
 SAMPLES = 8  # that share a stream
 _DRAW = 16  # normals of one value of the counter: four words of four
 

@@ -14,10 +14,11 @@ from backends.cim.arch import Crossbar
 from backends.cim.program.access import on_lines, overlap, vector_ranges
 from backends.cim.program.decode import Item
 from backends.cim.simulate.converters import largest_word, output_range
-from backends.cim.simulate.core import Array, Core, Trap
+from backends.cim.simulate.core import Core, Trap
 from backends.cim.simulate.noise import device_normals, key_of
 from backends.cim.simulate.programming import CrossbarArray, Meaning, meaning
 from isa.cim_fields import LINES
+from ssmc.ir.op import Array
 
 _EXACT = 2**24  # whole numbers up to here are exact in float32
 SAME = 1e-6  # relative; ranges are float32

@@ -10,10 +10,11 @@ import numpy as np
 from backends.cim.arch import Architecture, Crossbar, Devices
 from backends.cim.program.decode import Item
 from backends.cim.program.encoding import encode, encoding_of
-from backends.cim.simulate.core import Array, Core, Trap
+from backends.cim.simulate.core import Core, Trap
 from backends.cim.simulate.devices import drift_exponent, drifted, read_sigma, written_sigma
 from backends.cim.simulate.noise import device_normals, device_uniforms, key_of
 from backends.cim.simulate.wires import attenuation
+from ssmc.ir.op import Array
 
 Region = tuple[slice, slice]  # rows and columns of weights
 SLACK = 1e-6  # of a weight's full scale, for rounding

@@ -19,13 +19,14 @@ from backends.cim.simulate import time as unit_time
 from backends.cim.simulate import vector as unit_vector
 from backends.cim.simulate.analog import check_lines
 from backends.cim.simulate.carried import Part, parts_of
-from backends.cim.simulate.core import Array, Channel, Core, Trap, join_steps
+from backends.cim.simulate.core import Channel, Core, Trap, join_steps
 from backends.cim.simulate.limits import check_core, output_words, unsent
 from backends.cim.simulate.memory import NotWritten, Registers, Steps
 from backends.cim.simulate.plan import together
 from backends.cim.simulate.programming import program
 from isa import Program
 from ssmc.diagnostics import UserError
+from ssmc.ir.op import Array
 from ssmc.target import RunSettings
 
 UNITS: dict[str, Callable[[Core, Item], None]] = {

@@ -10,9 +10,10 @@ import numpy as np
 
 from backends.cim.program.access import on_lines
 from backends.cim.program.decode import Item
-from backends.cim.simulate.core import Array, Core, Trap
+from backends.cim.simulate.core import Core, Trap
 from backends.cim.simulate.noise import device_normals, key_of, normals
 from backends.cim.simulate.plan import SAME
+from ssmc.ir.op import Array
 from ssmc.ir.ops.rounded import grids_in, places_of, rounded_step
 from ssmc.ir.ops.rounded_sums import sums
 from ssmc.ir.ops.spiking import neuron_step

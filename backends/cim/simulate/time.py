@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from backends.cim.program.decode import Item
-from backends.cim.simulate.core import Array, Channel, Core, Trap
+from backends.cim.simulate.core import Channel, Core, Trap
+from ssmc.ir.op import Array
 
 
 def _past(core: Core, code: Item, steps: int) -> Array:

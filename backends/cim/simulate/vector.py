@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from backends.cim.program.decode import Item
-from backends.cim.simulate.core import Array, Core, Trap
+from backends.cim.simulate.core import Core, Trap
 from ssmc.ir.functions import BINARY, REDUCE, UNARY
+from ssmc.ir.op import Array
 
 
 def _unary(core: Core, code: Item) -> None:

@@ -18,12 +18,9 @@ and the model is within 0.04 % of the solved network; 14 % and 0.14 % at 2 Ohm, 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 def attenuation(g: Array, ohms: float) -> Array:

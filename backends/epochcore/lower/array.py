@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
 from backends.epochcore.formats import state_unit
@@ -30,8 +29,7 @@ from backends.epochcore.lower.windows import Windows, chunked, convolution
 from backends.epochcore.program.parameters import pack_decay, pack_element
 from ssmc.diagnostics import UserError
 from ssmc.ir import Node, Piece, Value
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 def _numbers(low: Lowering) -> Numbers | None:

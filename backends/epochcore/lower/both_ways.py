@@ -15,15 +15,14 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.gemm import ceil_div
 from backends.epochcore.lower.flow import is_backward, plan_flow
 from backends.epochcore.lower.window_matrices import side_by_side, unit_of
 from ssmc.ir import Graph, Node, Piece, Tensor, Value
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 Streams = dict[tuple[Value, bool, tuple[bool, bool]], Value]
 LATER = Tensor(np.array([[0.0, 1.0]]))  # the kernel of a step's delay
 

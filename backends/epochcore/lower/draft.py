@@ -9,13 +9,12 @@ from math import lcm
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.lower.numbers import Numbers
 from isa import Loc
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 PREAMBLE = -1
 
 

@@ -6,14 +6,13 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.lower.draft import Buffer, Ref
 from backends.epochcore.lower.flow import is_loop
 from backends.epochcore.lower.lowering import Lowering, Operand
 from ssmc.ir import ConstantType, Node, Value, spec_of
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 

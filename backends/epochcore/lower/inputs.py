@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.lower.flow import is_loop
 from backends.epochcore.lower.lowering import Lowering
 from backends.epochcore.lower.window_matrices import MOST_TAPS, TAIL
 from ssmc.ir import Node, Value
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch, Share
 from backends.epochcore.lower.draft import PREAMBLE, Buffer, Draft, Ref, Step
@@ -18,8 +17,8 @@ from isa import Loc, Program
 from ssmc.diagnostics import UserError
 from ssmc.ir import ConstantType, Graph, Node, StreamType, Value
 from ssmc.ir.interpreter import run_node
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 RATE_REGISTERS = 8
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.floats import stored
 from backends.epochcore.formats import weight_integers
@@ -22,9 +21,8 @@ from backends.epochcore.lower.segments import cut as cut_time
 from backends.epochcore.lower.shared_passes import Rest, hand_out, keep, rests
 from backends.epochcore.lower.windows import room
 from ssmc.ir import Node, Piece, Tensor
+from ssmc.ir.op import Array
 from ssmc.ir.tensor import LARGE
-
-Array = NDArray[Any]
 
 
 def cut(pieces: Sequence[Piece], rows: int, cols: int) -> list[Piece]:

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.lower.draft import Buffer, Param, Ref
 from backends.epochcore.lower.features import gather
@@ -18,8 +16,7 @@ from backends.epochcore.lower.time import carried
 from backends.epochcore.lower.window_matrices import System, band, turned
 from backends.epochcore.lower.windows import Windows, across
 from ssmc.ir import Node, Value
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 def group(low: Lowering, g: Group, form: Form) -> None:

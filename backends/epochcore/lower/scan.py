@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.clock.gemm import ceil_div
 from backends.epochcore.lower.draft import Buffer, Ref
@@ -20,8 +18,8 @@ from backends.epochcore.lower.lowering import Lowering, Operand
 from backends.epochcore.lower.time import carried
 from backends.epochcore.lower.window_matrices import common
 from ssmc.ir import Node, Value
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 MOST_WORDS = 1 << 16  # of an instruction
 LEAST_WORDS = 1 << 10
 HELD = 3  # rows of constants as wide as all states: a, b and c

@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.clock.gemm import ceil_div
 from backends.epochcore.lower.draft import Buffer, Param
@@ -27,8 +26,8 @@ from backends.epochcore.lower.time import carried
 from backends.epochcore.lower.window_matrices import System, unit_of
 from backends.epochcore.program.parameters import pack_decay, pack_element, unpack
 from ssmc.ir import Node, Value
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 MOST = 255  # what an instruction can say
 
 

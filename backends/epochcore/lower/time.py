@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.lower.draft import Buffer
 from backends.epochcore.lower.features import copy, given, pattern, spread_out
 from backends.epochcore.lower.flow import is_backward
 from backends.epochcore.lower.lowering import Lowering, Operand
 from ssmc.ir import Node, Value
+from ssmc.ir.op import Array
 from ssmc.ir.ops.rounded import rows_of
 from ssmc.ir.ops.rounded_sums import TERM
 from ssmc.ir.ops.spiking import ROWS
 
-Array = NDArray[Any]
 LATEST = 4095  # steps that one delay instruction waits at most: `lag` has 12 bits
 LONGEST = 8190  # steps that one filter instruction looks back at most: `length` has 13 bits
 

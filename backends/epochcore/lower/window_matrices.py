@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.diagnostics import UserError
 from ssmc.ir import Node
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 # What a kernel may leave out beyond its end: the sum of these taps, beside the largest one. Under half of float32's
 # last digit.
 TAIL = 2.0**-26

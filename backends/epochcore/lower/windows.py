@@ -21,7 +21,6 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.clock.gemm import ceil_div
 from backends.epochcore.formats import weight_integers
@@ -31,8 +30,8 @@ from backends.epochcore.lower.lowering import Lowering, Operand
 from backends.epochcore.lower.time import carried
 from backends.epochcore.lower.window_matrices import System, band, turned
 from ssmc.ir import Node, Value
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 MOST_TILES = 32  # of one instruction
 LEAST_PARTS = 4  # of the channels of a system
 STATES_SHARE = 4  # of the scratchpad: so many times the states that are scanned and those that come next fit into it

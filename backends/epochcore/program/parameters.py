@@ -9,16 +9,13 @@ where `parameter_bits` wants more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
 from backends.epochcore.floats import restored, stored
 from backends.epochcore.formats import gains, mantissas
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from numpy.typing import NDArray
-
 from backends.epochcore.program.accesses import Some
 from isa import Instruction
 from isa.frozen import FrozenMap
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 def tiles(held: Instruction | None) -> int:

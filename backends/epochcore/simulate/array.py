@@ -8,10 +8,9 @@ float64 where they are exact; what leaves the array is float32.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.formats import entering
 from backends.epochcore.program.stretches import MODES
@@ -25,11 +24,11 @@ from backends.epochcore.simulate.rounding import narrowed
 from backends.epochcore.simulate.states import STATES, result
 from backends.epochcore.simulate.sums import Products
 from isa import Instruction
+from ssmc.ir.op import Array
 
 if TYPE_CHECKING:
     from backends.epochcore.simulate.compiled_products import Matrix
 
-Array = NDArray[Any]
 # Multiplications of one matrix product; BLAS splits larger ones over its threads.
 PANEL_WORK = 1 << 18
 # Of a product, in the time of an operation elsewhere.

@@ -11,11 +11,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ssmc.ir.op import Array
 from ssmc.machine_code import BYTES, SIZES, Code, Function, Lanes, Pointer, address, function
 
-Array = NDArray[Any]
 F = np.float32
 
 # -- loops -------------------------------------------------------------------------------------------------------

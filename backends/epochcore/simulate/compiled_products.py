@@ -12,11 +12,10 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ssmc.ir.op import Array
 from ssmc.machine_code import SIZES, Code, Function, Lanes, Pointer, address, function, registers
 
-Array = NDArray[Any]
 VECTORS = 2  # registers side by side in a tile
 ROWS = registers().count // 4  # of a tile: its sums take half of the registers
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ssmc.ir.op import Array
 from ssmc.machine_code import Code, Function, Lanes, Pointer, address, function, registers
 
-Array = NDArray[Any]
 WIDTH = registers().size // 8  # columns side by side: float64 numbers of a vector register
 STEPS = 64  # of all rows before the next steps
 ROWS = 4  # stepped together: enough to fill the time that a state takes to its next one

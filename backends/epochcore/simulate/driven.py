@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
 from backends.epochcore.formats import drives, parameters, state_unit
@@ -20,8 +18,8 @@ from backends.epochcore.simulate.rounding import narrowed
 from backends.epochcore.simulate.states import element_of, streamed_gain
 from backends.epochcore.simulate.stretches import by_stretch
 from isa import Instruction
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 Decays = Callable[[Machine, Sequence[Array]], Decay]  # of a block of steps, given what drives it
 Steps = Callable[[Machine, Sequence[Array], Sequence[Array]], None]
 

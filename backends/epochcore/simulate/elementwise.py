@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssmc.ir.functions import UNARY
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 Into = Callable[[Array, Array], None]
 """(x, out): `out` does not overlap x and has its format, float64 or float32."""
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.formats import drives, entering, parameters, state_unit
 from backends.epochcore.program.parameters import Element
@@ -16,8 +13,6 @@ from backends.epochcore.simulate.planner import Planner
 from backends.epochcore.simulate.recurrence import Decay, by_row, order, run_machine
 from backends.epochcore.simulate.sums import Readings
 from isa import Instruction
-
-Array = NDArray[Any]
 
 
 def liquid_machine(plan: Planner, ins: Instruction, e: Element, u: Access, y: Access) -> Action:

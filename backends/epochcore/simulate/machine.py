@@ -18,13 +18,12 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.program.rates import lower_rate
 from backends.epochcore.program.traps import trap
 from backends.epochcore.simulate.buffers import Access, Layout
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 PANEL = 256
 SCRATCH = 2
 BLOCK = 8

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
-
-from numpy.typing import NDArray
 
 from backends.epochcore.simulate.machine import Machine
 from backends.epochcore.simulate.plan import Action
@@ -15,12 +12,10 @@ from backends.epochcore.simulate.recurrence import order
 from backends.epochcore.simulate.rounding import narrow
 from backends.epochcore.simulate.vector import dst, src
 from isa import Instruction
+from ssmc.ir.op import Array
 from ssmc.ir.ops.rounded import GRID, count_rows, grids_in, places_of, rounded_step
 from ssmc.ir.ops.rounded_sums import GATED, TERM, sums
 from ssmc.ir.ops.spiking import neuron_step
-
-Array = NDArray[Any]
-
 
 Step = Callable[[Array, Array], tuple[Array, Array]]  # of what is held and driven: what it reaches, and what is kept
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
 from backends.epochcore.formats import drives, states
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 Parts = tuple[Array, ...]  # the real part, and the imaginary one where there is one
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.simulate.buffers import Access
 from backends.epochcore.simulate.machine import Machine
 from backends.epochcore.simulate.plan import Action
 from backends.epochcore.simulate.planner import Planner
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 def narrow(values: Array) -> Array:

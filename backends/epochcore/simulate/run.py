@@ -11,7 +11,6 @@ from math import lcm, prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
 from backends.epochcore.clock.occupancy import occupancy
@@ -31,10 +30,10 @@ from backends.epochcore.simulate.plan import Plan
 from backends.epochcore.simulate.planner import Rule, make_plan
 from isa import Port, Program
 from ssmc.diagnostics import UserError
+from ssmc.ir.op import Array
 from ssmc.target import RunResult, RunSettings, Stats
 from ssmc.threads import cores
 
-Array = NDArray[Any]
 RULES: dict[str, Rule] = {
     **simulate_array.RULES,
     **simulate_vector.RULES,

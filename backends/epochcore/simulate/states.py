@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.formats import drives, entering, state_unit, states
 from backends.epochcore.program.parameters import Element, unpack
@@ -21,11 +20,10 @@ from backends.epochcore.simulate.rounding import narrowed
 from backends.epochcore.simulate.stretches import Body, by_stretch
 from backends.epochcore.simulate.sums import Readings
 from isa import Instruction
+from ssmc.ir.op import Array
 
 if TYPE_CHECKING:
     from backends.epochcore.simulate.compiled_states import Columns
-
-Array = NDArray[Any]
 
 
 def result(plan: Planner, ins: Instruction, cols: int) -> Access:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.program.stretches import copies, stretches
 from backends.epochcore.simulate.machine import Machine
 from isa import Instruction
+from ssmc.ir.op import Array
 
-Array = NDArray[Any]
 Body = Callable[[Machine, Sequence[Array], Sequence[Array]], None]
 
 

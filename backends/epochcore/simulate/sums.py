@@ -7,16 +7,13 @@ Where the sizes of all terms together fit, they are added at once, which is the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
 from backends.epochcore.formats import limited
 from backends.epochcore.simulate.recurrence import Parts, added, terms
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 class Products:

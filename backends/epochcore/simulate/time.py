@@ -5,10 +5,7 @@ What is carried is rounded after every step, never after a block, so that blocks
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.program.rates import lower_rate, stride_of
 from backends.epochcore.simulate.machine import Machine
@@ -19,9 +16,7 @@ from backends.epochcore.simulate.recurrence import Decay, order, run_float
 from backends.epochcore.simulate.rounding import finished, narrow
 from backends.epochcore.simulate.vector import dst, src
 from isa import Instruction
-
-Array = NDArray[Any]
-
+from ssmc.ir.op import Array
 
 # -- streams ---------------------------------------------------------------------------------------------------
 

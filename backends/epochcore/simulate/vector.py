@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.simulate.buffers import Access
 from backends.epochcore.simulate.elementwise import gate_into, into
@@ -17,8 +16,7 @@ from backends.epochcore.simulate.planner import Planner, Rule
 from backends.epochcore.simulate.rounding import finished
 from isa import Instruction
 from ssmc.ir.functions import BINARY, REDUCE
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 def src(plan: Planner, ins: Instruction, words: int, name: str = "src") -> Access:

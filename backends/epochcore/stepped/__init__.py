@@ -10,17 +10,14 @@ is stepped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.stepped import machine, streaming
 from backends.epochcore.stepped.memory import Memory
 from isa import Program
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 def start(

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.dispatch import Op, dispatch
@@ -27,7 +24,6 @@ from isa import Program
 from isa.epochcore_fields import ENGINES
 from ssmc.diagnostics import UserError
 
-Array = NDArray[Any]
 NEVER = 1 << 60
 
 

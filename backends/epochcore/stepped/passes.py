@@ -7,7 +7,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.dispatch import Op
@@ -19,8 +18,7 @@ from backends.epochcore.stepped.ports import Word, served
 from backends.epochcore.stepped.routes import delay, entries, halves_of, route_of
 from backends.epochcore.stepped.traffic import Traffic
 from isa import Instruction
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 @dataclass

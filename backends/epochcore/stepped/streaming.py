@@ -11,9 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.conflicts import Conflicts, conflicts
@@ -35,7 +32,6 @@ from backends.epochcore.stepped.transfers import TRANSFERS, Effect, effect_of, p
 from backends.epochcore.stepped.turns import Turns, in_turn
 from isa import Program
 
-Array = NDArray[Any]
 Job = Pass | Product | Preload | StateLoad | Drain | Turns
 PATIENCE = 10_000  # cycles without any progress
 

@@ -13,7 +13,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.dispatch import Op
@@ -22,8 +21,7 @@ from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.stepped.memory import Memory
 from isa import Program
 from isa.frozen import FrozenMap
-
-Array = NDArray[Any]
+from ssmc.ir.op import Array
 
 
 @dataclass

@@ -25,11 +25,11 @@ from ssmc.frontend.source.operands import (
     text,
 )
 from ssmc.ir.functions import UNARY
+from ssmc.ir.op import Array
 from ssmc.ir.tensor import times, widened
 from ssmc.threads import cores
 
 SHARED = 1 << 17  # numbers of which a Fourier transform is worth the start of threads (ours)
-Array = np.ndarray[Any, Any]
 Attrs = dict[str, Any]
 Kernel = Callable[[Sequence[Any], Attrs, int], Sequence[Any]]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from ssmc.ir.op import Array
+
 Attrs = dict[str, Any]
 ENDS = (2**31 - 1, 2**63 - 1)
 
