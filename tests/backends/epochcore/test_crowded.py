@@ -16,8 +16,8 @@ from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
 
 LARGE = load_arch("epochcore-128")
-WIDTH, STATES = 4, 96
-CROWDED = with_changes(LARGE, memory__scratchpad_words=8 * STATES)
+WIDTH, STATES, LAYERS = 4, 96, 6
+CROWDED = with_changes(LARGE, memory__scratchpad_words=7 * STATES)
 
 
 def heads(layers: int, *, backward: bool = False, given: bool = False) -> Graph:
@@ -50,11 +50,10 @@ def heads(layers: int, *, backward: bool = False, given: bool = False) -> Graph:
 
 @pytest.mark.parametrize("backward", [False, True])
 def test_states_share_the_scratchpad(backward: bool) -> None:
-    graph = heads(12, backward=backward)
-    few = with_changes(LARGE, memory__scratchpad_words=8 * STATES)
-    program = BACKEND.lower(graph, few, ideal=True)
+    graph = heads(LAYERS, backward=backward)
+    program = BACKEND.lower(graph, CROWDED, ideal=True)
     loops = [ins for ins in program.sections[0].code if ins.mnemonic == "chunks"]
-    assert len(loops) == 12
+    assert len(loops) == LAYERS
     x = {"x": np.random.default_rng(1).standard_normal((2, 7, WIDTH))}
     found, expected = BACKEND.simulate(program, x, RunSettings()).outputs, interpret(graph, x)
     for name, array in expected.items():
@@ -79,17 +78,17 @@ def agrees(graph: Graph, arch: Arch) -> Program:
 
 @pytest.mark.parametrize("backward", [False, True])
 def test_given_states_are_there_for_their_loop_alone(backward: bool) -> None:
-    program = agrees(heads(12, backward=backward, given=True), CROWDED)
+    program = agrees(heads(LAYERS, backward=backward, given=True), CROWDED)
     code = program.sections[0].code
     begins = [i for i, ins in enumerate(code) if ins.mnemonic == "chunks"]
     loads = [i for i, ins in enumerate(code) if ins.mnemonic == "load" and ins["steps"] == "one"]
-    assert len(begins) == len(loads) == 12
+    assert len(begins) == len(loads) == LAYERS
     assert all(load < begin for load, begin in zip(loads, begins, strict=True))
     assert all(begin < load for load, begin in zip(loads[1:], begins, strict=False))
 
 
 def test_given_states_are_stepped_where_they_were_loaded_if_they_crowd_the_scratchpad() -> None:
-    code = agrees(heads(12, given=True), CROWDED).sections[0].code
+    code = agrees(heads(LAYERS, given=True), CROWDED).sections[0].code
     loaded = {ins["dst"] for ins in code if ins.mnemonic == "load" and ins["steps"] == "one"}
     assert {ins["src"] for ins in code if ins.mnemonic == "state.load"} == loaded
     assert "copy" not in {ins.mnemonic for ins in code}
@@ -104,7 +103,7 @@ def test_given_states_that_fit_are_loaded_beside_those_that_are_stepped() -> Non
 
 @pytest.mark.parametrize("later", [False, True])
 def test_given_states_that_others_read_stay_as_they_were(later: bool) -> None:
-    graph = heads(12, given=True)
+    graph = heads(LAYERS, given=True)
     (shaped,) = graph.users(Value("h1"))
     seen = graph.add("unary", [Value(shaped[0] if later else "h1")], {"fn": "tanh"})
     graph.add("output", [seen], {"name": "seen"})
@@ -112,7 +111,7 @@ def test_given_states_that_others_read_stay_as_they_were(later: bool) -> None:
 
 
 def test_states_that_fit_stay_in_one_loop() -> None:
-    program = BACKEND.lower(heads(12), LARGE, ideal=True)
+    program = BACKEND.lower(heads(LAYERS), LARGE, ideal=True)
     assert [ins.mnemonic for ins in program.sections[0].code].count("chunks") == 1
 
 
@@ -121,7 +120,7 @@ def test_states_of_one_layer_that_do_not_fit_are_a_misfit() -> None:
         BACKEND.lower(heads(3), with_changes(LARGE, memory__scratchpad_words=STATES), ideal=True)
 
 
-@pytest.mark.parametrize("layers", [4, 12])
+@pytest.mark.parametrize("layers", [4, 8])
 def test_what_crowds_and_fits_is_where_it_is_fastest(layers: int) -> None:
     crowded = with_changes(LARGE, memory__scratchpad_words=2 * layers * STATES - 1)
     meta: Any = BACKEND.lower(heads(layers), crowded, ideal=True).meta
