@@ -14,6 +14,7 @@ from ssmc.ir.op import Array
 from ssmc.ir.ops.tile import join_halves
 from ssmc.passes.bounds import largest_values
 
+AT_ONCE = 1 << 14  # states that are looked at together: in the processor's caches
 NEVER = 1e-9  # 1 - |a| of a state that does not decay
 STATES = ("tile.ssm", "tile.state", "tile.recurrence")
 
@@ -107,9 +108,16 @@ def _liquid_sizes(a: Array, b: Array, u: Array) -> Array:
     square, mixed, own = np.abs(a) ** 2, 2 * (a * b.conj()).real, np.abs(b) ** 2
     total = np.zeros(a.shape)
     inputs = u.reshape(-1, u.shape[-1])
-    for row in inputs:
-        v = row[:, None]
-        total += np.sqrt(np.maximum((own * v + mixed) * v + square, 0.0))
+    for h in range(0, len(a), some := max(1, AT_ONCE // a.shape[1])):
+        part = slice(h, h + some)
+        now = np.empty(a[part].shape)
+        for row in inputs:
+            v = row[part, None]
+            np.multiply(own[part], v, out=now)
+            now += mixed[part]
+            now *= v
+            now += square[part]
+            total[part] += np.sqrt(np.maximum(now, 0.0, out=now), out=now)
     return total / max(1, len(inputs))
 
 

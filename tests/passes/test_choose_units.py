@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmc.ir import ConstantType, Graph, Piece, StreamType, Tensor, Value, interpret
+from ssmc.ir.ops import tile
 from ssmc.ir.parse import parse
 from ssmc.ir.text import constants, print_graph
-from ssmc.passes import Context, FixedPoint, Machine, PassManager, StateBank
+from ssmc.passes import Context, FixedPoint, Machine, PassManager, StateBank, state_reach
 from ssmc.passes.state_reach import bounded, fill, growth, seen
 
 FORM = FixedPoint(16, 14)
@@ -133,6 +134,31 @@ def test_no_input_leaves_a_bound(op: str, seed: int, is_complex: bool, start: bo
     assert (unit.ravel() * (2**15 - 1) > bound.most.ravel()).all()
     assert (unit.ravel() * 2**15 < 3.1 * bound.most.ravel()).all()
     assert context.units[0].source == "bound"
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.parametrize("flags", [{}, {"liquid": True}, {"reverse": True, "read_before": True}])
+def test_channels_are_followed_some_after_the_others(
+    is_complex: bool, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g, u = layer("tile.ssm", 9, is_complex=is_complex, start=True, **flags), np.random.default_rng(1)
+    x = {"u": u.uniform(-0.5, 0.5, (2, 7, 2))}
+    whole, reach = interpret(g, x)["y"], seen(g, x)
+    monkeypatch.setattr(tile, "AT_ONCE", 1)
+    monkeypatch.setattr(state_reach, "AT_ONCE", 1)
+    assert np.array_equal(interpret(g, x)["y"], whole)
+    assert np.array_equal(seen(g, x).sizes["x"], reach.sizes["x"])
+    a, b, c, d = (g.op("x")[name].array for name in ("decay", "b", "c", "d"))
+    start = g.op(g.operand("x", 1).node)["value"].array
+    halves = start.reshape(-1, 2, 3)
+    state = np.repeat((halves[0] + 1j * halves[1] if is_complex else halves[0])[None], 2, 0)
+    steps = range(7)[::-1] if flags.get("reverse") else range(7)
+    for k in steps:
+        v = b * x["u"][:, k, :, None]
+        after = (a + v if flags.get("liquid") else a) * state + v
+        y = (c * (state if flags.get("read_before") else after)).sum(-1).real + d * x["u"][:, k]
+        np.testing.assert_allclose(whole[:, k], y, rtol=1e-12, atol=1e-12)
+        state = after
 
 
 def test_what_nothing_is_known_of_is_the_targets() -> None:

@@ -14,6 +14,8 @@ from ssmc.ir.ops.temporal import BANK, READ_BEFORE, REVERSE
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import SequenceType, StreamType, ValueType, with_shape
 
+AT_ONCE = 1 << 14  # states that take a step together, of some channels: in the processor's caches, and worth a call
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -145,15 +147,20 @@ def _ssm(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ..
     for p in op["pieces"]:
         covered[p.k0 : p.k1, p.n0 : p.n1] += 1
     u = u[:, ::-1] if op["reverse"] else u
-    drive = u[..., None] * (b * covered)
+    halves, y = op["decay"].is_complex, np.empty(u.shape)
+    last = np.empty((len(u), *a.shape), np.result_type(a, b, u))
     start = None
     if x0 is not None:
-        start = join_halves(np.broadcast_to(x0, (len(u), x0.shape[-1])), op["decay"].is_complex).reshape(-1, *a.shape)
-    decay = a + drive if op["liquid"] else a[None, None]
-    states, last = _recur(decay, drive, start, op["read_before"])
-    y = np.real(np.einsum("btgn,gn->btg", states, c)) + u * op["d"].array
+        start = join_halves(np.broadcast_to(x0, (len(u), x0.shape[-1])), halves).reshape(-1, *a.shape)
+    some = max(1, AT_ONCE // max(1, len(u) * a.shape[1]))
+    for h in range(0, len(a), some):
+        own = slice(h, h + some)
+        drive = u[..., own, None] * (b * covered)[own]
+        decay = a[own] + drive if op["liquid"] else a[own][None, None]
+        states, last[:, own] = _recur(decay, drive, None if start is None else start[:, own], op["read_before"])
+        y[..., own] = np.real(np.einsum("btgn,gn->btg", states, c[own])) + u[..., own] * op["d"].array[own]
     y = y[:, ::-1] if op["reverse"] else y
-    return (np.ascontiguousarray(y), split_halves(last.reshape(len(last), -1), op["decay"].is_complex))
+    return (np.ascontiguousarray(y), split_halves(last.reshape(len(last), -1), halves))
 
 
 def _recurrence_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
