@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ from backends.epochcore.clock.plans import ON_ARRAY, Plan
 from backends.epochcore.program.dispatch import Op
 
 Ints = NDArray[np.int64]
-Paid = dict[int, tuple[Cost, int]]
 
 
 @dataclass(slots=True)
@@ -57,23 +57,37 @@ def _longer(finished: Ints, end: int) -> tuple[Ints, int]:
     return np.diff(ends), int(ends[-1])
 
 
-Totals = tuple[int, dict[int | None, tuple[int, dict[str, int], Paid]]]
+class Totals(NamedTuple):
+    """What has been added up so far of plans: instructions, how often each one is paid, cycles and clock phases."""
+
+    issued: int
+    paid: dict[int, int]
+    counts: Ints
 
 
 @dataclass
 class Account:
-    """Layers and length of a run; `issued` instructions; `phases`, until when the clocks of the array's engines run."""
+    """Layers and length of a run; `issued` instructions; `phases`, until when the clocks of the array's engines run.
 
+    Ops are added one by one, or by plans: what those add up to is in `layers` once it is `settled`. There are `locs`
+    that instructions may come from.
+    """
+
+    locs: int
     layers: dict[int | None, Layer] = field(default_factory=dict)
     end: int = 0
     issued: int = 0
     phases: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ON_ARRAY, 0))
+    _plans: dict[int, Plan] = field(default_factory=dict)
+    _paid: dict[int, int] = field(default_factory=dict)  # by identity of plans, which are kept
+    _counts: Ints = field(init=False)  # by loc, from 1 on: cycles, and those in which the clock of an engine runs
+
+    def __post_init__(self) -> None:
+        self._counts = np.zeros((1 + len(ON_ARRAY), self.locs + 1), np.int64)
 
     def add(self, op: Op, run: Run, cost: Cost, times: int) -> None:
         """An op that is paid so many `times`."""
-        layer = self.layers.get(op.ins.loc)
-        if layer is None:
-            layer = self.layers[op.ins.loc] = Layer()
+        layer = self._layer(op.ins.loc)
         layer.pay(cost, times)
         if run.finish > self.end:
             layer.cycles += (run.finish - self.end) * times
@@ -86,29 +100,40 @@ class Account:
 
     def add_all(self, plan: Plan, begun: Ints, finished: Ints, times: int) -> None:
         """The ops of a plan, from when each has `begun` until it is `finished`, that are paid so many `times`."""
-        for loc, cost, count in plan.paid:
-            layer = self.layers.get(loc)
-            if layer is None:
-                layer = self.layers[loc] = Layer()
-            layer.pay(cost, count * times)
+        key = id(plan)
+        self._plans[key] = plan
+        self._paid[key] = self._paid.get(key, 0) + times
         self.issued += plan.issued * times
         if not len(finished):
             return
         longer, self.end = _longer(finished, self.end)
-        cycles = np.bincount(plan.layer, longer, len(plan.locs)).astype(np.int64).tolist()
-        for loc, more in zip(plan.locs, cycles, strict=True):
-            self.layers[loc].cycles += more * times
-        for number, engine in enumerate(ON_ARRAY):
-            mine = np.flatnonzero(plan.engine == number)
-            if not len(mine):
-                continue
-            before, finish = self.phases[engine], finished[mine]
-            longer, self.phases[engine] = _longer(finish, before)
-            running = np.minimum(longer, finish - begun[mine])  # from its beginning, or from when another one ended
-            ticks = np.bincount(plan.layer[mine], running, len(plan.locs)).astype(np.int64).tolist()
-            for loc, more in zip(plan.locs, ticks, strict=True):
-                if more:
-                    self.layers[loc].phases[f"{engine}_cycles"] += more * times
+        self._count(0, plan.layer, longer, times)
+        for number, (engine, mine) in enumerate(zip(ON_ARRAY, plan.on_array, strict=True), 1):
+            if len(mine):
+                finish = finished[mine]
+                longer, self.phases[engine] = _longer(finish, self.phases[engine])
+                # from its beginning, or from when another one ended
+                self._count(number, plan.layer[mine], np.minimum(longer, finish - begun[mine]), times)
+
+    def _count(self, row: int, layers: Ints, cycles: Ints, times: int) -> None:
+        # whole numbers, far below those that are not exact as floats
+        self._counts[row] += times * np.bincount(layers, cycles, self.locs + 1).astype(np.int64)
+
+    def settled(self) -> None:
+        """Put what plans add up to into `layers`."""
+        for paid, plan in zip(self._paid.values(), self._plans.values(), strict=True):
+            for loc, cost, count in plan.paid:
+                self._layer(loc).pay(cost, count * paid)
+        for loc, layer in self.layers.items():
+            cycles, *phases = self._counts[:, 0 if loc is None else loc + 1].tolist()
+            layer.cycles += cycles
+            layer.phases.update({f"{engine}_cycles": n for engine, n in zip(ON_ARRAY, phases, strict=True) if n})
+
+    def _layer(self, loc: int | None) -> Layer:
+        layer = self.layers.get(loc)
+        if layer is None:
+            layer = self.layers[loc] = Layer()
+        return layer
 
     @property
     def cycles(self) -> int:
@@ -116,17 +141,11 @@ class Account:
 
     def totals(self) -> Totals:
         """What has been added up so far, for `again`."""
-        layers = {loc: (a.cycles, dict(a.phases), dict(a.paid)) for loc, a in self.layers.items()}
-        return self.issued, layers
+        return Totals(self.issued, dict(self._paid), self._counts.copy())
 
     def again(self, before: Totals, times: int) -> None:
         """Add what has been added since `before` so many times more; `end` and `phases` stay."""
-        issued, layers = before
-        self.issued += (self.issued - issued) * times
-        for loc, layer in self.layers.items():
-            cycles, phases, paid = layers.get(loc, (0, {}, Paid()))
-            layer.cycles += (layer.cycles - cycles) * times
-            for name, count in layer.phases.items():
-                layer.phases[name] = count + (count - phases.get(name, 0)) * times
-            for key, (cost, count) in layer.paid.items():
-                layer.paid[key] = cost, count + (count - (paid[key][1] if key in paid else 0)) * times
+        self.issued += (self.issued - before.issued) * times
+        self._counts += (self._counts - before.counts) * times
+        for key, paid in self._paid.items():
+            self._paid[key] = paid + (paid - before.paid.get(key, 0)) * times

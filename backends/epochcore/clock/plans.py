@@ -6,7 +6,7 @@ Chunks of a loop are alike but for the time at which they run, so that one plan 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -32,37 +32,79 @@ OTHER, PRELOAD, PASS, LOADING, STORING, TRANSFER, FETCH, SYNC, RATE, NOTHING = r
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a piece runs. By op that is no waiting for tokens: its instruction, job, cost, engine, place among the
-    `locs`, and engine's number among `ON_ARRAY` (-1: none of them). `paid`: by loc and cost, how often; with waiting.
-    """
+    """What a piece runs. By op that is no waiting for tokens: its instruction, its job (of all `known` costs and their
+    engines) and its place among the `locs`, from 1 on; which of them are of each engine in `ON_ARRAY`; how often those
+    of which loc wait for tokens."""
 
     instructions: Ints
     jobs: Ints
-    costs: Sequence[Cost]
-    engines: Sequence[str]
-    locs: tuple[int | None, ...]
     layer: Ints
-    engine: Ints
-    paid: tuple[tuple[int | None, Cost, int], ...]
-    issued: int
+    on_array: tuple[Ints, ...]
+    waits: Counter[tuple[int | None, str]]
+    known: tuple[Sequence[Cost], Sequence[str]]
+
+    @property
+    def costs(self) -> list[Cost]:
+        """By op."""
+        return [self.known[0][job] for job in self.jobs.tolist()]
+
+    @property
+    def engines(self) -> list[str]:
+        """By op."""
+        return [self.known[1][job] for job in self.jobs.tolist()]
+
+    @property
+    def issued(self) -> int:
+        """Instructions, with waiting."""
+        return len(self.jobs) + self.waits.total()
+
+    @property
+    def paid(self) -> Iterator[tuple[int | None, Cost, int]]:
+        """By loc and cost, how often it is paid, with waiting."""
+        costs = self.known[0]
+        pairs, times = np.unique(self.layer * len(costs) + self.jobs, return_counts=True)
+        for pair, count in zip(pairs.tolist(), times.tolist(), strict=True):
+            loc, job = divmod(pair, len(costs))
+            yield loc - 1 if loc else None, costs[job], count
+        for (loc, name), count in self.waits.items():
+            yield loc, waiting(name), count
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """What a piece runs, however many steps that has. By op: its instruction, how it is met with, in which stretch of
+    the registers' `rates` it is, and the register of its steps. `alone` are ops whose jobs depend on that and on what
+    the piece itself lets the array hold; `alike` says by which of `kinds` these are: an instruction, what is held, and
+    an op with the same steps. Jobs of others depend on what is held or lies where before the piece: those of the array
+    that are `met` before its first pass that takes over one of its preloads, and `fetches`, with their instructions,
+    shapes, and what they fetch. `last` is the piece's last preload, the one before that by its last pass, if there is
+    one, and that pass: what the array holds after it."""
+
+    run: Ints
+    way: Ints
+    rates: Sequence[Instruction]
+    stretch: Ints
+    register: Ints
+    layer: Ints
+    on_array: tuple[Ints, ...]
+    met: list[int]
+    fetches: list[tuple[int, int, int, tuple[int, str, int]]]
+    alone: Ints
+    alike: Ints
+    kinds: list[tuple[int, int, int]]
+    last: tuple[int, int, int] | None
+    waits: Counter[tuple[int | None, str]]
 
 
 @dataclass(frozen=True, eq=False)
 class _Body:
-    """What plans of a piece have in common, whatever is held and lies where before it: the first parts of a plan, and
-    ops whose jobs depend on that, with their places and instructions: those of the array (`met`, with their steps)
-    before the first pass that takes over a preload of the piece, and `fetches`. `held` is what the array holds after
-    the others, if there is any such pass; then what waits for tokens."""
+    """What plans of a piece have in common, whatever is held and lies where before it: jobs, the steps of ops that are
+    `met`, and what the array holds after it (`held`), if there is any pass that takes over a preload of the piece."""
 
-    instructions: Ints
+    frame: _Frame
     jobs: Ints
-    layer: Ints
-    engine: Ints
-    met: list[tuple[int, int, tuple[int, int]]]
-    fetches: list[tuple[int, int, int, tuple[int, str, int]]]
+    met: list[tuple[int, int]]
     held: Array | None
-    locs: tuple[int | None, ...]
-    waits: Counter[tuple[int | None, str]]
 
 
 @dataclass
@@ -87,6 +129,7 @@ class Plans:
     columns: Columns
     _array: Array = field(default_factory=Array)
     _known: dict[tuple[Any, ...], _Left] = field(default_factory=dict)
+    _frames: dict[int, _Frame] = field(default_factory=dict)
     _bodies: dict[tuple[int, int, tuple[int, ...]], _Body] = field(default_factory=dict)
     _jobs: dict[tuple[int, int, int, int, bool], int] = field(default_factory=dict)
     _fetched: dict[tuple[int, bool, int, bool], int] = field(default_factory=dict)
@@ -111,114 +154,96 @@ class Plans:
         if body is None:
             body = self._bodies[key] = self._body(piece)
         jobs, code = body.jobs.copy(), self.program.sections[0].code
-        for place, index, span in body.met:
+        for place, span in zip(body.frame.met, body.met, strict=True):
+            index = int(body.frame.run[place])
             held, (start, count) = self._array.meets(code[index], span)
             jobs[place] = self._job(index, piece, (start, count), held)
         if body.held is not None:
             self._array = replace(body.held)
         fetched, move = self._fetched, self.prices.lying.move
-        for place, index, shape, what in body.fetches:
+        for place, index, shape, what in body.frame.fetches:
             own = shape, (moves := move(*what)), piece.samples, piece.loop
             job = fetched.get(own)
             if job is None:
                 job = fetched[own] = self._job(index, piece, (0, 1), None, moves=moves)
             jobs[place] = job
-        costs, engines, named = self.handover.costs, self.handover.engines, body.locs
-        pairs, times = np.unique(body.layer * len(costs) + jobs, return_counts=True)
-        each = zip(*(values.tolist() for values in (*np.divmod(pairs, max(1, len(costs))), times)), strict=True)
-        paid = [(named[place], costs[job], count) for place, job, count in each]
-        paid += [(loc, waiting(name), count) for (loc, name), count in body.waits.items()]
-        return Plan(
-            body.instructions,
-            jobs,
-            [costs[job] for job in jobs.tolist()],
-            [engines[job] for job in jobs.tolist()],
-            named,
-            body.layer,
-            body.engine,
-            tuple(paid),
-            len(jobs) + sum(body.waits.values()),
-        )
+        known = self.handover.costs, self.handover.engines
+        return Plan(body.frame.run, jobs, body.frame.layer, body.frame.on_array, body.frame.waits, known)
 
     @cached_property
     def _every(self) -> Known:
         return known_of(self.columns, self.prices)
 
-    def _body(self, piece: Piece) -> _Body:
-        code, every = self.program.sections[0].code, self._every
+    def _frame(self, piece: Piece) -> _Frame:
+        every, code = self._every, self.program.sections[0].code
         way = every.way[piece.start : piece.stop]
         run = piece.start + np.flatnonzero(way < SYNC)
         ways, register = every.way[run], every.register[run]
-        spans, stretch = self._spans(piece, run)
-        starts, counts = (
-            np.array([[span.get(name, (0, 0))[n] for name in REGISTERS] for span in spans]) for n in (0, 1)
-        )
-        start, count = starts[stretch, register], counts[stretch, register]
+        rates = piece.start + np.flatnonzero(way == RATE) if piece.loop else run[:0]
         # what is held: by the last preload, or where states go out by that of the last pass
         preload, taken = (_last(run, ways == kind) for kind in (PRELOAD, PASS))
         first = np.flatnonzero((ways == PASS) & (preload >= 0))[:1]
         known = np.arange(len(run)) >= (first[0] if len(first) else len(run))
         on_array = (ways == PRELOAD) | (ways == PASS) | (ways == LOADING) | (ways == STORING)
-        met = np.flatnonzero(on_array & ~known)
         out = np.flatnonzero((ways == STORING) & known)
-        passing = np.searchsorted(run, taken[out])
-        held = np.where(on_array & known, preload, -1)
-        held[out], count[out] = preload[passing], count[passing]
+        held, steps = np.where(on_array & known, preload, -1), np.arange(len(run))
+        steps[out] = passing = np.searchsorted(run, taken[out])
+        held[out] = preload[passing]
         alone = np.flatnonzero((ways == OTHER) | (on_array & known))
-        jobs = np.zeros(len(run), np.int64)
-        jobs[alone] = self._alike(piece, run[alone], count[alone], held[alone])
-        for place in np.flatnonzero(ways == TRANSFER).tolist():
-            jobs[place] = self._job(int(run[place]), piece, (int(start[place]), int(count[place])), None)
-        locs, layer = _numbered(every.loc[run])
-        fetches = [(n, int(run[n])) for n in np.flatnonzero(ways == FETCH).tolist()]
+        stretch = np.searchsorted(rates, run)
+        alike, kinds = self._alike(run[alone], held[alone], steps[alone], stretch, register)
         waits = Counter(
             (code[at].loc, str(code[at]["engine"])) for at in (piece.start + np.flatnonzero(way == SYNC)).tolist()
         )
-        after = None
+        last = None
         if len(first):
-            last, place = int(preload[-1]), int(np.searchsorted(run, taken[-1]))
-            active = int(preload[place])
-            span = int(start[place]), int(count[place])
-            after = Array(code[active], code[last] if last > taken[-1] else None, span)
-        return _Body(
-            run,
-            jobs,
-            layer,
-            every.on[run],
-            [(int(n), int(run[n]), (int(start[n]), int(count[n]))) for n in met],
-            [(n, index, int(every.shape[index]), self.prices.fetched(code[index])) for n, index in fetches],
-            after,
-            locs,
-            waits,
-        )
+            place = int(np.searchsorted(run, taken[-1]))
+            last = int(preload[-1]), int(preload[place]), place
+        mine = tuple(np.flatnonzero(every.on[run] == number) for number in range(len(ON_ARRAY)))
+        met, rules = np.flatnonzero(on_array & ~known).tolist(), [code[place] for place in rates.tolist()]
+        places = [(n, int(run[n])) for n in np.flatnonzero(ways == FETCH).tolist()]
+        fetches = [(n, index, int(every.shape[index]), self.prices.fetched(code[index])) for n, index in places]
+        own = run, ways, rules, stretch, register, every.loc[run], mine, met, fetches, alone, alike, kinds
+        return _Frame(*own, last, waits)
 
-    def _spans(self, piece: Piece, run: Ints) -> tuple[list[Spans], Ints]:
-        """The registers' steps in the stretches of a piece, and the stretch of every op: `rate` begins another one."""
-        if not piece.loop:
-            return [piece.spans], np.zeros(len(run), np.int64)
-        code, spans = self.program.sections[0].code, [piece.spans]
-        rates = piece.start + np.flatnonzero(self._every.way[piece.start : piece.stop] == RATE)
-        for place in rates.tolist():
-            rate, now = code[place], spans[-1]
-            spans.append({**now, str(rate["dst"]): lower(rate, now[str(rate["src"])])})
-        return spans, np.searchsorted(rates, run)
-
-    def _alike(self, piece: Piece, run: Ints, count: Ints, held: Ints) -> Ints:
-        """The jobs of ops that are like others, by how many steps they have, and what the array holds."""
+    def _alike(
+        self, run: Ints, held: Ints, steps: Ints, stretch: Ints, register: Ints
+    ) -> tuple[Ints, list[tuple[int, int, int]]]:
+        """Which ops are alike in what they do, hold, and have steps by; by kind the first of them."""
         shapes = self._every.shape
-        shape, met = shapes[run], np.where(held >= 0, shapes[held], 0)
-        _, number = np.unique(count, return_inverse=True)
-        key = (shape * (len(shapes) + 1) + met) * len(run) + number
-        _, first, which = np.unique(key, return_index=True, return_inverse=True)
-        jobs, code = list[int](), self.program.sections[0].code
-        for n in first.tolist():
-            own = int(shape[n]), int(met[n]), int(count[n]), piece.samples, piece.loop
-            job = self._jobs.get(own)
-            if job is None:
-                meets = code[held[n]] if held[n] >= 0 else None
-                job = self._jobs[own] = self._job(int(run[n]), piece, (0, int(count[n])), meets)
-            jobs.append(job)
-        return np.array(jobs, np.int64)[which]
+        met = np.where(held >= 0, shapes[held], 0)
+        key = (shapes[run] * (len(shapes) + 1) + met) * (len(stretch) + 1) + stretch[steps]
+        _, first, which = np.unique(key * len(REGISTERS) + register[steps], return_index=True, return_inverse=True)
+        return which, list(zip(run[first].tolist(), held[first].tolist(), steps[first].tolist(), strict=True))
+
+    def _body(self, piece: Piece) -> _Body:
+        frame = self._frames.get(piece.start)
+        if frame is None:
+            frame = self._frames[piece.start] = self._frame(piece)
+        code, run = self.program.sections[0].code, frame.run
+        start, count = _steps(frame, piece.spans)
+        jobs = np.zeros(len(run), np.int64)
+        if len(frame.alone):
+            each = [self._like(piece, index, held, int(count[steps])) for index, held, steps in frame.kinds]
+            jobs[frame.alone] = np.array(each, np.int64)[frame.alike]
+        for place in np.flatnonzero(frame.way == TRANSFER).tolist():
+            jobs[place] = self._job(int(run[place]), piece, (int(start[place]), int(count[place])), None)
+        after = None
+        if frame.last is not None:
+            last, active, place = frame.last
+            span = int(start[place]), int(count[place])
+            after = Array(code[active], code[last] if last > run[place] else None, span)
+        return _Body(frame, jobs, [(int(start[n]), int(count[n])) for n in frame.met], after)
+
+    def _like(self, piece: Piece, index: int, held: int, count: int) -> int:
+        """The job of an op, and of others like it."""
+        shapes = self._every.shape
+        own = int(shapes[index]), int(shapes[held]) if held >= 0 else 0, count, piece.samples, piece.loop
+        job = self._jobs.get(own)
+        if job is None:
+            meets = self.program.sections[0].code[held] if held >= 0 else None
+            job = self._jobs[own] = self._job(index, piece, (0, count), meets)
+        return job
 
     def _job(
         self, index: int, piece: Piece, span: tuple[int, int], held: Instruction | None, *, moves: bool = True
@@ -230,7 +255,8 @@ class Plans:
 
 class Known(NamedTuple):
     """What is known of every instruction whenever it runs: how it is met with, the number of the register of its steps,
-    its engine's among `ON_ARRAY`, that of all that its cost may depend on, and its place among the `locs`, or -1."""
+    its engine's among `ON_ARRAY`, that of all that its cost may depend on, and its place among the `locs`, from 1 on,
+    or 0."""
 
     way: Ints
     register: Ints
@@ -249,7 +275,7 @@ def known_of(columns: Columns, prices: Prices) -> Known:
         on[some] = ON_ARRAY.index(engine) if engine in ON_ARRAY else -1
         if way[some[0]] < SYNC:
             shape[some] = prices.shapes(alike, columns.code)
-    loc = np.array([-1 if ins.loc is None else ins.loc for ins in columns.code], np.int64)
+    loc = np.array([0 if ins.loc is None else ins.loc + 1 for ins in columns.code], np.int64)
     return Known(way, register, on, shape, loc)
 
 
@@ -265,7 +291,10 @@ def _last(run: Ints, chosen: NDArray[np.bool_]) -> Ints:
     return np.maximum.accumulate(np.where(chosen, run, -1))
 
 
-def _numbered(locs: Ints) -> tuple[tuple[int | None, ...], Ints]:
-    """Those that occur, and by op which of them it has."""
-    some, which = np.unique(locs, return_inverse=True)
-    return tuple(None if loc < 0 else loc for loc in some.tolist()), which
+def _steps(frame: _Frame, spans: Spans) -> tuple[Ints, Ints]:
+    """By op the first of its steps and how many it has: each `rate` of the piece sets one more register."""
+    each = [spans]
+    for rate in frame.rates:
+        each.append({**each[-1], str(rate["dst"]): lower(rate, each[-1][str(rate["src"])])})
+    starts, counts = (np.array([[span.get(name, (0, 0))[n] for name in REGISTERS] for span in each]) for n in (0, 1))
+    return starts[frame.stretch, frame.register], counts[frame.stretch, frame.register]

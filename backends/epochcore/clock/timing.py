@@ -69,7 +69,7 @@ def _measured(
     each = rounds_of(program).together
     full, rest = divmod(batch, each)
     timed = min(full, TIMED_ROUNDS)
-    account = Account()
+    account = Account(len(program.locs))
     asked, last = _Asked(program, arch, timed * each + rest, steps), (timed - 1) * each
 
     def times(sample: int) -> int:
@@ -79,6 +79,7 @@ def _measured(
     if arch.array.handover_steps and not trace:
         for piece, plan, begun, finished in _handed_over(asked, account):
             account.add_all(plan, begun, finished, times(piece.sample))
+        account.settled()
         return _stats(account, asked, batch), ()
     timed_ops = _each_handed_over(asked) if arch.array.handover_steps else _queued(asked)
     kept = list(timed_ops) if trace else ()

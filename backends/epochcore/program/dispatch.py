@@ -20,6 +20,8 @@ from isa.epochcore_fields import ENGINES
 
 POPS, PUSHES = (tuple((engine, f"{what}.{engine}") for engine in ENGINES) for what in ("pop", "push"))
 Spans = Mapping[str, tuple[int, int]]
+Stream = Mapping[str, Any]  # as the program's data tell of it
+STREAMS = ("load", "store")
 
 
 @dataclass(slots=True)  # not frozen, which takes several times as long to make
@@ -87,7 +89,8 @@ class Ahead:
             section = self._program.sections[0]
             body = section.code[loop + 1 : section.labels[str(section.code[loop]["end"])]]
             # all others take their steps, and what they cost, from registers that these set
-            telling = [ins for ins in body if ins.mnemonic == "rate" or self._may_stay(ins)]
+            each = [(ins, kept_of(self._program, ins) if ins.mnemonic in STREAMS else None) for ins in body]
+            telling = [(ins, stream) for ins, stream in each if ins.mnemonic == "rate" or stream is not None]
             kinds = self._kinds[loop] = [self._kind(telling, *chunk) for chunk in chunks]
         stop = next((n for n in range(number, len(kinds)) if kinds[n] != kinds[number]), len(kinds))
         self.entered, self.loop, self.number, self.alike = self.entered + 1, loop, number, stop - number - 1
@@ -98,21 +101,16 @@ class Ahead:
         """All that costs of the chunk depend on that has been entered last."""
         return self._kinds[self.loop][self.number]
 
-    def _may_stay(self, ins: Instruction) -> bool:
-        """Whether steps of a transfer may stay on the chip."""
-        return ins.mnemonic in ("load", "store") and kept_of(self._program, ins) is not None
-
-    def _kind(self, telling: Sequence[Instruction], first: int, count: int) -> tuple[int, ...]:
+    def _kind(self, telling: Sequence[tuple[Instruction, Stream | None]], first: int, count: int) -> tuple[int, ...]:
         """Steps by register, and steps that stay on the chip, and whether the first one of a transfer does."""
         spans, kind = {"n0": (first, count)}, [count]
-        for ins in telling:
-            if ins.mnemonic == "rate":
+        for ins, stream in telling:
+            if stream is None:
                 spans[str(ins["dst"])] = span = lower(ins, spans[str(ins["src"])])
                 kind.append(span[1])
             else:
                 start, steps = spans[str(ins["steps"])]
-                kind.append(on_chip(self._program, ins, start, steps, self._total))
-                kind.append(on_chip(self._program, ins, start, 1, self._total))
+                kind += (_near(stream, ins, start, some, self._total) for some in (steps, 1))
         return tuple(kind)
 
 
@@ -127,15 +125,18 @@ def on_chip(program: Program, ins: Instruction, start: int, steps: int, total: M
     """Of a transfer of `steps` steps from `start` on those that do not leave the chip: of a stream between two loops
     that are written last."""
     stream = kept_of(program, ins)
-    if stream is None:
-        return 0
+    return 0 if stream is None else _near(stream, ins, start, steps, total)
+
+
+def _near(stream: Stream, ins: Instruction, start: int, steps: int, total: Mapping[str, int]) -> int:
+    """The same of a stream of which steps stay."""
     kept, whole = int(stream["on_chip"]), total[str(ins["steps"])]
     first = whole - kept if stream.get("from_end") else 0
     start = whole - start - steps if ins.operands.get("mirror") else start
     return max(0, min(start + steps, first + kept) - max(start, first))
 
 
-def kept_of(program: Program, transfer: Instruction) -> Mapping[str, Any] | None:
+def kept_of(program: Program, transfer: Instruction) -> Stream | None:
     """The stream of a transfer, if steps of it stay on the chip."""
     if transfer["steps"] == "one":
         return None
