@@ -15,7 +15,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts import Attempt, Source
 from ssmc.frontend.findings import NOT_FEATURES, Findings, Refusal, refuse, with_told
 from ssmc.frontend.mixing.lti import UNLIKE
-from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, delays_told, describe_systems, mixes_time
+from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, delays_told, describe_systems, mixes_time, with_roles
 from ssmc.frontend.proofs.baked import baked_size, runs_at
 from ssmc.frontend.proofs.levels import fixed_levels
 from ssmc.frontend.proofs.traced import unrolled_size
@@ -321,11 +321,12 @@ def _as_model(attempt: Attempt, path: Path) -> Model:
     graph.attributes.update(form=attempt.form, states=dict(attempt.states))
     if not refusals and (error := attempt.failure) is not None:
         refusals = [Refusal(path.name, "model", f"{error.what}: {error.why}" if error.why else error.what)]
+    inputs = with_roles(graph, attempt.inputs) if attempt.form == "sequence" else attempt.inputs
     return Model(
         graph,
         path,
         attempt.form,
-        attempt.inputs,
+        inputs,
         attempt.outputs,
         attempt.states,
         describe_systems(graph, [*attempt.findings.filters, *attempt.findings.lifts]),

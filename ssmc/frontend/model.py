@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array, Op
 from ssmc.ir.ops.rounded import grids_of
 from ssmc.ir.ops.rounded_sums import FREE, islands
+from ssmc.ir.table import spec_of
 from ssmc.ir.types import StreamType
 from ssmc.statespace import StateSpace, frequencies, time_constants
 
@@ -37,6 +39,7 @@ STRUCTURE = frozenset(
     ]
 )
 SYSTEMS = ("ssm", "recurrence", "fir", "spike", "rounded", "rounded_sums")
+STARTS = frozenset(["x0?", "history?"])  # operands that a system starts from
 
 
 @dataclass(frozen=True)
@@ -271,3 +274,31 @@ def count_other_ops(graph: Graph) -> dict[str, int]:
         if node.op.name not in STRUCTURE and node.op.name not in SYSTEMS
     )
     return dict(sorted(names.items()))
+
+
+def with_roles(graph: Graph, ports: Sequence[Port]) -> tuple[Port, ...]:
+    """A sequence model's inputs; those from which no system starts are data, in `graph` too, and cannot be left out."""
+    found = []
+    for port in ports:
+        if port.role == "state" and not _starts(graph, port.name):
+            (node,) = (node for node in graph.nodes("input") if node.op["name"] == port.name)
+            graph.set_op(node.name, node.op.with_attrs(role="data"))
+            port = replace(port, role="data")
+        found.append(port)
+    return tuple(found)
+
+
+def _starts(graph: Graph, name: str) -> bool:
+    """Does a system start from this input, or from what is computed of it alone, before there are any steps?"""
+    waiting = [Value(node.name) for node in graph.nodes("input") if node.op["name"] == name]
+    seen = set(waiting)
+    while waiting:
+        for user, slot in graph.users(waiting.pop()):
+            names = spec_of(graph.op(user).name).operands
+            if names[min(slot, len(names) - 1)] in STARTS:
+                return True
+            results = [Value(user, k) for k, kind in enumerate(graph.node(user).types)]
+            further = [v for v in results if v not in seen and not isinstance(graph.type(v), StreamType)]
+            seen.update(further)
+            waiting += further
+    return False

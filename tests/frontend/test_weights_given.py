@@ -60,3 +60,18 @@ def test_every_weight_of_a_layer_is_an_input(tmp_path: Path) -> None:
     model = load_model(save(file, tmp_path))
     assert [port.axes for port in model.inputs] == ["btf", *("f" * len(w.dims) for w in weights)]
     assert all(port.role == "data" for port in model.inputs)
+
+
+def test_a_condition_of_the_whole_sequence_is_no_state(tmp_path: Path) -> None:
+    net = Net()
+    u, told = net.input(["b", "t", SIZE], name="u"), net.input(["b", SIZE], name="told")
+    y = scanned(net, net.op("Mul", u, net.op("Unsqueeze", told, net.ints(1))), RNG.uniform(0.5, 0.9, SIZE))
+    model = load_model(save(net.model([(y, ["b", "t", SIZE])]), tmp_path))
+    assert {port.name: port.role for port in model.inputs} == {"u": "data", "told": "data"}
+    arrays = {"u": RNG.standard_normal((3, 7, SIZE)).astype(np.float32), "told": np.ones((3, SIZE), np.float32)}
+    ((name, expected),) = reference(model, arrays).items()
+    for target in ("cim", "epochcore"):
+        compiled = compile_model(model, target, ideal=True)
+        assert np.abs(compiled.run(arrays).outputs[name] - expected).max() <= 1e-5 * np.abs(expected).max()
+    with pytest.raises(UserError, match="the input 'told' is missing"):
+        compiled.run({"u": arrays["u"]})
