@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.states.couplings import NOT_LINEAR, find_couplings
+from ssmc.frontend.states.couplings import find_couplings
 from ssmc.frontend.states.lifting import UNTRANSLATED
 from ssmc.frontend.states.state_step import Step
 from ssmc.frontend.states.sum_building import build, known_part
-from ssmc.frontend.states.sum_nets import Gated, Net, Number, Words
+from ssmc.frontend.states.sum_nets import Gated, Net, Words
 from ssmc.frontend.states.sum_nodes import Rounding, find_rounding
+from ssmc.frontend.states.sum_words import words_of
 from ssmc.frontend.states.whole_numbers import off_edges
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.ops.rounded import GRID
-from ssmc.ir.ops.rounded_sums import GATED, OPEN, TERM, Sums, islands, part_of, sums
+from ssmc.ir.ops.rounded_sums import Sums, sums
 
 TOLERANCE = 1e-6  # relative: a grid whose scale and its inverse are both stored in float32
 LIMIT = 1 << 16  # numbers of a step
@@ -57,7 +57,7 @@ def lift_sums(
     fed = {**{v: step.shape(v) for v in step.currents}, **{each.result: each.shape for each in cuts}}
     couplings = find_couplings(run, fed, np.random.default_rng(47))
     net = Net(step, roundings, products, couplings, _drives(step, cuts, targets))
-    words = _assembled(net)
+    words = words_of(net)
     rounding = roundings[0].rounding
     system = sums(words.grid, words.terms, rounding)
     step.lifting.error = _error(net, words, system, binary)
@@ -113,100 +113,6 @@ def _drives(step: Step, cuts: Sequence[Rounding | Gated], targets: Sequence[Valu
     return drives | {each.result: Known(np.zeros(each.shape)) for each in cuts if isinstance(each, Gated)}
 
 
-def _assembled(net: Net) -> Words:
-    """The numbers of the first sequence that the next states need, one after the other."""
-    of: list[Number] = []
-    grids: list[Array] = []
-    terms: list[tuple[int, int, float, int | None]] = []  # number, source (a word, or -1 - state), weight, gate
-    word: dict[Number, int] = {}
-    step = net.step
-    lifting = step.lifting
-    places = np.cumsum([0, *(int(np.prod(f)) for f in lifting.features)])
-    state: dict[Number, int] = {}
-    for current, layout, start in zip(step.currents, lifting.layouts, places, strict=False):
-        row = layout.rows(np.arange(int(np.prod(layout.shape))).reshape(layout.shape))[0]
-        state |= {(current, int(k)): int(start) + i for i, k in enumerate(row)}
-    free = np.array([0.0, 0.0, 0.0, 0.0, 0.0])
-
-    def add(target: Value, k: int, grid: Array, own: Sequence[tuple[int, Value, int, float]]) -> int:
-        made = [(-1 - state[v, j], w) if (v, j) in state else (word.get((v, j)), w) for _, v, j, w in own]
-        if any(source is None for source, _ in made):
-            raise Unsupported("its sequences depend on each other")
-        terms.extend((len(of), int(source), w, None) for source, w in made if source is not None)
-        of.append((target, k))
-        grids.append(grid)
-        return len(of) - 1
-
-    @cache
-    def rows_of_target(target: Value) -> dict[int, list[tuple[int, Value, int, float]]]:
-        return _rows(net.couplings.terms[target])
-
-    def source_of(target: Value, k: int) -> int:
-        """The word, or -1 - state, that a number of a target is."""
-        own = rows_of_target(target).get(k, [])
-        driven = np.any(_constant(net.drives[target]))
-        if len(own) == 1 and own[0][3] == 1.0 and not driven:
-            (_, v, j, _) = own[0]
-            if (v, j) in state:
-                return -1 - state[v, j]
-            if (v, j) in word:
-                return word[v, j]
-        if (target, k) not in word:
-            word[target, k] = add(target, k, free, own)
-        return word[target, k]
-
-    for each in net.cuts():
-        if isinstance(each, Gated):
-            at = [each.places(net.shape(v)) for v in (each.factor, each.gate)]
-            for k in np.flatnonzero(net.owners[each.result] == 0):
-                source, gate = source_of(each.factor, int(at[0][k])), source_of(each.gate, int(at[1][k]))
-                word[each.result, int(k)] = add(each.result, int(k), free, [])
-                terms.append((word[each.result, int(k)], source, 1.0, gate))
-            continue
-        rows = _rows(net.couplings.terms[each.source])
-        driven = np.any(_constant(net.drives[each.source]))
-        for k in np.flatnonzero(net.owners[each.result] == 0):
-            own = rows.get(int(k), [])
-            same = _same(own, word, grids, each.grid[:, k]) if not driven else None
-            word[each.result, int(k)] = add(each.source, int(k), each.grid[:, k], own) if same is None else same
-    states = np.zeros(step.size, np.int64)
-    taken: set[int] = set()
-    for following, layout, start in zip(step.followings, lifting.layouts, places, strict=False):
-        rows = _rows(net.couplings.terms[following])
-        driven = np.any(_constant(net.drives[following]))
-        for i, k in enumerate(layout.rows(np.arange(int(np.prod(layout.shape))).reshape(layout.shape))[0]):
-            own = rows.get(int(k), [])
-            alias = word.get(own[0][1:3]) if len(own) == 1 and own[0][3] == 1.0 and not driven else None
-            if alias is None or alias in taken:
-                alias = add(following, int(k), free, own)
-            taken.add(alias)
-            states[int(start) + i] = alias
-    n = len(of)
-
-    def read(source: int) -> int:
-        return n + source if source >= 0 else int(states[-1 - source])
-
-    rows_of = [(i, read(s), w, OPEN if gate is None else read(gate)) for i, s, w, gate in terms]
-    results = {}
-    for each in net.roundings:
-        layout = net.layouts[each.source]
-        row = layout.rows(np.arange(int(np.prod(each.shape))).reshape(each.shape))[0]
-        if all((each.result, int(k)) in word for k in row):
-            results[each.result] = np.array([word[each.result, int(k)] for k in row])
-    if not rows_of:
-        raise Unsupported(NOT_LINEAR)
-    found = np.array(rows_of, np.float64).T[: len(GATED if net.products else TERM)]
-    order = np.concatenate(islands(n, found))
-    back = np.argsort(order)
-    return Words(
-        [of[i] for i in order],
-        np.stack(grids, axis=1)[:, order],
-        part_of(n, found, order),
-        back[states],
-        {value: back[row] for value, row in results.items()},
-    )
-
-
 def _starts(net: Net, words: Words) -> tuple[Array, Array]:
     """What drives each number and what it starts from, NaN where the data tell."""
     drive = np.array([known_part(net, number) for number in words.of])
@@ -220,27 +126,6 @@ def _starts(net: Net, words: Words) -> tuple[Array, Array]:
     ]
     start[words.states] = np.concatenate(flat)
     return drive, start
-
-
-def _rows(terms: Sequence[tuple[int, Value, int, float]]) -> dict[int, list[tuple[int, Value, int, float]]]:
-    found: dict[int, list[tuple[int, Value, int, float]]] = {}
-    for row in terms:
-        found.setdefault(row[0], []).append(row)
-    return found
-
-
-def _constant(drive: Tracked) -> Array:
-    return np.asarray(drive.array) if isinstance(drive, Known) else np.ones(1)
-
-
-def _same(
-    own: Sequence[tuple[int, Value, int, float]], word: Mapping[Number, int], grids: Sequence[Array], grid: Array
-) -> int | None:
-    """The number that is rounded once more to the grid that it lies on."""
-    if len(own) != 1 or own[0][3] != 1.0 or own[0][1:3] not in word:
-        return None
-    before = word[own[0][1:3]]
-    return before if np.array_equal(grids[before], grid) else None
 
 
 def _error(net: Net, words: Words, system: Sums, binary: Collection[Value]) -> float:
