@@ -104,7 +104,8 @@ def _tell_refusals(source: Source, best: Attempt, strict: bool) -> None:
     if strict and findings.refusals and not up and _runs_nowhere(source):
         first = findings.refusals[0]
         raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
-    image = patched(source.file, source.point(0)) if findings.refusals else None
+    refused = {refusal.node for refusal in findings.refusals}
+    image = patched(source.file, source.point(0), refused) if refused else None
     findings.refusals = findings.refusals if image is None else [image]
     findings.refusals = with_scales(source.file, with_told(findings))
 

@@ -29,6 +29,14 @@ def test_patches_of_an_image(tmp_path: Path) -> None:
     refused(path, "1 node", "Conv", "patches of an image", f"at 'Reshape({lined})'", "(batch, steps, features)")
 
 
+def test_rows_and_columns_lined_up(tmp_path: Path) -> None:
+    net = Net()
+    pixels = net.op("Reshape", net.op("Sub", net.input(["n", 1, 4, 6]), net.const(np.float32(0.5))), net.ints(0, 24, 1))
+    y = behind(net, net.op("MatMul", pixels, net.const(RNG.standard_normal((1, WIDTH)))))
+    path = save(net.model([(y, ["n", WIDTH])]), tmp_path)
+    refused(path, "1 node", "Reshape", "rows and columns of an image as the steps", "(batch, steps, features)")
+
+
 def test_the_part_behind_the_patches(tmp_path: Path) -> None:
     net = Net()
     model = lift(net, behind(net, net.input(["n", 24, WIDTH])), ["n", WIDTH], tmp_path, (2, 24))
