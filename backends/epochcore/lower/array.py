@@ -48,6 +48,17 @@ class Bank:
     order: Array  # which word of the node's own layout each word is
 
 
+@dataclass(frozen=True)
+class InPlace:
+    """A system whose states stay in the array: its `pieces`, channels by states, are all of them, in at most so many
+    `groups` of rows; names of its parameters begin with `name`."""
+
+    name: str
+    system: System
+    pieces: list[Piece]
+    groups: int
+
+
 def _bank(low: Lowering, node: Node, pieces: list[Piece], states: Array, parts: int, x0: Operand | None) -> Bank:
     """Room for the states before and after a chunk. `states` numbers the real halves as the node does."""
     half = states.size
@@ -122,7 +133,7 @@ def ssm(low: Lowering, node: Node) -> None:
         pieces = [p for p in pieces if p.k1 != channels]
         system = system.some(range(pieces[-1].k1 if pieces else 0))
     if pieces:
-        _states_in_place(low, node, f"{node.name}.", system, pieces, u.ref, dst, x0, groups)
+        _states_in_place(low, node, InPlace(f"{node.name}.", system, pieces, groups), u.ref, dst, x0)
     hand_out(low, node, pieces[-1].k1 if pieces else 0)
 
 
@@ -171,34 +182,25 @@ def _ssm_together(low: Lowering, node: Node, u: Operand, parts: Sequence[Rest]) 
     wide, results = gathered(low, node, u, parts), low.temporary(node, len(a))
     unit = side_by_side([system.unit for system in some])
     system = System(a, b, c, d, node.op["read_before"], node.op["reverse"], unit)
-    _states_in_place(low, node, f"{node.name}.together.", system, pieces, wide.at(), results, None, 1)
+    _states_in_place(low, node, InPlace(f"{node.name}.together.", system, pieces, 1), wide.at(), results, None)
     keep(low, results, parts)
 
 
-def _states_in_place(
-    low: Lowering,
-    node: Node,
-    name: str,
-    system: System,
-    pieces: list[Piece],
-    src: Ref,
-    dst: Buffer,
-    x0: Operand | None,
-    groups: int,
-) -> None:
-    """Passes with the states of `pieces` (channels by states, all of them) in the array, in at most so many groups."""
-    halves, number, started = system.parts, np.arange(system.a.size).reshape(system.a.shape), set[tuple[int, int]]()
-    bank = _bank(low, node, pieces, number, halves, x0)
+def _states_in_place(low: Lowering, node: Node, these: InPlace, src: Ref, dst: Buffer, x0: Operand | None) -> None:
+    """A pass for each piece of the states, from `src` to `dst`, beginning with `x0`."""
+    system, started = these.system, set[tuple[int, int]]()
+    halves, number = system.parts, np.arange(system.a.size).reshape(system.a.shape)
+    bank = _bank(low, node, these.pieces, number, halves, x0)
     mode = "tri" if node.op["liquid"] else "fri"
-    for count, (p, offset) in enumerate(zip(pieces, bank.offsets, strict=True)):
+    for count, (p, offset) in enumerate(zip(these.pieces, bank.offsets, strict=True)):
         first = (p.k0, p.k1) not in started
         started.add((p.k0, p.k1))
         at = np.s_[p.k0 : p.k1, p.n0 : p.n1]
         unit, d = None if system.unit is None else system.unit[at], system.d[p.k0 : p.k1] * first
         element = pack_element(system.a[at], system.b[at], system.c[at], d, _numbers(low), unit)
-        packed = low.draft.constant(f"{name}p{count}", element)
+        packed = low.draft.constant(f"{these.name}p{count}", element)
         fields = {"rows": p.n1 - p.n0, "cols": p.k1 - p.k0, "complex": halves == 2, "mode": mode}
-        fields |= low.in_groups(p.k1 - p.k0, halves == 2, groups)
+        fields |= low.in_groups(p.k1 - p.k0, halves == 2, these.groups)
         low.emit(node, "preload", src=Param(packed), scale=0, bias=0, **fields)
         words = (p.n1 - p.n0) * (p.k1 - p.k0) * halves
         pitches = {"dst_pitch": dst.words, "src_pitch": src.buffer.words}

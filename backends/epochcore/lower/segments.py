@@ -14,6 +14,7 @@ pipelines: copies that share columns are stepped in these cycles (`least_cycles`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,8 @@ def system(low: Lowering, node: Node, s: System, u: Operand, x0: Operand | None,
         e = unpack(packed, rows, channels, s.parts == 2, True, bool(numbers is not None and numbers.fixed))
         shape = {"rows": rows, "cols": channels, "complex": s.parts == 2, "mode": "fri", "groups": groups}
         kept = _decay(e.decay * e.decay_unit, low)
-        passes.append(_Pass(low, node, f"{node.name}.s{n}", packed, {**shape, **fields}, order, kept, x0))
+        held = _Held(f"{node.name}.s{n}", packed, {**shape, **fields}, order, kept)
+        passes.append(_Pass(low, node, held, x0))
     streams = {"dst": dst.at(), "src": u.ref, "dst_pitch": dst.words, "src_pitch": u.words}
     for p in passes:
         p.left(streams | {"accumulate": False})
@@ -133,7 +135,7 @@ def states(low: Lowering, node: Node, decay: Array, v: Operand, x0: Operand | No
     shape = {"rows": 1, "cols": size, "complex": is_complex, "mode": "fri.x", **cut(low, node, number)}
     shape["groups"] = _beside(low, node, number)[2]
     kept, order = _decay(e.decay * e.decay_unit, low), np.arange(size * (1 + is_complex))
-    p = _Pass(low, node, f"{node.name}.s", packed, shape, order, kept, x0)
+    p = _Pass(low, node, _Held(f"{node.name}.s", packed, shape, order, kept), x0)
     streams = {"dst": dst.at(), "src": v.ref, "dst_pitch": dst.words, "src_pitch": v.words}
     p.left(streams)
     p.run(streams, again=False)
@@ -146,32 +148,35 @@ def _decay(kept: Array, low: Lowering) -> Array:
     return np.asarray(1 - a if not low.ideal and low.arch.numbers.decay == "one-minus" else a)
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What a preload puts into the array: parameters as they are `packed`, the `shape` they lie in (operands of the
+    instruction), which words of the node's states theirs are, and their decays, (halves, cols, rows) as one number."""
+
+    name: str
+    packed: Array
+    shape: dict[str, Any]
+    order: Array
+    decay: Array
+
+
 class _Pass:
     """The states of one preload: before the chunk, after each segment, and before it."""
 
-    def __init__(
-        self,
-        low: Lowering,
-        node: Node,
-        name: str,
-        packed: Array,
-        shape: dict[str, Any],
-        order: Array,
-        decay: Array,
-        x0: Operand | None,
-    ) -> None:
+    def __init__(self, low: Lowering, node: Node, held: _Held, x0: Operand | None) -> None:
+        shape, order = held.shape, held.order
         self.low, self.node, self.shape, self.order = low, node, shape, order
-        self.packed = low.draft.constant(name, packed)
+        self.packed = low.draft.constant(held.name, held.packed)
         if x0 is None or np.array_equal(order, np.arange(x0.words)):
             self.row = carried(low, node, order.size, x0)
         else:
             self.row = low.draft.row(order.size)
-            gather(low, node, self.row.at(), Operand(x0.ref, x0.words, True), order, f".{name}.x0")
+            gather(low, node, self.row.at(), Operand(x0.ref, x0.words, True), order, f".{held.name}.x0")
         every = order.size * int(shape["segments"])
         self.zeros, self.after, self.begin = carried(low, node, every), low.draft.row(every), low.draft.row(every)
-        power = (decay ** int(shape["span"])).ravel()
+        power = (held.decay ** int(shape["span"])).ravel()
         halves = [power.real, power.imag] if shape["complex"] else [power.real]
-        self.power = low.constant_row(f"{name}.power", np.concatenate(halves))
+        self.power = low.constant_row(f"{held.name}.power", np.concatenate(halves))
 
     def left(self, streams: dict[str, Any]) -> None:
         """What every segment leaves when it begins with zeros."""
