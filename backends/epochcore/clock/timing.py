@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -25,20 +25,20 @@ from backends.epochcore.clock.handover import Handover, Run, most_blocks
 from backends.epochcore.clock.plans import Plan, Plans
 from backends.epochcore.clock.pricing import Prices, pricing, waiting
 from backends.epochcore.clock.queues import Deadlock, Queues
+from backends.epochcore.clock.races import check_races
 from backends.epochcore.clock.repetition import Repetition
+from backends.epochcore.clock.trace import events
 from backends.epochcore.program.columns import Columns
 from backends.epochcore.program.conflicts import conflicts
 from backends.epochcore.program.dispatch import Ahead, Op, Piece, dispatch, pieces
 from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.program.traps import trap
 from isa import Program
-from isa.epochcore_fields import ENGINES
 from ssmc.target import LayerStats, Stats
 
 Ints = NDArray[np.int64]
 TIMED_ROUNDS = 4
 CHECKED_CHUNKS = 4
-TRACKS = (*ENGINES, "drain")
 
 
 def measure(
@@ -85,7 +85,7 @@ def _measured(
     kept = list(timed_ops) if trace else ()
     for op, run, cost in kept or timed_ops:
         account.add(op, run, cost, times(op.sample))
-    traced = tuple(_trace([op for op, *_ in kept], [run for _, run, _ in kept], program, arch)) if trace else ()
+    traced = tuple(events([op for op, *_ in kept], [run for _, run, _ in kept], program, arch)) if trace else ()
     return _stats(account, asked, batch), traced
 
 
@@ -119,11 +119,14 @@ def _queued(asked: _Asked) -> Timed:
 
 def check_tokens(program: Program, arch: Arch, batch: int, steps: int) -> None:
     """Raises UserError where engines wait for tokens that never come, also where engines hand over step by step, whose
-    clock goes without: two rounds of samples, of a few chunks each, show it."""
+    clock goes without; and where tokens are all that they wait for, if one does not wait for what it needs. Two rounds
+    of samples, of a few chunks each, show it."""
     longest = max((int(ins["limit"]) for ins in program.sections[0].code if ins.mnemonic == "chunks"), default=steps)
     few = min(steps, CHECKED_CHUNKS * longest)
-    for _ in _queued(_Asked(program, arch, min(batch, 2 * rounds_of(program).together), few)):
-        return
+    timed = list(_queued(_Asked(program, arch, min(batch, 2 * rounds_of(program).together), few)))
+    if timed and not arch.array.handover_steps:
+        ops, start, finish = zip(*((op, run.start, run.finish) for op, run, _ in timed), strict=True)
+        check_races(program, arch.memory.word_bits, few, ops, start, finish)
 
 
 def _handed_over(asked: _Asked, account: Account | None) -> Iterator[tuple[Piece, Plan, Ints, Ints]]:
@@ -176,31 +179,6 @@ def _stuck(program: Program, deadlock: Deadlock) -> Exception:
     )
 
 
-def _trace(ops: Sequence[Op], runs: Sequence[Run], program: Program, arch: Arch) -> list[dict[str, Any]]:
-    """Chrome trace events: an engine a track, instructions as slices that end when the next one starts."""
-    names = ((tid, {"name": engine}) for tid, engine in enumerate(TRACKS))
-    machine = {"name": f"epochcore ({arch.name})"}
-    events: list[dict[str, Any]] = [{"name": "process_name", "ph": "M", "pid": 0, "tid": 0, "args": machine}]
-    events += [{"name": "thread_name", "ph": "M", "pid": 0, "tid": tid, "args": name} for tid, name in names]
-    following: dict[str, int] = {}
-    micro = 1e6 / arch.clock_hz
-    slices = []
-    first = [pair for pair in zip(ops, runs, strict=True) if pair[0].sample <= 0]
-    if arch.array.handover_steps:  # engines that hand over step by step do not wait there
-        first = [(op, run) for op, run in first if op.ins.mnemonic != "sync"]
-    for op, run in reversed(first):
-        end = min(run.finish, following.get(run.engine, run.finish))
-        following[run.engine] = run.start
-        if end == run.start:
-            continue
-        source = program.source(op.ins)
-        name = source.layer if source else op.ins.mnemonic
-        event = {"name": name, "cat": run.engine, "ph": "X", "ts": run.start * micro, "dur": (end - run.start) * micro}
-        place = {"instruction": op.ins.mnemonic, "index": op.index, "steps": op.steps}
-        slices.append({**event, "pid": 0, "tid": TRACKS.index(run.engine), "args": place})
-    return events + slices[::-1]
-
-
 def _stats(account: Account, asked: _Asked, batch: int) -> Stats:
     arch, program = asked.arch, asked.program
     end, ideal = account.cycles, program.meta.get("numbers") == "ideal"
@@ -209,10 +187,10 @@ def _stats(account: Account, asked: _Asked, batch: int) -> Stats:
     total, every = 0.0, Counter[str]()
     for loc, layer in sorted(account.layers.items(), key=lambda item: -1 if item[0] is None else item[0]):
         seconds = layer.cycles / arch.clock_hz
-        events = layer.events()
-        energy = joules(events, seconds, arch, ideal=ideal)
+        paid = layer.events()
+        energy = joules(paid, seconds, arch, ideal=ideal)
         total += energy
-        every.update(events)
+        every.update(paid)
         # a layer whose passes run beside others' adds less to the run than they last
         used = layer.macs / (max(layer.cycles, layer.passes) * elements) if layer.cycles and layer.on_array else None
         source = None if loc is None else program.locs[loc]

@@ -53,7 +53,7 @@ def fitting(make: Callable[[Request], Assembly], graph: Graph, arch: Arch, reque
         except Misfit as misfit:
             refused.append(misfit)
     if not fits:
-        raise min(refused, key=lambda misfit: misfit.demand / misfit.bound)
+        raise min(refused, key=lambda misfit: misfit.demand / max(1, misfit.bound))
     if len(fits) == 1:
         return next(iter(fits.values()))
     tried = list(fits.values())

@@ -58,7 +58,7 @@ class Piece:
 
 def synchronised(section: Section, sizes: Mapping[str, int]) -> tuple[Section, tuple[int, ...]]:
     """The section with tokens, and where each of its instructions is now. `sizes` are words of the constants."""
-    touched = _touched(section, sizes)
+    touched = touched_by(section, sizes)
     pieces = _pieces(section)
     spans = Spans(touched)
     for piece in pieces:
@@ -67,7 +67,8 @@ def synchronised(section: Section, sizes: Mapping[str, int]) -> tuple[Section, t
     return _written(section, pieces)
 
 
-def _touched(section: Section, sizes: Mapping[str, int]) -> list[Touched]:
+def touched_by(section: Section, sizes: Mapping[str, int], steps: int | None = None) -> list[Touched]:
+    """What each instruction reads and writes where sequences have so many `steps`, or as many as there are."""
     walker, ends, found = Walker(sizes), list[int](), []
     for index, ins in enumerate(section.code):
         if ends and index == ends[-1]:
@@ -75,7 +76,7 @@ def _touched(section: Section, sizes: Mapping[str, int]) -> list[Touched]:
             walker.limit = 1
         if ins.mnemonic == "chunks":
             ends.append(section.labels[str(ins["end"])])
-            walker.limit = int(ins["limit"])
+            walker.limit = min(int(ins["limit"]), steps or int(ins["limit"]))
         found.append(walker.touch(ins))
     return found
 

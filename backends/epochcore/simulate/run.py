@@ -114,7 +114,7 @@ def _too_large(counts: Counter[str], numbers: Numbers) -> UserError:
 
 def _costs(plan: Plan, batch: int, steps: int, trace: bool) -> tuple[Stats, tuple[Mapping[str, Any], ...]]:
     """Statistics, kept between runs of the same size, and the trace where it is asked for."""
-    if (batch, steps) not in plan.costs and plan.layout.arch.array.handover_steps:
+    if (batch, steps) not in plan.costs:
         check_tokens(plan.layout.program, plan.layout.arch, batch, steps)
     if trace:
         return measure(plan.layout.program, plan.layout.arch, batch, steps, trace=True)

@@ -182,13 +182,24 @@ def test_trace_covers_the_run() -> None:
     assert {"load", "store", "compute", "vector", "preload"} == set(by_engine)
 
 
-@pytest.mark.parametrize("handover", [0, 1, 16])
-def test_a_trace_is_one_that_viewers_read(handover: int) -> None:
-    """Every track has its name, slices last some time and lie one after the other, engines that hand over included."""
-    small = with_changes(load_arch("epochcore-small"), array__handover_steps=handover)
-    stats, trace = measure(program(small), small, 1, 50, trace=True)
+@pytest.mark.parametrize(("handover", "pipes"), [(0, 1), (1, 1), (16, 1), (16, 2), (4, 3)])
+def test_a_trace_is_one_that_viewers_read(handover: int, pipes: int) -> None:
+    """Every track has its name, slices last some time and lie one after the other, engines that hand over included and
+    a later instruction that another pipe of the vector unit begins first."""
+    small = with_changes(load_arch("epochcore-small"), array__handover_steps=handover, vector__pipes=pipes)
+    graph = Graph()
+    x = graph.add("input", attrs={"name": "x", "type": StreamType((32,))})
+    ways = [
+        graph.add("unary", [graph.add("unary", [x], {"fn": fn})], {"fn": "sigmoid"}) for fn in ("neg", "exp", "abs")
+    ]
+    last = graph.add("binary", [graph.add("binary", ways[:2], {"fn": "add"}), ways[2]], {"fn": "mul"})
+    graph.add("output", [last], {"name": "y"})
+    stats, trace = measure(BACKEND.lower(graph, small, ideal=True), small, 1, 50, trace=True)
     named = {event["name"]: event["args"]["name"] for event in trace if event["ph"] == "M"}
     assert named["process_name"] == "epochcore (epochcore-small)"
+    tracks = [event["args"]["name"] for event in trace if event["name"] == "thread_name"]
+    assert len({*tracks}) == len(tracks) == 5 + pipes
+    assert {event["tid"] for event in trace if event["ph"] == "X"} <= {*range(len(tracks))}
     ends: dict[int, float] = {}
     for event in (event for event in trace if event["ph"] == "X"):
         assert event["dur"] > 0 and event["ts"] >= ends.get(event["tid"], 0.0) - 1e-9

@@ -122,8 +122,9 @@ def test_what_does_not_fit() -> None:
     assert "demand" in text and "bound 60 words, gap" in text and "memory.scratchpad_words" in text
     graph = model()
     graph.attributes["schedule"] = {"form": "state in place"}
-    with pytest.raises(Misfit, match="half of the parameter memory"):
-        BACKEND.lower(graph, with_changes(SMALL, memory__parameter_words=100), ideal=True)
+    for words in (100, 1):
+        with pytest.raises(Misfit, match="half of the parameter memory"):
+            BACKEND.lower(graph, with_changes(SMALL, memory__parameter_words=words), ideal=True)
 
 
 def test_all_unknown_ops_are_listed() -> None:

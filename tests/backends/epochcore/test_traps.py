@@ -24,7 +24,7 @@ HEAD = "\n".join(
     [
         f".isa epochcore {EPOCHCORE.version}",
         ".arch",
-        *(f"| {line}" for line in arch_text(load_arch("epochcore-small")).splitlines()),
+        *(f"| {line}" for line in arch_text(load_arch("epochcore-small{array.handover_steps=8}")).splitlines()),
         '.input x stream [4] float64 binding={"optional": false, "stream": 0}',
         '.output y stream [4] float64 binding={"stream": 1}',
         ".data @w float64 [4, 4] values=[" + ", ".join(["0.5"] * 16) + "]",
@@ -144,6 +144,36 @@ def test_tokens_that_never_come() -> None:
     pushed = LOAD.replace("n0\n", "n0, push.compute\n")
     stored = STORE.replace("n0\n", "n0, pop.compute\n")
     assert run(FETCH + LOOP + PRELOAD + pushed + waiting + stored + END).shape == (2, 40, 4)
+
+
+def test_words_that_are_read_before_they_are_there() -> None:
+    """Where engines wait for tokens alone, a token too few is told with both instructions; the right ones will do."""
+    machine = HEAD.replace("handover_steps: 8", "handover_steps: 0")
+    load, mac = LOAD.replace("n0\n", "n0, push.compute\n"), MAC.replace("n0\n", "n0, pop.load\n")
+    preload = PRELOAD.replace("mac\n", "mac, pop.load\n")
+    fetch = FETCH.replace("@w\n", "@w, push.preload\n")
+
+    def told(load: str, mac: str, store: str = STORE, steps: int = 16) -> str:
+        code = f"{machine}\n{fetch}{LOOP}{preload}{load}{mac}{store}{END}"
+        try:
+            BACKEND.simulate(assemble(code), {"x": np.ones((1, steps, 4))}, RunSettings())
+        except UserError as error:
+            return str(error)
+        return ""
+
+    early = told(LOAD, MAC)
+    assert "instruction 6 (mac)" in early and "layer 'layer7'" in early
+    assert (
+        "before instruction 5 (load, layer 'layer7') has ended" in early and "compute does not wait for load" in early
+    )
+    stored = told(load, mac)
+    assert "instruction 7 (store)" in stored and "before instruction 6 (mac" in stored
+    mac = mac.replace("pop.load", "pop.load, push.store")
+    store = STORE.replace("n0\n", "n0, pop.compute\n")
+    assert told(load, mac, store) == ""
+    # the next chunk's words come while those of the one before are being read
+    fetch, preload = fetch.replace("samples end\n", "sync preload, pop.load\nsamples end\n"), PRELOAD
+    assert "(load)" in told(load, mac, store, steps=40)
 
 
 def test_settings() -> None:
