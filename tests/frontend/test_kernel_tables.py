@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from ssmc.frontend import load_model
 from tests.frontend.blocks import RNG
-from tests.frontend.checks import LINEAR, kinds, lift, on_targets
+from tests.frontend.checks import LINEAR, kinds, lift, on_targets, refused
 from tests.frontend.net import Net, save
 
 CHANNELS, TAPS, MODES = 3, 29, 4
@@ -162,9 +163,18 @@ def test_filters_and_delays_of_many_steps(tmp_path: Path, form: str, noisy: bool
     path = save(net.model([(filtered(net, taps / 50, form), ["b", 8400, 1])]), tmp_path)
     model = load_model(path)
     assert kinds(model) == ["fir" if noisy else LINEAR]
-    assert {proof.batch for proof in model.proofs} == {1, 3}
+    assert {proof.batch for proof in model.proofs} == {1, 2}
     assert {proof.batch for proof in model.proofs if proof.against == "onnxruntime"} == {1}
     on_targets(model, 1, 8400)
+
+
+def test_long_sequences_that_differ_with_the_batch_are_told(tmp_path: Path) -> None:
+    """They are studied at one batch and proved at two smaller ones."""
+    net = Net()
+    y = filtered(net, 0.99 ** np.arange(4096.0)[None] / 50, "back")
+    batch = net.op("Cast", net.op("Shape", y, start=0, end=1), to=TensorProto.FLOAT)
+    path = save(net.model([(net.op("Mul", y, batch), ["b", 4096, 1])]), tmp_path)
+    refused(path, "the file is another model at batch 2 than at batch 3")
 
 
 def test_a_type_that_is_taken_from_the_data(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def evaluate(
     Raises UserError where a node cannot run on its operands.
     """
     wanted = list(wanted)
-    return _follow(_plan(listing, wanted, given), listing, given, wanted, note)
+    return followed(planned(listing, wanted, given), listing, given, wanted, note)
 
 
 SMALL = 1 << 18  # bytes: what a step of a layer carries on, not what it widens to inside
@@ -51,15 +51,16 @@ def evaluator(
     listing: Listing, given: Collection[Value], wanted: Sequence[Value]
 ) -> Callable[[Mapping[Value, Array]], dict[Value, Any]]:
     """`evaluate` for the same values over and over: what is run is found out once."""
-    plan = _plan(listing, wanted, given)
-    return lambda arrays: _follow(plan, listing, arrays, wanted, None)
+    plan = planned(listing, wanted, given)
+    return lambda arrays: followed(plan, listing, arrays, wanted, None)
 
 
 # The calls to run, and after each what nothing reads any more.
-_Plan = Sequence[tuple[Call, Sequence[Value]]]
+Plan = Sequence[tuple[Call, Sequence[Value]]]
 
 
-def _plan(listing: Listing, wanted: Sequence[Value], given: Collection[Value]) -> _Plan:
+def planned(listing: Listing, wanted: Sequence[Value], given: Collection[Value]) -> Plan:
+    """What is to be run for the `wanted` values."""
     calls = listing.needed(wanted, given)
     last = {value: call.position for call in calls for value in call.operands if value is not None}
     keep = {*wanted, *given}
@@ -69,14 +70,15 @@ def _plan(listing: Listing, wanted: Sequence[Value], given: Collection[Value]) -
     ]
 
 
-def _follow(
-    plan: _Plan,
+def followed(
+    plan: Plan,
     listing: Listing,
     given: Mapping[Value, Array],
     wanted: Sequence[Value],
     note: Callable[[Value, Any], None] | None,
     around: int = 1,
 ) -> dict[Value, Any]:
+    """As `evaluate`, by a plan; `around` are the trips of the loops that it is in."""
     values: dict[Value, Any] = dict(given)
     constants = listing.constants
     with np.errstate(all="ignore"):
@@ -166,9 +168,9 @@ def _listed(graph: Graph) -> Listing:
 
 
 @lru_cache(maxsize=BODIES)
-def _body_plan(graph: Graph) -> _Plan:
+def _bodyplanned(graph: Graph) -> Plan:
     body = _listed(graph)
-    return _plan(body, list(body.outputs.values()), body.inputs.values())
+    return planned(body, list(body.outputs.values()), body.inputs.values())
 
 
 def body_feed(call: Call, body: Listing, own: Sequence[Any], captured: Sequence[Any]) -> dict[Value, Any]:
@@ -184,8 +186,8 @@ def _split_captured(call: Call, arrays: Sequence[Any]) -> tuple[list[Any], list[
 def _run_body(call: Call, attribute: str, own: Sequence[Any], captured: Sequence[Any], around: int) -> list[Any]:
     body = body_of(call, attribute)
     wanted = list(body.outputs.values())
-    plan = _body_plan(call.op["regions"][attribute])
-    found = _follow(plan, body, body_feed(call, body, own, captured), wanted, None, around)
+    plan = _bodyplanned(call.op["regions"][attribute])
+    found = followed(plan, body, body_feed(call, body, own, captured), wanted, None, around)
     return [found[value] for value in wanted]
 
 

@@ -104,8 +104,10 @@ def _layer_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     axes = tuple(range(attrs.get("axis", -1) % x[0].ndim, x[0].ndim))
     centred = x[0] - x[0].mean(axes, keepdims=True)
     scale = 1 / np.sqrt((centred**2).mean(axes, keepdims=True) + attrs.get("epsilon", 1e-5))
-    y = centred * scale * x[1]
-    y = y + x[2] if len(x) > 2 and x[2] is not None else y
+    y = centred * scale
+    y *= x[1]
+    if len(x) > 2 and x[2] is not None:
+        y += x[2]
     return (y, x[0].mean(axes, keepdims=True), scale)[:results]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.source.evaluate import SMALL, evaluate
+from ssmc.frontend.source.evaluate import SMALL, followed, planned
 from ssmc.frontend.source.listing import Listing
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
@@ -41,7 +41,8 @@ class Samples:
         missing = [v for v in wanted if v not in known and v not in self.listing.constants]
         passed: dict[Value, Any] = {}
         if missing:
-            inside = {call.position for call in self.listing.needed(missing, known)}
+            plan = planned(self.listing, missing, known)
+            inside = {call.position for call, _ in plan}
 
             def note(value: Value, array: Any) -> None:
                 if not isinstance(array, np.ndarray):
@@ -51,7 +52,7 @@ class Samples:
                 if array.nbytes <= SMALL or (array.dtype != np.float32 and self._is_open(value, inside)):
                     passed[value] = array
 
-            passed.update(evaluate(self.listing, known, missing, note))
+            passed.update(followed(plan, self.listing, known, missing, note))
             known.update(passed)
         found = {v: known[v] if v in known else widened(self.listing.constants[v]) for v in wanted}
         if passed:

@@ -34,7 +34,10 @@ def _linear_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
 
 def _linear(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
     y = times(arrays[0], op["weight"].stored)
-    return (y if op["bias"] is None else y + op["bias"].array,)
+    if op["bias"] is None:
+        return (y,)
+    bias = op["bias"].array
+    return (np.add(y, bias, out=y if np.result_type(y, bias) == y.dtype else None),)
 
 
 def _norm_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
