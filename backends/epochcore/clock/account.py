@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.handover import Run
-from backends.epochcore.clock.plans import ON_ARRAY, Plan
+from backends.epochcore.clock.plans import ON_ARRAY, Plan, paid
 from backends.epochcore.program.dispatch import Op
 
 Ints = NDArray[np.int64]
@@ -121,9 +121,8 @@ class Account:
 
     def settled(self) -> None:
         """Put what plans add up to into `layers`."""
-        for paid, plan in zip(self._paid.values(), self._plans.values(), strict=True):
-            for loc, cost, count in plan.paid:
-                self._layer(loc).pay(cost, count * paid)
+        for loc, cost, count in paid(list(self._plans.values()), list(self._paid.values())):
+            self._layer(loc).pay(cost, count)
         for loc, layer in self.layers.items():
             cycles, *phases = self._counts[:, 0 if loc is None else loc + 1].tolist()
             layer.cycles += cycles
@@ -147,5 +146,5 @@ class Account:
         """Add what has been added since `before` so many times more; `end` and `phases` stay."""
         self.issued += (self.issued - before.issued) * times
         self._counts += (self._counts - before.counts) * times
-        for key, paid in self._paid.items():
-            self._paid[key] = paid + (paid - before.paid.get(key, 0)) * times
+        for key, so_far in self._paid.items():
+            self._paid[key] = so_far + (so_far - before.paid.get(key, 0)) * times

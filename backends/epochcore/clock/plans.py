@@ -58,16 +58,22 @@ class Plan:
         """Instructions, with waiting."""
         return len(self.jobs) + self.waits.total()
 
-    @property
-    def paid(self) -> Iterator[tuple[int | None, Cost, int]]:
-        """By loc and cost, how often it is paid, with waiting."""
-        costs = self.known[0]
-        pairs, times = np.unique(self.layer * len(costs) + self.jobs, return_counts=True)
-        for pair, count in zip(pairs.tolist(), times.tolist(), strict=True):
-            loc, job = divmod(pair, len(costs))
-            yield loc - 1 if loc else None, costs[job], count
-        for (loc, name), count in self.waits.items():
-            yield loc, waiting(name), count
+
+def paid(plans: Sequence[Plan], times: Sequence[int]) -> Iterator[tuple[int | None, Cost, int]]:
+    """By loc and cost, how often plans of a program that are run so many times each pay it, with waiting."""
+    if not plans:
+        return
+    costs = plans[0].known[0]
+    every = np.concatenate([plan.layer * len(costs) + plan.jobs for plan in plans])
+    pairs, which = np.unique(every, return_inverse=True)
+    # whole numbers, far below those that are not exact as floats
+    counts = np.bincount(which, np.repeat(times, [len(plan.jobs) for plan in plans]), len(pairs)).astype(np.int64)
+    for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        loc, job = divmod(pair, len(costs))
+        yield loc - 1 if loc else None, costs[job], count
+    for plan, number in zip(plans, times, strict=True):
+        for (place, name), count in plan.waits.items():
+            yield place, waiting(name), count * number
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,5 +137,8 @@ def _pairs(groups: Touches) -> tuple[Lists, Lists, Lists]:
 
 def _partners(consumers: Ints, producers: Ints, count: int) -> Lists:
     """Producers by consumer."""
-    order = np.argsort(consumers, kind="stable")
-    return Lists(np.searchsorted(consumers[order], np.arange(count + 1)).astype(np.int64), producers[order])
+    # small numbers are sorted by their digits, in a fraction of the time
+    order = np.argsort(consumers.astype(np.uint16) if count <= 1 << 16 else consumers, kind="stable")
+    at = np.zeros(count + 1, np.int64)
+    np.cumsum(np.bincount(consumers, minlength=count), out=at[1:])
+    return Lists(at, producers[order])

@@ -22,6 +22,7 @@ POPS, PUSHES = (tuple((engine, f"{what}.{engine}") for engine in ENGINES) for wh
 Spans = Mapping[str, tuple[int, int]]
 Stream = Mapping[str, Any]  # as the program's data tell of it
 STREAMS = ("load", "store")
+MARKS = frozenset({"chunks", "halt"})
 
 
 @dataclass(slots=True)  # not frozen, which takes several times as long to make
@@ -254,9 +255,10 @@ def _cut(
     section = program.sections[0]
     spans: Spans = {"one": (0, 1), **{f"n{i}": (0, 0) for i in range(8)}}
     index = start
-    for place in range(start, end):
+    marks = [place for place in range(start, end) if section.code[place].mnemonic in MARKS]
+    for place in marks:
         ins = section.code[place]
-        if place < index or ins.mnemonic not in ("chunks", "halt"):
+        if place < index:
             continue
         if index < place:
             yield index, place, spans, False
