@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ssmc.frontend import load_model
 from tests.frontend.checks import LINEAR, kinds, on_targets, refused
@@ -12,6 +14,8 @@ from tests.frontend.unrolled import Writer, joined, steps_of
 
 BATCH, LENGTH, WIDTH = 2, 18, 3
 A, B = 0.3, 0.1
+
+Smooth = Callable[[Writer, list[str]], list[str]]
 
 
 def blend(w: Writer, by: float, new: str, old: str) -> str:
@@ -68,9 +72,64 @@ def test_a_gain_that_follows_the_number_of_the_step(tmp_path: Path) -> None:
     refused(path, "its weights follow the number of the step and not the data", "Kalman")
 
 
-def test_fewer_steps_than_go_in(tmp_path: Path) -> None:
+def level_and_season(w: Writer, x: list[str], period: int) -> list[str]:
+    """Holt-Winters' additive smoothing from the first period: forecasts of the steps behind it (Winters, 1960)."""
+    level = w.op("Mul", w.op("Sum", *x[:period]), w.const(1 / period))
+    trend = w.op("Mul", w.op("Sub", x[period], x[0]), w.const(1 / period))
+    seasons, found = [w.op("Sub", u, level) for u in x[:period]], []
+    for u in x[period:]:
+        before, *seasons = seasons
+        new = blend(w, A, w.op("Sub", u, before), w.op("Add", level, trend))
+        trend, level = blend(w, B, w.op("Sub", new, level), trend), new
+        seasons.append(blend(w, 0.2, w.op("Sub", u, level), before))
+        found.append(w.op("Sum", level, trend, seasons[0]))
+    return found
+
+
+def from_zero(w: Writer, x: list[str], period: int) -> list[str]:
+    """The same with all states 0 at first; without seasons if the period is 0 (Holt)."""
+    level = trend = w.const(np.zeros((BATCH, WIDTH)))
+    seasons, found = [level] * period, []
+    for u in x:
+        before = seasons.pop(0) if period else w.const(0.0)
+        new = blend(w, A, w.op("Sub", u, before), w.op("Add", level, trend))
+        trend, level = blend(w, B, w.op("Sub", new, level), trend), new
+        seasons += [blend(w, 0.2, w.op("Sub", u, level), before)] * (period > 0)
+        found.append(w.op("Sum", level, trend, *seasons[:1]))
+    return found
+
+
+@pytest.mark.parametrize(
+    "smooth",
+    [
+        lambda w, x: smoothed(w, x)[1:],
+        lambda w, x: smoothed(w, x)[2:],
+        lambda w, x: level_and_season(w, x, 3),
+        lambda w, x: from_zero(w, x, 0),
+        lambda w, x: from_zero(w, x, 3),
+    ],
+    ids=["holt", "holt from the second", "holt-winters", "holt from zero", "holt-winters from zero"],
+)
+def test_smoothing_in_every_usual_form(smooth: Smooth, tmp_path: Path) -> None:
+    w, length = Writer(), 24
+    y = joined(w, smooth(w, steps_of(w, "x", length, 1, "gather")), 1, "concat", [BATCH, WIDTH])
+    model = load_model(w.save(tmp_path / "m.onnx", {"x": [BATCH, length, WIDTH]}, {"y": y}, {"y": 3}))
+    assert kinds(model) == [LINEAR] and model.inputs[0].axes == "btf"
+    assert not any("run through" in note for note in model.notes)
+    on_targets(model, BATCH, length)
+
+
+@pytest.mark.parametrize("part", [slice(1, None), slice(0, -1)], ids=["[1:]", "[:-1]"])
+def test_the_state_before_the_first_step_is_among_the_results(part: slice, tmp_path: Path) -> None:
+    """Results of one step more than go in, from a learned state, of which one is cut off."""
     w = Writer()
-    found = smoothed(w, steps_of(w, "x", LENGTH, 1, "gather"))[1:]
-    y = joined(w, found, 1, "concat", [BATCH, WIDTH])
-    path = w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": y}, {"y": 3})
-    refused(path, f"of {LENGTH} steps it makes {BATCH} x {LENGTH - 1} x {WIDTH} numbers")
+    h = w.const(np.tile(np.array([0.5, -1.0, 2.0]), (BATCH, 1)))
+    a, found = w.const(np.array([0.5, 0.7, 0.9])), [h]
+    for u in steps_of(w, "x", LENGTH, 1, "gather"):
+        found.append(w.op("Add", w.op("Mul", found[-1], a), u))
+    whole = joined(w, found, 1, "concat", [BATCH, WIDTH])
+    ends = [w.const([n]) for n in (part.start, LENGTH + 1 if part.stop is None else part.stop, 1, 1)]
+    path = w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": w.op("Slice", whole, *ends)}, {"y": 3})
+    model = load_model(path)
+    assert kinds(model) == [LINEAR]
+    on_targets(model, BATCH, LENGTH)

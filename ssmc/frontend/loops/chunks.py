@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KINDS = frozenset(["Scan", "Loop"])
 MOST = 1024  # chunks that a loop may go over, as it is run many times when it is probed (ours)
+APART = 3  # a loop over all steps but the first ones, from which its states start, leaves out one of so many (ours)
 
 
 def over_chunks(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked] | None:
@@ -30,15 +31,19 @@ def over_chunks(translator: Translator, call: Call, items: Sequence[Any]) -> lis
 
 
 def _may_be(translator: Translator, call: Call) -> bool:
-    """Does a loop make fewer trips than the model's inputs have steps, or just one less, the first step being apart?"""
+    """Does a loop make fewer trips than there are steps, or just a few less, the first steps being apart?"""
     if call.kind not in KINDS or translator.in_step:
         return False
     trips, steps = _trips(translator, call), _steps(translator)
-    if trips is not None and 1 < trips == steps - 1 <= MOST:
+    if trips is not None and _all_but_the_first(trips, steps):
         return True
     if trips is None or trips > min(MOST, steps // 2):
         return False
     return trips > 1 or (translator.dynamic and steps not in DIVISIBLE and _counted(translator, call))
+
+
+def _all_but_the_first(trips: int, steps: int) -> bool:
+    return 1 < trips < steps <= MOST and APART * (steps - trips) <= steps
 
 
 def _steps(translator: Translator) -> int:
@@ -82,7 +87,7 @@ def _as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) ->
     told = translator.findings.refusals[len(before.refusals) :]
     translator.findings.restore(before)
     steps = _steps(translator)
-    whole = _trips(translator, call) == steps - 1
+    whole = _all_but_the_first(_trips(translator, call) or 0, steps)
     if translator.dynamic and not whole and steps not in DIVISIBLE and _counted(translator, call):
         return translator.refuse(call, f"{steps} steps {INDIVISIBLE} chunks")
     return [Raw(told[0].reason if told else reason or "it goes over chunks of steps")] * len(call.results)

@@ -27,30 +27,25 @@ SHORT = 16  # taps of a filter that is not worth a system
 
 def emit_kernels(translator: Translator, region: Region, kernels: Kernels, tolerance: float) -> Flow:
     """The region's target as a flow: what its kernels do, in ops."""
-    builder = translator.builder
-    flat = [builder.reshape(f.value, (prod(f.features),)) for f in region.flows]
-    u = builder.concat(flat, -1)
-    assert isinstance(u, Value)
-    emitter = _Emitter(translator, region, kernels, u, tolerance)
+    builder, emitter = translator.builder, emitter_of(translator, region, kernels, tolerance)
     y = emitter.causal(kernels.causal, reverse=False)
     if kernels.future is not None:
         ahead = np.concatenate([np.zeros((*kernels.future.shape[:2], 1)), kernels.future], axis=2)
         later = emitter.causal(ahead, reverse=True)
         y = later if y is None else builder.binary("add", y, later) if later is not None else y
-    shape = tuple(d for d, a in zip(region.shape, kernels.axes, strict=True) if a == "f")
-    if y is None:
-        y = builder.binary("mul", emitter.inputs(0), np.zeros(1))
-    if np.any(kernels.offset):
-        y = builder.binary("add", y, kernels.offset)
-    if not isinstance(y, Value) or not isinstance(builder.graph.type(y), StreamType):
-        y = builder.stream(y, u)
-    found = wrap(builder.reshape(y, shape), kernels.axes, region.shape)
-    assert isinstance(found, Flow)
-    return found
+    return emitter.target(y)
+
+
+def emitter_of(translator: Translator, region: Region, kernels: Kernels, tolerance: float) -> Emitter:
+    """An emitter for the kernels of a region, all its inputs beside each other."""
+    builder = translator.builder
+    u = builder.concat([builder.reshape(f.value, (prod(f.features),)) for f in region.flows], -1)
+    assert isinstance(u, Value)
+    return Emitter(translator, region, kernels, u, tolerance)
 
 
 @dataclass(eq=False)
-class _Emitter:
+class Emitter:
     translator: Translator
     region: Region
     kernels: Kernels
@@ -61,10 +56,24 @@ class _Emitter:
     def builder(self) -> Builder:
         return self.translator.builder
 
-    def inputs(self, j: int) -> Operand:
-        return self._taken(self.kernels.inputs[:, j])
+    def target(self, y: Operand | None) -> Flow:
+        """What the region gives, from what its kernels do (None: nothing)."""
+        builder, axes = self.builder, self.kernels.axes
+        shape = tuple(d for d, a in zip(self.region.shape, axes, strict=True) if a == "f")
+        if y is None:
+            y = builder.binary("mul", self.inputs(0), np.zeros(1))
+        if np.any(self.kernels.offset):
+            y = builder.binary("add", y, self.kernels.offset)
+        if not isinstance(y, Value) or not isinstance(builder.graph.type(y), StreamType):
+            y = builder.stream(y, self.u)
+        found = wrap(builder.reshape(y, shape), axes, self.region.shape)
+        assert isinstance(found, Flow)
+        return found
 
-    def _taken(self, index: Array) -> Operand:
+    def inputs(self, j: int) -> Operand:
+        return self.taken(self.kernels.inputs[:, j])
+
+    def taken(self, index: Array) -> Operand:
         if np.array_equal(index, np.arange(self.builder.features(self.u)[0])):
             return self.u
         return self.builder.emit("take", [self.u], axis=-1, index=Tensor(index))
@@ -80,8 +89,8 @@ class _Emitter:
         if last <= max(SHORT, 2) and last <= taps.shape[2] // 2:
             return self._lags(taps, used, reverse) if taps.shape[1] > 1 else self._fir(taps[:, 0, :last], reverse)
         if (fit := self._fit(taps)) is not None:
-            u = self._taken(self.kernels.inputs.reshape(-1))
-            return self._system(u, *fit, taps.shape, reverse)
+            u = self.taken(self.kernels.inputs.reshape(-1))
+            return self.system(u, *fit, taps.shape, reverse)
         if taps.shape[1] > 1:
             return self._firs(taps[..., :last], reverse)
         parts, how = identified(taps[:, 0], self.tolerance)
@@ -95,7 +104,7 @@ class _Emitter:
         found = [self._part(part, taps, reverse) for part in parts]
         left = np.setdiff1d(np.arange(len(taps)), np.concatenate(done))
         if len(left):
-            found.append(self._fir(taps[left], reverse, self._taken(inputs[left]), remark))
+            found.append(self._fir(taps[left], reverse, self.taken(inputs[left]), remark))
             done.append(left)
         order = np.argsort(np.concatenate(done))
         y = self.builder.concat(found, -1)
@@ -104,9 +113,9 @@ class _Emitter:
         return self.builder.emit("take", [y], axis=-1, index=Tensor(order))
 
     def _part(self, part: Part, taps: Array, reverse: bool) -> Operand:
-        u = self._taken(self.kernels.inputs[part.channels, 0])
+        u = self.taken(self.kernels.inputs[part.channels, 0])
         shape = (len(part.channels), 1, taps.shape[1])
-        y = self._system(self._delayed(u, part.delay, reverse), part.fit, part.how, shape, reverse)
+        y = self.system(self.delayed(u, part.delay, reverse), part.fit, part.how, shape, reverse)
         if part.head is None:
             return y
         used = np.flatnonzero(np.abs(part.head).max(axis=0))
@@ -114,11 +123,11 @@ class _Emitter:
             first, _ = self.builder.recurrent("fir", [u], kernel=Tensor(part.head), reverse=reverse)
             return self.builder.binary("add", y, first)
         for lag in used:
-            x = self._delayed(u, int(lag), reverse)
+            x = self.delayed(u, int(lag), reverse)
             y = self.builder.binary("add", y, self.builder.binary("mul", x, part.head[:, lag]))
         return y
 
-    def _system(self, u: Operand, fit: Fit, how: str, shape: tuple[int, ...], reverse: bool) -> Operand:
+    def system(self, u: Operand, fit: Fit, how: str, shape: tuple[int, ...], reverse: bool) -> Operand:
         y, final = self.builder.recurrent("ssm", [u], system=fit.system, reverse=reverse)
         replacement = Replacement(f"became systems, {how}", shape[0] * shape[1], shape[2], fit.error, fit.l1)
         self._note(final, max(fit.error, fit.output_error), replacement)
@@ -141,7 +150,7 @@ class _Emitter:
         builder = self.builder
         total: Operand | None = None
         for lag in used:
-            x = self._delayed(self.u, int(lag), reverse)
+            x = self.delayed(self.u, int(lag), reverse)
             if taps.shape[1] == 1:
                 x = builder.emit("take", [x], axis=-1, index=Tensor(self.kernels.inputs[:, 0]))
                 part = builder.binary("mul", x, taps[:, 0, lag])
@@ -153,7 +162,7 @@ class _Emitter:
             total = part if total is None else builder.binary("add", total, part)
         return total
 
-    def _delayed(self, x: Operand, steps: int, reverse: bool) -> Operand:
+    def delayed(self, x: Operand, steps: int, reverse: bool) -> Operand:
         if not steps:
             return x
         x = self.builder.reverse(x) if reverse else x

@@ -17,6 +17,7 @@ from ssmc.frontend.graph.flow import Flow, Known, Unsupported
 from ssmc.frontend.mixing.filters import emit_kernels
 from ssmc.frontend.mixing.lti import TOLERANCE, Kernels, convolved, dependences, impulse_kernels, probe, to_steps
 from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.starting import emit_started
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
@@ -24,37 +25,79 @@ from ssmc.ir.op import Array
 
 SHORTEST = 6  # steps that tell a system
 FIRST = (1, 2)  # how many inputs may do otherwise
+LATE = 32  # steps that a result may begin behind the first input (ours)
 
 
 def explain_start(translator: Translator, region: Region) -> Flow | None:
-    """The target of a region that treats all steps alike but the first ones; None where it does not."""
+    """The target of a region that treats all steps alike but the first ones; None where it does not.
+
+    Its result may begin some steps later than its inputs, as where states start from the first ones.
+    """
     lengths = {f.shape[f.axes.index("t")] for f in region.flows if "t" in f.axes}
-    if len(lengths) != 1 or min(lengths) < SHORTEST or not lengths & set(region.shape):
+    if len(lengths) != 1 or min(lengths) < SHORTEST or any(f.axes.count("t") != 1 for f in region.flows):
         return None
+    (length,) = lengths
+    if length in region.shape:
+        return _started(translator, region, 0)
+    for axis, size in enumerate(region.shape):
+        missing = length - size
+        if not 0 < missing <= min(LATE, length // 3):
+            continue
+        found = _started(translator, _filled(region, axis, missing), missing)
+        if found is not None:
+            later = translator.builder.add("downsample", [found.value], stride=1, kind="take", offset=missing)
+            return replace(found, value=later, shape=region.shape)
+    return None
+
+
+def _filled(region: Region, axis: int, missing: int) -> Region:
+    """The region with zeros in front of what it gives, one a step of its inputs."""
+    widths = [(missing, 0) if i == axis else (0, 0) for i in range(len(region.shape))]
+    shape = tuple(d + before for d, (before, _) in zip(region.shape, widths, strict=True))
+    return replace(region, run=lambda arrays: np.pad(region.run(arrays), widths), shape=shape)
+
+
+def _started(translator: Translator, region: Region, missing: int) -> Flow | None:
+    """The target of a region of which the first `missing` steps do not count; None where it is nothing of the kind."""
     zero = region.run([np.zeros(f.shape) for f in region.flows])
-    if np.any(zero):
+    length = region.flows[0].shape[_steps(region.flows[0])]
+    if not np.isfinite(zero).all():
         return None
-    for count in FIRST:
-        if min(lengths) < count + SHORTEST - 1:
+    linear = replace(region, run=lambda arrays: region.run(arrays) - zero)
+    counts = _counts(missing) if missing else (0, *FIRST) if np.any(zero) else FIRST
+    for count in counts:
+        if length < count + SHORTEST - 1:
             return None
         try:
-            later = probe(_without_first(region, count))
+            later = probe(_without_first(linear, count))
         except Unsupported:
             continue
-        if later.future is None and (kernels := _with_start(region, later, zero, count)) is not None:
+        if later.future is None and (kernels := _with_start(linear, later, zero, count, missing)) is not None:
             break
     else:
         return None
     starts = [_alone(translator, flow, step) for step in range(count) for flow in region.flows]
+    if kernels.inputs.max() >= (count + 1) * _width(region):
+        starts.append(_beginning(translator, region.flows[0]))
     both = replace(_shorter(region, [*region.flows, *starts], count), known=region.known)
+    if (found := emit_started(translator, both, kernels, count, missing)) is not None:
+        return replace(found, shape=region.shape)
     known = {node.name for node in translator.builder.graph.nodes("fir")}
     found = emit_kernels(translator, both, kernels, translator.findings.tolerance)
-    taps = min(lengths) - count
-    if any(
-        node.op["kernel"].shape[1] >= taps for node in translator.builder.graph.nodes("fir") if node.name not in known
-    ):
+    filters = [node for node in translator.builder.graph.nodes("fir") if node.name not in known]
+    if any(node.op["kernel"].shape[1] >= length - count for node in filters):
         return None  # the last taps are not known
     return replace(found, shape=region.shape)
+
+
+def _width(region: Region) -> int:
+    """How many inputs the region has, features of all streams."""
+    return sum(int(np.prod(f.features, dtype=np.int64)) for f in region.flows)
+
+
+def _counts(missing: int) -> tuple[int, ...]:
+    """How many first inputs may do otherwise where a result begins so many steps later; twice as many: two seasons."""
+    return tuple(sorted({missing, missing + 1, missing + 2, 2 * missing}))
 
 
 def _steps(flow: Flow) -> int:
@@ -76,7 +119,7 @@ def _without_first(region: Region, count: int) -> Region:
 
     def run(arrays: Sequence[Array]) -> Array:
         padded = [
-            np.concatenate([np.zeros_like(np.take(x, range(count), axis=_steps(f))), x], axis=_steps(f))
+            np.pad(x, [(count if i == _steps(f) else 0, 0) for i in range(x.ndim)])
             for x, f in zip(arrays, region.flows, strict=True)
         ]
         y = region.run(padded)
@@ -89,26 +132,38 @@ def _without_first(region: Region, count: int) -> Region:
     return replace(_shorter(region, region.flows, count), run=run, samples=samples)
 
 
-def _with_start(region: Region, later: Kernels, zero: Array, count: int) -> Kernels | None:
-    """Kernels of the inputs, and of their first values alone; None where these do not make the region's answers."""
-    size = sum(int(np.prod(f.features, dtype=np.int64)) for f in region.flows)
-    taps = later.causal.shape[-1]
+def _with_start(region: Region, later: Kernels, zero: Array, count: int, missing: int) -> Kernels | None:
+    """Kernels of the inputs, of their first values alone, and of a one at the first step, which makes what the region
+    gives for zeros; None where these do not make the region's answers."""
+    size = _width(region)
+    taps, offset = later.causal.shape[-1], 0 * later.offset
+    resting = to_steps(zero, later.axes)
+    if np.ptp(resting, axis=0).max(initial=0.0) > TOLERANCE * np.abs(resting).max(initial=0.0):
+        return None  # the samples of a batch start otherwise
+    rest = resting[0, :taps].T  # outputs, steps
+    level = resting[0, -1]
+    if np.abs(resting[0, missing:] - level).max(initial=0.0) <= TOLERANCE * np.abs(level).max(initial=0.0):
+        rest, offset = 0 * rest, level
     for inputs, colours in dependences(region, later.axes):
         if not np.array_equal(inputs, later.inputs):
             continue
         whole, extras = [inputs], [later.causal]
         for step in range(count):
             moved = replace(region, run=partial(_delayed, region, step))
-            first = impulse_kernels(moved, later.axes, inputs, colours, zero)
+            first = impulse_kernels(moved, later.axes, inputs, colours, 0 * zero)
             if first is None:
                 return None
             extra = first.causal[..., step : step + taps] - later.causal
             extra[np.abs(extra) <= TOLERANCE * np.abs(first.causal).max(initial=0.0)] = 0.0
+            extra[..., : max(missing - step, 0)] = 0.0
             whole.append(inputs + (step + 1) * size)
             extras.append(extra)
+        if np.any(rest):
+            whole.append(np.full((len(inputs), 1), (count + 1) * size))
+            extras.append(rest[:, None])
         kernels = np.concatenate(whole, axis=1), np.concatenate(extras, axis=1)
-        found = Kernels(later.axes, *kernels, None, 0 * later.offset, 0.0)
-        return found if _holds(region, found, count) else None
+        found = Kernels(later.axes, *kernels, None, offset, 0.0)
+        return found if _holds(region, found, zero, count, missing) else None
     return None
 
 
@@ -122,13 +177,16 @@ def _delayed(region: Region, steps: int, arrays: Sequence[Array]) -> Array:
     return region.run(moved)
 
 
-def _holds(region: Region, kernels: Kernels, count: int) -> bool:
+def _holds(region: Region, kernels: Kernels, zero: Array, count: int, missing: int) -> bool:
     rng = np.random.default_rng(23)
     arrays = [rng.standard_normal(f.shape) for f in region.flows]
-    wanted = to_steps(region.run(arrays), kernels.axes)[:, :-count]
-    u = np.concatenate([to_steps(x, f.axes) for x, f in zip(arrays, region.flows, strict=True)], axis=2)[:, :-count]
-    starts = [np.where(np.arange(u.shape[1])[:, None] == step, u, 0.0) for step in range(count)]
-    found = convolved(kernels, np.concatenate([u, *starts], axis=2))
+    wanted = to_steps(region.run(arrays) + zero, kernels.axes)
+    u = np.concatenate([to_steps(x, f.axes) for x, f in zip(arrays, region.flows, strict=True)], axis=2)
+    end, number = u.shape[1] - count, np.arange(u.shape[1] - count)[:, None]
+    starts = [np.where(number == step, u[:, :end], 0.0) for step in range(count)]
+    one = np.broadcast_to(np.where(number == 0, 1.0, 0.0), (len(u), end, 1))
+    found = convolved(kernels, np.concatenate([u[:, :end], *starts, one], axis=2)) + kernels.offset
+    wanted, found = wanted[:, missing:end], found[:, missing:]
     return bool(np.abs(found - wanted).max() <= TOLERANCE * max(float(np.abs(wanted).max()), 1e-300))
 
 
@@ -145,3 +203,14 @@ def _alone(translator: Translator, flow: Flow, step: int) -> Flow:
     found = binary(builder, "mul", flow, first)
     assert isinstance(found, Flow)
     return found
+
+
+def _beginning(translator: Translator, flow: Flow) -> Flow:
+    """A one at the first step, zeros behind it."""
+    builder = translator.builder
+    first = builder.binary("equal", builder.steps(flow.value), np.zeros(()))
+    kept = [i for i, letter in enumerate(flow.axes) if letter != "f"]
+    axes, shape = "".join(flow.axes[i] for i in kept) + "f", [flow.shape[i] for i in kept]
+    value = builder.reshape(first, (1,))
+    assert isinstance(value, Value)
+    return Flow(value, axes, (*shape, 1))
