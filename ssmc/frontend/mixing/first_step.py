@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, Unsupported
-from ssmc.frontend.mixing.filters import emit_kernels
+from ssmc.frontend.mixing.filters import SHORT, emit_kernels
 from ssmc.frontend.mixing.lti import TOLERANCE, Kernels, convolved, dependences, impulse_kernels, probe, to_steps
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.starting import emit_started
@@ -76,18 +76,34 @@ def _started(translator: Translator, region: Region, missing: int) -> Flow | Non
             break
     else:
         return None
-    starts = [_alone(translator, flow, step) for step in range(count) for flow in region.flows]
-    if kernels.inputs.max() >= (count + 1) * _width(region):
-        starts.append(_beginning(translator, region.flows[0]))
+    kernels, at = _used(kernels, _width(linear))
+    starts = [_alone(translator, flow, step) for step in at if step < count for flow in region.flows]
+    starts += [_beginning(translator, region.flows[0])] * (count in at)
     both = replace(_shorter(region, [*region.flows, *starts], count), known=region.known)
-    if (found := emit_started(translator, both, kernels, count, missing)) is not None:
-        return replace(found, shape=region.shape)
+    lasting = np.any(kernels.causal[..., min(SHORT, kernels.causal.shape[2] // 2) :])
+    if at and lasting:
+        found = emit_started(translator, both, kernels, [step if step < count else 0 for step in at], count, missing)
+        if found is not None:
+            return replace(found, shape=region.shape)
     known = {node.name for node in translator.builder.graph.nodes("fir")}
     found = emit_kernels(translator, both, kernels, translator.findings.tolerance)
     filters = [node for node in translator.builder.graph.nodes("fir") if node.name not in known]
     if any(node.op["kernel"].shape[1] >= length - count for node in filters):
         return None  # the last taps are not known
     return replace(found, shape=region.shape)
+
+
+def _used(kernels: Kernels, width: int) -> tuple[Kernels, list[int]]:
+    """The kernels without those of first inputs that do as later ones; which are left, of steps 0, 1, ... and, last,
+    of what the region gives for zeros."""
+    blocks = kernels.inputs[0] // width
+    left = [int(b) for b in np.unique(blocks) if b and np.any(kernels.causal[:, blocks == b])]
+    kept = np.isin(blocks, [0, *left])
+    inputs = kernels.inputs[:, kept]
+    number = np.searchsorted([0, *left], inputs // width)
+    return replace(kernels, inputs=number * width + inputs % width, causal=kernels.causal[:, kept]), [
+        b - 1 for b in left
+    ]
 
 
 def _width(region: Region) -> int:
@@ -97,7 +113,7 @@ def _width(region: Region) -> int:
 
 def _counts(missing: int) -> tuple[int, ...]:
     """How many first inputs may do otherwise where a result begins so many steps later; twice as many: two seasons."""
-    return tuple(sorted({missing, missing + 1, missing + 2, 2 * missing}))
+    return tuple(sorted({0, missing, missing + 1, missing + 2, 2 * missing}))
 
 
 def _steps(flow: Flow) -> int:

@@ -33,20 +33,20 @@ class _Start:
     taps: Array
 
 
-def emit_started(translator: Translator, region: Region, kernels: Kernels, count: int, missing: int) -> Flow | None:
-    """The target of a region whose outputs depend on one input each, and on `count` first values of it; None where
-    no system serves, or the first inputs do not move its states. The first `missing` steps of it do not count.
+def emit_started(
+    translator: Translator, region: Region, kernels: Kernels, at: Sequence[int], count: int, missing: int
+) -> Flow | None:
+    """The target of a region whose outputs depend on one input each, and on some of its `count` first values; None
+    where no system serves, or the first inputs do not move its states. The first `missing` steps of it do not count.
 
-    `kernels` has a column for the input, one for each of the first values (at step 0, 1, ...), and perhaps one for a
-    one at step 0.
+    `kernels` has a column for the input, and one for each of the others, which come at the steps `at`.
     """
-    tolerance, width = translator.findings.tolerance, kernels.inputs.shape[1]
-    if width not in (1 + count, 2 + count):
+    tolerance = translator.findings.tolerance
+    if kernels.inputs.shape[1] != 1 + len(at):
         return None
     parts, _ = identified(kernels.causal[:, 0], tolerance)
     if sum(len(part.channels) for part in parts) < len(kernels.inputs):
         return None
-    at = [*range(count), *[0] * (width - 1 - count)]  # the step at which each of the others is
     starts = [_start(kernels.causal[part.channels], part, at, count, missing, tolerance) for part in parts]
     if any(start is None for start in starts):
         return None

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.graph.flow import Flow, TimeMixing, Tracked, Unsupported, wrap
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of
+from ssmc.frontend.rules.restored import restored
 from ssmc.frontend.rules.shape import cut, gathered, require_feature
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import pad_widths, text
@@ -30,6 +31,12 @@ def _pad(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     for axis, (before, after) in enumerate(widths):
         if before == after == 0:
             continue
+        if result.axes[axis] == "t" and after == 0 < before:
+            shape = (*result.shape[:axis], before, *result.shape[axis + 1 :])
+            whole = restored(context, [Known(np.full(shape, value))], result, axis)
+            if whole is not None:
+                result = whole
+                continue
         require_feature(result, axis, "it pads")
         size = result.shape[axis]
         if before < 0 or after < 0:

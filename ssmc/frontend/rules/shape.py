@@ -22,6 +22,7 @@ from ssmc.frontend.graph.joint import TOGETHER, apart
 from ssmc.frontend.rules.batches import beside_samples
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.rules.regrouping import regrouped
+from ssmc.frontend.rules.restored import restored
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import axes_of, reshape_target, slices_of, split_sizes
 from ssmc.ir.graph import Value
@@ -123,6 +124,9 @@ def _concat(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
             isinstance(item, Flow) and (item.axes, item.shape) == (labels, flows[0].shape) for item in items
         ):
             return [beside_samples(context.builder, flows, axis)]
+        whole = restored(context, items[:-1], items[-1], axis) if isinstance(items[-1], Flow) else None
+        if whole is not None:
+            return [whole]
         raise TimeMixing("it joins along time") if label == "t" else Unsupported("it joins along the batch")
     if any(flow.axes != labels for flow in flows):
         raise TimeMixing("it joins a sequence of steps with something else")

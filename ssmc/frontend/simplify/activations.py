@@ -77,7 +77,7 @@ def _curves(graph: Graph, node: Node, curves: dict[Value, dict[Value, _Curve]]) 
         assert value is not None
         if isinstance(graph.type(value), ConstantType):
             held = graph.op(value.node)["value"].array if graph.op(value.node).name == "constant" else np.zeros(0)
-            if held.size == 0 or np.ptp(held) != 0:
+            if held.size == 0 or np.any(held != held.flat[0]):
                 return {}
             constants[slot] = np.full(GRID.shape, held.reshape(-1)[0], np.float64)
         else:

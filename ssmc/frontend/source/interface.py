@@ -18,6 +18,7 @@ from ssmc.ir.types import TensorType
 
 MAX_INPUT = 1 << 27  # numbers in an input, of one sample and step where those axes are dynamic
 MAX_READINGS = 24  # ways to read the inputs' axes that are tried before giving up
+SHORTEST = 5  # whole numbers in a row of which some are made alike (ours)
 MAX_TRIED = 1 << 17  # beginnings of such ways that are looked at (ours: a second)
 
 
@@ -264,9 +265,24 @@ def sample_points(
     for seed in range(2, 9):
         if any(np.array_equal(first[v], second[v]) for v in values):
             second = sample_inputs(listing, shapes, types, seed)
+    for name in listing.inputs:
+        if not types[name].dtype.startswith("float"):
+            _alike_and_apart(first[listing.inputs[name]], second[listing.inputs[name]])
     counts = {listing.inputs[name]: shapes[name] for name in whole if int(np.prod(shapes[name])) == 1}
     start = {**second, **{v: np.zeros(shape, np.int64) for v, shape in counts.items()}}
     return [first, second, start] if counts else [first, second]
+
+
+def _alike_and_apart(first: Array, second: Array) -> None:
+    """Let whole numbers in the middle of the longest axis be alike in one sample and change in the other: models may
+    compare neighbours, as where a segment begins."""
+    axis = int(np.argmax(first.shape)) if first.ndim else 0
+    if first.ndim == 0 or first.shape[axis] < SHORTEST:
+        return
+    middle, some, other = first.shape[axis] // 2, np.moveaxis(first, axis, 0), np.moveaxis(second, axis, 0)
+    some[middle - 1 : middle + 2] = first.min() if first.dtype == bool else some[middle - 1]
+    other[middle - 1 : middle + 2] = second.min()
+    other[middle] = second.max()
 
 
 def _rows(listing: Listing, value: Value, default: int) -> int:
