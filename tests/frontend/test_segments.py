@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,30 @@ def test_segments_reset_the_states(tmp_path: Path, how: str, dynamic: bool) -> N
     sizes: tuple[int | str, int | str] = ("b", "t") if dynamic and how != "kept" else (2, "t" if dynamic else LENGTH)
     model = _model(how, *sizes, tmp_path)
     assert kinds(model) == ["selective"]
+    _on_targets(model)
+
+
+def test_neighbours_are_compared_in_every_step(tmp_path: Path) -> None:
+    """An unrolled loop that reads the segment's number of the step before."""
+    net, length = Net(), 8
+    x, seg = net.input([2, length, WIDTH]), net.input([2, length], TensorProto.INT64)
+    steps = [
+        (net.op("Gather", x, net.ints(t), axis=1), net.op("Gather", seg, net.ints(t), axis=1)) for t in range(length)
+    ]
+    a, states = net.const(np.array([[[0.5, 0.8, 0.9]]])), [steps[0][0]]
+    for (_, before), (u, number) in pairwise(steps):
+        same = net.op("Unsqueeze", net.op("Cast", net.op("Equal", number, before), to=TensorProto.FLOAT), net.ints(2))
+        states.append(net.op("Add", net.op("Mul", net.op("Mul", states[-1], same), a), u))
+    model = load_model(save(net.model([(net.op("Concat", *states, axis=1), [2, length, WIDTH])]), tmp_path))
+    assert kinds(model) == ["selective"]
+    _on_targets(model, length)
+
+
+def _on_targets(model: Model, length: int = LENGTH) -> None:
     x, seg = model.inputs
     arrays = {
-        x.name: RNG.standard_normal((2, LENGTH, WIDTH)).astype(np.float32),
-        seg.name: np.sort(RNG.integers(0, 4, (2, LENGTH)), axis=1),
+        x.name: RNG.standard_normal((2, length, WIDTH)).astype(np.float32),
+        seg.name: np.sort(RNG.integers(0, 4, (2, length)), axis=1),
     }
     (expected,) = reference(model, arrays).values()
     for target in ("cim", "epochcore"):

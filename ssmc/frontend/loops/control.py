@@ -82,10 +82,16 @@ def _scan_points(translator: Translator, call: Call, form: Any, body: Listing) -
         own = given[: len(given) - int(call.op["captured"])]
         length = own[form.states].shape[form.input_axes[0]]
         for step in {0, length // 2}:
-            states = [rng.standard_normal(np.shape(s)) for s in own[: form.states]]
             seen = [np.take(s, step, axis=a) for s, a in zip(own[form.states :], form.input_axes, strict=True)]
+            states = [_state_at(rng, np.shape(s), [] if outer else seen) for s in own[: form.states]]
             points.append(dict(zip(body.inputs.values(), (*states, *seen, *captured), strict=True)))
     return points
+
+
+def _state_at(rng: np.random.Generator, shape: tuple[int, ...], alike: Sequence[Any]) -> Any:
+    """A state to study a step at: random, or whole numbers of the step itself, with which it may be compared."""
+    whole = [a for a in alike if a.dtype.kind in "iub" and a.shape == shape]
+    return np.asarray(whole[0], np.float64) if whole else rng.standard_normal(shape)
 
 
 def _if(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
