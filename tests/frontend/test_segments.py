@@ -64,16 +64,18 @@ def test_segments_reset_the_states(tmp_path: Path, how: str, dynamic: bool) -> N
 
 def test_neighbours_are_compared_in_every_step(tmp_path: Path) -> None:
     """An unrolled loop that reads the segment's number of the step before."""
-    net, length = Net(), 8
+    net, length = Net(), 12
     x, seg = net.input([2, length, WIDTH]), net.input([2, length], TensorProto.INT64)
     steps = [
-        (net.op("Gather", x, net.ints(t), axis=1), net.op("Gather", seg, net.ints(t), axis=1)) for t in range(length)
+        (net.op("Gather", x, net.const(np.int64(t)), axis=1), net.op("Gather", seg, net.const(np.int64(t)), axis=1))
+        for t in range(length)
     ]
-    a, states = net.const(np.array([[[0.5, 0.8, 0.9]]])), [steps[0][0]]
+    a, states = net.const(np.array([0.5, 0.8, 0.9])), [steps[0][0]]
     for (_, before), (u, number) in pairwise(steps):
-        same = net.op("Unsqueeze", net.op("Cast", net.op("Equal", number, before), to=TensorProto.FLOAT), net.ints(2))
+        same = net.op("Unsqueeze", net.op("Cast", net.op("Equal", number, before), to=TensorProto.FLOAT), net.ints(1))
         states.append(net.op("Add", net.op("Mul", net.op("Mul", states[-1], same), a), u))
-    model = load_model(save(net.model([(net.op("Concat", *states, axis=1), [2, length, WIDTH])]), tmp_path))
+    y = net.op("Concat", *(net.op("Unsqueeze", h, net.ints(1)) for h in states), axis=1)
+    model = load_model(save(net.model([(y, [2, length, WIDTH])]), tmp_path))
     assert kinds(model) == ["selective"]
     _on_targets(model, length)
 
