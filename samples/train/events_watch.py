@@ -159,6 +159,7 @@ class Step(nn.Module):
 
 
 STATE_NAMES = ("state_0", "state_1", "total", "count")
+FOLLOWING = {name: f"{name}_next" for name in STATE_NAMES}
 
 
 def zero_states(batch: int) -> dict[str, Tensor]:
@@ -191,7 +192,38 @@ def perturb(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, T
     return {"event": torch.where(lost, NULL, event), "dt": dt * pace}
 
 
+def arrays(batch: EventBatch) -> dict[str, np.ndarray]:
+    """A batch as the inputs of the exported step."""
+    return {"event": batch.event, "dt": batch.dt}
+
+
+def exported(model: Classifier, test: EventBatch) -> np.ndarray:
+    """Write one step of the model as the sample's file and run the test set through it, step by step: its logits.
+
+    Raises RuntimeError where they are not those of the parallel form, which was trained.
+    """
+    step, example = Step(model), {name: values[:3, 0] for name, values in tensors(test).items()}
+    inputs = {**example, **zero_states(3)}
+    interface = Interface(inputs, ("logits", *FOLLOWING.values()), {name: {0: "batch"} for name in inputs})
+    path = export(step, interface, NAME, opset=20)
+    probe = {
+        "event": torch.randint(0, NULL, (5,)),
+        "dt": torch.rand(5, 1),
+        **{name: torch.randn_like(values) for name, values in zero_states(5).items()},
+    }
+    print(f"one step, batch 5: error {check_against_torch(path, step, probe):.1e}")
+    zeros = {name: values.numpy() for name, values in zero_states(len(test.event)).items()}
+    logits = run_steps(path, arrays(test), zeros, FOLLOWING, "logits")
+    with torch.no_grad():
+        error = float(np.abs(logits - model(**tensors(test)).numpy()).max() / np.abs(logits).max())
+    print(f"all steps of the test set: error {error:.1e} from the parallel form")
+    if not error < 1e-4:
+        raise RuntimeError(f"the exported step is off by {error:.2e} from the model that was trained")
+    return logits
+
+
 def main() -> None:
+    """Train, export, check and write the sample."""
     fix_seeds(SEED)
     train, train_labels = windows(0.0, TRAIN_PART, TRAIN_STRIDE_S)
     test, test_labels = windows(TRAIN_PART, 1.0, WINDOW_S)
@@ -202,30 +234,11 @@ def main() -> None:
     )  # fmt: skip
     reached = accuracy(model, tensors(test), torch.from_numpy(test_labels))
     print(f"train {accuracy(model, tensors(train), labels):.4f}  test {reached:.4f}")
-
-    step, example = Step(model), {name: values[:3, 0] for name, values in tensors(test).items()}
-    inputs = {**example, **zero_states(3)}
-    following = {name: f"{name}_next" for name in STATE_NAMES}
-    interface = Interface(inputs, ("logits", *following.values()), {name: {0: "batch"} for name in inputs})
-    path = export(step, interface, NAME, opset=20)
-    probe = {
-        "event": torch.randint(0, NULL, (5,)),
-        "dt": torch.rand(5, 1),
-        **{name: torch.randn_like(values) for name, values in zero_states(5).items()},
-    }
-    print(f"one step, batch 5: error {check_against_torch(path, step, probe):.1e}")
-    streams = {"event": test.event, "dt": test.dt}
-    zeros = {name: values.numpy() for name, values in zero_states(len(test_labels)).items()}
-    logits = run_steps(path, streams, zeros, following, "logits")
-    with torch.no_grad():
-        error = float(np.abs(logits - model(**tensors(test)).numpy()).max() / np.abs(logits).max())
-    print(f"all steps of the test set: error {error:.1e} from the parallel form")
-    if not error < 1e-4:
-        raise RuntimeError(f"the exported step is off by {error:.2e} from the model that was trained")
+    logits = exported(model, test)
     chosen = np.sort(np.random.default_rng(SEED).permutation(len(labels))[:CALIBRATION])
     write_sample(
         NAME,
-        streams,
+        arrays(test),
         test_labels,
         {"event": train.event[chosen], "dt": train.dt[chosen]},
         {
@@ -255,7 +268,7 @@ def main() -> None:
             },
             "inputs": {"event": ["batch"], "dt": ["batch", 1]},
             "states": {
-                name: {"next": following[name], "shape": ["batch", *values.shape[1:]]}
+                name: {"next": FOLLOWING[name], "shape": ["batch", *values.shape[1:]]}
                 for name, values in zero_states(1).items()
             },
             "output": "logits",
