@@ -18,7 +18,8 @@ from backends.cim.program.encoding import encoding_of
 from backends.cim.simulate.converters import largest_word
 from backends.cim.simulate.core import join_samples
 from backends.cim.simulate.devices import PRESETS, preset, product_sigma, read_sigma, with_window, written_sigma
-from backends.cim.simulate.run import Run, execute, output_arrays, program_taps
+from backends.cim.simulate.run import execute, output_arrays, program_taps
+from backends.cim.simulate.running import Run
 from isa import InstructionSet, Port, Program
 from isa.cim import CIM
 from ssmc.diagnostics import UserError

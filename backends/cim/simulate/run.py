@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from backends.cim.arch import Architecture, Devices
 from backends.cim.clock.latency import delays
 from backends.cim.program.access import Ranges
 from backends.cim.program.decode import Item, cores, decode
@@ -19,15 +17,15 @@ from backends.cim.simulate import time as unit_time
 from backends.cim.simulate import vector as unit_vector
 from backends.cim.simulate.analog import check_lines
 from backends.cim.simulate.carried import Part, parts_of
-from backends.cim.simulate.core import Channel, Core, Trap, join_steps
+from backends.cim.simulate.core import Core, Trap, join_steps
 from backends.cim.simulate.limits import check_core, output_words, unsent
 from backends.cim.simulate.memory import NotWritten, Registers, Steps
-from backends.cim.simulate.plan import together
+from backends.cim.simulate.messages import collect, receive, send
 from backends.cim.simulate.programming import program
+from backends.cim.simulate.running import Run, trapped
 from isa import Program
 from ssmc.diagnostics import UserError
 from ssmc.ir.op import Array
-from ssmc.target import RunSettings
 
 UNITS: dict[str, Callable[[Core, Item], None]] = {
     **unit_vector.UNITS,
@@ -35,46 +33,6 @@ UNITS: dict[str, Callable[[Core, Item], None]] = {
     **unit_time.UNITS,
     "program": program,
 }
-BLOCK_ROWS = 1 << 12  # samples times steps that run at once: registers of a few hundred words stay in the cache
-
-
-@dataclass
-class Run:
-    """A program while it runs, on `batch` samples from `sample` on."""
-
-    program: Program
-    arch: Architecture
-    devices: Devices
-    ideal: bool
-    settings: RunSettings
-    steps: int
-    batch: int
-    sample: int = 0
-    channels: dict[int, Channel] = field(default_factory=lambda: defaultdict(Channel))
-    inputs: dict[int, Array] = field(default_factory=dict)  # (batch, steps or 1, words)
-    outputs: dict[int, list[Array]] = field(default_factory=lambda: defaultdict(list))
-    tapped: dict[str, list[Array]] = field(default_factory=lambda: defaultdict(list))
-    taps: dict[tuple[int, int], list[Any]] = field(default_factory=lambda: defaultdict(list))
-    waiting: dict[int, tuple[int, int]] = field(default_factory=dict)  # core: channel, messages
-    cores: dict[int, Core] = field(default_factory=dict)
-    groups: dict[int, tuple[Any, Any]] = field(default_factory=dict)  # a body and its groups, by its identity
-    parts: dict[tuple[int, int], tuple[Part, ...]] = field(default_factory=dict)  # by core and loop
-
-    def grouped(self, items: tuple[Item, ...]) -> tuple[tuple[Item, ...], ...]:
-        """A body's instructions, with products that run together in one group."""
-        found = self.groups.get(id(items))
-        if found is None:
-            found = self.groups[id(items)] = (items, tuple(together(items)))
-        grouped: tuple[tuple[Item, ...], ...] = found[1]
-        return grouped
-
-    def block(self, carried: bool) -> int:
-        """Steps that are executed at once."""
-        if carried:
-            return 1
-        if self.settings.block is not None:
-            return max(1, self.settings.block)
-        return max(1, min(self.steps, BLOCK_ROWS // max(self.batch, 1)))
 
 
 def execute(run: Run) -> None:
@@ -125,7 +83,7 @@ def _check_limits(run: Run) -> None:
                 check_core(number, made[-1], run.arch, run.program.data, outputs)
             except Trap as trap:
                 assert trap.item is not None
-                raise _trapped(run, number, trap.item, suffix, trap) from None
+                raise trapped(run, number, trap.item, suffix, trap) from None
     if missing := unsent(outputs, made):
         raise UserError(f"nothing is sent to the output on channel {missing[0]}", hint="let an 'emit' name the channel")
 
@@ -137,7 +95,7 @@ def _check_lines(run: Run, trees: Mapping[int, tuple[Item, ...]]) -> None:
             check_lines(tree, run.arch)
         except Trap as trap:
             assert trap.item is not None
-            raise _trapped(run, number, trap.item, "", trap) from None
+            raise trapped(run, number, trap.item, "", trap) from None
 
 
 def program_taps(program: Program) -> list[Any]:
@@ -197,16 +155,16 @@ def _items(
                 yield from _loop(run, core, item, block)
             case "every":
                 if now is None:
-                    raise _trapped(run, core.number, item, suffix, Trap("'every' stands outside of a loop"))
+                    raise trapped(run, core.number, item, suffix, Trap("'every' stands outside of a loop"))
                 inner = Steps(item.integer("stride"), item.integer("offset"), now.k0, now.k1)
                 if inner.count:
                     core.now = inner
                     yield from _items(run, core, item.body, inner, block)
                 core.now = now
             case "recv":
-                yield from _recv(run, core, item)
+                yield from receive(run, core, item)
             case "collect":
-                yield from _collect(run, core, item)
+                yield from collect(run, core, item)
             case _:
                 _one(run, core, group, suffix)
         for tap in run.taps.get((core.number, item.index), ()) if not suffix else ():
@@ -280,48 +238,6 @@ def _hand_over(source: Registers, target: Registers, ranges: Ranges, steps: Step
             continue
 
 
-def _recv(run: Run, core: Core, item: Item) -> Iterator[None]:
-    number, words = item.integer("channel"), item.integer("words")
-    if number in run.inputs:
-        array = run.inputs[number]
-        array = array[:, core.first : core.first + core.count]
-    else:
-        array = yield from _take(run, core, number, core.count)
-    if array.shape[2] != words:
-        raise _trapped(
-            run, core.number, item, "", Trap(f"a message of {array.shape[2]} words comes where {words} are read")
-        )
-    core.write(item.integer("dst"), array)
-
-
-def _take(run: Run, core: Core, number: int, messages: int) -> Generator[None, None, Array]:
-    """So many messages of a channel, as soon as they are there."""
-    channel = run.channels[number]
-    while channel.steps < messages:
-        run.waiting[core.number] = number, messages
-        yield
-    run.waiting.pop(core.number, None)
-    return channel.take(messages)
-
-
-def _collect(run: Run, core: Core, item: Item) -> Iterator[None]:
-    words, copies = item.integer("words"), item.integer("copies")
-    parts = dict[int, Array]()
-    for turn in range(copies):
-        first = (turn - core.first) % copies  # of the running rounds, the first that is this copy's
-        messages = len(range(first, core.count, copies))
-        if messages:
-            parts[first] = yield from _take(run, core, item.integer("channel") + turn, messages)
-    array = np.empty((max(part.shape[0] for part in parts.values()), core.count, words))
-    for first, part in parts.items():
-        if part.shape[2] != words:
-            raise _trapped(
-                run, core.number, item, "", Trap(f"a message of {part.shape[2]} words comes where {words} are read")
-            )
-        array[:, first::copies] = part
-    core.write(item.integer("dst"), array)
-
-
 def _one(run: Run, core: Core, group: tuple[Item, ...], suffix: str) -> None:
     """An instruction, or products that run together."""
     item = group[0]
@@ -332,68 +248,9 @@ def _one(run: Run, core: Core, group: tuple[Item, ...], suffix: str) -> None:
             elif item.code.mnemonic in UNITS:
                 UNITS[item.code.mnemonic](core, item)
             else:
-                _message(run, core, item)
+                send(run, core, item)
     except (Trap, NotWritten) as trap:
-        raise _trapped(run, core.number, trap.item or item, suffix, trap) from None
-
-
-def _message(run: Run, core: Core, item: Item) -> None:
-    if item.code.mnemonic == "fetch":
-        _fetch(core, item)
-        return
-    array = core.read(item.integer("src"), item.integer("words"))
-    array = np.broadcast_to(array, (array.shape[0], core.count, array.shape[2]))
-    match item.code.mnemonic:
-        case "send":
-            if item.integer("core") not in run.cores:
-                raise Trap(f"a message goes to core {item.integer('core')}, which runs nothing")
-            run.channels[item.integer("channel")].put(array)
-        case "emit":
-            _emit(run, core, item.integer("channel"), array)
-        case "keep":
-            core.buffers[item.integer("buffer")].append(array)
-
-
-def _emit(run: Run, core: Core, channel: int, array: Array) -> None:
-    """Words for the host: a stream's into one array of all its steps."""
-    steps = 1 if core.now is None else Steps(core.now.stride, core.now.offset, 0, core.total).count
-    if not core.first and run.outputs[channel]:
-        raise Trap(f"channel {channel} of an output is sent to twice")
-    if core.count == steps:
-        given = any(np.may_share_memory(array, each) for each in run.inputs.values())
-        run.outputs[channel].append(core.full(array.copy() if given else array))
-        return
-    if not core.first:
-        run.outputs[channel].append(np.empty((core.batch, steps, array.shape[2])))
-    run.outputs[channel][-1][:, core.first : core.first + core.count] = array
-
-
-def _fetch(core: Core, item: Item) -> None:
-    buffer = item.integer("buffer")
-    if len(core.buffers[buffer]) > 1:
-        core.buffers[buffer] = [join_steps(core.buffers[buffer])]
-    if not core.buffers[buffer]:
-        raise Trap(f"stream buffer {buffer} is empty")
-    kept = core.buffers[buffer][0]
-    if item.flag("backward"):
-        kept = kept[:, ::-1]
-    part = kept[:, core.first : core.first + core.count]
-    if part.shape[1] != core.count:
-        raise Trap(f"stream buffer {buffer} holds {kept.shape[1]} steps, and more are read")
-    core.write(item.integer("dst"), np.ascontiguousarray(part))
-
-
-def _trapped(run: Run, core: int, item: Item, suffix: str, trap: Trap | NotWritten) -> UserError:
-    """The user's error for a trap: instruction, layer, ONNX nodes."""
-    source = run.program.source(item.code)
-    origin = ""
-    if source is not None:
-        nodes = f" from {', '.join(source.onnx_nodes[:3])}" if source.onnx_nodes else ""
-        origin = f", layer '{source.layer}' ({source.op}{nodes})"
-    where = f"core{core}{suffix}, instruction {item.index} ({item.code.mnemonic}){origin}"
-    if isinstance(trap, NotWritten):
-        return UserError("a register is read before it is written", where=where, why=str(trap))
-    return UserError(trap.what, where=where, why=trap.why, hint=trap.hint)
+        raise trapped(run, core.number, trap.item or item, suffix, trap) from None
 
 
 def output_arrays(run: Run) -> Mapping[int, Array]:
