@@ -379,3 +379,12 @@ def test_a_number_of_the_step_inside_a_loop(tmp_path: Path) -> None:
     _, y = net.op("Loop", trips, net.const(np.asarray(True)), zeros, outputs=2, body=graph)
     y = net.op("Tanh", net.op("Transpose", y, perm=[1, 0, 2]))
     assert kinds(lift(net, y, ["n", 12, 3], tmp_path, (2, 12), (3, 12))) == ["linear time-invariant"]
+
+
+def test_features_before_steps_without_a_batch(tmp_path: Path) -> None:
+    net = Net()
+    steps = net.op("Unsqueeze", net.op("Transpose", net.input([3, 12]), perm=[1, 0]), net.ints(0))
+    drive = net.op("MatMul", steps, net.const(RNG.standard_normal((3, 4))))
+    y = net.op("Transpose", net.op("Squeeze", scanned(net, drive, RNG.uniform(0.5, 0.9, 4)), net.ints(0)), perm=[1, 0])
+    model = lift(net, y, [4, 12], tmp_path, (1, 12))
+    assert [port.axes for port in (*model.inputs, *model.outputs)] == ["ft", "ft"]

@@ -145,7 +145,7 @@ def readings(
             case 1:
                 options.append(["t", "b", "f"])
             case 2:
-                options.append(["bt", "tb"] if integer else ["bt", "bf", "tf", "tb", "ff"])
+                options.append(["bt", "tb"] if integer else ["bt", "bf", "tf", "tb", "ff", "ft"])
             case n:
                 rest = "f" * (n - 3)
                 options.append(["btf" + rest, "bft" + rest, "tbf" + rest, "bff" + rest])
