@@ -9,6 +9,7 @@ LINES = 1 << ADDRESS  # operands from here on are analog lines: see `analog`
 
 
 def vector(name: str, doc: str) -> Field:
+    """A vector in registers `v[...]`."""
     return Field(name, Kind.ADDR, ADDRESS, doc, space="v")
 
 
@@ -18,18 +19,22 @@ def analog(name: str, doc: str) -> Field:
 
 
 def size(name: str, doc: str, default: int | None = None, low: int = 1) -> Field:
+    """A count, of words or of steps."""
     return Field(name, Kind.IMM, SIZE, doc, low=low, default=default)
 
 
 def index(name: str, doc: str, default: int | None = None) -> Field:
+    """The number of one of many things, from 0 on."""
     return Field(name, Kind.IMM, INDEX, doc, default=default)
 
 
 def flag(name: str, doc: str) -> Field:
+    """A word that stands in the text or does not."""
     return Field(name, Kind.FLAG, 1, doc)
 
 
 def data(name: str, doc: str, default: str | None = None) -> Field:
+    """A constant of the program, by its name."""
     return Field(name, Kind.DATA, CONSTANT_BITS, doc, default=default)
 
 

@@ -18,26 +18,32 @@ ENGINES = ("load", "preload", "compute", "vector", "store")
 
 
 def spad(name: str, doc: str) -> Field:
+    """A place in the scratchpad."""
     return Field(name, Kind.ADDR, 22, doc, space="spad", unit="words")
 
 
 def param(name: str, doc: str) -> Field:
+    """A place in the memory of parameters."""
     return Field(name, Kind.ADDR, 26, doc, space="param", unit="words")
 
 
 def words(doc: str, name: str = "words", bits: int = 22, low: int = 1) -> Field:
+    """How many words; 0 by default where they may be none."""
     return Field(name, Kind.IMM, bits, doc, low=low, default=None if low else 0, unit="words")
 
 
 def flag(name: str, doc: str) -> Field:
+    """A word that stands in the text or does not."""
     return Field(name, Kind.FLAG, 1, doc)
 
 
 def held(name: str) -> Field:
+    """The flag of an operand that is one row for all steps."""
     return flag(f"{name}_held", f"`{name}` is one row, the same at every step.")
 
 
 def pattern(name: str, bits: int = 2) -> Field:
+    """Which word of an operand meets which word of the result."""
     doc = (
         f"How `{name}` meets word f of the result: `each` with its word f, `one` with its only word, `tile` with "
         "word f mod `inner`, `repeat` with word f div `inner`."

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from isa import load_set
 from ssmc.target import backend
 from tests.cli.conftest import Ssmc
 
 CIM = backend("cim")
 ARCH = "\n".join(f"| {line}" for line in CIM.arch_text(CIM.load_arch("cim-published")).splitlines())
-HEAD = f""".isa cim 3.0
+HEAD = f""".isa cim {load_set("cim").version}
 .arch
 {ARCH}
 .input u stream [4] float64 binding={{"channel": 0}}

@@ -19,6 +19,7 @@ from ssmc.ir.tensor import Tensor
 
 
 def build(net: Net, words: Words, rounding: str) -> None:
+    """Add the op to the graph: its streams and last numbers stand for the states and for what roundings give."""
     lifting, translator = net.step.lifting, net.step.lifting.translator
     attrs = {"grid": Tensor(words.grid), "terms": Tensor(words.terms), "rounding": rounding}
     operands = [_drive(net, words), _initial(lifting, words)]

@@ -85,6 +85,7 @@ class Net:
 
 
 def owners_of(layout: Layout) -> Array:
+    """Which sequence each number of a value belongs to, -1 for none."""
     rows = np.arange(int(np.prod(layout.shape))).reshape(layout.shape)
     owners = np.full(rows.size, -1)
     for which, row in enumerate(layout.rows(rows)):

@@ -8,16 +8,18 @@ import numpy as np
 
 from backends.cim import BACKEND
 from backends.cim.arch import Architecture
-from isa import Program
+from isa import Program, load_set
 from isa.assembler import assemble
 from ssmc.target import RunResult, RunSettings
 
 from .chips import small
 
+VERSION = load_set("cim").version
+
 
 def program(text: str, arch: Architecture | None = None, inputs: str = "", outputs: str = "", **data: Any) -> Program:
     """A program of these sections; `inputs` and `outputs` are ports `name:kind:words:channel`."""
-    lines = [".isa cim 3.0", ".arch", *(f"| {line}" for line in BACKEND.arch_text(arch or small()).splitlines())]
+    lines = [f".isa cim {VERSION}", ".arch", *(f"| {line}" for line in BACKEND.arch_text(arch or small()).splitlines())]
     for word, ports in ((".input", inputs), (".output", outputs)):
         for port in ports.split():
             name, kind, words, channel = port.split(":")

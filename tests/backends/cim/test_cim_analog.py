@@ -18,7 +18,7 @@ from ssmc.target import Stats
 
 from . import slow
 from .chips import changed
-from .programs import program, run
+from .programs import VERSION, program, run
 
 INPUTS, NODES = 10, 6
 QUIET = {"decay_sigma": 0.0, "product_bits": 0.0, "latency_scale": 0.0, "line_gain": 0.0}
@@ -241,7 +241,7 @@ def test_rows_beyond_their_full_drive_are_counted() -> None:
 @pytest.mark.parametrize("mnemonic", ["copy v[0], a[0], words=3", "binary v[0], a[0], v[3], words=3, add"])
 def test_an_analog_value_is_no_operand_of_a_digital_instruction(mnemonic: str) -> None:
     with pytest.raises(AsmError, match="'a' is the wrong memory for this operand"):
-        assemble(f".isa cim 3.0\n.section core0\n    {mnemonic}\n")
+        assemble(f".isa cim {VERSION}\n.section core0\n    {mnemonic}\n")
 
 
 def test_lines_in_text() -> None:
