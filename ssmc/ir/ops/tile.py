@@ -98,13 +98,17 @@ def _state_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
 def _recur(a: Array, v: Array, x0: Array | None, read_before: bool) -> tuple[Array, Array]:
     """x_k = a_k x_{k-1} + v_k over axis 1, `a` broadcast to `v`; returns all that is read, and the last state."""
     a = np.broadcast_to(a, v.shape)
-    x = np.zeros((len(v), *v.shape[2:]), np.result_type(a, v)) if x0 is None else x0
-    y = np.empty(v.shape, np.result_type(a, v))
+    x = np.zeros((len(v), *v.shape[2:])) if x0 is None else x0
+    kind = np.result_type(a, v, x)
+    y = np.empty(v.shape, kind)
     for k in range(v.shape[1]):
-        following = a[:, k] * x + v[:, k]
-        y[:, k] = x if read_before else following
+        following = np.empty(x.shape, kind) if read_before else y[:, k]  # large states are written once, to their place
+        np.multiply(a[:, k], x, out=following)
+        following += v[:, k]
+        if read_before:
+            y[:, k] = x
         x = following
-    return y, x
+    return y, np.array(x)
 
 
 def _state(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
