@@ -32,6 +32,10 @@ class FrozenMap(Mapping[K, V_co]):
         """What `getter`, as an `operator.itemgetter`, finds in it: many values sooner than one after the other."""
         return getter(self._items)
 
+    def __or__(self, changed: Mapping[K, Any]) -> FrozenMap[K, Any]:
+        """A map with some values changed, or more of them."""
+        return FrozenMap({**self._items, **changed})
+
     def __iter__(self) -> Iterator[K]:
         return iter(self._items)
 

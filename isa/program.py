@@ -55,6 +55,10 @@ class Instruction:
     def __getitem__(self, name: str) -> Value:
         return self.operands[name]
 
+    def changed(self, operands: Mapping[str, Value]) -> Instruction:
+        """The instruction with other values of some operands, which are not checked."""
+        return Instruction(self.mnemonic, _frozen(self.operands) | operands, self.loc)
+
 
 @dataclass(frozen=True)
 class Section:

@@ -14,7 +14,7 @@ from backends.epochcore.lower.placement import place
 from backends.epochcore.lower.residence import on_chip_steps
 from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.tokens import synchronised
-from isa import Port, Program, Section
+from isa import Instruction, Port, Program, Section
 from isa.epochcore import EPOCHCORE
 
 
@@ -86,7 +86,10 @@ class Assembly:
         used = sorted({ins.loc for ins in section.code if ins.loc is not None})
         number: dict[int | None, int | None] = {None: None, **{old: new for new, old in enumerate(used)}}
         locs = (number[ins.loc] for ins in section.code)
-        code = tuple(i if i.loc == loc else replace(i, loc=loc) for i, loc in zip(section.code, locs, strict=True))
+        code = tuple(
+            i if i.loc == loc else Instruction(i.mnemonic, i.operands, loc)
+            for i, loc in zip(section.code, locs, strict=True)
+        )
         taps = zip(low.taps, self._placed.addresses, strict=True)
         meta = {
             "numbers": "ideal" if low.ideal else "integer" if low.arch.numbers.fixed else low.arch.numbers.format,

@@ -24,7 +24,6 @@ from backends.epochcore.program.regions import Touched, Walker
 from isa import Instruction, Section, SectionBuilder
 from isa.epochcore import EPOCHCORE
 from isa.epochcore_fields import ENGINES
-from isa.frozen import FrozenMap
 
 Pair = tuple[str, str]  # from engine, to engine
 OVERLAPPING = ("load", "compute")
@@ -175,7 +174,7 @@ def _written(section: Section, pieces: list[Piece]) -> tuple[Section, tuple[int,
             changed["end"] = label
         pops, pushes = tokens.get(index, (NONE, NONE))
         changed |= {POPPED[e]: True for e in pops} | {PUSHED[e]: True for e in pushes}
-        builder.add(replace(ins, operands=FrozenMap({**ins.operands, **changed})) if changed else ins)
+        builder.add(ins.changed(changed) if changed else ins)
     return builder.build(), tuple(moved)
 
 
@@ -241,7 +240,5 @@ def _leave(builder: SectionBuilder, piece: Piece) -> None:
 def without_tokens(section: Section) -> Section:
     """The section with no tokens given or taken; `sync` stays."""
     flags = {f"{what}.{engine}": False for what in ("pop", "push") for engine in ENGINES}
-    code = tuple(
-        replace(ins, operands=FrozenMap({**ins.operands, **flags})) if engine_of(ins) else ins for ins in section.code
-    )
+    code = tuple(ins.changed(flags) if engine_of(ins) else ins for ins in section.code)
     return replace(section, code=code)
