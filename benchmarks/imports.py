@@ -15,6 +15,7 @@ from benchmarks.measures import Result
 from benchmarks.models import convolutional, selective, unrolled
 
 SECONDS, BYTES = 10.0, 2e9  # the goals
+WIDE = 4 * SECONDS  # of a layer four times as wide: linear in its weights
 OVER_WEIGHTS = 2.5  # peak memory of all, over that of the weights
 LINEAR = 2.5  # times as long for twice the size: linear, and room for what a machine's timing varies by
 
@@ -63,12 +64,12 @@ def import_costs() -> list[Result]:
 
 def _convolutions(path: Path) -> list[Result]:
     results = []
-    for frozen, channels in ((False, 32), (True, 8), (True, 64)):  # constant kernels are identified, channel by channel
+    # constant kernels are identified, channel by channel
+    for frozen, channels, seconds in ((False, 32, SECONDS), (True, 8, SECONDS), (True, 64, SECONDS), (True, 256, WIDE)):
         kernel = "constant" if frozen else "computed in the graph"
         convolutional.write_s4d(path, length=16384, channels=channels, modes=32, layers=2, frozen=frozen)
-        results.append(
-            _limited(f"S4D, 16 384 steps, 2 layers of {channels} channels, FFT, kernels {kernel}", import_cost(path))
-        )
+        what = f"S4D, 16 384 steps, 2 layers of {channels} channels, FFT, kernels {kernel}"
+        results.append(_limited(what, import_cost(path), seconds))
     return results
 
 
@@ -116,9 +117,9 @@ def _steps(path: Path) -> list[Result]:
     return [_limited(what, costs[1]), _linear(f"{what}, over 24 layers", costs[1], costs[0])]
 
 
-def _limited(what: str, cost: Cost) -> Result:
-    reached = cost.seconds < SECONDS and cost.peak < BYTES
-    return Result(f"import of {what}", f"under {SECONDS:.0f} s and {BYTES / 1e9:.0f} GB", str(cost), reached)
+def _limited(what: str, cost: Cost, seconds: float = SECONDS) -> Result:
+    reached = cost.seconds < seconds and cost.peak < BYTES
+    return Result(f"import of {what}", f"under {seconds:.0f} s and {BYTES / 1e9:.0f} GB", str(cost), reached)
 
 
 def _linear(what: str, twice: Cost, once: Cost) -> Result:
