@@ -133,3 +133,21 @@ def test_the_state_before_the_first_step_is_among_the_results(part: slice, tmp_p
     model = load_model(path)
     assert kinds(model) == [LINEAR]
     on_targets(model, BATCH, LENGTH)
+
+
+def test_the_state_before_the_first_step_is_a_result(tmp_path: Path) -> None:
+    w = Writer()
+    found = [w.const(np.ones((BATCH, WIDTH)))]
+    for u in steps_of(w, "x", LENGTH, 1, "gather"):
+        found.append(w.op("Add", w.op("Mul", found[-1], w.const(np.array([0.5, 0.7, 0.9]))), u))
+    y = joined(w, found, 1, "concat", [BATCH, WIDTH])
+    path = w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": y}, {"y": 3})
+    refused(path, "one step more than goes in", "without it (y[:, 1:])")
+
+
+def test_a_local_response_norm_is_named(tmp_path: Path) -> None:
+    w = Writer()
+    found = smoothed(w, steps_of(w, "x", LENGTH, 1, "gather"))
+    y = w.op("LRN", w.op("Transpose", joined(w, found, 1, "concat", [BATCH, WIDTH]), perm=[0, 2, 1]), size=3)
+    path = w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": y}, {"y": 3})
+    refused(path, "LRN", "the squares of neighbouring channels")

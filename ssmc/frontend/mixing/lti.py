@@ -17,6 +17,10 @@ from ssmc.ir.op import Array
 TOLERANCE = 1e-9
 NONLINEAR = "is not linear in the streams that enter it"
 UNLIKE = "does not treat all time steps alike"
+ONE_MORE = (
+    ": one step more than goes in, as where the state before the first step stands in front of the results; export the "
+    "results without it (y[:, 1:])"
+)
 BY_NUMBER = (
     f"{UNLIKE}, though it is linear: its weights follow the number of the step and not the data, as the gain of a "
     "Kalman filter that runs its covariance along; export it with the gain that this settles at"
@@ -75,7 +79,8 @@ def probe(region: Region) -> Kernels:
     lengths = {f.shape[f.axes.index("t")] for f in region.flows if "t" in f.axes}
     if len(lengths) == 1 and not lengths & set(region.shape):
         shape = " x ".join(map(str, region.shape))
-        raise Unsupported(f"{UNLIKE}: of {min(lengths)} steps it makes {shape} numbers, with no axis of so many")
+        more = ONE_MORE if min(lengths) + 1 in region.shape else ""
+        raise Unsupported(f"{UNLIKE}: of {min(lengths)} steps it makes {shape} numbers, with no axis of so many{more}")
     if len(lengths) != 1:
         raise Unsupported(UNLIKE)
     rng = np.random.default_rng(5)

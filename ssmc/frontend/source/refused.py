@@ -30,6 +30,8 @@ RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
 )
 REFUSED_OPS = {
+    "LRN": "it divides by the squares of neighbouring channels, which no rule says; export it as the AveragePool of "
+    "the squares and the power that it stands for, as torch.nn.LocalResponseNorm is",
     "LSTM": "an LSTM is not linear in its state",
     "GRU": "a GRU is not linear in its state",
     "RNN": "a recurrent network with a nonlinear state",
