@@ -27,12 +27,13 @@ from isa import (
     save,
 )
 from isa.strategies import of_spec, programs
+from tests.examples import examples
 from tests.isa.every_kind import EVERY_KIND
 
 SETS = {"cim": load_set("cim"), "epochcore": load_set("epochcore"), EVERY_KIND.name: EVERY_KIND}
 any_program = st.sampled_from(sorted(SETS)).flatmap(lambda name: programs(SETS[name]))
 slow = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
@@ -99,7 +100,7 @@ def test_every_instruction_survives_text_and_binary(target: str, mnemonic: str) 
     spec = isa.by_mnemonic[mnemonic]
     data = {"first": np.zeros(3), "second": np.ones((2, 2))}
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=examples(20), deadline=None)
     @given(of_spec(spec, isa, ("start", "end"), tuple(data), 1))
     def survives(instruction: object) -> None:
         section = Section("main", (instruction,) * 2, FrozenMap({"start": 0, "end": 2}))  # type: ignore[arg-type]
