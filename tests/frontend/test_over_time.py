@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model
 from ssmc.frontend.simplify.afterwards import late_values
+from tests.examples import examples
 from tests.frontend.blocks import RNG, decaying, dense, first_layer
 from tests.frontend.checks import LINEAR, kinds, on_targets
 from tests.frontend.net import Net, save
@@ -166,7 +167,7 @@ def test_what_only_sums_need_takes_no_run(tmp_path: Path) -> None:
     on_targets(model, 2, 31)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(st.lists(st.sampled_from(sorted(ANY_LENGTH)), min_size=1, max_size=3), st.booleans())
 def test_blocks_in_any_order(tmp_path_factory: pytest.TempPathFactory, forms: list[str], pooled: bool) -> None:
     net = Net()
