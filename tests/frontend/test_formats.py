@@ -17,8 +17,11 @@ from ssmc.diagnostics import UserError
 from ssmc.driver import compile_model
 from ssmc.frontend import Model, load_model, reference
 from ssmc.verification import verify
+from tests.frontend import disguise_file, disguise_parallel
 from tests.frontend.blocks import RNG
+from tests.frontend.checks import refused
 from tests.frontend.net import Net, save
+from tests.frontend.test_disguises import random_system
 
 WIDTH, STATES = 4, 6
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
@@ -358,3 +361,11 @@ def test_a_tree_of_float16_powers_is_as_even_as_they_are(tmp_path: Path) -> None
     for target in ("cim", "epochcore"):
         (array,) = compile_model(model, target, ideal=True).run(u).outputs.values()
         assert np.abs(array - expected).max() <= 3e-3 * np.abs(expected).max()
+
+
+@pytest.mark.invalid_files
+def test_a_tree_of_bfloat16_powers_that_is_no_system_is_told_as_that(tmp_path: Path) -> None:
+    """Not as a fault of the compiler: each power is rounded for itself."""
+    tree = disguise_parallel.as_tree_scan(random_system(4, 1, 4, 2, 2, True), 8, False)
+    path = save(disguise_file.stored_in(tree, TensorProto.BFLOAT16), tmp_path)
+    refused(path, "belong to no one system", "stored in bfloat16", "in float32, or as a recurrence")

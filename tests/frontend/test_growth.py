@@ -12,7 +12,9 @@ import numpy as np
 import onnx
 import pytest
 
+from ssmc.diagnostics import UserError
 from ssmc.frontend import load_model
+from ssmc.frontend.mixing import cuts
 from ssmc.frontend.source.listing import Listing
 from ssmc.ir.graph import Value
 from tests.frontend.net import Net, save, stepwise
@@ -120,3 +122,27 @@ def test_states_that_are_all_affine_in_each_other_are_no_cubic_work(tmp_path: Pa
     calls_of(chain(3), tmp_path)  # what is imported when it is first needed
     few, many = (calls_of(chain(count), tmp_path) for count in (10, 30))
     assert many <= 5 * few  # three times as many: they all meet each other, and nothing more than that
+
+
+@pytest.mark.invalid_files
+def test_places_to_cut_a_region_at_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long chain behind what mixes time, that is nothing wherever it is cut, is not tried at each of its nodes."""
+    net = Net()
+    x = net.input(["b", 12, WIDTH])
+    scores = net.op("MatMul", x, net.op("Transpose", x, perm=[0, 2, 1]))
+    y = net.op("MatMul", net.op("Sin", scores), x)
+    for _ in range(100):
+        y = net.op("Tanh", y)
+    regions, tried = cuts.explain_region, 0
+
+    def counted(*given: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        return regions(*given)
+
+    monkeypatch.setattr(cuts, "explain_region", counted)
+    monkeypatch.setattr(cuts, "MOST_CUTS", 8)
+    monkeypatch.setattr(cuts, "MOST_WALKED", 1 << 10)
+    with pytest.raises(UserError, match="attention"):
+        load_model(save(net.model([(y, ["b", 12, WIDTH])]), tmp_path))
+    assert tried < 60

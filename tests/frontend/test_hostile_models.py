@@ -129,6 +129,19 @@ def stacking_loop(net: Net, x: str, trips: int, size: int) -> str:
     return str(net.op("Add", x, net.op("ReduceSum", rows)))
 
 
+def busy_loop(net: Net, x: str, trips: int, nodes: int, size: int) -> str:
+    """A loop of so many nodes, that make so many numbers each."""
+    body = Net()
+    body.input([], TensorProto.INT64)
+    going, state = body.input([], TensorProto.BOOL), body.input(None)
+    for _ in range(nodes):
+        state = body.op("Mul", state, body.op("ReduceMean", ones(body, size), keepdims=0))
+    on = body.op("Identity", going)
+    graph = body.subgraph([(on, None), (state, None)], {on: TensorProto.BOOL})
+    counts = net.const(np.int64(trips)), net.const(np.asarray(True))
+    return str(net.op("Add", x, net.op("Loop", *counts, net.const(np.ones(3)), body=graph)))
+
+
 def ones(net: Net, *shape: int) -> str:
     return str(net.op("ConstantOfShape", net.ints(*shape)))
 
@@ -250,6 +263,18 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "a loop that stacks 2^32 numbers": (
         lambda: hostile(lambda n, x: stacking_loop(n, x, 2**16, 2**16)),
         "'Loop' stacks 4294967296 numbers in 65536 trips",
+    ),
+    "a loop of few trips and many nodes": (
+        lambda: hostile(lambda n, x: busy_loop(n, x, 100_000, 20, 1)),
+        "a loop of 100000 trips in all, of 61 nodes each",
+    ),
+    "a loop of few trips and nodes and many numbers": (
+        lambda: hostile(lambda n, x: busy_loop(n, x, 100_000, 1, 2**20)),
+        "numbers in 100000 trips",
+    ),
+    "places of what is not zero": (
+        lambda: hostile(lambda n, x: n.op("Add", x, n.op("ReduceSum", n.op("NonZero", n.op("Cos", ones(n, 2**25)))))),
+        "'NonZero' may give 33554432 numbers",
     ),
     "no inputs": (lambda: (n := Net()).model([(n.op("Relu", n.const(np.ones((2, 3)))), [2, 3])]), "no inputs"),
 }

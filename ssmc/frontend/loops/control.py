@@ -11,7 +11,8 @@ import numpy as np
 from ssmc.frontend.findings import NOT_TIME
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream, reduced_table
 from ssmc.frontend.graph.stacking import sequence_of
-from ssmc.frontend.loops.loop import concat_from_sequence, translate_loop
+from ssmc.frontend.loops.loop import WITHIN, concat_from_sequence, translate_loop
+from ssmc.frontend.source.effort import body_around
 from ssmc.frontend.source.evaluate import body_of, scan_form
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.states.lifting import State
@@ -22,10 +23,13 @@ from ssmc.ir.graph import Value
 
 def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A Scan over time: its body is one step."""
+    if translator.in_step:
+        raise Unsupported(WITHIN)
     captured = int(call.op["captured"])
     own, outer = list(items[: len(items) - captured]), list(items[len(items) - captured :])
     form = scan_form(call, len(own), [len(item.shape) for item in own])
-    body = body_of(call)
+    length = next(item.shape[a] for item, a in zip(own[form.states :], form.input_axes, strict=True))
+    body = replace(body_of(call), around=body_around(translator.listing.around, length))
     names, outputs = list(body.inputs.values()), list(body.outputs.values())
     inner = translator.inside(body, _scan_points(translator, call, form, body), in_step=True)
     given = next((f.value for f in own[form.states :] if isinstance(f, Flow)), None)
@@ -38,7 +42,6 @@ def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Trac
     like = next((f.value for f in inner.env.values() if isinstance(f, Flow) and is_stream(translator.builder, f)), None)
     if like is None:
         raise Unsupported("nothing that it scans depends on the input")
-    length = next(item.shape[a] for item, a in zip(own[form.states :], form.input_axes, strict=True))
     states = [State(str(k), names[k], outputs[k], own[k]) for k in range(form.states)]
     last = lift_states(inner, states, call.op.get("disguise") or "Scan", like)
     found: list[Tracked] = [last[str(k)] for k in range(form.states)]
@@ -101,7 +104,7 @@ def _if(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracke
     if not isinstance(condition, Known):
         raise Unsupported("its condition depends on the data")
     taken = bool(np.asarray(condition.array).reshape(-1)[0])
-    body = body_of(call, "then_branch" if taken else "else_branch")
+    body = replace(body_of(call, "then_branch" if taken else "else_branch"), around=translator.listing.around)
     operands = call.operands[len(call.operands) - captured :]
     outer = items[len(items) - captured :]
     points = []

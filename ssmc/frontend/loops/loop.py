@@ -18,6 +18,7 @@ from ssmc.frontend.loops.writes import moved_from, with_joined_writes
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.sequences import joined
 from ssmc.frontend.rules.shape import reshaped
+from ssmc.frontend.source.effort import body_around
 from ssmc.frontend.source.evaluate import body_of, evaluate
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.operands import text
@@ -31,6 +32,7 @@ from ssmc.ir.op import Array
 LAYOUT = frozenset(["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"])
 CHOOSING = frozenset(["Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Mod", "Where"])
 ADDED = 1e-9  # what a sum with random numbers near 1 leaves of a number's digits
+WITHIN = "it is a loop within each step, not over the steps; export the model with its trips written out"
 NOT_EMPTY = (
     "the tensor that each of its trips makes longer holds something before the first one, as the state that it starts "
     "from, and has more entries than there are steps; let it start empty"
@@ -66,17 +68,21 @@ class _Count:
 
 def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A Loop whose trips are the steps of the sequences that it picks from. Raises Unsupported for any other."""
+    if translator.in_step:
+        raise Unsupported(WITHIN)
     captured = int(call.op["captured"])
     own, outer = list(items[: len(items) - captured]), list(items[len(items) - captured :])
     if own[0] is not None and not isinstance(own[0], Known):
         raise Unsupported("the number of its trips depends on the data")
-    body = body_of(call)
+    limit = LONGEST if own[0] is None else min(int(np.asarray(own[0].array).reshape(-1)[0]), LONGEST)
+    body = replace(body_of(call), around=body_around(translator.listing.around, min(limit, COUNTED)))
     names, outputs = list(body.inputs.values()), list(body.outputs.values())
     states = list(zip(names[2 : len(own)], outputs[1 : len(own) - 1], own[2:], strict=True))
     given = {v: item for v, item in zip(names[len(own) :], outer, strict=True) if isinstance(item, Known)}
     given |= {now: first for now, following, first in states if _is_same(body, now, following, first)}
-    count = _count(body, own, states, {v: item.stored for v, item in given.items()})
+    count = _count(body, own, limit, states, {v: item.stored for v, item in given.items()})
     body = unbranched(body, {names[0], *count.tables})
+    body = replace(body, around=body_around(translator.listing.around, count.trips))
     carried = [_classify(body, *state, count, given) for state in states]
     points = _points(translator, call, body, count, {item.current for item in carried if item.kind == "same"})
     body = with_joined_writes(body, Samples(body, points))
@@ -116,9 +122,13 @@ def _is_same(body: Listing, current: Value, following: Value, initial: Any) -> b
 
 
 def _count(
-    body: Listing, own: Sequence[Any], states: Sequence[tuple[Value, Value, Any]], given: Mapping[Value, Any]
+    body: Listing,
+    own: Sequence[Any],
+    limit: int,
+    states: Sequence[tuple[Value, Value, Any]],
+    given: Mapping[Value, Any],
 ) -> _Count:
-    """Run what decides the end of the loop: counters, and the condition."""
+    """Run what decides the end of the loop of at most so many trips: counters, and the condition."""
     names, outputs = list(body.inputs.values()), list(body.outputs.values())
     counted = {
         now: (following, first.stored)
@@ -134,7 +144,6 @@ def _count(
             counted.pop(now)
     if not _follows(body, outputs[0], {*names[:2], *counted, *given}):
         raise Unsupported("its end depends on the data")
-    limit = LONGEST if own[0] is None else min(int(np.asarray(own[0].array).reshape(-1)[0]), LONGEST)
     going = len(own) < 2 or own[1] is None or (isinstance(own[1], Known) and bool(np.all(own[1].array)))
     wanted = [outputs[0], *(following for following, _ in counted.values())]
     rows = [[np.asarray(first) for _, first in counted.values()]]

@@ -7,7 +7,8 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Unsupported
 from ssmc.frontend.mixing.mixing import explain_region
@@ -17,6 +18,7 @@ from ssmc.frontend.translator import RAW_OPS, Translator
 from ssmc.ir.graph import Value
 
 SHORT = 16  # taps of a filter that nothing better is looked for
+MOST_CUTS, MOST_WALKED = 1 << 8, 1 << 18  # cuts to try, or calls that all these walk through, whichever is more (ours)
 CONTRACTIONS = frozenset(["MatMul", "Gemm", "Einsum", "Conv", "ReduceSum", "ReduceMean", "FusedMatMul"])
 
 # Ops that can stand after the last mixing of time; whether they do is seen when they are translated.
@@ -26,33 +28,40 @@ STEPWISE = RAW_OPS - {
 }
 
 
-def explained_by_a_cut(translator: Translator, value: Value, cone: Sequence[Call]) -> Flow | Known | str:
-    """The value by the cut of its cone that needs no long filters, or why there is none.
+def cuts_left(cone: Sequence[Call]) -> Iterator[int]:
+    """How many cuts may yet be tried, one less each time: each costs a walk through the cone."""
+    return count(max(MOST_CUTS, MOST_WALKED // len(cone)), -1)
+
+
+def explained_by_a_cut(
+    translator: Translator, value: Value, cone: Sequence[Call], left: Iterator[int]
+) -> Flow | Known | str:
+    """The value by the cut of its cone that needs no long filters, or why there is none; `left` are `cuts_left`.
 
     Weights that change with time belong to the region at first: a cumulative sum in the log domain is a system only
     with the weights before and behind it.
     """
     weighted: set[Value] = set()
     known = translator.env.copy()
-    found = _best_cut(translator, value, cone, weighted)
+    found = _best_cut(translator, value, cone, weighted, left)
     if isinstance(found, str) and weighted:
         translator.env = known
-        found = _best_cut(translator, value, cone, None)
+        found = _best_cut(translator, value, cone, None, left)
     return found
 
 
 def _best_cut(
-    translator: Translator, value: Value, cone: Sequence[Call], weighted: set[Value] | None
+    translator: Translator, value: Value, cone: Sequence[Call], weighted: set[Value] | None, left: Iterator[int]
 ) -> Flow | Known | str:
     solved: dict[Value, Flow | str] = {}
     sums = _sums(translator, _late(cone, set()))
     filters, known = long_filters(translator, cone), translator.env.copy()
-    found = _cut_before(translator, value, cone, set(), solved, weighted)
+    found = _cut_before(translator, value, cone, set(), solved, weighted, left)
     if sums and (isinstance(found, str) or long_filters(translator, cone) != filters):
         # The terms of a sum may be no systems while the sum is one, as in the last stage of a parallel scan.
         filters, first = long_filters(translator, cone), translator.env
         translator.env = known
-        whole = _cut_before(translator, value, cone, sums, solved, weighted)
+        whole = _cut_before(translator, value, cone, sums, solved, weighted, left)
         if isinstance(whole, Flow) and long_filters(translator, cone) == filters:
             return whole
         translator.env = first
@@ -90,11 +99,14 @@ def _cut_before(
     barred: set[int],
     solved: dict[Value, Flow | str],
     weighted: set[Value] | None,
+    left: Iterator[int],
 ) -> Flow | Known | str:
     """The value by a cut of its cone that is as late as can be, before the calls in `barred`; or why there is none."""
     made, users = _made(cone), _users(cone)
     late = {call.position: call for call in _late(cone, barred)}
     while True:
+        if next(left) <= 0:  # what is left to try is the value itself
+            late.clear()
         exits = _exits(made, late, value)
         wrong = solve(translator, exits, solved, weighted)
         if wrong is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 
 import networkx as nx
 
 from ssmc.frontend.findings import Refusal
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
-from ssmc.frontend.mixing.cuts import cone_of, explained_by_a_cut, long_filters, solve
+from ssmc.frontend.mixing.cuts import cone_of, cuts_left, explained_by_a_cut, long_filters, solve
 from ssmc.frontend.mixing.lti import UNLIKE
 from ssmc.frontend.mixing.telling import told
 from ssmc.frontend.rules.finer import UP
@@ -34,7 +34,8 @@ def explain(translator: Translator, value: Value) -> Tracked:
     """
     if 0 in translator.samples.shape(value):  # no step of the stream, as where a tensor that grows in a loop starts
         return Known(translator.samples.at(0, [value])[value])
-    before = long_filters(translator, cone_of(translator, value))
+    whole = cone_of(translator, value)
+    before, left = long_filters(translator, whole), cuts_left(whole)
     tried: set[int] = set()
     places: list[Value] = []
     best: tuple[int, Flow | Known, dict[Value, Tracked]] | None = None
@@ -42,7 +43,7 @@ def explain(translator: Translator, value: Value) -> Tracked:
     exact: list[Refusal] = []  # ops whose meaning is known, and which cannot be
     while isinstance(translator.lookup(value), Raw):
         cone, known = cone_of(translator, value), translator.env.copy()
-        found = explained_by_a_cut(translator, value, cone)
+        found = explained_by_a_cut(translator, value, cone, left)
         if not isinstance(found, str):
             needed = _needed(translator, found, long_filters(translator, cone) - before)
             if best is None or needed < best[0]:
@@ -50,7 +51,7 @@ def explain(translator: Translator, value: Value) -> Tracked:
             if not needed:
                 break
             translator.env = known
-        if _product_settled(translator, cone, tried) or _inner_settled(translator, cone, places):
+        if _product_settled(translator, cone, tried, left) or _inner_settled(translator, cone, places):
             continue
         if best is None and isinstance(found, str):
             refusal = refusal or _reason(translator, cone, found)
@@ -77,7 +78,7 @@ def _needed(translator: Translator, found: Flow | Known | str, filters: Set[str]
     return len(filters & nx.ancestors(translator.builder.graph.net, found.value.node))
 
 
-def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[int]) -> bool:
+def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[int], left: Iterator[int]) -> bool:
     """Explain the factors of a product of streams inside the cone, as of the gate between two convolutions (H3)."""
     for call in cone[:-1]:
         items = [None if v is None else translator.lookup(v) for v in call.operands]
@@ -89,7 +90,7 @@ def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[in
         if len(tried) > PRODUCTS:
             return False
         before = translator.env.copy()
-        factors = [explained_by_a_cut(translator, v, cone_of(translator, v)) for v in raw]
+        factors = [explained_by_a_cut(translator, v, cone_of(translator, v), left) for v in raw]
         if any(isinstance(factor, str) for factor in factors):
             translator.env = before  # what one factor was cut into may cut the whole in two
             continue

@@ -13,6 +13,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.findings import Lift
 from ssmc.frontend.model import Proof
+from ssmc.frontend.proofs.coarse import require_one_system
 from ssmc.frontend.proofs.proof import (
     RUNTIME_TOLERANCE,
     compare,
@@ -79,6 +80,7 @@ def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[li
     proofs, notes = _at(case, *first, 7, runtime=not cheaper or bool(case.dropped))
     if first != size and not all(proof.passed for proof in proofs) and _passes(case, *size):
         raise _right_at_one_size(case, proofs, size, first)
+    require_one_system(proofs, case.lifts, case.file, case.path)
     require(proofs, str(case.path))
     if case.form != "sequence":
         return proofs, (*notes, *_of_precision(case, proofs))

@@ -29,6 +29,7 @@ SAME = frozenset(["Identity", "Cast", "Dropout"])
 SUMS = {"ReduceSum": "sum", "ReduceMean": "mean"}
 FRESH = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST = 8  # terms of a sum of products (ours)
+DEEP = 64  # ops between products of steps and their sum over one of both (ours)
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,10 @@ def _added(translator: Surroundings, terms: Sequence[Flow]) -> Flow:
 # -- what a value is a sum of ------------------------------------------------------------------------------
 
 
-def pairs_of(translator: Surroundings, value: Value | None) -> list[Pair] | None:
-    """A value as a sum of products of every step with every other; None where it is none."""
+def pairs_of(translator: Surroundings, value: Value | None, deep: int = DEEP) -> list[Pair] | None:
+    """A value as a sum of products of every step with every other, at most so deep behind it; None where it is none."""
+    if deep == 0:
+        return None
     call = None if value is None else translator.listing.producer.get(value)
     if call is None or not isinstance(translator.lookup(value), Raw):
         return None
@@ -148,21 +151,23 @@ def pairs_of(translator: Surroundings, value: Value | None) -> list[Pair] | None
         case "MatMul" | "Einsum":
             return _scores(translator, call, items)
         case kind if kind in SAME:
-            return pairs_of(translator, operands[0])
+            return pairs_of(translator, operands[0], deep - 1)
         case "Neg":
-            return _times(translator, pairs_of(translator, operands[0]), Known(np.asarray(-1.0)))
+            return _times(translator, pairs_of(translator, operands[0], deep - 1), Known(np.asarray(-1.0)))
         case "Transpose":
-            found, order = pairs_of(translator, operands[0]), call.attrs.get("perm")
+            found, order = pairs_of(translator, operands[0], deep - 1), call.attrs.get("perm")
             return found and [replace(p, result="".join(p.result[i] for i in order or _turned(p))) for p in found]
         case "Add" | "Sub":
-            return _sum(translator, call.kind, operands, items)
+            return _sum(translator, call.kind, operands, items, deep - 1)
         case "Mul" | "Div":
             place = 0 if isinstance(items[0], Raw) else 1
             counted = translator.dynamic and isinstance(items[1 - place], Known)
             factor = (as_length(translator, operands[1 - place]) if counted else None) or items[1 - place]
             if (call.kind == "Div" and place) or not isinstance(factor, Flow | Known):
                 return None
-            return _times(translator, pairs_of(translator, operands[place]), _inverse(translator, call.kind, factor))
+            return _times(
+                translator, pairs_of(translator, operands[place], deep - 1), _inverse(translator, call.kind, factor)
+            )
     return None
 
 
@@ -189,9 +194,15 @@ def _scores(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[
     return [Pair(items[0], items[1], (terms[0], terms[1]), result, row, col)]
 
 
-def _sum(translator: Surroundings, kind: str, operands: Sequence[Value], items: Sequence[Any]) -> list[Pair] | None:
+def _sum(
+    translator: Surroundings, kind: str, operands: Sequence[Value], items: Sequence[Any], deep: int
+) -> list[Pair] | None:
     """Pairs and numbers, which are what is the same for all steps: a pair of ones."""
-    parts = [pairs_of(translator, v) for v in operands]
+    parts: list[list[Pair] | None] = []
+    for value, item in zip(operands, items, strict=True):
+        parts.append(pairs_of(translator, value, deep))
+        if parts[-1] is None and not isinstance(item, Known):
+            return None
     like = next((part[0] for part in parts if part), None)
     total: list[Pair] = []
     for k, (part, item) in enumerate(zip(parts, items, strict=True)):

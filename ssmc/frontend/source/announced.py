@@ -17,6 +17,10 @@ Attrs = Mapping[str, Any]
 
 MAX_RESULT = 1 << 27  # numbers that one value of a graph may hold, 1 GB of float64 (ours)
 MAX_MOVED = 1 << 29  # where they are only put elsewhere, as the file has them: 2 GB of float32
+MAX_FOUND = 1 << 24  # where it is found, or sorted, that takes several times the room and the time (ours)
+
+
+FOUND = frozenset(["NonZero", "Unique"])
 
 
 class TooLarge(UserError):
@@ -145,6 +149,8 @@ TOLD: dict[str, Callable[[Arrays, Attrs], int]] = {
     **dict.fromkeys(["Conv", "MaxPool", "AveragePool", "LpPool"], _padded),
     "ConvTranspose": _transposed,
     "TopK": _top,
+    "NonZero": lambda arrays, attrs: int(np.count_nonzero(arrays[0])) * max(1, np.ndim(arrays[0])),
+    "Unique": lambda arrays, attrs: int(np.size(arrays[0])),
     "MatMul": _matmul,
     "Gather": _gather,
     "Einsum": _einsum,

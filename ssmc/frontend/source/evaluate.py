@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.source.announced import MAX_MOVED, MAX_RESULT, TooLarge, announced
+from ssmc.frontend.source.announced import FOUND, MAX_FOUND, MAX_MOVED, MAX_RESULT, TooLarge, announced
+from ssmc.frontend.source.effort import MAX_TRIPS, STEPWISE, WRITE_OUT, Effort, ends_in_time
 from ssmc.frontend.source.kernels import KERNELS
 from ssmc.frontend.source.kernels_time import LeftToReference
 from ssmc.frontend.source.listing import Call, Listing, list_calls
@@ -31,7 +32,7 @@ def evaluate(
     Raises UserError where a node cannot run on its operands.
     """
     wanted = list(wanted)
-    return followed(planned(listing, wanted, given), listing, given, wanted, note)
+    return followed(planned(listing, wanted, given), listing, given, wanted, note, Effort(listing.around))
 
 
 SMALL = 1 << 18  # bytes: what a step of a layer carries on, not what it widens to inside
@@ -52,7 +53,7 @@ def evaluator(
 ) -> Callable[[Mapping[Value, Array]], dict[Value, Any]]:
     """`evaluate` for the same values over and over: what is run is found out once."""
     plan = planned(listing, wanted, given)
-    return lambda arrays: followed(plan, listing, arrays, wanted, None)
+    return lambda arrays: followed(plan, listing, arrays, wanted, None, Effort(listing.around))
 
 
 # The calls to run, and after each what nothing reads any more.
@@ -76,7 +77,7 @@ def followed(
     given: Mapping[Value, Array],
     wanted: Sequence[Value],
     note: Callable[[Value, Any], None] | None,
-    around: int = 1,
+    effort: Effort,
 ) -> dict[Value, Any]:
     """As `evaluate`, by a plan; `around` are the trips of the loops that it is in."""
     values: dict[Value, Any] = dict(given)
@@ -84,7 +85,7 @@ def followed(
     with np.errstate(all="ignore"):
         for call, done in plan:
             arrays = [None if v is None else values[v] if v in values else constants[v] for v in call.operands]
-            for value, array in zip(call.results, run_quietly(call, arrays, around), strict=False):
+            for value, array in zip(call.results, run_quietly(call, arrays, effort), strict=False):
                 values[value] = array
                 if note is not None:
                     note(value, array)
@@ -96,33 +97,34 @@ def followed(
 def run_call(call: Call, arrays: Sequence[Any]) -> Sequence[Any]:
     """Results of one ONNX node. Raises UserError that names it where it cannot run, or gives too much."""
     with np.errstate(all="ignore"):
-        return run_quietly(call, arrays)
+        return run_quietly(call, arrays, Effort())
 
 
-def run_quietly(call: Call, arrays: Sequence[Any], around: int = 1) -> Sequence[Any]:
+def run_quietly(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[Any]:
     """As `run_call`, where numpy has been told not to warn, which takes as long as a small node.
 
-    `around` are the trips of the loops that it is in, all multiplied.
+    `effort` is that of the loops that it is in.
     """
-    most = MAX_MOVED if call.kind in MOVES else MAX_RESULT
+    most = MAX_MOVED if call.kind in MOVES else MAX_FOUND if call.kind in FOUND else MAX_RESULT
     size = announced(call.kind, arrays, call.attrs)
     if size <= most:
-        results = _results(call, arrays, around)
+        results = _results(call, arrays, effort)
         size = max((a.size for a in results if isinstance(a, np.ndarray)), default=0)
     if size > most:
         raise TooLarge(
-            f"'{call.kind}' gives {size} numbers (at most {most})",
+            f"'{call.kind}' {'may give' if call.kind in FOUND else 'gives'} {size} numbers (at most {most})",
             where=f"node '{call.name}'",
             hint="export the model at a shorter length",
         )
+    effort.numbers += size
     return results
 
 
-def _results(call: Call, arrays: Sequence[Any], around: int) -> Sequence[Any]:
+def _results(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[Any]:
     try:
         control = CONTROL.get(call.kind)
         if control is not None:
-            return control(call, arrays, around)
+            return control(call, arrays, effort)
         if call.kind not in MOVES and call.kind != "MatMul":
             arrays = [widened(a) for a in arrays]
         kernel = KERNELS.get(call.kind)
@@ -183,15 +185,15 @@ def _split_captured(call: Call, arrays: Sequence[Any]) -> tuple[list[Any], list[
     return list(arrays[:cut]), list(arrays[cut:])
 
 
-def _run_body(call: Call, attribute: str, own: Sequence[Any], captured: Sequence[Any], around: int) -> list[Any]:
+def _run_body(call: Call, attribute: str, own: Sequence[Any], captured: Sequence[Any], effort: Effort) -> list[Any]:
     body = body_of(call, attribute)
     wanted = list(body.outputs.values())
     plan = _bodyplanned(call.op["regions"][attribute])
-    found = followed(plan, body, body_feed(call, body, own, captured), wanted, None, around)
+    found = followed(plan, body, body_feed(call, body, own, captured), wanted, None, effort)
     return [found[value] for value in wanted]
 
 
-def _scan(call: Call, arrays: Sequence[Any], around: int) -> Sequence[Any]:
+def _scan(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[Any]:
     own, captured = _split_captured(call, arrays)
     form = scan_form(call, len(own), [np.ndim(a) for a in own])
     states, sequences = own[: form.states], own[form.states :]
@@ -200,12 +202,14 @@ def _scan(call: Call, arrays: Sequence[Any], around: int) -> Sequence[Any]:
         for s, a, backward in zip(sequences, form.input_axes, form.input_reversed, strict=True)
     ]
     collected: list[list[Any]] = []
-    around *= _not_too_many(call, len(sequences[0]), around)
-    for k in range(len(sequences[0])):
-        found = _run_body(call, "body", [*states, *(s[k] for s in sequences)], captured, around)
+    trips = len(sequences[0])
+    inner = effort.within(call, trips, len(_bodyplanned(call.op["regions"]["body"])))
+    for k in range(trips):
+        found = _run_body(call, "body", [*states, *(s[k] for s in sequences)], captured, inner)
         states = found[: form.states]
         collected.append(found[form.states :])
-        _announce_collected(call, collected[-1], len(sequences[0]))
+        inner.foresee(call, collected[-1], k + 1, trips)
+    effort.numbers += inner.numbers
     outputs = []
     for j, backward in enumerate(form.output_reversed):
         stacked = np.stack([row[j] for row in collected][:: -1 if backward else 1])
@@ -260,75 +264,44 @@ def _trips_of(body: Listing) -> int:
     return max(1, found)
 
 
-def _announce_collected(call: Call, row: Sequence[Any], trips: int) -> None:
-    """Raise TooLarge where what this many trips stack, each as much as the row, would not fit in memory."""
-    size = trips * sum(a.size for a in row if isinstance(a, np.ndarray))
-    if size > MAX_RESULT:
-        raise TooLarge(
-            f"'{call.kind}' stacks {size} numbers in {trips} trips (at most {MAX_RESULT})",
-            where=f"node '{call.name}'",
-            hint="export the model at a shorter length",
-        )
-
-
-def _not_too_many(call: Call, trips: int, around: int) -> int:
-    """The trips of a loop, at least one. Raises TooLarge where it is in others, and all together make too many."""
-    if around > 1 and trips * around > MAX_TRIPS:
-        raise TooLarge(
-            f"a loop of {trips} trips inside of loops of {around} trips (at most {MAX_TRIPS} in all)",
-            where=f"node '{call.name}'",
-            why=STEPWISE,
-            hint=WRITE_OUT,
-        )
-    return max(trips, 1)
-
-
-def _loop(call: Call, arrays: Sequence[Any], around: int) -> Sequence[Any]:
+def _loop(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[Any]:
     own, captured = _split_captured(call, arrays)
     trips = None if own[0] is None else int(np.asarray(own[0]).reshape(-1)[0])
     going = True if len(own) < 2 or own[1] is None else bool(np.asarray(own[1]).reshape(-1)[0])
     carried = list(own[2:])
     body = body_of(call)
     fixed = going and _goes_on(body)
-    if trips is not None and MAX_TRIPS < trips < COUNTED and going:
-        raise UserError(f"a loop of {trips} trips (at most {MAX_TRIPS})", where=f"node '{call.name}'")
-    if fixed and (trips is None or trips > MAX_TRIPS):
-        raise TooLarge(f"the loop does not end within {MAX_TRIPS} trips", where=f"node '{call.name}'")
-    if fixed and trips is not None and trips * (inner := _trips_of(body)) > MAX_TRIPS:
+    ends_in_time(call, trips, going, fixed)
+    if fixed and trips is not None and trips * (nested := _trips_of(body)) > MAX_TRIPS:
         raise TooLarge(
-            f"a loop of {trips} trips around loops of {inner} trips (at most {MAX_TRIPS} in all)",
+            f"a loop of {trips} trips around loops of {nested} trips (at most {MAX_TRIPS} in all)",
             where=f"node '{call.name}'",
             why=STEPWISE,
             hint=WRITE_OUT,
         )
     collected: list[list[Any]] = []
-    # A loop that a condition ends may make fewer trips than it counts to: those that it makes are counted.
-    inner, k = around * _not_too_many(call, trips if fixed and trips is not None else 1, around), 0
+    nodes, k = len(_bodyplanned(call.op["regions"]["body"])), 0
+    inner = effort.within(call, trips if fixed and trips is not None else 1, nodes)
     while going and (trips is None or k < trips):
         if k >= MAX_TRIPS:
             raise UserError(f"the loop does not end within {MAX_TRIPS} trips", where=f"node '{call.name}'")
-        if not fixed:
-            inner = around * _not_too_many(call, k + 1, around)
+        if not fixed:  # it may make fewer trips than it counts to: those that it makes are counted
+            inner.around = effort.within(call, k + 1, nodes).around
         found = _run_body(call, "body", [np.asarray(k, np.int64), np.asarray(going), *carried], captured, inner)
         going = bool(np.asarray(found[0]).reshape(-1)[0])
         carried = found[1 : 1 + len(carried)]
         collected.append(found[1 + len(carried) :])
         k += 1
-        _announce_collected(call, collected[-1], trips if fixed and trips is not None else k)
+        inner.foresee(call, collected[-1], k, trips if fixed and trips is not None else k)
+    effort.numbers += inner.numbers
     count = len(call.results) - len(carried)
     return [*carried, *(np.stack([row[j] for row in collected]) for j in range(count) if collected)]
 
 
-COUNTED = (1 << 31) - 1  # from here on a number of trips says only that another condition ends the loop
-STEPWISE = "it is run step by step while the model is imported"
-WRITE_OUT = "export the model at a shorter length, or write its inner loops as sums or products"
-MAX_TRIPS = 1 << 17  # of a loop that is run while a model is imported (ours)
-
-
-def _if(call: Call, arrays: Sequence[Any], around: int) -> Sequence[Any]:
+def _if(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[Any]:
     own, captured = _split_captured(call, arrays)
     chosen = "then_branch" if bool(np.asarray(own[0]).reshape(-1)[0]) else "else_branch"
-    return _run_body(call, chosen, [], captured, around)
+    return _run_body(call, chosen, [], captured, effort)
 
 
 CONTROL = {"Scan": _scan, "Loop": _loop, "If": _if}

@@ -61,6 +61,7 @@ class Listing:
     tables: dict[Value, Any] = field(default_factory=dict)  # large arrays of constants alone, to be had in parts
     off: dict[Value, float] = field(default_factory=dict)  # by how much the file's tables are, of which these are exact
     folded: set[Value] = field(default_factory=set)  # other large ones, which were needed for a constant only
+    around: int = 1  # trips of the loops that this is the body of, which whatever runs it may make
 
     def needed(self, wanted: Iterable[Value], given: Collection[Value]) -> list[Call]:
         """Calls that `wanted` depends on, in order, not looking behind the values in `given`."""

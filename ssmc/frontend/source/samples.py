@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.source.effort import Effort
 from ssmc.frontend.source.evaluate import SMALL, followed, planned
 from ssmc.frontend.source.listing import Listing
 from ssmc.ir.graph import Value
@@ -52,7 +53,7 @@ class Samples:
                 if array.nbytes <= SMALL or (array.dtype != np.float32 and self._is_open(value, inside)):
                     passed[value] = array
 
-            passed.update(followed(plan, self.listing, known, missing, note))
+            passed.update(followed(plan, self.listing, known, missing, note, Effort(self.listing.around)))
             known.update(passed)
         found = {v: known[v] if v in known else widened(self.listing.constants[v]) for v in wanted}
         if passed:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.source.effort import Effort
 from ssmc.frontend.source.evaluate import run_quietly
 from ssmc.frontend.source.interface import concrete_shapes, input_types, is_dynamic, sample_inputs
 from ssmc.frontend.source.listing import Call, Listing
@@ -58,7 +59,7 @@ def _run(found: Survey, point: Mapping[Value, Any]) -> None:
     shapes = {v: np.shape(a) for v, a in values.items()}
     for call in listing.calls:
         arrays = [None if v is None else values[v] for v in call.operands]
-        results = run_quietly(call, arrays)
+        results = run_quietly(call, arrays, Effort())
         fixed = call.kind in ("Shape", "Size") or all(v is None or v in static for v in call.operands)
         fixed = fixed or (call.kind == "Mul" and any(v in static and not np.any(static[v]) for v in call.operands))
         for value, array in zip(call.results, results, strict=False):
