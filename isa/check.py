@@ -16,7 +16,7 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 
 def reserved_words(isa: InstructionSet) -> frozenset[str]:
     """Words that a label may not be: in the text they already mean a flag or a register."""
-    return isa.flag_words | isa.register_index.keys()
+    return isa.flag_words.union(isa.register_index)
 
 
 def set_of(program: Program, sets: Sets = None) -> InstructionSet:

@@ -6,6 +6,7 @@ For tests only: this is the one module that imports hypothesis.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ from isa.frozen import FrozenMap
 from isa.program import DTYPES, PORT_KINDS, Instruction, Json, Loc, Port, Program, Section
 from isa.spec import Field, InstructionSet, InstructionSpec, Kind, Value
 
+# Strategies are made once: hypothesis looks through each new one before it draws, which takes longer than the drawing.
 _UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _WORDS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,6}", fullmatch=True)
+_ARCHS = _UNICODE | st.just("name: any\nrows: 64\n")
+_LOCS = st.lists(st.builds(Loc, _UNICODE, _UNICODE, st.lists(_UNICODE, max_size=2).map(tuple)), max_size=3)
 
 
 def operands(
@@ -28,25 +32,27 @@ def operands(
     """Values of `field`, its bounds and its default among them. `labels` and `constants` are what there is
     to name.
     """
-    values = _operands(field, isa, labels, constants)
+    named = {Kind.REG: [register.name for register in isa.registers], Kind.LABEL: labels, Kind.DATA: constants}
+    return _operands(field, tuple(named.get(field.kind, ())))
+
+
+@cache
+def _operands(field: Field, names: tuple[str, ...]) -> st.SearchStrategy[Value]:
+    values = _values(field, names)
     return values if field.default is None else st.just(field.default) | values
 
 
-def _operands(
-    field: Field, isa: InstructionSet, labels: Sequence[str], constants: Sequence[str]
-) -> st.SearchStrategy[Value]:
+def _values(field: Field, names: tuple[str, ...]) -> st.SearchStrategy[Value]:
     match field.kind:
-        case Kind.REG:
-            return st.sampled_from([register.name for register in isa.registers])
         case Kind.ADDR | Kind.IMM:
             low, high = field.range
             return st.sampled_from([low, high]) | st.integers(low, high)
         case Kind.FLOAT:
             return st.floats(allow_nan=False, width=32 if field.bits == 32 else 64)
+        case Kind.REG | Kind.LABEL:
+            return st.sampled_from(names)
         case Kind.DATA:
-            return st.sampled_from(constants) if constants else st.just("")
-        case Kind.LABEL:
-            return st.sampled_from(labels)
+            return st.sampled_from(names) if names else st.just("")
         case Kind.ENUM:
             return st.sampled_from(field.choices)
         case Kind.FLAG:
@@ -88,18 +94,25 @@ def sections(
     """Sections with labels at distinct places, the end among them."""
     size = draw(st.integers(0, max_size))
     places = sorted(draw(st.sets(st.integers(0, size), max_size=4)))
-    free = _WORDS.filter(lambda word: word not in reserved_words(isa))
-    labels = draw(st.lists(free, min_size=len(places), max_size=len(places), unique=True))
+    labels = draw(_labels(reserved_words(isa), len(places)))
     code = draw(st.lists(instructions(isa, labels, constants, locs), min_size=size, max_size=size))
     return Section(name, tuple(code), FrozenMap(dict(zip(labels, places, strict=True))))
 
 
+@cache
+def _labels(reserved: frozenset[str], count: int) -> st.SearchStrategy[list[str]]:
+    free = _WORDS.filter(lambda word: word not in reserved)
+    return st.lists(free, min_size=count, max_size=count, unique=True)
+
+
+@cache
 def constants() -> st.SearchStrategy[NDArray[Any]]:
     """Small constants of every element type, bit patterns of NaN included; no axes and empty axes too."""
     shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
     return st.sampled_from(DTYPES).flatmap(lambda dtype: hnp.arrays(np.dtype(dtype), shapes))
 
 
+@cache
 def json_values() -> st.SearchStrategy[Json]:
     """Small JSON values."""
     leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _UNICODE
@@ -108,27 +121,41 @@ def json_values() -> st.SearchStrategy[Json]:
     )
 
 
+@cache
 def ports() -> st.SearchStrategy[Port]:
     """Ports of every kind."""
     shapes = st.lists(st.integers(0, 99), max_size=3).map(tuple)
     return st.builds(Port, _UNICODE, shapes, st.sampled_from(PORT_KINDS), st.sampled_from(DTYPES), json_values())
 
 
+@cache
+def _data() -> st.SearchStrategy[dict[str, NDArray[Any]]]:
+    return st.dictionaries(_WORDS | _UNICODE.filter(bool), constants(), max_size=4)
+
+
+@cache
+def _meta() -> st.SearchStrategy[dict[str, Json]]:
+    return st.dictionaries(_UNICODE, json_values(), max_size=3)
+
+
+@cache
+def _interface() -> st.SearchStrategy[list[Port]]:
+    return st.lists(ports(), max_size=2)
+
+
 @st.composite
 def programs(draw: st.DrawFn, isa: InstructionSet, max_sections: int = 3) -> Program:
     """Whole programs of `isa`: any names, constants, sources, ports and meta that text and file can hold."""
-    names = _WORDS | _UNICODE.filter(bool)
-    data = draw(st.dictionaries(names, constants(), max_size=4))
-    locs = draw(st.lists(st.builds(Loc, _UNICODE, _UNICODE, st.lists(_UNICODE, max_size=2).map(tuple)), max_size=3))
+    data, locs = draw(_data()), draw(_LOCS)
     section_names = draw(st.lists(_WORDS, max_size=max_sections, unique=True))
     return Program(
         target=isa.name,
         isa_version=isa.version,
-        arch=draw(_UNICODE | st.just("name: any\nrows: 64\n")),
+        arch=draw(_ARCHS),
         sections=tuple(draw(sections(isa, name, sorted(data), len(locs))) for name in section_names),
         data=FrozenMap(data),
         locs=tuple(locs),
-        inputs=tuple(draw(st.lists(ports(), max_size=2))),
-        outputs=tuple(draw(st.lists(ports(), max_size=2))),
-        meta=FrozenMap(draw(st.dictionaries(_UNICODE, json_values(), max_size=3))),
+        inputs=tuple(draw(_interface())),
+        outputs=tuple(draw(_interface())),
+        meta=FrozenMap(draw(_meta())),
     )
