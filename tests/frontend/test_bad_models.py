@@ -74,13 +74,15 @@ def test_unknown_ops_are_listed_together_with_the_rest(tmp_path: Path) -> None:
     [
         ("", "TensorListReserve", "a converter leaves an op of another framework as it was"),
         ("com.microsoft.nchwc", "ReorderOutput", "optimised at the level 'extended'"),
+        ("ai.onnx.ml", "Normalizer", "an op of classical machine learning"),
     ],
 )
 def test_unknown_ops_are_told_by_where_they_come_from(tmp_path: Path, domain: str, kind: str, reason: str) -> None:
     net = Net()
     s = net.op("CumSum", net.input(["b", "t", 2]), net.const(np.int64(1)))
     model = net.model([(net.op(kind, s, domain=domain), ["b", "t", 2])])
-    model.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))
+    if domain:
+        model.opset_import.append(helper.make_opsetid(domain, 1))
     refused(save(model, tmp_path), kind, reason)
 
 

@@ -24,6 +24,11 @@ LAYOUT = (
     "optimised at the level 'extended'"
 )
 
+CLASSICAL = (
+    "this is an op of classical machine learning, which is not looked into; write it with ops of the default domain: "
+    "scaling as Sub and Mul, a linear model as Gemm"
+)
+
 Known = Callable[[onnx.NodeProto], bool]
 
 
@@ -49,6 +54,8 @@ def _reason(domain: str, kind: str) -> str:
         return NO_ONNX
     if domain == "com.microsoft.nchwc":
         return LAYOUT
+    if domain == "ai.onnx.ml":
+        return CLASSICAL
     return MICROSOFT_OPS.get(kind, REASON) if domain == "com.microsoft" else REASON
 
 
