@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
+import networkx as nx
 import numpy as np
 
-from ssmc.ir import Graph, Node, Value, interpret
+from ssmc.ir import Graph, Node, SequenceType, StreamType, Value, interpret
 from ssmc.ir.op import Array
 from ssmc.passes.base import Context, Pass
 from ssmc.passes.choices import CouplingChoice
@@ -142,7 +143,24 @@ def _structure(graph: Graph, node: Node, side: str, product: Node | None) -> str
         return "its drive is read elsewhere, too"
     if side == IN and not _covers(node, product):
         return "its drive leaves states out"
+    if side == IN and _waits(graph, node, product):
+        return "its states wait for what a whole sequence gives, its drive does not"
     return ""
+
+
+def _waits(graph: Graph, node: Node, product: Node) -> bool:
+    """Whether the states need what a sweep through the sequence gives, or a stream turned round, and their drive does
+    not: these run in different sweeps."""
+    between = nx.ancestors(graph.net, node.name) - nx.ancestors(graph.net, product.name) - {product.name}
+    return any(
+        graph.op(name).name == "reverse"
+        or graph.op(name).get("reverse")
+        or (
+            any(isinstance(graph.type(v), StreamType) for v in graph.operands(name) if v is not None)
+            and any(isinstance(kind, SequenceType) for kind in graph.node(name).types[:1])
+        )
+        for name in between
+    )
 
 
 def _covers(node: Node, drive: Node) -> bool:

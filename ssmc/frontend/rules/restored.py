@@ -15,21 +15,25 @@ from ssmc.frontend.graph.builder import PER_STEP, Builder, Operand
 from ssmc.frontend.graph.flow import Flow, Known, Tracked, is_stream, known_operand, wrap
 from ssmc.frontend.rules.context import Context
 from ssmc.ir.graph import Value
+from ssmc.ir.op import Op
 from ssmc.ir.types import StreamType
 
 MOST = 8  # steps that are put in front one by one (ours)
+LINEAR = frozenset(["downsample", "delay", "take", "slice", "reshape", "transpose", "broadcast", "concat", "linear"])
 
 
 def restored(context: Context, front: Sequence[Any], flow: Flow, axis: int) -> Tracked | None:
     """The stream `flow`, which lacks its first steps, behind the tensors `front` along its time axis.
 
-    None where it lacks another number of them, or a step of it is made of more than itself.
+    None where it lacks another number of them, or a step of it is made of more than itself; and where it is linear, for
+    which a region has fewer words and, with first steps of the same stream, no need of another sweep.
     """
     builder, missing = context.builder, sum(item.shape[axis] for item in front)
     if flow.axes[axis] != "t" or not is_stream(builder, flow) or not 0 < missing <= MOST:
         return None
-    whole = _whole(builder, flow.value, missing, {})
-    if whole is None:
+    way: dict[Value, Value | None] = {}
+    whole = _whole(builder, flow.value, missing, way)
+    if whole is None or all(_is_linear(builder.graph.op(value.node)) for value in way):
         return None
     found: Operand = whole
     number, step = builder.steps(whole), 0
@@ -43,6 +47,10 @@ def restored(context: Context, front: Sequence[Any], flow: Flow, axis: int) -> T
             step += 1
     shape = (*flow.shape[:axis], flow.shape[axis] + missing, *flow.shape[axis + 1 :])
     return wrap(found, flow.axes, shape)
+
+
+def _is_linear(op: Op) -> bool:
+    return op.name in LINEAR or (op.name == "binary" and op["fn"] in ("add", "sub"))
 
 
 def _entry(builder: Builder, item: Any, axis: int, number: int, axes: str) -> Operand | None:

@@ -217,7 +217,13 @@ def tile_graph(**changes: Any) -> Graph:
     pieces = changes.get("pieces", (Piece(0, 6, 0, 6),))
     v = graph.add("tile.matmul", [u], {**weight, "bias": changes.get("bias"), "pieces": pieces}, name="v")
     state = {"decay": Tensor(np.full(6, 0.9)), "pieces": (Piece(0, 6, 0, 1),), "reverse": changes.get("reverse", False)}
-    x = graph.add("tile.state", [v], state, name="x")
+    elapsed: list[Value] = []
+    if changes.get("waiting"):  # time steps that the first input of the sequence tells
+        first = graph.add("reduce", [graph.add("pool", [u], {"kind": "first"})], {"fn": "max", "axes": (-1,)})
+        one = graph.add("reshape", [graph.add("unary", [first], {"fn": "sigmoid"})], {"shape": ()})
+        elapsed = [graph.add("spread", [one, u])]
+        state |= {"decay": Tensor(np.full(6, -0.1)), "asynchronous": True}
+    x = graph.add("tile.state", [v, *elapsed], state, name="x")
     y = graph.add("tile.matmul", [x], {**weight, "pieces": (Piece(0, 6, 0, 6),)}, name="y")
     graph.add("output", [y], {"name": "y", "role": "data"}, name="out")
     return graph
@@ -229,6 +235,7 @@ def tile_graph(**changes: Any) -> Graph:
         (lambda: tile_graph(bias=Tensor(np.ones(6))), "in", "its drive has a bias"),
         (lambda: with_output(tile_graph(), "v"), "in", "its drive is read elsewhere, too"),
         (lambda: with_output(tile_graph(), "x"), "out", "its states are read by output, tile.matmul, not by one "),
+        (lambda: tile_graph(waiting=True), "in", "its states wait for what a whole sequence gives"),
         (lambda: tile_graph(reverse=True), "in", "its stream is turned round on the way"),
         (lambda: tile_graph(pieces=pieces((0, 6, 0, 5))), "in", "its drive leaves states out"),
         (lambda: tile_graph(pieces=pieces((0, 3, 0, 6), (3, 6, 0, 4), (3, 6, 4, 6))), "in", "its drive leaves states"),
