@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import networkx as nx
 import numpy as np
@@ -151,7 +151,8 @@ def _structure(graph: Graph, node: Node, side: str, product: Node | None) -> str
 def _waits(graph: Graph, node: Node, product: Node) -> bool:
     """Whether the states need what a sweep through the sequence gives, or a stream turned round, and their drive does
     not: these run in different sweeps."""
-    between = nx.ancestors(graph.net, node.name) - nx.ancestors(graph.net, product.name) - {product.name}
+    net: Any = graph.net
+    between = nx.ancestors(net, node.name) - nx.ancestors(net, product.name) - {product.name}
     return any(
         graph.op(name).name == "reverse"
         or graph.op(name).get("reverse")
