@@ -209,8 +209,22 @@ class Plans:
         met, rules = np.flatnonzero(on_array & ~known).tolist(), [code[place] for place in rates.tolist()]
         places = [(n, int(run[n])) for n in np.flatnonzero(ways == FETCH).tolist()]
         fetches = [(n, index, int(every.shape[index]), self.prices.fetched(code[index])) for n, index in places]
-        own = run, ways, rules, stretch, register, every.loc[run], mine, met, fetches, alone, alike, kinds
-        return _Frame(*own, last, waits)
+        return _Frame(
+            run=run,
+            way=ways,
+            rates=rules,
+            stretch=stretch,
+            register=register,
+            layer=every.loc[run],
+            on_array=mine,
+            met=met,
+            fetches=fetches,
+            alone=alone,
+            alike=alike,
+            kinds=kinds,
+            last=last,
+            waits=waits,
+        )
 
     def _alike(
         self, run: Ints, held: Ints, steps: Ints, stretch: Ints, register: Ints
