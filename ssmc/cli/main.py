@@ -99,19 +99,25 @@ def run(arguments: Sequence[str]) -> int:
         error.show(shown)
         click.echo(readable(shown.getvalue()), err=True, nl=False)
         return BAD_INPUT
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
+        if isinstance(stop.__cause__, EOFError):  # click takes it for Ctrl-D, but no command of ours asks a question
+            return _told(stop.__cause__, debug)
         click.echo("stopped", err=True)
         return 130  # as the shell says of a process that SIGINT ended
     except (BrokenPipeError, SystemExit):  # click itself exits for a broken pipe alone, with a status that says "no"
         return _left()
     except Exception as error:
-        if debug:
-            import traceback
+        return _told(error, debug)
 
-            traceback.print_exc()
-        else:
-            click.echo(readable(_message(error)), err=True)
-        return BAD_INPUT
+
+def _told(error: Exception, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    else:
+        click.echo(readable(_message(error)), err=True)
+    return BAD_INPUT
 
 
 def _left() -> int:
@@ -133,6 +139,9 @@ def _message(error: Exception) -> str:
         return "error: the memory is not enough\n  do:  give fewer or shorter sequences at once, or a smaller model"
     if isinstance(error, OSError):
         return f"error: {error.filename or 'the output cannot be written'}: {error.strerror or error}"
+    if isinstance(error, EOFError):
+        do = "where a full disk cut Python's bytecode off, remove the __pycache__ folders; --debug shows which file"
+        return f"error: a file ends too early: {error}\n  do:  {do}"
     return f"error: ssmc failed: {type(error).__name__}: {error}\n  do:  this is a defect; --debug shows where it is"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -114,9 +115,21 @@ def test_no_room_on_the_disk(ssmc: Ssmc, folder: Path) -> None:
     assert ssmc("compile", "scan.onnx", "--target", "cim", "-o", "p.ssmx").status == 0
     before = set(folder.iterdir())
     limited = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
-    found = _command("disasm", "p.ssmx", "-o", "p.asm", capture_output=True, preexec_fn=limited)
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # Python itself would leave cut bytecode to other commands
+    found = _command("disasm", "p.ssmx", "-o", "p.asm", capture_output=True, preexec_fn=limited, env=env)
     assert found.returncode == 2 and found.stderr.startswith("error: p.asm: the file cannot be written")
     assert set(folder.iterdir()) == before
+
+
+def test_bytecode_that_was_cut(tmp_path: Path) -> None:
+    """What a full disk leaves of Python's own files is told, and is no interrupt (click takes EOFError for one)."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = str(tmp_path)
+    assert _command("targets", capture_output=True, env=env).returncode == 0
+    (cut,) = tmp_path.rglob("listing.*.pyc")
+    cut.write_bytes(cut.read_bytes()[:1000])
+    found = _command("targets", capture_output=True, env=env)
+    assert found.returncode == 2 and found.stderr.lstrip().startswith("error: a file ends too early: marshal")
 
 
 def test_outputs_that_the_shell_closed(folder: Path) -> None:
