@@ -9,11 +9,12 @@ class UserError(Exception):
     """Bad input, told in one message; the command line prints it and exits with status 2.
 
     `what` is the failure in one clause, `where` a file:line:column, an ONNX node or a pass, `why` the
-    reason, `hint` what the user can do about it.
+    reason, `hint` what the user can do about it. `node` names an ONNX node that is to blame, which is `where` then.
     """
 
-    def __init__(self, what: str, *, where: str = "", why: str = "", hint: str = "") -> None:
-        self.what, self.where, self.why, self.hint = what, where, why, hint
+    def __init__(self, what: str, *, where: str = "", why: str = "", hint: str = "", node: str = "") -> None:
+        self.what, self.where, self.why, self.hint = what, where or (node and f"node '{node}'"), why, hint
+        self.node = node
         super().__init__(what)
 
     def __str__(self) -> str:

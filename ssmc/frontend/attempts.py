@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.findings import Findings, Refusal
+from ssmc.frontend.findings import Findings, Refusal, refusal
 from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.loops.alike import join_alike
@@ -262,8 +262,8 @@ class Source:
             if target in parts:  # what is not written of it stays
                 try:
                     divided[target] = divide(translator, whole, parts[target])
-                except Unsupported as reason:
-                    translator.findings.refusals.append(Refusal(name, "state", str(reason)))
+                except Unsupported as unsupported:
+                    translator.findings.refusals.append(refusal(name, "state", unsupported.reason))
                     return attempt
                 carried += divided[target].states
             else:

@@ -8,9 +8,10 @@ from itertools import groupby
 from typing import NoReturn
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.reasons import Kind, Reason, as_reason
 
-NOT_TIME = "it scans an axis that is not time"
-NOT_FEATURES = "its channels are not features"
+NOT_TIME = Reason("it scans an axis that is not time", Kind.NOT_TIME)
+NOT_FEATURES = Reason("its channels are not features", Kind.NOT_FEATURES)
 SHOWN = 20  # lines of a diagnostic, and nodes of a line
 
 
@@ -22,6 +23,13 @@ class Refusal:
     op: str
     reason: str
     cause: Exception | None = field(default=None, compare=False, repr=False)
+    kind: Kind = field(default=Kind.PLAIN, compare=False, repr=False)
+
+
+def refusal(node: str, op: str, why: Reason | str, cause: Exception | None = None) -> Refusal:
+    """The refusal of a node for a reason."""
+    told = as_reason(why)
+    return Refusal(node, op, told.text, cause, told.kind)
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class Findings:
 
 def with_told(findings: Findings) -> list[Refusal]:
     """The refusals; where they only follow from steps that were said one by one, why these had to be."""
-    others = [refusal for refusal in findings.refusals if NOT_TIME not in refusal.reason]
+    others = [refused for refused in findings.refusals if Kind.NOT_TIME not in refused.kind]
     return findings.refusals if len(others) == len(findings.refusals) or not findings.told else findings.told + others
 
 

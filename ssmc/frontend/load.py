@@ -13,13 +13,12 @@ import onnx
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts import Attempt, Source
-from ssmc.frontend.findings import NOT_FEATURES, Findings, Refusal, refuse, with_told
-from ssmc.frontend.mixing.lti import UNLIKE
+from ssmc.frontend.findings import Findings, Refusal, refuse, with_told
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, delays_told, describe_systems, mixes_time, with_roles
 from ssmc.frontend.proofs.baked import baked_size, runs_at
 from ssmc.frontend.proofs.levels import fixed_levels
 from ssmc.frontend.proofs.traced import unrolled_size
-from ssmc.frontend.rules.finer import UP
+from ssmc.frontend.reasons import Kind
 from ssmc.frontend.source import rounding
 from ssmc.frontend.source.announced import TooLarge
 from ssmc.frontend.source.blame import blame_refusals, blaming_the_file
@@ -31,7 +30,7 @@ from ssmc.frontend.source.precision import coarsest_format, coarsest_table
 from ssmc.frontend.source.proto import ModelFile, read_model
 from ssmc.frontend.source.refused import refused_for
 from ssmc.frontend.source.scales import with_scales
-from ssmc.frontend.source.sizes import DIVISIBLE, INDIVISIBLE
+from ssmc.frontend.source.sizes import DIVISIBLE
 from ssmc.frontend.source.unknown import known_part
 from ssmc.ir.graph import Graph
 from ssmc.threads import one_blas_thread
@@ -100,7 +99,7 @@ def _tell_refusals(source: Source, best: Attempt, strict: bool) -> None:
     """Let the refusals say what in the file is behind them. Raises UserError where it runs at some lengths only."""
     findings = best.findings
     blame_refusals(str(source.path), findings.refusals)
-    up = any(UP in refusal.reason for refusal in findings.refusals)  # then it is no wonder
+    up = any(Kind.RISING in refusal.kind for refusal in findings.refusals)  # then it is no wonder
     if strict and findings.refusals and not up and _runs_nowhere(source):
         first = findings.refusals[0]
         raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
@@ -119,13 +118,13 @@ def _reading(source: Source, states: Mapping[str, str] | None) -> Attempt:
     except UserError as error:
         told = [(c, refused_for(c.kind, c.attrs)) for c in source.file.calls]
         refused = [Refusal(c.name, c.kind, reason) for c, reason in told if reason is not None]
-        if any(error.where == f"node '{refusal.node}'" for refusal in refused):  # no need to run it
+        if any(error.node == refusal.node for refusal in refused):  # no need to run it
             refuse(refused, str(source.path))
         baked = baked_size(source.as_file())
         if baked is not None:
             raise _baked(baked, source.path) from error
         lengths = dynamic_lengths(source.types)
-        if len(lengths) > 1 and error.where.startswith("node "):
+        if len(lengths) > 1 and error.node:
             raise _of_several_lengths(lengths, source.path, error) from error
         if _runs_nowhere(source):
             raise _at_some_lengths_only(source, _in_words(error)) from error
@@ -189,7 +188,7 @@ def _at_some_length(source: Source, states: Mapping[str, str] | None) -> Attempt
                 raise
         else:
             length = next(lengths, None)
-            if length is None or not any(INDIVISIBLE in refusal.reason for refusal in best.findings.refusals):
+            if length is None or not any(Kind.INDIVISIBLE in refusal.kind for refusal in best.findings.refusals):
                 return best
         source.study(length)
 
@@ -230,8 +229,8 @@ def _fits_better(attempt: Attempt, best: Attempt) -> bool:
 
 def _at_odds(attempt: Attempt) -> bool:
     """Is all that is refused because filters of the file go along another axis than the one taken for time?"""
-    reasons = [refusal.reason for refusal in attempt.findings.refusals]
-    return bool(reasons) and all(NOT_FEATURES in reason for reason in reasons)
+    refusals = attempt.findings.refusals
+    return bool(refusals) and all(Kind.NOT_FEATURES in refusal.kind for refusal in refusals)
 
 
 def _rank(attempt: Attempt) -> int:
@@ -294,8 +293,8 @@ def _time_told(attempt: Attempt) -> str:
 
 def _differs_with_length(source: Source, best: Attempt) -> bool:
     """Does a reading fail because the file does other things at another length?"""
-    told = [refusal.reason for refusal in best.findings.refusals]
-    return is_dynamic(source.types)[1] and (any(UNLIKE in reason for reason in told) or best.failure is not None)
+    unlike = any(Kind.UNLIKE in refusal.kind for refusal in best.findings.refusals)
+    return is_dynamic(source.types)[1] and (unlike or best.failure is not None)
 
 
 def _newer_than_known(file: ModelFile) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.findings import Findings, Refusal
+from ssmc.frontend.findings import Findings, refusal
 from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, Tick, TimeMixing, Tracked, Unsupported
 from ssmc.frontend.graph.joint import is_joint
+from ssmc.frontend.reasons import Kind, Reason
 from ssmc.frontend.rules.lengths import with_lengths
 from ssmc.frontend.rules.merged import apply_merged, is_plain
 from ssmc.frontend.rules.resampling import raises_rate
@@ -119,7 +120,7 @@ class Translator:
         kept = self._kept_raw(call, items, reason)
         return self._settled(call, reason) if kept is None else kept
 
-    def _kept_raw(self, call: Call, items: Sequence[Any], reason: str) -> list[Tracked] | None:
+    def _kept_raw(self, call: Call, items: Sequence[Any], reason: Reason) -> list[Tracked] | None:
         """The results of a node that need no explanation of the raw values that it is given; None if they do."""
         if call.kind in ("Shape", "Size"):  # known without knowing what the value is
             found = self.samples.at(0, [v for v in call.operands if v is not None])
@@ -131,7 +132,7 @@ class Translator:
         with self.builder.origin(call.provenance):
             return RAW_RULES[call.kind](self, call, items)
 
-    def _settled(self, call: Call, reason: str) -> list[Tracked]:
+    def _settled(self, call: Call, reason: Reason) -> list[Tracked]:
         """The results of a node once the raw values that it is given are explained."""
         of_scores = self.meanings.with_scores if call.kind == "Softmax" else self.meanings.of_scores
         scores = any(v is not None and of_scores(self, v) for v in call.operands)
@@ -148,12 +149,12 @@ class Translator:
                 return self.apply(call, items)
         except UserError:
             raise
-        except TimeMixing as reason:
+        except TimeMixing as mixing:
             if self.in_step or call.kind not in RAW_OPS:
-                return self.refuse(call, str(reason))
-            return [Raw(str(reason))] * len(call.results)
-        except Unsupported as reason:
-            return self.refuse(call, str(reason))
+                return self.refuse(call, mixing.reason)
+            return [Raw(mixing.reason)] * len(call.results)
+        except Unsupported as unsupported:
+            return self.refuse(call, unsupported.reason)
         except ValueError as error:
             return self.refuse(call, f"its operands do not fit: {error}", error)
         except MissingAttribute as error:
@@ -187,18 +188,20 @@ class Translator:
             return apply_merged(self, call, items, rule)
         return rule(self, call, items)
 
-    def _refuse_nonlinear(self, call: Call, mixed: str, scores: bool, known: int) -> list[Tracked]:
+    def _refuse_nonlinear(self, call: Call, mixed: Reason, scores: bool, known: int) -> list[Tracked]:
         """Refuse a call, given what could not be explained (its refusals are those from number `known` on)."""
         told = self.findings.refusals[known:]
         if scores:  # the call is the reason, not what it is given
             del self.findings.refusals[known:]
             return self.refuse(call, OF_SCORES.get(call.kind, OF_SCORES[""]))
-        if told and all(refusal in self.findings.told for refusal in told):
+        if told and all(refused in self.findings.told for refused in told):
             return [Refused()] * len(call.results)
-        return self.refuse(call, f"{NONLINEAR.get(call.kind, 'not linear in what it is given')}, where {mixed}")
+        kind = mixed.kind | (Kind.ROUNDING if call.kind in NONLINEAR else Kind.NONLINEAR)
+        what = NONLINEAR.get(call.kind, "not linear in what it is given")
+        return self.refuse(call, Reason(f"{what}, where {mixed}", kind))
 
-    def refuse(self, call: Call, reason: str, cause: Exception | None = None) -> list[Tracked]:
-        self.findings.refusals.append(Refusal(call.name, call.kind, reason, cause))
+    def refuse(self, call: Call, reason: Reason | str, cause: Exception | None = None) -> list[Tracked]:
+        self.findings.refusals.append(refusal(call.name, call.kind, reason, cause))
         return [Refused()] * len(call.results)
 
     def substituted(self, values: Mapping[Value, Tracked]) -> Translator:

@@ -11,6 +11,7 @@ from onnx import TensorProto
 from ssmc.frontend.findings import Findings
 from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Known, Raw, Refused, Tracked, Unsupported
+from ssmc.frontend.reasons import Reason
 from ssmc.frontend.rules.lengths import as_length
 from ssmc.frontend.rules.spans import spelled_out
 from ssmc.frontend.source.importer import import_model
@@ -40,7 +41,7 @@ def test_a_rule_is_not_given_what_was_refused(kind: str) -> None:
     y = net.op(kind, *(net.input([2, 3, 4]) for _ in range(3 if kind in ("Where", "Slice") else 2)), **attrs)
     count = len(net.inputs)
     for refused in range(count):
-        items: list[Tracked] = [Refused() if k == refused else Raw("it mixes time") for k in range(count)]
+        items: list[Tracked] = [Refused() if k == refused else Raw(Reason("it mixes time")) for k in range(count)]
         walk = translator(net, y, *items)
         (call,) = walk.listing.calls
         with pytest.raises(Unsupported):
@@ -55,6 +56,6 @@ def test_a_length_looked_up_by_what_was_refused_is_none() -> None:
     net = Net()
     x, place = net.input([2, 3, 4]), net.input([1], TensorProto.INT64)
     y = net.op("Gather", net.op("Shape", x), place, axis=0)
-    walk = translator(net, y, Raw("it mixes time"), Refused())
+    walk = translator(net, y, Raw(Reason("it mixes time")), Refused())
     walk.env[walk.listing.outputs[y]] = Known(np.asarray([3]))
     assert as_length(walk, walk.listing.outputs[y]) is None

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ssmc.frontend.graph.builder import Builder, Operand
+from ssmc.frontend.reasons import Reason, as_reason
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import widened
@@ -69,7 +70,7 @@ class Refused:
 class Raw:
     """A value in which time steps are mixed, on the way to something that its whole region will explain."""
 
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +112,11 @@ Tracked: TypeAlias = Flow | Known | Raw | Refused | Tick | Pieces | Members
 
 
 class Unsupported(Exception):
-    """This node cannot be translated; the message is the reason, for the user."""
+    """This node cannot be translated: the reason in words, for the user, and by its kind, for decisions."""
+
+    def __init__(self, why: Reason | str) -> None:
+        self.reason = as_reason(why)
+        super().__init__(self.reason.text)
 
 
 class TimeMixing(Unsupported):

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Raw, Refused, Tracked, Unsupported
+from ssmc.frontend.reasons import Kind, Reason
 from ssmc.frontend.source.evaluate import scan_form
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.source.sizes import DIVISIBLE, INDIVISIBLE
+from ssmc.frontend.source.sizes import DIVISIBLE
 
 if TYPE_CHECKING:
     from ssmc.frontend.translator import Translator
@@ -81,7 +82,7 @@ def _as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) ->
         with translator.builder.origin(call.provenance):
             found = translator.apply(call, items)
     except Unsupported as error:
-        found, reason = [], str(error)
+        found, reason = [], error.reason
     if found and not any(isinstance(item, Refused) for item in found):
         return found
     told = translator.findings.refusals[len(before.refusals) :]
@@ -89,5 +90,6 @@ def _as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) ->
     steps = _steps(translator)
     whole = _all_but_the_first(_trips(translator, call) or 0, steps)
     if translator.dynamic and not whole and steps not in DIVISIBLE and _counted(translator, call):
-        return translator.refuse(call, f"{steps} steps {INDIVISIBLE} chunks")
-    return [Raw(told[0].reason if told else reason or "it goes over chunks of steps")] * len(call.results)
+        return translator.refuse(call, Reason(f"{steps} steps cannot become chunks", Kind.INDIVISIBLE))
+    reason = Reason(told[0].reason, told[0].kind) if told else reason or Reason("it goes over chunks of steps")
+    return [Raw(reason)] * len(call.results)

@@ -13,6 +13,7 @@ from itertools import count
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Unsupported
 from ssmc.frontend.mixing.mixing import explain_region
 from ssmc.frontend.mixing.regions import region_of, repeated_entries, twin_entries
+from ssmc.frontend.reasons import Reason
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.translator import RAW_OPS, Translator
 from ssmc.ir.graph import Value
@@ -35,7 +36,7 @@ def cuts_left(cone: Sequence[Call]) -> Iterator[int]:
 
 def explained_by_a_cut(
     translator: Translator, value: Value, cone: Sequence[Call], left: Iterator[int]
-) -> Flow | Known | str:
+) -> Flow | Known | Reason:
     """The value by the cut of its cone that needs no long filters, or why there is none; `left` are `cuts_left`.
 
     Weights that change with time belong to the region at first: a cumulative sum in the log domain is a system only
@@ -44,7 +45,7 @@ def explained_by_a_cut(
     weighted: set[Value] = set()
     known = translator.env.copy()
     found = _best_cut(translator, value, cone, weighted, left)
-    if isinstance(found, str) and weighted:
+    if isinstance(found, Reason) and weighted:
         translator.env = known
         found = _best_cut(translator, value, cone, None, left)
     return found
@@ -52,12 +53,12 @@ def explained_by_a_cut(
 
 def _best_cut(
     translator: Translator, value: Value, cone: Sequence[Call], weighted: set[Value] | None, left: Iterator[int]
-) -> Flow | Known | str:
-    solved: dict[Value, Flow | str] = {}
+) -> Flow | Known | Reason:
+    solved: dict[Value, Flow | Reason] = {}
     sums = _sums(translator, _late(cone, set()))
     filters, known = long_filters(translator, cone), translator.env.copy()
     found = _cut_before(translator, value, cone, set(), solved, weighted, left)
-    if sums and (isinstance(found, str) or long_filters(translator, cone) != filters):
+    if sums and (isinstance(found, Reason) or long_filters(translator, cone) != filters):
         # The terms of a sum may be no systems while the sum is one, as in the last stage of a parallel scan.
         filters, first = long_filters(translator, cone), translator.env
         translator.env = known
@@ -97,10 +98,10 @@ def _cut_before(
     value: Value,
     cone: Sequence[Call],
     barred: set[int],
-    solved: dict[Value, Flow | str],
+    solved: dict[Value, Flow | Reason],
     weighted: set[Value] | None,
     left: Iterator[int],
-) -> Flow | Known | str:
+) -> Flow | Known | Reason:
     """The value by a cut of its cone that is as late as can be, before the calls in `barred`; or why there is none."""
     made, users = _made(cone), _users(cone)
     late = {call.position: call for call in _late(cone, barred)}
@@ -111,7 +112,7 @@ def _cut_before(
         wrong = solve(translator, exits, solved, weighted)
         if wrong is not None:
             if wrong == value:
-                return str(solved[wrong])
+                return solved[wrong]
             _bar(late, users.get(wrong, ()), made)
             continue
         stuck = _translate(translator, list(late.values()), {v: f for v in exits if isinstance(f := solved[v], Flow)})
@@ -169,30 +170,30 @@ def _exits(made: Mapping[Value, Call], late: Mapping[int, Call], value: Value) -
 
 
 def solve(
-    translator: Translator, exits: Sequence[Value], solved: dict[Value, Flow | str], weighted: set[Value] | None
+    translator: Translator, exits: Sequence[Value], solved: dict[Value, Flow | Reason], weighted: set[Value] | None
 ) -> Value | None:
     """Explain the exits; the first that cannot be."""
 
-    def tried(value: Value, opened: set[Value]) -> Flow | str:
+    def tried(value: Value, opened: set[Value]) -> Flow | Reason:
         region = region_of(translator, value, weighted, opened)
-        if isinstance(region, str):
+        if isinstance(region, Reason):
             return region
         with translator.builder.origin(region.provenance):
             try:
                 return explain_region(translator, region)
-            except Unsupported as reason:
-                found: Flow | str = str(reason)
+            except Unsupported as unsupported:
+                found: Flow | Reason = unsupported.reason
                 for more in () if opened else (repeated_entries, twin_entries):
                     inside = more(translator, region.entries)
                     found = tried(value, inside) if inside else found
-                    if not isinstance(found, str):
+                    if not isinstance(found, Reason):
                         break
                 return found
 
     for value in exits:
         if value not in solved:
             solved[value] = tried(value, set())
-        if isinstance(solved[value], str):
+        if isinstance(solved[value], Reason):
             return value
     return None
 

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence, Set
 
 import networkx as nx
 
-from ssmc.frontend.findings import Refusal
+from ssmc.frontend.findings import Refusal, refusal
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
 from ssmc.frontend.mixing.cuts import cone_of, cuts_left, explained_by_a_cut, long_filters, solve
-from ssmc.frontend.mixing.lti import UNLIKE
 from ssmc.frontend.mixing.telling import told
-from ssmc.frontend.rules.finer import UP
+from ssmc.frontend.reasons import Kind, Reason
 from ssmc.frontend.rules.spans import spelled_out
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.translator import Translator
@@ -39,12 +38,12 @@ def explain(translator: Translator, value: Value) -> Tracked:
     tried: set[int] = set()
     places: list[Value] = []
     best: tuple[int, Flow | Known, dict[Value, Tracked]] | None = None
-    refusal: Refusal | None = None
+    refused: Refusal | None = None
     exact: list[Refusal] = []  # ops whose meaning is known, and which cannot be
     while isinstance(translator.lookup(value), Raw):
         cone, known = cone_of(translator, value), translator.env.copy()
         found = explained_by_a_cut(translator, value, cone, left)
-        if not isinstance(found, str):
+        if not isinstance(found, Reason):
             needed = _needed(translator, found, long_filters(translator, cone) - before)
             if best is None or needed < best[0]:
                 best = needed, found, translator.env
@@ -53,10 +52,10 @@ def explain(translator: Translator, value: Value) -> Tracked:
             translator.env = known
         if _product_settled(translator, cone, tried, left) or _inner_settled(translator, cone, places):
             continue
-        if best is None and isinstance(found, str):
-            refusal = refusal or _reason(translator, cone, found)
-            if UNLIKE in found and (sure := told(translator, cone)) is not None:
-                refusal = sure
+        if best is None and isinstance(found, Reason):
+            refused = refused or _reason(translator, cone, found)
+            if Kind.UNLIKE in found.kind and (sure := told(translator, cone)) is not None:
+                refused = sure
                 translator.findings.told.append(sure)
             if _spelled_out(translator, cone, tried, exact):
                 continue
@@ -64,14 +63,14 @@ def explain(translator: Translator, value: Value) -> Tracked:
     else:
         return translator.lookup(value) or Refused()
     if best is None:
-        assert refusal is not None
-        translator.findings.refusals.append(next(iter(exact), refusal))
+        assert refused is not None
+        translator.findings.refusals.append(next(iter(exact), refused))
         return Refused()
     translator.env = best[2]
     return best[1]
 
 
-def _needed(translator: Translator, found: Flow | Known | str, filters: Set[str]) -> int:
+def _needed(translator: Translator, found: Flow | Known | Reason, filters: Set[str]) -> int:
     """How many of the filters a value is made of."""
     if not filters or not isinstance(found, Flow):
         return 0
@@ -91,7 +90,7 @@ def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[in
             return False
         before = translator.env.copy()
         factors = [explained_by_a_cut(translator, v, cone_of(translator, v), left) for v in raw]
-        if any(isinstance(factor, str) for factor in factors):
+        if any(isinstance(factor, Reason) for factor in factors):
             translator.env = before  # what one factor was cut into may cut the whole in two
             continue
         known = dict(zip(raw, factors, strict=True))
@@ -100,7 +99,7 @@ def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[in
                 results = translator.apply(call, [known.get(v) or translator.lookup(v) for v in call.operands if v])
         except (Unsupported, ValueError):
             continue
-        translator.env.update({v: f for v, f in known.items() if not isinstance(f, str)})
+        translator.env.update({v: f for v, f in known.items() if not isinstance(f, Reason)})
         translator.env.update(zip(call.results, results, strict=False))
         _carry_on(translator, cone[cone.index(call) + 1 :])
         return True
@@ -113,7 +112,7 @@ def _inner_settled(translator: Translator, cone: Sequence[Call], tried: list[Val
     Two systems one after the other need not be one, as where a bias stands between them or the second runs backwards.
     """
     before = long_filters(translator, cone)
-    spare: tuple[Call, Flow | str] | None = None  # one that needs long filters
+    spare: tuple[Call, Flow | Reason] | None = None  # one that needs long filters
     for call in reversed(_narrows(cone[:-1], cone[-1])):
         value = call.results[0]
         if not isinstance(translator.lookup(value), Raw):
@@ -121,7 +120,7 @@ def _inner_settled(translator: Translator, cone: Sequence[Call], tried: list[Val
         if len(tried) == PLACES:
             break
         tried.append(value)
-        solved: dict[Value, Flow | str] = {}
+        solved: dict[Value, Flow | Reason] = {}
         if solve(translator, [value], solved, set()) is not None:
             continue
         spare = spare or (call, solved[value])
@@ -161,23 +160,26 @@ def _carry_on(translator: Translator, calls: Sequence[Call]) -> None:
         translator.env.update(zip(call.results, results, strict=False))
 
 
-def _reason(translator: Translator, cone: Sequence[Call], reason: str) -> Refusal:
+def _reason(translator: Translator, cone: Sequence[Call], reason: Reason) -> Refusal:
     """Which call of a cone that nothing explains to name, and why."""
     first = next((c for c in cone if any(isinstance(translator.lookup(v), Flow) for v in c.operands if v)), cone[0])
     raw = translator.lookup(first.results[0])
-    largest = [c for c in cone if c.kind == "ReduceMax"] if "not linear" in reason else []
+    largest = [c for c in cone if c.kind == "ReduceMax"] if Kind.NONLINEAR in reason.kind else []
     if largest:
         translator.findings.told.append(Refusal(largest[0].name, largest[0].kind, STABILISED))
         return translator.findings.told[-1]
-    for call in cone if "not linear" in reason and _own_reason(translator, first) is None else ():
+    for call in cone if Kind.NONLINEAR in reason.kind and _own_reason(translator, first) is None else ():
         streams = [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Raw | Flow)]
         if call.kind in ("MatMul", "Einsum") and len(streams) > 1:
-            return Refusal(call.name, call.kind, f"a product of two values that mix time (attention), which {reason}")
-    why = f"{_own_reason(translator, first) or raw.reason}, and the whole of it" if isinstance(raw, Raw) else ""
-    return Refusal(first.name, first.kind, f"{why} {reason}".strip())
+            why = f"a product of two values that mix time (attention), which {reason}"
+            return refusal(call.name, call.kind, reason.within(why))
+    if not isinstance(raw, Raw):
+        return refusal(first.name, first.kind, reason)
+    own = _own_reason(translator, first) or raw.reason
+    return refusal(first.name, first.kind, Reason(f"{own}, and the whole of it {reason}", own.kind | reason.kind))
 
 
-def _own_reason(translator: Translator, call: Call) -> str | None:
+def _own_reason(translator: Translator, call: Call) -> Reason | None:
     """Why a call by itself is more than a step, where its operands are known."""
     items = [None if v is None else translator.lookup(v) for v in call.operands]
     if any(isinstance(item, Raw) for item in items):
@@ -185,8 +187,8 @@ def _own_reason(translator: Translator, call: Call) -> str | None:
     before = translator.findings.copy()
     try:
         translator.apply(call, items)
-    except Unsupported as reason:
-        return str(reason)
+    except Unsupported as unsupported:
+        return unsupported.reason
     except ValueError:
         return None
     finally:
@@ -202,9 +204,9 @@ def _spelled_out(translator: Translator, cone: Sequence[Call], tried: set[int], 
         try:
             with translator.builder.origin(call.provenance):
                 results = spelled_out(translator, call)
-        except Unsupported as reason:
-            if UP in str(reason):
-                exact.append(Refusal(call.name, call.kind, str(reason)))
+        except Unsupported as unsupported:
+            if Kind.RISING in unsupported.reason.kind:
+                exact.append(refusal(call.name, call.kind, unsupported.reason))
             continue
         except ValueError:
             continue

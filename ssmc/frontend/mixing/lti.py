@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from ssmc.frontend.graph.flow import Unsupported
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.target_axes import axes_with, batch_of, batch_places, moved_alone, sample, with_another_start
+from ssmc.frontend.reasons import Kind, Reason
 from ssmc.ir.op import Array
 
 TOLERANCE = 1e-9
-NONLINEAR = "is not linear in the streams that enter it"
-UNLIKE = "does not treat all time steps alike"
+NONLINEAR = Reason("is not linear in the streams that enter it", Kind.NONLINEAR)
+UNLIKE = Reason("does not treat all time steps alike", Kind.UNLIKE)
 ONE_MORE = (
     ": one step more than goes in, as where the state before the first step stands in front of the results; export the "
     "results without it (y[:, 1:])"
 )
-BY_NUMBER = (
+BY_NUMBER = UNLIKE.within(
     f"{UNLIKE}, though it is linear: its weights follow the number of the step and not the data, as the gain of a "
     "Kalman filter that runs its covariance along; export it with the gain that this settles at"
 )
@@ -80,7 +81,8 @@ def probe(region: Region) -> Kernels:
     if len(lengths) == 1 and not lengths & set(region.shape):
         shape = " x ".join(map(str, region.shape))
         more = ONE_MORE if min(lengths) + 1 in region.shape else ""
-        raise Unsupported(f"{UNLIKE}: of {min(lengths)} steps it makes {shape} numbers, with no axis of so many{more}")
+        why = f"{UNLIKE}: of {min(lengths)} steps it makes {shape} numbers, with no axis of so many{more}"
+        raise Unsupported(UNLIKE.within(why))
     if len(lengths) != 1:
         raise Unsupported(UNLIKE)
     rng = np.random.default_rng(5)

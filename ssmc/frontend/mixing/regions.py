@@ -16,6 +16,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.graph.flow import Flow, Known, Members, Merged, Raw, Unsupported, known_along
 from ssmc.frontend.graph.joint import REASON, apart
+from ssmc.frontend.reasons import Reason
 from ssmc.frontend.rules.merged import POINTWISE, as_steps, is_plain
 from ssmc.frontend.source.evaluate import evaluator
 from ssmc.frontend.source.listing import Call
@@ -129,7 +130,7 @@ def _laid_from(translator: Translator, value: Value) -> Value | None:
 
 def region_of(
     translator: Translator, value: Value, weighted: set[Value] | None = None, opened: Set[Value] = frozenset()
-) -> Region | str:
+) -> Region | Reason:
     """The region in front of a value, or why there is none; values in `opened` are made inside it.
 
     With `weighted`, streams times weights that change with time are no entries but made inside; they are added to it.
@@ -154,11 +155,11 @@ def region_of(
     if cut:
         calls, entries, known = _inside(translator, value, opened | cut)
     if not entries:
-        return "an operand could not be translated"
+        return Reason("an operand could not be translated")
     entered = [flow for v in entries if isinstance(flow := translator.lookup(v), Flow)]
     merged = {m for flow in entered for m in flow.merged}
     if len(merged) > 1:
-        return REASON
+        return Reason(REASON)
     flows = tuple(apart(as_steps(flow) or flow) for flow in entered)
 
     planned = cache(lambda: evaluator(translator.listing, {*known, *entries}, [value]))

@@ -18,6 +18,7 @@ import numpy as np
 
 from ssmc.frontend.graph.builder import PER_STEP, Builder, Operand
 from ssmc.frontend.graph.flow import Flow, Unsupported
+from ssmc.frontend.reasons import Kind, Reason
 from ssmc.frontend.rules.context import Surroundings
 from ssmc.frontend.rules.merged import is_plain
 from ssmc.ir.graph import Node, Value
@@ -25,7 +26,6 @@ from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import StreamType
 from ssmc.statespace import StateSpace
 
-UP = "up-sampling"
 RISING = (
     "the rate of a stream cannot rise above that of the model's input; give the model its input at that rate, or "
     "compile the part before it"
@@ -45,7 +45,7 @@ def interleaved(context: Surroundings, flow: Flow) -> Flow:
     axis = flow.axes.index("t")
     times, place = flow.shape[axis + 1], flow.from_right(axis + 1)
     if times > LONGEST:
-        raise Unsupported(f"it gives {times} steps for each one ({UP}; at most {LONGEST})")
+        raise Unsupported(Reason(f"it gives {times} steps for each one (up-sampling; at most {LONGEST})", Kind.RISING))
     inner, late = _without_delay(builder, flow.value)
     finer = _Finer(builder, inner, times)
     slow = builder.kind(inner)
@@ -149,7 +149,7 @@ class _Finer:
                     turned = graph.op(made.node).name == "reverse"
                     self.systems[name] = graph.operand(made.node, 0).node if turned else made.node
         if self.slow not in self.made:
-            raise Unsupported(f"it gives {self.times} steps for each one ({UP}): {RISING}")
+            raise Unsupported(Reason(f"it gives {self.times} steps for each one (up-sampling): {RISING}", Kind.RISING))
 
     def _rate(self, value: Value) -> Any:
         kind = self.builder.graph.type(value)
@@ -200,8 +200,9 @@ class _Finer:
                 return builder.add(name, fine, **dict(op.attrs))
         raise Unsupported(self._unknown(op.name))
 
-    def _unknown(self, what: str) -> str:
-        return f"it gives {self.times} steps for each one ({UP}) of a stream of lower rate in which '{what}' stands"
+    def _unknown(self, what: str) -> Reason:
+        where = f"of a stream of lower rate in which '{what}' stands"
+        return Reason(f"it gives {self.times} steps for each one (up-sampling) {where}", Kind.RISING)
 
     def _before(self, node: Node) -> Value:
         """What was pooled: at the rate before, or at one between."""

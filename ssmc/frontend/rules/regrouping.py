@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ssmc.frontend.graph.flow import REGROUPED, Merged, TimeMixing, Unsupported
 from ssmc.frontend.graph.joint import TOGETHER
+from ssmc.frontend.reasons import Kind, Reason
 
 ALONE = {"m": "bt", "n": "tb"}  # where one of the two has size one
 Run = tuple[slice, slice]
@@ -72,7 +73,7 @@ def _alike(shape: Sequence[int], target: Sequence[int], i: int, j: int) -> tuple
         elif j < len(target):
             want, j = want * target[j], j + 1
         else:
-            raise Unsupported(f"shape {shape} cannot become {target}")
+            raise Unsupported(Reason(f"shape {shape} cannot become {target}", Kind.INDIVISIBLE))
     return i, j
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported
+from ssmc.frontend.reasons import Kind, Reason
 from ssmc.frontend.rules.context import Rule, Surroundings, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary
-from ssmc.frontend.rules.finer import UP, interleaved, repeated
+from ssmc.frontend.rules.finer import interleaved, repeated
 from ssmc.frontend.rules.strided import shifted
 from ssmc.frontend.source.evaluate import run_call
 from ssmc.frontend.source.listing import Call
@@ -45,7 +46,8 @@ def _more_steps(context: Surroundings, call: Call, flow: Flow, weight: Any) -> F
     size = (flow.shape[2] - 1) * times - left - right + taps + call.attrs.get("output_padding", [0])[0]
     plain = int(call.attrs.get("dilations", [1])[0]) == 1 and text(call.attrs.get("auto_pad", "NOTSET")) == "NOTSET"
     if size != flow.shape[2] * times or not plain:
-        raise Unsupported(f"it gives {size} steps for {flow.shape[2]} ({UP}), which are no {times} for each")
+        why = f"it gives {size} steps for {flow.shape[2]} (up-sampling), which are no {times} for each"
+        raise Unsupported(Reason(why, Kind.RISING))
     inner, outputs = weight.shape[0] // groups, weight.shape[1]
     full = np.zeros((groups, inner, groups, outputs, taps))
     for g in range(groups):
@@ -86,10 +88,8 @@ def _resized(context: Surroundings, call: Call, items: Sequence[Any]) -> list[Tr
         if np.array_equal(run_call(call, given)[0], np.repeat(ramp, int(times), axis)):
             return [repeated(context, flow, int(times))]
     if times > 1:
-        raise Unsupported(
-            f"it gives {times:g} steps for each one ({UP}), and not by repeating it; repeat, or compile "
-            "the part before it"
-        )
+        why = f"it gives {times:g} steps for each one (up-sampling), and not by repeating it"
+        raise Unsupported(Reason(f"{why}; repeat, or compile the part before it", Kind.RISING))
     raise Unsupported("it interpolates between steps; pool or stride instead")
 
 

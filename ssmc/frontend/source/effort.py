@@ -41,10 +41,10 @@ class Effort:
         whole = max(trips, 1) * self.around
         if self.around > 1 and whole > MAX_TRIPS:
             what = f"a loop of {trips} trips in a body that runs {self.around} times (at most {MAX_TRIPS} trips in all)"
-            raise TooLarge(what, where=f"node '{call.name}'", why=STEPWISE, hint=WRITE_OUT)
+            raise TooLarge(what, node=call.name, why=STEPWISE, hint=WRITE_OUT)
         if whole * nodes > MAX_RUNS:
             what = f"a loop of {whole} trips in all, of {nodes} nodes each (at most {MAX_RUNS} runs of a node)"
-            raise TooLarge(what, where=f"node '{call.name}'", why=STEPWISE, hint=WRITE_OUT)
+            raise TooLarge(what, node=call.name, why=STEPWISE, hint=WRITE_OUT)
         return Effort(whole)
 
     def foresee(self, call: Call, row: Sequence[Any], done: int, trips: int) -> None:
@@ -55,11 +55,11 @@ class Effort:
         size = trips * sum(a.size for a in row if isinstance(a, np.ndarray))
         if size > MAX_RESULT:
             what = f"'{call.kind}' stacks {size} numbers in {trips} trips (at most {MAX_RESULT})"
-            raise TooLarge(what, where=f"node '{call.name}'", hint=SHORTER)
+            raise TooLarge(what, node=call.name, hint=SHORTER)
         made = self.numbers // done * max(self.around, done)
         if made > MAX_NUMBERS:
             what = f"'{call.kind}' makes {made} numbers in {self.around} trips (at most {MAX_NUMBERS})"
-            raise TooLarge(what, where=f"node '{call.name}'", why=STEPWISE, hint=SHORTER)
+            raise TooLarge(what, node=call.name, why=STEPWISE, hint=SHORTER)
 
 
 def body_around(around: int, trips: int) -> int:
@@ -70,6 +70,6 @@ def body_around(around: int, trips: int) -> int:
 def ends_in_time(call: Call, trips: int | None, going: bool, alone: bool) -> None:
     """Refuse a loop of too many trips, `alone` one that its count alone ends. Raises TooLarge, or UserError."""
     if trips is not None and MAX_TRIPS < trips < COUNTED and going:
-        raise UserError(f"a loop of {trips} trips (at most {MAX_TRIPS})", where=f"node '{call.name}'")
+        raise UserError(f"a loop of {trips} trips (at most {MAX_TRIPS})", node=call.name)
     if alone and (trips is None or trips > MAX_TRIPS):
-        raise TooLarge(f"the loop does not end within {MAX_TRIPS} trips", where=f"node '{call.name}'")
+        raise TooLarge(f"the loop does not end within {MAX_TRIPS} trips", node=call.name)

@@ -113,7 +113,7 @@ def run_quietly(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[A
     if size > most:
         raise TooLarge(
             f"'{call.kind}' {'may give' if call.kind in FOUND else 'gives'} {size} numbers (at most {most})",
-            where=f"node '{call.name}'",
+            node=call.name,
             hint="export the model at a shorter length",
         )
     effort.numbers += size
@@ -139,15 +139,13 @@ def _results(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[Any]
     except MemoryError as error:
         raise TooLarge(
             f"'{call.kind}' needs more memory than there is",
-            where=f"node '{call.name}'",
+            node=call.name,
             why=str(error),
             hint="export the model at a shorter length",
         ) from error
     except Exception as error:
         shapes = ", ".join("-" if a is None else str(np.shape(a)) for a in arrays)
-        raise UserError(
-            f"'{call.kind}' cannot run on operands {shapes}", where=f"node '{call.name}'", why=str(error)
-        ) from error
+        raise UserError(f"'{call.kind}' cannot run on operands {shapes}", node=call.name, why=str(error)) from error
 
 
 # Ops that only say where numbers stand: what is float32 stays so until something is computed of it.
@@ -236,7 +234,7 @@ class ScanForm:
 def scan_form(call: Call, operands: int, ranks: Sequence[int]) -> ScanForm:
     """The axes and directions of a Scan. Raises UserError for opset 8, where it is another op."""
     if int(call.op["version"]) < 9:
-        raise UserError("Scan of opset 8 is not supported", where=f"node '{call.name}'", hint="export with opset >= 9")
+        raise UserError("Scan of opset 8 is not supported", node=call.name, hint="export with opset >= 9")
     return ScanForm(call, operands, ranks)
 
 
@@ -275,7 +273,7 @@ def _loop(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[Any]:
     if fixed and trips is not None and trips * (nested := _trips_of(body)) > MAX_TRIPS:
         raise TooLarge(
             f"a loop of {trips} trips around loops of {nested} trips (at most {MAX_TRIPS} in all)",
-            where=f"node '{call.name}'",
+            node=call.name,
             why=STEPWISE,
             hint=WRITE_OUT,
         )
@@ -284,7 +282,7 @@ def _loop(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[Any]:
     inner = effort.within(call, trips if fixed and trips is not None else 1, nodes)
     while going and (trips is None or k < trips):
         if k >= MAX_TRIPS:
-            raise UserError(f"the loop does not end within {MAX_TRIPS} trips", where=f"node '{call.name}'")
+            raise UserError(f"the loop does not end within {MAX_TRIPS} trips", node=call.name)
         if not fixed:  # it may make fewer trips than it counts to: those that it makes are counted
             inner.around = effort.within(call, k + 1, nodes).around
         found = _run_body(call, "body", [np.asarray(k, np.int64), np.asarray(going), *carried], captured, inner)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.findings import Refusal
+from ssmc.frontend.reasons import Kind
 from ssmc.frontend.source.listing import Call, Listing
-from ssmc.frontend.source.refused import NONLINEAR
 from ssmc.ir.graph import Value
 
 FEWEST = 5  # that are steps rather than queries, keys and values (ours)
@@ -23,7 +23,7 @@ def with_scales(listing: Listing, refusals: Sequence[Refusal]) -> list[Refusal]:
 
     Steps are pieces of one value, or what nodes of one kind make with one weight.
     """
-    refused = {r.node for r in refusals if r.op == "QuantizeLinear" and r.reason.startswith(NONLINEAR[r.op])}
+    refused = {r.node for r in refusals if r.op == "QuantizeLinear" and Kind.ROUNDING in r.kind}
     if not refused:
         return list(refusals)
     steps: dict[Any, list[float]] = defaultdict(list)

@@ -17,7 +17,6 @@ LONGEST = 1 << 14
 MORE = 6  # steps more, or fewer, at the other length of a proof
 WIDE = 256  # steps that tell the modes of a stored kernel (ours)
 STRIDES = 64  # how many times longer the studied length gets for strides in the file, at most (ours)
-INDIVISIBLE = "cannot become"  # what a refusal says that another length may spare (axes that a Reshape makes)
 DIVISIBLE = (48, 160, 448)  # lengths to study where the file splits its steps into windows
 
 

@@ -32,8 +32,8 @@ def lift_neurons(lifting: Lifting, driven: Translator, drives: Sequence[Tracked]
     """
     try:
         _lift_neurons(lifting, driven, drives, outside)
-    except Unsupported as reason:
-        raise Unsupported(bent(lifting) or str(reason)) from reason
+    except Unsupported as unsupported:
+        raise Unsupported(bent(lifting) or unsupported.reason) from unsupported
 
 
 def bent(lifting: Lifting) -> str | None:

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, Tracked, Unsupported
+from ssmc.frontend.reasons import Kind, Reason
 from ssmc.frontend.source.samples import Samples
 from ssmc.frontend.states.lifting import Lifting
 from ssmc.frontend.states.rounded_sums import lift_sums
@@ -23,7 +24,7 @@ from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
-NO_NET = "nothing in it is compared"
+NO_NET = Reason("nothing in it is compared", Kind.NOT_COMPARED)
 
 
 def lift_net(lifting: Lifting, outside: Sequence[Value]) -> None:

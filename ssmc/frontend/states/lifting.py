@@ -13,12 +13,13 @@ from ssmc.frontend.findings import Lift
 from ssmc.frontend.graph.builder import Operand
 from ssmc.frontend.graph.flow import Flow, Known, Refused, Tick, Tracked, Unsupported, known_operand
 from ssmc.frontend.graph.rows import Layout, layout_of
+from ssmc.frontend.reasons import Kind, Reason
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import Tensor
 from ssmc.statespace import StateSpace
 
-UNTRANSLATED = "the drive of the state could not be translated"
+UNTRANSLATED = Reason("the drive of the state could not be translated", Kind.UNTRANSLATED)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from dataclasses import replace
 import networkx as nx
 import numpy as np
 
-from ssmc.frontend.findings import Refusal
+from ssmc.frontend.findings import refusal
 from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.graph.rows import layout_of
+from ssmc.frontend.reasons import Kind
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.states.block_systems import widest
 from ssmc.frontend.states.dependence import Dependence, between, dependence
 from ssmc.frontend.states.firing import bent, lift_neurons
-from ssmc.frontend.states.firing_nets import NO_NET, lift_net
+from ssmc.frontend.states.firing_nets import lift_net
 from ssmc.frontend.states.lifting import UNTRANSLATED, Lifting, State
 from ssmc.frontend.states.linear_states import lift_recurrence, lift_system, transitions_of
 from ssmc.frontend.states.rounded_states import lift_rounded, rounds_states
@@ -84,12 +85,12 @@ def _run(lifting: Lifting, known: Dependence) -> dict[str, Tracked]:
     try:
         with translator.builder.origin(where):
             return _lift(lifting, calls, sorted(outside), where)
-    except Unsupported as reason:
+    except Unsupported as unsupported:
         name = calls[0].name if calls else states[0].name
         kind = calls[0].kind if calls else "state"
-        if str(reason) == UNTRANSLATED and translator.findings.refusals:  # its reason is among them
+        if Kind.UNTRANSLATED in unsupported.reason.kind and translator.findings.refusals:  # its reason is among them
             return lifting.give_up()
-        translator.findings.refusals.append(Refusal(name, kind, str(reason)))
+        translator.findings.refusals.append(refusal(name, kind, unsupported.reason))
         return lifting.give_up()
 
 
@@ -150,4 +151,4 @@ def _not_linear(lifting: Lifting, driven: Translator, drives: Sequence[Tracked],
         try:
             lift_net(lifting, outside)
         except Unsupported as other:
-            raise reason or (told if str(other) == NO_NET else other) from None
+            raise reason or (told if Kind.NOT_COMPARED in other.reason.kind else other) from None

@@ -15,6 +15,7 @@ import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.graph.joint import apart
+from ssmc.frontend.reasons import Kind
 from ssmc.frontend.states.grids import Grid
 from ssmc.frontend.states.lifting import UNTRANSLATED, Lifting
 from ssmc.frontend.states.rounded_products import Products, find_products
@@ -35,13 +36,13 @@ def lift_rounded(lifting: Lifting, outside: Sequence[Value]) -> None:
     first = step.roundings(step.currents, step.followings)[0]
     try:
         _lift(step)
-    except Unsupported as reason:
-        if str(reason) == UNTRANSLATED:
+    except Unsupported as unsupported:
+        if Kind.UNTRANSLATED in unsupported.reason.kind:
             raise
         try:
             lift_sums(step)
         except Unsupported as other:
-            if str(other) == UNTRANSLATED:
+            if Kind.UNTRANSLATED in other.reason.kind:
                 raise
             raise Unsupported(
                 f"{first.kind} '{first.name}' rounds the state at every step, and {other}; {HINT}"
