@@ -15,6 +15,7 @@ from onnx import TensorProto
 from ssmc.frontend.source import statics
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.importer import import_model, import_onnx
+from ssmc.frontend.source.kernels_shape import SHAPE_KERNELS
 from ssmc.frontend.source.listing import Call, Listing, list_calls
 from ssmc.frontend.source.proto import ModelFile
 from ssmc.frontend.source.statics import Table, fold_statics, part_of
@@ -146,6 +147,11 @@ def test_a_node_that_cannot_run_is_left_for_who_needs_it(tmp_path: Path) -> None
     found, _ = listed(net, tmp_path, streamed(net, bad), streamed(net, good))
     folded = {call.kind for call in found.calls if call.results[0] in found.constants}
     assert folded == {"Neg"}
+
+
+def test_padding_with_a_complex_number_keeps_its_imaginary_part() -> None:
+    (padded,) = SHAPE_KERNELS["Pad"]([np.ones(2), np.array([1, 0]), np.array(2 + 3j)], {}, 1)
+    assert padded.tolist() == [2 + 3j, 1, 1]
 
 
 def test_weights_are_not_copied_into_other_shapes(tmp_path: Path) -> None:

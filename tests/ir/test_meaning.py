@@ -84,6 +84,15 @@ def test_missing_input_and_failing_op_are_named() -> None:
         interpret(graph, {"u": np.zeros((1, 2, 2)), "i": np.full((1, 2), 7)})
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_mean_of_no_steps_is_no_number() -> None:
+    graph = Graph()
+    u = graph.add("input", [], {"name": "u", "type": StreamType((2,)), "axes": "btf"})
+    graph.add("output", [graph.add("pool", [u], {"kind": "mean"})], {"name": "y"})
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(interpret(graph, {"u": np.zeros((1, 0, 2))})["y"]).all()
+
+
 def test_graph_editing() -> None:
     graph = Graph()
     u = graph.add("input", [], {"name": "u", "type": StreamType((2,)), "axes": "btf"})

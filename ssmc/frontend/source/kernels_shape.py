@@ -93,7 +93,8 @@ def _pad(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
         raise LeftToReference("only constant padding")
     widths, value = pad_widths(x, attrs)
     shape = [s + a + b for s, (a, b) in zip(x[0].shape, widths, strict=True)]
-    y = np.full(shape, value, dtype=x[0].dtype) if np.any(value) else np.zeros(shape, x[0].dtype)
+    dtype = np.result_type(x[0], value) if isinstance(value, complex) else x[0].dtype
+    y = np.full(shape, value, dtype) if value else np.zeros(shape, dtype)
     source = tuple(slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in zip(x[0].shape, widths, strict=True))
     target = tuple(slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(y.shape, widths, strict=True))
     y[target] = x[0][source]

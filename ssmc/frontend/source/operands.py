@@ -107,7 +107,7 @@ def window_count(attrs: Attrs, length: int, taps: int, padding: tuple[int, int])
     return count, (padding[0], max(padding[1], (count - 1) * stride + reach - length - padding[0]))
 
 
-def pad_widths(x: Sequence[Any], attrs: Attrs) -> tuple[list[tuple[int, int]], float]:
+def pad_widths(x: Sequence[Any], attrs: Attrs) -> tuple[list[tuple[int, int]], complex]:
     """(before, after) of every axis, and the value that fills, of a Pad in either form."""
     pads = [int(p) for p in (x[1] if len(x) > 1 else attrs["pads"])]
     value = x[2] if len(x) > 2 and x[2] is not None else attrs.get("value", 0.0)
@@ -116,7 +116,8 @@ def pad_widths(x: Sequence[Any], attrs: Attrs) -> tuple[list[tuple[int, int]], f
     widths = [(0, 0)] * rank
     for i, axis in enumerate(axes):
         widths[axis] = (pads[i], pads[i + len(axes)])
-    return widths, float(np.asarray(value).reshape(-1)[0])
+    filling = np.asarray(value).reshape(-1)[0]
+    return widths, complex(filling) if np.iscomplexobj(filling) else float(filling)
 
 
 def quantized_range(attrs: Attrs) -> tuple[int, int] | None:

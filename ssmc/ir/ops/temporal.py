@@ -179,7 +179,7 @@ def _pool(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, .
         case "sum":
             return (x.sum(1),)
         case "mean":
-            return (x.mean(1),)
+            return (x.sum(1) / x.shape[1],)  # NaN where there are no steps
     weight = align(weight, kinds[1], kinds[0])
     return ((x * weight).sum(1) / weight.sum(1),)
 
