@@ -4,7 +4,7 @@ sent to workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, TypeVar
 
 K = TypeVar("K")
@@ -31,6 +31,24 @@ class FrozenMap(Mapping[K, V_co]):
     def pick(self, getter: Callable[[Mapping[K, V_co]], T]) -> T:
         """What `getter`, as an `operator.itemgetter`, finds in it: many values sooner than one after the other."""
         return getter(self._items)
+
+    @staticmethod
+    def picked(maps: Iterable[Mapping[K, V_co]], getter: Callable[[Mapping[K, V_co]], T]) -> list[T]:
+        """The same of many maps."""
+        return [getter(each._items if isinstance(each, FrozenMap) else each) for each in maps]
+
+    # those of any mapping ask for its values key by key
+    def items(self) -> ItemsView[K, V_co]:
+        return self._items.items()
+
+    def keys(self) -> KeysView[K]:
+        return self._items.keys()
+
+    def values(self) -> ValuesView[V_co]:
+        return self._items.values()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._items
 
     def __or__(self, changed: Mapping[K, Any]) -> FrozenMap[K, Any]:
         """A map with some values changed, or more of them."""

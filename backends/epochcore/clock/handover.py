@@ -23,8 +23,9 @@ Here is laid out what `placing`, which follows these rules op by op, works on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,8 @@ ENGINES = {
     "drain": records.DRAIN,
     "vector": records.VECTOR,
 }
+T = TypeVar("T")
+U = TypeVar("U")
 ROOM = 256  # intervals of the channel to begin with
 
 
@@ -82,6 +85,8 @@ class Handover:
     _blocks: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)
     _waves: dict[Wave, int] = field(default_factory=dict)
     _shifts: dict[Shift, int] = field(default_factory=dict)
+    _behind: dict[tuple[int, int], int] = field(default_factory=dict)
+    _leads: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         groups = len(self.known.members.at) - 1
@@ -154,15 +159,14 @@ class Handover:
         return begun, finished
 
     def _tabled(self) -> records.Tables:
-        waves, shifts = list(self._waves), list(self._shifts)
-        behind = [wave.behind(before) for wave in waves for before in waves]
-        leads = [wave.leads(shift) for wave in waves for shift in shifts]
+        behind = _grown(self._behind, self._waves, self._waves, Wave.behind)
+        leads = _grown(self._leads, self._waves, self._shifts, Wave.leads)
         shares = np.concatenate([*self._shares, [0]]).astype(np.int64)
         return records.Tables(
             np.array(self._rows, records.JOB),
             shares,
-            np.array(behind, np.int64).reshape(len(waves), len(waves)),
-            np.array(leads, np.int64).reshape(len(waves), len(shifts)),
+            behind,
+            leads,
             self.arch.array.shadow,
         )
 
@@ -190,6 +194,20 @@ class Handover:
         at, members = self.known.members
         if len(members):
             touched[:] = np.maximum.reduceat(runs["finish"][members], at[:-1])
+
+
+def _grown(
+    known: dict[tuple[int, int], int], rows: dict[T, int], columns: dict[U, int], of: Callable[[T, U], int]
+) -> Ints:
+    """What is `of` every row and column, in their numbers' places; so much of it is known."""
+    for row, r in rows.items():
+        for column, c in columns.items():
+            if (r, c) not in known:
+                known[r, c] = of(row, column)
+    found = np.zeros((len(rows), len(columns)), np.int64)
+    for place, value in known.items():
+        found[place] = value
+    return found
 
 
 def engine_of(name: str, engine: str, arch: Arch) -> str:

@@ -77,14 +77,23 @@ def paid(plans: Sequence[Plan], times: Sequence[int]) -> Iterator[tuple[int | No
 
 
 @dataclass(frozen=True, eq=False)
+class _Fetches:
+    """The places of a piece's fetches among its ops, their instructions, shapes, and what they fetch."""
+
+    places: Ints
+    indices: Ints
+    shapes: Ints
+    constants: list[tuple[int, str, int]]
+
+
+@dataclass(frozen=True, eq=False)
 class _Frame:
     """What a piece runs, however many steps that has. By op: its instruction, how it is met with, in which stretch of
     the registers' `rates` it is, and the register of its steps. `alone` are ops whose jobs depend on that and on what
     the piece itself lets the array hold; `alike` says by which of `kinds` these are: an instruction, what is held, and
     an op with the same steps. Jobs of others depend on what is held or lies where before the piece: those of the array
-    that are `met` before its first pass that takes over one of its preloads, and `fetches`, with their instructions,
-    shapes, and what they fetch. `last` is the piece's last preload, the one before that by its last pass, if there is
-    one, and that pass: what the array holds after it."""
+    that are `met` before its first pass that takes over one of its preloads, and `fetches`. `last` is the piece's last
+    preload, the one before that by its last pass, if there is one, and that pass: what the array holds after it."""
 
     run: Ints
     way: Ints
@@ -94,7 +103,7 @@ class _Frame:
     layer: Ints
     on_array: tuple[Ints, ...]
     met: list[int]
-    fetches: list[tuple[int, int, int, tuple[int, str, int]]]
+    fetches: _Fetches
     alone: Ints
     alike: Ints
     kinds: list[tuple[int, int, int]]
@@ -138,7 +147,7 @@ class Plans:
     _frames: dict[int, _Frame] = field(default_factory=dict)
     _bodies: dict[tuple[int, int, tuple[int, ...]], _Body] = field(default_factory=dict)
     _jobs: dict[tuple[int, int, int, int, bool], int] = field(default_factory=dict)
-    _fetched: dict[tuple[int, bool, int, bool], int] = field(default_factory=dict)
+    _fetched: dict[tuple[int, int, bool], int] = field(default_factory=dict)
 
     def of(self, piece: Piece, kind: tuple[int, ...]) -> Plan:
         """The plan of a piece; those of a `kind` that start at the same instruction cost the same."""
@@ -166,15 +175,24 @@ class Plans:
             jobs[place] = self._job(index, piece, (start, count), held)
         if body.held is not None:
             self._array = replace(body.held)
-        fetched, move = self._fetched, self.prices.lying.move
-        for place, index, shape, what in body.frame.fetches:
-            own = shape, (moves := move(*what)), piece.samples, piece.loop
-            job = fetched.get(own)
-            if job is None:
-                job = fetched[own] = self._job(index, piece, (0, 1), None, moves=moves)
-            jobs[place] = job
+        fetches = body.frame.fetches
+        if len(fetches.places):
+            moved = np.array(self.prices.lying.move_all(fetches.constants))
+            kinds, first, which = np.unique(fetches.shapes * 2 + moved, return_index=True, return_inverse=True)
+            each = [
+                self._fetch(piece, int(fetches.indices[n]), kind) for n, kind in zip(first, kinds.tolist(), strict=True)
+            ]
+            jobs[fetches.places] = np.array(each, np.int64)[which]
         known = self.handover.costs, self.handover.engines
         return Plan(body.frame.run, jobs, body.frame.layer, body.frame.on_array, body.frame.waits, known)
+
+    def _fetch(self, piece: Piece, index: int, kind: int) -> int:
+        """The job of a fetch whose shape, twice its number, and whether it moves make its `kind`."""
+        own = kind, piece.samples, piece.loop
+        job = self._fetched.get(own)
+        if job is None:
+            job = self._fetched[own] = self._job(index, piece, (0, 1), None, moves=bool(kind % 2))
+        return job
 
     @cached_property
     def _every(self) -> Known:
@@ -207,8 +225,9 @@ class Plans:
             last = int(preload[-1]), int(preload[place]), place
         mine = tuple(np.flatnonzero(every.on[run] == number) for number in range(len(ON_ARRAY)))
         met, rules = np.flatnonzero(on_array & ~known).tolist(), [code[place] for place in rates.tolist()]
-        places = [(n, int(run[n])) for n in np.flatnonzero(ways == FETCH).tolist()]
-        fetches = [(n, index, int(every.shape[index]), self.prices.fetched(code[index])) for n, index in places]
+        places = np.flatnonzero(ways == FETCH)
+        indices = run[places]
+        fetches = _Fetches(places, indices, every.shape[indices], [every.fetched[n] for n in indices.tolist()])
         return _Frame(
             run=run,
             way=ways,
@@ -276,27 +295,31 @@ class Plans:
 class Known(NamedTuple):
     """What is known of every instruction whenever it runs: how it is met with, the number of the register of its steps,
     its engine's among `ON_ARRAY`, that of all that its cost may depend on, and its place among the `locs`, from 1 on,
-    or 0."""
+    or 0. By fetch what it fetches."""
 
     way: Ints
     register: Ints
     on: Ints
     shape: Ints
     loc: Ints
+    fetched: dict[int, tuple[int, str, int]]
 
 
 def known_of(columns: Columns, prices: Prices) -> Known:
     """By columns."""
     way, register, on, shape = np.zeros((4, len(columns.code)), np.int64)
+    fetched = dict[int, tuple[int, str, int]]()
     for alike in columns.alike:
         some, engine = alike.places, engine_of(columns.code[alike.places[0]])
         way[some] = _way(alike.mnemonic, engine)
         register[some] = REGISTERS.index(str(alike.operands.get("steps", "one")))
         on[some] = ON_ARRAY.index(engine) if engine in ON_ARRAY else -1
         if way[some[0]] < SYNC:
-            shape[some] = prices.shapes(alike, columns.code)
+            shape[some] = prices.shapes(alike)
+            if alike.mnemonic == "fetch":
+                fetched.update(zip(some.tolist(), prices.all_fetched(alike), strict=True))
     loc = np.array([0 if ins.loc is None else ins.loc + 1 for ins in columns.code], np.int64)
-    return Known(way, register, on, shape, loc)
+    return Known(way, register, on, shape, loc, fetched)
 
 
 def _way(name: str, engine: str | None) -> int:

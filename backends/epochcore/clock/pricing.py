@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from backends.epochcore.clock.dram import TRANSFERS
 from backends.epochcore.clock.vector import VECTOR
 from backends.epochcore.program.columns import Alike, split
 from backends.epochcore.program.dispatch import Op, on_chip
-from backends.epochcore.program.parameters import param_words
+from backends.epochcore.program.parameters import param_bytes, words_of
 from backends.epochcore.program.rates import totals
 from isa import Instruction, Program
 
@@ -61,14 +61,13 @@ class Prices:
 
     def __init__(self, program: Program, arch: Arch, steps: int) -> None:
         self._program, self._arch = program, arch
-        self._total, self._backward = totals(program, steps), _backward(program)
-        self._bytes = {name: array.size * min(array.itemsize, 4) for name, array in program.data.items()}
+        self._total = totals(program, steps)
+        self._bytes = {name: param_bytes(array) for name, array in program.data.items()}
         self._known: dict[tuple[Any, ...], Cost] = {}
         self._shapes: dict[int, int] = {}  # by identity: the program keeps its instructions
         self._numbers: dict[tuple[Any, ...], int] = {}
         self._orders: dict[str, int] = {}
         self._known_orders: dict[Jumps, int] = {}
-        self._words = {name: param_words(array, arch.memory.word_bits) for name, array in program.data.items()}
         self.lying = Lying()
 
     def moves(self, fetch: Instruction) -> bool:
@@ -78,7 +77,14 @@ class Prices:
     def fetched(self, fetch: Instruction) -> tuple[int, str, int]:
         """Where a constant goes, its name, and its words."""
         name = str(fetch["src"])
-        return int(fetch["dst"]), name, self._words[name]
+        return int(fetch["dst"]), name, words_of(self._bytes[name], self._arch.memory.word_bits)
+
+    def all_fetched(self, alike: Alike) -> list[tuple[int, str, int]]:
+        """The same of all fetches of a program that are alike."""
+        bits, sizes, names = self._arch.memory.word_bits, self._bytes, alike["src"]
+        return [
+            (dst, name, words_of(sizes[name], bits)) for dst, name in zip(alike["dst"].tolist(), names, strict=True)
+        ]
 
     def of(
         self,
@@ -116,11 +122,13 @@ class Prices:
             found = self._shapes[id(ins)] = self._numbered(ins.mnemonic, [split(ins.mnemonic).row(ins)])[0]
         return found
 
-    def shapes(self, alike: Alike, code: Sequence[Instruction]) -> list[int]:
-        """The numbers of instructions of the code that are alike."""
-        found = self._numbered(alike.mnemonic, alike.rows)
-        self._shapes.update(zip((id(code[place]) for place in alike.places.tolist()), found, strict=True))
-        return found
+    def shapes(self, alike: Alike) -> list[int]:
+        """The numbers of instructions that are alike."""
+        return self._numbered(alike.mnemonic, alike.rows)
+
+    @cached_property
+    def _backward(self) -> frozenset[int]:
+        return _backward(self._program)
 
     def _numbered(self, name: str, rows: Sequence[tuple[Any, ...]]) -> list[int]:
         """By the operands of an instruction the number of those that count."""
@@ -159,14 +167,24 @@ class Lying:
 
     def move(self, first: int, name: str, size: int) -> bool:
         """Whether a constant must come there, as it is not there or something has overwritten it since."""
-        known, end = self.known, first + size
-        low = bisect_left(known, (first,))
-        if low < len(known) and known[low] == (first, end, name):
-            return False
-        if low and known[low - 1][1] > first:
-            low -= 1
-        high = low
-        while high < len(known) and known[high][0] < end:
-            high += 1
-        self.known = [*known[:low], (first, end, name), *known[high:]]
-        return True
+        return self.move_all([(first, name, size)])[0]
+
+    def move_all(self, constants: Sequence[tuple[int, str, int]]) -> list[bool]:
+        """The same of several, one after the other."""
+        known, moves = self.known.copy(), list[bool]()
+        for first, name, size in constants:
+            end = first + size
+            low = bisect_left(known, (first,))
+            own = first, end, name
+            if low < len(known) and known[low] == own:
+                moves.append(False)
+                continue
+            moves.append(True)
+            if low and known[low - 1][1] > first:
+                low -= 1
+            high = low
+            while high < len(known) and known[high][0] < end:
+                high += 1
+            known[low:high] = (own,)
+        self.known = known
+        return moves

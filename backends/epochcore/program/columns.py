@@ -6,6 +6,7 @@ own, and on whole numbers, with which one can reckon for many of them at once.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -61,6 +62,10 @@ class Split(NamedTuple):
         operands = ins.operands
         return operands.pick(self.pick) if isinstance(operands, FrozenMap) else self.pick(operands)
 
+    def rows(self, code: Sequence[Instruction]) -> list[tuple[Any, ...]]:
+        """The same of many instructions of the mnemonic."""
+        return FrozenMap.picked([ins.operands for ins in code], self.pick)
+
 
 @cache
 def split(mnemonic: str) -> Split:
@@ -83,19 +88,18 @@ class Columns:
 
     @staticmethod
     def of(code: Sequence[Instruction]) -> Columns:
-        found: dict[tuple[str, tuple[Any, ...]], tuple[list[int], list[tuple[Any, ...]]]] = {}
-        splits: dict[str, Split] = {}
+        every = defaultdict[str, list[int]](list)
         for place, ins in enumerate(code):
-            name = ins.mnemonic
-            if (of := splits.get(name)) is None:
-                of = splits[name] = split(name)
-            row = of.row(ins)
-            key = name, row[: of.common]
-            if (mine := found.get(key)) is None:
-                mine = found[key] = [], []
-            mine[0].append(place)
-            mine[1].append(row)
-        return Columns(code, tuple(_alike(name, *mine) for (name, _), mine in found.items()))
+            every[ins.mnemonic].append(place)
+        found: list[Alike] = []
+        for name, places in every.items():
+            of = split(name)
+            rows = of.rows([code[place] for place in places])
+            alike, common = defaultdict[tuple[Any, ...], list[int]](list), of.common
+            for number, row in enumerate(rows):
+                alike[row[:common]].append(number)
+            found += (_alike(name, [places[n] for n in some], [rows[n] for n in some]) for some in alike.values())
+        return Columns(code, tuple(sorted(found, key=lambda alike: int(alike.places[0]))))
 
     def named(self, *mnemonics: str) -> list[Alike]:
         """Those of some mnemonics."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends.epochcore.program.rates import lower_rate, totals
 from backends.epochcore.program.regions import PASSES
@@ -22,6 +22,7 @@ POPS, PUSHES = (tuple((engine, f"{what}.{engine}") for engine in ENGINES) for wh
 Spans = Mapping[str, tuple[int, int]]
 Stream = Mapping[str, Any]  # as the program's data tell of it
 STREAMS = ("load", "store")
+TELLING = frozenset({"rate", *STREAMS})
 MARKS = frozenset({"chunks", "halt"})
 
 
@@ -90,8 +91,8 @@ class Ahead:
             section = self._program.sections[0]
             body = section.code[loop + 1 : section.labels[str(section.code[loop]["end"])]]
             # all others take their steps, and what they cost, from registers that these set
-            each = [(ins, kept_of(self._program, ins) if ins.mnemonic in STREAMS else None) for ins in body]
-            telling = [(ins, stream) for ins, stream in each if ins.mnemonic == "rate" or stream is not None]
+            each = [(ins, self._kept(ins)) for ins in body if ins.mnemonic in TELLING]
+            telling = [(ins, stays) for ins, stays in each if ins.mnemonic == "rate" or stays is not None]
             kinds = self._kinds[loop] = [self._kind(telling, *chunk) for chunk in chunks]
         stop = next((n for n in range(number, len(kinds)) if kinds[n] != kinds[number]), len(kinds))
         self.entered, self.loop, self.number, self.alike = self.entered + 1, loop, number, stop - number - 1
@@ -102,17 +103,36 @@ class Ahead:
         """All that costs of the chunk depend on that has been entered last."""
         return self._kinds[self.loop][self.number]
 
-    def _kind(self, telling: Sequence[tuple[Instruction, Stream | None]], first: int, count: int) -> tuple[int, ...]:
+    def _kept(self, ins: Instruction) -> _Stays | None:
+        return _stays(self._program, ins, self._total) if ins.mnemonic in STREAMS else None
+
+    def _kind(self, telling: Sequence[tuple[Instruction, _Stays | None]], first: int, count: int) -> tuple[int, ...]:
         """Steps by register, and steps that stay on the chip, and whether the first one of a transfer does."""
         spans, kind = {"n0": (first, count)}, [count]
-        for ins, stream in telling:
-            if stream is None:
+        for ins, stays in telling:
+            if stays is None:
                 spans[str(ins["dst"])] = span = lower(ins, spans[str(ins["src"])])
                 kind.append(span[1])
             else:
-                start, steps = spans[str(ins["steps"])]
-                kind += (_near(stream, ins, start, some, self._total) for some in (steps, 1))
+                start, steps = spans[stays.register]
+                kind += stays.of(start, steps), stays.of(start, 1)
         return tuple(kind)
+
+
+class _Stays(NamedTuple):
+    """Which steps of a transfer stay on the chip: those from `first` to `stop`, counted from the end where `mirror` is
+    the number of all of them, and from the beginning where it is None; and the `register` of the transfer's steps."""
+
+    register: str
+    first: int
+    stop: int
+    mirror: int | None
+
+    def of(self, start: int, steps: int) -> int:
+        """Of so many steps from `start` on those that do."""
+        if self.mirror is not None:
+            start = self.mirror - start - steps
+        return max(0, min(start + steps, self.stop) - max(start, self.first))
 
 
 def lower(rate: Instruction, span: tuple[int, int]) -> tuple[int, int]:
@@ -125,16 +145,19 @@ def lower(rate: Instruction, span: tuple[int, int]) -> tuple[int, int]:
 def on_chip(program: Program, ins: Instruction, start: int, steps: int, total: Mapping[str, int]) -> int:
     """Of a transfer of `steps` steps from `start` on those that do not leave the chip: of a stream between two loops
     that are written last."""
-    stream = kept_of(program, ins)
-    return 0 if stream is None else _near(stream, ins, start, steps, total)
+    stays = _stays(program, ins, total)
+    return 0 if stays is None else stays.of(start, steps)
 
 
-def _near(stream: Stream, ins: Instruction, start: int, steps: int, total: Mapping[str, int]) -> int:
-    """The same of a stream of which steps stay."""
-    kept, whole = int(stream["on_chip"]), total[str(ins["steps"])]
+def _stays(program: Program, transfer: Instruction, total: Mapping[str, int]) -> _Stays | None:
+    """The steps of a transfer that stay, if its stream has any."""
+    stream = kept_of(program, transfer)
+    if stream is None:
+        return None
+    register, kept = str(transfer["steps"]), int(stream["on_chip"])
+    whole = total[register]
     first = whole - kept if stream.get("from_end") else 0
-    start = whole - start - steps if ins.operands.get("mirror") else start
-    return max(0, min(start + steps, first + kept) - max(start, first))
+    return _Stays(register, first, first + kept, whole if transfer.operands.get("mirror") else None)
 
 
 def kept_of(program: Program, transfer: Instruction) -> Stream | None:

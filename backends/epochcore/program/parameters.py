@@ -106,6 +106,16 @@ def unpack(packed: Array, rows: int, cols: int, is_complex: bool, full: bool, un
     return Element(decay, worth[0], worth[4], b, worth[1], c, worth[2], d, worth[3])
 
 
+def param_bytes(array: Array) -> int:
+    """Bytes of a constant; float64 stands for the machine's 32-bit floats."""
+    return array.size * min(array.itemsize, 4)
+
+
 def param_words(array: Array, word_bits: int) -> int:
-    """Words of a constant in the parameter memory; float64 stands for the machine's 32-bit floats."""
-    return -(-array.size * min(array.itemsize, 4) * 8 // word_bits)
+    """Words of a constant in the parameter memory."""
+    return words_of(param_bytes(array), word_bits)
+
+
+def words_of(size: int, word_bits: int) -> int:
+    """Words of so many bytes in the parameter memory."""
+    return -(-size * 8 // word_bits)

@@ -123,10 +123,10 @@ class _Sizes(NamedTuple):
     @staticmethod
     def of(program: Program, arch: Arch, columns: Columns) -> _Sizes:
         count, fetches, words = len(columns.code), [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        known = {name: max(1, param_words(array, arch.memory.word_bits)) for name, array in program.data.items()}
+        data, bits = program.data, arch.memory.word_bits
         for fetch in columns.named("fetch"):
             fetches.append(fetch["dst"] * count + fetch.places)
-            words.append(np.array([known[name] for name in fetch["src"]], np.int64))
+            words.append(np.array([max(1, param_words(data[name], bits)) for name in fetch["src"]], np.int64))
         keys = np.concatenate(fetches)
         order = np.argsort(keys)
         return _Sizes(keys[order], np.concatenate(words)[order], count)
