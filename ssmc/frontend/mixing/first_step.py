@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssmc.frontend.graph.flow import Flow, Known, Unsupported
 from ssmc.frontend.mixing.filters import SHORT, emit_kernels
@@ -171,15 +172,16 @@ def _with_start(region: Region, later: Kernels, zero: Array, count: int, missing
     if np.abs(resting[0, missing:] - level).max(initial=0.0) <= TOLERANCE * np.abs(level).max(initial=0.0):
         rest, offset = 0 * rest, level
     for inputs, colours in dependences(region, later.axes):
-        if not np.array_equal(inputs, later.inputs):
+        lasting = _among(inputs, later)
+        if lasting is None:
             continue
-        whole, extras = [inputs], [later.causal]
+        whole, extras = [inputs], [lasting]
         for step in range(count):
             moved = replace(region, run=partial(_delayed, region, step))
             first = impulse_kernels(moved, later.axes, inputs, colours, 0 * zero)
             if first is None:
                 return None
-            extra = first.causal[..., step : step + taps] - later.causal
+            extra = first.causal[..., step : step + taps] - lasting
             extra[np.abs(extra) <= TOLERANCE * np.abs(first.causal).max(initial=0.0)] = 0.0
             extra[..., : max(missing - step, 0)] = 0.0
             whole.append(inputs + (step + 1) * size)
@@ -191,6 +193,12 @@ def _with_start(region: Region, later: Kernels, zero: Array, count: int, missing
         found = Kernels(later.axes, *kernels, None, offset, 0.0)
         return found if _holds(region, found, zero, count, missing) else None
     return None
+
+
+def _among(inputs: NDArray[np.int64], later: Kernels) -> Array | None:
+    """The kernels of the inputs, zeros for those that count in the first steps alone; None where some are missing."""
+    there = inputs[:, :, None] == later.inputs[:, None, :]  # outputs, inputs, those that count later
+    return np.einsum("oij,ojl->oil", there, later.causal) if there.any(axis=1).all() else None
 
 
 def _delayed(region: Region, steps: int, arrays: Sequence[Array]) -> Array:

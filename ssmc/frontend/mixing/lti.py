@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.frontend.graph.flow import Unsupported
+from ssmc.frontend.mixing.by_number import by_number
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.target_axes import axes_with, batch_of, batch_places, moved_alone, sample, with_another_start
 from ssmc.frontend.reasons import Kind, Reason
@@ -21,10 +22,6 @@ UNLIKE = Reason("does not treat all time steps alike", Kind.UNLIKE)
 ONE_MORE = (
     ": one step more than goes in, as where the state before the first step stands in front of the results; export the "
     "results without it (y[:, 1:])"
-)
-BY_NUMBER = UNLIKE.within(
-    f"{UNLIKE}, though it is linear: its weights follow the number of the step and not the data, as the gain of a "
-    "Kalman filter that runs its covariance along; export it with the gain that this settles at"
 )
 ECHO = 2e-7  # energy from the future, relative to the past: what a spectrum stored in float32 leaves behind
 NOISE = 1e-6  # a tap of it, of the largest from the past
@@ -120,7 +117,8 @@ def probe(region: Region) -> Kernels:
                 nearest = replace(found, error=error)
     if nearest is not None:
         return _apart(nearest)
-    raise Unsupported(BY_NUMBER if next(axes_with(region, places), None) else UNLIKE)
+    some = next(axes_with(region, places), None)
+    raise Unsupported(UNLIKE if some is None else by_number(region, some))
 
 
 def _apart(kernels: Kernels) -> Kernels:
