@@ -26,6 +26,7 @@ class FrozenMap(Mapping[K, V_co]):
         return self._items[key]
 
     def get(self, key: Any, default: Any = None) -> Any:
+        """The value of a key, or `default`."""
         return self._items.get(key, default)
 
     def pick(self, getter: Callable[[Mapping[K, V_co]], T]) -> T:

@@ -124,6 +124,7 @@ class Program:
 
     @property
     def instruction_count(self) -> int:
+        """Instructions of all sections."""
         return sum(len(section.code) for section in self.sections)
 
     def section(self, name: str) -> Section:

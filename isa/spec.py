@@ -90,6 +90,7 @@ class Field:
 
     @property
     def optional(self) -> bool:
+        """May the text leave it out?"""
         return self.default is not None
 
     @property
@@ -101,6 +102,7 @@ class Field:
 
     @property
     def signed(self) -> bool:
+        """Are negative numbers in its range?"""
         return self.low is not None and self.low < 0
 
     @property
@@ -135,6 +137,7 @@ class InstructionSpec:
 
     @cached_property
     def by_name(self) -> dict[str, Field]:
+        """The fields by operand name."""
         return {field.name: field for field in self.fields}
 
     @cached_property
@@ -199,14 +202,17 @@ class InstructionSet:
 
     @cached_property
     def by_mnemonic(self) -> dict[str, InstructionSpec]:
+        """The instructions by what the text calls them."""
         return {spec.mnemonic: spec for spec in self.instructions}
 
     @cached_property
     def by_opcode(self) -> dict[int, InstructionSpec]:
+        """The instructions by what the binary form calls them."""
         return {spec.opcode: spec for spec in self.instructions}
 
     @cached_property
     def register_index(self) -> dict[str, int]:
+        """The number of each register in the binary form."""
         return {register.name: index for index, register in enumerate(self.registers)}
 
     @cached_property

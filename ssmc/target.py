@@ -86,14 +86,16 @@ class Backend(Protocol):
     """A target. `arch` is whatever `load_arch` returns: the backend's own validated description."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the entry point, as `--target` takes it."""
 
     @property
     def summary(self) -> str:
         """One line for `ssmc targets`."""
 
     @property
-    def instruction_set(self) -> InstructionSet: ...
+    def instruction_set(self) -> InstructionSet:
+        """The table of instructions that its programs are made of."""
 
     @property
     def default_arch(self) -> str:
@@ -102,7 +104,8 @@ class Backend(Protocol):
     def architectures(self) -> tuple[str, ...]:
         """Names of the packaged architectures."""
 
-    def noise_presets(self) -> tuple[str, ...]: ...
+    def noise_presets(self) -> tuple[str, ...]:
+        """Names of the device presets that `--noise` takes; none where arithmetic is digital."""
 
     def load_arch(self, source: str | None) -> Any:
         """A packaged name or a path of a YAML file, validated. Raises UserError with file:line."""

@@ -147,13 +147,16 @@ class Graph:
         return int(self.net.number_of_nodes())
 
     def node(self, name: str) -> Node:
+        """A node by name. Raises KeyError."""
         node: Node = self.net.nodes[name]["data"]
         return node
 
     def op(self, name: str) -> Op:
+        """The op of a node. Raises KeyError."""
         return self.node(name).op
 
     def type(self, value: Value) -> ValueType:
+        """The type of a value: what it is at a step or once a sequence, and its feature shape."""
         return self.node(value.node).types[value.index]
 
     def operands(self, name: str) -> list[Value | None]:
@@ -171,6 +174,7 @@ class Graph:
         return value
 
     def results(self, name: str) -> list[Value]:
+        """All results of a node, in order."""
         return [Value(name, index) for index in range(len(self.node(name).types))]
 
     def users(self, value: Value) -> list[tuple[str, int]]:
@@ -233,6 +237,7 @@ class Graph:
         return [self.node(name) for name in self.oldest_first(n for n in self.net if self.op(n).name == "input")]
 
     def outputs(self) -> list[Node]:
+        """The output nodes, in topological order."""
         return list(self.nodes("output"))
 
     # -- changing ----------------------------------------------------------------------------------------
@@ -245,9 +250,11 @@ class Graph:
         self.net.nodes[name]["data"] = replace(node, op=op, types=self.infer(op, spec, self.operands(name)))
 
     def set_place(self, name: str, place: Place) -> None:
+        """Say where and when a node runs (see `Place`)."""
         self.net.nodes[name]["data"] = replace(self.node(name), place=place)
 
     def add_provenance(self, name: str, *sources: str) -> None:
+        """Names of further ONNX nodes that a node comes from; none is listed twice."""
         node = self.node(name)
         merged = tuple(dict.fromkeys((*node.provenance, *sources)))
         self.net.nodes[name]["data"] = replace(node, provenance=merged)

@@ -30,6 +30,7 @@ class Op:
         return self.attrs[attribute]
 
     def get(self, attribute: str, default: Any = None) -> Any:
+        """An attribute, or `default` where the op has none of this name."""
         return self.attrs.get(attribute, default)
 
     def with_attrs(self, **changes: Any) -> Op:
@@ -76,10 +77,12 @@ class OpSpec:
 
     @property
     def required_operands(self) -> int:
+        """How many operand slots must be filled; they come first."""
         return sum(not slot.endswith(("?", "*")) for slot in self.operands)
 
     @property
     def variadic(self) -> bool:
+        """Does the last slot take any number of operands?"""
         return bool(self.operands) and self.operands[-1].endswith("*")
 
     def slot(self, index: int) -> str:

@@ -27,10 +27,12 @@ class Sparse:
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """The element type of the values."""
         return self.values.dtype
 
     @property
     def size(self) -> int:
+        """Entries of the whole matrix, zeros included."""
         return self.shape[0] * self.shape[1]
 
     @property
@@ -50,6 +52,7 @@ class Sparse:
         return found
 
     def is_identity(self) -> bool:
+        """Is it a square matrix with ones on its diagonal and zeros elsewhere?"""
         at = np.flatnonzero(self.values)
         diagonal = np.array_equal(self.columns[at], np.arange(self.shape[0])) and np.array_equal(
             self.rows[at], self.columns[at]

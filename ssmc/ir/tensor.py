@@ -78,6 +78,7 @@ class Tensor:
 
     @property
     def stored(self) -> NDArray[Any]:
+        """The numbers as they are held: float32 or float64, complex128, int64. Read-only."""
         return self._rows(slice(None))
 
     def _rows(self, rows: slice) -> NDArray[Any]:
@@ -90,6 +91,7 @@ class Tensor:
 
     @property
     def array(self) -> NDArray[Any]:
+        """The numbers in float64, complex128 or int64: what passes compute with. Read-only."""
         wide: NDArray[Any] = widened(self.stored)
         return wide
 
@@ -105,10 +107,12 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape, known without making the array."""
         return tuple(self._held.shape)
 
     @property
     def is_complex(self) -> bool:
+        """Are the numbers complex?"""
         return self._held.dtype.kind == "c"
 
     @cached_property

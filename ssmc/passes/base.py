@@ -126,6 +126,7 @@ class Context:
         return self.calibration_steps(graph) or self.steps
 
     def note(self, pass_: Pass, node: str, text: str) -> None:
+        """Tell the user something about a node, or (`node` empty) about the graph."""
         self.notes.append(Note(pass_.name, node, text))
 
     def require_machine(self, pass_: Pass) -> Machine:

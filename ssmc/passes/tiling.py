@@ -33,6 +33,7 @@ class Tiling:
         return given + [None] * (slots - len(given))
 
     def is_complex(self, value: Value) -> bool:
+        """Does a source value have an imaginary part?"""
         return value in self.pairs
 
     def parts(self, value: Value, node: Node) -> Halves:
@@ -46,6 +47,7 @@ class Tiling:
         return made
 
     def constant(self, node: Node, array: Array, suffix: str) -> Value:
+        """A constant of the new graph."""
         return self.emit(node, "constant", [], suffix, value=Tensor(array))
 
     def matmul(
@@ -58,14 +60,18 @@ class Tiling:
         bias: Tensor | None = None,
         blocks: Sequence[Block] | None = None,
     ) -> Value:
+        """`x @ weight + bias`, with `weight` (inputs, outputs) cut into pieces of the size of an array; of a
+        matrix with zeros only the `blocks` that hold something."""
         weight = weight if isinstance(weight, Tensor) else Tensor(weight)
         pieces = cut(weight, self.machine, blocks)
         return self.emit(node, "tile.matmul", [x], suffix, weight=weight, bias=bias, pieces=pieces)
 
     def binary(self, node: Node, fn: str, a: Value, b: Value, suffix: str = "") -> Value:
+        """`fn(a, b)`, elementwise."""
         return self.emit(node, "binary", [a, b], suffix, fn=fn)
 
     def unary(self, node: Node, fn: str, x: Value, suffix: str = "") -> Value:
+        """`fn(x)`, elementwise."""
         return self.emit(node, "unary", [x], suffix, fn=fn)
 
     def shape(self, value: Value) -> tuple[int, ...]:
@@ -74,6 +80,7 @@ class Tiling:
         return tuple(kind.shape)
 
     def reshape(self, node: Node, x: Value, shape: tuple[int, ...], suffix: str) -> Value:
+        """The value with other features; itself where it has them already."""
         return x if self.shape(x) == shape else self.emit(node, "reshape", [x], suffix, shape=shape)
 
     def refuse(self, node: Node, what: str, why: str = "", hint: str = "") -> UserError:
@@ -101,11 +108,13 @@ class Halves:
         return self.im is None and self.whole is None
 
     def real_part(self) -> Value:
+        """The real part, a value of its own."""
         if self.re is None:
             self.re = self._half(0, ".re")
         return self.re
 
     def imag_part(self) -> Value:
+        """The imaginary part, a value of its own; zeros where there is none."""
         if self.im is None and self.whole is not None:
             self.im = self._half(1, ".im")
         if self.im is None:

@@ -73,5 +73,6 @@ class CoreCode:
         return first
 
     def append(self, item: Virtual) -> Virtual:
+        """Put an instruction at the end of its stage."""
         self.stages.setdefault(item.context.stage, []).append(item)
         return item

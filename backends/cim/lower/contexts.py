@@ -24,6 +24,7 @@ class Context:
 
     @property
     def streams(self) -> bool:
+        """Is the stage a sweep over the steps?"""
         return self.stage % 2 == 1
 
     @property

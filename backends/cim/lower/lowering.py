@@ -66,6 +66,7 @@ class Lowering:
     # -- instructions ----------------------------------------------------------------------------------
 
     def code(self, core: int | None = None) -> CoreCode:
+        """The code of the node's core, or of another one."""
         core = self.core if core is None else core
         return self.codes.setdefault(core, CoreCode(core))
 
@@ -74,6 +75,7 @@ class Lowering:
         return self.code(on).append(Virtual(mnemonic, context, operands, self.loc))
 
     def new(self, words: int, on: int | None = None) -> Slot:
+        """Registers for so many words on the node's core (or core `on`)."""
         return self.code(on).new(words)
 
     def result_on_lines(self, context: Context) -> Slot:
@@ -133,19 +135,23 @@ class Lowering:
 
     @property
     def where(self) -> str:
+        """The node as messages name it, with the ONNX nodes that it came from."""
         origin = f" (from {', '.join(self.node.provenance[:3])})" if self.node.provenance else ""
         return f"node '{self.node.name}'{origin}"
 
     # -- values ----------------------------------------------------------------------------------------
 
     def kind(self, index: int) -> Any:
+        """The type of operand `index`."""
         return self.graph.type(self.graph.operand(self.node.name, index))
 
     def has(self, index: int) -> bool:
+        """Is operand `index` given?"""
         operands = self.graph.operands(self.node.name)
         return index < len(operands) and operands[index] is not None
 
     def used(self, index: int = 0) -> bool:
+        """Does anything read result `index`?"""
         return bool(self.graph.users(Value(self.node.name, index)))
 
     def read(self, index: int, context: Context, on: int | None = None) -> Slot:

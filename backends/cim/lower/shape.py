@@ -38,10 +38,12 @@ def _rearrange(state: Lowering, work: Context, index: NDArray[Any]) -> None:
 
 
 def lower_reshape(state: Lowering, node: Node, work: Context) -> None:
+    """The same words in the same order."""
     state.bind(state.read(0, work), work)
 
 
 def lower_slice(state: Lowering, node: Node, work: Context) -> None:
+    """Some words, by their places along an axis."""
     shape = state.kind(0).shape
     where: list[Any] = [slice(None)] * len(shape)
     where[node.op["axis"]] = slice(node.op["start"], node.op["stop"], node.op["step"])
@@ -49,14 +51,17 @@ def lower_slice(state: Lowering, node: Node, work: Context) -> None:
 
 
 def lower_take(state: Lowering, node: Node, work: Context) -> None:
+    """Words by the places that `index` lists along an axis."""
     _rearrange(state, work, np.take(positions(state.kind(0).shape), node.op["index"].array, axis=node.op["axis"]))
 
 
 def lower_transpose(state: Lowering, node: Node, work: Context) -> None:
+    """The same words in the order of other axes."""
     _rearrange(state, work, positions(state.kind(0).shape).transpose(node.op["permutation"]))
 
 
 def lower_broadcast(state: Lowering, node: Node, work: Context) -> None:
+    """Words repeated."""
     _rearrange(state, work, np.broadcast_to(positions(state.kind(0).shape), node.op["shape"]))
 
 

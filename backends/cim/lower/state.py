@@ -22,6 +22,8 @@ from ssmc.ir.ops.spiking import ROWS
 
 
 def lower_state(state: Lowering, node: Node, work: Context) -> None:
+    """States with a constant decay, or one that follows the elapsed time: in the bank that the passes named, else in
+    the volatile one where they can decay there."""
     op = node.op
     decay, timed = op["decay"].array, bool(op["asynchronous"])
     bank = op["bank"] or (VOLATILE if decays(decay, timed) else DIGITAL)
@@ -261,6 +263,7 @@ def _last(state: Lowering, work: Context, nodes: Nodes, words: int) -> None:
 
 
 def lower_recurrence(state: Lowering, node: Node, work: Context) -> None:
+    """States whose decay is computed: digital nodes, one multiplication a step."""
     words, is_complex = state.kind(1).shape[0], bool(node.op["is_complex"])
     a, v = (operand_in_order(state, node, i, work) for i in range(2))
     nodes = take_nodes(state, DIGITAL, words // (2 if is_complex else 1), pairs=is_complex)
@@ -271,11 +274,13 @@ def lower_recurrence(state: Lowering, node: Node, work: Context) -> None:
 
 
 def lower_spike(state: Lowering, node: Node, work: Context) -> None:
+    """Neurons that fire, in digital nodes."""
     rows = np.stack([node.op[name].array.reshape(-1) for name in ROWS])
     _stepped(state, node, work, rows, {name: bool(node.op[name]) for name in ("or_equal", "immediate")})
 
 
 def lower_rounded(state: Lowering, node: Node, work: Context) -> None:
+    """States that are rounded at every step, in digital nodes."""
     rows, fields = rows_of(node.op)
     _stepped(state, node, work, rows, fields, is_complex=bool(node.op["is_complex"]))
 

@@ -37,6 +37,7 @@ def operand_in_order(state: Lowering, node: Node, index: int, work: Context) -> 
 
 
 def lower_fir(state: Lowering, node: Node, work: Context) -> None:
+    """A filter over the steps, in a delay line: `prime` gives it the history, `tail` reads the last inputs."""
     kernel = node.op["kernel"].array
     channels, taps = kernel.shape
     line = state.code().serial("line")
@@ -54,12 +55,14 @@ def lower_fir(state: Lowering, node: Node, work: Context) -> None:
 
 
 def lower_delay(state: Lowering, node: Node, work: Context) -> None:
+    """A stream some steps later, by a delay line that begins with zeros."""
     words, line = words_of(state.kind(0)), state.code().serial("line")
     src = state.read(0, work)
     state.emit(work, "delay", dst=state.result(work), src=src, words=words, line=line, steps=node.op["steps"])
 
 
 def lower_reverse(state: Lowering, node: Node, work: Context) -> None:
+    """A stream from its last step to its first: kept in one sweep, read backwards in the next."""
     words = words_of(state.kind(0))
     made = state.contexts[state.graph.operand(node.name, 0)]
     state.bind(turn(state, state.read(0, made), words, made, made.resweep()), made.resweep())
@@ -74,6 +77,7 @@ def lower_spread(state: Lowering, node: Node, work: Context) -> None:
 
 
 def lower_pool(state: Lowering, node: Node, work: Context) -> None:
+    """A stream becomes one value, folded step by step and read after the sweep."""
     kind, words = node.op["kind"], words_of(state.kind(0))
     if kind != "weighted_mean":
         _fold(state, work, state.read(0, work), words, kind, state.result(work.after))
@@ -95,6 +99,7 @@ def _fold(state: Lowering, work: Context, src: Slot, words: int, kind: str, dst:
 
 
 def lower_downsample(state: Lowering, node: Node, work: Context) -> None:
+    """Every n-th step, or a fold of n steps, in the slower context of its result."""
     context = state.contexts[Value(node.name)]
     words, kind = words_of(state.kind(0)), node.op["kind"]
     src = state.read(0, work)

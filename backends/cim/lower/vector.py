@@ -39,6 +39,7 @@ def _shape(node: Node) -> tuple[int, ...]:
 
 
 def lower_unary(state: Lowering, node: Node, work: Context) -> None:
+    """A function of each word."""
     if node.op["fn"] == "identity":
         state.bind(state.read(0, work), work)
         return
@@ -47,6 +48,7 @@ def lower_unary(state: Lowering, node: Node, work: Context) -> None:
 
 
 def lower_binary(state: Lowering, node: Node, work: Context) -> None:
+    """A function of two values, one of which may repeat its words over the other."""
     shape = _shape(node)
     operands: dict[str, Any] = {}
     for index, name in enumerate("ab"):
@@ -61,18 +63,21 @@ def lower_binary(state: Lowering, node: Node, work: Context) -> None:
 
 
 def lower_gate(state: Lowering, node: Node, work: Context) -> None:
+    """A product of one value and a function of another."""
     shape = _shape(node)
     a, b = (_whole(state, work, i, shape) for i in range(2))
     state.emit(work, "gate", dst=state.result(work), a=a, b=b, words=prod(shape), fn=node.op["fn"])
 
 
 def lower_select(state: Lowering, node: Node, work: Context) -> None:
+    """Words of one value or another, by a condition."""
     shape = _shape(node)
     condition, a, b = (_whole(state, work, i, shape) for i in range(3))
     state.emit(work, "select", dst=state.result(work), condition=condition, a=a, b=b, words=prod(shape))
 
 
 def lower_norm(state: Lowering, node: Node, work: Context) -> None:
+    """A norm over the last axis, or groups of it, with its scale and shift."""
     op, shape = node.op, _shape(node)
     given: dict[str, Any] = {
         name: state.constant(name, op[name].array) for name in ("scale", "shift") if op[name] is not None
@@ -92,6 +97,7 @@ def lower_norm(state: Lowering, node: Node, work: Context) -> None:
 
 
 def lower_softmax(state: Lowering, node: Node, work: Context) -> None:
+    """Softmax (or its logarithm) over the last axis."""
     shape = _shape(node)
     state.emit(
         work,
@@ -164,6 +170,7 @@ def lower_contract(state: Lowering, node: Node, work: Context) -> None:
 
 
 def lower_embed(state: Lowering, node: Node, work: Context) -> None:
+    """Rows of a table, by index."""
     table = node.op["table"].array
     count = prod(state.kind(0).shape)
     name = state.table("table", table.reshape(len(table), -1))

@@ -21,6 +21,7 @@ class Item:
 
     @property
     def loc(self) -> int | None:
+        """Which `.loc` it stands behind."""
         return self.code.loc
 
     def integer(self, name: str) -> int:
@@ -30,11 +31,13 @@ class Item:
         return value
 
     def real(self, name: str) -> float:
+        """A floating-point operand."""
         value = self.code[name]
         assert isinstance(value, float)
         return value
 
     def flag(self, name: str) -> bool:
+        """Is a flag set?"""
         return bool(self.code[name])
 
     @property

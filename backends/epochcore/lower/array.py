@@ -100,6 +100,7 @@ def _pass(low: Lowering, node: Node, state: Ref, words: int, mnemonic: str, /, *
 
 
 def ssm(low: Lowering, node: Node) -> None:
+    """A system of single-input groups, in the form that serves best (see `forms`)."""
     op = node.op
     operands = low.operands(node, low.stage(node))
     u, x0 = operands[0], operands[1] if len(operands) > 1 else None
@@ -222,6 +223,8 @@ def fir(low: Lowering, node: Node) -> None:
 
 
 def state(low: Lowering, node: Node) -> None:
+    """States between two matrices, in the array where it has the mode, else in the vector unit. Where the form of their
+    system is a product the matrix that reads them does it all."""
     op = node.op
     if group_of(low, node) is not None and choose(low, node).name in AS_PRODUCTS:
         return  # the matrix that reads them computes it all
@@ -248,6 +251,7 @@ def state(low: Lowering, node: Node) -> None:
 
 
 def recurrence(low: Lowering, node: Node) -> None:
+    """States whose decay is computed: streamed into the array, or made there by the mode for liquid systems."""
     stage, parts = low.stage(node), 2 if node.op["is_complex"] else 1
     values = (*low.graph.operands(node.name), None)[:3]
     assert values[0] is not None and values[1] is not None

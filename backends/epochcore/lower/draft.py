@@ -29,6 +29,7 @@ class Buffer:
     address: int = 0
 
     def at(self, offset: int = 0) -> Ref:
+        """A word of the first row, as an operand."""
         return Ref(self, offset)
 
     @property
@@ -88,6 +89,7 @@ class Draft:
     numbers: Iterator[int] = field(default_factory=count)
 
     def emit(self, stage: int, mnemonic: str, /, **operands: Any) -> Step:
+        """Put a new instruction at the end of a stage."""
         step = self.step(mnemonic, operands, self.loc)
         self.blocks.setdefault(stage, []).append(step)
         for key in ("dst", "state"):

@@ -52,6 +52,7 @@ def _broadcasting(low: Lowering, node: Node, operands: list[Operand], shapes: li
 
 
 def spread_out(low: Lowering, node: Node, operand: Operand, shape: Shape, result: Shape) -> Operand:
+    """An operand gathered so that it has a word for each word of the result."""
     full = (1,) * (len(result) - len(shape)) + shape
     index = np.broadcast_to(np.arange(operand.words).reshape(full), result)
     return _gathered(low, node, operand, index, ".spread")
@@ -65,6 +66,7 @@ def _gathered(low: Lowering, node: Node, operand: Operand, index: Array, suffix:
 
 
 def gather(low: Lowering, node: Node, dst: Ref, operand: Operand, index: Array, suffix: str = "") -> None:
+    """Write words of an operand by their places (`index`) in it."""
     index = np.ascontiguousarray(index, np.int32)
     index = index if index.ndim == 1 else index.ravel()
     data = low.draft.constant(f"{node.name}.index{suffix}", index)
@@ -87,6 +89,7 @@ def _stage(low: Lowering, node: Node, operand: Operand) -> int:
 
 
 def unary(low: Lowering, node: Node) -> None:
+    """A function of each word."""
     (x,) = given(low, node, 1)
     if node.op["fn"] == "identity":
         low.alias(node, low.graph.operand(node.name, 0))
@@ -95,6 +98,7 @@ def unary(low: Lowering, node: Node) -> None:
 
 
 def binary(low: Lowering, node: Node) -> None:
+    """A function of two values, one of which may repeat its words over the other."""
     values = [low.graph.operand(node.name, slot) for slot in range(2)]
     fields = _broadcasting(low, node, given(low, node, 2), [low.shape(v) for v in values])
     words = low.words(Value(node.name))
@@ -102,6 +106,7 @@ def binary(low: Lowering, node: Node) -> None:
 
 
 def select(low: Lowering, node: Node) -> None:
+    """Words of one value or another, by a condition."""
     result = low.shape(Value(node.name))
     fields: dict[str, Any] = {}
     for slot, name in enumerate("cab"):
@@ -114,6 +119,7 @@ def select(low: Lowering, node: Node) -> None:
 
 
 def norm(low: Lowering, node: Node) -> None:
+    """A norm over the last axis, or groups of it; `par` holds epsilon, and scale and shift where there are any."""
     (x,) = given(low, node, 1)
     op, shape = node.op, low.shape(Value(node.name))
     scale = np.ones(shape[-1]) if op["scale"] is None else op["scale"].array
@@ -136,6 +142,7 @@ def norm(low: Lowering, node: Node) -> None:
 
 
 def softmax(low: Lowering, node: Node) -> None:
+    """Softmax (or its logarithm) over the last axis."""
     (x,) = given(low, node, 1)
     vectors = prod(low.shape(Value(node.name))[:-1])
     dst, steps = low.new(node).at(), low.steps(node)
@@ -143,6 +150,7 @@ def softmax(low: Lowering, node: Node) -> None:
 
 
 def reduce(low: Lowering, node: Node) -> None:
+    """One reduction over neighbouring axes; others are moved to the end first."""
     value = low.graph.operand(node.name, 0)
     x, shape = low.operand(value, low.stage(node)), low.shape(value)
     axes = sorted(axis + len(shape) for axis in node.op["axes"])
@@ -203,6 +211,7 @@ def _positions(node: Node, shape: Shape) -> Array:
 
 
 def concat(low: Lowering, node: Node) -> None:
+    """Parts one after another; where the axis is not the first, a gather puts them in order."""
     values = [value for value in low.graph.operands(node.name) if value is not None]
     shapes = [low.shape(value) for value in values]
     total = sum(prod(shape) for shape in shapes)
@@ -283,6 +292,7 @@ def _summed(low: Lowering, node: Node, x: Operand, term: str, wanted: str, sizes
 
 
 def embed(low: Lowering, node: Node) -> None:
+    """Rows of a table, by index."""
     (x,) = given(low, node, 1)
     table = node.op["table"].stored  # many are float32, which are kept so
     kind = np.float64 if low.ideal and table.dtype != np.float32 else np.float32

@@ -83,13 +83,16 @@ class Lowering:
     # -- reading ---------------------------------------------------------------------------------------------
 
     def shape(self, value: Value) -> tuple[int, ...]:
+        """Feature shape of a value."""
         kind: Any = self.graph.type(value)
         return tuple(kind.shape)
 
     def words(self, value: Value) -> int:
+        """Words that a value takes at one step."""
         return prod(self.shape(value))
 
     def stage(self, node: Node) -> int:
+        """The loop in which a node runs, or the stage between two (see `flow`)."""
         return self.flow.stage[node.name]
 
     def operand(self, value: Value, stage: int) -> Operand:
@@ -104,6 +107,7 @@ class Lowering:
         return Operand(self._load(source, mirror, stage).at(), self.words(value), False)
 
     def operands(self, node: Node, stage: int) -> list[Operand | None]:
+        """All operands of a node, None where an optional one is absent (see `operand`)."""
         return [None if v is None else self.operand(v, stage) for v in self.graph.operands(node.name)]
 
     def view(self, value: Value) -> tuple[Value, bool]:
@@ -111,6 +115,7 @@ class Lowering:
         return behind(self.graph, value)
 
     def made_in(self, source: Value, stage: int) -> bool:
+        """Is a stream made in this stage?"""
         return self.flow.stage[source.node] == stage
 
     def _load(self, source: Value, mirror: bool, stage: int) -> Buffer:
@@ -157,6 +162,7 @@ class Lowering:
         return self.register(self.flow.rates[value]) if value in self.flow.rates else "one"
 
     def register(self, rates: Rates) -> str:
+        """The register that counts the steps of a stream of these rates. Raises UserError where there are too many."""
         if rates not in self.registers:
             self.register(rates[:-1])
             if len(self.registers) == RATE_REGISTERS:
@@ -188,6 +194,7 @@ class Lowering:
         self.buffers[Value(node.name)] = operand.ref.buffer
 
     def emit(self, node: Node, mnemonic: str, /, **operands: Any) -> None:
+        """An instruction in the node's stage."""
         self.draft.emit(self.stage(node), mnemonic, **operands)
 
     def finish(self, node: Node) -> None:
@@ -216,6 +223,7 @@ class Lowering:
         return number
 
     def table_entry(self, stream: Stream) -> int:
+        """A new entry of the host's table of streams; returns its number."""
         self.streams.append(stream)
         return len(self.streams) - 1
 

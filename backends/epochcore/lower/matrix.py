@@ -37,6 +37,7 @@ def cut(pieces: Sequence[Piece], rows: int, cols: int) -> list[Piece]:
 
 
 def matmul(low: Lowering, node: Node) -> None:
+    """A matrix product in the array, in the dataflow that was chosen; a system may take over the products around it."""
     if _in_group(low, node):
         return
     (x,) = given(low, node, 1)

@@ -69,6 +69,7 @@ def apart(graph: Graph) -> Graph:
 
 
 def part_of(graph: Graph, node: Node) -> Part | None:
+    """Which part of a stored tensor an input or output node is, None where it is a whole one."""
     found: dict[str, Part] = graph.attributes.get(PARTS, {})
     return found.get(node.name)
 

@@ -38,6 +38,7 @@ def carried(low: Lowering, node: Node, words: int, start: Operand | None = None,
 
 
 def pool(low: Lowering, node: Node) -> None:
+    """A stream becomes one value: a row that each chunk folds its steps into."""
     kind, words = node.op["kind"], low.words(Value(node.name))
     stage, after = low.stage(node), low.stage(node) + 1
     (x,) = given(low, node, 1)
@@ -86,6 +87,7 @@ def _weighted_mean(low: Lowering, node: Node, x: Operand, count: str) -> None:
 
 
 def fir(low: Lowering, node: Node) -> None:
+    """A filter over the steps in the vector unit, its last inputs carried from chunk to chunk."""
     length = node.op["kernel"].shape[1]
     operands = low.operands(node, low.stage(node))
     u, history = operands[0], operands[1] if len(operands) > 1 else None
@@ -137,16 +139,19 @@ def _in_pieces(low: Lowering, node: Node, u: Operand, taps: Array) -> None:
 
 
 def spike(low: Lowering, node: Node) -> None:
+    """Neurons that fire."""
     rows = np.concatenate([node.op[name].array.ravel() for name in ROWS])
     _stepped(low, node, "spike", rows, or_equal=node.op["or_equal"], immediate=node.op["immediate"])
 
 
 def rounded(low: Lowering, node: Node) -> None:
+    """States that are rounded at every step."""
     rows, fields = rows_of(node.op)
     _stepped(low, node, "rounded", rows, **fields)
 
 
 def rounded_sums(low: Lowering, node: Node) -> None:
+    """Nets of sums, each rounded at every step."""
     grid, terms = node.op["grid"].array, node.op["terms"].array
     rows = np.concatenate([grid.reshape(-1), terms.reshape(-1)])
     fields = {name: node.op[name] for name in ("rounding", "reached")}
@@ -176,6 +181,7 @@ def _stepped(low: Lowering, node: Node, mnemonic: str, rows: Array, **fields: An
 
 
 def delay(low: Lowering, node: Node) -> None:
+    """A stream some steps later, zeros first; long delays are several instructions."""
     (x,) = given(low, node, 1)
     left, dst, steps, src = int(node.op["steps"]), low.new(node).at(), low.steps(node), x.ref
     while left:
@@ -188,6 +194,7 @@ def delay(low: Lowering, node: Node) -> None:
 
 
 def downsample(low: Lowering, node: Node) -> None:
+    """Every n-th step, or a fold of n steps."""
     (x,) = given(low, node, 1)
     op = node.op
     source = low.view(low.graph.operand(node.name, 0))[0]
@@ -208,6 +215,7 @@ def downsample(low: Lowering, node: Node) -> None:
 
 
 def spread(low: Lowering, node: Node) -> None:
+    """A value of one per sequence, written to every step."""
     (x,) = given(low, node, 1)
     copy(low, node, low.new(node).at(), x.words, x.ref, x, x.words)
 

@@ -49,6 +49,7 @@ class Windows:
 
     @property
     def register(self) -> str:
+        """The register that counts windows."""
         rates = self.low.flow.rates[Value(self.node.name)]
         return self.low.register((*rates, (self.span, 0, False)))
 
@@ -58,9 +59,11 @@ class Windows:
         return self.span * prod(stride for stride, *_ in self.low.flow.rates[Value(self.node.name)])
 
     def buffer(self, words: int) -> Buffer:
+        """A buffer with a row a window."""
         return Buffer(words, self.low.stage(self.node), self.every)
 
     def unfold(self, u: Operand, past: int, state: Buffer) -> Buffer:
+        """Steps of a stream as rows of windows, (channels, past + span) words each; `state` carries the past."""
         low, channels = self.low, u.words
         rows = self.buffer(channels * (self.span + past))
         low.draft.whole(low.stage(self.node), self.every)
@@ -70,6 +73,7 @@ class Windows:
         return rows
 
     def fold(self, rows: Buffer, dst: Buffer) -> None:
+        """Rows of windows as steps of a stream again."""
         fields = {"channels": dst.words, "span": self.span, "steps": self.low.steps(self.node)}
         self.low.emit(self.node, "fold", dst=dst.at(), src=rows.at(), **fields, result=self.register)
 

@@ -79,12 +79,14 @@ class Builder:
             self.provenance = before
 
     def kind(self, operand: Operand) -> FlowType:
+        """The type of an operand; that of an array is a constant of its shape."""
         if isinstance(operand, Value):
             return kind_of(self.graph, operand)
         element = {"c": "complex", "i": "index", "u": "index", "b": "bool"}.get(operand.dtype.kind, "real")
         return ConstantType(tuple(operand.shape), element)  # type: ignore[arg-type]
 
     def features(self, operand: Operand) -> tuple[int, ...]:
+        """The feature shape of an operand."""
         return self.kind(operand).shape
 
     def emit(self, name: str, operands: Sequence[Operand | None], **attrs: Any) -> Operand:
@@ -128,9 +130,11 @@ class Builder:
     # -- single ops, with what changes nothing left out ----------------------------------------------------
 
     def constant(self, array: Array) -> Value:
+        """A node that holds an array."""
         return self.graph.add("constant", [], {"value": Tensor(array)}, provenance=self.provenance)
 
     def unary(self, fn: str, x: Operand) -> Operand:
+        """`fn(x)`, elementwise."""
         return x if fn == "identity" else self.emit("unary", [x], fn=fn)
 
     def binary(self, fn: str, a: Operand, b: Operand) -> Operand:
@@ -171,6 +175,7 @@ class Builder:
         return self.add("linear", [self.graph.operand(value.node, 0)], weight=node.op["weight"], bias=Tensor(bias))
 
     def reshape(self, x: Operand, shape: tuple[int, ...]) -> Operand:
+        """The same numbers in another feature shape; reshapes of reshapes are one."""
         if self.features(x) == shape:
             return x
         if isinstance(x, Value) and self.graph.op(x.node).name == "reshape":
@@ -178,6 +183,7 @@ class Builder:
         return self.emit("reshape", [x], shape=shape)
 
     def transpose(self, x: Operand, permutation: Sequence[int]) -> Operand:
+        """Feature axes in the order of `permutation`."""
         order = tuple(permutation)
         shape = self.features(x)
         if order == tuple(range(len(order))):
@@ -188,6 +194,7 @@ class Builder:
         return self.emit("transpose", [x], permutation=order)
 
     def broadcast(self, x: Operand, shape: tuple[int, ...]) -> Operand:
+        """Features repeated up to `shape`."""
         if self.features(x) == shape:
             return x
         if prod(self.features(x)) == prod(shape):
@@ -195,18 +202,22 @@ class Builder:
         return self.emit("broadcast", [x], shape=shape)
 
     def slice(self, x: Operand, axis: int, start: int | None, stop: int | None, step: int = 1) -> Operand:
+        """`x[start:stop:step]` along a feature axis."""
         size = self.features(x)[axis]
         if range(size)[slice(start, stop, step)] == range(size):
             return x
         return self.emit("slice", [x], axis=axis, start=start, stop=stop, step=step)
 
     def concat(self, parts: Sequence[Operand], axis: int) -> Operand:
+        """Features side by side along an axis."""
         return parts[0] if len(parts) == 1 else self.emit("concat", parts, axis=axis)
 
     def linear(self, x: Operand, weight: Array, bias: Array | None = None) -> Operand:
+        """`x @ weight + bias`, `weight` (inputs, outputs), on the last feature axis."""
         return self.emit("linear", [x], weight=Tensor(weight), bias=None if bias is None else Tensor(bias))
 
     def reverse(self, x: Operand) -> Value:
+        """The stream from its last step to its first; twice is once too often, and left out."""
         assert isinstance(x, Value)
         if self.graph.op(x.node).name == "reverse":
             return self.graph.operand(x.node, 0)

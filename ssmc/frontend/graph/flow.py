@@ -34,6 +34,7 @@ class Flow:
 
     @property
     def features(self) -> tuple[int, ...]:
+        """The feature shape of the value: sizes of the axes with the letter `f`."""
         return tuple(d for d, a in zip(self.shape, self.axes, strict=True) if a == "f")
 
     def feature_axes(self) -> list[int]:
@@ -58,6 +59,7 @@ class Known:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the ONNX tensor."""
         return tuple(np.shape(self.stored))
 
 
@@ -85,6 +87,7 @@ class Tick:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape at one trip."""
         return tuple(self.values.shape[1:])
 
 

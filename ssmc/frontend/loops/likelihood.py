@@ -50,6 +50,7 @@ class Candidates:
 
     @cached_property
     def outputs(self) -> list[str]:
+        """The names of the outputs, by column."""
         return list(self.step.outputs)
 
     @cached_property

@@ -53,10 +53,12 @@ class Moves:
 
     @cached_property
     def x(self) -> Value:
+        """The input that moves."""
         return self.step.listing.inputs[self.source]
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
+        """Its shape."""
         return self.step.shape(self.source)
 
     @cached_property

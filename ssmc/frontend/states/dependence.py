@@ -26,6 +26,7 @@ class Dependence:
     bent: Mapping[Value, int] = field(default_factory=dict)
 
     def affine(self, value: Value) -> int:
+        """The sources that a value is affine in for its ops alone, as bits."""
         return self.reads.get(value, 0) & ~self.bent.get(value, 0)
 
 
