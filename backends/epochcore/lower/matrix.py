@@ -20,9 +20,12 @@ from backends.epochcore.lower.lowering import Lowering, Operand
 from backends.epochcore.lower.segments import cut as cut_time
 from backends.epochcore.lower.shared_passes import Rest, hand_out, keep, rests
 from backends.epochcore.lower.windows import room
+from backends.epochcore.program.parameters import words_of
 from ssmc.ir import Node, Piece, Tensor
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import LARGE
+
+SIDES = ("k0", "k1"), ("n0", "n1")
 
 
 def cut(pieces: Sequence[Piece], rows: int, cols: int) -> list[Piece]:
@@ -34,6 +37,33 @@ def cut(pieces: Sequence[Piece], rows: int, cols: int) -> list[Piece]:
         for k in range(p.k0, p.k1, rows)
     ]
     return sorted(small, key=lambda p: (p.n0, p.n1, p.k0))
+
+
+def tiles(low: Lowering, pieces: Sequence[Piece]) -> list[Piece]:
+    """Pieces that the array has room for, and half of the parameter memory with the scales and the bias of their
+    columns: cut into even parts of their columns, or of their rows, too, where not even one column has room."""
+    whole = cut(pieces, low.arch.array.rows, low.arch.array.cols)
+    rows, cols = (max((getattr(p, end) - getattr(p, start) for p in whole), default=1) for start, end in SIDES)
+    half = low.arch.memory.parameter_words // 2
+    if _words(low, rows, cols) <= half:
+        return whole
+    wide = max([n for n in range(1, cols) if _words(low, rows, n) <= half], default=1)
+    high = max([k for k in range(1, rows + 1) if _words(low, k, wide) <= half], default=1)
+    return cut(whole, _even(rows, high), _even(cols, wide))
+
+
+def _even(size: int, most: int) -> int:
+    """The most of parts of a size, as few as can be and all about the same."""
+    return -(-size // -(-size // most))
+
+
+def _words(low: Lowering, rows: int, cols: int) -> int:
+    """Words of a tile in the parameter memory, with scales (of integers) and a bias."""
+    numbers, bits = low.arch.numbers, low.arch.memory.word_bits
+    if low.ideal or not numbers.fixed:
+        each = 4 if low.ideal or numbers.format == "float32" else 2
+        return words_of(rows * cols * each, bits) + words_of(4 * cols, bits)
+    return words_of(rows * cols * (1 if numbers.weight_bits <= 8 else 2), bits) + 2 * words_of(4 * cols, bits)
 
 
 def matmul(low: Lowering, node: Node) -> None:
@@ -92,7 +122,7 @@ def _in_group(low: Lowering, node: Node) -> bool:
 def pieces_of(low: Lowering, node: Node, kept: str) -> list[Piece]:
     """Pieces that the array has room for, in the order of their products. Sums that stay in place are as long as an
     instruction can say; pieces that follow each other in them are one."""
-    array, columns = low.arch.array, cut(node.op["pieces"], low.arch.array.rows, low.arch.array.cols)
+    array, columns = low.arch.array, tiles(low, node.op["pieces"])
     if kept == "weights-by-rows":
         rows = sorted(columns, key=lambda p: (p.k0, p.n0))
         # what is written first is where a row of the result begins
@@ -157,7 +187,7 @@ def _multiply(low: Lowering, node: Node, src: Ref, dst: Ref, *, accumulate: bool
 def _left_over(low: Lowering, node: Node) -> int:
     """Columns of a matrix in its last pass, 0 where they cannot be shared."""
     (inputs, outputs), array = node.op["weight"].shape, low.arch.array
-    pieces = cut(node.op["pieces"], array.rows, array.cols)
+    pieces = tiles(low, node.op["pieces"])
     if kept_of(low, node) == "results" or choose(low, node).name == "segmented":
         return 0
     state = driven(low, node)
@@ -165,6 +195,8 @@ def _left_over(low: Lowering, node: Node) -> int:
         return 0
     width = outputs % array.cols
     last = [(p.k0, p.k1) for p in pieces if (p.n0, p.n1) == (outputs - width, outputs)]
+    if _words(low, min(array.rows, inputs), array.cols) > low.arch.memory.parameter_words // 2:
+        return 0  # what would be beside each other
     even = last == [(k, min(k + array.rows, inputs)) for k in range(0, inputs, array.rows)]
     alone = low.words(low.graph.operand(node.name, 0)) == inputs
     return width if even and alone and _apart(pieces, outputs) else 0

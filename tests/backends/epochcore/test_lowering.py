@@ -115,6 +115,28 @@ def test_small_memories_give_the_same_numbers() -> None:
     assert results[1].stats.energy_joules > results[0].stats.energy_joules
 
 
+@pytest.mark.parametrize("words", [400, 160, 40, 12])
+@pytest.mark.parametrize("ideal", [True, False])
+def test_matrices_are_cut_to_the_parameter_memory(words: int, ideal: bool) -> None:
+    """Tiles that two of have room, down to a few words of a column; the numbers are those of whole tiles."""
+    rng, graph = np.random.default_rng(0), Graph()
+    x = graph.add("input", attrs={"name": "x", "type": StreamType((18,))})
+    weight, bias = Tensor(rng.standard_normal((18, 23))), Tensor(rng.standard_normal(23))
+    y = graph.add("linear", [x], {"weight": weight, "bias": bias}, name="first")
+    y = graph.add("linear", [y], {"weight": Tensor(rng.standard_normal((23, 23)))}, name="second")
+    graph.add("output", [y], {"name": "y"})
+    tiled = PassManager(BACKEND.pipeline(SMALL, ideal=ideal), validate=False).run(
+        graph, Context(machine=BACKEND.machine(SMALL, ideal=ideal), ideal=ideal)
+    )
+    arrays, narrow = {"x": rng.standard_normal((2, 7, 18))}, with_changes(SMALL, memory__parameter_words=words)
+    program = BACKEND.lower(tiled, narrow, ideal=ideal)
+    found = BACKEND.simulate(program, arrays, RunSettings()).outputs["y"]
+    whole = BACKEND.simulate(BACKEND.lower(tiled, SMALL, ideal=ideal), arrays, RunSettings()).outputs["y"]
+    np.testing.assert_allclose(found, whole, rtol=1e-6, atol=1e-6)
+    if ideal:
+        np.testing.assert_allclose(found, interpret(graph, arrays)["y"], rtol=1e-9, atol=1e-9)
+
+
 def test_what_does_not_fit() -> None:
     with pytest.raises(Misfit) as caught:
         BACKEND.lower(model(), with_changes(SMALL, memory__scratchpad_words=60), ideal=True)
