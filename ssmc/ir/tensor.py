@@ -105,6 +105,10 @@ class Tensor:
         wide: NDArray[Any] = widened(self._held[rows, columns])
         return wide
 
+    def filled(self, rows: slice, columns: slice) -> int:
+        """How many numbers of a part are not zero."""
+        return int(np.count_nonzero(self._held[rows, columns]))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape, known without making the array."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from ssmc.ir import Graph, Node, Value
+from ssmc.ir import Graph, Node, Tensor, Value
+from ssmc.ir.op import Array
+from ssmc.ir.tensor import LARGE
 
 UNKNOWN = math.inf
 
@@ -84,9 +86,19 @@ def _binary(node: Node, x: list[float]) -> float:
 
 
 def _matmul(node: Node, x: list[float]) -> float:
-    weight, bias = node.op["weight"].array, node.op["bias"]
+    weight, bias = node.op["weight"], node.op["bias"]
     shift = 0.0 if bias is None else float(np.abs(bias.array).max(initial=0.0))
-    return _product(float(np.abs(weight).sum(0).max(initial=0.0)), x[0]) + shift
+    if math.isinf(x[0]):  # any weight is enough
+        return UNKNOWN if weight.filled(slice(None), slice(None)) else shift
+    return _product(max((float(sums.max(initial=0.0)) for sums in _column_sums(weight)), default=0.0), x[0]) + shift
+
+
+def _column_sums(weight: Tensor) -> Iterator[Array]:
+    """Of absolute values, some columns at a time."""
+    rows, columns = weight.shape
+    width = max(1, LARGE // max(1, rows))
+    for start in range(0, columns, width):
+        yield np.abs(weight.part(slice(None), slice(start, start + width))).sum(0)
 
 
 def _norm(node: Node, x: list[float]) -> float:
@@ -125,7 +137,7 @@ _RULES: Mapping[str, Callable[[Node, list[float]], float]] = {
     "select": lambda node, x: max(x[1:]),
     "softmax": lambda node, x: UNKNOWN if node.op["log"] else 1.0,
     "norm": _norm,
-    "embed": lambda node, x: float(np.abs(node.op["table"].array).max(initial=0.0)),
+    "embed": lambda node, x: float(np.abs(node.op["table"].stored).max(initial=0.0)),
     "tile.matmul": _matmul,
     "tile.state": _state,
     "pool": _pool,

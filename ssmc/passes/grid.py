@@ -33,15 +33,16 @@ def _on_grid(array: Array, bits: int, axis: int) -> Tensor:
     blocks = [slice(start, start + height) for start in range(0, max(1, len(array)), height)]  # little is held twice
     most = [magnitude(array[rows]).max(axis=1 - axis, keepdims=True, initial=0.0) for rows in blocks]
     scale = (np.max(most, axis=0) if axis == 1 else np.concatenate(most)).astype(np.float64) / largest
-    each = np.broadcast_to(scale, array.shape)
+    steps = np.where(scale == 0, 1, scale)
     grid = Quantization(bits, tuple(scale.ravel().tolist()), axis - 2)
     whole = array.size >= LARGE and bits <= 16 and array.dtype.kind == "f" and bool(np.isfinite(scale).all())
     rounded = np.empty(
         array.shape, (np.int8 if bits <= 8 else np.int16) if whole else np.result_type(array.dtype, np.float64)
     )
     for rows in blocks:
-        integers = np.rint(widened(array[rows]) / np.where(each[rows] == 0, 1, each[rows]))
-        rounded[rows] = integers if whole else integers * each[rows]
+        own = rows if axis == 0 else slice(None)
+        integers = np.rint(widened(array[rows]) / steps[own])
+        rounded[rows] = integers if whole else integers * scale[own]
     return Tensor.on_grid(rounded, grid) if whole else Tensor(rounded, grid)
 
 

@@ -14,10 +14,11 @@ from ssmc.ir.op import Array
 from ssmc.ir.verify import verify
 from ssmc.passes.base import Context, Pass
 from ssmc.passes.pipeline import parse_pipeline, show_pass, show_pipeline
-from ssmc.passes.probe import excerpt, probe
+from ssmc.passes.probe import STEPS, excerpt, numbers_a_step, probe
 from ssmc.passes.validation import Validator
 
 LOSS_PROBE_STEPS = 128  # random steps that losses are measured on where there is no calibration data
+LOSS_WORK = 1 << 32  # or fewer, where these times the numbers that a step takes are more
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class PassManager:
         if drawn is not None:
             data["probe"] = drawn
         if not context.calibration:
-            longer = probe(graph, context.seed, LOSS_PROBE_STEPS)
+            affordable = max(STEPS, LOSS_WORK // max(1, numbers_a_step(graph)))
+            longer = probe(graph, context.seed, min(LOSS_PROBE_STEPS, affordable))
             return Validator(data, None if longer is None else ("probe", longer))
         data["calibration"] = excerpt(graph, context.calibration, self.validation_steps)
         return Validator(data, ("calibration", excerpt(graph, context.calibration, self.loss_steps)))

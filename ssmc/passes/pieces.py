@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-
 from ssmc.diagnostics import UserError
 from ssmc.ir import Piece, Tensor
-from ssmc.ir.op import Array
 from ssmc.passes.machine import Machine
 
 Block = tuple[int, int, int, int]  # k0, k1, n0, n1
@@ -25,7 +22,7 @@ def cut(matrix: Tensor, machine: Machine, blocks: Iterable[Block] | None = None)
     whole = [(0, matrix.shape[0], 0, matrix.shape[1])]
     rectangles = whole if blocks is None else _joined(matrix, blocks, rows, cols)
     every = [piece for block in rectangles for piece in _grid(block, rows, cols)]
-    return tuple(p for p in every if _part(matrix, (p.k0, p.k1, p.n0, p.n1)).any())
+    return tuple(p for p in every if _filled(matrix, (p.k0, p.k1, p.n0, p.n1)))
 
 
 def weights_per_array(machine: Machine) -> tuple[int, int]:
@@ -41,9 +38,9 @@ def weights_per_array(machine: Machine) -> tuple[int, int]:
     return machine.array_rows, cols
 
 
-def _part(matrix: Tensor, block: Block) -> Array:
+def _filled(matrix: Tensor, block: Block) -> int:
     k0, k1, n0, n1 = block
-    return matrix.part(slice(k0, k1), slice(n0, n1))
+    return matrix.filled(slice(k0, k1), slice(n0, n1))
 
 
 def _joined(matrix: Tensor, blocks: Iterable[Block], rows: int, cols: int) -> Iterator[Block]:
@@ -52,10 +49,10 @@ def _joined(matrix: Tensor, blocks: Iterable[Block], rows: int, cols: int) -> It
     filled = 0
     for block in blocks:
         k0, k1, n0, n1 = block
-        count = int(np.count_nonzero(_part(matrix, block)))
+        count = _filled(matrix, block)
         if held is not None and (k0, n0) == (held[1], held[3]) and k1 - held[0] <= rows and n1 - held[2] <= cols:
             wider = (held[0], k1, held[2], n1)
-            if np.count_nonzero(_part(matrix, wider)) == filled + count:
+            if _filled(matrix, wider) == filled + count:
                 held, filled = wider, filled + count
                 continue
         if held is not None:

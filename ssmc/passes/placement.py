@@ -105,6 +105,9 @@ class _Exchanges:
             np.tile(sent, 2),
         )
         self.near = [np.flatnonzero(self.core == core) for core in range(len(self.at))]
+        self.row, self.column = np.divmod(
+            np.arange(1 + max(self.at.max(initial=0), self.free.max(initial=0))), self.width
+        )
 
     def with_free(self, core: int) -> bool:
         """Move a core to one free place after the other, where that helps."""
@@ -139,7 +142,7 @@ class _Exchanges:
         return np.asarray(added)
 
     def _hops(self, a: Any, b: Any) -> Ints:
-        return np.asarray(np.abs(a // self.width - b // self.width) + np.abs(a % self.width - b % self.width))
+        return np.asarray(np.abs(self.row[a] - self.row[b]) + np.abs(self.column[a] - self.column[b]))
 
 
 def total(at: list[int], words: Traffic, width: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Mapping
-from math import lcm
+from math import lcm, prod
 
 import numpy as np
 
@@ -50,6 +50,12 @@ def excerpt(graph: Graph, data: Mapping[str, Array], budget: int) -> dict[str, A
     kept = steps if steps <= budget else max(window, budget // window * window)
     sequences = max(1, budget // max(1, steps))
     return {name: array[:sequences, :kept] if name in streams else array[:sequences] for name, array in data.items()}
+
+
+def numbers_a_step(graph: Graph) -> int:
+    """Weights of matrices and numbers of streams: what the interpreter goes through in a step, about."""
+    weights: int = sum(prod(node.op["weight"].shape) for node in graph.nodes("linear", "tile.matmul"))
+    return weights + sum(prod(kind.shape) for node in graph.nodes() for kind in _streams(node))
 
 
 def _window(graph: Graph) -> int:

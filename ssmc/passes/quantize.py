@@ -75,7 +75,7 @@ def _rounded(graph: Graph, node: Node, weights: int | None, decays: int | None) 
             return op.with_attrs(weight=column_grid(weight.stored, weights) if weights else weight), _stored(op)
         case "fir":
             kernel = op["kernel"]
-            return op.with_attrs(kernel=row_grid(kernel.array, weights) if weights else kernel), kernel.array.size
+            return op.with_attrs(kernel=row_grid(kernel.array, weights) if weights else kernel), math.prod(kernel.shape)
         case "tile.ssm":
             b, c, decay = op["b"], op["c"], op["decay"]
             if weights:
@@ -92,7 +92,7 @@ def _rounded(graph: Graph, node: Node, weights: int | None, decays: int | None) 
 def _stored(op: Op) -> int:
     """Weights that a matrix keeps: what its pieces cover."""
     if op.name == "linear":
-        return int(op["weight"].array.size)
+        return math.prod(op["weight"].shape)
     return sum((p.k1 - p.k0) * (p.n1 - p.n0) for p in op["pieces"])
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from ssmc.diagnostics import UserError
-from ssmc.ir import Graph, StreamType, Tensor, Value, interpret
+from ssmc.ir import Graph, Piece, StreamType, Tensor, Value, interpret
 from ssmc.ir.text import print_graph
 from ssmc.passes import Context, Pass, PassManager, Step, print_after, register, registry
 from ssmc.passes.probe import excerpt, probe
-from ssmc.passes.validation import relative_error
+from ssmc.passes.validation import Validator, relative_error, same_numbers
 from ssmc.statespace import StateSpace
 
 from .graphs import MACHINES, Model, activation, asynchronous, build, downsample, glu, linear, s4d, s5, stateful
@@ -212,6 +212,60 @@ def test_the_probe_ends_where_a_table_of_positions_does(rows: int, pooled: bool)
         inputs = probe(model.graph, 0, least)
         assert inputs is not None and inputs["token"].shape[1] == min(least + least % (1 + pooled), rows * (1 + pooled))
         assert interpret(model.graph, inputs)["y"].shape[1] == inputs["token"].shape[1] // (1 + pooled)
+
+
+def tiled() -> Graph:
+    """A matrix of two pieces, whose states are nowhere yet."""
+    graph = Graph()
+    u = graph.add("input", [], {"name": "u", "type": StreamType((4,))})
+    weight, pieces = Tensor(np.arange(8.0).reshape(4, 2)), (Piece(0, 4, 0, 1), Piece(0, 4, 1, 2))
+    y = graph.add("tile.matmul", [u], {"weight": weight, "pieces": pieces}, name="m")
+    x = graph.add("tile.state", [y], {"decay": Tensor([0.5, 0.25]), "pieces": (Piece(0, 2, 0, 1),)}, name="s")
+    graph.add("output", [x], {"name": "y"})
+    return graph
+
+
+PLACED = (Piece(0, 4, 0, 1, unit=3, row=2), Piece(0, 4, 1, 2, unit=0, col=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "alike"),
+    [
+        ("m", {"pieces": PLACED}, True),
+        ("s", {"bank": "volatile", "unit": Tensor(np.ones(2))}, True),
+        ("m", {"pieces": PLACED[:1]}, False),
+        ("m", {"pieces": (Piece(0, 3, 0, 1), PLACED[1])}, False),
+        ("m", {"weight": Tensor(np.ones((4, 2)))}, False),
+        ("s", {"read_before": True}, False),
+    ],
+)
+def test_a_graph_is_not_run_again_where_only_its_things_moved(
+    name: str, changes: dict[str, object], alike: bool
+) -> None:
+    before, drawn = tiled(), np.ones((1, 3, 4))
+    after = before.copy()
+    after.set_op(name, after.op(name).with_attrs(**changes))
+    assert same_numbers(before, after) == alike
+    validator = Validator({"probe": {"u": drawn}})
+    first, second = validator.outputs(before), validator.outputs(after)
+    assert (first is second) == alike
+    np.testing.assert_array_equal(second["probe"]["y"], interpret(after, {"u": drawn})["y"])
+
+
+def test_losses_of_large_models_are_measured_on_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssmc.passes import manager
+
+    asked = []
+
+    def probed(graph: Graph, seed: int, least: int = 11) -> dict[str, np.ndarray] | None:
+        asked.append(least)
+        return probe(graph, seed, least)
+
+    monkeypatch.setattr(manager, "probe", probed)
+    for work in (1 << 32, 100 * (8 + 4 + 2 + 2 + 2), 1):
+        monkeypatch.setattr(manager, "LOSS_WORK", work)
+        PassManager("").run(tiled())
+    assert asked[1::2] == [128, 100, 11]
 
 
 def test_relative_error_of_odd_arrays() -> None:

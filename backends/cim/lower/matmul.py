@@ -163,12 +163,8 @@ def _ranges(state: Lowering, piece: Piece) -> dict[str, Any]:
     found = state.graph.attributes.get("converter_ranges", {}).get(state.node.name)
     if found is None:
         return {}
-    pair = found[[_block(own) for own in state.node.op["pieces"]].index(_block(piece))]
+    pair = found[[own.block for own in state.node.op["pieces"]].index(piece.block)]
     return {name: float(full) for name, full in zip(("input_range", "output_range"), pair, strict=True) if full}
-
-
-def _block(piece: Piece) -> tuple[int, int, int, int]:
-    return piece.k0, piece.k1, piece.n0, piece.n1
 
 
 def _program(state: Lowering, piece: Piece, core: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ssmc.ir.op import Array, Attribute, Op, OpSpec, align
 from ssmc.ir.ops.temporal import BANK, READ_BEFORE, REVERSE
-from ssmc.ir.tensor import Tensor
+from ssmc.ir.tensor import LARGE, Tensor
 from ssmc.ir.types import SequenceType, StreamType, ValueType, with_shape
 
 AT_ONCE = 1 << 14  # states that take a step together, of some channels: in the processor's caches, and worth a call
@@ -31,6 +31,11 @@ class Piece:
     unit: int = -1
     row: int = 0
     col: int = 0
+
+    @property
+    def block(self) -> tuple[int, int, int, int]:
+        """What it covers, wherever it lies."""
+        return self.k0, self.k1, self.n0, self.n1
 
 
 def _check_pieces(op: Op, rows: int, cols: int) -> None:
@@ -57,9 +62,23 @@ def _matmul_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
 def _matmul(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
     x, weight = arrays[0], op["weight"]
     y = np.zeros((*x.shape[:-1], weight.shape[1]))
-    for p in op["pieces"]:
-        y[..., p.n0 : p.n1] += x[..., p.k0 : p.k1] @ weight.part(slice(p.k0, p.k1), slice(p.n0, p.n1))
+    for k0, k1, n0, n1 in _side_by_side(op["pieces"]):
+        y[..., n0:n1] += x[..., k0:k1] @ weight.part(slice(k0, k1), slice(n0, n1))
     return (y if op["bias"] is None else y + op["bias"].array,)
+
+
+def _side_by_side(pieces: Sequence[Piece]) -> Iterator[tuple[int, int, int, int]]:
+    """Blocks of a matrix that its pieces cover: pieces of the same rows that touch as one, up to a size."""
+    held: tuple[int, int, int, int] | None = None
+    for k0, k1, n0, n1 in sorted(piece.block for piece in pieces):
+        if held is not None and (k0, k1, n0) == (held[0], held[1], held[3]) and (k1 - k0) * (n1 - held[2]) <= LARGE:
+            held = k0, k1, held[2], n1
+            continue
+        if held is not None:
+            yield held
+        held = k0, k1, n0, n1
+    if held is not None:
+        yield held
 
 
 def join_halves(x: Array, is_complex: bool) -> NDArray[Any]:
