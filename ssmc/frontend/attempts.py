@@ -69,7 +69,7 @@ from ssmc.interface import Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 
-TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "LinearAttention", "CausalConvWithState"])
+TEMPORAL = frozenset(["Scan", "Loop", "DFT", "STFT", "CumSum", "LinearAttention", "CausalConvWithState"])
 MEANINGS = Meanings(CONTROL_RULES, explain, explain_region, apply_tick, over_chunks, is_of_scores, is_made_of_scores)
 SIMPLIFICATIONS = (
     merge_duplicates,

@@ -198,7 +198,7 @@ def _own_reason(translator: Translator, call: Call) -> Reason | None:
 
 def _spelled_out(translator: Translator, cone: Sequence[Call], tried: set[int], exact: list[Refusal]) -> bool:
     """Say one call of the cone by itself, the first that can be: a strided filter, a sum over all steps."""
-    for call in cone:
+    for call in sorted(cone, key=lambda call: call.kind != "Concat"):  # frames as a whole before each by itself
         if -call.position in tried or not any(isinstance(translator.lookup(v), Raw) for v in call.results):
             continue
         try:

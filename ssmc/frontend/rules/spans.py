@@ -18,6 +18,7 @@ from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, TimeMixing, Trac
 from ssmc.frontend.rules.context import Surroundings, arrays_or_flows, known_of, sampled
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.finer import repeated, steps_of_features
+from ssmc.frontend.rules.frames import frames, joined_frames
 from ssmc.frontend.rules.masks import as_stream, picked_by_ones, picked_of_samples, picked_step
 from ssmc.frontend.rules.matrix import einsum_terms, gemm_terms, product_terms
 from ssmc.frontend.rules.pairs import contracted_pairs
@@ -108,7 +109,7 @@ def _gathered(translator: Surroundings, call: Call, items: Sequence[Any]) -> lis
     if times > 1 and np.array_equal(position, np.repeat(np.arange(flow.shape[axis]), times)):
         return [repeated(translator, flow, times)]
     if flow.axes[axis] == "t" and position.ndim == 2:
-        return [_overlapping(translator.builder, flow, axis, position)]
+        return [frames(translator, flow, position, (axis, axis + 1))]
     if flow.axes[axis] != "t" or position.ndim > 1 or np.any(position < 0):
         raise TimeMixing("it takes single steps")
     found = chosen_steps(translator, flow, axis, position.reshape(-1))
@@ -169,33 +170,17 @@ def unfolded(builder: Builder, flow: Flow) -> Flow:
     return Flow(value, axes, flow.shape)
 
 
-def _overlapping(builder: Builder, flow: Flow, axis: int, position: Array) -> Flow:
-    """Windows of steps, each so many steps after the one before, as torch's unfold takes them."""
-    count, window = position.shape
-    stride = int(position[1, 0] - position[0, 0]) if count > 1 else 1
-    spacing = int(position[0, 1] - position[0, 0]) if window > 1 else 1
-    regular = position[0, 0] + stride * np.arange(count)[:, None] + spacing * np.arange(window)
-    end = int(position[0, -1])
-    if window > LONGEST or min(stride, spacing) < 1 or np.any(position != regular):
-        raise TimeMixing("it takes single steps")
-    if len(range(end, flow.shape[axis], stride)) != count:
-        raise TimeMixing("what it gives is no regular part of the steps")
-    axes = flow.axes[:axis] + "tf" + flow.axes[axis + 1 :]
-    place = Flow(flow.value, axes, (*flow.shape[:axis], count, 1, *flow.shape[axis + 1 :]))
-    parts: list[Operand] = [flow.value]
-    for _ in range(window - 1):
-        parts.insert(0, builder.add("delay", [parts[0]], steps=spacing))
-    stacked = builder.concat([builder.reshape(p, place.features) for p in parts], place.from_right(axis + 1))
-    value = builder.add("downsample", [stacked], stride=stride, kind="take", offset=end)
-    return Flow(value, axes, (*flow.shape[:axis], count, window, *flow.shape[axis + 1 :]))
-
-
 def _windowed(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     if not any(isinstance(item, Flow) and "w" in item.axes for item in items):
         raise Unsupported("it mixes time")
     plain = [unfolded(translator.builder, i) if isinstance(i, Flow) and "w" in i.axes else i for i in items]
     found: list[Tracked] = translator.apply(call, plain)
     return found
+
+
+def _concatenated(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    windowed = any(isinstance(item, Flow) and "w" in item.axes for item in items)
+    return (_windowed if windowed else joined_frames)(translator, call, items)
 
 
 # -- sums over all steps -----------------------------------------------------------------------------------
@@ -303,7 +288,7 @@ RULES: dict[str, Rule] = {
     "Gather": _gathered,
     "GatherElements": picked_step,
     "GatherND": picked_of_samples,
-    "Concat": _windowed,
+    "Concat": _concatenated,
     "MatMul": _contracted,
     "Gemm": _contracted,
     "Einsum": _contracted,

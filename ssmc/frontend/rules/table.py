@@ -8,6 +8,7 @@ from typing import Any
 from ssmc.frontend.graph.flow import Tracked
 from ssmc.frontend.rules import (
     elementwise,
+    frames,
     matrix,
     norms,
     padding,
@@ -28,6 +29,7 @@ from ssmc.frontend.source.listing import Call
 
 RULES: dict[str, Rule] = {
     **elementwise.RULES,
+    **frames.RULES,
     **matrix.RULES,
     **norms.RULES,
     **padding.RULES,

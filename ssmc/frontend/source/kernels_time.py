@@ -49,6 +49,19 @@ def _causal_conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     return (y, whole[:, :, whole.shape[2] - taps + 1 :])[:results]
 
 
+def _stft(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """Spectra of the frames of a real signal, (batch, steps) or (batch, steps, 1); parts in the last axis."""
+    signal, step, window, given = (*x, None, None)[:4]
+    if signal.ndim == 3 and signal.shape[2] == 2:
+        raise LeftToReference("a complex signal")
+    signal, step = signal.reshape(signal.shape[:2]), int(np.reshape(step, -1)[0])
+    size = len(window) if given is None else int(np.reshape(given, -1)[0])
+    frames = np.lib.stride_tricks.sliding_window_view(signal, size, axis=1)[:, ::step]
+    frames = frames if window is None else frames * window
+    spectra = (np.fft.rfft if attrs.get("onesided", 1) else np.fft.fft)(frames)
+    return (np.stack([spectra.real, spectra.imag], axis=-1),)
+
+
 def _max_pool(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     """Over the last axis; what is outside of the array does not count."""
     if x[0].ndim != 3 or results > 1:
@@ -155,6 +168,7 @@ TIME_KERNELS: dict[str, Callable[[Sequence[Any], Attrs, int], Sequence[Any]]] = 
     "SequenceInsert": _sequence_insert,
     "LinearAttention": _linear_attention,
     "CausalConvWithState": _causal_conv,
+    "STFT": _stft,
     "ConvTranspose": _transposed_conv,
     "MaxPool": _max_pool,
     "AveragePool": _average_pool,
