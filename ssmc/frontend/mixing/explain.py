@@ -9,6 +9,7 @@ import networkx as nx
 from ssmc.frontend.findings import Refusal, refusal
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
 from ssmc.frontend.mixing.cuts import cone_of, cuts_left, explained_by_a_cut, long_filters, solve
+from ssmc.frontend.mixing.ordered import ordered_by_data
 from ssmc.frontend.mixing.telling import told
 from ssmc.frontend.reasons import Kind, Reason
 from ssmc.frontend.rules.spans import spelled_out
@@ -164,6 +165,10 @@ def _reason(translator: Translator, cone: Sequence[Call], reason: Reason) -> Ref
     """Which call of a cone that nothing explains to name, and why."""
     first = next((c for c in cone if any(isinstance(translator.lookup(v), Flow) for v in c.operands if v)), cone[0])
     raw = translator.lookup(first.results[0])
+    ordered = ordered_by_data(translator, cone)
+    if ordered is not None:
+        translator.findings.told.append(ordered)
+        return ordered
     largest = [c for c in cone if c.kind == "ReduceMax"] if Kind.NONLINEAR in reason.kind else []
     if largest:
         translator.findings.told.append(Refusal(largest[0].name, largest[0].kind, STABILISED))

@@ -220,10 +220,19 @@ def _steps(context: Context, flow: Flow, axis: int, chosen: range) -> Tracked:
     raise TimeMixing(f"it takes steps {chosen.start} to {chosen.stop} of {length}")
 
 
+BY_LENGTHS = (
+    "it reverses every sequence by its own length and leaves the padding behind it, as bidirectional layers over "
+    "padded batches do; the targets turn all steps round, or none. Export it for batches of one length (x.flip(1)), "
+    "or give it the reversed stream as an input of its own"
+)
+
+
 def _reverse_sequence(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """An axis backwards, where no sequence ends before it does."""
     flow = flow_of(items[0])
     axis = int(call.attrs.get("time_axis", 0)) % len(flow.shape)
+    if not isinstance(items[1], Known) and flow.axes[axis] == "t":
+        raise Unsupported(BY_LENGTHS)
     ends, size = np.asarray(known_of(items[1], "sequence_lens")), flow.shape[axis]
     if bool((ends != size).any()):
         where = "steps" if flow.axes[axis] == "t" else "entries"
