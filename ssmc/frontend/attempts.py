@@ -30,15 +30,9 @@ from ssmc.frontend.proofs.levels import reach
 from ssmc.frontend.proofs.proving import Case, prove
 from ssmc.frontend.proofs.reference import runner
 from ssmc.frontend.rules.merged import is_plain
-from ssmc.frontend.simplify.activations import recognise_activations
-from ssmc.frontend.simplify.afterwards import late_values, postpone
-from ssmc.frontend.simplify.asynchronous import mark_clocks, recognise_asynchronous, recognise_invariant
-from ssmc.frontend.simplify.duplicates import merge_duplicates, merge_last_states
+from ssmc.frontend.simplify.asynchronous import mark_clocks
 from ssmc.frontend.simplify.early_cuts import cut_early
-from ssmc.frontend.simplify.fusion import fuse_systems
-from ssmc.frontend.simplify.growing import recognise_growing_weights
-from ssmc.frontend.simplify.norms import recognise_norms
-from ssmc.frontend.simplify.registers import recognise_registers
+from ssmc.frontend.simplify.simplifying import runs_again, simplify
 from ssmc.frontend.source.cosines import exact_cosines, with_exact
 from ssmc.frontend.source.interface import (
     concrete_shapes,
@@ -71,19 +65,6 @@ from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 
 TEMPORAL = frozenset(["Scan", "Loop", "DFT", "STFT", "CumSum", "LinearAttention", "CausalConvWithState"])
 MEANINGS = Meanings(CONTROL_RULES, explain, explain_region, apply_tick, over_chunks, is_of_scores, is_made_of_scores)
-SIMPLIFICATIONS = (
-    merge_duplicates,
-    merge_last_states,
-    recognise_norms,
-    postpone,
-    recognise_invariant,
-    recognise_asynchronous,
-    fuse_systems,
-    merge_duplicates,  # fusing makes equal what was not
-    fuse_systems,
-    recognise_growing_weights,
-    recognise_registers,
-)
 MANY = 2000  # nodes of a file that onnxruntime takes long to read
 
 
@@ -349,29 +330,10 @@ class Source:
             attempt.failure = UserError("the lifted model does not fit its inputs at another size", why=str(error))
 
     def _simplify(self, attempt: Attempt) -> None:
-        graph = attempt.graph
-        graph.prune()
-        recognise_activations(graph)
-        for step in SIMPLIFICATIONS:
-            renamed = step(graph)
-            for lifts in (attempt.findings.lifts, attempt.findings.filters):
-                lifts[:] = [replace(lift, node=renamed.get(lift.node, lift.node)) for lift in lifts]
-        graph.prune()
-        self._note_late(attempt)
-        found = {lift.node: lift for lift in attempt.findings.lifts if lift.node in graph}
-        attempt.findings.lifts = list(found.values())
-        clocks = mark_clocks(graph)
+        simplify(attempt.graph, attempt.findings)
+        attempt.notes += runs_again(attempt.graph, attempt.findings)
+        clocks = mark_clocks(attempt.graph)
         attempt.inputs = tuple(replace(p, role="dt") if p.name in clocks else p for p in attempt.inputs)
-
-    def _note_late(self, attempt: Attempt) -> None:
-        """What a step needs that is known only after the last step takes another run through the sequence."""
-        late = late_values(attempt.graph)
-        if late.first:
-            runs = 1 + max(late.run.values())
-            names = list(dict.fromkeys(next(iter(attempt.graph.node(n).provenance), n) for n in late.first))
-            who = f"'{names[0]}' needs" if len(names) == 1 else f"'{names[0]}' and {len(names) - 1} more need"
-            attempt.notes += (f"the sequence is run through {runs} times: {who} what its last step tells",)
-            attempt.findings.spans += 1
 
     def _other_size(self) -> tuple[int, int]:
         """A size that differs where sizes are dynamic; not longer than what the file has stored."""
