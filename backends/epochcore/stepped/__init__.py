@@ -3,8 +3,8 @@ memories as they are in that cycle, so that a token too few shows as a wrong res
 
 `grid` are the elements, `passes` and `shifts` what goes through them; `lanes` the vector unit, whose rules are in
 `vector` (within a step), `carrying` (from step to step) and `streams`; `transfers` the ways to DRAM. `machine` are the
-engines that wait for each other's tokens, `streaming` those that hand over step by step. `instructions` lists how each
-is stepped.
+engines that wait for each other's tokens, `streaming` those that hand over step by step, whose instructions are `runs`.
+`instructions` lists how each is stepped.
 """
 
 from __future__ import annotations
