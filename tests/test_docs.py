@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ssmc.cli.main import run
+from ssmc.ir import Graph, StreamType, Tensor
+from ssmc.passes import Context, PassManager
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,6 +23,18 @@ SESSION = re.compile(r"(?ms)^```console\n\$ ssmc compile (.*?)\n.*?^```$.*?^```t
 def test_links_lead_to_files(page: Path) -> None:
     links = [link for link, _ in LINK.findall(page.read_text("utf-8"))]
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_pass_in_the_guide_is_a_pass() -> None:
+    (source,) = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    made: dict[str, Any] = {}
+    exec(source, made)
+    graph = Graph()
+    u = graph.add("input", [], {"name": "u", "type": StreamType((1,)), "axes": "btf"})
+    y = graph.add("linear", [u], {"weight": Tensor([[0.5, 0.0001]])})
+    graph.add("output", [y], {"name": "y"})
+    found = PassManager([made["DropSmall"](below=0.01)]).run(graph, Context())
+    assert [node.op["weight"].array.tolist() for node in found.nodes("linear")] == [[[0.5, 0.0]]]
 
 
 def test_the_listings_are_parts_of_the_programs(
