@@ -84,12 +84,12 @@ def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
             inside = inside.setdefault(key, {}) if isinstance(inside, dict) else None
         if not equal or not all(path.split(".")) or not isinstance(inside, dict):
             hint = "give SECTION.KEY=VALUE, as in 'cim-large{crossbar.adc_bits=6}'"
-            raise UserError(f"'{change}' changes nothing that an architecture has", where=source, hint=hint)
+            raise UserError(f"'{change}' is not a change to an architecture", where=source, hint=hint)
         try:
             inside[last] = yaml.safe_load(given)
         except yaml.YAMLError:
             raise UserError(
-                f"'{given}' is no value", where=source, hint="give a number, a word, a [list], true or false"
+                f"'{given}' is not a value", where=source, hint="give a number, a word, a [list], true or false"
             ) from None
     if isinstance(value, dict) and found["changes"].strip():
         value["name"] = f"{value.get('name', file)}{{{found['changes'].strip()}}}"

@@ -144,7 +144,9 @@ def backend(name: str) -> Backend:
         found: Backend = points[name].load()
     except Exception as error:  # someone else's package may fail in any way
         where = f"entry point '{name}' of group '{GROUP}'"
-        raise UserError("the target cannot be loaded", where=where, why=str(error), hint="mend or remove it") from error
+        raise UserError(
+            "the target cannot be loaded", where=where, why=str(error), hint="repair or uninstall its package"
+        ) from error
     return found
 
 

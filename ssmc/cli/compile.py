@@ -131,8 +131,8 @@ def _explain_banks(alternatives: list[dict[str, Any]], banks: list[dict[str, Any
     ]
     if rows:
         title = (
-            "choice of banks: energy of a step with B and C (of it for keeping states; less what coupling spares) and "
-            "expected error of the response (of it by shared decays)"
+            "banks weighed, for a step: energy with B and C, its part for keeping states, what coupling spares of it; "
+            "expected error of the response, its part by shared decays"
         )
         heads = ["layer", "bank", "", "energy", "keeping", "spared", "error", "sharing", "because"]
         print_table(title, heads, rows, numbers=3)

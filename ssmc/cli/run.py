@@ -102,7 +102,7 @@ def run_command(
 
 def _labels(stored: dict[str, Any], where: str) -> Any:
     if len(stored) != 1:
-        raise UserError("labels are one array", where=where, why=f"it holds {', '.join(sorted(stored)) or 'none'}")
+        raise UserError("labels are a single array", where=where, why=f"it holds {', '.join(sorted(stored)) or 'none'}")
     return next(iter(stored.values()))
 
 

@@ -157,16 +157,16 @@ def choose(found: list[Alternative], full: Container[str], rule: Rule) -> list[A
             return found[i].objection or "it is full"
         if i == won:
             if len(legal) == 1:
-                return "no other can"
+                return "no other can hold them"
             if len(near) > 1:
-                return "it takes as little and errs no more"
-            return "it takes least" if len(fair) > 1 else "the others err too much"
+                return "none takes less energy, and it errs least"
+            return "it takes the least energy" if len(fair) > 1 else "the others err too much"
         if i not in fair:
             return f"it errs by more than {most:.2g}"
         return (
-            "it takes as little, but comes later or errs more"
+            "it takes as little energy, but errs more or comes later"
             if i in near
-            else f"it takes {cost[i] / least:.2f} times that"
+            else f"it takes {cost[i] / least:.2f} times the least energy"
         )
 
     return [replace(one, chosen=i == won, why=why(i)) for i, one in enumerate(found)]

@@ -68,7 +68,7 @@ def objection(bank: StateBank, want: Demand, machine: Machine) -> str:
     if want.matrix is not None:
         return "" if bank.dense else "the states feed each other, and it holds each by itself"
     if bank.dense:
-        return "its states go their own way: they need no array"
+        return "A is diagonal here, and needs no array"
     if want.fused and not bank.fused:
         return "it does not hold whole single-input systems"
     if want.fused and bank.liquid != want.liquid:

@@ -113,7 +113,7 @@ def _installed() -> dict[str, type[Pass]]:
             pass_class = point.load()
         except Exception as error:  # someone else's package may fail in any way
             raise UserError(
-                "the pass cannot be loaded", where=where, why=str(error), hint="mend or remove it"
+                "the pass cannot be loaded", where=where, why=str(error), hint="repair or uninstall its package"
             ) from error
         _check(pass_class, where)
         found.setdefault(pass_class.name, pass_class)

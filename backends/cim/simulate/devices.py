@@ -158,7 +158,7 @@ def preset(text: str, own: Devices) -> Devices:
         name, equal, value = (part.strip() for part in change.partition("="))
         if not equal or name not in values:
             raise UserError(
-                f"'{change}' changes nothing that devices have",
+                f"'{change}' is not a change to devices",
                 where=f"noise '{text}'",
                 hint=f"give NAME=VALUE; the names are: {', '.join(values)}",
             )
