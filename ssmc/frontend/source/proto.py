@@ -25,6 +25,8 @@ MAX_DEPTH = 16  # of subgraphs within subgraphs
 MAX_SUBGRAPHS = 4096
 MAX_BYTES = 1 << 31  # as protobuf has it
 MAX_ELEMENTS = 1 << 31  # protobuf itself ends at 2 GB; what claims more is damaged or hostile
+# What gives one number, as often as asked.
+_SPREADS = frozenset({"Identity", "Cast", "CastLike", "Reshape", "Unsqueeze", "Expand"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,10 +240,13 @@ def _unreadable(tensor: onnx.TensorProto, file: Path, why: str) -> UserError:
 
 def _check_weights(graph: onnx.GraphProto, weights: dict[str, Array], file: Path) -> None:
     arrays = list(weights.items())
-    arrays += [(t.name, tensor_array(t, str(file))) for here in _graphs(graph) for t in here.initializer]
+    graphs = _graphs(graph)
+    arrays += [(t.name, tensor_array(t, str(file))) for here in graphs for t in here.initializer]
     bad = []
     for name, array in arrays:
-        if array.dtype.kind in "fc" and not np.isfinite(array).all() and not _is_bound(array):
+        if array.dtype.kind not in "fc" or np.isfinite(array).all() or _is_bound(array):
+            continue
+        if array.size > 1 or not _is_alternative(name, graphs):
             bad.append(f"'{name}' ({int((~np.isfinite(array)).sum())} of {array.size})")
     if bad:
         raise UserError(
@@ -255,6 +260,41 @@ def _check_weights(graph: onnx.GraphProto, weights: dict[str, Array], file: Path
 def _is_bound(array: np.ndarray) -> bool:
     """Infinities without NaN in a small tensor are masks or limits of a Clip, not weights."""
     return not np.isnan(array).any() and (array.size == 1 or bool(np.isin(array, (0, -np.inf, np.inf)).all()))
+
+
+def _is_alternative(name: str, graphs: list[onnx.GraphProto]) -> bool:
+    """Whether a number is all that a Where gives in cases that no data make: JAX's variance of no numbers at all."""
+    nodes = [node for graph in graphs for node in graph.node]
+    shown = {out.name for graph in graphs for out in graph.output}
+    waiting, seen = [name], set[str]()
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        for node in (n for n in nodes if name in n.input):
+            if node.op_type in _SPREADS and name == node.input[0] and name not in node.input[1:]:
+                waiting += [out for out in node.output if out not in seen]
+            elif node.op_type != "Where" or _is_data(node.input[0], nodes, graphs):
+                return False
+    return not seen & shown
+
+
+def _is_data(name: str, nodes: list[onnx.NodeProto], graphs: list[onnx.GraphProto]) -> bool:
+    """Whether inputs tell a value, other than by their shapes."""
+    made_by = {out: node for node in nodes for out in node.output if node.op_type not in ("Shape", "Size")}
+    weights = {tensor.name for graph in graphs for tensor in graph.initializer}
+    given = {port.name for graph in graphs for port in graph.input} - weights
+    waiting, seen = [name], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        node = made_by.get(name)
+        if node is not None:
+            if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
+                return True  # what a body does is not looked into
+            waiting += node.input
+    return bool(seen & given)
 
 
 def tensor_array(tensor: onnx.TensorProto, where: str = "") -> np.ndarray:
