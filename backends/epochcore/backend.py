@@ -71,7 +71,7 @@ class EpochCore:
         )
 
     def pipeline(self, arch: Arch, *, ideal: bool) -> str:
-        exact = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,fold-readout"
+        exact = "fold-constants,fold-norms,discretize,diagonalize,halve-conjugates,fold-liquid,fold-readout"
         if ideal:
             return f"{exact},tile{{fold_output=true}},map-weights,schedule"
         if not arch.numbers.fixed:

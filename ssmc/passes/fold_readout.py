@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from ssmc.ir import Graph, Node, Op, Tensor, Value
-from ssmc.ir.op import Array
+from ssmc.ir import Graph, Node, Value
 from ssmc.passes.base import Context, Pass
-from ssmc.passes.linear_maps import Matrix, Terms, itself, terms_of, words
-from ssmc.passes.regroup import LEAST_DECAY, Drive, Regrouped, at_end, drive_of, regrouped
-from ssmc.passes.rewrite import constant_sources, recast
+from ssmc.passes.linear_maps import words
+from ssmc.passes.readout import constant, is_real, readout, replaced, rows_of, taken
+from ssmc.passes.regroup import Drive, Regrouped, drive_of, regrouped
+from ssmc.passes.rewrite import recast
 from ssmc.statespace import StateSpace
 
 MOST_WORDS = 1 << 16  # of a system's outputs
@@ -44,50 +43,21 @@ class FoldReadout(Pass):
         return out if changed else graph
 
 
-@dataclass(frozen=True)
-class _Readout:
-    """What is read of a system: streams, and last steps of streams, with the pooling nodes that take them."""
-
-    terms: dict[Value, Terms]
-    streams: tuple[Value, ...]
-    lasts: tuple[tuple[Value, str], ...]
-    sources: tuple[str, ...]  # where what is folded came from
-
-    @property
-    def values(self) -> tuple[Value, ...]:
-        return (*self.streams, *dict.fromkeys(value for value, _ in self.lasts))
-
-
 def _fold(graph: Graph, node: Node) -> bool:
     system: StateSpace = node.op["system"]
     if node.op["weight_bits"] is not None or not (system.discrete or system.diagonal) or system.outputs > MOST_WORDS:
         return False
-    read = _readout(graph, node, system)
+    read = readout(graph, node, system)
     if not read.streams or sum(words(graph, value) for value in read.streams) >= system.outputs:
         return _fold_drive(graph, node, system)
-    root = Value(node.name)
-    if any(part.im is not None for value in read.values for part in read.terms[value].values()):
+    if not is_real(read):
         return False
-    rows = sparse.vstack([read.terms[value][root].re for value in read.streams], "csr")
     drive = drive_of(graph, graph.operand(node.name, 0))
-    made = regrouped(system, rows, drive)
+    made = regrouped(system, rows_of(read, Value(node.name)), drive)
     if made is None:
         return False
-    y, last = _emit(graph, node, made, drive, read.sources)
-    start = 0
-    for value in read.streams:
-        stop = start + words(graph, value)
-        part = _taken(graph, node, y, made.place[start:stop], f".{value.node}")
-        _settle(graph, value.node, [part, *_others(graph, read.terms[value], root, value.node, pooled=False)])
-        start = stop
-    for value, pool in read.lasts:
-        of_states, of_inputs = at_end(system, read.terms[value][root].re)
-        parts = [_linear(graph, graph.node(pool), last, of_states, ".states")]
-        if of_inputs.nnz and not drive.silent:
-            u = _pooled(graph, pool, graph.operand(node.name, 0), ".input")
-            parts.append(_linear(graph, graph.node(pool), u, of_inputs, ".through"))
-        _settle(graph, pool, [*parts, *_others(graph, read.terms[value], root, pool, pooled=True)])
-    graph.replace_uses(Value(node.name, 1), last)
+    y = _emit(graph, node, made, drive, read.sources)
+    replaced(graph, node, system, read, made, y, None if drive.silent else graph.operand(node.name, 0))
     return True
 
 
@@ -101,143 +71,24 @@ def _fold_drive(graph: Graph, node: Node, system: StateSpace) -> bool:
         return False
     if not all(np.array_equal(index, np.arange(index.size)) for index in (made.order, made.place)):
         return False
-    u = _taken(graph, node, drive.source, made.columns, ".drive")
+    u = taken(graph, node, drive.source, made.columns, ".drive")
     others = graph.operands(node.name)[1:]
     recast(graph, node.name, node.op.with_attrs(system=made.system), [u, *others])
     return True
 
 
-def _readout(graph: Graph, node: Node, system: StateSpace) -> _Readout:
-    """Everything that follows linearly from a system's outputs, and where that ends."""
-    root = Value(node.name)
-    found: dict[Value, Terms] = {root: itself(graph, root)}
-    sources: list[str] = []
-
-    def of(value: Value) -> Terms:
-        return found[value] if value in found else itself(graph, value)
-
-    for other in graph.nodes():
-        operands = [value for value in graph.operands(other.name) if value is not None]
-        if any(value in found for value in operands):
-            terms = terms_of(graph, other, of)
-            if terms is not None:
-                found[Value(other.name)] = terms
-                sources += [*other.provenance, *constant_sources(graph, other)]
-    ends_in_states = _ends_in_states(system, bool(node.op["reverse"]))
-    streams, lasts = dict[Value, None](), []
-    for value in found:
-        for user, _ in graph.users(value):
-            if Value(user) in found:
-                continue
-            if ends_in_states and graph.op(user).name == "pool" and graph.op(user)["kind"] == "last":
-                lasts.append((value, user))
-            else:
-                streams[value] = None
-    kept = tuple((value, user) for value, user in lasts if value not in streams)
-    return _Readout(found, tuple(streams), kept, tuple(dict.fromkeys(sources)))
-
-
-def _ends_in_states(system: StateSpace, reverse: bool) -> bool:
-    """Whether the last step's outputs follow from the states after it."""
-    if reverse or not system.read_before:
-        return not reverse
-    return system.discrete and system.diagonal and bool((np.abs(system.A) >= LEAST_DECAY).all())
-
-
-# -- writing -----------------------------------------------------------------------------------------------------
-
-
-def _emit(graph: Graph, node: Node, made: Regrouped, drive: Drive, sources: Sequence[str]) -> tuple[Value, Value]:
-    """The new system's outputs, and its last states in the order of the old ones."""
+def _emit(graph: Graph, node: Node, made: Regrouped, drive: Drive, sources: Sequence[str]) -> Value:
+    """The new system's outputs."""
     _, dt, x0 = (*graph.operands(node.name), None, None)[:3]
     if drive.silent:
         like = drive.source
-        zeros = _constant(graph, node, np.zeros(made.columns.size), ".silence")
+        zeros = constant(graph, node, np.zeros(made.columns.size), ".silence")
         u = graph.add("spread", [zeros, like], {}, name=f"{node.name}.silent", provenance=node.provenance)
     else:
-        u = _taken(graph, node, drive.source, made.columns, ".drive")
+        u = taken(graph, node, drive.source, made.columns, ".drive")
     plain = np.array_equal(made.order, np.arange(made.order.size))
     if x0 is not None and not plain:
-        x0 = _taken(graph, node, x0, made.order, ".start")
+        x0 = taken(graph, node, x0, made.order, ".start")
     attrs = {"system": made.system, "reverse": node.op["reverse"]}
     provenance = tuple(dict.fromkeys([*node.provenance, *sources]))
-    y = graph.add("ssm", [u, dt, x0], attrs, name=f"{node.name}.read", provenance=provenance)
-    last = Value(y.node, 1)
-    return y, last if plain else _taken(graph, node, last, np.argsort(made.order), ".last")
-
-
-def _constant(graph: Graph, like: Node, array: Array, suffix: str) -> Value:
-    return graph.add("constant", [], {"value": Tensor(array)}, name=like.name + suffix, provenance=like.provenance)
-
-
-def _flat(graph: Graph, like: Node, value: Value, suffix: str) -> Value:
-    shape = (words(graph, value),)
-    if getattr(graph.type(value), "shape", ()) == shape:
-        return value
-    name = f"{like.name}{suffix}.flat"
-    return graph.add("reshape", [value], {"shape": shape}, name=name, provenance=like.provenance)
-
-
-def _taken(graph: Graph, like: Node, value: Value, index: Array, suffix: str) -> Value:
-    """Words of a value."""
-    flat = _flat(graph, like, value, suffix)
-    if np.array_equal(index, np.arange(words(graph, value))):
-        return flat
-    attrs = {"axis": -1, "index": Tensor(index)}
-    return graph.add("take", [flat], attrs, name=like.name + suffix, provenance=like.provenance)
-
-
-def _linear(graph: Graph, like: Node, value: Value, matrix: Matrix, suffix: str) -> Value:
-    """The real part of `matrix` times the words of a value."""
-    matrix = sparse.csr_matrix(matrix)
-    matrix.eliminate_zeros()
-    counts = np.diff(matrix.indptr)
-    if counts.size and counts.max() <= 1:
-        index = np.zeros(len(counts), np.int64)
-        scale = np.zeros(len(counts), matrix.dtype)
-        index[counts == 1], scale[counts == 1] = matrix.indices, matrix.data
-        scale = scale.real if np.iscomplexobj(scale) and not scale.imag.any() else scale
-        found = _taken(graph, like, value, index, f"{suffix}.words")
-        if not (scale == 1).all():
-            factor = _constant(graph, like, scale, f"{suffix}.scale")
-            name = f"{like.name}{suffix}.scaled"
-            found = graph.add("binary", [found, factor], {"fn": "mul"}, name=name, provenance=like.provenance)
-    else:
-        weight = matrix.toarray().T
-        attrs = {"weight": Tensor(weight)}
-        flat = _flat(graph, like, value, suffix)
-        found = graph.add("linear", [flat], attrs, name=f"{like.name}{suffix}", provenance=like.provenance)
-    kind: Any = graph.type(found)
-    if kind.element == "complex":
-        found = graph.add("real", [found], {}, name=f"{like.name}{suffix}.real", provenance=like.provenance)
-    return found
-
-
-def _pooled(graph: Graph, pool: str, value: Value, suffix: str) -> Value:
-    node = graph.node(pool)
-    return graph.add("pool", [value], {"kind": "last"}, name=f"{pool}{suffix}", provenance=node.provenance)
-
-
-def _others(graph: Graph, terms: Terms, root: Value, name: str, *, pooled: bool) -> list[Value]:
-    """What else than the system's outputs adds to a value."""
-    found = []
-    for number, (value, part) in enumerate(terms.items()):
-        if value == root or not part.re.nnz:
-            continue
-        kind: Any = graph.type(value)
-        half = words(graph, value)
-        matrix = part.re if kind.element != "complex" else part.re[:, :half] - 1j * part.re[:, half:]
-        suffix = f".plus{number}"
-        source = _pooled(graph, name, value, f"{suffix}.last") if pooled else value
-        found.append(_linear(graph, graph.node(name), source, matrix, suffix))
-    return found
-
-
-def _settle(graph: Graph, name: str, parts: Sequence[Value]) -> None:
-    """Node `name` becomes the sum of its parts, in its own shape."""
-    node, total = graph.node(name), parts[0]
-    for number, part in enumerate(parts[1:]):
-        attrs = {"fn": "add"}
-        total = graph.add("binary", [total, part], attrs, name=f"{name}.sum{number}", provenance=node.provenance)
-    kind: Any = node.types[0]
-    recast(graph, name, Op("reshape", {"shape": kind.shape}), [total])
+    return graph.add("ssm", [u, dt, x0], attrs, name=f"{node.name}.read", provenance=provenance)

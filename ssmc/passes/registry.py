@@ -23,6 +23,7 @@ BUILTIN = (
     "discretize:Discretize",
     "diagonalize:Diagonalize",
     "halve_conjugates:HalveConjugates",
+    "fold_liquid:FoldLiquid",
     "fold_readout:FoldReadout",
     "choose_banks:ChooseBanks",
     "share_decays:ShareDecays",

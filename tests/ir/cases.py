@@ -90,7 +90,8 @@ def _ssm(g: Graph, x: Value, draw: Draw) -> Value:
 def _liquid_ssm(g: Graph, x: Value, draw: Draw) -> Value:
     decay, b, c = (np.exp(1j * numbers(draw, F, 2)) * 0.5, *(numbers(draw, F, 2) + 1j for _ in range(2)))
     system = StateSpace(A=decay, B=b[:, :, None], C=c[:, None], D=numbers(draw, F, 1, 1), halved=draw(st.booleans()))
-    return g.add("liquid_ssm", [x], {"system": system, "reverse": draw(st.booleans())})
+    x0 = g.add("constant", [], {"value": Tensor(numbers(draw, 2 * F))}) if draw(st.booleans()) else None
+    return g.add("liquid_ssm", [x, x0], {"system": system, "reverse": draw(st.booleans())})
 
 
 def _recurrence(g: Graph, x: Value, draw: Draw) -> Value:

@@ -57,7 +57,7 @@ def _liquid_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
     single = system.B.shape[2] == 1 and system.C.shape[1] == 1 and system.real_output
     if not (single and system.diagonal and system.discrete):
         raise ValueError("a liquid system is discrete and diagonal, with one input and one real output a group")
-    return _ssm_type(op, [kinds[0], None, None])
+    return _ssm_type(op, [kinds[0], None, kinds[1]])
 
 
 def _liquid(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, ...]:
@@ -65,7 +65,9 @@ def _liquid(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array,
     u = arrays[0][:, ::-1] if op["reverse"] else arrays[0]
     b, c = system.B[:, :, 0], system.gain * system.C[:, 0]
     x = np.zeros((len(u), *system.A.shape), np.result_type(system.A, b))
-    if system.x0 is not None:
+    if arrays[1] is not None:
+        x = x + arrays[1].reshape(-1, *system.A.shape)  # a constant is the same for every sequence
+    elif system.x0 is not None:
         x = x + system.x0
     y = np.empty(u.shape)
     for k in range(u.shape[1]):
@@ -249,7 +251,7 @@ SPECS = (
     OpSpec(
         "liquid_ssm",
         "ssm",
-        ("u",),
+        ("u", "x0?"),
         ("y", "last"),
         (Attribute("system", StateSpace, "the linear system: discrete, diagonal, a channel a group"), REVERSE),
         _liquid_type,
