@@ -23,7 +23,11 @@ def _sigmoid(x: Array) -> Array:
 
 def _gelu(x: Array) -> Array:
     """Hendrycks & Gimpel, arXiv 1606.08415: x Phi(x)."""
-    return np.asarray(0.5 * x * (1.0 + _erf(x / np.sqrt(2.0))))
+    from scipy.special import erf
+
+    share = np.asarray(x / np.sqrt(2.0))  # in place from here on: there may be many
+    np.add(erf(share, out=share), 1.0, out=share)
+    return np.asarray(np.multiply(0.5 * x, share, out=share))
 
 
 def _gelu_tanh(x: Array) -> Array:

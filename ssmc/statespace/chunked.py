@@ -11,7 +11,7 @@ from ssmc.statespace.system import Array, Real, StateSpace
 
 _CHUNK = 64  # steps
 _LEAST = 8 * _CHUNK  # steps for which it is worth it
-_AT_ONCE = 1 << 21  # numbers of all states between the chunks that are held at once
+_AT_ONCE = 1 << 18  # numbers of all states between the chunks that are held at once: more are new memory each time
 
 
 def simulate_in_chunks(
@@ -62,10 +62,10 @@ def _chunks(system: StateSpace, u: Real, x: Array) -> tuple[Real, Array]:
         states[k] = here
         here = step * here + driven[..., k]
     seen = (system.C.swapaxes(1, 2) * (power[:, :, :-1] if system.read_before else power[:, :, 1:])).swapaxes(1, 2)
-    before = states.transpose(1, 2, 3, 0).reshape(groups, system.states, -1)
     lags = np.subtract.outer(steps[:-1], steps[:-1])
     taps = kernel(system, _CHUNK)[:, 0, 0].real
-    y = np.where(lags >= 0, taps[:, np.abs(lags)], 0.0) @ columns + system.gain * _real_of_product(seen, before)
+    y = np.where(lags >= 0, taps[:, np.abs(lags)], 0.0) @ columns
+    y += _real_of_product(system.gain * seen, states.transpose(1, 2, 3, 0))
     y = y.reshape(groups, _CHUNK, batch, chunks).transpose(2, 3, 1, 0).reshape(batch, time, groups)
     return y, here.transpose(2, 0, 1)
 
@@ -75,10 +75,15 @@ def _times(matrix: Array, real: Real) -> Array:
     if not np.iscomplexobj(matrix):
         return np.asarray(matrix @ real)
     both = np.concatenate([matrix.real, matrix.imag], axis=1) @ real
-    return np.asarray(both[:, : matrix.shape[1]] + 1j * both[:, matrix.shape[1] :])
+    found = np.empty((len(both), matrix.shape[1], both.shape[2]), np.complex128)
+    found.real, found.imag = both[:, : matrix.shape[1]], both[:, matrix.shape[1] :]
+    return found
 
 
 def _real_of_product(a: Array, b: Array) -> Real:
+    """The real part of a product (G, M, K) of (G, M, N) and (G, N, ...), the last axes as one."""
     if not (np.iscomplexobj(a) or np.iscomplexobj(b)):
-        return np.asarray(a @ b)
-    return np.asarray(np.concatenate([a.real, -a.imag], axis=2) @ np.concatenate([b.real, b.imag], axis=1))
+        return np.asarray(a @ b.reshape(*b.shape[:2], -1))
+    parts = np.empty((b.shape[0], 2, *b.shape[1:]))  # copied once: there are many
+    parts[:, 0], parts[:, 1] = b.real, np.imag(b)
+    return np.asarray(np.concatenate([a.real, -np.imag(a)], axis=2) @ parts.reshape(len(b), 2 * b.shape[1], -1))
