@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssmc.cli.options import check_printed, compiling, file_name, json_option, observers, quantity, seed_option, states
+from ssmc.cli.compiling import Asked, compiling
+from ssmc.cli.options import file_name, json_option, quantity
 from ssmc.cli.output import json_text, print_json, print_table
 from ssmc.diagnostics import UserError
 
@@ -27,47 +28,21 @@ EMITTED = {"asm": ".asm", "ir": ".ir", "report": ".report.json"}
     is_flag=True,
     help="Banks of states and forms of layers, with their costs; losses by layer.",
 )
-@seed_option
 @json_option
-def compile_command(
-    model: str,
-    target: str,
-    arch: str | None,
-    passes: str | None,
-    calibrate: str | None,
-    ideal: bool,
-    state: tuple[str, ...],
-    lift_tolerance: float,
-    drop_rounding: bool,
-    print_ir_after: tuple[str, ...],
-    output: str | None,
-    emit: str,
-    explain: bool,
-    seed: int,
-    as_json: bool,
-) -> None:
+def compile_command(asked: Asked, output: str | None, emit: str, explain: bool, as_json: bool) -> None:
     """Compile a model into a program for a target."""
-    from ssmc import arrays, files
-    from ssmc.driver import SUFFIX, compile_model, load_model
+    from ssmc import files
+    from ssmc.driver import SUFFIX, compile_model
     from ssmc.report import compilation_json
 
     kinds = _kinds(emit)
-    path = Path(output) if output else Path(Path(model).stem + SUFFIX)
+    path = Path(output) if output else Path(Path(asked.model).stem + SUFFIX)
     if output and path.suffix != SUFFIX:
         raise UserError(f"a program file ends in {SUFFIX}", where=str(path), hint=f"-o {path.stem}{SUFFIX}")
-    files.writable(path, taken=[model, calibrate])
+    files.writable(path, taken=[asked.model, asked.calibrate])
     ran: list[str] = []
-    executable = compile_model(
-        load_model(model, states=states(state), tolerance=lift_tolerance, drop_rounding=drop_rounding),
-        target,
-        arch=arch,
-        passes=passes,
-        calibration=arrays.read(calibrate) if calibrate else None,
-        ideal=ideal,
-        seed=seed,
-        observers=observers(print_ir_after, ran),
-    )
-    check_printed(print_ir_after, ran)
+    executable = compile_model(asked.load(), asked.target, **asked.settings(ran))
+    asked.check_printed(ran)
     told = compilation_json(executable)
     texts = {path.with_suffix(EMITTED[kind]): _text(kind, executable, told) for kind in kinds}
     executable.save(path)

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ssmc.diagnostics import UserError, near_or_all
-
-if TYPE_CHECKING:
-    from ssmc.passes import Observer
-
-F = TypeVar("F", bound=Callable[..., Any])
+from ssmc.diagnostics import UserError
 
 
 def file_name(given: str) -> str:
@@ -35,7 +28,7 @@ lift_option = click.option(
     type=float,
     default=1e-6,
     show_default=True,
-    help="What a system may miss the kernel by that it stands for, relative to its largest tap.",
+    help="How far a system may be from the kernel that it replaces, relative to its largest tap.",
 )
 rounding_option = click.option(
     "--drop-rounding",
@@ -57,35 +50,6 @@ noise_option = click.option(
 )
 
 
-def compiling(command: F) -> F:
-    """Everything that says how to compile."""
-    for option in reversed(
-        (
-            click.argument("model", type=file_name, metavar="MODEL.onnx"),
-            click.option("--target", required=True, metavar="NAME", help="What to compile for (see `ssmc targets`)."),
-            click.option(
-                "--arch",
-                type=file_name,
-                metavar="NAME|FILE.yaml",
-                help="Architecture, with changes as in 'cim-large{crossbar.adc_bits=6}'; default: the target's own.",
-            ),
-            click.option(
-                "--passes",
-                metavar="PIPELINE",
-                help="As in 'share-decays{levels=6},default'; `default` is the target's own pipeline.",
-            ),
-            click.option("--calibrate", type=file_name, metavar="X.npz", help="Typical inputs, for ranges and losses."),
-            click.option("--ideal", is_flag=True, help="Float arithmetic, perfect devices and converters."),
-            state_option,
-            lift_option,
-            rounding_option,
-            click.option("--print-ir-after", multiple=True, metavar="PASS|all", help="Print the graph on stderr."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 def states(pairs: tuple[str, ...]) -> dict[str, str] | None:
     """`IN=OUT` pairs. Raises UserError."""
     found: dict[str, str] = {}
@@ -97,29 +61,6 @@ def states(pairs: tuple[str, ...]) -> dict[str, str] | None:
             raise UserError(f"--state names the input '{name}' twice", hint="a state has one next value")
         found[name] = output
     return found or None
-
-
-def observers(print_ir_after: tuple[str, ...], ran: list[str]) -> tuple[Observer, ...]:
-    """What watches the passes; their names are added to `ran`. Raises UserError for a pass that there is not."""
-    if not print_ir_after:
-        return ()
-    from ssmc.passes import available, print_after
-
-    known = [info.name for info in available()]
-    for name in print_ir_after:
-        if name != "all" and name not in known:
-            raise UserError(f"there is no pass '{name}'", hint=near_or_all(name, known))
-    return print_after(None if "all" in print_ir_after else set(print_ir_after)), lambda step: ran.append(
-        step.pass_.name
-    )
-
-
-def check_printed(print_ir_after: tuple[str, ...], ran: list[str]) -> None:
-    """Raise UserError where a graph was to be printed after a pass that is not among those that `ran`."""
-    for name in print_ir_after:
-        if name not in ("all", *ran):
-            hint = f"it runs: {', '.join(dict.fromkeys(ran))}"
-            raise UserError(f"the pipeline does not run the pass '{name}'", hint=hint)
 
 
 def quantity(value: float | None, unit: str) -> str:

@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ssmc.cli.options import (
-    check_printed,
-    compiling,
-    input_option,
-    json_option,
-    noise_option,
-    observers,
-    seed_option,
-    states,
-)
+from ssmc.cli.compiling import Asked, compiling
+from ssmc.cli.options import input_option, json_option, noise_option
 from ssmc.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -30,25 +22,8 @@ NEGLIGIBLE = 1e-6  # what float32 words may differ by
 @input_option
 @noise_option
 @click.option("--tolerance", type=float, help="Largest relative error that passes. [default: 1e-5 ideal, 0.25 else]")
-@seed_option
 @json_option
-def verify_command(
-    model: str,
-    target: str,
-    arch: str | None,
-    passes: str | None,
-    calibrate: str | None,
-    ideal: bool,
-    state: tuple[str, ...],
-    lift_tolerance: float,
-    drop_rounding: bool,
-    print_ir_after: tuple[str, ...],
-    input_path: str,
-    noise: str | None,
-    tolerance: float | None,
-    seed: int,
-    as_json: bool,
-) -> int:
+def verify_command(asked: Asked, input_path: str, noise: str | None, tolerance: float | None, as_json: bool) -> int:
     """Compile a model, simulate it, compare with onnxruntime. Exit status 0 where it agrees, 1 where it does not.
 
     Relative error is max|y - ref| / max|ref|. With --ideal the default tolerance is 1e-5, or the float32 reference's
@@ -56,25 +31,13 @@ def verify_command(
     the edge between two codes, allow more.
     """
     from ssmc import arrays
-    from ssmc.driver import load_model
     from ssmc.report import verification_json
     from ssmc.verification import verify
 
     ran: list[str] = []
-    found = verify(
-        load_model(model, states=states(state), tolerance=lift_tolerance, drop_rounding=drop_rounding),
-        target,
-        arrays.read(input_path),
-        arch=arch,
-        passes=passes,
-        calibration=arrays.read(calibrate) if calibrate else None,
-        ideal=ideal,
-        noise=noise,
-        seed=seed,
-        tolerance=tolerance,
-        observers=observers(print_ir_after, ran),
-    )
-    check_printed(print_ir_after, ran)
+    model, inputs = asked.load(), arrays.read(input_path)
+    found = verify(model, asked.target, inputs, noise=noise, tolerance=tolerance, **asked.settings(ran))
+    asked.check_printed(ran)
     if as_json:
         print_json(verification_json(found))
     else:
