@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backends.epochcore.program.cells import Spans
 from backends.epochcore.program.dispatch import Op
-from backends.epochcore.program.ledger import Ledger, Spans
+from backends.epochcore.program.ledger import Ledger
 from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.tokens import OVERLAPPING, touched_by
 from backends.epochcore.program.traps import trap

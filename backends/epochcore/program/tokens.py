@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from backends.epochcore.program.ledger import Ledger, Spans
+from backends.epochcore.program.cells import Spans
+from backends.epochcore.program.ledger import Ledger
 from backends.epochcore.program.regions import Touched, Walker
 from isa import Instruction, Section, SectionBuilder
 from isa.epochcore import EPOCHCORE
