@@ -36,6 +36,8 @@ from ssmc.ir.layout import to_graph
 from ssmc.ir.ties import DOUBLE, SINGLE, Ties, find_ties
 from ssmc.ir.types import TensorType
 
+Arrays = dict[str, Any]  # by name
+
 FILE = "the file in float64"
 STEPS = 6  # of a one-step model
 ROOM = 30.0  # ours: how much more than the errors of its systems a model may be off
@@ -147,62 +149,84 @@ def _passes(case: Case, batch: int, length: int) -> bool:
 
 def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) -> tuple[list[Proof], tuple[str, ...]]:
     """Proofs at one size, against onnxruntime too where `runtime`, and notes."""
-    # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
-    limit = max(ROOM * case.tolerance, LIMIT)
-    allowed = min(limit, max([case.tolerance, *(ROOM * lift.proof_error for lift in case.lifts)]))
     arrays = _in_order(case, _proof_inputs(case, batch, length, seed))
-    batch, length = _sizes(case.inputs, arrays)
+    size = _sizes(case.inputs, arrays)
     # Large weights stand in memory once, and are not to stand there twice.
     held = sum(weight.nbytes for weight in case.model.weights.values())
     given = case.aside.submit(_run, case, arrays) if runtime and held <= TWICE else None
     found = run_graph(case.graph, case.inputs, case.outputs, arrays)
-    try:
-        exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
-    except UserError as failed:
-        raise UserError(
-            f"the file does not run at batch {batch}, length {length}",
-            where=str(case.path),
-            why=" ".join(
-                filter(None, (failed.where and f"{failed.where}:", failed.what, failed.why and f"({failed.why})"))
-            ),
-            hint="export it at fixed sizes, or so that its shapes follow those of its inputs",
-        ) from failed
-    exact = {port.name: exact[port.name] for port in case.outputs}
-    _require_finite(case, exact)
-    proofs = compare(FILE, found, exact, batch, length, allowed)
+    exact = _exact(case, arrays, size)
     notes, moved = _of_tables(case, arrays, exact)
-    if not all(proof.passed for proof in proofs):
-        effect = effect_of_fits(case.graph, case.lifts, case.inputs, case.outputs, arrays, found)
-        proofs = compare(FILE, found, exact, batch, length, max(allowed, min(limit, ROOM * effect)))
-    if not all(proof.passed for proof in proofs):
-        ties = _ties(case, arrays, DOUBLE)
-        proofs = compare(FILE, found, exact, batch, length, max(allowed, ties.allowed))
+    proofs = _against_file(case, arrays, found, exact, size)
     if not runtime or not all(proof.passed for proof in proofs):
         return proofs, notes
     answer = _run(case, arrays) if given is None else given.result()
     broken = [name for name, array in answer.items() if not np.isfinite(array).all()]
     if broken:  # exp(-cumsum) and the like overflow in float32 where the recurrence does not
-        notes = (
-            *notes,
-            f"onnxruntime gives no finite numbers for {', '.join(broken)} at length {length}",
-        )
+        notes = (*notes, f"onnxruntime gives no finite numbers for {', '.join(broken)} at length {size[1]}")
     answer = {name: array for name, array in answer.items() if name not in broken}
     if case.dropped:
-        error = max(relative_error(found[name], array) for name, array in answer.items())
-        who = f"{case.dropped} node{'s' * (case.dropped > 1)}"
-        note = f"the rounding by {who} is left out, as asked for: on random inputs outputs are off by "
-        return proofs, (*notes, f"{note}{error:.1e} of the largest", *filter(None, [told_of(case.model.model)]))
+        return proofs, (*notes, *_of_dropped(case, found, answer))
     allowed = max([_runtime_tolerance(case), *(proof.tolerance for proof in proofs)]) + moved
-    theirs = compare("onnxruntime", found, answer, batch, length, allowed)
+    theirs, told = _against_runtime(case, arrays, found, answer, allowed)
+    return proofs + theirs, (*notes, *told)
+
+
+def _exact(case: Case, arrays: Arrays, size: tuple[int, int]) -> Arrays:
+    """What the file's own nodes give in float64. Raises UserError where they cannot, or give no finite numbers."""
+    try:
+        exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
+    except UserError as failed:
+        told = failed.where and f"{failed.where}:", failed.what, failed.why and f"({failed.why})"
+        raise UserError(
+            f"the file does not run at batch {size[0]}, length {size[1]}",
+            where=str(case.path),
+            why=" ".join(filter(None, told)),
+            hint="export it at fixed sizes, or so that its shapes follow those of its inputs",
+        ) from failed
+    exact = {port.name: exact[port.name] for port in case.outputs}
+    _require_finite(case, exact)
+    return exact
+
+
+def _against_file(case: Case, arrays: Arrays, found: Arrays, exact: Arrays, size: tuple[int, int]) -> list[Proof]:
+    """Proofs against the file in float64: as exact as its systems are, where that does not do as they let the whole
+    model be, and last as roundings on an edge do."""
+    # A kernel made of tables that were rounded to float32 is no nearer to a system than its rounding.
+    limit = max(ROOM * case.tolerance, LIMIT)
+    allowed = min(limit, max([case.tolerance, *(ROOM * lift.proof_error for lift in case.lifts)]))
+    proofs = compare(FILE, found, exact, *size, allowed)
+    if not all(proof.passed for proof in proofs):
+        effect = effect_of_fits(case.graph, case.lifts, case.inputs, case.outputs, arrays, found)
+        proofs = compare(FILE, found, exact, *size, max(allowed, min(limit, ROOM * effect)))
+    if not all(proof.passed for proof in proofs):
+        proofs = compare(FILE, found, exact, *size, max(allowed, _ties(case, arrays, DOUBLE).allowed))
+    return proofs
+
+
+def _of_dropped(case: Case, found: Arrays, answer: Arrays) -> tuple[str, ...]:
+    """Notes on what it changes that rounding is left out."""
+    error = max(relative_error(found[name], array) for name, array in answer.items())
+    who = f"{case.dropped} node{'s' * (case.dropped > 1)}"
+    off = f"on random inputs outputs are off by {error:.1e} of the largest"
+    return (f"the rounding by {who} is left out, as asked for: {off}", *filter(None, [told_of(case.model.model)]))
+
+
+def _against_runtime(
+    case: Case, arrays: Arrays, found: Arrays, answer: Arrays, allowed: float
+) -> tuple[list[Proof], tuple[str, ...]]:
+    """Proofs against onnxruntime's answer, none where integers that saturate in it explain what it is off by; notes."""
+    size, notes = _sizes(case.inputs, arrays), tuple[str, ...]()
+    theirs = compare("onnxruntime", found, answer, *size, allowed)
     looked = len(list(case.graph.nodes())) <= FEW or any(proof.error > TOLD for proof in theirs)
     if looked and (ties := _ties(case, arrays, SINGLE)).near:
         if not all(proof.passed for proof in theirs):
-            theirs = compare("onnxruntime", found, answer, batch, length, max(allowed, ties.allowed))
+            theirs = compare("onnxruntime", found, answer, *size, max(allowed, ties.allowed))
         if ties.effect > TOLD:
-            notes = (*notes, f"in the proof at {batch} x {length}, {ties}")
+            notes = (f"in the proof at {size[0]} x {size[1]}, {ties}",)
     if not all(proof.passed for proof in theirs) and (told := told_of(case.model.model)):
-        return proofs, (*notes, told)
-    return proofs + theirs, notes
+        return [], (*notes, told)
+    return theirs, notes
 
 
 def _of_precision(case: Case, proofs: Sequence[Proof]) -> tuple[str, ...]:
