@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
 import numpy as np
 
 from backends.cim.arch import Architecture
-from backends.cim.clock.costs import cost
+from backends.cim.clock.costs import Cost, cost
 from backends.cim.clock.reloading import reloading
 from backends.cim.clock.timing import Schedule, rounds, schedule
 from backends.cim.program.decode import Item, cores, decode, walk
@@ -27,6 +27,7 @@ SPENT_ON = {
     **dict.fromkeys(("send", "emit", "keep", "fetch"), "messages"),
 }
 DIGITAL = ("dstate", "sel", "spike", "rounded", "rounded.sums")
+EVENT = ("event_joules", "event_instructions", "event_macs")
 CONTROL = -1  # the layer, so to say, of instructions that serve all
 
 
@@ -47,6 +48,56 @@ def executed(
             yield from executed(item.body, steps, rounds(item, steps), True)
 
 
+@dataclass
+class _Bill:
+    """What the instructions of a run take, added up."""
+
+    layers: dict[int, _Layer] = field(default_factory=lambda: defaultdict(_Layer))
+    spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # pJ, by what it is spent on
+    instructions: int = 0
+    macs: int = 0
+    no_adc: int = 0  # conversions that analog lines spare
+    no_dac: int = 0
+    event: dict[str, float] = field(default_factory=lambda: dict.fromkeys(EVENT, 0.0))  # what sweeps take of one event
+
+    def add(self, core: int, item: Item, one: Cost, arch: Architecture, often: int) -> None:
+        """An instruction of a core that runs so often in all."""
+        adc, dac = one.conversions * arch.energy.adc, one.drives * arch.energy.dac
+        parts = {"adc": adc, "dac": dac, "control": arch.energy.control}
+        kind = SPENT_ON.get(item.code.mnemonic, "vectors")
+        for name, part in (parts | {kind: one.picojoules - sum(parts.values())}).items():
+            self.spent[name] += part * often
+        self.no_adc += one.spared[0] * often
+        self.no_dac += one.spared[1] * often
+        self.instructions += often
+        self.macs += one.macs * often
+        layer = self.layers[CONTROL if item.loc is None else item.loc]
+        layer.cycles += one.cycles * often
+        layer.picojoules += one.picojoules * often
+        layer.cores.add(core)
+
+    def add_event(self, one: Cost, often: float) -> None:
+        """An instruction that runs so often for one event."""
+        for name, part in zip(EVENT, (1e-12 * one.picojoules, 1, one.macs), strict=True):
+            self.event[name] += part * often
+
+
+def _billed(program: Program, arch: Architecture, batch: int, steps: int) -> _Bill:
+    """What all instructions of a run take, words that go through the mesh included."""
+    bill = _Bill()
+    for core, section in cores(program).items():
+        for item, times, swept in executed(decode(section), steps):
+            one = cost(item, arch, program.data)
+            if item.code.mnemonic == "send":
+                hops = max(arch.hops(core, item.integer("core")) - 1, 0)
+                far = hops * item.integer("words") * arch.energy.mesh_word_hop
+                one = replace(one, picojoules=one.picojoules + far)
+            bill.add(core, item, one, arch, times * batch)
+            if swept and steps:
+                bill.add_event(one, times / steps)
+    return bill
+
+
 def statistics(
     program: Program,
     arch: Architecture,
@@ -57,51 +108,23 @@ def statistics(
 ) -> tuple[Stats, Schedule]:
     """Stats of a run of `batch` samples one after another, and the schedule of one of them. `passed` are elapsed times
     in all, of a sample on average, by the instruction that took them."""
-    timing = schedule(program, arch, steps)
-    layers: dict[int, _Layer] = defaultdict(_Layer)
-    total = {"no_adc": 0, "no_dac": 0, "instructions": 0, "macs": 0}
-    spent: dict[str, float] = defaultdict(float)  # pJ
-    event = {"event_joules": 0.0, "event_instructions": 0.0, "event_macs": 0.0}  # what a sweep takes, of one event
-    for number, section in cores(program).items():
-        for item, times, swept in executed(decode(section), steps):
-            one, often = cost(item, arch, program.data), times * batch
-            picojoules = one.picojoules
-            if item.code.mnemonic == "send":
-                hops = max(arch.hops(number, item.integer("core")) - 1, 0)
-                picojoules += hops * item.integer("words") * arch.energy.mesh_word_hop
-            adc, dac = one.conversions * arch.energy.adc, one.drives * arch.energy.dac
-            kind = SPENT_ON.get(item.code.mnemonic, "vectors")
-            parts = {"adc": adc, "dac": dac, "control": arch.energy.control}
-            for name, part in (parts | {kind: picojoules - sum(parts.values())}).items():
-                spent[name] += part * often
-            total["no_adc"] += one.spared[0] * often
-            total["no_dac"] += one.spared[1] * often
-            total["instructions"] += often
-            total["macs"] += one.macs * often
-            if swept and steps:
-                event["event_joules"] += 1e-12 * picojoules * times / steps
-                event["event_instructions"] += times / steps
-                event["event_macs"] += one.macs * times / steps
-            layer = layers[CONTROL if item.loc is None else item.loc]
-            layer.cycles += one.cycles * often
-            layer.picojoules += picojoules * often
-            layer.cores.add(number)
+    timing, bill = schedule(program, arch, steps), _billed(program, arch, batch, steps)
     cycles = timing.cycles * batch
     seconds = cycles / arch.vector.clock_hertz
-    spent["idle"] = idle_watts(program, arch) * seconds * 1e12
-    found = tuple(_layer_stats(program, arch, loc, layer, cycles) for loc, layer in sorted(layers.items()))
+    bill.spent["idle"] = idle_watts(program, arch) * seconds * 1e12
+    found = tuple(_layer_stats(program, arch, loc, layer, cycles) for loc, layer in sorted(bill.layers.items()))
     stats = Stats(
         target=program.target,
         arch=arch.name,
         cycles=cycles,
         seconds=seconds,
-        energy_joules=sum(spent.values()) * 1e-12,
-        instructions=total["instructions"],
-        macs=total["macs"],
+        energy_joules=sum(bill.spent.values()) * 1e-12,
+        instructions=bill.instructions,
+        macs=bill.macs,
         batch=batch,
         steps=steps,
         layers=found,
-        notes=event | _notes(program, arch, timing, total, spent, counts, steps, passed),
+        notes=bill.event | _notes(program, arch, timing, bill, counts, steps, passed),
     )
     return stats, timing
 
@@ -173,8 +196,7 @@ def _notes(
     program: Program,
     arch: Architecture,
     timing: Schedule,
-    total: Mapping[str, int],
-    spent: Mapping[str, float],
+    bill: _Bill,
     counts: Mapping[tuple[int | None, str], int],
     steps: int,
     passed: Mapping[Place, float],
@@ -184,15 +206,15 @@ def _notes(
     notes: dict[str, Any] = {
         "event_latency_seconds": latency,
         "event_interval_seconds": timing.interval / clock,
-        "breakdown_joules": {name: part * 1e-12 for name, part in sorted(spent.items())},
-        "idle_joules": spent["idle"] * 1e-12,
+        "breakdown_joules": {name: part * 1e-12 for name, part in sorted(bill.spent.items())},
+        "idle_joules": bill.spent["idle"] * 1e-12,
         "idle_watts": idle_watts(program, arch),
         "programming_joules": _programming(program, arch),
     }
     notes |= reloading(program, arch)
-    if total["no_adc"] or total["no_dac"]:
-        spared = total["no_adc"] * (arch.energy.adc + arch.energy.vector_word) + total["no_dac"] * arch.energy.dac
-        notes["conversions spared"] = {"ADC": total["no_adc"], "DAC": total["no_dac"]}
+    if bill.no_adc or bill.no_dac:
+        spared = bill.no_adc * (arch.energy.adc + arch.energy.vector_word) + bill.no_dac * arch.energy.dac
+        notes["conversions spared"] = {"ADC": bill.no_adc, "DAC": bill.no_dac}
         notes["conversions_spared_joules"] = spared * 1e-12
     if (real := real_seconds(program, arch, steps, passed)) is not None:
         notes |= {"real_seconds_per_sequence": real, "real_idle_joules_per_sequence": notes["idle_watts"] * real}
