@@ -16,7 +16,7 @@ from ssmc.frontend.attempts import Attempt, Source
 from ssmc.frontend.findings import Findings, Refusal, refuse, with_told
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, delays_told, describe_systems, mixes_time, with_roles
 from ssmc.frontend.proofs.baked import baked_size, runs_at
-from ssmc.frontend.proofs.levels import fixed_levels
+from ssmc.frontend.proofs.levels import computed_levels, fixed_levels
 from ssmc.frontend.proofs.traced import unrolled_size
 from ssmc.frontend.reasons import Kind
 from ssmc.frontend.source import rounding
@@ -75,6 +75,9 @@ def load_model(
         traced = unrolled_size(source.file, source.types, source.length)
         if traced is not None:
             return _not_dynamic(source.path, baked_size(source.as_file()) or traced, strict)
+        levels = computed_levels(source.file, source.types) if is_dynamic(source.types)[1] else None
+        if levels is not None:
+            return _not_dynamic(source.path, levels, strict)
         best = _reading(source, states)
         if _rank(best) == FAILED and dropped:
             graph = import_model(file, path)

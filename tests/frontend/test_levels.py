@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssmc.frontend import load_model
 from tests.frontend.blocks import RNG
 from tests.frontend.checks import LINEAR, kinds, lift, refused
 from tests.frontend.net import Net, save
@@ -66,3 +67,55 @@ def test_halved_steps(tmp_path: Path, dims: list[int | str]) -> None:
         assert kinds(lift(net, y, [2, 16, WIDTH], tmp_path, (2, 16))) == [LINEAR]
     else:
         refused(save(net.model([(y, ["n", "l", WIDTH])]), tmp_path), "levels of a scan that halves its steps")
+
+
+def computed(dims: list[int | str], levels: int, how: str, chunk: int = 0) -> tuple[Net, str]:
+    """Doubled shifts with decays of the data, each level as padded and cut, or as two joined parts."""
+    net = Net()
+    x = net.input(dims)
+    a = net.op("Sigmoid", net.op("MatMul", x, net.const(RNG.standard_normal((4, WIDTH)))))
+    u = net.op("MatMul", x, net.const(RNG.standard_normal((4, WIDTH))))
+    axis = 2 if chunk else 1
+    if chunk:
+        a, u = (net.op("Reshape", v, net.ints(0, -1, chunk, WIDTH)) for v in (a, u))
+
+    def part(v: str, start: int, stop: int) -> str:
+        return str(net.op("Slice", v, net.ints(start), net.ints(stop), net.ints(axis)))
+
+    def late(v: str, shift: int, fill: float) -> str:
+        front = [shift if k == axis else 0 for k in range(axis + 2)]
+        padded = net.op("Pad", v, net.ints(*front, *[0] * (axis + 2)), net.const(np.float32(fill)))
+        return part(padded, 0, -shift)
+
+    for level in range(levels):
+        d = 1 << level
+        if how == "padded":
+            u = net.op("Add", u, net.op("Mul", a, late(u, d, 0.0)))
+            a = net.op("Mul", a, late(a, d, 1.0))
+        else:
+            behind, end = part(a, d, 1 << 40), 1 << 40
+            new = net.op("Add", part(u, d, end), net.op("Mul", behind, part(u, 0, -d)))
+            u = net.op("Concat", part(u, 0, d), new, axis=axis)
+            a = net.op("Concat", part(a, 0, d), net.op("Mul", behind, part(a, 0, -d)), axis=axis)
+    return net, str(net.op("Reshape", u, net.ints(0, -1, WIDTH))) if chunk else u
+
+
+@pytest.mark.parametrize("how", ["padded", "joined"])
+def test_a_scan_that_was_traced_at_three_steps(tmp_path: Path, how: str) -> None:
+    net, y = computed(["n", "l", 4], 2, how)
+    refused(save(net.model([(y, ["n", "l", WIDTH])]), tmp_path), "the last of 2 levels", "up to 4 steps only")
+
+
+def test_a_scan_within_chunks_is_right_at_any_length(tmp_path: Path) -> None:
+    net, y = computed(["n", "l", 4], 2, "padded", chunk=4)
+    path = save(net.model([(y, ["n", "l", WIDTH])]), tmp_path)
+    assert not any("levels" in refusal.reason for refusal in load_model(path, strict=False).unsupported)
+
+
+def test_products_of_neighbours_are_no_scan(tmp_path: Path) -> None:
+    """x_t x_{t-1} beside a gate of the data on the step before."""
+    net = Net()
+    x = net.input(["n", "l", 4])
+    late = net.op("Slice", net.op("Pad", x, net.ints(0, 1, 0, 0, 0, 0)), net.ints(0), net.ints(-1), net.ints(1))
+    y = net.op("Add", net.op("Mul", x, late), net.op("Mul", net.op("Sigmoid", x), late))
+    load_model(save(net.model([(y, ["n", "l", 4])]), tmp_path))

@@ -171,7 +171,8 @@ def unfolded(builder: Builder, flow: Flow) -> Flow:
 
 
 def _windowed(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    if not any(isinstance(item, Flow) and "w" in item.axes for item in items):
+    windowed = any(isinstance(item, Flow) and "w" in item.axes for item in items)
+    if not windowed or any(isinstance(item, Raw) for item in items):
         raise Unsupported("it mixes time")
     plain = [unfolded(translator.builder, i) if isinstance(i, Flow) and "w" in i.axes else i for i in items]
     found: list[Tracked] = translator.apply(call, plain)
