@@ -28,6 +28,7 @@ from ssmc.frontend.source.importer import import_model
 from ssmc.frontend.source.interface import dynamic_lengths, is_dynamic
 from ssmc.frontend.source.precision import coarsest_format, coarsest_table
 from ssmc.frontend.source.proto import ModelFile, read_model
+from ssmc.frontend.source.rates import other_length
 from ssmc.frontend.source.refused import refused_for
 from ssmc.frontend.source.scales import with_scales
 from ssmc.frontend.source.sizes import DIVISIBLE
@@ -35,6 +36,7 @@ from ssmc.frontend.source.unknown import known_part
 from ssmc.ir.graph import Graph
 from ssmc.threads import one_blas_thread
 
+ONE_RATE = "streams of different rates cannot meet: give the slower input at the rate of the faster one"
 FAILED = 3  # the rank of a reading that does not hold
 
 
@@ -107,6 +109,10 @@ def _tell_refusals(source: Source, best: Attempt, strict: bool) -> None:
         first = findings.refusals[0]
         raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
     refused = {refusal.node for refusal in findings.refusals}
+    if strict and refused and all(Kind.NOT_TIME in refusal.kind for refusal in findings.refusals):
+        apart = other_length(source.listing, source.point(0), refused)
+        if apart is not None:
+            raise _of_two_lengths(*apart, source.path)
     image = patched(source.file, source.point(0), refused) if refused else None
     findings.refusals = findings.refusals if image is None else [image]
     findings.refusals = with_scales(source.file, with_told(findings))
@@ -140,7 +146,16 @@ def _of_several_lengths(lengths: Sequence[str], path: str | Path, error: UserErr
         where=str(path),
         why=f"the lengths {' and '.join(map(repr, lengths))} are taken for one and the same, and there {error.where} "
         f"fails: {error.what}",
-        hint="streams of different rates cannot meet: give the slower input at the rate of the faster one",
+        hint=ONE_RATE,
+    )
+
+
+def _of_two_lengths(fast: str, steps: int, slow: str, path: Path) -> UserError:
+    return UserError(
+        "its inputs are not of one length",
+        where=str(path),
+        why=f"it goes over the {steps} steps of '{fast}', and '{slow}' has no axis of so many",
+        hint=ONE_RATE,
     )
 
 
@@ -212,7 +227,9 @@ def _likeliest(attempts: Iterable[Attempt], is_step: Callable[[], bool] = lambda
     `is_step` tells whether the file may be one step of a network, which without its states mixes no time.
     """
     best: Attempt | None = None
+    first: Attempt | None = None
     for attempt in attempts:
+        first = first or attempt
         alone = best is not None and _rank(best) == FAILED > _rank(attempt) and not mixes_time(attempt.graph)
         if alone and not is_step():
             continue  # read along its features alone, a network whose features do not meet looks like nothing
@@ -220,7 +237,20 @@ def _likeliest(attempts: Iterable[Attempt], is_step: Callable[[], bool] = lambda
             best = attempt  # the likeliest reading is the one to report
         if _rank(best) == 0:
             break
+    if first is not None and best is not None and _rank(best) < FAILED == _rank(first):
+        best.notes += tuple(_another_axis(first, best))
     return best
+
+
+def _another_axis(first: Attempt, best: Attempt) -> Iterator[str]:
+    """Which inputs are read along another axis than that of the likeliest reading, which does not hold."""
+    if first.form == best.form == "sequence":
+        for usual, taken in zip(first.inputs, best.inputs, strict=True):
+            if "t" in taken.axes and "t" in usual.axes and taken.axes != usual.axes:
+                yield (
+                    f"axis {taken.axes.index('t')} of '{taken.name}' is taken for time, as along axis "
+                    f"{usual.axes.index('t')} nothing holds"
+                )
 
 
 def _fits_better(attempt: Attempt, best: Attempt) -> bool:
