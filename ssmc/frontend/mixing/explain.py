@@ -9,7 +9,9 @@ import networkx as nx
 from ssmc.frontend.findings import Refusal, refusal
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
 from ssmc.frontend.mixing.cuts import cone_of, cuts_left, explained_by_a_cut, long_filters, solve
+from ssmc.frontend.mixing.mixed_states import MIXED, mixes_states
 from ssmc.frontend.mixing.ordered import ordered_by_data
+from ssmc.frontend.mixing.regions import Region, region_of
 from ssmc.frontend.mixing.telling import told
 from ssmc.frontend.reasons import Kind, Reason
 from ssmc.frontend.rules.spans import spelled_out
@@ -54,7 +56,7 @@ def explain(translator: Translator, value: Value) -> Tracked:
         if _product_settled(translator, cone, tried, left) or _inner_settled(translator, cone, places):
             continue
         if best is None and isinstance(found, Reason):
-            refused = refused or _reason(translator, cone, found)
+            refused = refused or _reason(translator, value, cone, found)
             if Kind.UNLIKE in found.kind and (sure := told(translator, cone)) is not None:
                 refused = sure
                 translator.findings.told.append(sure)
@@ -161,7 +163,7 @@ def _carry_on(translator: Translator, calls: Sequence[Call]) -> None:
         translator.env.update(zip(call.results, results, strict=False))
 
 
-def _reason(translator: Translator, cone: Sequence[Call], reason: Reason) -> Refusal:
+def _reason(translator: Translator, value: Value, cone: Sequence[Call], reason: Reason) -> Refusal:
     """Which call of a cone that nothing explains to name, and why."""
     first = next((c for c in cone if any(isinstance(translator.lookup(v), Flow) for v in c.operands if v)), cone[0])
     raw = translator.lookup(first.results[0])
@@ -169,6 +171,10 @@ def _reason(translator: Translator, cone: Sequence[Call], reason: Reason) -> Ref
     if ordered is not None:
         translator.findings.told.append(ordered)
         return ordered
+    region = region_of(translator, value, None, set()) if Kind.NONLINEAR in reason.kind else reason
+    if isinstance(region, Region) and mixes_states(region):
+        translator.findings.told.append(Refusal(cone[-1].name, cone[-1].kind, MIXED))
+        return translator.findings.told[-1]
     largest = [c for c in cone if c.kind == "ReduceMax"] if Kind.NONLINEAR in reason.kind else []
     if largest:
         translator.findings.told.append(Refusal(largest[0].name, largest[0].kind, STABILISED))
