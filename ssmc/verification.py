@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 IDEAL_TOLERANCE = 1e-5
 """Relative to the largest reference element; where the float32 reference itself is further than that from float64,
-as in FFTs, its own error counts beside ours, up to `REFERENCE_LIMIT`."""
+as in FFTs, its own error counts beside ours, up to `REFERENCE_LIMIT`; beyond, the file's own nodes in float64 judge."""
 REFERENCE_LIMIT = 1e-4
 COARSE_LIMIT = {"float16": 3e-2}
 """Where a file computes in fewer digits than float32, and onnxruntime does so too (ours: some tens of its epsilon).
@@ -128,12 +128,15 @@ def verify(
     if missing:
         raise UserError(f"the program does not give the outputs {', '.join(missing)}")
     errors = {name: compare(reference, outputs[name]) for name, reference in references.items()}
-    note = ""
-    if tolerance is None and ideal and noise is None:
+    note, by_default = "", tolerance is None and ideal and noise is None
+    if by_default:
         tolerance, note = _ideal_tolerance(model, fitted, references, outputs)
     elif tolerance is None:
         tolerance = REALISTIC_TOLERANCE
+    assert tolerance is not None
     passed = all(error.relative <= tolerance for error in errors.values())
+    if by_default and not passed and (nearer := _nearer(model, inputs, references, outputs)):
+        passed, note = True, nearer
     if ideal and not passed:
         note = "; ".join(filter(None, (note, _lift_error(model, tolerance), _of_processor(model))))
     few = {name: array[:LAYER_SEQUENCES] for name, array in fitted.items()}
@@ -153,6 +156,26 @@ def _ideal_tolerance(
     off = _off_where_clear(model, references, outputs, ties.clear, tolerance)
     told = (note, str(ties), off or ties.limits())
     return tolerance if off else max(tolerance, ties.allowed), "; ".join(filter(None, told))
+
+
+def _nearer(
+    model: Model, inputs: Mapping[str, Any], references: Mapping[str, Array], outputs: Mapping[str, Array]
+) -> str:
+    """A line where onnxruntime's float32 is further from the file in float64 than `IDEAL_TOLERANCE`, and than the
+    program's outputs: two float32 results of what amplifies roundings need not agree."""
+    from ssmc import frontend
+
+    exact = frontend.exact_reference(model, inputs)
+    if exact is None or any(exact[name].shape != outputs[name].shape for name in references):
+        return ""
+    pairs = [(compare(exact[n], y).relative, compare(exact[n], outputs[n]).relative) for n, y in references.items()]
+    if any(ours > max(theirs, IDEAL_TOLERANCE) for theirs, ours in pairs):
+        return ""
+    theirs, ours = (max(errors) for errors in zip(*pairs, strict=True))
+    return (
+        f"judged against the file's own nodes in float64: onnxruntime's float32 is {theirs:.1e} off from these, the "
+        f"program {ours:.1e}"
+    )
 
 
 def _off_where_clear(
