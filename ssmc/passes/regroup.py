@@ -89,14 +89,21 @@ def _beside_zeros(graph: Graph, here: Drive) -> Drive | None:
     return Drive(operands[which], np.where(inside, index, 0), here.scale * inside)
 
 
-def regrouped(system: StateSpace, rows: Matrix, drive: Drive) -> Regrouped | None:
-    """The system whose outputs are `rows` times those of the old one; None where that would be mostly zeros, or of
-    groups of different sizes. Columns of `rows` are real outputs, then imaginary ones where outputs are complex."""
-    groups, high, states = system.C.shape
-    wide = system.B.shape[2]
-    entries = sparse.coo_matrix(rows)
-    group = entries.col % (groups * high) // high
-    touched = sparse.csr_matrix((np.ones(group.size), (entries.row, group)), (rows.shape[0], groups))
+@dataclass(frozen=True)
+class _Grouping:
+    """New groups of one size, each of old groups (`members`, count x size) and of `height` rows of the readout."""
+
+    members: Array
+    label: Array  # the new group of each old one,
+    inside: Array  # and its number among the members
+    place: Array  # of each row among the outputs of all new groups
+    height: int
+
+
+def _grouping(row: Array, group: Array, shape: tuple[int, int]) -> _Grouping | None:
+    """Groups that meet in a row of the readout (its entries lie at `row` and `group`; `shape`: how many there are of
+    each) are one. None where these differ in size, or where most rows do not read most of their groups."""
+    touched = sparse.csr_matrix((np.ones(group.size), (row, group)), shape)
     touched.sum_duplicates()
     _, label = connected_components(touched.T @ touched, directed=False)
     if (np.diff(touched.indptr) == 0).any():
@@ -106,46 +113,61 @@ def regrouped(system: StateSpace, rows: Matrix, drive: Drive) -> Regrouped | Non
     count, size, height = len(sizes), int(sizes[0]), int(heights[0])
     if (sizes != size).any() or (heights != height).any() or 2 * touched.nnz < count * height * size:
         return None
-    members = np.argsort(label, kind="stable").reshape(count, size)  # old groups by new one
-    inside = np.empty(groups, np.int64)
+    members = np.argsort(label, kind="stable").reshape(count, size)
+    inside, place = np.empty(shape[1], np.int64), np.empty(shape[0], np.int64)
     inside[members] = np.arange(size)
     by_owner = np.argsort(owner, kind="stable").reshape(count, height)
-    place = np.empty(rows.shape[0], np.int64)
     place[by_owner] = np.arange(by_owner.size).reshape(by_owner.shape)
-    taken = _columns(drive, members, wide)
-    if taken is None:
+    return _Grouping(members, label, inside, place, height)
+
+
+def regrouped(system: StateSpace, rows: Matrix, drive: Drive) -> Regrouped | None:
+    """The system whose outputs are `rows` times those of the old one; None where that would be mostly zeros, or of
+    groups of different sizes. Columns of `rows` are real outputs, then imaginary ones where outputs are complex."""
+    groups, high, states = system.C.shape
+    wide = system.B.shape[2]
+    entries = sparse.coo_matrix(rows)
+    group = entries.col % (groups * high) // high
+    new = _grouping(entries.row, group, (rows.shape[0], groups))
+    taken = None if new is None else _columns(drive, new.members, wide)
+    if new is None or taken is None:
         return None
+    (count, size), members = new.members.shape, new.members
     columns, column, width = taken
-    if count * size * states * max(height, width, 1 if system.diagonal else size * states) > MOST:
+    if count * size * states * max(new.height, width, 1 if system.diagonal else size * states) > MOST:
         return None
     # how a row weighs the outputs of its groups: Re(w y) for complex ones
-    weigh = np.zeros((count, height, size, high), np.float64 if system.real_output else np.complex128)
+    weigh = np.zeros((count, new.height, size, high), np.float64 if system.real_output else np.complex128)
     imaginary = entries.col >= groups * high
     factor = np.where(imaginary, -1j, 1) if not system.real_output else np.ones(group.size)
-    at = label[group], place[entries.row] % height, inside[group], entries.col % high
+    at = new.label[group], new.place[entries.row] % new.height, new.inside[group], entries.col % high
     np.add.at(weigh, at, entries.data * factor)
     inputs = np.zeros((count, size, wide, width))
-    np.put_along_axis(
-        inputs, column[..., None], (drive.scale * (not drive.silent)).reshape(groups, wide)[members][..., None], 3
-    )
+    scale = (drive.scale * (not drive.silent)).reshape(groups, wide)[members]
+    np.put_along_axis(inputs, column[..., None], scale[..., None], 3)
     b = np.einsum("ckni,ckim->cknm", system.B[members], inputs).reshape(count, size * states, width)
-    c = np.einsum("crko,ckon->crkn", weigh, system.C[members]).reshape(count, height, size * states)
+    c = np.einsum("crko,ckon->crkn", weigh, system.C[members]).reshape(count, new.height, size * states)
     d = np.einsum("crko,ckoi,ckim->crm", weigh, system.D[members], inputs).real
     if 2 * np.count_nonzero(b) < b.size and size > 1 and not drive.silent:
         return None
-    new = StateSpace(
+    order = _states_of(np.arange(groups * states).reshape(groups, states), members).ravel()
+    return Regrouped(_with(system, members, b, c, d), columns, order, new.place)
+
+
+def _with(system: StateSpace, members: Array, b: Array, c: Array, d: Array) -> StateSpace:
+    """The system in new groups, with other B, C and D."""
+    delta, steps = system.delta, (system.groups, system.states)
+    return StateSpace(
         _joined(system, members),
         b,
         c,
         d,
-        delta=None if system.delta is None else _states_of(np.broadcast_to(system.delta, (groups, states)), members),
+        delta=None if delta is None else _states_of(np.broadcast_to(delta, steps), members),
         halved=system.halved,
         read_before=system.read_before,
         x0=None if system.x0 is None else _states_of(system.x0, members),
         asynchronous=system.asynchronous,
     )
-    order = _states_of(np.arange(groups * states).reshape(groups, states), members).ravel()
-    return Regrouped(new, columns, order, place)
 
 
 def _columns(drive: Drive, members: Array, wide: int) -> tuple[Array, Array, int] | None:
