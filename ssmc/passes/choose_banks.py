@@ -106,7 +106,7 @@ class ChooseBanks(Pass):
                 continue
             named[node.name] = won.bank
             if won.bank != machine.banks[0].kind:
-                context.note(self, node.name, f"states to bank '{won.bank}', not '{found[0].bank}': {found[0].why}")
+                context.note(self, node.name, f"states in bank '{won.bank}' (bank '{found[0].bank}': {found[0].why})")
         return named
 
 
