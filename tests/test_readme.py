@@ -53,7 +53,7 @@ def session(block: str, folder: Path) -> str:
         assert command is not None
         words = shlex.split(command[0].replace("\\\n", " "))
         assert words[0] == "ssmc"
-        lines.append(f"$ {command[0]}{execute(['-m', 'ssmc.cli.main', *words[1:]], folder)}")
+        lines.append(f"$ {command[0]}{execute(['-m', 'ssmc', *words[1:]], folder)}")
     return "".join(lines)
 
 

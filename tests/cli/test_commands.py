@@ -34,7 +34,7 @@ def test_help_is_quick_and_imports_little() -> None:
         assert f"  {name} " in out
     for heavy in ("numpy", "onnx", "rich", "lark", "networkx", "pydantic", "scipy"):
         assert f"'{heavy}'" not in out.splitlines()[-1]
-    command = [sys.executable, "-m", "ssmc.cli.main", "--help"]
+    command = [sys.executable, "-m", "ssmc", "--help"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -366,7 +366,7 @@ def test_a_heatmap_needs_elements_and_matplotlib(ssmc: Ssmc, folder: Path, monke
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     """The pipe closes at once; nobody has said no."""
-    command = [sys.executable, "-m", "ssmc.cli.main", "isa", "epochcore"]
+    command = [sys.executable, "-m", "ssmc", "isa", "epochcore"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
