@@ -234,30 +234,39 @@ def versions_of(core: Core, items: tuple[Item, ...]) -> tuple[int, ...]:
 def _drive(
     core: Core, source: tuple[int, int, int, int], reach: float, found: list[tuple[Item, Block]], first: int
 ) -> Drive:
-    if core.ideal:
-        cols = [item.integer("cols") for item, _ in found]
-        starts = accumulate([0, *cols[:-1]])
-        targets = tuple(
-            Target(start, item.integer("cols"), item.integer("dst") - first)
-            for start, (item, _) in zip(starts, found, strict=True)
-        )
-        nothing = np.zeros(0)
-        weights = np.concatenate([block.weight for _, block in found if block.weight is not None], axis=1)
-        joined = _joined(targets, 1)
-        return Drive(source, reach, 0, weights, False, None, nothing, None, nothing, None, targets, joined)
+    """One drive of the rows for all products that were found to share it; results count from register `first`."""
+    slices = 1 if core.ideal else core.arch.crossbar.slices
+    starts = accumulate([0, *(item.integer("cols") * slices for item, _ in found[:-1])])
+    targets = tuple(
+        Target(start, item.integer("cols"), item.integer("dst") - first)
+        for start, (item, _) in zip(starts, found, strict=True)
+    )
+    if not core.ideal:
+        return _converted(core, source, reach, found, targets)
+    nothing = np.zeros(0)
+    weights = np.concatenate([block.weight for _, block in found if block.weight is not None], axis=1)
+    return Drive(source, reach, 0, weights, False, None, nothing, None, nothing, None, targets, _joined(targets, 1))
+
+
+def _converted(
+    core: Core,
+    source: tuple[int, int, int, int],
+    reach: float,
+    found: list[tuple[Item, Block]],
+    targets: tuple[Target, ...],
+) -> Drive:
+    """The same with converters and devices that err."""
     box, devices = core.arch.crossbar, core.devices
     if on_lines(found[0][0].integer("dst")):
         for item, block in found:
             _charges(core, item, block.scale * (reach or 1.0))
-    parts, start, targets_made = [], 0, []
+    parts = []
     for item, block in found:
         try:
             parts.append(_columns(core, item, block))
         except Trap as trap:
             trap.item = item
             raise
-        targets_made.append(Target(start, item.integer("cols"), item.integer("dst") - first))
-        start += item.integer("cols") * box.slices
     relative, variance, to_word, offset, gain, middle = (
         np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)
     )
@@ -284,8 +293,8 @@ def _drive(
         offset=np.asarray(offset, dtype) if offset.any() else None,
         gain=np.asarray(gain, dtype),
         middle=np.asarray(middle, dtype) if box.encoding == "offset" else None,
-        targets=tuple(targets_made),
-        joined=_joined(tuple(targets_made), box.slices),
+        targets=targets,
+        joined=_joined(targets, box.slices),
         slices=box.slices,
         from_lines=from_lines,
         to_lines=to_lines,
