@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -52,84 +53,106 @@ class Columns:
         return len(self.direct)
 
 
-@cache
-def _loops(halves: int, before: bool, liquid: bool, plain: bool) -> Function:
-    """One sample's blocks of columns; each kind of states is compiled when it is first met."""
+@dataclass(frozen=True)
+class Kind:
+    """What is done to a state: `liquid` ones are (a + b u) x + b u; complex ones have two halves, re and im. Read
+    `before` the update, or after it; b may be `plain`, one for every state."""
 
-    def following(x: list[Lanes], a: list[Lanes], b: list[Lanes], u: Lanes) -> list[Lanes]:
-        v = [u] if plain else [half * u for half in b]
-        if liquid:
+    halves: int
+    before: bool
+    liquid: bool
+    plain: bool
+
+    def following(self, x: list[Lanes], a: list[Lanes], b: list[Lanes], u: Lanes) -> list[Lanes]:
+        """The state after the update."""
+        v = [u] if self.plain else [half * u for half in b]
+        if self.liquid:
             a = [own + drive for own, drive in zip(a, v, strict=False)] + a[len(v) :]
-        if halves == 1:
+        if self.halves == 1:
             return [a[0] * x[0] + v[0]]
         turned = a[0] * x[1] + a[1] * x[0]
-        return [a[0] * x[0] - a[1] * x[1] + v[0], turned if plain else turned + v[1]]
+        return [a[0] * x[0] - a[1] * x[1] + v[0], turned if self.plain else turned + v[1]]
 
-    def term(x: list[Lanes], c: list[Lanes]) -> Lanes:
-        return x[0] * c[0] if halves == 1 else x[0] * c[0] - x[1] * c[1]
+    def term(self, x: list[Lanes], c: list[Lanes]) -> Lanes:
+        """What a state adds to the sum of its column."""
+        return x[0] * c[0] if self.halves == 1 else x[0] * c[0] - x[1] * c[1]
 
-    def write(
-        code: Code,
-        p: Pointer,
-        x: Pointer,
-        d: Pointer,
-        u: Pointer,
-        y: Pointer,
-        near: Pointer,
-        *sizes: Lanes,
-    ) -> None:
-        """Step k of u and of y begins at k `stride`; `near` holds some steps' sums, and behind them their inputs."""
-        blocks, high, steps, stride = sizes
 
-        def rows(p: Pointer, x: Pointer, first: Lanes, count: int, some: Lanes) -> None:
-            """`count` rows through some steps; their terms are added in order."""
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the code for one sample: parameters p, states x, d, drives u, results y. Step k of u and of y begins at
+    k `stride`; `near` holds some steps' sums, and behind them their inputs."""
 
-            def half(source: Pointer, row: int, n: int, of: int) -> Lanes:
-                return source.load((first + row) * (of * WIDTH) + n * WIDTH, WIDTH)
+    code: Code
+    kind: Kind
+    p: Pointer
+    x: Pointer
+    d: Pointer
+    u: Pointer
+    y: Pointer
+    near: Pointer
+    high: Lanes  # rows
+    steps: Lanes
+    stride: Lanes
 
-            held = [[half(p, k, n, 3 * halves) for n in range(3 * halves)] for k in range(count)]
-            states = [half(x, k, n, halves) for k in range(count) for n in range(halves)]
+    def block(self, number: Lanes) -> None:
+        """A block of columns, some steps after the other."""
+        wide = self.high * (self.kind.halves * WIDTH)
+        p, x, low = self.p.past(number * (wide * 3)), self.x.past(number * wide), number * WIDTH
+        self.code.each(0, self.steps, STEPS, lambda t: self._several(p, x, low, t))
 
-            def step(s: Lanes, *states: Lanes) -> list[Lanes]:
-                place, after = s * WIDTH, []
-                drive, total = near.load(place + STEPS * WIDTH, WIDTH), near.load(place, WIDTH)
-                for k, own in enumerate(held):
-                    a, b, c = (own[n * halves : (n + 1) * halves] for n in range(3))
-                    now = list(states[k * halves : (k + 1) * halves])
-                    then = following(now, a, b, drive)
-                    total = total + term(now if before else then, c)
-                    after += then
-                near.store(place, total)
-                return after
+    def _several(self, p: Pointer, x: Pointer, low: Lanes, t: Lanes) -> None:
+        """All rows through some steps from `t` on."""
+        code, near, some = self.code, self.near, (self.steps - t).at_most(STEPS)
 
-            last = code.each(0, some, 1, step, *states)
-            for n, value in enumerate(last):
-                x.store((first + n // halves) * (halves * WIDTH) + n % halves * WIDTH, value)
+        def fetch(s: Lanes) -> None:
+            near.store(s * WIDTH + STEPS * WIDTH, self.u.load((t + s) * self.stride + low, WIDTH))
+            near.store(s * WIDTH, code.zeros("f8", WIDTH))
 
-        def block(number: Lanes) -> None:
-            own, held = p.past(number * high * (3 * halves * WIDTH)), x.past(number * high * (halves * WIDTH))
-            low = number * WIDTH
+        def finish(s: Lanes) -> None:
+            drive, total = near.load(s * WIDTH + STEPS * WIDTH, WIDTH), near.load(s * WIDTH, WIDTH)
+            self.y.store((t + s) * self.stride + low, total + drive * self.d.load(low, WIDTH))
 
-            def several(t: Lanes) -> None:
-                some = (steps - t).at_most(STEPS)
+        together = self.high // ROWS * ROWS
+        code.each(0, some, 1, fetch)
+        code.each(0, together, ROWS, lambda r: self._rows(p, x, r, ROWS, some))
+        code.each(together, self.high, 1, lambda r: self._rows(p, x, r, 1, some))
+        code.each(0, some, 1, finish)
 
-                def fetch(s: Lanes) -> None:
-                    near.store(s * WIDTH + STEPS * WIDTH, u.load((t + s) * stride + low, WIDTH))
-                    near.store(s * WIDTH, code.zeros("f8", WIDTH))
+    def _rows(self, p: Pointer, x: Pointer, first: Lanes, count: int, some: Lanes) -> None:
+        """`count` rows through some steps; their terms are added in order."""
+        kind, near, halves = self.kind, self.near, self.kind.halves
 
-                def finish(s: Lanes) -> None:
-                    drive, total = near.load(s * WIDTH + STEPS * WIDTH, WIDTH), near.load(s * WIDTH, WIDTH)
-                    y.store((t + s) * stride + low, total + drive * d.load(low, WIDTH))
+        def half(source: Pointer, row: int, n: int, of: int) -> Lanes:
+            return source.load((first + row) * (of * WIDTH) + n * WIDTH, WIDTH)
 
-                code.each(0, some, 1, fetch)
-                together = high // ROWS * ROWS
-                code.each(0, together, ROWS, lambda r: rows(own, held, r, ROWS, some))
-                code.each(together, high, 1, lambda r: rows(own, held, r, 1, some))
-                code.each(0, some, 1, finish)
+        held = [[half(p, k, n, 3 * halves) for n in range(3 * halves)] for k in range(count)]
+        states = [half(x, k, n, halves) for k in range(count) for n in range(halves)]
 
-            code.each(0, steps, STEPS, several)
+        def step(s: Lanes, *states: Lanes) -> list[Lanes]:
+            place, after = s * WIDTH, []
+            drive, total = near.load(place + STEPS * WIDTH, WIDTH), near.load(place, WIDTH)
+            for k, own in enumerate(held):
+                a, b, c = (own[n * halves : (n + 1) * halves] for n in range(3))
+                now = list(states[k * halves : (k + 1) * halves])
+                then = kind.following(now, a, b, drive)
+                total = total + kind.term(now if kind.before else then, c)
+                after += then
+            near.store(place, total)
+            return after
 
-        code.each(0, blocks, 1, block)
+        last = self.code.each(0, some, 1, step, *states)
+        for n, value in enumerate(last):
+            x.store((first + n // halves) * (halves * WIDTH) + n % halves * WIDTH, value)
+
+
+@cache
+def _loops(kind: Kind) -> Function:
+    """One sample's blocks of columns; each kind of states is compiled when it is first met."""
+
+    def write(code: Code, *given: Any) -> None:
+        arrays, (blocks, *sizes) = given[:6], given[6:]
+        code.each(0, blocks, 1, _Writer(code, kind, *arrays, *sizes).block)
 
     return function(["f8"] * 6, 4, write)
 
@@ -161,7 +184,7 @@ def run_columns(
     parameters = address(columns.values, "f8") + blocks.start * columns.values[0].nbytes
     direct, last = address(columns.direct, "f8") + 8 * low, (steps - 1) * stride if reverse else 0
     drive, result = address(u, "f8"), address(y, "f8", written=True)
-    step = _loops(halves, before, liquid, columns.plain)
+    step = _loops(Kind(halves, before, liquid, columns.plain))
     for sample in range(batch):
         place, held = 8 * (last + sample * padded + low), address(states[sample], "f8")
         size = len(blocks), rows, steps, -stride if reverse else stride
