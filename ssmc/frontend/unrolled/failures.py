@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ssmc.frontend.unrolled.families import Family, ForeignFamily, NodeFamily, Reading, Unrolling
+from ssmc.frontend.unrolled.families import Family, ForeignFamily, NodeFamily, Reading
+from ssmc.frontend.unrolled.unrolling import Unrolling
 
 
 def close_failures(unrollings: Iterable[Unrolling]) -> set[Family]:

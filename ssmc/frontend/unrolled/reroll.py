@@ -20,14 +20,7 @@ from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Listing, list_calls
 from ssmc.frontend.unrolled.attempt import Attempt
 from ssmc.frontend.unrolled.failures import close_failures
-from ssmc.frontend.unrolled.families import (
-    Family,
-    ForeignFamily,
-    NodeFamily,
-    Reading,
-    StreamFamily,
-    Unrolling,
-)
+from ssmc.frontend.unrolled.families import Family, ForeignFamily, NodeFamily, Reading, StreamFamily
 from ssmc.frontend.unrolled.initial import solve_initial
 from ssmc.frontend.unrolled.rebuilding import Rebuilder, renewable
 from ssmc.frontend.unrolled.retiming import retime
@@ -35,6 +28,7 @@ from ssmc.frontend.unrolled.scans import Output, Plan
 from ssmc.frontend.unrolled.seeds import Search, Seed
 from ssmc.frontend.unrolled.survey import Survey
 from ssmc.frontend.unrolled.surveying import survey
+from ssmc.frontend.unrolled.unrolling import Unrolling
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array
 

@@ -10,18 +10,10 @@ import networkx as nx
 import numpy as np
 from onnx import helper
 
-from ssmc.frontend.unrolled.families import (
-    Family,
-    Fixed,
-    ForeignFamily,
-    NodeFamily,
-    Reading,
-    Reference,
-    StreamFamily,
-    Unrolling,
-)
+from ssmc.frontend.unrolled.families import Family, Fixed, ForeignFamily, NodeFamily, Reading, Reference, StreamFamily
 from ssmc.frontend.unrolled.rebuilding import Rebuilder
 from ssmc.frontend.unrolled.survey import Survey
+from ssmc.frontend.unrolled.unrolling import Unrolling
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array
 from ssmc.ir.types import TensorType

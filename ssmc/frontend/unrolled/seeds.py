@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ssmc.frontend.unrolled.families import Reading, Tuple, Unrolling
+from ssmc.frontend.unrolled.families import Reading, Tuple
 from ssmc.frontend.unrolled.joins import Join, find_joins
 from ssmc.frontend.unrolled.survey import COLOUR_DEPTH, MIN_STEPS, Interval, Survey
+from ssmc.frontend.unrolled.unrolling import Unrolling
 from ssmc.ir.graph import Value
 
 
