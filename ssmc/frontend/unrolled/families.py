@@ -1,4 +1,4 @@
-"""What a tuple of values is, one a step of an unrolled loop: one value, a stream's steps, or results of a family of nodes.
+"""What a tuple of values is, one a step of an unrolled loop: one value, a stream's steps, or a family's results.
 
 The first steps of an unrolled loop may look different, since exporters simplify what starts from zeros: there a family
 has no node, only a `claim`, the value that it ought to have.
