@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from ssmc.frontend import load_model
+from tests.frontend import disguise_parallel
 from tests.frontend.checks import LINEAR, kinds, on_targets, refused
+from tests.frontend.net import save
+from tests.frontend.test_disguises import random_system
 from tests.frontend.unrolled import Writer, joined, steps_of
 
 BATCH, LENGTH, WIDTH = 2, 18, 3
@@ -151,3 +155,17 @@ def test_a_local_response_norm_is_named(tmp_path: Path) -> None:
     y = w.op("LRN", w.op("Transpose", joined(w, found, 1, "concat", [BATCH, WIDTH]), perm=[0, 2, 1]), size=3)
     path = w.save(tmp_path / "m.onnx", {"x": [BATCH, LENGTH, WIDTH]}, {"y": y}, {"y": 3})
     refused(path, "LRN", "the squares of neighbouring channels")
+
+
+def test_first_inputs_last_longer_than_the_taps_that_later_ones_tell(tmp_path: Path) -> None:
+    """A parallel scan that takes its first two steps 15 fold at its second level, whose kernels are of every second
+    step: the last tap that later inputs tell is zero, and the one behind it, of the first inputs, is not."""
+    model = disguise_parallel.as_associative_scan(random_system(3, 1, 2, 1, 1, True), 8)
+    nodes = list(model.graph.node)
+    at = [i for i, node in enumerate(nodes) if node.op_type == "Concat"][2]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([15.0], np.float32), "fifteen"))
+    nodes.insert(at, onnx.helper.make_node("Mul", [nodes[at].input[0], "fifteen"], ["fifteenfold"]))
+    nodes[at + 1].input[0] = "fifteenfold"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    assert all(proof.passed for proof in load_model(save(model, tmp_path)).proofs)

@@ -356,6 +356,7 @@ def test_a_tree_of_float16_powers_is_as_even_as_they_are(tmp_path: Path) -> None
     (system,) = model.systems
     assert 1e-5 < system.proof_error < 2e-3
     assert system.replacement is not None and "few digits" in system.replacement.how
+    assert any("no system is nearer to it" in note for note in model.notes)  # and whoever compiles it is told
     u = {model.inputs[0].name: RNG.standard_normal((2, steps, 4)).astype(np.float32)}
     expected = next(iter(reference(model, u).values()))
     for target in ("cim", "epochcore"):

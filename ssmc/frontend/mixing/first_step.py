@@ -83,10 +83,11 @@ def _started(translator: Translator, region: Region, missing: int) -> Flow | Non
             later = probe(_without_first(linear, count))
         except Unsupported:
             continue
-        if later.future is None and (kernels := _with_start(linear, later, zero, count, missing)) is not None:
+        if later.future is None and (made := _with_start(linear, later, zero, count, missing)) is not None:
             break
     else:
         return None
+    kernels, lasts = made
     kernels, at = _used(kernels, _width(linear))
     starts = [_alone(translator, flow, step) for step in at if step < count for flow in region.flows]
     starts += [_beginning(translator, region.flows[0])] * (count in at)
@@ -96,12 +97,22 @@ def _started(translator: Translator, region: Region, missing: int) -> Flow | Non
         found = emit_started(translator, both, kernels, [step if step < count else 0 for step in at], count, missing)
         if found is not None:
             return replace(found, shape=region.shape)
-    known = {node.name for node in translator.builder.graph.nodes("fir")}
+    graph = translator.builder.graph
+    mark = graph.mark
     found = emit_kernels(translator, both, kernels, translator.findings.tolerance)
-    filters = [node for node in translator.builder.graph.nodes("fir") if node.name not in known]
+    filters = [node for node in map(graph.node, graph.added_since(mark)) if node.op.name == "fir"]
     if any(node.op["kernel"].shape[1] >= length - count for node in filters):
         return None  # the last taps are not known
+    if any(_ended(node.op["kernel"].array, kernels.causal[lasts]) for node in filters):
+        return None  # nor are they here, though what stands in front of them is zero
     return replace(found, shape=region.shape)
+
+
+def _ended(rows: Array, kernels: Array) -> bool:
+    """Is any of the rows a kernel (..., taps) but for zeros behind it?"""
+    taps = rows.shape[1]
+    ended = kernels[~np.any(kernels[..., taps:], axis=-1) & np.any(kernels, axis=-1)][:, :taps]
+    return bool((rows[:, None] == ended).all(axis=2).any()) if len(ended) else False
 
 
 def _used(kernels: Kernels, width: int) -> tuple[Kernels, list[int]]:
@@ -159,9 +170,12 @@ def _without_first(region: Region, count: int) -> Region:
     return replace(_shorter(region, region.flows, count), run=run, samples=samples)
 
 
-def _with_start(region: Region, later: Kernels, zero: Array, count: int, missing: int) -> Kernels | None:
+def _with_start(
+    region: Region, later: Kernels, zero: Array, count: int, missing: int
+) -> tuple[Kernels, NDArray[np.bool_]] | None:
     """Kernels of the inputs, of their first values alone, and of a one at the first step, which makes what the region
-    gives for zeros; None where these do not make the region's answers."""
+    gives for zeros; and for each output, whether a first value lasts longer than these taps do. None where they do not
+    make the region's answers."""
     size = _width(region)
     taps, offset = later.causal.shape[-1], 0 * later.offset
     resting = to_steps(zero, later.axes)
@@ -175,7 +189,7 @@ def _with_start(region: Region, later: Kernels, zero: Array, count: int, missing
         lasting = _among(inputs, later)
         if lasting is None:
             continue
-        whole, extras = [inputs], [lasting]
+        whole, extras, lasts = [inputs], [lasting], np.zeros(len(inputs), bool)
         for step in range(count):
             moved = replace(region, run=partial(_delayed, region, step))
             first = impulse_kernels(moved, later.axes, inputs, colours, 0 * zero)
@@ -184,6 +198,8 @@ def _with_start(region: Region, later: Kernels, zero: Array, count: int, missing
             extra = first.causal[..., step : step + taps] - lasting
             extra[np.abs(extra) <= TOLERANCE * np.abs(first.causal).max(initial=0.0)] = 0.0
             extra[..., : max(missing - step, 0)] = 0.0
+            behind = np.abs(first.causal[..., step + taps :]).max(axis=(1, 2), initial=0.0)
+            lasts |= behind > TOLERANCE * np.abs(first.causal).max(initial=0.0)
             whole.append(inputs + (step + 1) * size)
             extras.append(extra)
         if np.any(rest):
@@ -191,7 +207,7 @@ def _with_start(region: Region, later: Kernels, zero: Array, count: int, missing
             extras.append(rest[:, None])
         kernels = np.concatenate(whole, axis=1), np.concatenate(extras, axis=1)
         found = Kernels(later.axes, *kernels, None, offset, 0.0)
-        return found if _holds(region, found, zero, count, missing) else None
+        return (found, lasts) if _holds(region, found, zero, count, missing) else None
     return None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.findings import Lift
 from ssmc.frontend.model import Proof
+from ssmc.frontend.proofs.causes import require_near, require_types
 from ssmc.frontend.proofs.coarse import require_one_system
 from ssmc.frontend.proofs.proof import (
     RUNTIME_TOLERANCE,
@@ -83,6 +84,7 @@ def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[li
     if first != size and not all(proof.passed for proof in proofs) and _passes(case, *size):
         raise _right_at_one_size(case, proofs, size, first)
     require_one_system(proofs, case.lifts, case.file, case.path)
+    _require_no_cause(case, proofs, first)
     require(proofs, str(case.path))
     if case.form != "sequence":
         return proofs, (*notes, *_of_precision(case, proofs))
@@ -96,6 +98,17 @@ def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[li
         raise _right_at_one_size(case, more, size, other)
     proofs += more
     return proofs, (*dict.fromkeys(notes + others), *_of_precision(case, proofs))
+
+
+def _require_no_cause(case: Case, proofs: Sequence[Proof], size: tuple[int, int]) -> None:
+    """Raise UserError where a proof failed, and something in the file is known to be behind it."""
+    bad = [proof for proof in proofs if not proof.passed]
+    if bad and bad[0].against != FILE:
+        require_types(bad, case.file, case.types, case.path)
+    elif bad:
+        arrays = _in_order(case, _proof_inputs(case, *size, 7))
+        exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
+        require_near(bad, case.graph, _feed(case, arrays), exact, case.tolerance, case.path)
 
 
 def _of_negative_integers(case: Case, batch: int, length: int) -> tuple[str, ...]:
@@ -230,6 +243,22 @@ def _against_runtime(
 
 
 def _of_precision(case: Case, proofs: Sequence[Proof]) -> tuple[str, ...]:
+    """Notes on how exact the lifted model is."""
+    return (*_of_systems(case, proofs), *_of_format(case, proofs))
+
+
+def _of_systems(case: Case, proofs: Sequence[Proof]) -> tuple[str, ...]:
+    """A note where systems are off by more than was asked for, as they are where a file's tables are rounded: what that
+    does to outputs."""
+    off = max((lift.proof_error for lift in case.lifts), default=0.0)
+    errors = [proof.error for proof in proofs if proof.against == FILE]
+    if off <= case.tolerance or max(errors, default=0.0) <= max(TOLD, case.tolerance):
+        return ()
+    what = f"the file's tables are rounded, and no system is nearer to it than {off:.0e} of the largest tap"
+    return (f"{what}: on random inputs outputs are up to {max(errors):.1e} of the largest off",)
+
+
+def _of_format(case: Case, proofs: Sequence[Proof]) -> tuple[str, ...]:
     """A note on a file that computes in float16, which programs do not: by how much its own outputs are off by that."""
     errors = [proof.error for proof in proofs if proof.against == "onnxruntime"]
     if _format(case) != "float16" or not errors:  # onnxruntime computes bfloat16 in float32, too
@@ -275,9 +304,12 @@ def _require_finite(case: Case, exact: Mapping[str, np.ndarray]) -> None:
 
 def _ties(case: Case, arrays: Mapping[str, Any], precision: float) -> Ties:
     """What roundings do that lie on an edge between two codes, on user-shaped arrays."""
+    return find_ties(case.graph, _feed(case, arrays), precision)
+
+
+def _feed(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
     ports = {port.name: port for port in case.inputs}
-    feed = {name: to_graph(np.asarray(a), ports[name].axes, ports[name].type) for name, a in arrays.items()}
-    return find_ties(case.graph, feed, precision)
+    return {name: to_graph(np.asarray(a), ports[name].axes, ports[name].type) for name, a in arrays.items()}
 
 
 def _runtime_tolerance(case: Case) -> float:
