@@ -7,12 +7,13 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Unsupported
 from ssmc.frontend.mixing.mixing import explain_region
-from ssmc.frontend.mixing.regions import region_of, repeated_entries, twin_entries
+from ssmc.frontend.mixing.regions import Region, region_of, repeated_entries, twin_entries
 from ssmc.frontend.reasons import Reason
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.translator import RAW_OPS, Translator
@@ -29,40 +30,49 @@ STEPWISE = RAW_OPS - {
 }
 
 
-def cuts_left(cone: Sequence[Call]) -> Iterator[int]:
-    """How many cuts may yet be tried, one less each time: each costs a walk through the cone."""
-    return count(max(MOST_CUTS, MOST_WALKED // len(cone)), -1)
+@dataclass(eq=False)
+class Trials:
+    """What was tried to explain a value: `left` counts the cuts that may yet be, one less each time, as each costs a
+    walk through the cone; `failed` are regions that are nothing, and why: many cuts meet the same."""
+
+    left: Iterator[int]
+    failed: dict[Hashable, Reason] = field(default_factory=dict)
+
+
+def trials_of(cone: Sequence[Call]) -> Trials:
+    """Nothing tried yet."""
+    return Trials(count(max(MOST_CUTS, MOST_WALKED // len(cone)), -1))
 
 
 def explained_by_a_cut(
-    translator: Translator, value: Value, cone: Sequence[Call], left: Iterator[int]
+    translator: Translator, value: Value, cone: Sequence[Call], trials: Trials
 ) -> Flow | Known | Reason:
-    """The value by the cut of its cone that needs no long filters, or why there is none; `left` are `cuts_left`.
+    """The value by the cut of its cone that needs no long filters, or why there is none.
 
     Weights that change with time belong to the region at first: a cumulative sum in the log domain is a system only
     with the weights before and behind it.
     """
     weighted: set[Value] = set()
     known = translator.env.copy()
-    found = _best_cut(translator, value, cone, weighted, left)
+    found = _best_cut(translator, value, cone, weighted, trials)
     if isinstance(found, Reason) and weighted:
         translator.env = known
-        found = _best_cut(translator, value, cone, None, left)
+        found = _best_cut(translator, value, cone, None, trials)
     return found
 
 
 def _best_cut(
-    translator: Translator, value: Value, cone: Sequence[Call], weighted: set[Value] | None, left: Iterator[int]
+    translator: Translator, value: Value, cone: Sequence[Call], weighted: set[Value] | None, trials: Trials
 ) -> Flow | Known | Reason:
     solved: dict[Value, Flow | Reason] = {}
     sums = _sums(translator, _late(cone, set()))
     filters, known = long_filters(translator, cone), translator.env.copy()
-    found = _cut_before(translator, value, cone, set(), solved, weighted, left)
+    found = _cut_before(translator, value, cone, set(), solved, weighted, trials)
     if sums and (isinstance(found, Reason) or long_filters(translator, cone) != filters):
         # The terms of a sum may be no systems while the sum is one, as in the last stage of a parallel scan.
         filters, first = long_filters(translator, cone), translator.env
         translator.env = known
-        whole = _cut_before(translator, value, cone, sums, solved, weighted, left)
+        whole = _cut_before(translator, value, cone, sums, solved, weighted, trials)
         if isinstance(whole, Flow) and long_filters(translator, cone) == filters:
             return whole
         translator.env = first
@@ -75,8 +85,11 @@ def long_filters(translator: Translator, cone: Sequence[Call]) -> frozenset[str]
     items = (translator.lookup(v) for call in cone for v in call.operands if v is not None)
     steps = min((f.shape[f.axes.index("t")] for f in items if isinstance(f, Flow) and "t" in f.axes), default=SHORT)
     short, graph = min(SHORT, steps - 2), translator.builder.graph
-    filters = (n.name for n in graph.nodes("fir") if n.op["kernel"].array.shape[-1] > short)
-    delays = (n.name for n in graph.nodes("delay") if any(graph.node(to).op.name == "ssm" for to in graph.net[n.name]))
+    found = [graph.node(name) for name in graph.net]  # in no order, which takes longer
+    filters = (n.name for n in found if n.op.name == "fir" and n.op["kernel"].array.shape[-1] > short)
+    delays = (
+        n.name for n in found if n.op.name == "delay" and any(graph.op(to).name == "ssm" for to in graph.net[n.name])
+    )
     return frozenset([*filters, *delays])
 
 
@@ -100,16 +113,16 @@ def _cut_before(
     barred: set[int],
     solved: dict[Value, Flow | Reason],
     weighted: set[Value] | None,
-    left: Iterator[int],
+    trials: Trials,
 ) -> Flow | Known | Reason:
     """The value by a cut of its cone that is as late as can be, before the calls in `barred`; or why there is none."""
     made, users = _made(cone), _users(cone)
     late = {call.position: call for call in _late(cone, barred)}
     while True:
-        if next(left) <= 0:  # what is left to try is the value itself
+        if next(trials.left) <= 0:  # what is left to try is the value itself
             late.clear()
         exits = _exits(made, late, value)
-        wrong = solve(translator, exits, solved, weighted)
+        wrong = solve(translator, exits, solved, weighted, trials)
         if wrong is not None:
             if wrong == value:
                 return solved[wrong]
@@ -170,7 +183,11 @@ def _exits(made: Mapping[Value, Call], late: Mapping[int, Call], value: Value) -
 
 
 def solve(
-    translator: Translator, exits: Sequence[Value], solved: dict[Value, Flow | Reason], weighted: set[Value] | None
+    translator: Translator,
+    exits: Sequence[Value],
+    solved: dict[Value, Flow | Reason],
+    weighted: set[Value] | None,
+    trials: Trials,
 ) -> Value | None:
     """Explain the exits; the first that cannot be."""
 
@@ -180,7 +197,7 @@ def solve(
             return region
         with translator.builder.origin(region.provenance):
             try:
-                return explain_region(translator, region)
+                return _explained(translator, region, trials)
             except Unsupported as unsupported:
                 found: Flow | Reason = unsupported.reason
                 for more in () if opened else (repeated_entries, twin_entries):
@@ -196,6 +213,19 @@ def solve(
         if isinstance(solved[value], Reason):
             return value
     return None
+
+
+def _explained(translator: Translator, region: Region, trials: Trials) -> Flow:
+    """`explain_region`, which is not run again on what it has failed on. Raises Unsupported."""
+    flows = tuple((flow.value, flow.axes, flow.shape) for flow in region.flows)
+    same = region.target, region.entries, flows, tuple(call.position for call in region.calls)
+    if same in trials.failed:
+        raise Unsupported(trials.failed[same])
+    try:
+        return explain_region(translator, region)
+    except Unsupported as unsupported:
+        trials.failed[same] = unsupported.reason
+        raise
 
 
 def _translate(translator: Translator, late: Sequence[Call], exits: dict[Value, Flow]) -> Call | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 
 import networkx as nx
 
 from ssmc.frontend.findings import Refusal, refusal
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Refused, Tracked, Unsupported
-from ssmc.frontend.mixing.cuts import cone_of, cuts_left, explained_by_a_cut, long_filters, solve
+from ssmc.frontend.mixing.cuts import Trials, cone_of, explained_by_a_cut, long_filters, solve, trials_of
 from ssmc.frontend.mixing.mixed_states import MIXED, mixes_states
 from ssmc.frontend.mixing.ordered import ordered_by_data
 from ssmc.frontend.mixing.regions import Region, region_of
@@ -37,7 +37,7 @@ def explain(translator: Translator, value: Value) -> Tracked:
     if 0 in translator.samples.shape(value):  # no step of the stream, as where a tensor that grows in a loop starts
         return Known(translator.samples.at(0, [value])[value])
     whole = cone_of(translator, value)
-    before, left = long_filters(translator, whole), cuts_left(whole)
+    before, trials = long_filters(translator, whole), trials_of(whole)
     tried: set[int] = set()
     places: list[Value] = []
     best: tuple[int, Flow | Known, dict[Value, Tracked]] | None = None
@@ -45,7 +45,7 @@ def explain(translator: Translator, value: Value) -> Tracked:
     exact: list[Refusal] = []  # ops whose meaning is known, and which cannot be
     while isinstance(translator.lookup(value), Raw):
         cone, known = cone_of(translator, value), translator.env.copy()
-        found = explained_by_a_cut(translator, value, cone, left)
+        found = explained_by_a_cut(translator, value, cone, trials)
         if not isinstance(found, Reason):
             needed = _needed(translator, found, long_filters(translator, cone) - before)
             if best is None or needed < best[0]:
@@ -53,7 +53,7 @@ def explain(translator: Translator, value: Value) -> Tracked:
             if not needed:
                 break
             translator.env = known
-        if _product_settled(translator, cone, tried, left) or _inner_settled(translator, cone, places):
+        if _product_settled(translator, cone, tried, trials) or _inner_settled(translator, cone, places, trials):
             continue
         if best is None and isinstance(found, Reason):
             refused = refused or _reason(translator, value, cone, found)
@@ -80,7 +80,7 @@ def _needed(translator: Translator, found: Flow | Known | Reason, filters: Set[s
     return len(filters & nx.ancestors(translator.builder.graph.net, found.value.node))
 
 
-def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[int], left: Iterator[int]) -> bool:
+def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[int], trials: Trials) -> bool:
     """Explain the factors of a product of streams inside the cone, as of the gate between two convolutions (H3)."""
     for call in cone[:-1]:
         items = [None if v is None else translator.lookup(v) for v in call.operands]
@@ -92,7 +92,7 @@ def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[in
         if len(tried) > PRODUCTS:
             return False
         before = translator.env.copy()
-        factors = [explained_by_a_cut(translator, v, cone_of(translator, v), left) for v in raw]
+        factors = [explained_by_a_cut(translator, v, cone_of(translator, v), trials) for v in raw]
         if any(isinstance(factor, Reason) for factor in factors):
             translator.env = before  # what one factor was cut into may cut the whole in two
             continue
@@ -109,7 +109,7 @@ def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[in
     return False
 
 
-def _inner_settled(translator: Translator, cone: Sequence[Call], tried: list[Value]) -> bool:
+def _inner_settled(translator: Translator, cone: Sequence[Call], tried: list[Value], trials: Trials) -> bool:
     """Explain a value inside the cone that everything behind it passes through, the last that makes sense by itself.
 
     Two systems one after the other need not be one, as where a bias stands between them or the second runs backwards.
@@ -124,7 +124,7 @@ def _inner_settled(translator: Translator, cone: Sequence[Call], tried: list[Val
             break
         tried.append(value)
         solved: dict[Value, Flow | Reason] = {}
-        if solve(translator, [value], solved, set()) is not None:
+        if solve(translator, [value], solved, set(), trials) is not None:
             continue
         spare = spare or (call, solved[value])
         if not _needed(translator, solved[value], long_filters(translator, cone) - before):
