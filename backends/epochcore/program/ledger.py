@@ -1,4 +1,4 @@
-"""Who touched which words last: a row of engines for each of the `cells` that the memories are cut into."""
+"""Who touched which words last: a row of the `cells` that the memories are cut into for each engine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Ledger:
 
     def __init__(self, spans: Spans) -> None:
         self._spans = spans
-        self._written: Ints = np.zeros((spans.cells, len(ENGINES)), np.int64)
-        self._touched: Ints = np.zeros((spans.cells, len(ENGINES)), np.int64)
+        self._written: Ints = np.zeros((len(ENGINES), spans.cells), np.int64)
+        self._touched: Ints = np.zeros((len(ENGINES), spans.cells), np.int64)
 
     def needs(self, visits: Sequence[Visit], *, at_once: bool = False) -> list[Needs]:
         """By visit the engines with the latest of their instructions that this one depends on: on those visited before,

@@ -10,20 +10,16 @@ from ssmc.jit import compiled
 def walked(
     visits: Visits, at_once: bool, reads: Cells, writes: Cells, written: Ints, touched: Ints, latest: Ints
 ) -> None:
-    """Fill `latest` by visit and engine; `written` and `touched` are by cell and engine."""
+    """Fill `latest` by visit and engine; `written` and `touched` are by engine and cell: spans are long."""
     engines = latest.shape[1]
     for visit in range(len(latest)):
         i, own, row = visits.instruction[visit], visits.engine[visit], latest[visit]
-        for span in range(writes.at[i], writes.at[i + 1]):
-            for cell in range(writes.low[span], writes.high[span]):
-                for other in range(engines):
-                    row[other] = max(row[other], touched[cell, other])
+        for other in range(engines):
+            row[other] = _latest(i, writes, touched[other])
         # an engine reads and writes in order: only reading what is still being written must wait
         row[own] = 0
-        for span in range(reads.at[i], reads.at[i + 1]):
-            for cell in range(reads.low[span], reads.high[span]):
-                for other in range(engines):
-                    row[other] = max(row[other], written[cell, other])
+        for other in range(engines):
+            row[other] = max(row[other], _latest(i, reads, written[other]))
         if not at_once:
             _visited(visit, visits, reads, writes, written, touched)
     if at_once:
@@ -32,16 +28,26 @@ def walked(
 
 
 @compiled
-def _visited(visit: int, visits: Visits, reads: Cells, writes: Cells, written: Ints, touched: Ints) -> None:
-    """An engine has now read and written the cells of an instruction."""
-    i, own, now = visits.instruction[visit], visits.engine[visit], visits.at[visit]
-    _note(i, own, now, reads, touched)
-    _note(i, own, now, writes, touched)
-    _note(i, own, now, writes, written)
+def _latest(i: int, spans: Cells, cells: Ints) -> int:
+    """When an engine was last at a cell of an instruction."""
+    found = 0
+    for span in range(spans.at[i], spans.at[i + 1]):
+        for cell in range(spans.low[span], spans.high[span]):
+            found = max(found, cells[cell])
+    return found
 
 
 @compiled
-def _note(i: int, own: int, now: int, spans: Cells, cells: Ints) -> None:
+def _visited(visit: int, visits: Visits, reads: Cells, writes: Cells, written: Ints, touched: Ints) -> None:
+    """An engine has now read and written the cells of an instruction."""
+    i, own, now = visits.instruction[visit], visits.engine[visit], visits.at[visit]
+    _note(i, now, reads, touched[own])
+    _note(i, now, writes, touched[own])
+    _note(i, now, writes, written[own])
+
+
+@compiled
+def _note(i: int, now: int, spans: Cells, cells: Ints) -> None:
     for span in range(spans.at[i], spans.at[i + 1]):
         for cell in range(spans.low[span], spans.high[span]):
-            cells[cell, own] = now
+            cells[cell] = now
