@@ -11,6 +11,8 @@ from ssmc.diagnostics import UserError
 MAX_FUNCTION_DEPTH = 64
 MAX_NODES = 1 << 20  # after inlining
 
+STANDARD = ("", "ai.onnx")
+
 _Key = tuple[str, str]
 
 
@@ -24,11 +26,53 @@ def inlined(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     from onnx.inliner import inline_local_functions
 
     try:
-        return inline_local_functions(model)
+        return inline_local_functions(_of_one_opset(model, where))
+    except UserError:
+        raise
     except Exception as error:  # onnx has several kinds of its own
         raise UserError(
             "the model-local functions cannot be inlined", where=where, why=str(error)[:400], hint="export it again"
         ) from None
+
+
+def _of_one_opset(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """The model with its functions declared of its own opset where their ops have one form in both: onnx leaves others
+    as they are. Raises UserError where an op of them has another form."""
+    opset = next((o.version for o in model.opset_import if o.domain in STANDARD), 1)
+    apart = {(f.domain, f.name): o.version for f in model.functions for o in f.opset_import if o.domain in STANDARD}
+    called = {_key(n) for nodes in (model.graph.node, *(f.node for f in model.functions)) for n in _nodes(nodes)}
+    apart = {key: version for key, version in apart.items() if version != opset and key in called}
+    if not apart:
+        return model
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    for function in found.functions:
+        version = apart.get((function.domain, function.name))
+        if version is None:
+            continue
+        kinds = sorted({n.op_type for n in _nodes(function.node) if n.domain in STANDARD})
+        changed = [kind for kind in kinds if _form(kind, version) != _form(kind, opset)]
+        if changed:
+            raise UserError(
+                f"the model-local function '{function.name}' is of opset {version}, and the file of {opset}",
+                where=where,
+                why=f"between these {', '.join(changed)} changed, and a file has one form of an op",
+                hint="export the file and its functions at one opset",
+            )
+        for entry in function.opset_import:
+            entry.version = opset if entry.domain in STANDARD else entry.version
+    return found
+
+
+def _form(kind: str, opset: int) -> object:
+    """What an op takes and gives at an opset, with its attributes and what these are by default."""
+    try:
+        schema = onnx.defs.get_schema(kind, opset)
+    except onnx.defs.SchemaError:
+        return opset
+    ends = [[(end.name, end.option) for end in side] for side in (schema.inputs, schema.outputs)]
+    attributes = {n: (a.type, a.required, a.default_value.SerializeToString()) for n, a in schema.attributes.items()}
+    return ends, attributes
 
 
 def check_functions(model: onnx.ModelProto, where: str) -> None:
