@@ -238,7 +238,7 @@ def state(low: Lowering, node: Node) -> None:
         row = low.constant_row(f"{node.name}.rates", rates)
         fields = {"words": v.words, "steps": low.steps(node), "complex": parts == 2}
         low.emit(node, "decay", dst=decay.at(), src=dt.ref, rate=row, **fields)
-        _selective(low, node, Operand(decay.at(), v.words, False), v, x0, parts)
+        _streamed(low, node, Operand(decay.at(), v.words, False), v, x0, parts)
         return
     form = choose(low, node)
     if form.name == "segmented":
@@ -262,7 +262,13 @@ def recurrence(low: Lowering, node: Node) -> None:
         decay = liquid if parts == 1 else liquid[:half] + 1j * liquid[half:]
         _stationary(low, node, "tri.x", decay, v, x0, parts)
         return
-    _selective(low, node, low.operand(values[0], stage), v, x0, parts)
+    _streamed(low, node, low.operand(values[0], stage), v, x0, parts)
+
+
+def _streamed(low: Lowering, node: Node, a: Operand, v: Operand, x0: Operand | None, parts: int) -> None:
+    """States whose decay is streamed, in the array or in the vector unit."""
+    in_place = choose(low, node).name == "state in place"
+    (_selective if in_place else _scan)(low, node, a, v, x0, parts)
 
 
 def _stationary(low: Lowering, node: Node, mode: str, decay: Array, v: Operand, x0: Operand | None, parts: int) -> None:

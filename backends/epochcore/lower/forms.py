@@ -14,7 +14,7 @@ from backends.epochcore.clock.timing import measure
 from backends.epochcore.lower.flow import WORDS, is_loop
 from backends.epochcore.lower.inputs import group_of, wide_of
 from backends.epochcore.lower.inputs import kernel_length as wide_length
-from backends.epochcore.lower.lowering import Lowering
+from backends.epochcore.lower.lowering import Lowering, liquid_decay
 from backends.epochcore.lower.matvec import least_cycles, side_by_side
 from backends.epochcore.lower.mimo import one_product
 from backends.epochcore.lower.objective import Costs, best, hopeless
@@ -28,7 +28,7 @@ from backends.epochcore.lower.windows import room, weight_parts
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Tensor, Value
 
-FORMS = ("tile.ssm", "fir", "tile.state", "tile.matmul")
+FORMS = ("tile.ssm", "fir", "tile.state", "tile.matmul", "tile.recurrence")
 AS_PRODUCTS = ("chunked", "convolution", "mat-vec")  # forms that take all of a system's matrices together
 STEP_BY_STEP = 128  # steps that are timed where every step is a chunk
 SPANS = (4, 8, 16, 32, 64, 128, 256)
@@ -56,19 +56,34 @@ def _usual(low: Lowering, node: Node) -> str:
     """The form of a layer that is not asked for one."""
     if node.op.name == "tile.matmul":
         return "weights in place"
+    if _streams_decays(node):
+        return "state in place"
     return "state in place" if "fri.x" in low.arch.array.modes else "scan"
 
 
 def _is_open(low: Lowering, node: Node) -> bool:
     """Whether there is a choice."""
+    if _streams_decays(node):
+        return is_loop(low.stage(node)) and "sel" in low.arch.array.modes and not _is_liquid(low, node)
     if node.op.name not in ("tile.state", "tile.matmul"):
         return True
-    if not is_loop(low.stage(node)) or node.op.get("asynchronous"):
+    if not is_loop(low.stage(node)):
         return False
     if node.op.name == "tile.state" and "fri.x" not in low.arch.array.modes:
         return True
     mode = "mac" if node.op.name == "tile.matmul" else "fri.x"
     return mode in low.arch.array.modes and copies_of(low, node) > 1
+
+
+def _streams_decays(node: Node) -> bool:
+    """Whether a decay is computed for every step."""
+    return node.op.name == "tile.recurrence" or bool(node.op.get("asynchronous"))
+
+
+def _is_liquid(low: Lowering, node: Node) -> bool:
+    """Whether elements add the drive to the decay themselves."""
+    found = node.op.name == "tile.recurrence" and "tri.x" in low.arch.array.modes
+    return found and liquid_decay(low, node) is not None
 
 
 def _alone_asked(request: Request) -> Request:
@@ -102,12 +117,15 @@ def _key(low: Lowering, node: Node) -> tuple[Any, ...]:
     rates = low.flow.rates[Value(node.name)]
     if op.name == "tile.matmul":
         return op.name, op["weight"].shape, op["bias"] is None, rates
+    if op.name == "tile.recurrence":
+        start = len(operands) > 2 and operands[2] is not None
+        return op.name, low.words(Value(node.name)), op["is_complex"], last, start, start and op["reverse"], rates
     if op.name == "tile.state":
         start = len(operands) > 2 and operands[2] is not None
         group = group_of(low, node)
         sizes = None if group is None else (group.drive.op["weight"].shape, group.read.op["weight"].shape)
-        shape = (op["decay"].shape, op["decay"].is_complex, sizes)
-        return op.name, shape, _taps(low, node), last, start, start and op["reverse"], rates
+        own = (op["decay"].shape, op["decay"].is_complex, op["asynchronous"], sizes)
+        return op.name, own, _taps(low, node), last, start, start and op["reverse"], rates
     shape = (op["decay"].shape, op["decay"].is_complex, op["liquid"])
     return op.name, shape, _taps(low, node), last, start, start and op["reverse"], rates
 
@@ -180,6 +198,8 @@ def _candidates(low: Lowering, node: Node) -> list[Form]:
     spans = {span for span in SPANS if span <= most} | ({asked} if asked else set())
     products = [mode for mode in ("mac", "mac.os") if mode in array.modes]
     usual = Form(_usual(low, node))
+    if _streams_decays(node):
+        return [usual, Form("scan")]
     if node.op.name in ("tile.state", "tile.matmul") and usual.name != "scan":
         return [usual, *_segmented(low, node)]
     if node.op.name == "fir":
@@ -340,19 +360,22 @@ def _alone(low: Lowering, node: Node) -> Graph:
     asked = {"steps": low.request.steps, "chunk": low.request.chunk, "groups": low.request.groups}
     graph = Graph(node.name, {"schedule": asked})
     u = graph.add("input", [], {"name": "u", "type": StreamType((1,))}, name="u")
-    operands = low.graph.operands(node.name)
+    op, operands = node.op, low.graph.operands(node.name)
     group = group_of(low, node)
     source = operands[0] if group is None else low.graph.operand(group.drive.name, 0)
     assert source is not None
     channels = low.words(source)
     wide = graph.add("take", [u], {"axis": -1, "index": Tensor(np.zeros(channels, np.int64))})
-    start = operands[-1] if len(operands) > 1 else None
+    two = op.name in ("tile.recurrence", "tile.state")  # a decay, or a time, beside the drive
+    start = (*operands, None, None)[2 if two else 1]
     given: list[Value | None] = []
     if start is not None:
         kind = SequenceType(low.shape(start))
         given = [graph.add("input", [], {"name": "x0", "type": kind}, name="x0")]
-    if node.op.name == "tile.state":
-        given = [None, *given]
+    if op.get("asynchronous"):
+        given = [graph.add("input", [], {"name": "dt", "type": StreamType(())}, name="dt"), *given]
+    elif two:
+        given = [wide if op.name == "tile.recurrence" else None, *given]
     if group is not None:
         wide = graph.add("tile.matmul", [wide], dict(group.drive.op.attrs))
     y = graph.add(node.op.name, [wide, *given], dict(node.op.attrs), name="layer")

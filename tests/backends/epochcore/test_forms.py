@@ -356,3 +356,42 @@ def test_small_arrays_have_forms_too() -> None:
         expected = interpret(g, x)["y"]
         actual = BACKEND.simulate(program, x, RunSettings()).outputs["y"]
         assert np.abs(actual - expected).max() <= 1e-11 * np.abs(expected).max(), form
+
+
+def streamed(states: int, asked: dict[str, Any], *, events: bool, start: bool) -> Graph:
+    """States whose decay is computed for every step: from the input, or from the time that elapsed."""
+    g = Graph("one", {"schedule": asked})
+    u = g.add("input", [], {"name": "u", "type": StreamType((states,))}, name="u")
+    x0 = g.add("input", [], {"name": "x0", "type": SequenceType((states,)), "role": "state"}) if start else None
+    if events:
+        dt = g.add("input", [], {"name": "dt", "type": StreamType(()), "axes": "bt", "role": "dt"}, name="dt")
+        attrs = {"decay": Tensor(-np.linspace(0.1, 1, states)), "asynchronous": True}
+        pieces = {"pieces": (Piece(0, states, 0, 1),)}
+        y = g.add("tile.state", [u, dt, x0], {**attrs, **pieces}, name="layer")
+    else:
+        y = g.add("tile.recurrence", [g.add("unary", [u], {"fn": "sigmoid"}), u, x0], {}, name="layer")
+    g.add("output", [y], {"name": "y"})
+    return g
+
+
+@pytest.mark.parametrize("events", [False, True])
+@pytest.mark.parametrize("start", [False, True])
+def test_streamed_decays_are_stepped_where_that_is_fastest(events: bool, start: bool) -> None:
+    """Two words a state and step go through the array's ports, which are narrower than the vector unit; that one waits
+    for its own results where states are few."""
+    arch, names = load_arch("epochcore-128"), {}
+    for states in (8, 2048):
+        g = streamed(states, {"steps": 512}, events=events, start=start)
+        program = BACKEND.lower(g, arch, ideal=True)
+        forms: Any = program.meta["forms"]["layer"]  # type: ignore[index]
+        assert chosen(program)["cycles"] == min(form["cycles"] for form in forms) and len(forms) == 2
+        names[states] = chosen(program)["form"]
+        rng = np.random.default_rng(1)
+        x = {"u": rng.standard_normal((2, 9, states)), "dt": rng.uniform(0, 1, (2, 9))}
+        x = {"u": x["u"], **({"dt": x["dt"]} if events else {})}
+        x |= {"x0": rng.standard_normal((2, states))} if start else {}
+        for asked in ({"steps": 512}, {"form": "scan"}, {"form": "state in place"}):
+            other = streamed(states, asked, events=events, start=start)
+            found = BACKEND.simulate(BACKEND.lower(other, arch, ideal=True), x, RunSettings()).outputs
+            np.testing.assert_allclose(found["y"], interpret(g, x)["y"], rtol=0, atol=1e-12)
+    assert names == {8: "state in place", 2048: "scan"}
