@@ -7,6 +7,8 @@ A usual pipeline, from a lifted graph to one that a backend lowers, and why each
     discretize                everything after it wants Abar
     diagonalize               states that go their own way are what both targets hold; needs Abar, or a step
     halve-conjugates          pairs show in the eigenbasis only; half the states are left to share and to round
+    fold-liquid               (if the target steps liquid systems) recurrences of that kind are still whole
+    fold-readout              what is linear around a system has its last form; before banks ask what B and C cost
     choose-banks              (if the target has several banks) before anything is made to suit one of them
     share-decays{levels=6}    (if the target has few time constants) before the rounding, which refits would undo
     scale-states              (if columns charge state nodes) before the rounding of C, which takes the units over

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssmc import passes
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
 from ssmc.passes import Context, Pass, available, parse_pipeline, register, registry, show_pipeline
@@ -45,6 +47,11 @@ def test_text_and_python_are_the_same() -> None:
         Quantize(weights=8, decays=16),
         Tile(),
     )
+
+
+def test_the_overview_has_every_pass_in_its_order() -> None:
+    told = re.findall(r"(?m)^    ([a-z][a-z-]+)(?:{\w+=\d+})?  ", passes.__doc__ or "")
+    assert told == [info.name for info in available()]
 
 
 option_values = st.fixed_dictionaries(
