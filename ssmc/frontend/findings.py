@@ -11,6 +11,8 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.reasons import Kind, Reason, as_reason
 
 NOT_TIME = Reason("it scans an axis that is not time", Kind.NOT_TIME)
+PICKED_ELSEWHERE = Reason("it picks by the step number from an axis that is not time", Kind.PICKED)
+PART_OF_BATCH = Reason("it takes a part of the batch", Kind.PART_OF_BATCH)
 NOT_FEATURES = Reason("its channels are not features", Kind.NOT_FEATURES)
 SHOWN = 20  # lines of a diagnostic, and nodes of a line
 

@@ -17,6 +17,7 @@ from ssmc.frontend.findings import Findings, Refusal, refuse, with_told
 from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, delays_told, describe_systems, mixes_time, with_roles
 from ssmc.frontend.proofs.baked import baked_size, runs_at
 from ssmc.frontend.proofs.levels import computed_levels, fixed_levels
+from ssmc.frontend.proofs.reference import MISTYPED, mistyped
 from ssmc.frontend.proofs.traced import unrolled_size
 from ssmc.frontend.reasons import Kind
 from ssmc.frontend.source import rounding
@@ -104,6 +105,8 @@ def load_model(
 def _tell_refusals(source: Source, best: Attempt, strict: bool) -> None:
     """Let the refusals say what in the file is behind them. Raises UserError where it runs at some lengths only."""
     findings = best.findings
+    if strict and findings.refusals:
+        _require_types(source)
     blame_refusals(str(source.path), findings.refusals)
     up = any(Kind.RISING in refusal.kind for refusal in findings.refusals)  # then it is no wonder
     if strict and findings.refusals and not up and _runs_nowhere(source):
@@ -176,6 +179,13 @@ def _baked(found: Refusal, path: str | Path) -> UserError:
     )
 
 
+def _require_types(source: Source) -> None:
+    """Raises UserError where onnxruntime says that operands do not fit their ops: a file that nothing runs."""
+    told = mistyped(source.model)
+    if told is not None:
+        raise UserError("onnxruntime does not take the file", where=str(source.path), why=told, hint=MISTYPED)
+
+
 def _runs_nowhere(source: Source) -> bool:
     """Is the length dynamic, and the file does not run at any that it was studied at?"""
     return is_dynamic(source.types)[1] and not runs_at(source.as_file(), source.length)
@@ -233,7 +243,7 @@ def _likeliest(attempts: Iterable[Attempt], is_step: Callable[[], bool] = lambda
     for attempt in attempts:
         first = first or attempt
         alone = best is not None and _rank(best) == FAILED > _rank(attempt) and not mixes_time(attempt.graph)
-        if alone and not is_step():
+        if alone and best is not None and (best.form == "step" or not is_step()):
             continue  # read along its features alone, a network whose features do not meet looks like nothing
         if best is None or (_rank(attempt) < _rank(best) and _rank(attempt) < 2) or _fits_better(attempt, best):
             best = attempt  # the likeliest reading is the one to report
@@ -259,13 +269,20 @@ def _fits_better(attempt: Attempt, best: Attempt) -> bool:
     """Does the file itself say that `best` takes another axis for time than it does, and not so of this reading?"""
     if _rank(best) != FAILED or attempt.form != best.form or attempt.failure is not None:
         return False
-    return _at_odds(best) and not _at_odds(attempt)
+    parts = any(Kind.PART_OF_BATCH in refusal.kind for refusal in attempt.findings.refusals)
+    return _at_odds(best) and not _at_odds(attempt) and not parts
 
 
 def _at_odds(attempt: Attempt) -> bool:
-    """Is all that is refused because filters of the file go along another axis than the one taken for time?"""
-    refusals = attempt.findings.refusals
-    return bool(refusals) and all(Kind.NOT_FEATURES in refusal.kind for refusal in refusals)
+    """Does what is refused say that another axis is time than the one taken for it?
+
+    Filters go along another axis, or several nodes take samples one by one; one loop that picks its steps is enough.
+    """
+    told = [refusal.kind for refusal in attempt.findings.refusals]
+    if any(Kind.PICKED in kind for kind in told):
+        return True
+    filters, parts = (all(wanted in kind for kind in told) for wanted in (Kind.NOT_FEATURES, Kind.PART_OF_BATCH))
+    return bool(told) and (filters or (parts and len(told) > 1))
 
 
 def _rank(attempt: Attempt) -> int:

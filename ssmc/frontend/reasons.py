@@ -11,6 +11,8 @@ class Kind(Flag):
 
     PLAIN = 0
     NOT_TIME = auto()  # an axis is scanned that is not the one taken for time
+    PICKED = auto()  # a loop picks its steps from an axis that is not the one taken for time
+    PART_OF_BATCH = auto()  # samples are treated apart, or they are steps
     NOT_FEATURES = auto()  # channels lie along the axis taken for time
     INDIVISIBLE = auto()  # at another length the steps may be cut into what they cannot be cut into here
     RISING = auto()  # steps are made of one step

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssmc.diagnostics import UserError
+from ssmc.frontend.findings import PICKED_ELSEWHERE
 from ssmc.frontend.graph.flow import Flow, Known, Tick, Tracked, Unsupported, is_stream, known_operand
 from ssmc.frontend.source.evaluate import run_call
 from ssmc.frontend.source.listing import Call
@@ -173,7 +174,7 @@ def _rows(item: Any, trips: int) -> Array:
 def _at_step(translator: Translator, flow: Flow, axis: int, kept: int, numbers: Array) -> Flow:
     """One index of an axis, index `numbers[k]` at trip k; `kept` axes of size one stand in its place."""
     if flow.axes[axis] != "t":
-        raise Unsupported("it picks by the step number from an axis that is not time")
+        raise Unsupported(PICKED_ELSEWHERE)
     length, trips = flow.shape[axis], np.arange(len(numbers))
     numbers = np.where(numbers < 0, numbers + length, numbers)
     if np.array_equal(numbers, trips) and length == len(trips):

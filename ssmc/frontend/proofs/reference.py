@@ -17,6 +17,10 @@ from ssmc.ir.op import Array
 from ssmc.ir.types import StreamType
 
 Run = Callable[[dict[str, Array]], dict[str, Array]]
+MISTYPED = (
+    "onnx.checker.check_model(path, full_check=True) tells more; a converter to float16 may have left operands of two "
+    "types"
+)
 
 
 def reference(model: Model, inputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -230,6 +234,16 @@ def runner_on(file: ModelFile, path: str) -> Run:
     return lambda feed: run({**feed, **file.weights})
 
 
+def mistyped(file: ModelFile) -> str | None:
+    """What onnxruntime says of a file whose operands are not of one format, as converters to float16 leave it."""
+    try:
+        _session(file.with_weights_as_inputs().SerializeToString(), arena=False)
+    except Exception as error:
+        told = next(iter(str(error).splitlines()), "")
+        return told if "Type Error" in told and "float16" in told else None
+    return None
+
+
 def _session(model: str | bytes, arena: bool = True) -> Run:
     """A file or a serialised model, run by onnxruntime; without its `arena` it gives memory back at once."""
     import onnxruntime
@@ -285,8 +299,7 @@ def _other_runner(path: str, reason: Exception) -> Run:
                 "neither onnxruntime nor onnx.reference runs the file",
                 where=path,
                 why="; ".join(dict.fromkeys(str(e).splitlines()[0] for e in (reason, error) if str(e))),
-                hint="onnx.checker.check_model(path, full_check=True) tells more; a converter to float16 may have left "
-                "operands of two types",
+                hint=MISTYPED,
             ) from error
         return dict(zip(names, map(np.asarray, found), strict=True))
 

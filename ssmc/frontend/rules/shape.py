@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.findings import PART_OF_BATCH
 from ssmc.frontend.graph.flow import (
     Flow,
     Known,
@@ -188,7 +189,7 @@ def _slice(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
         if flow.axes[axis] == "t":
             flow = _steps(context, flow, axis, chosen)
         elif flow.axes[axis] == "b":
-            raise Unsupported("it takes a part of the batch")
+            raise Unsupported(PART_OF_BATCH)
         else:
             flow = _entries(context, flow, axis, chosen)
     return [flow]
@@ -266,7 +267,7 @@ def gathered(context: Context, flow: Flow, axis: int, position: Any) -> Tracked:
     if flow.axes[axis] == "b":
         if position.ndim == 1 and np.array_equal(position, np.arange(size)):
             return flow
-        raise Unsupported("it takes a part of the batch")
+        raise Unsupported(PART_OF_BATCH)
     axes = flow.axes[:axis] + "f" * position.ndim + flow.axes[axis + 1 :]
     flat = position if position.ndim <= 1 else position.reshape(-1)
     value = context.builder.emit("take", [flow.value], axis=flow.from_right(axis), index=Tensor(flat))
