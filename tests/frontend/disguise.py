@@ -19,7 +19,7 @@ LAYOUTS = ("last", "pair", "halves")
 
 
 def matrices(system: StateSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A (S,), B (S, I), C (O, S), D (O, I) of all groups together, gain included."""
+    """A (S,) or dense (S, S), B (S, I), C (O, S), D (O, I) of all groups together, gain included."""
 
     def block(parts: np.ndarray) -> np.ndarray:
         groups, rows, columns = parts.shape
@@ -27,7 +27,8 @@ def matrices(system: StateSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
         whole[np.arange(groups), :, np.arange(groups)] = parts
         return whole.reshape(groups * rows, groups * columns)
 
-    return system.A.reshape(-1), block(system.B), system.gain * block(system.C), block(system.D)
+    a = system.A.reshape(-1) if system.diagonal else block(system.A)
+    return a, block(system.B), system.gain * block(system.C), block(system.D)
 
 
 def drive(net: Net, u: str, b: np.ndarray) -> list[str]:
@@ -45,7 +46,9 @@ def read(net: Net, x: list[str], u: str, c: np.ndarray, d: np.ndarray) -> str:
 
 
 def advance(net: Net, a: np.ndarray, x: list[str], v: list[str]) -> list[str]:
-    """a x + v, in parts."""
+    """a x + v, in parts; a dense matrix is real."""
+    if a.ndim == 2:
+        return [net.op("Add", net.op("MatMul", x[0], net.const(a.T)), v[0])]
     re = net.const(a.real)
     if len(x) == 1:
         return [net.op("Add", net.op("Mul", re, x[0]), v[0])]

@@ -129,8 +129,11 @@ def _times(net: Net, a: np.ndarray, x: list[str]) -> list[str]:
     ]
 
 
-def _tree(net: Net, a: np.ndarray, v: list[str], axis: int = 1) -> list[str]:
-    """All partial results of (a, v), the odd ones by recursion on pairs, the even ones from those."""
+def _tree(net: Net, a: np.ndarray, v: list[str], axis: int = 1, empty: bool = False) -> list[str]:
+    """All partial results of (a, v), the odd ones by recursion on pairs, the even ones from those.
+
+    `empty`: what has no steps is joined as well, as where torch traces the same lines at every level.
+    """
     steps = len(a)
     if steps < 2:
         return v
@@ -141,27 +144,27 @@ def _tree(net: Net, a: np.ndarray, v: list[str], axis: int = 1) -> list[str]:
     first, second = every_second(v, 0, steps - 1), every_second(v, 1, steps)
     pairs = [net.op("Add", p, q) for p, q in zip(_times(net, a[1::2], first), second, strict=True)]
     powers = (a[1::2] * a[: steps - 1 : 2]).astype(np.complex64 if np.iscomplexobj(a) else np.float32)
-    odd = _tree(net, powers.astype(a.dtype), pairs, axis)
+    odd = _tree(net, powers.astype(a.dtype), pairs, axis, empty)
     before = odd if steps % 2 else [net.op("Slice", p, net.ints(0), net.ints(-1), net.ints(axis)) for p in odd]
     later = [net.op("Slice", p, net.ints(0), net.ints(1), net.ints(axis)) for p in v]
-    if steps > 2:
+    if steps > 2 or empty:
         moved = zip(_times(net, a[2::2], before), every_second(v, 2, steps), strict=True)
         later = [net.op("Concat", p, net.op("Add", *m), axis=axis) for p, m in zip(later, moved, strict=True)]
     half, found = steps // 2, []
     for even, uneven in zip(later, odd, strict=True):
-        whole = net.op("Slice", even, net.ints(0), net.ints(half), net.ints(axis)) if steps % 2 else even
+        whole = net.op("Slice", even, net.ints(0), net.ints(half), net.ints(axis)) if steps % 2 or empty else even
         both = net.op("Concat", *(net.op("Unsqueeze", p, net.ints(axis + 1)) for p in (whole, uneven)), axis=axis + 1)
         shape = [2 * half, -1] if axis == 0 else [0, 2 * half]
         joined = net.op("Reshape", both, net.ints(*shape, a.shape[-1]))
-        last = [net.op("Slice", even, net.ints(half), net.ints(half + 1), net.ints(axis))] if steps % 2 else []
+        last = [net.op("Slice", even, net.ints(half), net.ints(half + 1), net.ints(axis))] if steps % 2 or empty else []
         found.append(net.op("Concat", joined, *last, axis=axis) if last else joined)
     return found
 
 
-def as_tree_scan(system: StateSpace, steps: int, time_first: bool = False) -> onnx.ModelProto:
+def as_tree_scan(system: StateSpace, steps: int, time_first: bool = False, empty: bool = False) -> onnx.ModelProto:
     """The associative scan of JAX, unrolled; every power of A is a table in the file, rounded to float32.
 
-    `time_first`: over (time, batch, states), as torch's own.
+    `time_first`: over (time, batch, states), as torch's own. `empty`: parts of no steps are joined, too.
     """
     net = Net()
     x = net.input(["b", steps, system.inputs])
@@ -172,7 +175,7 @@ def as_tree_scan(system: StateSpace, steps: int, time_first: bool = False) -> on
         states = _tree(net, np.repeat(a[None], steps, axis=0)[:, None], v, 0)
         states = [net.op("Transpose", p, perm=[1, 0, 2]) for p in states]
     else:
-        states = _tree(net, np.repeat(a[None], steps, axis=0), v)
+        states = _tree(net, np.repeat(a[None], steps, axis=0), v, empty=empty)
     return net.model([(net.op("Tanh", read(net, states, x, c, d)), ["b", steps, system.outputs])])
 
 

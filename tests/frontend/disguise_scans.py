@@ -124,7 +124,7 @@ def times(net: Net, a: Parts, x: Parts) -> Parts:
     ]
 
 
-def _plus(net: Net, x: Parts, y: Parts) -> Parts:
+def plus(net: Net, x: Parts, y: Parts) -> Parts:
     return [net.op("Add", *pair) for pair in zip(x, y, strict=True)]
 
 
@@ -142,7 +142,7 @@ def _unrolled(net: Net, a: Parts, v: Parts, length: int) -> Parts:
 
     h, found = step(v, 0), []
     for k in range(length):
-        h = _plus(net, times(net, step(a, k), h), step(v, k)) if k else h
+        h = plus(net, times(net, step(a, k), h), step(v, k)) if k else h
         found.append([net.op("Unsqueeze", p, net.ints(1)) for p in h])
     return [net.op("Concat", *parts, axis=1) for parts in zip(*found, strict=True)]
 
@@ -150,7 +150,7 @@ def _unrolled(net: Net, a: Parts, v: Parts, length: int) -> Parts:
 def _scanned(net: Net, a: Parts, v: Parts, length: int) -> Parts:
     body, count = Net(), len(v)
     h, now = [body.input(None) for _ in v], [body.input(None) for _ in (*a, *v)]
-    following = _plus(body, times(body, now[: len(a)], h), now[len(a) :])
+    following = plus(body, times(body, now[: len(a)], h), now[len(a) :])
     shown = [body.op("Identity", p) for p in following]
     graph = body.subgraph([(p, None) for p in (*following, *shown)])
     zeros = [_zero(net, p) for p in v]
@@ -162,19 +162,19 @@ def _scanned(net: Net, a: Parts, v: Parts, length: int) -> Parts:
     return list(found[count:])
 
 
-def _looped(net: Net, a: Parts, v: Parts, length: int) -> Parts:
+def looped(net: Net, a: Parts, v: Parts, length: int, features: int = 1) -> Parts:
     body, count = Net(), len(v)
     place, going = body.input([], TensorProto.INT64), body.input([], TensorProto.BOOL)
     h = [body.input(None) for _ in v]
     now = [body.op("Gather", p, place, axis=1) for p in (*a, *v)]
-    following = _plus(body, times(body, now[: len(a)], h), now[len(a) :])
+    following = plus(body, times(body, now[: len(a)], h), now[len(a) :])
     end = body.op("Identity", going)
     shown = [body.op("Identity", p) for p in following]
     graph = body.subgraph([(end, None), *((p, None) for p in (*following, *shown))], {end: TensorProto.BOOL})
     trips = net.op("Squeeze", net.op("Shape", v[0], start=1, end=2))
     zeros = [_zero(net, p) for p in v]
     found = net.op("Loop", trips, net.const(np.asarray(True)), *zeros, outputs=2 * count, body=graph)
-    return [net.op("Transpose", p, perm=[1, 0, 2]) for p in found[count:]]
+    return [net.op("Transpose", p, perm=[1, 0, *range(2, 2 + features)]) for p in found[count:]]
 
 
 def _zero(net: Net, v: str) -> str:
@@ -188,7 +188,7 @@ def _doubled(net: Net, a: Parts, v: Parts, length: int) -> Parts:
     span = 1
     while span < length:
         late, early = _cut(net, a, span, length), _cut(net, a, 0, length - span)
-        more = _plus(net, times(net, late, _cut(net, v, 0, length - span)), _cut(net, v, span, length))
+        more = plus(net, times(net, late, _cut(net, v, 0, length - span)), _cut(net, v, span, length))
         v = _joined(net, _cut(net, v, 0, span), more)
         a = _joined(net, _cut(net, a, 0, span), times(net, late, early))
         span *= 2
@@ -204,13 +204,13 @@ def _halved(net: Net, a: Parts, v: Parts, length: int) -> tuple[Parts, Parts]:
     if length < 2:
         return a, v
     odd, even = (lambda x: _cut(net, x, 1, length, 2)), (lambda x: _cut(net, x, 0, length - 1, 2))
-    pairs = times(net, odd(a), even(a)), _plus(net, times(net, odd(a), even(v)), odd(v))
+    pairs = times(net, odd(a), even(a)), plus(net, times(net, odd(a), even(v)), odd(v))
     powers, sums = _halved(net, *pairs, length // 2)
     before = [x if length % 2 else _cut(net, x, 0, -1) for x in (powers, sums)]
     first = [_cut(net, x, 0, 1) for x in (a, v)]
     if length > 2:
         later = _cut(net, a, 2, length, 2)
-        more = _plus(net, times(net, later, before[1]), _cut(net, v, 2, length, 2))
+        more = plus(net, times(net, later, before[1]), _cut(net, v, 2, length, 2))
         first = [_joined(net, first[0], times(net, later, before[0])), _joined(net, first[1], more)]
     return _laced(net, first[0], powers, length), _laced(net, first[1], sums, length)
 
@@ -241,7 +241,7 @@ def _powers(net: Net, a: Parts, v: Parts, length: int) -> Parts:
 SCANS: dict[str, Callable[[Net, Parts, Parts, int], Parts]] = {
     "unrolled": _unrolled,
     "scan": _scanned,
-    "loop": _looped,
+    "loop": looped,
     "doubling": _doubled,
     "tree": _tree,
     "powers": _powers,
@@ -258,7 +258,7 @@ def _as_step(net: Net, layer: Varying, rng: np.random.Generator) -> onnx.ModelPr
         dims = [["b", n, 2]] if layer.layout == "last" else [["b", 2 * n]]
     states = [net.input(shape) for shape in dims]
     h = states if len(states) == parts else _unpacked(net, layer, states[0], 1)
-    h = _plus(net, times(net, a, h), v)
+    h = plus(net, times(net, a, h), v)
     following = h if len(states) == parts else [_packed(net, layer, h)]
     y = _read(net, layer, rng, h)
     return net.model([(y, ["b", 2]), *zip(following, dims, strict=True)])

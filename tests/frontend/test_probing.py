@@ -56,6 +56,14 @@ def test_a_filter_of_every_channel_is_known_after_three_runs() -> None:
     assert found.future is None and found.inputs[:, 0].tolist() == list(range(CHANNELS)) and runs == 3
 
 
+def test_what_has_no_numbers_is_no_filter() -> None:
+    """As where a level of a parallel scan has no even steps left."""
+    flow = Flow(Value("x"), "btf", (BATCH, LENGTH, CHANNELS))
+    empty = (BATCH, LENGTH, 0)
+    with pytest.raises(Unsupported):
+        probe(Region(Value("y"), (), (Value("x"),), (flow,), {}, empty, lambda arrays: np.zeros(empty), ()))
+
+
 @pytest.mark.parametrize("features", [(CHANNELS, 1), (1, CHANNELS), (2, 2)])
 def test_axes_of_one_feature_are_no_reason_for_channels_to_meet(features: tuple[int, ...]) -> None:
     """A signal to be transformed has an axis for its parts; and channels may stand in another order or layout."""

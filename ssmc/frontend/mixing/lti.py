@@ -80,7 +80,7 @@ def probe(region: Region) -> Kernels:
         more = ONE_MORE if min(lengths) + 1 in region.shape else ""
         why = f"{UNLIKE}: of {min(lengths)} steps it makes {shape} numbers, with no axis of so many{more}"
         raise Unsupported(UNLIKE.within(why))
-    if len(lengths) != 1:
+    if len(lengths) != 1 or 0 in region.shape:
         raise Unsupported(UNLIKE)
     rng = np.random.default_rng(5)
     a = [rng.standard_normal(f.shape) for f in region.flows]

@@ -54,9 +54,37 @@ def _twins(graph: Graph, name: str) -> list[str]:
         other = graph.op(user)
         if slot or user == name or other.name != "ssm" or graph.operands(user) != operands:
             continue
-        if _same_states(op["system"], other["system"]) and other["reverse"] == op["reverse"]:
+        if other["reverse"] != op["reverse"]:
+            continue
+        if _same_states(op["system"], other["system"]):
             found.append(user)
+        elif not any(graph.users(Value(each, 1)) for each in (*found, user)):
+            one = _as_one(op["system"], other["system"])
+            if one is not None and len(found) == 1:
+                op = op.with_attrs(system=one[0])
+                graph.set_op(name, op)
+                graph.set_op(user, other.with_attrs(system=one[1]))
+                found.append(user)
     return found
+
+
+def _as_one(a: StateSpace, b: StateSpace) -> tuple[StateSpace, StateSpace] | None:
+    """Systems that differ in what drives their real states alone, as two ways to read one: it is driven by both.
+
+    They are the real and the imaginary part of complex states, some of which have a real pole. Else None.
+    """
+    plain = a.diagonal and b.diagonal and a.A.shape == b.A.shape and a.B.shape == b.B.shape and np.any(a.A.imag)
+    held = (a.delta, b.delta, a.x0, b.x0, a.halved or b.halved or a.asynchronous or b.asynchronous or None)
+    if not plain or any(x is not None for x in held) or a.read_before != b.read_before:
+        return None
+    if not (a.real_output and b.real_output and _close(a.A, b.A)):
+        return None
+    apart = np.abs(a.B - b.B).max(axis=2) > ROUNDING * np.abs(a.B).max()  # (groups, states)
+    parts = (a.A[apart], a.B[apart], b.B[apart], *(s.C.transpose(0, 2, 1)[apart] for s in (a, b)))
+    if any(np.any(part.imag) for part in parts):
+        return None
+    both = a.B + 1j * np.where(apart[..., None], b.B, 0.0)
+    return replace(a, B=both), replace(b, B=both, C=np.where(apart[:, None], -1j * b.C, b.C))
 
 
 def _same_states(a: StateSpace, b: StateSpace) -> bool:
