@@ -193,7 +193,9 @@ def compile_model(
 
     `arch` is a packaged architecture or a path (default: the target's own choice). `passes` is a pipeline, as text or
     as passes; in text, `default` stands for the target's own pipeline. `calibration` holds arrays as for `run`.
-    `ideal` asks for float arithmetic and perfect devices. Raises UserError, ssmc.diagnostics.Misfit.
+    `ideal` asks for float arithmetic and perfect devices, `seed` is that of random probes. `observers` are called after
+    every pass, with what it did (`ssmc.passes.Step`); without `validate` no result is compared before and after it.
+    Raises UserError, ssmc.diagnostics.Misfit.
     """
     from ssmc.passes import Context, Note, PassManager
     from ssmc.threads import one_blas_thread
