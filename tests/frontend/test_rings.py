@@ -45,7 +45,7 @@ def test_a_ring_is_told_as_one(tmp_path: Path, how: str) -> None:
 
 
 def test_what_the_hint_says_is_lifted(tmp_path: Path) -> None:
-    """The last steps in their order."""
+    """The last steps in their order; that what comes out is as wide as what goes in makes no state of that."""
     net = Net()
     x, cache = net.input([1, WIDTH]), net.input([1, WIDTH, TAPS])
     before = net.op("Slice", cache, net.ints(1), net.ints(TAPS), net.ints(2))

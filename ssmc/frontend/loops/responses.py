@@ -99,6 +99,15 @@ def bends(moved: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
     return bool(straight.mean() > 0.5 and apart.mean() > 0.5 and np.any(slope))
 
 
+def shifted(step: Step, source: str, target: str) -> bool:
+    """Is an output what an input holds, in other places and without a part of it, as the next value of a cache is?"""
+    before, after = np.asarray(step.point[step.listing.inputs[source]]), step.outputs[target]
+    if before.shape != after.shape or after.size < 2:
+        return False
+    kept = np.isin(after, before)
+    return bool(kept.any() and not kept.all() and (after != before).all())
+
+
 def handed_through(step: Step, source: str, targets: Sequence[str]) -> bool:
     """Does one of some outputs move just as an input does?"""
     x, values = step.listing.inputs[source], [step.listing.outputs[target] for target in targets]

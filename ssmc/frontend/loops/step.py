@@ -8,7 +8,7 @@ import numpy as np
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.loops.likelihood import AFFINE, Candidates, weigh
-from ssmc.frontend.loops.responses import Step, handed_through
+from ssmc.frontend.loops.responses import Step, handed_through, shifted
 from ssmc.frontend.source.listing import Listing
 from ssmc.frontend.states.dependence import dependence
 from ssmc.ir.graph import Value
@@ -82,16 +82,17 @@ def _handed_on(candidates: Candidates, weights: Array, found: Pairs) -> Pairs:
 
 
 def _without_data(candidates: Candidates, weights: Array) -> Pairs:
-    """The best pairs of all inputs but one, which is the data: it drives a state, and may be handed through to an
-    output, as to a residual or an innovation."""
+    """The best pairs of all inputs but one, which is the data: it drives a state, may go into a cache of the last
+    steps, and may be handed through to an output, as to a residual or an innovation."""
     step, reads, bits = candidates.step, candidates.reads, candidates.bits
     others = [_assigned(weights, but=i) for i in range(len(candidates.inputs))]
 
-    def likely(i: int) -> tuple[bool, bool, float]:
+    def likely(i: int) -> tuple[bool, bool, bool, float]:
         drives = any(reads[j] & bits[i] for _, j in others[i])
         targets = [candidates.outputs[j] for j in np.flatnonzero(weights[i])]
         handed = drives and bool(targets) and handed_through(step, candidates.inputs[i], targets)
-        return drives, handed, sum(others[i].values())
+        caches = any(shifted(step, candidates.inputs[k], candidates.outputs[j]) for k, j in others[i])
+        return drives, caches, handed, sum(others[i].values())
 
     return others[max(range(len(others)), key=likely)]
 
