@@ -15,6 +15,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from ssmc.diagnostics import UserError
 from ssmc.frontend.source.collection import without_collection
 from ssmc.frontend.source.kernels import KERNELS
+from ssmc.frontend.source.popped import without_pops
 from ssmc.frontend.source.proto import ModelFile, read_model, tensor_array
 from ssmc.frontend.source.sparse import dense
 from ssmc.frontend.source.unfusing import unfused
@@ -43,7 +44,7 @@ def import_model(file: ModelFile, path: str | Path) -> Graph:
     model = file.model
     opsets = {entry.domain if entry.domain != "ai.onnx" else "": int(entry.version) for entry in model.opset_import}
     importer = _Importer(opsets, str(path))
-    graph = importer.graph(model.graph, captured={}, large=file.weights)
+    graph = importer.graph(without_pops(model.graph), captured={}, large=file.weights)
     graph.attributes.update(path=str(path), opset=opsets.get("", 1), producer=model.producer_name)
     graph.attributes["unknown"] = unknown_nodes(graph, importer.knows)
     return graph
