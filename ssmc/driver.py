@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import isa
 from ssmc import arrays, files
 from ssmc.diagnostics import UserError, near
+from ssmc.garbage import seldom_searched
 from ssmc.interface import Interface, Port, from_json, to_json
 from ssmc.ir.op import Array
 from ssmc.target import Backend, RunResult, RunSettings, backend, target_names
@@ -162,7 +163,8 @@ def load_model(
 
     if not 0 < tolerance < 1:
         raise UserError(f"a tolerance is between 0 and 1, not {tolerance:g}", hint="the default is 1e-6")
-    return frontend.load_model(path, tolerance=tolerance, states=states, strict=strict, drop_rounding=drop_rounding)
+    with seldom_searched():
+        return frontend.load_model(path, tolerance=tolerance, states=states, strict=strict, drop_rounding=drop_rounding)
 
 
 def load_program(path: str | Path) -> Executable:
@@ -214,7 +216,7 @@ def compile_model(
     context = Context(machine=machine, calibration=given, seed=seed, ideal=ideal, steps=own_steps, batch=own_batch)
     steps: list[Step] = []
     manager = PassManager(chosen, observers=(steps.append, *observers), validate=validate)
-    with one_blas_thread():
+    with one_blas_thread(), seldom_searched():
         graph = manager.run(model.graph, context)
         program = machine_of.lower(graph, described, ideal=ideal)
     program = replace(program, meta={**program.meta, **_meta(model, str(manager), ideal)})
