@@ -18,7 +18,7 @@ from ssmc.frontend.loops.control import CONTROL_RULES
 from ssmc.frontend.loops.layers import in_layers
 from ssmc.frontend.loops.parts import Divided, Parts, affine, divide, find_parts, with_parts
 from ssmc.frontend.loops.positions import extend_tables
-from ssmc.frontend.loops.step import ambiguous, pair_states, unpaired, unread
+from ssmc.frontend.loops.step import ambiguous, not_linear, pair_states, unpaired, unread
 from ssmc.frontend.loops.ticks import apply_tick
 from ssmc.frontend.loops.trips import in_wholes
 from ssmc.frontend.mixing.explain import explain
@@ -262,11 +262,7 @@ class Source:
     def nonlinear(self, pairs: Mapping[str, str]) -> Iterator[Refusal]:
         """Inputs that look like states, of which the next value is not linear in them."""
         for name, target in unpaired(self.listing, self.types, self.point(0), pairs):
-            reason = (
-                f"its next value '{target}' is not a linear function of it, as in LSTM and GRU; where it is data, "
-                "--state IN=OUT names the states"
-            )
-            yield Refusal(name, "state", reason)
+            yield Refusal(name, "state", not_linear(self.listing, name, target))
 
     def suspected(self, pairs: Mapping[str, str]) -> Iterator[str]:
         """Lines about inputs and outputs that may be states, though they are not paired."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ssmc.frontend import load_model
+from tests.frontend.checks import refused
 from tests.frontend.net import Net, save
 
 A = np.array([[1.0, 0.1], [0.0, 0.95]])
@@ -62,3 +63,23 @@ def test_a_sum_is_a_state(tmp_path: Path) -> None:
     y = net.op("Add", net.op("Mul", u, net.const(np.array([0.3, 0.4]))), new)
     model = load_model(save(net.model([(y, ["b", 2]), (new, ["b", 2]), (summed, ["b", 2])]), tmp_path))
     assert set(model.states) == {x, total}
+
+
+def test_a_covariance_that_runs_along_is_told(tmp_path: Path) -> None:
+    """One step of a Kalman filter of two states whose covariance is a state, too."""
+    net = Net()
+    z, x, p = net.input([1, 1]), net.input([1, 2]), net.input([2, 2], name="covariance")
+    sees = net.const(np.array([[1.0], [0.0]]))
+    foreseen = net.op("MatMul", x, net.const(A.T))
+    before = net.op("MatMul", net.op("MatMul", net.const(A), p), net.const(A.T))
+    before = net.op("Add", before, net.const(0.01 * np.eye(2)))
+    column = net.op("MatMul", before, sees)
+    seen = net.op("Add", net.op("MatMul", net.op("Transpose", sees, perm=[1, 0]), column), net.const(np.array([[0.1]])))
+    gain = net.op("Div", column, seen)
+    missed = net.op("Sub", z, net.op("MatMul", foreseen, sees))
+    estimate = net.op("Add", foreseen, net.op("MatMul", missed, net.op("Transpose", gain, perm=[1, 0])))
+    row = net.op("Transpose", column, perm=[1, 0])
+    after = net.op("Sub", before, net.op("MatMul", gain, row))
+    y = net.op("Relu", estimate)
+    path = save(net.model([(y, [1, 2]), (estimate, [1, 2]), (after, [2, 2])]), tmp_path)
+    refused(path, "state 'covariance'", "follows from it alone", "Riccati", "the gain that this settles at")

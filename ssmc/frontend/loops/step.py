@@ -118,6 +118,22 @@ def unpaired(
     return found[::-1]
 
 
+def not_linear(listing: Listing, name: str, target: str) -> str:
+    """Why an input that looks like a state is none, whose next value is not linear in it."""
+    calls = listing.needed([listing.outputs[target]], set(listing.inputs.values()))
+    read = {v for call in calls for v in call.operands}
+    if read.intersection(listing.inputs.values()) == {listing.inputs[name]}:
+        return (
+            f"its next value '{target}' follows from it alone, and not linearly, as the covariance of a Kalman filter "
+            "does (a Riccati equation): what it weighs changes with the number of the step, whatever the data; where "
+            "it settles, export the step with the gain that this settles at"
+        )
+    return (
+        f"its next value '{target}' is not a linear function of it, as in LSTM and GRU; where it is data, "
+        "--state IN=OUT names the states"
+    )
+
+
 def _checked(step: Step, given: Mapping[str, str]) -> dict[str, str]:
     """The pairs that the user names. Raises UserError where they are none."""
     listing = step.listing
