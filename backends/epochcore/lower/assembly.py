@@ -10,7 +10,7 @@ from typing import Any
 from backends.epochcore.arch import arch_text
 from backends.epochcore.lower.draft import Draft
 from backends.epochcore.lower.lowering import Lowering
-from backends.epochcore.lower.placement import place
+from backends.epochcore.lower.placement import Chunks, place
 from backends.epochcore.lower.residence import on_chip_steps
 from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.tokens import synchronised
@@ -21,6 +21,7 @@ from isa.epochcore import EPOCHCORE
 @dataclass(eq=False)
 class Assembly:
     """A lowered graph with one of the drafts of its instructions. `schedules` tells what else was compiled and timed.
+    A sequence is cut into so many times `more` chunks than there is room for.
 
     Its properties raise Misfit where the architecture is too small.
     """
@@ -30,6 +31,7 @@ class Assembly:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     schedules: tuple[dict[str, Any], ...] = ()
+    more: float = 1
     _of: dict[int, tuple[int, float]] = field(default_factory=dict, init=False)
 
     @property
@@ -76,7 +78,7 @@ class Assembly:
 
     @cached_property
     def _placed(self) -> _Placed:
-        placed = place(self.draft, _rates(self.low))
+        placed = place(self.draft, _rates(self.low), Chunks(self.low.request.steps, self.more))
         addresses = tuple(buffer.address for _, buffer, _ in self.low.taps)
         return _Placed(placed.builder.build(), placed.position, addresses)
 

@@ -14,6 +14,7 @@ from backends.epochcore.arch import Arch
 from backends.epochcore.lower import (
     arrangement,
     batching,
+    chunks,
     dataflow,
     directions,
     loops,
@@ -93,7 +94,7 @@ def _searched(graph: Graph, arch: Arch, ideal: bool, request: Request) -> Assemb
 
         return directions.fastest(fastest, graph, arch, asked)
 
-    return packing.fastest(lambda asked: batching.fastest(made, graph, arch, asked), request)
+    return chunks.fastest(packing.fastest(lambda asked: batching.fastest(made, graph, arch, asked), request))
 
 
 def _likewise(few: Assembly, short: repeats.Shortened, graph: Graph, request: Request) -> Assembly:
@@ -110,6 +111,7 @@ def _likewise(few: Assembly, short: repeats.Shortened, graph: Graph, request: Re
         made = _lowered(graph, low.arch, low.ideal, asked, flows, numbers)
         if few.draft is not low.draft:
             made = replace(made, draft=arrangement.with_copies(made.draft))
+        made.more = few.more
         made.schedules = tuple(map(short.told, few.schedules))
         assert made.to_time
         return made

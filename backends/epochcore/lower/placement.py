@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from math import ceil
 from typing import Any
 
 import numpy as np
 
+from backends.epochcore.clock.gemm import ceil_div
 from backends.epochcore.lower.draft import PREAMBLE, Buffer, Draft, Param, Ref, Step
 from backends.epochcore.lower.flow import is_backward, is_loop
 from backends.epochcore.lower.room import Room
@@ -35,11 +37,25 @@ class Placed:
     limits: Mapping[int, int]
 
 
-def place(draft: Draft, rates: list[dict[str, Any]], most: int = MOST_STEPS) -> Placed:
-    """Give every buffer an address and write the code, chunks of at most `most` steps. Raises Misfit where not even
-    one step fits."""
+@dataclass(frozen=True)
+class Chunks:
+    """Sequences of so many `steps` take so many times `more` chunks than there is room for."""
+
+    steps: int = MOST_STEPS
+    more: float = 1
+
+    def shorter(self, limit: int, multiple: int) -> int:
+        """Steps of a chunk where there is room for `limit` of them, a multiple of `multiple`."""
+        if self.more == 1 or limit == multiple:
+            return limit
+        number = ceil(self.more * ceil_div(self.steps, limit))
+        return min(limit, ceil_div(ceil_div(self.steps, number), multiple) * multiple)
+
+
+def place(draft: Draft, rates: list[dict[str, Any]], chunks: Chunks) -> Placed:
+    """Give every buffer an address and write the code. Raises Misfit where not even one step fits."""
     resident = _place_rows(draft)
-    limits = {loop: _place_loop(draft, loop, resident[loop], most) for loop in sorted(draft.blocks) if is_loop(loop)}
+    limits = {loop: _place_loop(draft, loop, resident[loop], chunks) for loop in sorted(draft.blocks) if is_loop(loop)}
     params, overlay = _place_params(draft)
     writer = _Writer(draft, params, overlay)
     builder = writer.builder
@@ -187,7 +203,7 @@ def _windows(draft: Draft) -> tuple[int, int]:
     return shared, (draft.arch.memory.scratchpad_words - shared) // draft.together
 
 
-def _place_loop(draft: Draft, loop: int, resident: int, most: int) -> int:
+def _place_loop(draft: Draft, loop: int, resident: int, chunks: Chunks) -> int:
     """Pack the buffers of a loop by their lifetimes, in words a step; returns how many steps fit."""
     steps = draft.blocks[loop]
     life: dict[Buffer, tuple[int, int]] = {}
@@ -202,7 +218,7 @@ def _place_loop(draft: Draft, loop: int, resident: int, most: int) -> int:
     life |= dict.fromkeys(kept & life.keys(), (0, len(steps)))
     width = _pack(life, {buffer: _overwritable(steps[first], buffer) for buffer, (first, _) in life.items()})
     bound, multiple = sum(_windows(draft)), draft.multiples.get(loop, 1)
-    most = 1 if loop in draft.single else max(min(most, draft.most.get(loop, most)), multiple)
+    most = 1 if loop in draft.single else max(min(MOST_STEPS, draft.most.get(loop, MOST_STEPS)), multiple)
     if most > draft.most.get(loop, most) or (loop in draft.single and loop in draft.most):
         raise Misfit("chunks of whole windows in segments of time", most, draft.most[loop], unit="steps")
     limit = min((bound - resident) // width, most) // multiple * multiple
@@ -215,6 +231,7 @@ def _place_loop(draft: Draft, loop: int, resident: int, most: int) -> int:
             where=f"{resident} words are carried, a step takes {width}",
             levers="a larger memory.scratchpad_words, or a narrower model",
         )
+    limit = chunks.shorter(limit, multiple)
     for buffer in life:
         buffer.address = resident + buffer.offset * limit
     return limit

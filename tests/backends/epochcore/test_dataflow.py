@@ -92,7 +92,12 @@ def test_short_sequences_do_not_wait_for_sums(
 )
 def test_nothing_is_compared_where_nothing_can_be_gained(widths: tuple[int, ...], steps: int) -> None:
     program = BACKEND.lower(graph(*widths, stream=True, steps=steps), OURS, ideal=False)
-    assert modes(program) == {"mac"} and "schedules" not in program.meta
+    assert modes(program) == {"mac"} and not compared(program)
+
+
+def compared(program: Program) -> bool:
+    schedules: Any = program.meta.get("schedules", ())
+    return any(made["choice"] == "matrix products" for made in schedules)
 
 
 def test_weights_that_take_long_to_come_in() -> None:
@@ -110,7 +115,7 @@ def test_the_pipeline_may_ask() -> None:
     g = graph(300, 200, 10, stream=True, steps=2000)
     for dataflow, expected in (("results", {"mac.os"}), ("weights", {"mac"}), ("weights-by-rows", {"mac"})):
         program = BACKEND.lower(asked(g, dataflow), OURS, ideal=True)
-        assert modes(program) == expected and "schedules" not in program.meta
+        assert modes(program) == expected and not compared(program)
     with pytest.raises(UserError, match="no dataflow is called 'inputs'"):
         BACKEND.lower(asked(g, "inputs"), OURS, ideal=True)
     with pytest.raises(UserError, match="cannot keep results in place"):
