@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from ssmc.frontend import load_model
 from tests.frontend.blocks import RNG
 from tests.frontend.checks import LINEAR, kinds, lift, on_targets
-from tests.frontend.net import Net
+from tests.frontend.net import Net, save
 
 WIDTH, LAYERS = 3, 3
 
@@ -51,3 +52,24 @@ def test_stacked_layers_are_lifted_one_by_one(tmp_path: Path, outer: str, length
     model = lift(net, last, dims, tmp_path, *sizes)
     assert kinds(model) == [LINEAR] * LAYERS
     on_targets(model, 2, 8)
+
+
+@pytest.mark.parametrize("inner", ["Loop", "Scan"])
+def test_a_loop_within_a_step_is_its_trips(tmp_path: Path, inner: str) -> None:
+    """The input of a one-step model goes through stacked matrices: what feeds the state has no loop any more."""
+    net, body, dims = Net(), Net(), ["b", WIDTH]
+    weights = net.const(RNG.standard_normal((LAYERS, WIDTH, WIDTH)) / WIDTH)
+    x, state = net.input(dims), net.input(dims)
+    if inner == "Loop":
+        trip, going = body.input([], TensorProto.INT64), body.input([], TensorProto.BOOL)
+        y = body.op("Tanh", body.op("MatMul", body.input(dims), body.op("Gather", weights, trip, axis=0)))
+        still = body.op("Identity", going)
+        graph = body.subgraph([(still, []), (y, dims)], {still: TensorProto.BOOL})
+        u = net.op("Loop", net.const(np.int64(LAYERS)), net.const(np.asarray(True)), x, body=graph)
+    else:
+        h, weight = body.input(dims), body.input([WIDTH, WIDTH])
+        graph = body.subgraph([(body.op("Tanh", body.op("MatMul", h, weight)), dims)])
+        u = net.op("Scan", x, weights, body=graph, num_scan_inputs=1)
+    new = net.op("Add", net.op("Mul", state, net.const(np.linspace(0.5, 0.9, WIDTH))), u)
+    model = load_model(save(net.model([(net.op("Tanh", new), dims), (new, dims)]), tmp_path))
+    assert model.form == "step" and len(model.states) == len(model.systems) == 1

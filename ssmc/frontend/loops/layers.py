@@ -1,7 +1,8 @@
 """Stacks of layers that a file goes through in a loop, their weights stacked: one layer after the other again.
 
 `jax.lax.scan` over the layers of a model, and scripted loops over filter sections, become a Loop or a Scan that carries
-whole sequences and takes its weights by the number of the trip.
+whole sequences and takes its weights by the number of the trip. So does a loop within a one-step model that gives no
+more than what it carries.
 """
 
 from __future__ import annotations
@@ -54,12 +55,13 @@ def in_layers(listing: Listing, point: Mapping[Value, Any]) -> Listing:
 
 
 def _is_stack(listing: Listing, call: Call) -> bool:
-    """Does a loop go through something that mixes time, a number of times that the file fixes, and take nothing of the
-    data by the number of the trip?"""
+    """Does a loop go through something that mixes time, or give no more than what it carries, a number of times that
+    the file fixes, and take nothing of the data by the number of the trip?"""
     body = body_of(call)
-    if not any(inner.kind in TEMPORAL for inner in body.calls):
-        return False
     own = call.operands[: len(call.operands) - int(call.op["captured"])]
+    carries = len(own) - (int(call.attrs["num_scan_inputs"]) if call.kind == "Scan" else 1)
+    if len(body.outputs) > carries and not any(inner.kind in TEMPORAL for inner in body.calls):
+        return False
     known = [v is None or v in listing.constants for v in call.operands]
     names, outputs = list(body.inputs.values()), list(body.outputs.values())
     data = {name for name, is_known in zip(names, known, strict=True) if not is_known}
