@@ -35,3 +35,12 @@ def test_a_whole_number_where_its_op_takes_none(tmp_path: Path) -> None:
         found.append(net.op("Unsqueeze", state, net.ints(1)))
     model = net.model([(net.op("Concat", *found, axis=1), ["b", 5, WIDTH])])
     refused(save(model, tmp_path), "HardSwish", "is given int64", "cast its operands")
+
+
+def test_an_attribute_that_is_not_there(tmp_path: Path) -> None:
+    """Of a node that is run to find the states."""
+    net, dims = Net(), ["b", WIDTH]
+    state, x = net.input(dims), net.op("Cast", net.input(dims))
+    new = net.op("Add", net.op("Mul", state, net.const(DECAY)), x)
+    model = net.model([(net.op("Tanh", new), dims), (new, dims)])
+    refused(save(model, tmp_path), "'Cast' lacks the attribute 'to'")

@@ -13,7 +13,7 @@ from ssmc.frontend.source.announced import FOUND, MAX_FOUND, MAX_MOVED, MAX_RESU
 from ssmc.frontend.source.effort import MAX_TRIPS, STEPWISE, WRITE_OUT, Effort, ends_in_time
 from ssmc.frontend.source.kernels import KERNELS
 from ssmc.frontend.source.kernels_time import LeftToReference
-from ssmc.frontend.source.listing import Call, Listing, list_calls
+from ssmc.frontend.source.listing import Call, Listing, MissingAttribute, list_calls
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array
 from ssmc.ir.table import spec_of
@@ -143,6 +143,8 @@ def _results(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[Any]
             why=str(error),
             hint="export the model at a shorter length",
         ) from error
+    except MissingAttribute as error:
+        raise UserError(f"'{call.kind}' lacks the attribute {error}", node=call.name) from error
     except Exception as error:
         shapes = ", ".join("-" if a is None else str(np.shape(a)) for a in arrays)
         raise UserError(f"'{call.kind}' cannot run on operands {shapes}", node=call.name, why=str(error)) from error
