@@ -35,7 +35,7 @@ def _spectrum(net: Net, signal: str, steps: int) -> list[str]:
     return [net.op("Slice", spectrum, net.ints(k), net.ints(k + 1), net.ints(3)) for k in range(2)]
 
 
-def _fft_product(net: Net, signal: str, taps: str, steps: int) -> str:
+def fft_product(net: Net, signal: str, taps: str, steps: int) -> str:
     u, h = _spectrum(net, signal, steps), _spectrum(net, taps, steps)
     re = net.op("Sub", net.op("Mul", u[0], h[0]), net.op("Mul", u[1], h[1]))
     im = net.op("Add", net.op("Mul", u[0], h[1]), net.op("Mul", u[1], h[0]))
@@ -55,12 +55,12 @@ def _fft_generated(net: Net, system: StateSpace, steps: int, signal: str) -> str
     cos = net.op("Mul", net.const(weights.real[..., None]), net.op("Cos", phase))
     sin = net.op("Mul", net.const(np.imag(weights)[..., None]), net.op("Sin", phase))
     taps = net.op("ReduceSum", net.op("Mul", decay, net.op("Sub", cos, sin)), net.ints(1), keepdims=0)
-    y = _fft_product(net, signal, net.op("Unsqueeze", taps, net.ints(0)), steps)
+    y = fft_product(net, signal, net.op("Unsqueeze", taps, net.ints(0)), steps)
     return net.op("Add", y, net.op("Mul", net.const(system.D[:, 0]), signal))
 
 
 def _fft_constant(net: Net, system: StateSpace, steps: int, signal: str) -> str:
-    return _fft_product(net, signal, net.const(kernel(system, steps)[None, :, 0, 0]), steps)
+    return fft_product(net, signal, net.const(kernel(system, steps)[None, :, 0, 0]), steps)
 
 
 def _conv(net: Net, system: StateSpace, steps: int, signal: str) -> str:

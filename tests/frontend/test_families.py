@@ -115,3 +115,53 @@ def test_a_family_of_the_data(tmp_path: Path, name: str, form: str) -> None:
     kinds = {"events": "asynchronous", "retention": "linear time-invariant"}
     assert lift.kind == kinds.get(name.split(",")[0], "selective")
     runs(model, FEW if form in PARALLEL else STEPS, *([9] if form in ("scan", "loop", "step") else []))
+
+
+def markov_parameters(count: int, step: float, length: int) -> np.ndarray:
+    """HOPE (arXiv 2405.13975): sum of h_j z^-j at another step, so that all poles coincide; the kernels (H, length).
+
+    One factor is the all-pass (1 - c + (1 + c) w) / (1 + c + (1 - c) w) with c = 2 / step, w a delay of one step.
+    """
+    rng, c = np.random.default_rng(1), 2 / step
+    weights = rng.standard_normal((H, count)) * 0.8 ** np.arange(count)
+    power, taps = np.eye(1, length)[0], np.zeros((H, length))
+    for j in range(count):
+        before, found = 0.0, np.zeros(length)
+        for k in range(length):
+            early = power[k - 1] if k else 0.0
+            found[k] = before = ((1 - c) * power[k] + (1 + c) * early - (1 - c) * before) / (1 + c)
+        power = found
+        taps += weights[:, j : j + 1] * power
+    return taps
+
+
+@pytest.mark.parametrize("step", [0.3, 2.0])
+def test_a_layer_given_by_its_markov_parameters(tmp_path: Path, step: float) -> None:
+    """Eight poles that coincide are eight states; at the step of the parameters these are the taps of a filter."""
+    length = 256 if step < 2 else 64
+    taps, net = markov_parameters(8, step, length), Net()
+    x = net.input(["b", length, H])
+    signal = net.op("Transpose", x, perm=[0, 2, 1])
+    y = disguise_parallel.fft_product(net, signal, net.const(taps[None]), length)
+    y = net.op("Tanh", net.op("Transpose", y, perm=[0, 2, 1]))
+    model = load_model(save(net.model([(y, ["b", length, H])]), tmp_path))
+    kinds = {lift.kind for lift in model.systems}
+    assert kinds == ({"linear time-invariant"} if step < 2 else {"fir"})
+    states = [lift.groups * lift.states * (1 + lift.is_complex) for lift in model.systems if lift.kind != "fir"]
+    assert sum(states) <= 8 * H
+    runs(model, length)
+
+
+def test_a_dense_recurrence_of_sixty_four_states(tmp_path: Path) -> None:
+    """HiPPO-LegS, whose modes are a basis far too badly conditioned to be used, stays the dense matrix that it is."""
+    eye, step, a = np.eye(64), 1 / 32, family_systems.hippo(64)
+    back = np.linalg.inv(eye - step / 2 * a)
+    b = step * back @ np.sqrt(2 * np.arange(64) + 1)[:, None]
+    c = np.random.default_rng(4).standard_normal((1, 1, 64))
+    system = StateSpace((back @ (eye + step / 2 * a))[None], b[None], c, np.ones((1, 1, 1)))
+    model = load_model(save(disguise.as_scan(system, time_axis=1), tmp_path))
+    (lift,) = model.systems
+    found = model.graph.op(lift.node)["system"]
+    assert (found.groups, found.states, found.diagonal) == (1, 64, False)
+    expected = dense_kernel(system, TAPS)
+    assert np.abs(dense_kernel(found, TAPS) - expected).max() <= 1e-5 * np.abs(expected).max()

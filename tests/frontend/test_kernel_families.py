@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssmc.statespace import kernel
-from tests.frontend.disguise_parallel import _fft_product
+from tests.frontend.disguise_parallel import fft_product
 from tests.frontend.net import Net
 from tests.frontend.test_disguises import lifted
 
@@ -143,7 +143,7 @@ def test_a_family_with_its_own_formula(family: Callable[[Net, np.random.Generato
     net = Net()
     x = net.input(["b", STEPS, CHANNELS])
     taps, expected, states = family(net, np.random.default_rng(3))
-    y = _fft_product(net, net.op("Transpose", x, perm=[0, 2, 1]), taps, STEPS)
+    y = fft_product(net, net.op("Transpose", x, perm=[0, 2, 1]), taps, STEPS)
     y = net.op("Tanh", net.op("Transpose", y, perm=[0, 2, 1]))
     model = lifted(net.model([(y, ["b", STEPS, CHANNELS])]), STEPS)
     assert [lift.disguise for lift in model.systems] == ["FFT convolution"]
