@@ -63,3 +63,22 @@ def test_parameters_that_a_loop_carries_are_what_they_are(tmp_path: Path) -> Non
     model = lift(net, net.op("Transpose", found, perm=[1, 0, 2]), ["n", "t", width], tmp_path, *DYNAMIC)
     assert kinds(model) == [LINEAR]
     on_targets(model, 2, 17)
+
+
+def test_spikes_that_are_carried_are_cast_once_more(tmp_path: Path) -> None:
+    """Neurons of (v, s) whose next values a loop casts to what they are before it hands them on."""
+    steps, width = 9, 5
+    net, body = Net(), Net()
+    u = net.input([steps, "n", 4])
+    batch = net.op("Gather", net.op("Shape", u), net.ints(1), axis=0)
+    zeros = net.op("Expand", net.const(np.zeros(())), net.op("Concat", batch, net.ints(width), axis=0))
+    x, (weights,), (v, s), sequence, handed = carried(body, 1, 2)
+    one = body.const(np.ones(()))
+    held = body.op("Mul", body.op("Mul", body.const(np.asarray(0.9)), v), body.op("Sub", one, s))
+    new = body.op("Add", held, body.op("Gemm", x, weights, body.const(np.zeros(()))))
+    fired = body.op("Cast", body.op("GreaterOrEqual", new, one), to=TensorProto.FLOAT)
+    again = [body.op("Cast", value, to=TensorProto.FLOAT) for value in (new, fired)]
+    last = body.op("Cast", again[1], to=TensorProto.FLOAT)
+    y = scanned(net, u, [RNG.standard_normal((4, width))], [zeros, zeros], body, [*handed, *again, sequence, last])
+    model = lift(net, y, [steps, "n", width], tmp_path, (2, steps), (3, steps))
+    assert kinds(model) == ["integrate and fire"]

@@ -61,12 +61,19 @@ def lift_states(translator: Translator, states: Sequence[State], disguise: str, 
 def _renamed_from(translator: Translator, state: State) -> Value:
     """The next value of a state before it was only given another name: what reads it may read it there."""
     value = state.following
-    while (call := translator.listing.producer.get(value)) is not None and call.kind == "Identity":
+    while (call := translator.listing.producer.get(value)) is not None and call.kind in ("Identity", "Cast"):
         source = call.operands[0]
         if source is None or source == state.current or translator.lookup(source) is not None:
             break
+        if call.kind == "Cast" and not (_is_number(translator, source) and _is_number(translator, value)):
+            break
         value = source
     return value
+
+
+def _is_number(translator: Translator, value: Value) -> bool:
+    """Is it in floating point, of whatever format? A cast from one to another is no more than a name here."""
+    return np.asarray(translator.samples.at(0, [value])[value]).dtype.kind == "f"
 
 
 def _run(lifting: Lifting, known: Dependence) -> dict[str, Tracked]:

@@ -206,6 +206,9 @@ def _sign(writer: _Writer, call: Call) -> bool:
 
 def _cast(writer: _Writer, call: Call) -> bool:
     (x,) = call.operands
+    if x in writer.switches:  # from one format to another
+        writer.switch(writer.node(call, "Identity", x, result=call.results[0]))
+        return True
     if x not in writer.twins:
         return False
     writer.switch(writer.node(call, "Identity", writer.twins[x], result=call.results[0]))
