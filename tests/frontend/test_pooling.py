@@ -231,3 +231,28 @@ def test_norms_of_windows_of_steps(tmp_path: Path, attrs: dict[str, object]) -> 
         found = compile_model(model, "epochcore", ideal=True).run(arrays).outputs[name]
         assert found.shape == expected.shape
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("form", ["product", "einsum", "share"])
+@pytest.mark.parametrize("length", ["t", 24])
+def test_a_mean_weighted_by_the_time_of_each_step(tmp_path: Path, form: str, length: int | str) -> None:
+    """Sum of x_t delta_t over the sum of delta_t, as sets of events are pooled; delta is an input."""
+    net = Net()
+    delta = net.input(["n", length])
+    x, weights = first_layer(net, length), delta
+    if form == "share":  # softmax's way: shares of the time first
+        weights = net.op("Div", delta, net.op("ReduceSum", delta, net.ints(1), keepdims=1))
+    if form == "product":
+        total = net.op(
+            "ReduceSum", net.op("Mul", x, net.op("Unsqueeze", weights, net.ints(2))), net.ints(1), keepdims=0
+        )
+    else:
+        total = net.op("Einsum", weights, x, equation="bt,btf->bf")
+    mean = total if form == "share" else net.op("Div", total, net.op("ReduceSum", delta, net.ints(1), keepdims=1))
+    model = load_model(save(net.model([(dense(net, mean, 4, 2), ["n", 2])]), tmp_path))
+    assert kinds(model) == [LINEAR]
+    arrays = {port.name: RNG.uniform(0.1, 1, (2, 24, *port.shape[2:])).astype(np.float32) for port in model.inputs}
+    for target in ("cim", "epochcore"):
+        for name, expected in reference(model, arrays).items():
+            found = compile_model(model, target, ideal=True).run(arrays).outputs[name]
+            assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -262,6 +262,23 @@ def test_positions_looked_up_as_far_as_the_table_goes(tmp_path: Path) -> None:
     assert any("known for 40 steps" in note for note in model.notes)
 
 
+@pytest.mark.parametrize("length", ["t", 24])
+def test_positions_joined_to_the_features(tmp_path: Path, length: int | str) -> None:
+    """Every step is told where in the sequence it is, in a feature of its own: from 0 to 1 over the steps there are."""
+    net = Net()
+    u = net.input(["n", length, 3])
+    shape = net.op("Shape", u)
+    batch, size = (net.op("Gather", shape, net.const(np.int64(axis)), axis=0) for axis in (0, 1))
+    steps = net.op("Range", net.const(np.int64(0)), size, net.const(np.int64(1)))
+    share = net.op("Div", net.op("Cast", steps, to=1), net.const(64.0))
+    whole = net.op(
+        "Concat", net.op("Unsqueeze", batch, net.ints(0)), net.op("Unsqueeze", size, net.ints(0)), net.ints(1), axis=0
+    )
+    own = net.op("Expand", net.op("Unsqueeze", share, net.ints(0, 2)), whole)
+    y = decaying(net, dense(net, net.op("Concat", u, own, axis=2), 4, 4), 4)
+    lift(net, dense(net, y, 4, 2), ["n", length, 2], tmp_path, *((2, 24), (1, 24 if length == 24 else 41)))
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_moving_average_that_starts_from_the_first_sample(tmp_path: Path, mixed: bool) -> None:
     """x_0 = u_0, then x_k = a x_{k-1} + (1 - a) u_k, unrolled; `mixed`: from a multiple of it, with a matrix before."""
