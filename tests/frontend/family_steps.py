@@ -51,14 +51,15 @@ def events(rule: str, net: Net, u: str, dt: str, rng: np.random.Generator) -> St
     return a, v, partial(real_part, net, c)
 
 
-def liquid(kind: str, net: Net, u: str, dt: str, rng: np.random.Generator) -> Started:
-    """Liquid-S4 (arXiv 2209.12951), a layer of P states: x' = (A + B u) x + B u."""
+def liquid(kind: str, net: Net, u: str, dt: str, rng: np.random.Generator, real_input: bool = False) -> Started:
+    """Liquid-S4 (arXiv 2209.12951), a layer of P states: x' = (A + B u) x + B u; with a real B A's frequencies stay."""
     a, b, c = np.exp(0.1 * poles(kind, P)), 0.1 * normal(rng, P, H), normal(rng, H, P)
     if kind == "real":
         v = product(net, u, b.real.T)
         return [net.op("Add", v, net.const(a.real))], [v], lambda h: product(net, h[0], c.real.T)
     both = [product(net, u, b.real.T), product(net, u, b.imag.T)]
-    fixed = zip(both, pair(net, a), strict=True)
+    moved = [both[0], net.op("Mul", both[1], net.const(0.0))] if real_input else both
+    fixed = zip(moved, pair(net, a), strict=True)
     return [net.op("Add", *each) for each in fixed], both, partial(real_part, net, c)
 
 
@@ -104,6 +105,7 @@ FAMILIES: dict[str, Family] = {
     "events, Dirac": partial(events, "dirac"),
     "Liquid-S4, real": partial(liquid, "real"),
     "Liquid-S4": partial(liquid, "lin"),
+    "Liquid-S4, real B": partial(liquid, "lin", real_input=True),
     "RG-LRU": gated,
     "Mamba": partial(selective, heads=False),
     "Mamba-2": partial(selective, heads=True),

@@ -5,7 +5,9 @@ Real and imaginary parts are streams of their own, or stand in a last axis of tw
     h_k = (p_k + i q_k) h_{k-1} + (r_k + i s_k)        the target is Re h or Im h, or both, stored as the streams are
 
 What is written at the first step is what the target is there, which tells the parts of the drive from each other; those
-of the decay are the two streams in which the target is not linear, or their logarithm's.
+of the decay are the two streams in which the target is not linear, or their logarithm's. Where there is one such stream
+(a liquid system whose input drives real numbers), the other part is the same at every step, and what the second step
+keeps of the first one tells it.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ class _Drive:
 
 @dataclass(frozen=True)
 class _Form:
-    decay: tuple[int, int]
+    """Parts of the decay, or of its logarithm: positions of entries, or what they are at every step."""
+
+    decay: tuple[int | Array, int | Array]
     log: bool
     drive: _Drive
 
@@ -145,9 +149,8 @@ def _explained(translator: Translator, region: Region, whole: Region) -> Flow | 
         return None
     found = [axes for axes in target_axes(region) if all(_fits(f, axes, region.shape) for f in region.flows)]
     found = [axes for axes in found if _starts_as_written(region, axes)]
-    decay = _decays(region) if found else None
-    for axes in found if decay is not None else ():
-        assert decay is not None
+    decay = _decays(region) if found else []
+    for axes in found if decay else ():
         for backward in (False, True):
             seen = mirrored(region, axes) if backward else region
             for form in _forms(seen, axes, decay):
@@ -176,19 +179,19 @@ def _fits(flow: Flow, axes: str, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _decays(region: Region) -> tuple[int, int] | None:
-    """The two entries in which the target is not linear, if there are two, and it is linear in all others together."""
+def _decays(region: Region) -> list[int]:
+    """The one or two entries in which the target is not linear, if it is linear in all others together."""
     first = region.samples[0]
     whole = region.run(first)
     scale = max(float(np.abs(whole).max(initial=0.0)), 1e-300)
     if not np.isfinite(whole).all():
-        return None
+        return []
     rest = [i for i, array in enumerate(first) if not _is_decay(region, first, i, array, whole, scale)]
     decay = [i for i in range(len(first)) if i not in rest]
-    if len(decay) != 2 or region.flows[decay[0]].shape != region.flows[decay[1]].shape or not rest:
-        return None
+    if len(decay) not in (1, 2) or len({region.flows[i].shape for i in decay}) != 1 or not rest:
+        return []
     doubled = [2 * a if i in rest else a for i, a in enumerate(first)]
-    return (decay[0], decay[1]) if is_same(region.run(doubled), 2 * whole, scale) else None
+    return decay if is_same(region.run(doubled), 2 * whole, scale) else []
 
 
 def _is_decay(region: Region, first: Sequence[Array], i: int, array: Array, whole: Array, scale: float) -> bool:
@@ -198,13 +201,38 @@ def _is_decay(region: Region, first: Sequence[Array], i: int, array: Array, whol
     return not is_same(twice - whole, whole - none, scale)
 
 
-def _forms(region: Region, axes: str, decay: tuple[int, int]) -> Iterator[_Form]:
+def _forms(region: Region, axes: str, decay: Sequence[int]) -> Iterator[_Form]:
     first = region.samples[0]
     written = [i for i in range(len(first)) if i not in decay]
     start = np.take(region.run(first), 0, axis=axes.index("t"))
     for drive in _drives(first, axes, written, start):
+        if len(decay) == 1:
+            yield from _half_fixed(region, axes, decay[0], drive)
+            continue
         for pair, log in product(permutations(decay), (False, True)):
             yield _Form((pair[0], pair[1]), log, drive)
+
+
+def _half_fixed(region: Region, axes: str, entry: int, drive: _Drive) -> Iterator[_Form]:
+    """One part of the decay is an entry, the other the same at every step: a one written at the first step shows the
+    decay of the second one, by its part that the target is and, turned by i, by the other one."""
+    at, first = axes.index("t"), region.samples[0]
+    if drive.second is None or drive.turn != 1.0 or region.shape[at] < 2:  # the other turn gives its conjugate
+        return
+    seen = []
+    for written in (drive.first, drive.second):
+        arrays = [a if i == entry else np.zeros_like(a) for i, a in enumerate(first)]
+        arrays[written][(slice(None),) * at + (0,)] = 1.0
+        seen.append(drive.sign * np.take(region.run(arrays), [1], axis=at))
+    a = seen[0] - 1j * seen[1] if drive.part == "real" else seen[1] + 1j * seen[0]
+    given, log = np.take(first[entry], [1], axis=at), np.log(a)
+    scale, others = float(np.abs(given).max(initial=0.0)), tuple(n for n, axis in enumerate(axes) if axis in "bt")
+    for parts, is_log in ((a, False), (log, True)):
+        real, imag = (np.mean(part, axis=others) for part in (parts.real, parts.imag))
+        if is_same(np.broadcast_to(given, a.shape), parts.real, scale):
+            yield _Form((entry, imag), is_log, drive)
+        elif is_same(np.broadcast_to(given, a.shape), parts.imag, scale):
+            yield _Form((real, entry), is_log, drive)
 
 
 def _drives(arrays: Sequence[Array], axes: str, written: Sequence[int], start: Array) -> Iterator[_Drive]:
@@ -227,7 +255,8 @@ def _drives(arrays: Sequence[Array], axes: str, written: Sequence[int], start: A
 
 
 def _decay_of(form: _Form, arrays: Sequence[Array]) -> Array:
-    a = arrays[form.decay[0]] + 1j * arrays[form.decay[1]]
+    p, q = (arrays[part] if isinstance(part, int) else part for part in form.decay)
+    a = p + 1j * q
     return np.asarray(np.exp(a) if form.log else a)
 
 
@@ -251,7 +280,7 @@ def _emit(
     builder, drive = translator.builder, form.drive
     turn = builder.reverse if backward else lambda x: x
     values = [turn(flow.value) for flow in region.flows]
-    p, q = (values[i] for i in form.decay)
+    p, q = (values[part] if isinstance(part, int) else part for part in form.decay)
     if form.log:
         size = builder.unary("exp", p)
         p, q = (builder.binary("mul", size, builder.unary(fn, q)) for fn in ("cos", "sin"))

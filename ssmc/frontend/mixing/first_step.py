@@ -83,6 +83,8 @@ def _started(translator: Translator, region: Region, missing: int) -> Flow | Non
             later = probe(_without_first(linear, count))
         except Unsupported:
             continue
+        if later.axes.index("t") != region.shape.index(length):
+            continue  # there are as many features as steps behind the first ones
         if later.future is None and (made := _with_start(linear, later, zero, count, missing)) is not None:
             break
     else:
