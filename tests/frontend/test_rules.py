@@ -304,6 +304,7 @@ def test_every_rule_has_a_case() -> None:
         *("SequenceLength", "SplitToSequence"),  # in test_selection.py
         *("Optional", "OptionalGetElement", "OptionalHasElement", "GlobalLpPool"),  # in test_selection.py
         *("DepthToSpace", "SpaceToDepth"),  # in test_images.py
+        "STFT",  # in test_frames.py
         *("ConvTranspose", "Resize", "Upsample"),  # in test_rates.py
         *("Hardmax", "LpNormalization", "MeanVarianceNormalization", "IsNaN", "IsInf"),  # in test_surroundings.py
     }
