@@ -7,6 +7,8 @@ loop that goes on while anything is left makes as many trips as there are steps.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -27,59 +29,57 @@ def without_pops(graph: onnx.GraphProto) -> onnx.GraphProto:
     return _sorted(found)
 
 
-def _picked(graph: onnx.GraphProto, loop: onnx.NodeProto, place: int) -> None:
-    """Let a loop pick the steps of the sequence that it carries at this place, if it pops them."""
+@dataclass(frozen=True)
+class _Pops:
+    """What a loop does to a sequence: how it was `split` off a tensor, the nodes that look at its step at an `end`, the
+    one that takes this away, and the one that asks what is left, if any."""
+
+    split: onnx.NodeProto
+    end: int
+    looks: list[onnx.NodeProto]
+    erased: onnx.NodeProto
+    lengths: list[onnx.NodeProto]
+
+
+def _found(graph: onnx.GraphProto, loop: onnx.NodeProto, place: int) -> _Pops | None:
+    """What a loop does to what it carries at this place, if it pops steps off it and nothing else."""
     body, made = _body(loop), {name: n for n in graph.node for name in n.output}
     split = made.get(loop.input[place])
     if split is None or split.op_type != "SplitToSequence" or not _single(graph, split):
-        return
+        return None
     if len(body.input) <= place or len(body.output) < place:  # no body of this loop: refused where it is read
-        return
+        return None
     current, following = body.input[place].name, body.output[place - 1].name
     last = loop.output[place - 2] if len(loop.output) > place - 2 else ""
     if last and any(last in n.input for n in graph.node) | (last in {o.name for o in graph.output}):
-        return
+        return None
     inner = {name: n for n in body.node for name in n.output}
     erased = inner.get(following)
     users = [n for n in body.node if current in n.input]
     looks = [n for n in users if n.op_type == "SequenceAt"]
     if erased is None or erased.op_type != "SequenceErase" or any(n not in looks and n != erased for n in users):
-        return
+        return None
     ends = {_number(graph, body, n.input[1]) if len(n.input) > 1 else -1 for n in (*looks, erased)}
     after = [n for n in body.node if following in n.input]
     lengths = [n for n in after if n.op_type == "SequenceLength"]
     if len(ends) != 1 or (end := ends.pop()) not in ENDS or len(after) != len(lengths) or len(lengths) > 1:
-        return
+        return None
     if lengths and not (_while_any(graph, body, lengths[0]) and _unbounded(graph, loop, split)):
+        return None
+    return _Pops(split, end, looks, erased, lengths)
+
+
+def _picked(graph: onnx.GraphProto, loop: onnx.NodeProto, place: int) -> None:
+    """Let a loop pick the steps of the sequence that it carries at this place, if it pops them."""
+    pops, body = _found(graph, loop, place), _body(loop)
+    if pops is None:
         return
-    whole, axis = split.input[0], _attribute(split, "axis", 0)
-    name = f"{loop.name or loop.output[0]}/{current}"
-    size = f"{name}/steps"
-    graph.node.extend(
-        [
-            helper.make_node("Shape", [whole], [f"{name}/shape"]),
-            _constant(f"{name}/axis", np.asarray(axis, np.int64)),
-            helper.make_node("Gather", [f"{name}/shape", f"{name}/axis"], [size], axis=0),
-            _constant(f"{name}/true", np.asarray(True)),
-        ]
-    )
-    trip, index, new = body.input[0].name, body.input[0].name, [_constant(f"{name}/one", np.asarray(1, np.int64))]
-    if end == -1:
-        index = f"{name}/index"
-        new += [
-            helper.make_node("Sub", [size, f"{name}/one"], [f"{name}/end"]),
-            helper.make_node("Sub", [f"{name}/end", trip], [index]),
-        ]
-    for look in looks:
-        single = f"{look.output[0]}/step"
-        kept = bool(_attribute(split, "keepdims", 1))
-        new.append(helper.make_node("Gather", [whole, index], [single if kept else look.output[0]], axis=axis))
-        if kept:
-            new.append(_constant(f"{single}/axis", np.asarray([axis], np.int64)))
-            new.append(helper.make_node("Unsqueeze", [single, f"{single}/axis"], [look.output[0]]))
-    asked = [n for n in body.node if any(length.output[0] in n.input for length in lengths)]
-    gone = [*looks, erased, *lengths, *asked]
-    if lengths:  # it goes on while anything is left: as often as there are steps
+    name = f"{loop.name or loop.output[0]}/{body.input[place].name}"
+    size = _counted(graph, pops.split, name)
+    new = _steps(body, pops, name, size)
+    asked = [n for n in body.node if any(length.output[0] in n.input for length in pops.lengths)]
+    gone = [*pops.looks, pops.erased, *pops.lengths, *asked]
+    if pops.lengths:  # it goes on while anything is left: as often as there are steps
         body.output[0].name = f"{name}/going"
         new.append(_constant(f"{name}/going", np.asarray(True)))
         loop.input[0], loop.input[1] = size, f"{name}/true"
@@ -89,10 +89,42 @@ def _picked(graph: onnx.GraphProto, loop: onnx.NodeProto, place: int) -> None:
     del body.input[place], body.output[place - 1], loop.input[place]
     if len(loop.output) > place - 2:
         del loop.output[place - 2]
-    if lengths:
-        _forget(graph, split.output[0])
-    if not any(split.output[0] in n.input for n in graph.node):
-        graph.node.remove(split)
+    if pops.lengths:
+        _forget(graph, pops.split.output[0])
+    if not any(pops.split.output[0] in n.input for n in graph.node):
+        graph.node.remove(pops.split)
+
+
+def _counted(graph: onnx.GraphProto, split: onnx.NodeProto, name: str) -> str:
+    """Nodes in front of a loop that count the steps of the tensor."""
+    graph.node.extend(
+        [
+            helper.make_node("Shape", [split.input[0]], [f"{name}/shape"]),
+            _constant(f"{name}/axis", np.asarray(_attribute(split, "axis", 0), np.int64)),
+            helper.make_node("Gather", [f"{name}/shape", f"{name}/axis"], [f"{name}/steps"], axis=0),
+            _constant(f"{name}/true", np.asarray(True)),
+        ]
+    )
+    return f"{name}/steps"
+
+
+def _steps(body: onnx.GraphProto, pops: _Pops, name: str, size: str) -> list[onnx.NodeProto]:
+    """Nodes of the body that pick the step of a trip out of the tensor, in place of those that look at it."""
+    whole, axis, kept = pops.split.input[0], _attribute(pops.split, "axis", 0), _attribute(pops.split, "keepdims", 1)
+    trip, index, new = body.input[0].name, body.input[0].name, [_constant(f"{name}/one", np.asarray(1, np.int64))]
+    if pops.end == -1:
+        index = f"{name}/index"
+        new += [
+            helper.make_node("Sub", [size, f"{name}/one"], [f"{name}/end"]),
+            helper.make_node("Sub", [f"{name}/end", trip], [index]),
+        ]
+    for look in pops.looks:
+        single = f"{look.output[0]}/step"
+        new.append(helper.make_node("Gather", [whole, index], [single if kept else look.output[0]], axis=axis))
+        if kept:
+            new.append(_constant(f"{single}/axis", np.asarray([axis], np.int64)))
+            new.append(helper.make_node("Unsqueeze", [single, f"{single}/axis"], [look.output[0]]))
+    return new
 
 
 def _forget(graph: onnx.GraphProto, sequence: str) -> None:
