@@ -13,6 +13,8 @@ from scipy.sparse.csgraph import connected_components
 from ssmc.statespace import StateSpace
 
 MAX_STATES = 4096  # of a system that is searched for copies of states
+SAME = 1e-9  # ours: of what a state does, by which its copy may differ
+ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
 Index = NDArray[np.int64]
 
@@ -118,7 +120,16 @@ def _components(system: StateSpace, b: Any, c: Any, d: Any) -> list[tuple[Index,
     return sorted(members, key=lambda m: int(m[1][0]))
 
 
-def without_copies(system: StateSpace, b: Any, c: Any, tolerance: float = 1e-6) -> tuple[StateSpace, Any, Any]:
+def alike(one: Any, other: Any, continuous: bool = False) -> Any:
+    """Which of two arrays of poles do the same over all time, but for `SAME` of it; of A where it is `continuous`.
+
+    That is |a - a'| against the pole's distance from the circle: a slow state feels what a fast one does not.
+    """
+    room = np.abs(np.real(one)) if continuous else np.maximum(1.0 - np.abs(one), 0.0)
+    return np.abs(one - other) <= SAME * room + ROUNDING
+
+
+def without_copies(system: StateSpace, b: Any, c: Any) -> tuple[StateSpace, Any, Any]:
     """A diagonal system at rest without states that are multiples of others: equal poles, proportional rows of b.
 
     Real and imaginary parts read separately, or computed twice, come as such copies. Returns a system of one state
@@ -134,7 +145,8 @@ def without_copies(system: StateSpace, b: Any, c: Any, tolerance: float = 1e-6) 
     sources = np.arange(n)
     factors = np.ones(n, np.complex128)
     lead, scale = _leads(b)
-    cell = 2 * tolerance * max(float(np.abs(a).max()), 1e-12)
+    continuous = system.asynchronous or system.delta is not None
+    cell = 2 * SAME * max(float(np.abs(a).max()), 1.0) + ROUNDING
     places = np.stack([lead, np.floor(a.real / cell), np.floor(a.imag / cell)], axis=1).astype(np.int64)
     rows: dict[int, dict[int, complex]] = {}  # of b, each with 1 as its first large entry
     cells: dict[tuple[int, int, int], list[int]] = {}  # of the states that are kept, by first large entry and pole
@@ -146,8 +158,8 @@ def without_copies(system: StateSpace, b: Any, c: Any, tolerance: float = 1e-6) 
         columns, row = (part[b.indptr[i] : b.indptr[i + 1]] for part in (b.indices, b.data))
         rows[i] = dict(zip(columns.tolist(), (row / scale[i]).tolist(), strict=True))
         around = [k for dx in (-1, 0, 1) for dy in (-1, 0, 1) for k in cells.get((first, x + dx, y + dy), ())]
-        near = (k for k in sorted(around) if abs(a[k] - a[i]) <= tolerance * max(abs(a[i]), 1e-12))
-        match = next((k for k in near if _apart(rows[k], rows[i]) <= tolerance), None)
+        near = (k for k in sorted(around) if alike(a[k], a[i], continuous))
+        match = next((k for k in near if _apart(rows[k], rows[i]) <= SAME), None)
         if match is None:
             kept.append(i)
             cells.setdefault((first, x, y), []).append(i)

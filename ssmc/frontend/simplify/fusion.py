@@ -18,14 +18,13 @@ import scipy.sparse.linalg  # noqa: F401 - makes sparse.linalg an attribute
 from scipy import sparse
 
 from ssmc.frontend.graph.builder import Builder, Operand, kind_of, size_of
-from ssmc.frontend.graph.grouping import Grouped, group_system, without_copies
+from ssmc.frontend.graph.grouping import SAME, Grouped, alike, group_system, without_copies
 from ssmc.frontend.graph.linear_form import Form, Linearity, identity_form, resolve
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import StreamType
 from ssmc.statespace import StateSpace
 
-ROUNDING = 1e-6
 MAX_FILL = 4  # how many entries a matrix of a fused system may have for each one that is not zero
 MAX_DENSE = 1 << 16  # what is smaller than this may be as empty as it likes
 
@@ -77,9 +76,9 @@ def _as_one(a: StateSpace, b: StateSpace) -> tuple[StateSpace, StateSpace] | Non
     held = (a.delta, b.delta, a.x0, b.x0, a.halved or b.halved or a.asynchronous or b.asynchronous or None)
     if not plain or any(x is not None for x in held) or a.read_before != b.read_before:
         return None
-    if not (a.real_output and b.real_output and _close(a.A, b.A)):
+    if not (a.real_output and b.real_output and _same_poles(a, b)):
         return None
-    apart = np.abs(a.B - b.B).max(axis=2) > ROUNDING * np.abs(a.B).max()  # (groups, states)
+    apart = np.abs(a.B - b.B).max(axis=2) > SAME * np.abs(a.B).max()  # (groups, states)
     parts = (a.A[apart], a.B[apart], b.B[apart], *(s.C.transpose(0, 2, 1)[apart] for s in (a, b)))
     if any(np.any(part.imag) for part in parts):
         return None
@@ -90,13 +89,18 @@ def _as_one(a: StateSpace, b: StateSpace) -> tuple[StateSpace, StateSpace] | Non
 def _same_states(a: StateSpace, b: StateSpace) -> bool:
     if a.asynchronous != b.asynchronous or (a.asynchronous and a.read_before != b.read_before):
         return False
-    pairs = ((a.A, b.A), (a.B, b.B), (a.delta, b.delta), (a.x0, b.x0))
-    return all(x is y or (x is not None and y is not None and _close(x, y)) for x, y in pairs)
+    pairs = ((a.B, b.B), (a.delta, b.delta), (a.x0, b.x0))
+    return _same_poles(a, b) and all(x is y or (x is not None and y is not None and _close(x, y)) for x, y in pairs)
+
+
+def _same_poles(a: StateSpace, b: StateSpace) -> bool:
+    if a.diagonal and b.diagonal and a.A.shape == b.A.shape:
+        return bool(alike(a.A, b.A, continuous=a.asynchronous or a.delta is not None).all())
+    return np.array_equal(a.A, b.A)
 
 
 def _close(x: Any, y: Any) -> bool:
-    """The same array, but for what rounding in the file's float32 tables may have done."""
-    return x.shape == y.shape and bool(np.abs(x - y).max(initial=0.0) <= ROUNDING * np.abs(x).max(initial=0.0))
+    return x.shape == y.shape and bool(np.abs(x - y).max(initial=0.0) <= SAME * np.abs(x).max(initial=0.0))
 
 
 @dataclass(eq=False)
