@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -56,36 +58,40 @@ class _Run:
     steps: Steps | None
 
 
+_START, _STOP = attrgetter("start"), attrgetter("stop")
+
+
 class Registers:
     """Words by address. `latched`: every word keeps its last value, as when one step runs at a time."""
 
     def __init__(self, *, latched: bool) -> None:
         self.latched = latched
-        self._runs: list[_Run] = []
+        self._runs: list[_Run] = []  # by their words, none of which is in two
 
     def write(self, address: int, array: Array, steps: Steps | None) -> None:
         """Put `array` (batch or 1, steps or 1, words) at `address`."""
         stop = address + array.shape[2]
+        first, behind = self._touching(address, stop)
         kept = []
-        for run in self._runs:
-            if run.stop <= address or stop <= run.start:
-                kept.append(run)
-                continue
+        for run in self._runs[first:behind]:
             if run.start < address:
                 kept.append(_Run(run.start, address, run.array[:, :, : address - run.start], run.steps))
+        kept.append(_Run(address, stop, array, None if self.latched else steps))
+        for run in self._runs[first:behind]:
             if stop < run.stop:
                 kept.append(_Run(stop, run.stop, run.array[:, :, stop - run.start :], run.steps))
-        kept.append(_Run(address, stop, array, None if self.latched else steps))
-        kept.sort(key=lambda run: run.start)
-        self._runs = kept
+        self._runs[first:behind] = kept
+
+    def _touching(self, address: int, stop: int) -> tuple[int, int]:
+        """The runs that have some of these words: the first of them, and the one behind the last."""
+        first = bisect_right(self._runs, address, key=_STOP)
+        return first, bisect_left(self._runs, stop, first, key=_START)
 
     def read(self, address: int, words: int, steps: Steps | None) -> Array:
         """(batch or 1, steps or 1, words). Raises NotWritten."""
         parts, at, stop = [], address, address + words
-        for run in self._runs:
-            if run.stop <= at:
-                continue
-            if run.start > at or at >= stop:
+        for run in self._runs[slice(*self._touching(address, stop))]:
+            if run.start > at:
                 break
             end = min(run.stop, stop)
             part = run.array[:, :, at - run.start : end - run.start]

@@ -155,8 +155,8 @@ def _block(core: Core, code: Item) -> Block:
     number, row, rows, col, cols = (code.integer(name) for name in ("array", "row", "rows", "col", "cols"))
     array: CrossbarArray | None = core.arrays.get(number)
     part = slice(row, row + rows), slice(col, col + cols)
-    inside = array is not None and row + rows <= array.shape[0] and col + cols <= array.shape[1]
-    scales = array.scales(part) if array is not None and inside else np.full((1, 1), np.nan)
+    inside = array is not None and row + rows <= array.cells.shape[0] and col + cols <= array.cells.shape[1]
+    scales = array.cells.scales(part) if array is not None and inside else np.full((1, 1), np.nan)
     if array is None or np.isnan(scales).any():
         raise Trap(
             f"array {number} is read where it has not been programmed",
@@ -170,7 +170,7 @@ def _block(core: Core, code: Item) -> Block:
             "let one 'mvm' read each block, and add their results",
         )
     if core.ideal:
-        return Block(scales[0].copy(), array.weights(part))
+        return Block(scales[0].copy(), array.cells.weights(part))
     box, means = core.arch.crossbar, meaning(array, core.arch, core.devices, part)
     columns = means.relative.transpose(1, 0, 2).reshape(rows, -1)
     granule = 1.0 / (box.levels - 1) / (1 if box.input == "bit-serial" else largest_word(box.dac_bits))

@@ -3,113 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from backends.cim.arch import Architecture, Crossbar, Devices
 from backends.cim.program.decode import Item
 from backends.cim.program.encoding import encode, encoding_of
+from backends.cim.simulate.cells import Cells, Part, Region
 from backends.cim.simulate.core import Core, Trap
 from backends.cim.simulate.devices import drift_exponent, drifted, read_sigma, written_sigma
 from backends.cim.simulate.noise import device_normals, device_uniforms, key_of
 from backends.cim.simulate.wires import attenuation
 from ssmc.ir.op import Array
 
-Region = tuple[slice, slice]  # rows and columns of weights
 SLACK = 1e-6  # of a weight's full scale, for rounding
-
-
-@dataclass(frozen=True)
-class Part:
-    """Weights written at once, the first one at `row`, `col`: `weights` (rows, cols), times `unit` (cols,) where there
-    is one, as the constants hold them, and `scale` (cols,), the weight that full conductance stands for."""
-
-    row: int
-    col: int
-    weights: Array
-    unit: Array | None
-    scale: Array
-
-    @property
-    def values(self) -> Array:
-        """In model units, float64."""
-        return np.asarray(self.weights, np.float64) if self.unit is None else self.weights * self.unit
-
-    def common(self, region: Region) -> tuple[Region, Region] | None:
-        """What the part has in common with a region: where it lies in the region, and where in the part."""
-        own = (self.row, self.row + self.weights.shape[0]), (self.col, self.col + self.weights.shape[1])
-        both = [(max(a, s.start), min(b, s.stop)) for (a, b), s in zip(own, region, strict=True)]
-        if any(low >= high for low, high in both):
-            return None
-        there, here = (
-            tuple(slice(low - first, high - first) for (low, high), first in zip(both, firsts, strict=True))
-            for firsts in ((region[0].start, region[1].start), (self.row, self.col))
-        )
-        return (there[0], there[1]), (here[0], here[1])
 
 
 @dataclass
 class CrossbarArray:
-    """One array of `shape` (rows, columns of weights). `parts` are what was written, later ones over earlier ones; the
-    numbers are those of the program's constants. The rest is None with perfect devices, else by device: `g` are
+    """One array: `cells` say what was written. The rest is None with perfect devices, else by device: `g` are
     conductances now, uS, (devices, slices, rows, columns), `fresh` those before drift, where that is compensated;
     `reference` and `reference_sigma` (rows,) are of an offset's reference column, None where it is perfect. `version`
     counts the writes.
     """
 
-    shape: tuple[int, int]
-    parts: list[Part] = field(default_factory=list)
+    cells: Cells
     g: Array | None = None
     fresh: Array | None = None
     reference: Array | None = None
     reference_sigma: Array | None = None
     version: int = 0
 
-    def write(self, part: Part) -> None:
-        region = _region(part.row, part.col, part.weights)
-        self.parts = [old for old in self.parts if _left(old, region)] + [part]
-        self.version += 1
-
-    def holds(self, region: Region) -> bool:
-        """Whether anything was written there."""
-        return any(part.common(region) for part in self.parts)
-
-    def weights(self, region: Region) -> Array:
-        """In model units, NaN where nothing was written."""
-        return self._filled(region, lambda part, here: part.values[here])
-
-    def scales(self, region: Region) -> Array:
-        """Of every weight, NaN where nothing was written."""
-        return self._filled(region, lambda part, here: part.scale[None, here[1]])
-
-    def _filled(self, region: Region, values: Callable[[Part, Region], Array]) -> Array:
-        out = np.full([s.stop - s.start for s in region], np.nan)
-        for part in self.parts:
-            if (common := part.common(region)) is not None:
-                out[common[0]] = values(part, common[1])
-        return out
-
-
-def _region(row: int, col: int, weights: Array) -> Region:
-    return slice(row, row + weights.shape[0]), slice(col, col + weights.shape[1])
-
-
-def _left(old: Part, region: Region) -> bool:
-    """Whether a part is not written over as a whole."""
-    common = old.common(region)
-    return common is None or old.weights[common[1]].size < old.weights.size
-
 
 def blank(arch: Architecture, devices: Devices, *, ideal: bool) -> CrossbarArray:
     """An array as it comes from the fab: no device conducts yet."""
     shape = (arch.crossbar.rows, arch.weight_cols)
     if ideal:
-        return CrossbarArray(shape)
+        return CrossbarArray(Cells(shape))
     code = encoding_of(arch.crossbar)
     drifts = devices.drift_compensation and devices.drift != "none"
     g, fresh = (np.zeros((code.devices, code.slices, *shape)) for _ in range(2))
-    return CrossbarArray(shape, [], g, fresh if drifts else None)
+    return CrossbarArray(Cells(shape), g, fresh if drifts else None)
 
 
 def _write_reference(core: Core, array: CrossbarArray, number: int) -> None:
@@ -152,18 +87,18 @@ def program(core: Core, code: Item) -> None:
         core.arrays[number] = blank(core.arch, core.devices, ideal=core.ideal)
         _write_reference(core, core.arrays[number], number)
     array: CrossbarArray = core.arrays[number]
-    region = _region(row, col, weights)
     again = code.flag("erase")
-    if not again and array.holds(region):
+    if not again and array.cells.holds(part.region):
         raise Trap(
             f"array {number} is programmed twice at row {row}, column {col}",
             hint="give each weight its own cell, or set 'erase'",
         )
-    array.write(part)
+    array.cells.write(part)
+    array.version += 1
     if array.g is None:
         return
     shape, box, devices = array.g.shape, core.arch.crossbar, core.devices
-    devices_of = (slice(None), slice(None), *region)
+    devices_of = (slice(None), slice(None), *part.region)
 
     def drawn(what: str) -> Array:
         """Every device has its own numbers, wherever a block begins."""
