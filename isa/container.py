@@ -221,7 +221,16 @@ def _read(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, str]]:
         if os.path.isdir(path):
             raise IsaError(f"{path}: this is a folder, not a program file") from None
         what = f"not a program file, or a truncated or corrupted one ({error})"
+        if not _begins_like_one(path):
+            raise IsaError(f"{path}: not a program file, but of another kind: compile a model to get one") from None
         raise IsaError(f"{path}: {what}: copy it again or compile the model again") from None
+
+
+def _begins_like_one(path: str | os.PathLike[str]) -> bool:
+    """Does the file begin as safetensors files do, with the length of a JSON header and that?"""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return len(start) < 9 or start[8:] == b"{"
 
 
 def _serialise(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:

@@ -108,6 +108,9 @@ def _read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
         if source in packaged(""):
             what = f"the architecture '{source}' is one of another target"
         hint = f"{near(source, names)} packaged: {', '.join(names)}; or the path of a YAML file"
+        if source.partition("{")[0].strip() in names:
+            what = f"the changes in '{source}' are not within one pair of braces"
+            hint = "give NAME{SECTION.KEY=VALUE,...}, as in 'cim-large{crossbar.adc_bits=6}', in quotes"
         raise UserError(what, hint=hint.lstrip()) from None
     except UnicodeDecodeError as error:
         raise UserError("the architecture file is not text", where=source, why=str(error)) from None

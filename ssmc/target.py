@@ -55,7 +55,7 @@ class RunSettings:
     `noise` names a device preset (None: what the program was compiled with), with changes as in `pcm{read_scale=0}`.
     `strict` makes an error of what is otherwise counted: states outside of their devices' window. `block` is how many
     time steps are executed at once (None: the simulator's choice, 1: step by step). `taps` keeps every layer's value,
-    `occupancy` counts the cycles of every processing element.
+    `occupancy` counts the cycles of every processing element; a target that has none may refuse it before it runs.
     """
 
     seed: int = 0

@@ -99,6 +99,8 @@ class CimBackend:
         return lower(graph, arch, ideal=ideal)
 
     def simulate(self, program: Program, inputs: Mapping[str, Array], settings: RunSettings) -> RunResult:
+        if settings.occupancy:
+            raise UserError(f"target '{self.name}' has no array of processing elements to show")
         arch = arch_file.load_arch(program.arch)
         ideal, devices = self._devices(program, arch, settings)
         arch = with_window(arch, devices)

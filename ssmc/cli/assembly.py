@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ssmc.cli.options import file_name, json_option
+from ssmc.cli.options import file_name, json_option, program_file
 from ssmc.cli.output import print_json
 from ssmc.diagnostics import UserError
 
@@ -27,12 +27,14 @@ def asm_command(source: str, output: str | None, data: str | None, as_json: bool
     from ssmc import files
     from ssmc.driver import SUFFIX, assemble
 
-    path = Path(output) if output else Path(source).with_suffix(SUFFIX)
+    path = program_file(output, Path(source).parent / (Path(source).stem + SUFFIX))
     files.writable(path, taken=[source])
     try:
         text = Path(source).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UserError("not a text file", where=source, hint="assembly is text; `ssmc disasm` makes it") from None
+    except OSError as error:
+        raise UserError("the assembly cannot be read", where=source, why=error.strerror or str(error)) from None
     executable = assemble(text, source, isa.load_data(data) if data else None)
     executable.save(path)
     count = executable.program.instruction_count

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssmc.cli.compiling import Asked, compiling
-from ssmc.cli.options import file_name, json_option, quantity
+from ssmc.cli.options import file_name, json_option, program_file, quantity
 from ssmc.cli.output import json_text, print_json, print_table
 from ssmc.diagnostics import UserError
 
@@ -36,9 +36,7 @@ def compile_command(asked: Asked, output: str | None, emit: str, explain: bool, 
     from ssmc.report import compilation_json
 
     kinds = _kinds(emit)
-    path = Path(output) if output else Path(Path(asked.model).stem + SUFFIX)
-    if output and path.suffix != SUFFIX:
-        raise UserError(f"a program file ends in {SUFFIX}", where=str(path), hint=f"-o {path.stem}{SUFFIX}")
+    path = program_file(output, Path(Path(asked.model).stem + SUFFIX))
     files.writable(path, taken=[asked.model, asked.calibrate])
     ran: list[str] = []
     executable = compile_model(asked.load(), asked.target, **asked.settings(ran))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import click
 
@@ -14,6 +15,16 @@ def file_name(given: str) -> str:
     if not given:
         raise click.BadParameter("the name of a file is empty")
     return given
+
+
+def program_file(given: str | None, default: Path) -> Path:
+    """Where a program goes. Raises UserError where `given` does not end as programs do."""
+    from ssmc.driver import SUFFIX
+
+    path = Path(given) if given else default
+    if given and path.suffix != SUFFIX:
+        raise UserError(f"a program file ends in {SUFFIX}", where=str(path), hint=f"-o {path.stem}{SUFFIX}")
+    return path
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")

@@ -139,7 +139,10 @@ def test_what_is_said_of_files_that_are_not_programs(path: Path, tmp_path: Path)
     whole = path.read_bytes()
     assert refused(tmp_path / "absent.ssmx") == "there is no such file"
     assert refused(tmp_path) == "this is a folder, not a program file"
-    for content in (b"", b"hello", b"PK\x03\x04" + bytes(100), whole[:-1], whole[: len(whole) // 2], whole[:20]):
+    for content in (b"PK\x03\x04" + bytes(100), b"not a program", bytes(9)):
+        path.write_bytes(content)
+        assert refused(path) == "not a program file, but of another kind: compile a model to get one"
+    for content in (b"", b"hello", whole[:-1], whole[: len(whole) // 2], whole[:20], whole[:9], whole[:8]):
         path.write_bytes(content)
         assert refused(path).startswith("not a program file, or a truncated or corrupted one (")
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

@@ -58,6 +58,7 @@ MISTAKES = [
     ({"instructions": (spec(replace(IMM, doc="")),)}, "field 'n': needs a plain name and a sentence"),
     ({"instructions": (spec(replace(IMM, high=256)),)}, "range 0..256 does not fit 8 bits"),
     ({"instructions": (spec(replace(IMM, low=-129, high=0)),)}, "range -129..0 does not fit 8 bits"),
+    ({"instructions": (spec(replace(IMM, low=-1, high=128)),)}, "range -1..128 does not fit 8 bits"),
     ({"instructions": (spec(replace(IMM, low=9, high=3)),)}, "range 9..3 does not fit 8 bits"),
     ({"instructions": (spec(replace(IMM, default=256)),)}, "default: 256 is out of range 0..255"),
     (

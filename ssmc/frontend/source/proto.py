@@ -61,6 +61,8 @@ def read_model(path: str | Path) -> ModelFile:
     weights that are not finite.
     """
     file = Path(path)
+    if file.is_dir():
+        raise UserError("this is a folder, not an ONNX file", where=str(file), hint="give the path of the file in it")
     if not file.is_file():
         raise UserError(f"there is no file '{file}'", hint="give the path of an .onnx file")
     model = _parse(file)
@@ -119,7 +121,8 @@ def _parse(file: Path) -> onnx.ModelProto:
             raise UserError(
                 "the ONNX file is truncated or damaged", where=str(file), why=str(error), hint="export it again"
             ) from None
-        raise UserError("not an ONNX file", where=str(file), why="it is no ONNX protobuf message") from None
+        why, hint = "it is no ONNX protobuf message", "give the .onnx file that the exporter wrote"
+        raise UserError("not an ONNX file", where=str(file), why=why, hint=hint) from None
     if not model.ir_version or not model.HasField("graph") or not model.opset_import:
         truncated = looks_onnx and bool(model.ir_version)
         what = "the ONNX file is truncated or damaged" if truncated else "not an ONNX file"
