@@ -14,7 +14,7 @@ from ssmc.passes.base import Context, Pass
 from ssmc.passes.linear_maps import SHAPES, Matrix, Part, Terms, itself, terms_of
 from ssmc.passes.readout import is_real, readout, replaced, rows_of, taken
 from ssmc.passes.regroup import Drive, regrouped
-from ssmc.passes.rewrite import constant_of
+from ssmc.passes.rewrite import constant_of, rewritten
 from ssmc.statespace import StateSpace
 
 ONE = Value("")  # what constants are multiples of
@@ -38,13 +38,7 @@ class FoldLiquid(Pass):
     name = "fold-liquid"
 
     def run(self, graph: Graph, context: Context) -> Graph:
-        out = graph.copy()
-        changed = False
-        for node in graph.nodes("recurrence"):
-            changed |= _fold(out, out.node(node.name))
-        if changed:
-            out.prune()
-        return out if changed else graph
+        return rewritten(graph, "recurrence", _fold)
 
 
 def _fold(graph: Graph, node: Node) -> bool:

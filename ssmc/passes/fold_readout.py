@@ -13,7 +13,7 @@ from ssmc.passes.base import Context, Pass
 from ssmc.passes.linear_maps import words
 from ssmc.passes.readout import constant, is_real, readout, replaced, rows_of, taken
 from ssmc.passes.regroup import Drive, Regrouped, drive_of, regrouped
-from ssmc.passes.rewrite import recast
+from ssmc.passes.rewrite import recast, rewritten
 from ssmc.statespace import StateSpace
 
 MOST_WORDS = 1 << 16  # of a system's outputs
@@ -34,13 +34,7 @@ class FoldReadout(Pass):
     name = "fold-readout"
 
     def run(self, graph: Graph, context: Context) -> Graph:
-        out = graph.copy()
-        changed = False
-        for node in graph.nodes("ssm"):
-            changed |= _fold(out, out.node(node.name))
-        if changed:
-            out.prune()
-        return out if changed else graph
+        return rewritten(graph, "ssm", _fold)
 
 
 def _fold(graph: Graph, node: Node) -> bool:

@@ -72,3 +72,14 @@ def sweep(graph: Graph, visit: Callable[[Graph, Node], bool]) -> bool:
             changed |= visit(graph, node)
         ever |= changed
     return ever
+
+
+def rewritten(graph: Graph, op: str, visit: Callable[[Graph, Node], bool]) -> Graph:
+    """A copy in which every node of `op` was visited once, without what nobody reads any more; the graph itself where
+    no visit changed anything."""
+    out = graph.copy()
+    changed = [visit(out, out.node(node.name)) for node in graph.nodes(op)]
+    if not any(changed):
+        return graph
+    out.prune()
+    return out
