@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -13,8 +13,10 @@ from ssmc.frontend.graph.builder import Operand
 from ssmc.frontend.graph.flow import Flow, Known, Tracked, Unsupported, wrap
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.states.block_systems import block_system, every_other, reads_before
+from ssmc.frontend.states.block_systems import block_system, every_other, reads_before, widest
+from ssmc.frontend.states.held import by_length, direction_of, going, moving
 from ssmc.frontend.states.lifting import Lifting
+from ssmc.frontend.states.shared_basis import shared_basis
 from ssmc.frontend.states.tangent import tangents
 from ssmc.frontend.states.transition import Transition, find_transition
 from ssmc.frontend.translator import Translator
@@ -24,6 +26,11 @@ from ssmc.ir.op import Array
 MIXED = (
     "the states are mixed by a matrix that depends on the data (as by the delta rule of DeltaNet and RWKV-7); the "
     "targets multiply states by decays of the data, or by matrices that are the same at every step"
+)
+HELD = (
+    "its states are mixed by a matrix without a basis of well-conditioned eigenvectors, and held at steps that are not "
+    "those behind a length: such a matrix is run at every step, or up to the end of a sequence (k < length), which is "
+    "lifted"
 )
 FAR, FAR_TOLERANCE = (1e3, 1e6), 1e-6  # states so large show what a threshold hides from small ones
 
@@ -73,6 +80,15 @@ def _check(lifting: Lifting, transitions: Sequence[Transition], outside: Sequenc
 
 def lift_system(lifting: Lifting, transition: Transition, drives: Sequence[Tracked]) -> None:
     """An `ssm` with one group per block; B and C are identities, which later fusion fills."""
+    stream, last = _system(lifting, transition, drives)
+    lifting.publish(stream(False), last())
+    lifting.later(lambda: stream(True))
+
+
+def _system(
+    lifting: Lifting, transition: Transition, drives: Sequence[Tracked]
+) -> tuple[Callable[[bool], Operand], Callable[[], Operand]]:
+    """What makes the states of a system, as they are (or before each step), and what makes the last ones."""
     builder, pairs = lifting.translator.builder, transition.complex_pairs
     order = transition.index.reshape(-1)
     u = builder.stream(lifting.take(lifting.vector(drives), order), lifting.like)
@@ -85,39 +101,40 @@ def lift_system(lifting: Lifting, transition: Transition, drives: Sequence[Track
             x0 = builder.emit("complex", [every_other(builder, x0, 0), every_other(builder, x0, 1)])
         x0 = x0 if isinstance(x0, Value) else builder.constant(x0)
     y, final = lifting.recurrent("ssm", [u, None, x0], system=system)
-    last: Operand = final
     back = np.argsort(order)
-    if pairs is not None:
-        last = builder.concat([builder.emit("real", [last]), builder.emit("imag", [last])], -1)
-        last = lifting.take(last, np.argsort(transition.index.T.reshape(-1)))
-    else:
-        last = lifting.take(last, back)
-    lifting.publish(lifting.take(y, back), last)
 
-    def before() -> Operand:
-        early, _ = lifting.recurrent("ssm", [u, None, x0], system=reads_before(system))
-        return lifting.take(early, back)
+    def stream(before: bool) -> Operand:
+        found = lifting.recurrent("ssm", [u, None, x0], system=reads_before(system))[0] if before else y
+        return lifting.take(found, back)
 
-    lifting.later(before)
+    def last() -> Operand:
+        if pairs is None:
+            return lifting.take(final, back)
+        parts = builder.concat([builder.emit("real", [final]), builder.emit("imag", [final])], -1)
+        return lifting.take(parts, np.argsort(transition.index.T.reshape(-1)))
+
+    return stream, last
 
 
 def lift_recurrence(
-    lifting: Lifting, transition: Transition, driven: Translator, calls: Sequence[Call], drives: Sequence[Tracked]
+    lifting: Lifting,
+    transitions: Sequence[Transition],
+    driven: Translator,
+    calls: Sequence[Call],
+    drives: Sequence[Tracked],
 ) -> None:
-    """x_k = a_k x_{k-1} + v_k with a_k computed from the data, elementwise or as complex numbers."""
-    builder, pairs = lifting.translator.builder, transition.complex_pairs
+    """x_k = a_k x_{k-1} + v_k with a_k computed from the data, elementwise, as complex numbers, or in a basis."""
+    builder, transition = lifting.translator.builder, widest(transitions)
+    pairs = transition.complex_pairs
     if transition.width > 1 and pairs is None:
-        raise Unsupported(MIXED)
+        _lift_mixed(lifting, transitions, driven, calls, drives)
+        return
     v, initial = lifting.vector(drives), lifting.initial()
     order = transition.index.T.reshape(-1)  # all first parts, then all second parts
     back = np.argsort(order)
     half = len(order) // 2
     seeds = np.ones(len(order)) if pairs is None else np.isin(np.arange(len(order)), transition.index[:, 0])
-    slopes = tangents(driven, calls, _seeds(lifting, seeds.astype(np.float64)), [s.following for s in lifting.states])
-    a = lifting.vector(
-        [_for_one_sample(lifting, x, layout.axes) for x, layout in zip(slopes, lifting.layouts, strict=True)]
-    )
-    operands: list[Operand | None] = [a, v, initial]
+    operands: list[Operand | None] = [_moved(lifting, driven, calls, seeds.astype(np.float64)), v, initial]
     if pairs is not None:
         operands = [
             None
@@ -125,17 +142,70 @@ def lift_recurrence(
             else builder.emit("complex", [lifting.take(x, order[:half]), lifting.take(x, order[half:])])
             for x in operands
         ]
-    assert operands[1] is not None
-    full = [operands[0], builder.stream(operands[1], lifting.like), operands[2]]
-    y, final = lifting.recurrent("recurrence", full)
 
     def parts(x: Operand) -> Operand:
         if pairs is None:
             return x
         return lifting.take(builder.concat([builder.emit("real", [x]), builder.emit("imag", [x])], -1), back)
 
-    lifting.publish(parts(y), parts(final))
-    lifting.later(lambda: parts(lifting.recurrent("recurrence", full, read_before=True)[0]))
+    _recur(lifting, operands, parts)
+
+
+def _lift_mixed(
+    lifting: Lifting,
+    transitions: Sequence[Transition],
+    driven: Translator,
+    calls: Sequence[Call],
+    drives: Sequence[Tracked],
+) -> None:
+    """x = V z, z_k = a_k z_{k-1} + V^-1 v_k, where all A_k = V diag(a_k) V^-1; else states that are held at the end."""
+    builder, index = lifting.translator.builder, widest(transitions).index
+    basis = shared_basis(transitions, index)
+    if basis is None:
+        _hold(lifting, moving(transitions, index), driven, calls, drives)
+        return
+    a = basis.decays(builder, _moved(lifting, driven, calls, basis.direction))
+    v, initial = (
+        None if x is None else basis.entering(builder, x) for x in (lifting.vector(drives), lifting.initial())
+    )
+    _recur(lifting, [a, v, initial], lambda z: basis.leaving(builder, z))
+
+
+def _hold(
+    lifting: Lifting,
+    transition: Transition | None,
+    driven: Translator,
+    calls: Sequence[Call],
+    drives: Sequence[Tracked],
+) -> None:
+    """The system as if no step were held, and its states held from the last step on that is none."""
+    if transition is None:
+        raise Unsupported(MIXED)
+    builder = lifting.translator.builder
+    m = going(builder, transition, _moved(lifting, driven, calls, direction_of(transition)))
+    if not by_length(builder.graph, m):
+        raise Unsupported(HELD)
+    x = _system(lifting, transition, drives)[0](False)
+    kept = builder.binary("sub", np.ones(builder.features(m)), m)
+    _recur(lifting, [kept, builder.binary("mul", m, x), lifting.initial()], lambda h: h)
+
+
+def _moved(lifting: Lifting, driven: Translator, calls: Sequence[Call], direction: Array) -> Operand:
+    """A_k times a direction of all states."""
+    slopes = tangents(driven, calls, _seeds(lifting, direction), [s.following for s in lifting.states])
+    return lifting.vector(
+        [_for_one_sample(lifting, x, layout.axes) for x, layout in zip(slopes, lifting.layouts, strict=True)]
+    )
+
+
+def _recur(lifting: Lifting, operands: Sequence[Operand | None], states: Callable[[Operand], Operand]) -> None:
+    """The recurrence of a decay, a drive and what it starts from; `states` makes the states of what it carries."""
+    a, v, initial = operands
+    assert v is not None
+    full = [a, lifting.translator.builder.stream(v, lifting.like), initial]
+    z, final = lifting.recurrent("recurrence", full)
+    lifting.publish(states(z), states(final))
+    lifting.later(lambda: states(lifting.recurrent("recurrence", full, read_before=True)[0]))
 
 
 def _for_one_sample(lifting: Lifting, slope: Tracked, axes: str) -> Tracked:
@@ -151,10 +221,14 @@ def _for_one_sample(lifting: Lifting, slope: Tracked, axes: str) -> Tracked:
 
 
 def _seeds(lifting: Lifting, direction: Array) -> dict[Value, Tracked]:
+    """The direction as what the states are, the same in each sample; one that is not all ones and zeros is a value of
+    the graph, as products of equal rows may differ in their last digit."""
     seeds: dict[Value, Tracked] = {}
     start = 0
     for state, layout, features in zip(lifting.states, lifting.layouts, lifting.features, strict=True):
-        rows = np.broadcast_to(direction[start : start + prod(features)], (lifting.batch, prod(features)))
-        seeds[state.current] = Known(layout.tensor(rows))
-        start += prod(features)
+        part = direction[start : start + prod(features)]
+        seeds[state.current] = Known(layout.tensor(np.broadcast_to(part, (lifting.batch, len(part)))))
+        if "b" in layout.axes and not np.isin(part, (0.0, 1.0)).all():
+            seeds[state.current] = layout.tracked(lifting.translator.builder.constant(part.reshape(features)))
+        start += len(part)
     return seeds

@@ -18,7 +18,6 @@ from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.graph.rows import layout_of
 from ssmc.frontend.reasons import Kind
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.states.block_systems import widest
 from ssmc.frontend.states.dependence import Dependence, between, dependence
 from ssmc.frontend.states.firing import bent, lift_neurons
 from ssmc.frontend.states.firing_nets import lift_net
@@ -138,7 +137,7 @@ def _lift(
     elif all(t.index.shape == transitions[0].index.shape and t.invariant(transitions[0]) for t in transitions):
         lift_system(lifting, transitions[0], drives)
     else:
-        lift_recurrence(lifting, widest(transitions), driven, calls, drives)
+        lift_recurrence(lifting, transitions, driven, calls, drives)
     return lifting.last
 
 
