@@ -143,7 +143,7 @@ def on_chip(name: str, arch: str) -> list[OnChip]:
         chip = sample.arch("cim", arch)
         program = compile_model(sample.model_path, "cim", arch=chip, calibration=sample.calibration, passes=passes)
         assert program.compilation is not None
-        banks = told_banks(Counter(row.bank for row in program.compilation.banks if row.chosen))
+        banks = told_banks(Counter(row.bank for row in program.compilation.context.banks if row.chosen))
         if any(row.banks == banks for row in found):
             continue
         results = [program.run(sample.test, seed=seed) for seed in range(SEEDS)]

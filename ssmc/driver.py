@@ -26,18 +26,7 @@ from ssmc.target import Backend, RunResult, RunSettings, backend, target_names
 if TYPE_CHECKING:
     from ssmc.frontend import Model
     from ssmc.ir import Graph
-    from ssmc.passes import (
-        Alternative,
-        BankChoice,
-        CouplingChoice,
-        DecayLoss,
-        LossReport,
-        Note,
-        Observer,
-        Pass,
-        Step,
-        UnitChoice,
-    )
+    from ssmc.passes import Context, Note, Observer, Pass, Step
 
 SUFFIX = ".ssmx"
 DEFAULT = re.compile(r"(?:(?<=^)|(?<=,))\s*default\s*(?=,|$)")
@@ -46,19 +35,20 @@ DEFAULT = re.compile(r"(?:(?<=^)|(?<=,))\s*default\s*(?=,|$)")
 @dataclass(frozen=True)
 class Compilation:
     """How a program came to be. `graph` is the scheduled tile graph that was lowered, `arch` the target's own
-    description of the machine."""
+    description of the machine, `context` what the passes were given and what they reported: losses, banks, units."""
 
     model: Model
     graph: Graph
     arch: Any
     steps: tuple[Step, ...]
-    losses: tuple[LossReport, ...]
-    notes: tuple[Note, ...]
-    decays: tuple[DecayLoss, ...] = ()
-    banks: tuple[BankChoice, ...] = ()
-    couplings: tuple[CouplingChoice, ...] = ()
-    alternatives: tuple[Alternative, ...] = ()
-    units: tuple[UnitChoice, ...] = ()
+    context: Context
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What lifting and the passes tell the user."""
+        from ssmc.passes import Note
+
+        return (*(Note("lift", "", text) for text in self.model.notes), *self.context.notes)
 
 
 @dataclass(frozen=True)
@@ -199,32 +189,35 @@ def compile_model(
     every pass, with what it did (`ssmc.passes.Step`); without `validate` no result is compared before and after it.
     Raises UserError, ssmc.diagnostics.Misfit.
     """
-    from ssmc.passes import Context, Note, PassManager
+    from ssmc.passes import Context, PassManager
     from ssmc.threads import one_blas_thread
 
     model = load_model(model) if isinstance(model, str | Path) else model
-    machine_of, chosen = backend(target), passes
+    machine_of = backend(target)
     described = machine_of.load_arch(arch)
-    own = machine_of.pipeline(described, ideal=ideal)
-    if chosen is None:
-        chosen = own
-    elif isinstance(chosen, str):
-        chosen = DEFAULT.sub(lambda _: own, chosen)
-    given = None if calibration is None else arrays.fit(calibration, model.interface, where="calibration data")
-    machine = machine_of.machine(described, ideal=ideal)
-    own_steps, own_batch = (_own_size(model, axis) for axis in "tb")
-    context = Context(machine=machine, calibration=given, seed=seed, ideal=ideal, steps=own_steps, batch=own_batch)
+    context = Context(
+        machine=machine_of.machine(described, ideal=ideal),
+        calibration=None if calibration is None else arrays.fit(calibration, model.interface, where="calibration data"),
+        seed=seed,
+        ideal=ideal,
+        steps=_own_size(model, "t"),
+        batch=_own_size(model, "b"),
+    )
     steps: list[Step] = []
+    chosen = _with_default(passes, machine_of.pipeline(described, ideal=ideal))
     manager = PassManager(chosen, observers=(steps.append, *observers), validate=validate)
     with one_blas_thread(), seldom_searched():
         graph = manager.run(model.graph, context)
         program = machine_of.lower(graph, described, ideal=ideal)
     program = replace(program, meta={**program.meta, **_meta(model, str(manager), ideal)})
-    losses, notes = tuple(context.losses), (*(Note("lift", "", text) for text in model.notes), *context.notes)
-    decays, banks, couplings = tuple(context.decays), tuple(context.banks), tuple(context.couplings)
-    found = decays, banks, couplings, tuple(context.alternatives), tuple(context.units)
-    made = Compilation(model, graph, described, tuple(steps), losses, notes, *found)
-    return Executable(program, machine_of, made)
+    return Executable(program, machine_of, Compilation(model, graph, described, tuple(steps), context))
+
+
+def _with_default(passes: str | Sequence[Pass] | None, own: str) -> str | Sequence[Pass]:
+    """The passes to run, a target's `own` in the place of `default` in a text."""
+    if passes is None:
+        return own
+    return DEFAULT.sub(lambda _: own, passes) if isinstance(passes, str) else passes
 
 
 def _own_size(model: Model, letter: str) -> int:

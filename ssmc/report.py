@@ -120,13 +120,10 @@ def compilation_json(executable: Executable) -> dict[str, Any]:
         }
         for step in made.steps
     ]
-    report["losses"] = plain(made.losses)
+    report["losses"] = plain(made.context.losses)
     report["notes"] = plain(made.notes)
-    report["decays"] = plain(made.decays)
-    report["alternatives"] = plain(made.alternatives)
-    report["banks"] = plain(made.banks)
-    report["couplings"] = plain(made.couplings)
-    report["units"] = plain(made.units)
+    for name in ("decays", "alternatives", "banks", "couplings", "units"):
+        report[name] = plain(getattr(made.context, name))
     report["ops"] = dict(sorted(Counter(node.op.name for node in made.graph.nodes()).items()))
     return report
 

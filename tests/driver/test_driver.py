@@ -104,7 +104,7 @@ def test_a_user_pass_in_a_pipeline(toy: str, scan: frontend.Model) -> None:
     doubled = compile_model(scan, toy, passes=[ScaleReadout(factor=0.0), *own])
     assert not np.allclose(doubled.run(given).outputs["logits"], plain)
     assert doubled.compilation is not None
-    assert doubled.compilation.losses[0].outputs["logits"] > 0
+    assert doubled.compilation.context.losses[0].outputs["logits"] > 0
     ssmc.register(ScaleReadout)
     as_text = compile_model(scan, toy, passes="scale-readout{factor=0.0}, default")
     assert as_text.program == doubled.program

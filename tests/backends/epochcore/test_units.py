@@ -267,7 +267,7 @@ def test_a_trained_model_keeps_its_accuracy_in_narrow_states(tmp_path: Any) -> N
         sample.model_path, "epochcore", arch=str(tmp_path / "arch.yaml"), calibration=sample.calibration, validate=False
     )
     assert made.compilation is not None
-    assert {choice.source for choice in made.compilation.units} == {"calibration data"}
+    assert {choice.source for choice in made.compilation.context.units} == {"calibration data"}
     few = {name: array[:100] for name, array in sample.test.items()}
     result = made.run(few)
     assert sample.accuracy(result.outputs) >= 0.93
