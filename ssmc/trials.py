@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from multiprocessing import get_context
 from typing import Any
@@ -76,7 +76,8 @@ def run_trials(
     ]
     if workers > 1:
         with ProcessPoolExecutor(min(workers, len(settings)), get_context("spawn")) as pool:
-            given = (repeat(of) for of in (executable, fitted, perfect, wanted))
+            alone = replace(executable, compilation=None)  # what it was made of need not go to every process
+            given = (repeat(of) for of in (alone, fitted, perfect, wanted))
             found = list(pool.map(_trial, *given, settings))
     else:
         found = [_trial(executable, fitted, perfect, wanted, one) for one in settings]

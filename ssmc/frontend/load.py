@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +14,9 @@ import onnx
 from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts import Attempt, Source
 from ssmc.frontend.findings import Findings, Refusal, refuse, with_told
-from ssmc.frontend.model import SYSTEMS, Model, count_other_ops, delays_told, describe_systems, mixes_time, with_roles
+from ssmc.frontend.lengths import fixed_size, in_words, several_lengths, some_lengths_only, two_lengths
+from ssmc.frontend.likeliest import FAILED, likeliest, rank
+from ssmc.frontend.model import Model, count_other_ops, delays_told, describe_systems, mixes_time, with_roles
 from ssmc.frontend.proofs.baked import baked_size, runs_at
 from ssmc.frontend.proofs.levels import computed_levels, fixed_levels
 from ssmc.frontend.proofs.reference import MISTYPED, mistyped
@@ -37,9 +39,6 @@ from ssmc.frontend.source.sizes import DIVISIBLE
 from ssmc.frontend.source.unknown import known_part
 from ssmc.ir.graph import Graph
 from ssmc.threads import one_blas_thread
-
-ONE_RATE = "streams of different rates cannot meet: give the slower input at the rate of the faster one"
-FAILED = 3  # the rank of a reading that does not hold
 
 
 def load_model(
@@ -76,30 +75,40 @@ def load_model(
         dropped = rounding.drop_rounding(graph) if drop_rounding else []
         source = Source(Path(path), file, graph, tolerance, aside, len(dropped))
         built()
-        traced = unrolled_size(source.file, source.types, source.length)
-        if traced is not None:
-            return _not_dynamic(source.path, baked_size(source.as_file()) or traced, strict)
-        levels = computed_levels(source.file, source.types) if is_dynamic(source.types)[1] else None
-        if levels is not None:
-            return _not_dynamic(source.path, levels, strict)
+        found = _traced(source)
+        if found is not None:
+            return _not_dynamic(source.path, found, strict)
         best = _reading(source, states)
-        if _rank(best) == FAILED and dropped:
+        if rank(best) == FAILED and dropped:
             graph = import_model(file, path)
             rounding.drop_rounding(graph, keep_relu=False)
             source = Source(Path(path), file, graph, tolerance, aside, len(dropped))
             best = _reading(source, states)
-        if states is None and best.form == "step":
-            best.findings.refusals += source.nonlinear(best.states)
-        baked = baked_size(source.as_file()) if _rank(best) == FAILED else None
-        if baked is None and _differs_with_length(source, best):
-            baked = fixed_levels(source.file)
-        if baked is not None:
-            return _not_dynamic(source.path, baked, strict)
-        _tell_refusals(source, best, strict)
-        if strict:
-            _require_lifted(best, str(path), source)
-        best.notes += _newer_than_known(file)
-        return replace(_as_model(best, source.path), precision=coarsest_format(source.file, _declared(source)))
+        return _told(source, best, states, strict)
+
+
+def _traced(source: Source) -> Refusal | None:
+    """What was written into a file at the length that it was traced at, though that is declared dynamic."""
+    traced = unrolled_size(source.file, source.types, source.length)
+    if traced is not None:
+        return baked_size(source.as_file()) or traced
+    return computed_levels(source.file, source.types) if is_dynamic(source.types)[1] else None
+
+
+def _told(source: Source, best: Attempt, states: Mapping[str, str] | None, strict: bool) -> Model:
+    """The model as it is best read. Raises UserError, if `strict`, where that does not hold."""
+    if states is None and best.form == "step":
+        best.findings.refusals += source.nonlinear(best.states)
+    baked = baked_size(source.as_file()) if rank(best) == FAILED else None
+    if baked is None and _differs_with_length(source, best):
+        baked = fixed_levels(source.file)
+    if baked is not None:
+        return _not_dynamic(source.path, baked, strict)
+    _tell_refusals(source, best, strict)
+    if strict:
+        _require_lifted(best, str(source.path), source)
+    best.notes += _newer_than_known(source.model)
+    return replace(_as_model(best, source.path), precision=coarsest_format(source.file, _declared(source)))
 
 
 def _tell_refusals(source: Source, best: Attempt, strict: bool) -> None:
@@ -111,12 +120,12 @@ def _tell_refusals(source: Source, best: Attempt, strict: bool) -> None:
     up = any(Kind.RISING in refusal.kind for refusal in findings.refusals)  # then it is no wonder
     if strict and findings.refusals and not up and _runs_nowhere(source):
         first = findings.refusals[0]
-        raise _at_some_lengths_only(source, f"{first.op} '{first.node}': {first.reason}")
+        raise some_lengths_only(source.path, source.length, f"{first.op} '{first.node}': {first.reason}")
     refused = {refusal.node for refusal in findings.refusals}
     if strict and refused and all(Kind.NOT_TIME in refusal.kind for refusal in findings.refusals):
         apart = other_length(source.listing, source.point(0), refused)
         if apart is not None:
-            raise _of_two_lengths(*apart, source.path)
+            raise two_lengths(*apart, source.path)
     turning = ring(source.listing, source.point(0)) if refused else None
     image = turning or patched(source.file, source.point(0), refused) if refused else None
     findings.refusals = findings.refusals if image is None else [image]
@@ -136,47 +145,19 @@ def _reading(source: Source, states: Mapping[str, str] | None) -> Attempt:
             refuse(refused, str(source.path))
         baked = baked_size(source.as_file())
         if baked is not None:
-            raise _baked(baked, source.path) from error
+            raise fixed_size(baked, source.path) from error
         lengths = dynamic_lengths(source.types)
         if len(lengths) > 1 and error.node:
-            raise _of_several_lengths(lengths, source.path, error) from error
+            raise several_lengths(lengths, source.path, error) from error
         if _runs_nowhere(source):
-            raise _at_some_lengths_only(source, _in_words(error)) from error
+            raise some_lengths_only(source.path, source.length, in_words(error)) from error
         raise
-
-
-def _of_several_lengths(lengths: Sequence[str], path: str | Path, error: UserError) -> UserError:
-    return UserError(
-        "its inputs are not of one length",
-        where=str(path),
-        why=f"the lengths {' and '.join(map(repr, lengths))} are taken for one and the same, and there {error.where} "
-        f"fails: {error.what}",
-        hint=ONE_RATE,
-    )
-
-
-def _of_two_lengths(fast: str, steps: int, slow: str, path: Path) -> UserError:
-    return UserError(
-        "its inputs are not of one length",
-        where=str(path),
-        why=f"it goes over the {steps} steps of '{fast}', and '{slow}' has no axis of so many",
-        hint=ONE_RATE,
-    )
 
 
 def _not_dynamic(path: Path, found: Refusal, strict: bool) -> Model:
     if strict:
-        raise _baked(found, path)
+        raise fixed_size(found, path)
     return _as_model(Attempt("sequence", Graph("model"), findings=Findings(refusals=[found])), path)
-
-
-def _baked(found: Refusal, path: str | Path) -> UserError:
-    return UserError(
-        "a size is written into the file that the file declares dynamic",
-        where=str(path),
-        why=f"{found.op} '{found.node}': {found.reason}",
-        hint="export it at fixed sizes, or so that its shapes follow those of its inputs",
-    )
 
 
 def _require_types(source: Source) -> None:
@@ -189,19 +170,6 @@ def _require_types(source: Source) -> None:
 def _runs_nowhere(source: Source) -> bool:
     """Is the length dynamic, and the file does not run at any that it was studied at?"""
     return is_dynamic(source.types)[1] and not runs_at(source.as_file(), source.length)
-
-
-def _in_words(error: UserError) -> str:
-    return " ".join(filter(None, (error.where and f"{error.where}:", error.what, error.why and f"({error.why})")))
-
-
-def _at_some_lengths_only(source: Source, reason: str) -> UserError:
-    return UserError(
-        f"the file does not run at {source.length} steps, though it declares their number dynamic",
-        where=str(source.path),
-        why=reason,
-        hint="export it at a fixed length, or so that its shapes follow those of its inputs",
-    )
 
 
 def _at_some_length(source: Source, states: Mapping[str, str] | None) -> Attempt:
@@ -225,81 +193,12 @@ def _at_some_length(source: Source, states: Mapping[str, str] | None) -> Attempt
 
 def _best(source: Source, states: Mapping[str, str] | None) -> Attempt:
     """The first reading of the file that holds; the likeliest one where none does."""
-    best = _likeliest(source.attempts(states), lambda: any(True for _ in source.suspected({})))
+    best = likeliest(source.attempts(states), lambda: any(True for _ in source.suspected({})))
     if best is None:
         raise UserError(
             "no axis of the inputs can be time", where=str(source.path), hint="export with inputs (batch, time, ...)"
         )
     return best
-
-
-def _likeliest(attempts: Iterable[Attempt], is_step: Callable[[], bool] = lambda: False) -> Attempt | None:
-    """The first attempt that holds, else the first of those that nearly do, else the first.
-
-    `is_step` tells whether the file may be one step of a network, which without its states mixes no time.
-    """
-    best: Attempt | None = None
-    first: Attempt | None = None
-    for attempt in attempts:
-        first = first or attempt
-        alone = best is not None and _rank(best) == FAILED > _rank(attempt) and not mixes_time(attempt.graph)
-        if alone and best is not None and (best.form == "step" or not is_step()):
-            continue  # read along its features alone, a network whose features do not meet looks like nothing
-        if best is None or (_rank(attempt) < _rank(best) and _rank(attempt) < 2) or _fits_better(attempt, best):
-            best = attempt  # the likeliest reading is the one to report
-        if _rank(best) == 0:
-            break
-    if first is not None and best is not None and _rank(best) < FAILED == _rank(first):
-        best.notes += tuple(_another_axis(first, best))
-    return best
-
-
-def _another_axis(first: Attempt, best: Attempt) -> Iterator[str]:
-    """Which inputs are read along another axis than that of the likeliest reading, which does not hold."""
-    if first.form == best.form == "sequence":
-        for usual, taken in zip(first.inputs, best.inputs, strict=True):
-            if "t" in taken.axes and "t" in usual.axes and taken.axes != usual.axes:
-                yield (
-                    f"axis {taken.axes.index('t')} of '{taken.name}' is taken for time, as along axis "
-                    f"{usual.axes.index('t')} nothing holds"
-                )
-
-
-def _fits_better(attempt: Attempt, best: Attempt) -> bool:
-    """Does the file itself say that `best` takes another axis for time than it does, and not so of this reading?"""
-    if _rank(best) != FAILED or attempt.form != best.form or attempt.failure is not None:
-        return False
-    parts = any(Kind.PART_OF_BATCH in refusal.kind for refusal in attempt.findings.refusals)
-    return _at_odds(best) and not _at_odds(attempt) and not parts
-
-
-def _at_odds(attempt: Attempt) -> bool:
-    """Does what is refused say that another axis is time than the one taken for it?
-
-    Filters go along another axis, or several nodes take samples one by one; one loop that picks its steps is enough.
-    """
-    told = [refusal.kind for refusal in attempt.findings.refusals]
-    if any(Kind.PICKED in kind for kind in told):
-        return True
-    filters, parts = (all(wanted in kind for kind in told) for wanted in (Kind.NOT_FEATURES, Kind.PART_OF_BATCH))
-    return bool(told) and (filters or (parts and len(told) > 1))
-
-
-def _rank(attempt: Attempt) -> int:
-    """0 for a reading that holds; more where it takes an axis for time that may not be it, most where it does not hold.
-
-    Read along its features, a model is a sum over a few steps; right, but nothing that anybody means.
-    """
-    if attempt.findings.refusals or attempt.failure is not None:
-        return FAILED
-    if not attempt.findings.spans:
-        return 0 if attempt.findings.lifts or not _only_counts(attempt.graph) else 2
-    return 1 if attempt.findings.lifts else 2
-
-
-def _only_counts(graph: Graph) -> bool:
-    """Are there systems, and nothing was lifted to any? Then they count steps, no more."""
-    return any(True for _ in graph.nodes(*SYSTEMS)) and not any(True for _ in graph.nodes("fir", "delay"))
 
 
 def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, strict: bool, aside: Executor) -> Model:
@@ -310,7 +209,7 @@ def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, s
     if part is not None:
         source = Source(path, file, part, tolerance, aside)
         with suppress(UserError):
-            attempt = _likeliest(source.parts()) or attempt
+            attempt = likeliest(source.parts()) or attempt
     refusals = [*(r for told in unknown.values() for r in told), *attempt.findings.refusals]
     if strict:
         refuse(refusals, str(path))

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from ssmc.frontend.attempts import Attempt
 from ssmc.frontend.findings import Findings, refusal
-from ssmc.frontend.load import _likeliest
+from ssmc.frontend.likeliest import likeliest
 from ssmc.ir.graph import Graph
 from tests.frontend.blocks import RNG
 from tests.frontend.checks import refused
@@ -64,4 +64,4 @@ def test_a_step_whose_states_are_refused_is_no_sequence_without_states() -> None
     """Quantised Mamba, whose caches have a layer axis in front: along that, nothing mixes time."""
     step = Attempt("step", Graph("model"), findings=Findings(refusals=[refusal("n", "QuantizeLinear", "it rounds")]))
     for of_one_step in (True, False):
-        assert _likeliest([step, Attempt("sequence", Graph("model"))], lambda told=of_one_step: told) is step
+        assert likeliest([step, Attempt("sequence", Graph("model"))], lambda told=of_one_step: told) is step
