@@ -25,7 +25,7 @@ class Layer:
     seed: int
     channels: int
     states: int
-    spelling: str  # real, complex (parts put together), halves (parts behind each other)
+    spelling: str  # real, complex (parts put together), halves (parts behind each other), turned (b imaginary)
     reverse: bool = False
     read_before: bool = False
     start: bool = False
@@ -56,6 +56,9 @@ def graph_of(layer: Layer) -> Graph:
     decays = [apply("add", constant(rng.uniform(0.1, 0.6, shape)), source) for source in sources]
     if layer.other == "product":
         decays = [apply("mul", decay, wide) for decay in decays]
+    if layer.spelling == "turned":
+        still = [constant(rng.uniform(0.1, 0.6, shape)), constant(np.zeros(shape))]
+        decays[0], drives[0] = (g.add("spread", [part, drives[1]]) for part in still)
     width = layer.channels * layer.states
     flat = [[g.add("reshape", [part], {"shape": (width,)}) for part in parts] for parts in (decays, drives)]
     if layer.spelling == "real":
@@ -94,7 +97,7 @@ layers = st.builds(
     seed=st.integers(0, 1 << 16),
     channels=st.integers(1, 4),
     states=st.integers(1, 4),
-    spelling=st.sampled_from(["real", "complex", "halves"]),
+    spelling=st.sampled_from(["real", "complex", "halves", "turned"]),
     reverse=st.booleans(),
     read_before=st.booleans(),
     start=st.booleans(),
