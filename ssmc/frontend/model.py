@@ -12,6 +12,7 @@ import numpy as np
 from ssmc.frontend.findings import Lift, Refusal, Replacement
 from ssmc.frontend.graph.builder import features_of, kind_of
 from ssmc.frontend.simplify.afterwards import late_values
+from ssmc.frontend.states.liquid import is_liquid
 from ssmc.interface import Interface, Port
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.op import Array, Op
@@ -61,10 +62,10 @@ class LiftedSystem:
     """One linear system of the model.
 
     `kind` says what it became: 'linear time-invariant', 'asynchronous', 'selective' (its decay is computed from the
-    data), 'fir', 'integrate and fire' or 'rounded' (its states are, at every step; `grids` tell how). `states` counts
-    those of one group as they are stored. Time constants and frequencies are those of the poles, in steps and cycles
-    per step (or per unit of dt), and None where there are no fixed poles. `replacement` tells what became of a kernel
-    that the file has.
+    data), 'liquid' (that decay is a constant plus what is linear in the data), 'fir', 'integrate and fire' or 'rounded'
+    (its states are, at every step; `grids` tell how). `states` counts those of one group as they are stored. Time
+    constants and frequencies are those of the poles, in steps and cycles per step (or per unit of dt), and None where
+    there are no fixed poles. `replacement` tells what became of a kernel that the file has.
     """
 
     name: str
@@ -195,7 +196,7 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
     )
     match node.op.name:
         case "recurrence":
-            return plain
+            return replace(plain, kind="liquid") if is_liquid(graph, node) else plain
         case "fir":
             taps = node.op["kernel"].shape[1]
             return replace(plain, kind="fir", states=taps - 1)

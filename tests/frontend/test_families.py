@@ -112,7 +112,7 @@ VARYING = [(name, form) for name in family_steps.FAMILIES for form in ("step", "
 def test_a_family_of_the_data(tmp_path: Path, name: str, form: str) -> None:
     model = load_model(save(varying(name, form, 3), tmp_path))
     (lift,) = model.systems
-    kinds = {"events": "asynchronous", "retention": "linear time-invariant"}
+    kinds = {"events": "asynchronous", "retention": "linear time-invariant", "Liquid-S4": "liquid"}
     assert lift.kind == kinds.get(name.split(",")[0], "selective")
     runs(model, FEW if form in PARALLEL else STEPS, *([9] if form in ("scan", "loop", "step") else []))
 

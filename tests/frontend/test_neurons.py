@@ -172,6 +172,13 @@ def nonlinear(s: Step) -> None:
     s.output = s.states[0][1] + ""
 
 
+def slightly_bent(s: Step) -> None:
+    """No threshold, though what bends is too small for neighbouring potentials to tell."""
+    square = s.op("Mul", s.op("Mul", "x0", "x0"), s.const(1e-6))
+    s.states = [("x0", s.op("Add", s.op("Sub", s.op("Mul", "x0", s.const(0.9)), square), s.drive()))]
+    s.output = s.states[0][1] + ""
+
+
 def conductance(s: Step) -> None:
     """A current that the potential itself scales."""
     current = s.op("Add", s.op("Mul", "x1", s.const(0.8)), s.drive())
@@ -191,6 +198,7 @@ def driven_leak(s: Step) -> None:
     ("build", "reason"),
     [
         (nonlinear, "not a linear function"),
+        (slightly_bent, "not a linear function"),
         (conductance, "go through Mul '.*', a product of two of their states"),
         (driven_leak, "go through Mul '.*', which multiplies a state by what the data give"),
     ],
