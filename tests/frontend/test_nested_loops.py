@@ -69,7 +69,7 @@ def test_short_loops_around_short_loops(outer: Callable[[Net, str, str], str], t
 
 
 @pytest.mark.parametrize(
-    "trips,said", [(8000, "8000 trips in a body that runs 32 times"), (3, "a loop within each step")]
+    "trips,said", [(8000, "8000 trips in a body that runs 32 times"), (300, "a loop within each step")]
 )
 @pytest.mark.parametrize("told", ["by a weight", "by the data"])
 @pytest.mark.invalid_files

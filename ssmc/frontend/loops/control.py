@@ -11,12 +11,13 @@ import numpy as np
 from ssmc.frontend.findings import NOT_TIME
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream, reduced_table
 from ssmc.frontend.graph.stacking import sequence_of
-from ssmc.frontend.loops.loop import WITHIN, concat_from_sequence, translate_loop
+from ssmc.frontend.loops.inner import refuse_within, written_out
+from ssmc.frontend.loops.loop import concat_from_sequence, translate_loop
+from ssmc.frontend.loops.stacked import lift_rows, row_by_row
 from ssmc.frontend.source.effort import body_around
 from ssmc.frontend.source.evaluate import body_of, scan_form
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.states.lifting import State
-from ssmc.frontend.states.recurrence import lift_states
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 
@@ -24,14 +25,21 @@ from ssmc.ir.graph import Value
 def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A Scan over time: its body is one step."""
     if translator.in_step:
-        raise Unsupported(WITHIN)
+        refuse_within(call, items)
     captured = int(call.op["captured"])
     own, outer = list(items[: len(items) - captured]), list(items[len(items) - captured :])
     form = scan_form(call, len(own), [len(item.shape) for item in own])
     length = next(item.shape[a] for item, a in zip(own[form.states :], form.input_axes, strict=True))
     body = replace(body_of(call), around=body_around(translator.listing.around, length))
     names, outputs = list(body.inputs.values()), list(body.outputs.values())
-    inner = translator.inside(body, _scan_points(translator, call, form, body), in_step=True)
+    points = _scan_points(translator, call, form, body)
+    whole = [v for v, f in zip(names[len(own) :], outer, strict=True) if isinstance(f, Flow) and "t" in f.axes]
+    body = written_out(
+        body, points[0], whole, [v for v, f in zip(names[len(own) :], outer, strict=True) if isinstance(f, Known)]
+    )
+    states = [State(str(k), names[k], outputs[k], own[k]) for k in range(form.states)]
+    body, rows = row_by_row(body, [(s.current, s.following, s.initial) for s in states], points)
+    inner = translator.inside(body, points, in_step=True)
     given = next((f.value for f in own[form.states :] if isinstance(f, Flow)), None)
     for k, item in enumerate(own[form.states :]):
         axis, backward = form.input_axes[k], form.input_reversed[k]
@@ -42,8 +50,7 @@ def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Trac
     like = next((f.value for f in inner.env.values() if isinstance(f, Flow) and is_stream(translator.builder, f)), None)
     if like is None:
         raise Unsupported("nothing that it scans depends on the input")
-    states = [State(str(k), names[k], outputs[k], own[k]) for k in range(form.states)]
-    last = lift_states(inner, states, call.op.get("disguise") or "Scan", like)
+    last = lift_rows(inner, states, rows, call.op.get("disguise") or "Scan", like)
     found: list[Tracked] = [last[str(k)] for k in range(form.states)]
     for k, item in enumerate(inner.demand(outputs[form.states :])):
         found.append(sequence_of(translator.builder, item, like, form.output_axes[k], form.output_reversed[k], length))

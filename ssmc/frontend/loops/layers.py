@@ -68,7 +68,7 @@ def _is_stack(listing: Listing, call: Call) -> bool:
     if call.kind == "Scan":
         states = len(own) - int(call.attrs["num_scan_inputs"])
         return bool(data.intersection(names[:states])) and data.isdisjoint(names[states : len(own)])
-    if own[0] is None or not known[0] or not _goes_on(listing, body, own):
+    if own[0] is None or not known[0] or not goes_on(listing, body, own):
         return False
     carried = list(zip(names[2 : len(own)], outputs[1:], strict=False))
     moving = body.influenced(data)
@@ -82,7 +82,7 @@ def _is_stack(listing: Listing, call: Call) -> bool:
     )
 
 
-def _goes_on(listing: Listing, body: Listing, own: tuple[Value | None, ...]) -> bool:
+def goes_on(listing: Listing, body: Listing, own: tuple[Value | None, ...]) -> bool:
     """Does the loop make all its trips?"""
     given = own[1] is None or bool(np.all(listing.constants.get(own[1], False)))
     end = next(iter(body.outputs.values()))

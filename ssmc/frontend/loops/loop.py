@@ -12,6 +12,8 @@ import numpy as np
 from ssmc.frontend.graph.flow import Flow, Known, Members, Pieces, Refused, Tracked, Unsupported, is_stream, wrap
 from ssmc.frontend.graph.stacking import sequence_of
 from ssmc.frontend.loops.branches import unbranched
+from ssmc.frontend.loops.inner import refuse_within, written_out
+from ssmc.frontend.loops.stacked import lift_rows, row_by_row
 from ssmc.frontend.loops.ticks import LONGEST as LONGEST_TABLE
 from ssmc.frontend.loops.ticks import counted_on, tick_of
 from ssmc.frontend.loops.writes import moved_from, with_joined_writes
@@ -24,7 +26,6 @@ from ssmc.frontend.source.listing import Call, Listing
 from ssmc.frontend.source.operands import text
 from ssmc.frontend.source.samples import Samples
 from ssmc.frontend.states.lifting import State
-from ssmc.frontend.states.recurrence import lift_states
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
@@ -32,7 +33,6 @@ from ssmc.ir.op import Array
 LAYOUT = frozenset(["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"])
 CHOOSING = frozenset(["Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Mod", "Where"])
 ADDED = 1e-9  # what a sum with random numbers near 1 leaves of a number's digits
-WITHIN = "it is a loop within each step, not over the steps; export the model with its trips written out"
 NOT_EMPTY = (
     "the tensor that each of its trips makes longer holds something before the first one, as the state that it starts "
     "from, and has more entries than there are steps; let it start empty"
@@ -69,7 +69,7 @@ class _Count:
 def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A Loop whose trips are the steps of the sequences that it picks from. Raises Unsupported for any other."""
     if translator.in_step:
-        raise Unsupported(WITHIN)
+        refuse_within(call, items)
     captured = int(call.op["captured"])
     own, outer = list(items[: len(items) - captured]), list(items[len(items) - captured :])
     if own[0] is not None and not isinstance(own[0], Known):
@@ -85,10 +85,19 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     body = replace(body, around=body_around(translator.listing.around, count.trips))
     carried = [_classify(body, *state, count, given) for state in states]
     points = _points(translator, call, body, count, {item.current for item in carried if item.kind == "same"})
+    whole = [
+        v for v, item in zip(names[2:], (*own[2:], *outer), strict=True) if isinstance(item, Flow) and "t" in item.axes
+    ]
+    inner_written = written_out(body, points[0], whole, {names[0], *given, *count.tables})
+    if inner_written is not body:
+        body, outputs = inner_written, list(inner_written.outputs.values())
+        carried = [_classify(body, *state, count, given) for state in states]
     body = with_joined_writes(body, Samples(body, points))
     like = _stream_in(translator, own, outer)
     if like is None:
         raise Unsupported("nothing that it reads is a sequence of steps")
+    carries = [(c.current, c.following, c.initial) for c in carried if c.kind == "state"]
+    body, rows = row_by_row(body, carries, points)
     inner = replace(translator.inside(body, points, in_step=True), stream=like)
     reach = max(count.trips, LONGEST_TABLE) if translator.dynamic else count.trips
     inner.env[names[0]], inner.env[names[1]] = tick_of(np.arange(reach), count.trips), Known(np.asarray(True))
@@ -105,7 +114,7 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     if any(c.kind == "state" and isinstance(c.initial, Flow) and "t" in c.initial.axes for c in carried):
         raise Unsupported("it carries a whole sequence from trip to trip, as a stack of layers does")
     lifted = [State(str(k), c.current, c.following, c.initial) for k, c in enumerate(carried) if c.kind == "state"]
-    last = lift_states(inner, lifted, "Loop", like)
+    last = lift_rows(inner, lifted, rows, "Loop", like)
     found: list[Tracked] = []
     for k, value in enumerate(carried):
         found.append(_final(inner, value, last.get(str(k)), like, count))
