@@ -33,11 +33,12 @@ class ChooseUnits(Pass):
     A state counted in units of its own is a change of basis by powers of two, exact: in front of the states b takes the
     unit over, or what turns a drive into counts; behind them c, or what turns counts into a word; so that states that
     are put in or taken out, and weights, keep their values. With calibration data (the first `steps` of it) a state is
-    expected to go as far as it does there, else as far as a steady drive of the size that random inputs give may make
-    it (its l1 norm, in 1024 steps or those of the file). It gets the finest unit in which the target's bits before the
-    point remain as room for more; or, where it is finer, in which no input overflows: `|b| max|u| / (1 - |a|)`, where
-    norms, tables and bounded functions tell max|u|. `by=bound` takes such bounds alone, `by=off` leaves all units to
-    the target. Overflows are counted by runs. What a program computes before it is rounded is not changed.
+    expected to go as far as it does there, else as far as drives of the size that random inputs give make it: steady
+    ones and random ones (in 1024 steps or those of the file; one of the state's own frequency takes the room). It gets
+    the finest unit in which the target's bits before the point remain as room for more; or, where it is finer, in which
+    no input overflows: `|b| max|u| / (1 - |a|)`, where norms, tables and bounded functions tell max|u|. `by=bound`
+    takes such bounds alone, `by=off` leaves all units to the target. Overflows are counted by runs. What a program
+    computes before it is rounded is not changed.
     """
 
     name = "choose-units"
@@ -102,8 +103,7 @@ class ChooseUnits(Pass):
         if drawn is None:
             return RANDOM, {}, {}
         reach = seen(graph, drawn, peaks=False)
-        peaks = {name: fill(drives * growth(reach.sizes[name], usual)) for name, drives in reach.drives.items()}
-        return RANDOM, peaks, reach.lasting(usual)
+        return RANDOM, reach.expected(usual), reach.lasting(usual)
 
     def _budget(self, graph: Graph) -> int:
         """Steps that are looked at: fewer of many states."""

@@ -14,7 +14,7 @@ from ssmc.ir.op import Array
 from ssmc.ir.ops.tile import join_halves
 from ssmc.passes.bounds import largest_values
 
-AT_ONCE = 1 << 14  # states that are looked at together: in the processor's caches
+PEAK = 2.0  # ours: the largest number of a long random drive over that of a few steps of it
 NEVER = 1e-9  # 1 - |a| of a state that does not decay
 STATES = ("tile.ssm", "tile.state", "tile.recurrence")
 
@@ -30,6 +30,17 @@ def growth(size: Array, steps: float) -> Array:
     return np.where(a < 1.0, found, steps)
 
 
+def steady(decay: Array, steps: float) -> Array:
+    """What a drive that is 1 at every step makes of a state in so many, at most: `|1 - a^k| / |1 - a|` for k <= steps.
+
+    Of a state that oscillates that is far less than its l1 norm, which only a drive of its own frequency reaches.
+    """
+    size = np.abs(decay)
+    with np.errstate(divide="ignore"):
+        turned = (1.0 + np.minimum(size, 1.0)) / np.abs(1.0 - decay)
+    return np.minimum(growth(size, steps), turned)
+
+
 def fill(peaks: Array) -> Array:
     """What never moved takes after its neighbours: states of a channel after the one that moves least (a drive of zero
     then, and no weight in the channel's C), all others after the one that moves most; 1 where none does."""
@@ -43,8 +54,10 @@ def fill(peaks: Array) -> Array:
 class Reach:
     """What a run of the interpreter shows of the states of each layer, (states,) or (channels, states).
 
-    `peaks` are the largest |re| or |im| of each state, `drives` the largest |v| that drives it, `sizes` the mean of its
-    |a|: where decays are independent of each other, the mean of their products is the product of their means. Layers
+    `peaks` are the largest |re| or |im| of each state, `drives` the largest |v| that drives it, `sizes` its |a|, of
+    decays that vary the mean: where they are independent of each other, the mean of their products is the product of
+    their means. Of liquid systems it is the root of the mean square, as what their states' variance grows by. `held`
+    are the decays under drives that stay, (ways, ..., states): liquid systems' under the largest of either sign. Layers
     that drive their states themselves are `stepped` for the sake of their peaks alone.
     """
 
@@ -52,6 +65,16 @@ class Reach:
     peaks: dict[str, Array] = field(default_factory=dict)
     drives: dict[str, Array] = field(default_factory=dict)
     sizes: dict[str, Array] = field(default_factory=dict)
+    held: dict[str, Array] = field(default_factory=dict)
+
+    def expected(self, steps: int) -> dict[str, Array]:
+        """How far drives like those that were seen make each state go in so many steps: held as they were largest, or
+        at random, as `E |x|^2 <- E |a|^2 E |x|^2 + E |v|^2` of independent ones tells."""
+        found = {}
+        for name, drives in self.drives.items():
+            straying = PEAK * np.sqrt(growth(self.sizes[name] ** 2, steps))
+            found[name] = fill(drives * np.maximum(steady(self.held[name], steps).max(0), straying))
+        return found
 
     def lasting(self, steps: int) -> dict[str, int]:
         """`steps` for each layer with states that never decay."""
@@ -77,12 +100,16 @@ class Reach:
         starts = () if x0 is None else (x0,)
         self.peaks[node.name] = np.maximum.reduce([_halves(array, paired) for array in (*results, *starts)])
         self.drives[node.name] = _most(np.abs(join_halves(v, paired)))
-        self.sizes[node.name] = np.abs(decay).reshape(-1, decay.shape[-1]).mean(0)
+        size = np.abs(decay).reshape(-1, decay.shape[-1]).mean(0)
+        self.sizes[node.name] = size
+        self.held[node.name] = decay[None] if decay.ndim == 1 else size[None]
 
     def _system(self, node: Node, u: Array, x0: Array | None) -> None:
         a, b, liquid = node.op["decay"].array, node.op["b"].array, node.op["liquid"]
-        self.drives[node.name] = np.abs(b) * np.abs(u).max((0, 1), initial=0.0)[:, None]
+        drive = b * np.abs(u).max((0, 1), initial=0.0)[:, None]
+        self.drives[node.name] = np.abs(drive)
         self.sizes[node.name] = _liquid_sizes(a, b, u) if liquid else np.abs(a)
+        self.held[node.name] = np.stack([a + drive, a - drive]) if liquid else a[None]
         if self.stepped:
             self.peaks[node.name] = _peaks(node, u[:, ::-1] if node.op["reverse"] else u, x0)
 
@@ -103,22 +130,11 @@ def _peaks(node: Node, u: Array, x0: Array | None) -> Array:
 
 
 def _liquid_sizes(a: Array, b: Array, u: Array) -> Array:
-    """The mean of |a + b u| over samples and steps of u (samples, steps, channels), in real numbers:
+    """The root of the mean of |a + b u|^2 over samples and steps of u (samples, steps, channels):
     `|a + b u|^2 = |a|^2 + 2 Re(a conj b) u + |b|^2 u^2`."""
-    square, mixed, own = np.abs(a) ** 2, 2 * (a * b.conj()).real, np.abs(b) ** 2
-    total = np.zeros(a.shape)
-    inputs = u.reshape(-1, u.shape[-1])
-    for h in range(0, len(a), some := max(1, AT_ONCE // a.shape[1])):
-        part = slice(h, h + some)
-        now = np.empty(a[part].shape)
-        for row in inputs:
-            v = row[part, None]
-            np.multiply(own[part], v, out=now)
-            now += mixed[part]
-            now *= v
-            now += square[part]
-            total[part] += np.sqrt(np.maximum(now, 0.0, out=now), out=now)
-    return total / max(1, len(inputs))
+    mean, square = (power.mean((0, 1))[:, None] if u.size else 0.0 for power in (u, u**2))
+    found = np.abs(a) ** 2 + 2 * (a * b.conj()).real * mean + np.abs(b) ** 2 * square
+    return np.asarray(np.sqrt(np.maximum(found, 0.0)))
 
 
 def _extent(x: Array) -> Array:
