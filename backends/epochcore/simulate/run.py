@@ -28,6 +28,7 @@ from backends.epochcore.simulate.execution import execute
 from backends.epochcore.simulate.machine import Machine
 from backends.epochcore.simulate.plan import Plan
 from backends.epochcore.simulate.planner import Rule, make_plan
+from backends.epochcore.simulate.releases import with_arrows
 from isa import Port, Program
 from ssmc.diagnostics import UserError
 from ssmc.ir.op import Array
@@ -117,7 +118,9 @@ def _costs(plan: Plan, batch: int, steps: int, trace: bool) -> tuple[Stats, tupl
     if (batch, steps) not in plan.costs:
         check_tokens(plan.layout.program, plan.layout.arch, batch, steps)
     if trace:
-        return measure(plan.layout.program, plan.layout.arch, batch, steps, trace=True)
+        program, arch = plan.layout.program, plan.layout.arch
+        stats, slices = measure(program, arch, batch, steps, trace=True)
+        return stats, with_arrows(slices, program, arch, batch, steps)
     if (batch, steps) not in plan.costs:
         plan.costs[batch, steps] = measure(plan.layout.program, plan.layout.arch, batch, steps)[0]
     return plan.costs[batch, steps], ()
