@@ -10,12 +10,14 @@ import pytest
 
 from ssmc.cli.main import run
 from ssmc.ir import Graph, StreamType, Tensor
-from ssmc.passes import Context, PassManager
+from ssmc.passes import Context, PassManager, available, parse_pipeline
+from ssmc.target import backends
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)]*)?\)")
 ADDRESS = re.compile(r"\b(spad|param|v)\[\d+\]")
+BRACES = re.compile(r"([a-z][\w-]*\{[\w.]+=[^{}`']*\})")
 SESSION = re.compile(r"(?ms)^```console\n\$ ssmc compile (.*?)\n.*?^```$.*?^```text\n(.*?)^```$")
 
 
@@ -53,6 +55,27 @@ def test_the_listings_are_parts_of_the_programs(
         printed = iter([_instruction(line) for line in capsys.readouterr().out.splitlines()])
         missing = [line for line in listing.splitlines() if not any(_instruction(line) == other for other in printed)]
         assert not missing, f"docs/assembly.md quotes what `ssmc compile {command}` does not give (any more)"
+
+
+def test_quoted_passes_and_architectures_are_taken() -> None:
+    """Names, options and keys of all `NAME{KEY=VALUE,...}` in the pages; `N` and `K` stand for numbers."""
+    quoted = {
+        re.sub(r"(?<==)[A-Z]\b", "2", " ".join(text.split()))
+        for page in PAGES
+        for text in BRACES.findall(page.read_text("utf-8"))
+    }
+    passes = {info.name for info in available()}
+    targets = {arch: target for target in backends().values() for arch in target.architectures()}
+    taken = {"pass": 0, "arch": 0}
+    for text in sorted(quoted):
+        name = text.partition("{")[0]
+        if name in passes:
+            parse_pipeline(text)
+            taken["pass"] += 1
+        elif name in targets:
+            targets[name].load_arch(text)
+            taken["arch"] += 1
+    assert min(taken.values()) > 3
 
 
 def _instruction(line: str) -> str:

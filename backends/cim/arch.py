@@ -193,10 +193,11 @@ class Timing(Part):
 
 
 class Energy(Part):
-    """Energy per operation at the technology node given, pJ unless said."""
+    """Energy per operation at the technology node given, pJ unless said; of converters and devices as they are: another
+    `adc_bits` changes none of them."""
 
     node_nm: Positive = Field(description="Technology node, nm.")
-    adc: NotNegative = Field(description="One conversion, pJ.")
+    adc: NotNegative = Field(description="One conversion, pJ; give that of an ADC of `adc_bits`.")
     dac: NotNegative = Field(description="One row driven once, pJ.")
     device_read: NotNegative = Field(description="One device read once, pJ.")
     state_charge: NotNegative = Field(description="One volatile state charged, pJ.")
