@@ -157,6 +157,23 @@ def test_both_states_of_pairs_become_one() -> None:
     assert only(result).halved and only(result).states == 3
 
 
+def test_last_states_of_pairs_in_units_of_their_own() -> None:
+    """States that are multiples of a conjugate pair: the kept one gives the other one, in its unit."""
+    m = Model(6)
+    value = paired(system(m.rng, 1, 3, m.h, 2, halved=False))
+    units = m.rng.standard_normal((1, 6)) + 1j * m.rng.standard_normal((1, 6))
+    m.x = m.ssm(replace(value, B=units[:, :, None] * value.B, C=value.C / units[:, None, :]))
+    for part in ("real", "imag"):
+        m.output(m.add(part, Value(m.x.node, 1)), part, "state")
+    m.output(m.x, "y")
+    result = PassManager("halve-conjugates", validate=False).run(m.graph, Context())
+    assert only(result).halved and only(result).states == 3
+    u = m.rng.standard_normal((2, 7, m.h))
+    _, last = statespace.simulate(value, u)
+    found = interpret(result, {"u": u})
+    np.testing.assert_allclose(found["real"] + 1j * found["imag"], last.reshape(2, 6) * units, rtol=1e-9, atol=1e-10)
+
+
 def test_a_complex_output_read_by_its_real_part_is_a_real_output() -> None:
     m = Model(6)
     value = paired(system(m.rng, 1, 3, m.h, 2, halved=False, real_output=False))
