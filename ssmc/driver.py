@@ -8,7 +8,6 @@ executable.save("model.ssmx")
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from ssmc.passes import Context, Note, Observer, Pass, Step
 
 SUFFIX = ".ssmx"
-DEFAULT = re.compile(r"(?:(?<=^)|(?<=,))\s*default\s*(?=,|$)")
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,7 @@ def compile_model(
     every pass, with what it did (`ssmc.passes.Step`); without `validate` no result is compared before and after it.
     Raises UserError, ssmc.diagnostics.Misfit.
     """
-    from ssmc.passes import Context, PassManager
+    from ssmc.passes import Context, PassManager, parse_pipeline
     from ssmc.threads import one_blas_thread
 
     model = load_model(model) if isinstance(model, str | Path) else model
@@ -204,20 +202,14 @@ def compile_model(
         batch=_own_size(model, "b"),
     )
     steps: list[Step] = []
-    chosen = _with_default(passes, machine_of.pipeline(described, ideal=ideal))
+    own = machine_of.pipeline(described, ideal=ideal)
+    chosen = own if passes is None else parse_pipeline(passes, own) if isinstance(passes, str) else passes
     manager = PassManager(chosen, observers=(steps.append, *observers), validate=validate)
     with one_blas_thread(), seldom_searched():
         graph = manager.run(model.graph, context)
         program = machine_of.lower(graph, described, ideal=ideal)
     program = replace(program, meta={**program.meta, **_meta(model, str(manager), ideal)})
     return Executable(program, machine_of, Compilation(model, graph, described, tuple(steps), context))
-
-
-def _with_default(passes: str | Sequence[Pass] | None, own: str) -> str | Sequence[Pass]:
-    """The passes to run, a target's `own` in the place of `default` in a text."""
-    if passes is None:
-        return own
-    return DEFAULT.sub(lambda _: own, passes) if isinstance(passes, str) else passes
 
 
 def _own_size(model: Model, letter: str) -> int:

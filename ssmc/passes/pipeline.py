@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lark import Lark, Token, Tree
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-WHOLE = "default"  # the word for a target's own pipeline; who knows the target puts that in its place
+WHOLE = "default"  # the word for a target's own pipeline
 WORDS = {"true": True, "false": False, "none": None, "inf": float("inf")}
 EXPECTED = {
     "NAME": "a name",
@@ -32,8 +32,8 @@ EXPECTED = {
 }
 
 
-def parse_pipeline(text: str) -> tuple[Pass, ...]:
-    """The passes that `text` names, with their options.
+def parse_pipeline(text: str, own: str | None = None) -> tuple[Pass, ...]:
+    """The passes that `text` names, with their options; `default` stands for the pipeline `own`, if that is given.
 
     Raises UserError with column and caret for a mistake in the text, an unknown pass or option, or a value that
     does not fit the option's type.
@@ -52,7 +52,8 @@ def parse_pipeline(text: str) -> tuple[Pass, ...]:
         expected = ", ".join(sorted(EXPECTED.get(name, name) for name in allowed))
         what = "the pipeline ends too early" if at == len(text) else f"unexpected '{text[at]}'"
         raise _error(text, at, 1, what, why=f"expected {expected}" if expected else "") from None
-    return tuple(_entry(text, entry) for entry in tree.children if entry is not None)  # type: ignore[arg-type]
+    entries: list[Any] = [entry for entry in tree.children if entry is not None]
+    return tuple(pass_ for entry in entries for pass_ in _passes(text, entry, own))
 
 
 def show_pipeline(passes: Sequence[Pass]) -> str:
@@ -84,6 +85,11 @@ def _error(text: str, at: int, width: int, what: str, *, why: str = "", hint: st
     source = text[start:].partition("\n")[0]
     place = f"pipeline:{line + 1}:{at - start + 1}"
     return UserError(f"{what}\n{pointed(source, at - start, width)}", where=place, why=why, hint=hint)
+
+
+def _passes(text: str, entry: Tree[Token], own: str | None) -> tuple[Pass, ...]:
+    name, *options = entry.children
+    return parse_pipeline(own) if name == WHOLE and own is not None and not options else (_entry(text, entry),)
 
 
 def _entry(text: str, entry: Tree[Token]) -> Pass:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Node, Place, SequenceType, StreamType
@@ -57,7 +59,8 @@ class Schedule(Pass):
             raise ValueError(f"objective is one of {', '.join(OBJECTIVES)}, not '{self.objective}'")
 
     def run(self, graph: Graph, context: Context) -> Graph:
-        """Raises UserError where a step needs what is known only after the last step, and there is one sweep."""
+        """Raises UserError where a step needs what is known only after the last step, and there is one sweep, or where
+        this leaves out what an earlier schedule asked for."""
         out = graph.copy()
         phase: dict[str, int] = {}
         several = context.machine is not None and context.machine.sweeps
@@ -72,8 +75,26 @@ class Schedule(Pass):
         asked |= {"batch": self._batch(context), "together": self.together, "groups": self.groups}
         asked |= {"objective": self.objective}
         asked |= {"by_file": not self.steps and not context.calibration_steps(out)}
-        out.attributes["schedule"] = {name: value for name, value in asked.items() if value}
+        asked = {name: value for name, value in asked.items() if value}
+        self._require_kept(graph.attributes.get("schedule", {}), asked)
+        out.attributes["schedule"] = asked
         return out
+
+    def _require_kept(self, earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+        defaults = {option.name: option.default for option in fields(self)}
+        lost = {
+            name: value
+            for name, value in earlier.items()
+            if name in defaults and value != asked.get(name) and getattr(self, name) == defaults[name]
+        }
+        if lost:
+            told = ",".join(f"{name}={value}" for name, value in lost.items())
+            raise UserError(
+                f"an earlier schedule{{{told}}} would have no effect",
+                where="pass 'schedule'",
+                why="the last schedule counts, and it leaves that out",
+                hint=f"put it last, as in 'default,schedule{{{told}}}'",
+            )
 
     def _batch(self, context: Context) -> int:
         """Sequences that come at once. A model that was exported for one of them says nothing about it."""

@@ -183,6 +183,14 @@ def test_programs(ssmc: Ssmc, folder: Path, damage: str) -> None:
             ["steps is 0 or more"],
         ),
         (
+            ("compile", "scan.onnx", "--target", "epochcore", "--passes", "default, quantise"),
+            [r"pipeline:1:10: no pass is called 'quantise'", r"    default, quantise\n {13}\^{8}\n", "'quantize'"],
+        ),
+        (
+            ("compile", "scan.onnx", "--target", "epochcore", "--passes", "schedule{batch=4},default"),
+            [r"an earlier schedule\{batch=4\} would have no effect", r"do: .*'default,schedule\{batch=4\}'"],
+        ),
+        (
             ("compile", "scan.onnx", "--target", "epochcore", "--passes", "default,schedule{form=mat-vec}"),
             ["no layer of the model has the form 'mat-vec'", "--explain"],
         ),
