@@ -16,7 +16,15 @@ from ssmc.frontend.attempts import Attempt, Source
 from ssmc.frontend.findings import Findings, Refusal, refuse, with_told
 from ssmc.frontend.lengths import fixed_size, in_words, several_lengths, some_lengths_only, two_lengths
 from ssmc.frontend.likeliest import FAILED, likeliest, rank
-from ssmc.frontend.model import Model, count_other_ops, delays_told, describe_systems, mixes_time, with_roles
+from ssmc.frontend.model import (
+    Model,
+    count_other_ops,
+    delays_told,
+    describe_systems,
+    feeds_forward,
+    mixes_time,
+    with_roles,
+)
 from ssmc.frontend.proofs.baked import baked_size, runs_at
 from ssmc.frontend.proofs.levels import computed_levels, fixed_levels
 from ssmc.frontend.proofs.reference import MISTYPED, mistyped
@@ -40,6 +48,8 @@ from ssmc.frontend.source.unknown import known_part
 from ssmc.ir.graph import Graph
 from ssmc.threads import one_blas_thread
 
+NO_SYSTEM = "no state-space system was found: it is compiled as a feed-forward network over the features of each step"
+
 
 def load_model(
     path: str | Path,
@@ -58,8 +68,8 @@ def load_model(
     `drop_rounding` the model is lifted as if nothing but its weights were quantised (`rounding`); a note says what that
     changes.
 
-    Raises UserError for a file that is not a model, that holds no state-space system, or that has nodes which cannot
-    be translated (all of them in one message).
+    Raises UserError for a file that is not a model, that may be a step of a recurrent one without its states, or that
+    has nodes which cannot be translated (all of them in one message).
     """
     with (
         one_blas_thread(),
@@ -223,15 +233,16 @@ def _require_lifted(attempt: Attempt, path: str, source: Source) -> None:
     if attempt.failure is not None:
         raise attempt.failure
     suspects = [] if attempt.findings.lifts else list(source.suspected(attempt.states))
-    if not mixes_time(attempt.graph) or suspects:
-        raise UserError(
-            "no state-space system was found in the model",
-            where=path,
-            why="; ".join([f"{_time_told(attempt)}every output depends on the present step alone", *suspects]),
-            hint="if this is one step of a recurrent model, export its states as inputs and outputs"
-            + (" (--state IN=OUT says which they are)" if suspects else "")
-            + "; if it makes its steps of an input that has none, as of one image, give it an input for every step",
-        )
+    if not suspects and (mixes_time(attempt.graph) or feeds_forward(attempt.graph)):
+        return
+    raise UserError(
+        "no state-space system was found in the model",
+        where=path,
+        why="; ".join([f"{_time_told(attempt)}every output depends on the present step alone", *suspects]),
+        hint="if this is one step of a recurrent model, export its states as inputs and outputs"
+        + (" (--state IN=OUT says which they are)" if suspects else "")
+        + "; if it makes its steps of an input that has none, as of one image, give it an input for every step",
+    )
 
 
 def _time_told(attempt: Attempt) -> str:
@@ -272,6 +283,8 @@ def _as_model(attempt: Attempt, path: Path) -> Model:
     graph.attributes.update(form=attempt.form, states=dict(attempt.states))
     if not refusals and (error := attempt.failure) is not None:
         refusals = [Refusal(path.name, "model", f"{error.what}: {error.why}" if error.why else error.what)]
+    if not refusals and not mixes_time(graph) and feeds_forward(graph):
+        attempt.notes += (NO_SYSTEM,)
     inputs = with_roles(graph, attempt.inputs) if attempt.form == "sequence" else attempt.inputs
     return Model(
         graph,

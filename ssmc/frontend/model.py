@@ -129,6 +129,15 @@ def _at_one_rate(graph: Graph) -> bool:
     return all(kind.rate == 1 for kind in kinds if isinstance(kind, StreamType))
 
 
+def feeds_forward(graph: Graph) -> bool:
+    """Is it a network over steps for certain, and no step of one? That is, of sequences (batch, time, features)."""
+    return any("t" in node.op["axes"] for node in graph.inputs()) and _in_plain_order(graph)
+
+
+def _in_plain_order(graph: Graph) -> bool:
+    return all(node.op["axes"][:3] == "btf" for node in graph.inputs() if "t" in node.op["axes"])
+
+
 def mixes_time(graph: Graph) -> bool:
     """Is there a system, or a stream of what was delayed or meets what all steps tell (linear attention, no mask)?
 
@@ -137,7 +146,7 @@ def mixes_time(graph: Graph) -> bool:
     """
     if any(True for _ in graph.nodes(*SYSTEMS)):
         return True
-    plain = all(node.op["axes"][:3] == "btf" for node in graph.inputs() if "t" in node.op["axes"])
+    plain = _in_plain_order(graph)
     types = [graph.type(graph.operand(node.name, 0)) for node in graph.outputs()]
     rates = [kind.rate for kind in types if isinstance(kind, StreamType)]
     delayed = any(True for _ in graph.nodes("delay"))

@@ -137,10 +137,11 @@ def test_a_nonlinear_recurrence_is_refused_by_its_nodes(tmp_path: Path) -> None:
 
 
 def test_no_system_in_the_model(tmp_path: Path) -> None:
+    """One step, perhaps, of a network that has states."""
     net = Net()
-    x = net.input(["b", "t", 3])
+    x = net.input(["b", 3])
     y = net.op("Relu", net.op("MatMul", x, net.const(np.ones((3, 5)))))
-    refused(save(stepwise(net, y, 5), tmp_path), "no state-space system")
+    refused(save(net.model([(y, ["b", 5])]), tmp_path), "no state-space system")
 
 
 def test_a_reading_without_a_system_hides_no_reason(tmp_path: Path) -> None:
