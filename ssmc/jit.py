@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite import ir
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,3 +31,16 @@ def compiled(function: F) -> F:
 def inlined(function: F) -> F:
     """`function`, for use within compiled ones."""
     return cast(F, numba.njit(inline="always", error_model="numpy")(function))
+
+
+def _high_product(typing: Any, a: Any, b: Any) -> Any:
+    def multiplied(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        whole = builder.mul(*(builder.zext(one, wide) for one in arguments))
+        return builder.trunc(builder.lshr(whole, ir.Constant(wide, 64)), ir.IntType(64))
+
+    return numba.uint64(numba.uint64, numba.uint64), multiplied
+
+
+# The upper 64 bits of the product of two uint64, for use within compiled functions.
+high_product = cast(Callable[[Any, Any], Any], intrinsic(_high_product))

@@ -26,7 +26,7 @@ from backends.cim.simulate.plan import Drive, Plan, Target, input_of, plan_of, v
 from ssmc.ir.op import Array
 
 PANEL = 64  # rows of one matrix product whose sums are rounded
-PANEL_WORDS = 1 << 17  # columns times samples times steps that stay in the cache from the DAC to the sums
+PANEL_WORDS = 1 << 16  # columns times samples times steps that stay in the cache from the DAC to the sums
 
 
 def product(x: Array, weights: Array, out: Array | None = None) -> Array:
@@ -119,8 +119,10 @@ def _run(
     if _noisy(core.devices):
         key = key_of(core.seed, "read", core.number, drive.index)
         words = vectors * core.arch.crossbar.planes * drive.weights.shape[1]
-        drawn = normals(key, samples, core.first + panel[1].start, steps, words, core.sample + panel[0].start)
-    _through(core, plan, drive, loc, x, None if drawn is None else drawn.reshape(len(x), -1), target)
+        drawn = plan.room("drawn", samples * steps, words, np.float32)
+        place = core.first + panel[1].start, steps, words, core.sample + panel[0].start
+        drawn = normals(key, samples, *place, drawn.reshape(samples, steps, words)).reshape(len(x), -1)
+    _through(core, plan, drive, loc, x, drawn, target)
 
 
 def _add(target: Array, y: Array, places: tuple[Target, ...]) -> None:

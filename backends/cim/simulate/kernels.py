@@ -118,13 +118,17 @@ def deliver(words: Array, gain: Array, reach: Array, target: Array, places: Arra
 
 
 @compiled
-def look_up(table: Array, places: Array, out: Array) -> None:
-    """`out` (samples, steps, words) takes table[places[step]], sample after sample."""
+def spread_exponents(rates: Array, dt: Array, sigma: Any, drawn: Array, out: Array) -> None:
+    """Exponents of decays, none above zero: `out` (batch, steps, words) takes rates (words,) times dt (batch or 1,
+    steps or 1, 1), each 1 + sigma times `drawn` (batch, steps, words) of what it is."""
+    one = np.float32(1)
     for b in range(out.shape[0]):
         for k in range(out.shape[1]):
-            row, where = out[b, k], places[k, b * out.shape[2] : (b + 1) * out.shape[2]]
-            for j in range(row.size):
-                row[j] = table[where[j]]
+            passed = dt[b if dt.shape[0] > 1 else 0, k if dt.shape[1] > 1 else 0, 0]
+            row, normals = out[b, k], drawn[b, k]
+            for n in range(row.size):
+                exponent = rates[n] * passed * (one + sigma * normals[n])
+                row[n] = 0.0 if exponent > 0.0 else exponent
 
 
 @compiled

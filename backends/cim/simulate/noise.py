@@ -32,21 +32,10 @@ def key_of(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
-def _words(generator: np.random.Philox, key: int, place: tuple[int, int], count: int) -> Array:
-    """`count` (a multiple of 16) positions in the table; `place` is where the counter stands and which stream it is."""
-    generator.state = {
-        "bit_generator": "Philox",
-        "state": {"counter": np.array([*place, 0, 0], np.uint64), "key": np.array([key, 0], np.uint64)},
-        "buffer": np.zeros(4, np.uint64),
-        "buffer_pos": 4,
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    return np.asarray(generator.random_raw(count // 4), "<u8").view("<u2")
-
-
 def _device_words(key: int, count: int) -> Array:
-    return _words(np.random.Philox(0), key, (0, 0), -(-count // _DRAW) * _DRAW)[:count]
+    """(count,) positions in the table."""
+    drawn = np.random.Philox(key=key, counter=0).random_raw(-(-count // _DRAW) * _DRAW // 4)
+    return np.asarray(drawn, "<u8").view("<u2")[:count]
 
 
 def device_normals(key: int, count: int) -> Array:
@@ -60,20 +49,20 @@ def device_uniforms(key: int, count: int) -> Array:
     return np.asarray((pairs[:, 0] + (pairs[:, 1] + 0.5) / 2**16) / 2**16)
 
 
-def normals(key: int, batch: int, first: int, steps: int, words: int, sample: int = 0) -> Array:
-    """(batch, steps, words) standard normals, float32, of steps from `first` and samples from `sample` on.
+def normals(
+    key: int, batch: int, first: int, steps: int, words: int, sample: int = 0, out: Array | None = None
+) -> Array:
+    """(batch, steps, words) standard normals, float32, of steps from `first` and samples from `sample` on, in `out`
+    where that is given.
 
     Those of a sample at a step depend on `key`, the sample, the step and `words` alone. `sample` is a multiple of 8.
     """
-    from backends.cim.simulate.kernels import look_up
+    from backends.cim.simulate.philox import draw
 
     assert sample % SAMPLES == 0
-    out = np.empty((batch, steps, words), np.float32)
-    generator, table = np.random.Philox(0), _quantiles()
+    if out is None:
+        out = np.empty((batch, steps, words), np.float32)
     draws = -(-SAMPLES * words // _DRAW)  # of a step
-    for start in range(0, batch, SAMPLES):
-        place = (first * draws, (sample + start) // SAMPLES)
-        drawn = _words(generator, key, place, steps * draws * _DRAW).reshape(steps, draws * _DRAW)
-        count = min(SAMPLES, batch - start)
-        look_up(table, drawn, out[start : start + count])
+    room, place, stream = np.empty((draws, 4), np.uint64), np.uint64(first * draws), np.uint64(sample // SAMPLES)
+    draw(_quantiles(), np.uint64(key), place, stream, SAMPLES, room, out)
     return out

@@ -113,14 +113,10 @@ def _charge(core: Core, code: Item) -> None:
     words, window = code.integer("words"), code.real("window")
     x = bank(core, "volatile", code.integer("node"), words)
     rates = core.rates[code.integer("node")] = _rates(core, code)
-    exponent = rates * _between_charges(core, code, elapsed(core, code))
-    sigma = 0.0 if core.ideal else core.devices.cycle_sigma
-    if sigma:
-        key = key_of(core.seed, "cycle", core.number, code.index)
-        exponent = exponent * (1.0 + sigma * normals(key, core.batch, core.first, core.count, words, core.sample))
+    dt = _between_charges(core, code, elapsed(core, code))
     _check_units(core, code)
     drive = _gained(core, code, "src", core.full(core.read(code.integer("src"), words)))
-    decay = np.exp(np.minimum(exponent, 0.0))
+    decay = _decay(core, code, rates, dt)
     saturation = 0.0 if core.ideal else core.devices.write_saturation
     if core.ideal or not (window or saturation):
         _write_read(core, code, advance(x, decay, drive, code.flag("before")), rates)
@@ -141,6 +137,20 @@ def _charge(core: Core, code: Item) -> None:
         )
     core.tally(code.loc, "states outside their window", outside)
     _write_read(core, code, y, rates)
+
+
+def _decay(core: Core, code: Item, rates: Array, dt: Array) -> Array:
+    """(batch or 1, steps or 1, words) what is left of each state, with the spread from write to write."""
+    sigma = 0.0 if core.ideal else core.devices.cycle_sigma
+    if not sigma:
+        return np.asarray(np.exp(np.minimum(rates * dt, 0.0)))
+    from backends.cim.simulate.kernels import spread_exponents
+
+    key = key_of(core.seed, "cycle", core.number, code.index)
+    drawn = normals(key, core.batch, core.first, core.count, rates.size, core.sample)
+    exponent = np.empty(drawn.shape)
+    spread_exponents(rates, dt, drawn.dtype.type(sigma), drawn, exponent)
+    return np.asarray(np.exp(exponent, out=exponent))
 
 
 def _write_read(core: Core, code: Item, y: Array, rates: Array) -> None:
