@@ -54,6 +54,7 @@ from ssmc.frontend.source.rounding import STEPS, drop_rounding, rounds
 from ssmc.frontend.source.samples import Samples
 from ssmc.frontend.source.sizes import BATCH, other_length, stored_steps, strides, studied_length
 from ssmc.frontend.source.statics import fold_statics
+from ssmc.frontend.source.values import require_allowed
 from ssmc.frontend.states.lifting import State
 from ssmc.frontend.states.recurrence import lift_states
 from ssmc.frontend.states.stabilised import blamed, told
@@ -109,6 +110,7 @@ class Source:
         fold_statics(self.listing)
         if self.file is not self.listing:
             fold_statics(self.file)
+        require_allowed(self.file)
         off = {Value(name): table.off for name, table in tables.items()}
         self.listing.off.update(off)
         if self.as_stored is not None:

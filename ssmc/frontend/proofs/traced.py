@@ -75,7 +75,7 @@ def _part(listing: Listing, call: Call) -> tuple[int, int, int] | None:
         return (axis, int(numbers[0]), 1) if numbers.size == 1 and axis >= 0 <= numbers[0] else None
     try:
         ((axis, part),) = slices_of([None, *told], call.attrs, RANK)
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):  # no node says so in any form that there is
         return None
     regular = part.step in (None, 1) and part.start is not None and part.stop is not None
     return (

@@ -113,6 +113,10 @@ def _stft(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     size = int(np.reshape(known_of(given, "frame_length"), -1)[0]) if given is not None else size
     if size < 1 or (window is not None and len(window) != size):
         raise Unsupported("it does not tell how many steps a frame has")
+    if step < 1:
+        raise Unsupported(f"its frames are {step} steps apart")
+    if size > signal.shape[1]:
+        raise Unsupported(f"its frames hold {size} steps, and its signal {signal.shape[1]}")
     count = (signal.shape[1] - size) // step + 1
     positions = step * np.arange(count)[:, None] + np.arange(size)
     cut = frames(context, signal, positions, (1, 2))

@@ -72,11 +72,12 @@ def _split(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     axis = int(call.attrs.get("axis", 0)) % len(flow.shape)
     if flow.axes[axis] != "f":
         raise TimeMixing("it splits the time axis") if flow.axes[axis] == "t" else Unsupported("it splits the batch")
-    given = np.asarray(1 if len(items) < 2 else known_of(items[1], "split")).astype(int)
+    told = items[1] if len(items) > 1 else None
+    given = np.asarray(1 if told is None else known_of(told, "split")).astype(int)
     size = flow.shape[axis]
     bounds = [0, *np.cumsum(given)] if given.ndim else [*range(0, size, int(given)), size]
     parts = [cut(context, flow, axis, int(a), int(b), 1) for a, b in pairwise(bounds)]
-    if len(items) < 2 and not call.attrs.get("keepdims", 1):
+    if told is None and not call.attrs.get("keepdims", 1):  # ignored where sizes are given (ONNX, SplitToSequence)
         alone = replace(call, kind="Squeeze")
         parts = [LAYOUT["Squeeze"](context, alone, [p, Known(np.asarray([axis]))])[0] for p in parts]
     return [Members(tuple(parts))]

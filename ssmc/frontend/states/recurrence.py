@@ -87,7 +87,13 @@ def _run(lifting: Lifting, known: Dependence) -> dict[str, Tracked]:
         return lifting.give_up()
     where = tuple(dict.fromkeys(name for call in calls for name in call.provenance))
     if not calls:
-        return _delay(lifting, states[0], found[-1])
+        if len(states) > 1:
+            told = refusal(
+                states[0].name, "state", "it changes places with another state, and nothing else happens to it"
+            )
+            translator.findings.refusals.append(told)
+            return lifting.give_up()
+        return _delay(lifting, states[0], found[-1] if found else states[0].initial)  # it may be its own next value
     try:
         with translator.builder.origin(where):
             return _lift(lifting, calls, sorted(outside), where)

@@ -1,0 +1,152 @@
+"""Nodes that are given numbers which no such node may have: told as that, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from ssmc.diagnostics import UserError
+from ssmc.frontend import load_model
+from tests.frontend.checks import refused
+from tests.frontend.net import Net, save
+
+pytestmark = pytest.mark.invalid_files
+Build = Callable[[Net, str], str]
+
+
+def model(build: Build, steps: int | str = "t", features: int = 3) -> onnx.ModelProto:
+    net = Net()
+    return net.model([(build(net, net.input(["b", steps, features])), ["b", "s", "f"])])
+
+
+def stft(step: int, length: int | None, window: int | None = None) -> Build:
+    def build(net: Net, x: str) -> str:
+        weights = "" if window is None else net.const(np.ones(window))
+        frames = "" if length is None else net.const(np.int64(length))
+        return str(net.op("STFT", x, net.const(np.int64(step)), weights, frames))
+
+    return build
+
+
+def filtered(kind: str, **attrs: Any) -> Build:
+    def build(net: Net, x: str) -> str:
+        weights = [net.const(np.ones((3, 3, 4)))] if kind.startswith("Conv") else []
+        return str(net.op(kind, net.op("Transpose", x, perm=[0, 2, 1]), *weights, **attrs))
+
+    return build
+
+
+def made(kind: str, *values: float, **attrs: Any) -> Build:
+    """The sum of what an op makes of numbers alone, added to every step."""
+
+    def build(net: Net, x: str) -> str:
+        given = [net.const(np.int64(v) if isinstance(v, int) else np.float32(v)) for v in values]
+        kept = net.op("Cast", net.op(kind, *given, **attrs), to=TensorProto.FLOAT)
+        return str(net.op("Add", x, net.op("ReduceSum", kept, keepdims=0)))
+
+    return build
+
+
+def split(net: Net, x: str) -> str:
+    return str(
+        net.op("SequenceAt", net.op("SplitToSequence", x, net.const(np.int64(0)), axis=2), net.const(np.int64(0)))
+    )
+
+
+def sliced(net: Net, x: str) -> str:
+    return str(net.op("Slice", x, net.ints(0), net.ints(2), net.ints(1), net.ints(0)))
+
+
+def normed(net: Net, x: str) -> str:
+    ones = [net.const(np.ones(3)) for _ in range(3)]
+    return str(net.op("BatchNormalization", net.op("Transpose", x, perm=[0, 2, 1]), *ones, net.const(-np.ones(3))))
+
+
+def within(net: Net, x: str) -> str:
+    """In a branch of an If."""
+    body = Net()
+    part = body.op("DepthToSpace", body.const(np.ones((1, 1, 2, 2))), blocksize=0)
+    graph = body.subgraph([(part, None)])
+    return str(net.op("Add", x, net.op("If", net.const(np.asarray(True)), then_branch=graph, else_branch=graph)))
+
+
+FORBIDDEN: dict[str, tuple[Build, str]] = {
+    "no step between frames": (stft(0, 4), "'STFT' has frame_step 0 (at least 1)"),
+    "frames that go back": (stft(-2, 4), "frame_step -2"),
+    "frames of nothing": (stft(2, 0), "'STFT' has frame_length 0"),
+    "frames of less": (stft(2, -4), "frame_length -4"),
+    "a window of nothing": (stft(2, None, 0), "a window of shape (0,)"),
+    "mel bands of no rate": (made("MelWeightMatrix", 4, 16, 0, 0.0, 4000.0), "sample_rate 0"),
+    "mel bands of no spectrum": (made("MelWeightMatrix", 4, 0, 8000, 0.0, 4000.0), "dft_length 0"),
+    "a filter that stays": (filtered("Conv", strides=[0]), "'Conv' has strides 0"),
+    "a filter of no groups": (filtered("Conv", group=0), "group 0"),
+    "a filter that is padded by less": (filtered("ConvTranspose", pads=[-5, -40]), "pads -5"),
+    "a filter that leaps": (filtered("Conv", strides=[2**40]), "strides 1099511627776 (at most 134217728)"),
+    "a filter of gaps": (filtered("ConvTranspose", dilations=[0]), "dilations 0"),
+    "windows of nothing": (filtered("AveragePool", kernel_shape=[0]), "kernel_shape 0"),
+    "windows of 2^40 steps": (filtered("MaxPool", kernel_shape=[2**40]), "kernel_shape 1099511627776"),
+    "parts of nothing": (split, "parts of 0 entries each"),
+    "steps of 0": (sliced, "'Slice' has steps of 0"),
+    "a range that stays": (made("Range", 0, 10, 0), "'Range' has steps of 0"),
+    "a window of less": (made("HannWindow", -4), "size -4"),
+    "a division by zero": (made("Div", 1, 0), "a whole divisor of 0"),
+    "a variance below zero": (normed, "a variance of -1"),
+    "in a branch": (within, "'DepthToSpace' has blocksize 0"),
+}
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+@pytest.mark.parametrize("steps", ["t", 24])
+def test_forbidden_values(name: str, steps: int | str, tmp_path: Path) -> None:
+    build, said = FORBIDDEN[name]
+    refused(save(model(build, steps, 1 if "STFT" in said or "window of shape" in said else 3), tmp_path), said)
+
+
+def test_frames_longer_than_the_signal(tmp_path: Path) -> None:
+    refused(save(model(stft(2, 100), 24, 1), tmp_path), "its frames hold 100 steps, and its signal 24")
+
+
+def test_frames_of_a_length_that_is_computed_to_nothing(tmp_path: Path) -> None:
+    """onnxruntime ends the process on them, at the lengths at which they are nothing."""
+
+    def build(net: Net, x: str) -> str:
+        steps = net.op("Squeeze", net.op("Slice", net.op("Shape", x), net.ints(1), net.ints(2)))
+        length = net.op("Div", steps, net.const(np.int64(1000)))
+        return str(net.op("STFT", x, net.const(np.int64(2)), "", length))
+
+    refused(save(model(build, "t", 1), tmp_path), "how many steps a frame has")
+
+
+def test_a_start_of_two_axes(tmp_path: Path) -> None:
+    def build(net: Net, x: str) -> str:
+        place = net.const(np.zeros((2, 1), np.int64))
+        return str(net.op("Slice", x, place, net.const(np.ones((2, 1), np.int64)), net.ints(1, 2)))
+
+    refused(save(model(build), tmp_path))
+
+
+def test_a_state_that_is_its_own_next_value(tmp_path: Path) -> None:
+    net = Net()
+    x, s = net.input(["b", 3]), net.input(["b", 3])
+    y = net.op("Tanh", net.op("Add", net.op("Mul", s, net.const(np.full(3, 0.5))), x))
+    model = load_model(save(net.model([(y, ["b", 3]), (s, ["b", 3])]), tmp_path))
+    assert not model.unsupported and all(proof.passed for proof in model.proofs)
+
+
+def test_states_that_change_places(tmp_path: Path) -> None:
+    net = Net()
+    x, r, s = (net.input(["b", 3]) for _ in range(3))
+    y = net.op("Add", net.op("Sub", s, net.op("Mul", r, net.const(np.full(3, 2.0)))), x)
+    path = save(
+        net.model([(y, ["b", 3]), (net.op("Identity", s), ["b", 3]), (net.op("Identity", r), ["b", 3])]), tmp_path
+    )
+    graph = onnx.load(path).graph
+    inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
+    with pytest.raises(UserError, match="changes places with another state"):
+        load_model(path, states={inputs[1]: outputs[1], inputs[2]: outputs[2]})
