@@ -41,7 +41,6 @@ from ssmc.frontend.source.precision import coarsest_format, coarsest_table
 from ssmc.frontend.source.proto import ModelFile, read_model
 from ssmc.frontend.source.rates import other_length
 from ssmc.frontend.source.refused import refused_for
-from ssmc.frontend.source.rings import ring
 from ssmc.frontend.source.scales import with_scales
 from ssmc.frontend.source.sizes import DIVISIBLE
 from ssmc.frontend.source.unknown import known_part
@@ -136,8 +135,7 @@ def _tell_refusals(source: Source, best: Attempt, strict: bool) -> None:
         apart = other_length(source.listing, source.point(0), refused)
         if apart is not None:
             raise two_lengths(*apart, source.path)
-    turning = ring(source.listing, source.point(0)) if refused else None
-    image = turning or patched(source.file, source.point(0), refused) if refused else None
+    image = patched(source.file, source.point(0), refused) if refused else None
     findings.refusals = findings.refusals if image is None else [image]
     findings.refusals = with_scales(source.file, with_told(findings))
 

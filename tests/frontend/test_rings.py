@@ -1,4 +1,4 @@
-"""One-step models that keep the last inputs of a causal convolution in a ring."""
+"""The last inputs of a causal convolution in a ring, in one-step models and in loops."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from ssmc.frontend import load_model
+from ssmc.driver import compile_model
+from ssmc.frontend import load_model, reference
 from tests.frontend.blocks import RNG
-from tests.frontend.checks import refused
-from tests.frontend.net import Net, save
+from tests.frontend.checks import on_targets
+from tests.frontend.net import Dims, Net, save
 
 WIDTH, TAPS = 3, 4
 
 
-def ring(how: str) -> tuple[Net, list[tuple[str, list[int]]]]:
+def ring(how: str, batch: int | str = 1) -> tuple[Net, list[tuple[str, Dims]]]:
     """cache[:, :, pos % 4] = x, the taps taken from pos + 1 on; a moving average behind it."""
     net = Net()
-    x, cache = net.input([1, WIDTH]), net.input([1, WIDTH, TAPS], name="cache")
-    pos, state = net.input([1], TensorProto.INT64), net.input([1, WIDTH])
+    x, cache = net.input([batch, WIDTH], name="x"), net.input([batch, WIDTH, TAPS], name="cache")
+    pos, state = net.input([1], TensorProto.INT64, name="pos"), net.input([batch, WIDTH])
     size, new = net.const(np.int64(TAPS)), net.op("Unsqueeze", x, net.ints(2))
     place = net.op("Mod", pos, size)
     if how == "where":
@@ -34,14 +35,27 @@ def ring(how: str) -> tuple[Net, list[tuple[str, list[int]]]]:
     u = net.op("ReduceSum", taps, net.ints(2), keepdims=0)
     following = net.op("Add", net.op("Mul", state, net.const(np.array([0.5, 0.7, 0.9]))), u)
     y = net.op("Relu", following)
-    return net, [(y, [1, WIDTH]), (kept, [1, WIDTH, TAPS]), (following, [1, WIDTH])]
+    return net, [(y, [batch, WIDTH]), (kept, [batch, WIDTH, TAPS]), (following, [batch, WIDTH])]
 
 
-@pytest.mark.parametrize("how", ["where", "scatter"])
-def test_a_ring_is_told_as_one(tmp_path: Path, how: str) -> None:
-    net, outputs = ring(how)
-    message = refused(save(net.model(outputs), tmp_path), "the place in a ring of 4 steps", "the cache 'cache'")
-    assert "1 node cannot" in message and "numbers the samples" not in message
+@pytest.mark.parametrize(("how", "batch"), [("where", 1), ("scatter", 1), ("where", "b")])
+def test_a_ring_is_stepped_at_the_places_that_the_counter_tells(tmp_path: Path, how: str, batch: int | str) -> None:
+    """From given states and any place on; each place keeps what it holds but at its turn."""
+    net, outputs = ring(how, batch)
+    model = load_model(save(net.model(outputs), tmp_path))
+    assert model.form == "step" and model.states["cache"] == outputs[1][0]
+    samples = 1 if batch == 1 else 3
+    for length, start in ((9, 0), (6, 5)):
+        places = np.tile(start + np.arange(length), (samples, 1))[..., None]
+        arrays = {"x": RNG.standard_normal((samples, length, WIDTH)).astype(np.float32), "pos": places}
+        for name in model.states:
+            shape = (samples, WIDTH, TAPS) if name == "cache" else (samples, WIDTH)
+            arrays[name] = RNG.standard_normal(shape).astype(np.float32)
+        expected = reference(model, arrays)
+        for target in ("cim", "epochcore"):
+            found = compile_model(model, target, ideal=True).run(arrays).outputs
+            for name, array in expected.items():
+                assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
 
 
 def test_what_the_hint_says_is_lifted(tmp_path: Path) -> None:
@@ -53,3 +67,30 @@ def test_what_the_hint_says_is_lifted(tmp_path: Path) -> None:
     y = net.op("ReduceSum", net.op("Mul", kept, net.const(RNG.standard_normal((WIDTH, TAPS)))), net.ints(2), keepdims=0)
     model = load_model(save(net.model([(y, [1, WIDTH]), (kept, [1, WIDTH, TAPS])]), tmp_path))
     assert model.form == "step" and list(model.states) == [cache]
+
+
+@pytest.mark.parametrize("read", ["by age", "all", "oldest"])
+def test_a_ring_within_a_loop(tmp_path: Path, read: str) -> None:
+    """A causal filter, a mean, and a difference over four steps, from a buffer that the number of the step turns."""
+    net, body = Net(), Net()
+    x, dims = net.input(["b", "t", WIDTH]), ["b", WIDTH, TAPS]
+    k, going, cache = body.input([], TensorProto.INT64), body.input([], TensorProto.BOOL), body.input(dims)
+    u, size = body.op("Gather", x, k, axis=1), body.const(np.int64(TAPS))
+    place, new = body.op("Mod", k, size), body.op("Unsqueeze", u, body.ints(2))
+    kept = body.op("Where", body.op("Equal", body.const(np.arange(TAPS)), place), new, cache)
+    if read == "by age":
+        order = body.op("Mod", body.op("Add", k, body.const(1 + np.arange(TAPS))), size)
+        taps = body.op("Gather", kept, order, axis=2)
+        y = body.op("ReduceSum", body.op("Mul", taps, body.const(np.arange(1.0, 5.0))), body.ints(2), keepdims=0)
+    elif read == "all":
+        y = body.op("ReduceMean", kept, body.ints(2), keepdims=0)
+    else:
+        y = body.op("Sub", u, body.op("Gather", cache, place, axis=2))
+    on = body.op("Identity", going)
+    graph = body.subgraph([(on, []), (kept, dims), (y, ["b", WIDTH])], {on: TensorProto.BOOL})
+    count = net.op("Squeeze", net.op("Shape", x, start=1, end=2), net.ints(0))
+    zero = net.op("ConstantOfShape", net.op("Concat", net.op("Shape", x, end=1), net.ints(WIDTH, TAPS), axis=0))
+    y = net.op("Transpose", net.op("Loop", count, "", zero, outputs=2, body=graph)[1], perm=[1, 0, 2])
+    model = load_model(save(net.model([(net.op("Tanh", y), ["b", "t", WIDTH])]), tmp_path))
+    for batch, length in ((2, 9), (1, 14)):
+        on_targets(model, batch, length)

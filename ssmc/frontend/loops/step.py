@@ -10,6 +10,7 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.loops.likelihood import AFFINE, Candidates, weigh
 from ssmc.frontend.loops.responses import Step, handed_through, shifted
 from ssmc.frontend.source.listing import Listing
+from ssmc.frontend.source.rings import counters
 from ssmc.frontend.states.dependence import dependence
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
@@ -37,7 +38,7 @@ def pair_states(
     weights = weigh(candidates)
     found = _assigned(weights)
     found |= _handed_on(candidates, weights, found)
-    if len(found) == len(types):  # a step needs an input that is not a state
+    if len(found) >= len(types.keys() - counters(listing, point)):  # a step needs an input that is not a state
         found = _without_data(candidates, weights)
     paired = {candidates.inputs[i]: candidates.outputs[j] for i, j in found}
     return {name: paired[name] for name in types if name in paired}

@@ -136,6 +136,9 @@ def _stream(translator: Translator, tick: Tick, like: Any) -> Flow:
 def _picked(translator: Translator, call: Call, items: Sequence[Any]) -> Tracked:
     """The present step of a whole sequence."""
     flow: Flow = items[0]
+    if call.kind == "Gather" and _turns(call, flow, items[1]):
+        (found,) = translator.apply(call, [flow, _stream(translator, items[1], translator.stream or flow.value)])
+        return found
     items = [replace(i, values=i.values[: i.trips]) if isinstance(i, Tick) else i for i in items]
     if call.kind == "Gather":
         if not isinstance(items[1], Tick):
@@ -160,6 +163,15 @@ def _picked(translator: Translator, call: Call, items: Sequence[Any]) -> Tracked
             raise Unsupported("it takes more than the present step")
         found = _at_step(translator, flow, axis, 1, np.asarray([part[0] for part in taken]))
     return found
+
+
+def _turns(call: Call, flow: Flow, index: Any) -> bool:
+    """Are places in each step picked in turn, as in a ring: the same ones again after some trips?"""
+    axis = int(call.attrs.get("axis", 0)) % len(flow.shape)
+    if not isinstance(index, Tick) or flow.axes[axis] != "f" or index.values.size == 0:
+        return False
+    first = index.values.reshape(len(index.values), -1)[:, 0]
+    return len(np.unique(first)) <= flow.shape[axis] < len(first)
 
 
 def _rows(item: Any, trips: int) -> Array:

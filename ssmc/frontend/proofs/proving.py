@@ -372,5 +372,5 @@ def _sizes(ports: tuple[Port, ...], arrays: Mapping[str, Any]) -> tuple[int, int
     for port in ports:
         for letter, size in zip(port.axes, np.shape(arrays[port.name]), strict=True):
             if letter in found:
-                found[letter] = size
+                found[letter] = max(found[letter], size)
     return found["b"], found["t"]

@@ -103,7 +103,7 @@ def step_through(
     """A one-step function run over time. Streaming arrays are (batch, time, ...)."""
     streams = [port for port in inputs if port.name not in states and isinstance(port.type, StreamType)]
     steps = next(arrays[port.name].shape[1] for port in streams)
-    batch = next(arrays[port.name].shape[port.axes.index("b")] for port in streams)
+    batch = max(arrays[port.name].shape[port.axes.index("b")] for port in streams)
     carried = {}
     for port in inputs:
         if port.name in states:
@@ -121,7 +121,7 @@ def step_through(
         for name, array in found.items():
             collected.setdefault(name, []).append(array)
     last = {states[port.name]: len(port.shape) < len(port.axes) for port in inputs if port.name in states}
-    squeezed = {port.name for port in streams if len(port.shape) < len(port.axes) - 1}
+    squeezed = all(len(port.shape) < len(port.axes) - 1 for port in streams)  # beside others it is for all samples
     return {
         name: (rows[-1][None] if last[name] else rows[-1])
         if name in last

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, align, wrap
 from ssmc.frontend.rules.context import Context, Rule, flow_of, known_of
 from ssmc.frontend.rules.elementwise import binary, scalar
 from ssmc.frontend.rules.reduction import plain, reduced
-from ssmc.frontend.rules.shape import gathered
+from ssmc.frontend.rules.shape import gather, gathered
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import text
 
@@ -73,6 +75,27 @@ def _picked(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
     there = _one_hot(context, index, axis, size, behind)
     wide = inserted(context, data, axis + 1) if isinstance(data, Flow) else Known(np.expand_dims(data.array, axis + 1))
     return [_sum_where(context, there, wide, axis)]
+
+
+def _gather(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Entries of a feature axis at places that are computed and the same for all samples, as those of a ring."""
+    data, index = items
+    if not isinstance(data, Flow) or not isinstance(index, Flow):
+        return gather(context, call, items)
+    axis = int(call.attrs.get("axis", 0)) % len(data.shape)
+    size, count = data.shape[axis], prod(index.shape)
+    if data.axes[axis] != "f" or set(index.axes) - {"f"}:
+        return gather(context, call, items)
+    _require_few(size * count)
+    flat = wrap(context.builder.reshape(index.value, (count,)), "f", (count,))
+    there = _one_hot(context, flat, 0, size, 0)  # (size, count)
+    letters = "abcdefgh"[: len(data.shape)]
+    result = letters[:axis] + "z" + letters[axis + 1 :]
+    found = einsum(context.builder, [letters, letters[axis] + "z"], result, [data, there])
+    shape = (*data.shape[:axis], *index.shape, *data.shape[axis + 1 :])
+    axes = data.axes[:axis] + index.axes + data.axes[axis + 1 :]
+    features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
+    return [wrap(context.builder.reshape(flow_of(found).value, features), axes, shape)]
 
 
 def _one_hot(context: Context, index: Flow | Known, axis: int, size: int, behind: int) -> Flow | Known:
@@ -185,6 +208,7 @@ def _compressed(context: Context, call: Call, items: Sequence[Any]) -> list[Trac
 
 RULES: dict[str, Rule] = {
     "TopK": _top,
+    "Gather": _gather,
     "GatherElements": _picked,
     "CumProd": _running_product,
     "Compress": _compressed,

@@ -244,7 +244,8 @@ def _reverse_sequence(context: Context, call: Call, items: Sequence[Any]) -> lis
     return [cut(context, flow, axis, None, None, -1)]
 
 
-def _gather(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+def gather(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """Entries at constant places, or rows of a constant table. Raises TimeMixing for computed places of a flow."""
     source, index = items
     if isinstance(source, Known):
         if call.attrs.get("axis", 0) % source.array.ndim != 0:
@@ -351,7 +352,6 @@ RULES: dict[str, Rule] = {
     "Split": _split,
     "Slice": _slice,
     "ReverseSequence": _reverse_sequence,
-    "Gather": _gather,
     "Expand": _expand,
     "Tile": _tile,
     "Shape": _shape_of,

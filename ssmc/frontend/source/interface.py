@@ -117,6 +117,9 @@ def step_axes(types: Mapping[str, TensorType], states: Collection[str]) -> Itera
             [i for i, d in enumerate((kind.shape or ())[: 2 if name in states else 1]) if d == size]
             for name, kind in types.items()
         ]
+        single = [kind.shape == (1,) and kind.dtype.startswith(("int", "uint")) for kind in types.values()]
+        if size == 1 and not all(single):  # one number for all, as what counts the steps
+            options = [[*places, -1] if alone else places for places, alone in zip(options, single, strict=True)]
         shapes = [(len(kind.shape or ()), kind.dtype) for name, kind in types.items() if name not in states]
         tokens = all(dtype.startswith(("int", "uint")) for _, dtype in shapes)
         sure = size == 1 or max(rank for rank, _ in shapes) > 1 or tokens
