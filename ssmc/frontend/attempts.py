@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.findings import Findings, Refusal, refusal
+from ssmc.frontend.findings import Findings, Refusal, finer, identified_in, refusal, replaced
 from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.loops.alike import join_alike
@@ -25,7 +25,7 @@ from ssmc.frontend.mixing.explain import explain
 from ssmc.frontend.mixing.mixing import explain_region
 from ssmc.frontend.mixing.polynomial import is_made_of_scores, is_of_scores
 from ssmc.frontend.model import Proof
-from ssmc.frontend.proofs.baked import File
+from ssmc.frontend.proofs.baked import File, runs_at
 from ssmc.frontend.proofs.levels import reach
 from ssmc.frontend.proofs.proving import Case, prove
 from ssmc.frontend.proofs.reference import runner
@@ -52,7 +52,7 @@ from ssmc.frontend.source.padded import round_before_padding
 from ssmc.frontend.source.proto import ModelFile
 from ssmc.frontend.source.rounding import STEPS, drop_rounding, rounds
 from ssmc.frontend.source.samples import Samples
-from ssmc.frontend.source.sizes import BATCH, other_length, stored_steps, strides, studied_length
+from ssmc.frontend.source.sizes import BATCH, LONGEST, other_length, stored_steps, strides, studied_length
 from ssmc.frontend.source.statics import fold_statics
 from ssmc.frontend.source.values import require_allowed
 from ssmc.frontend.states.lifting import State
@@ -66,6 +66,8 @@ from ssmc.ir.types import FlowType, SequenceType, StreamType, TensorType
 
 TEMPORAL = frozenset(["Scan", "Loop", "DFT", "STFT", "CumSum", "LinearAttention", "CausalConvWithState"])
 MEANINGS = Meanings(CONTROL_RULES, explain, explain_region, apply_tick, over_chunks, is_of_scores, is_made_of_scores)
+FINER = (0.1, 0.01)  # ours: of the tolerance, that kernels get where the model is not the file's with all of it
+BEHIND, FAR = 16, 4096  # ours: times what was looked at of kernels that go on, and steps, that these are proved at
 MANY = 2000  # nodes of a file that onnxruntime takes long to read
 
 
@@ -192,7 +194,27 @@ class Source:
         return Attempt("sequence", translator.builder.graph, ports, findings=translator.findings), translator
 
     def _as_sequence(self, axes: Mapping[str, str], listing: Listing) -> Attempt:
+        """The reading of the file along these axes; where it is not the file's for the systems that kernels became,
+        with others."""
+        first = self._read(axes, listing, 1.0)
+        far = self._far(first.findings) if self.stored and replaced(first.findings) else 0
+        if far and (first.failure is not None or identified_in(first.findings)):  # all there is of a kernel it slices
+            self.study(far)
+            again = self._read(axes, listing, 1.0)
+            first = again if again.failure is None or first.failure is not None else first
+        if first.failure is None or not identified_in(first.findings):
+            return first
+        plain = self._read(axes, listing, 0.0)
+        if plain.failure is not None:
+            return first
+        tried = (self._read(axes, listing, share) for share in FINER)
+        found = next((attempt for attempt in tried if attempt.failure is None), plain)
+        found.notes += (finer(first.failure, self.tolerance, found.findings.share),)
+        return found
+
+    def _read(self, axes: Mapping[str, str], listing: Listing, share: float) -> Attempt:
         attempt, translator = self._begin(axes, listing)
+        attempt.findings.share = share
         found = translator.demand(list(listing.outputs.values()))
         if translator.builder.tables and is_dynamic(self.types)[1]:
             self._extend_tables(attempt, translator)
@@ -315,7 +337,7 @@ class Source:
         attempt.outputs = tuple(outputs)
         self._simplify(attempt)
         try:
-            attempt.proofs, notes = prove(self._case(attempt), (BATCH, self.length), self._other_size())
+            attempt.proofs, notes = prove(self._case(attempt), (BATCH, self.length), self._other_size(attempt.findings))
             attempt.notes += notes
             attempt.notes += told(attempt.findings)
             if attempt.findings.multiple > 1 and is_dynamic(self.types)[1]:
@@ -333,11 +355,22 @@ class Source:
         clocks = mark_clocks(attempt.graph)
         attempt.inputs = tuple(replace(p, role="dt") if p.name in clocks else p for p in attempt.inputs)
 
-    def _other_size(self) -> tuple[int, int]:
+    def _far(self, findings: Findings) -> int:
+        """How long a sequence is that tells whether the systems that kernels became are right behind the taps that were
+        looked at, if the file runs so long: as what it has stored of them, or a multiple of what was looked at."""
+        if self.stored and replaced(findings):
+            far = min(self.stored, LONGEST)
+        else:
+            far = min(BEHIND * self.length, FAR) if identified_in(findings) else 0
+        return far if far > self.length and runs_at(self.as_file(), far) else 0
+
+    def _other_size(self, findings: Findings) -> tuple[int, int]:
         """A size that differs where sizes are dynamic; not longer than what the file has stored."""
         dynamic_batch, dynamic_length = is_dynamic(self.types)
         if not dynamic_length:
             return 1 if dynamic_batch else BATCH, self.length
+        if far := self._far(findings):
+            return 1 if dynamic_batch else BATCH, far
         other = other_length(self.length, self.stored, strides(self.listing), 2 * reach(self.file))
         return 1 if dynamic_batch else BATCH, other
 

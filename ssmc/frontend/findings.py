@@ -41,7 +41,7 @@ class Replacement:
     `residual` is max|h - h'| relative to the largest tap of a kernel, of the worst kernel; `l1` is ||h - h'||_1 of the
     worst output, so that max|y - y'| <= l1 max|u| for every input u to the kernels, over as many steps as they have
     taps.
-    Both are 0 for taps that stay taps.
+    Both are 0 for taps that stay taps. `identified` ones were fitted to the taps alone.
     """
 
     how: str
@@ -49,6 +49,7 @@ class Replacement:
     taps: int
     residual: float = 0.0
     l1: float = 0.0
+    identified: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Lift:
 class Findings:
     """Shared by the translators of a model and of its bodies.
 
-    `tolerance` is the error allowed to a system that is fitted to a kernel, relative to the largest tap.
+    `tolerance` is the error allowed to a system that is fitted to a kernel, relative to the largest tap; `share` is how
+    much of it one has that is identified from the taps alone: with 0 they stay taps.
     `stabilisers` are nodes that give running maxima, which were left out because they only keep exponentials in
     range. `filters` are short ones, which are no sign of a system. `told` are exact reasons why a region as a whole
     is no system, which count where the reading that says it op by op fails, too. `spans` counts the nodes that take
@@ -86,6 +88,7 @@ class Findings:
     spans: int = 0
     chosen: int = 0
     multiple: int = 1
+    share: float = 1.0
 
     def copy(self) -> Findings:
         """As they are now, to go back to."""
@@ -96,6 +99,22 @@ class Findings:
         """Forget what was found since."""
         for f in fields(self):
             setattr(self, f.name, getattr(before, f.name))
+
+
+def replaced(findings: Findings) -> bool:
+    """Has the file kernels, which became systems or stay taps?"""
+    return any(lift.replacement is not None for lift in findings.lifts)
+
+
+def identified_in(findings: Findings) -> bool:
+    """Are there systems that were identified from the taps alone?"""
+    return any(lift.replacement is not None and lift.replacement.identified for lift in findings.lifts)
+
+
+def finer(failure: UserError, tolerance: float, share: float) -> str:
+    """A note on kernels that have a `share` of the tolerance, as the model with all of it is not the file's."""
+    so = f"are identified within {share * tolerance:.0e}" if share else "stay FIR filters"
+    return f"constant kernels {so}, not within {tolerance:.0e} of their largest taps: with that, {failure.what}"
 
 
 def with_told(findings: Findings) -> list[Refusal]:

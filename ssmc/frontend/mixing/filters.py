@@ -15,6 +15,7 @@ from ssmc.frontend.mixing.generators import generators, shared_mode
 from ssmc.frontend.mixing.identified import Part, identified
 from ssmc.frontend.mixing.lti import Kernels
 from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.tails import lasting
 from ssmc.frontend.source.precision import stored_rounding
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
@@ -90,10 +91,10 @@ class Emitter:
             return self._lags(taps, used, reverse) if taps.shape[1] > 1 else self._fir(taps[:, 0, :last], reverse)
         if (fit := self._fit(taps)) is not None:
             u = self.taken(self.kernels.inputs.reshape(-1))
-            return self.system(u, *fit, taps.shape, reverse)
+            return self.system(u, *fit, taps.shape, reverse, identified=False)
         if taps.shape[1] > 1:
             return self._firs(taps[..., :last], reverse)
-        parts, how = identified(taps[:, 0], self.tolerance)
+        parts, how = systems_of(self.translator, taps[:, 0], self.tolerance)
         if not parts:
             return self._fir(taps[:, 0, :last], reverse, remark=how)
         return self._side_by_side(parts, taps[:, 0, :last], reverse, how)
@@ -127,9 +128,12 @@ class Emitter:
             y = self.builder.binary("add", y, self.builder.binary("mul", x, part.head[:, lag]))
         return y
 
-    def system(self, u: Operand, fit: Fit, how: str, shape: tuple[int, ...], reverse: bool) -> Operand:
+    def system(
+        self, u: Operand, fit: Fit, how: str, shape: tuple[int, ...], reverse: bool, identified: bool = True
+    ) -> Operand:
         y, final = self.builder.recurrent("ssm", [u], system=fit.system, reverse=reverse)
-        replacement = Replacement(f"became systems, {how}", shape[0] * shape[1], shape[2], fit.error, fit.l1)
+        kernels = shape[0] * shape[1]
+        replacement = Replacement(f"became systems, {how}", kernels, shape[2], fit.error, fit.l1, identified)
         self._note(final, max(fit.error, fit.output_error), replacement)
         return y
 
@@ -141,7 +145,7 @@ class Emitter:
     def _note(self, value: Value, error: float, replacement: Replacement) -> None:
         if self._uneven:
             how = f"{replacement.how}; the file's tables have few digits, and its steps differ by {self._uneven:.0e}"
-            replacement, error = replace(replacement, how=how), max(error, self._uneven)
+            replacement, error = replace(replacement, how=how, identified=False), max(error, self._uneven)
         lift = Lift(value.node, disguise_of(self.region), self.region.provenance, error, replacement)
         self.translator.findings.lifts.append(lift)
 
@@ -176,8 +180,11 @@ class Emitter:
             lift = Lift(final.node, disguise_of(self.region), self.region.provenance, 0.0)
             self.translator.findings.filters.append(lift)
         else:
-            how = f"stay FIR filters: no system of half as many states was found within {self.tolerance:.0e} of them"
-            how += remark
+            how = "stay FIR filters: "
+            if self.translator.findings.share:
+                how += f"no system of half as many states was found within {self.tolerance:.0e} of them{remark}"
+            else:
+                how += "what systems that are near them do to outputs is too much"
             rounding = stored_rounding(self.translator.listing, self.region.known)
             if rounding > self.tolerance:
                 how += f"; the file itself rounds them by {rounding:.0e}"
@@ -208,6 +215,15 @@ class Emitter:
             if fit is not None and fit.error <= enough:
                 return fit, "whose poles stand in the file"
         return None
+
+
+def systems_of(translator: Translator, taps: Array, tolerance: float) -> tuple[list[Part], str]:
+    """Systems for kernels (outputs, L) of one input each, and a remark on those that none serves."""
+    tolerance *= translator.findings.share
+    if not tolerance:
+        return [], ""
+    parts, how = identified(taps, tolerance)
+    return lasting(parts, taps, tolerance, translator.dynamic), how
 
 
 def disguise_of(region: Region) -> str:

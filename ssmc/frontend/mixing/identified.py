@@ -137,7 +137,8 @@ def _behind(taps: Array, channels: Array, delay: int, tolerance: float) -> tuple
         return [], found.residual
     some = taps[channels[at]]
     fit, ahead = measured(found.part(at), some[:, None, delay:]), np.abs(some[:, :delay])
-    fit = replace(fit, l1=fit.l1 + float(ahead.sum(axis=1).max()))
+    early = float((ahead.max(axis=1) / np.abs(some).max(axis=1)).max())  # which are left out
+    fit = replace(fit, error=max(fit.error, early), l1=fit.l1 + float(ahead.sum(axis=1).max()))
     how = f"identified from the taps behind a delay of {delay} steps"
     return [Part(channels[at], fit, how, delay)], found.residual
 

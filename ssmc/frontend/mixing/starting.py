@@ -13,8 +13,8 @@ import numpy as np
 
 from ssmc.frontend.graph.builder import Operand
 from ssmc.frontend.graph.flow import Flow
-from ssmc.frontend.mixing.filters import Emitter, emitter_of
-from ssmc.frontend.mixing.identified import Part, identified
+from ssmc.frontend.mixing.filters import Emitter, emitter_of, systems_of
+from ssmc.frontend.mixing.identified import Part
 from ssmc.frontend.mixing.lti import Kernels
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.translator import Translator
@@ -27,10 +27,15 @@ STATES = 64  # of a channel, whose gains are solved for (ours)
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """What first inputs do: gains to the states (channels, states, width), taps (channels, width, m) beside them."""
+    """What first inputs do: gains to the states (channels, states, width), taps (channels, width, m) beside them.
+
+    `error` and `l1` are what these miss, as those of a `Fit`.
+    """
 
     gains: Array
     taps: Array
+    error: float
+    l1: float
 
 
 def emit_started(
@@ -44,7 +49,7 @@ def emit_started(
     tolerance = translator.findings.tolerance
     if kernels.inputs.shape[1] != 1 + len(at):
         return None
-    parts, _ = identified(kernels.causal[:, 0], tolerance)
+    parts, _ = systems_of(translator, kernels.causal[:, 0], tolerance)
     if sum(len(part.channels) for part in parts) < len(kernels.inputs):
         return None
     starts = [_start(kernels.causal[part.channels], part, at, count, missing, tolerance) for part in parts]
@@ -71,6 +76,7 @@ def _start(taps: Array, part: Part, at: Sequence[int], count: int, missing: int,
     seen = kernel(free, length)[:, 0].swapaxes(1, 2)  # channels, L, ways
     gains = np.zeros((len(taps), system.states, len(at)), ways.dtype)
     beside = np.zeros((len(taps), len(at), max(count + part.delay, 1)))
+    missed = np.zeros((len(taps), len(at), length))
     for o in range(len(taps)):
         scale = np.abs(taps[o]).max()
         for j, step in enumerate(at):
@@ -81,10 +87,13 @@ def _start(taps: Array, part: Part, at: Sequence[int], count: int, missing: int,
                 return None
             gains[o, :, j] = ways @ solved
             counts = np.arange(regular) + step >= missing
-            beside[o, j, :regular] = np.where(
-                counts & (np.abs(left[:regular]) > tolerance * scale), left[:regular], 0.0
-            )
-    return _Start(gains, beside)
+            own = counts & (np.abs(left[:regular]) > tolerance * scale)
+            beside[o, j, :regular] = np.where(own, left[:regular], 0.0)
+            missed[o, j] = np.abs(left)
+            missed[o, j, :regular] *= counts & ~own
+    largest = np.abs(taps).max(axis=(1, 2), initial=1e-300)
+    error, l1 = (missed.max(axis=(1, 2)) / largest).max(), missed.sum(axis=(1, 2)).max()
+    return _Start(gains, beside, float(error), float(l1))
 
 
 def _emitted(emitter: Emitter, part: Part, start: _Start) -> Operand:
@@ -97,7 +106,8 @@ def _emitted(emitter: Emitter, part: Part, start: _Start) -> Operand:
     direct = np.concatenate([system.D, start.taps[:, None, :, 0]], axis=2)
     whole = replace(system, B=np.concatenate([system.B, start.gains], axis=2), D=direct)
     shape = (*inputs.shape, emitter.kernels.causal.shape[2])
-    y = emitter.system(u, replace(part.fit, system=whole), part.how, shape, False)
+    fit = replace(part.fit, system=whole, error=max(part.fit.error, start.error), l1=part.fit.l1 + start.l1)
+    y = emitter.system(u, fit, part.how, shape, False)
     for j, lag in _used(start.taps):
         late = emitter.delayed(given[1 + j], lag, False)
         y = builder.binary("add", y, builder.binary("mul", late, start.taps[:, j, lag]))

@@ -209,12 +209,21 @@ def _against_file(case: Case, arrays: Arrays, found: Arrays, exact: Arrays, size
     limit = max(ROOM * case.tolerance, LIMIT)
     allowed = min(limit, max([case.tolerance, *(ROOM * lift.proof_error for lift in case.lifts)]))
     proofs = compare(FILE, found, exact, *size, allowed)
-    if not all(proof.passed for proof in proofs):
-        effect = effect_of_fits(case.graph, case.lifts, case.inputs, case.outputs, arrays, found)
-        proofs = compare(FILE, found, exact, *size, max(allowed, min(limit, ROOM * effect)))
+    # Systems that the file tells are what they are; those identified from taps are to be finer where they must.
+    told = _told(case)
+    for lifts, most in ((told, limit), (case.lifts, min(limit, ROOM * case.tolerance))):
+        if not all(proof.passed for proof in proofs):
+            effect = effect_of_fits(case.graph, lifts, case.inputs, case.outputs, arrays, found)
+            allowed = max(allowed, min(most, ROOM * effect))
+            proofs = compare(FILE, found, exact, *size, allowed)
     if not all(proof.passed for proof in proofs):
         proofs = compare(FILE, found, exact, *size, max(allowed, _ties(case, arrays, DOUBLE).allowed))
     return proofs
+
+
+def _told(case: Case) -> list[Lift]:
+    """Systems that the file tells, and that are not identified from taps."""
+    return [lift for lift in case.lifts if lift.replacement is None or not lift.replacement.identified]
 
 
 def _of_dropped(case: Case, found: Arrays, answer: Arrays) -> tuple[str, ...]:
@@ -250,7 +259,7 @@ def _of_precision(case: Case, proofs: Sequence[Proof]) -> tuple[str, ...]:
 def _of_systems(case: Case, proofs: Sequence[Proof]) -> tuple[str, ...]:
     """A note where systems are off by more than was asked for, as they are where a file's tables are rounded: what that
     does to outputs."""
-    off = max((lift.proof_error for lift in case.lifts), default=0.0)
+    off = max((lift.proof_error for lift in _told(case)), default=0.0)
     errors = [proof.error for proof in proofs if proof.against == FILE]
     if off <= case.tolerance or max(errors, default=0.0) <= max(TOLD, case.tolerance):
         return ()
