@@ -83,3 +83,17 @@ def test_a_covariance_that_runs_along_is_told(tmp_path: Path) -> None:
     y = net.op("Relu", estimate)
     path = save(net.model([(y, [1, 2]), (estimate, [1, 2]), (after, [2, 2])]), tmp_path)
     refused(path, "state 'covariance'", "follows from it alone", "Riccati", "the gain that this settles at")
+
+
+@pytest.mark.parametrize("batch", ["b", 1])
+def test_a_forecast_before_the_measurement(tmp_path: Path, batch: int | str) -> None:
+    """Holt's level and trend: the forecast is made of both states, and the measurement, of their shape, comes after."""
+    net = Net()
+    y, level, trend = (net.input([batch, 1]) for _ in range(3))
+    forecast = net.op("Add", level, trend)
+    missed = net.op("Sub", y, forecast)
+    new = net.op("Add", forecast, net.op("Mul", missed, net.const(np.float32(0.3))))
+    risen = net.op("Mul", net.op("Sub", new, level), net.const(np.float32(0.1)))
+    slope = net.op("Add", net.op("Mul", trend, net.const(np.float32(0.9))), risen)
+    outputs = [(forecast, [batch, 1]), (new, [batch, 1]), (slope, [batch, 1])]
+    assert load_model(save(net.model(outputs), tmp_path)).states == {level: new, trend: slope}
