@@ -109,6 +109,9 @@ def _explain_banks(alternatives: list[dict[str, Any]], banks: list[dict[str, Any
         )
         heads = ["layer", "bank", "", "energy", "keeping", "spared", "error", "sharing", "because"]
         print_table(title, heads, rows, numbers=3)
+    if not any(choice["joules"] or choice["error"] != 0 for choice in banks):
+        _explain_holding(banks)
+        return
     found = [
         (
             choice["node"],
@@ -130,6 +133,14 @@ def _explain_banks(alternatives: list[dict[str, Any]], banks: list[dict[str, Any
     heads = ["layer", "bank", "", "energy", "error", "with B, C", "error", "cannot hold them because"]
     if found:
         print_table(title, heads, found, numbers=3)
+
+
+def _explain_holding(banks: list[dict[str, Any]]) -> None:
+    """Banks of a target that gives them no costs of their own: those of a layer depend on its form."""
+    rows = [(one["node"], one["bank"], "chosen" if one["chosen"] else "", one["objection"]) for one in banks]
+    if rows:
+        title = "state banks: which can hold a layer's states; what that costs depends on the layer's form"
+        print_table(title, ["layer", "bank", "", "cannot hold them because"], rows)
 
 
 def _joules(joules: float | None) -> str:
@@ -177,12 +188,12 @@ def _explain_units(units: list[dict[str, Any]]) -> None:
 
 
 def _explain_schedules(schedules: list[dict[str, Any]]) -> None:
-    """The whole program's schedules, where a sequence takes several chunks."""
+    """The whole program's schedules, where there is a choice; costs as they were when it was made."""
     rows = [
         (
             made["choice"],
             made["schedule"],
-            "chosen" if made["chosen"] else "",
+            _chosen(made),
             str(made["batch"]),
             f"{made['cycles']:,}",
             quantity(made["joules"], "J"),
@@ -192,6 +203,12 @@ def _explain_schedules(schedules: list[dict[str, Any]]) -> None:
     if rows:
         title = f"schedules: cycles and energy of so many sequences of {schedules[0]['steps']} steps"
         print_table(title, ["choice", "schedule", "", "sequences", "cycles", "energy"], rows, numbers=4)
+
+
+def _chosen(made: dict[str, Any]) -> str:
+    if not made["chosen"]:
+        return ""
+    return f"chosen before {made['superseded']}" if "superseded" in made else "chosen"
 
 
 def _explain_forms(forms: dict[str, list[dict[str, Any]]]) -> None:

@@ -55,6 +55,11 @@ class Assembly:
         costs = {"cycles": cycles, "joules": joules, "steps": self.low.request.steps, "batch": batch}
         return {"choice": choice, "schedule": name, **costs, "chosen": chosen}
 
+    def superseded(self, by: str) -> tuple[dict[str, Any], ...]:
+        """Its `schedules`, where a later choice takes another program than this one: they hold, but cost what they did
+        before that."""
+        return tuple({"superseded": by, **line} for line in self.schedules)
+
     @property
     def finished(self) -> Program:
         """The program with all that it tells."""

@@ -49,7 +49,7 @@ def fastest(made: Assembly) -> Assembly:
     if found[chosen] is made:
         return made
     told = [other.told("chunks", name, chosen=name == chosen) for name, other in found.items()]
-    found[chosen].schedules = (*made.schedules, *told)
+    found[chosen].schedules = (*made.superseded("chunks"), *told)
     return found[chosen]
 
 

@@ -95,6 +95,6 @@ def fastest(made: Assembly, again: Callable[[Request], Assembly]) -> Assembly:
     best = tried[objective.best([other.costs for other in tried], request.objective)]
     told = [other.told("loops", TOLD[name], chosen=other is best) for name, other in zip(names, tried, strict=True)]
     chosen_anew = {line["choice"] for line in best.schedules}
-    kept = (line for line in made.schedules if line["choice"] not in chosen_anew)
+    kept = (line for line in made.superseded("loops") if line["choice"] not in chosen_anew)
     best.schedules = (*told, *made.schedules) if best is made else (*told, *kept, *best.schedules)
     return best

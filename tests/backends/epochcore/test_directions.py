@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
+from backends.epochcore.clock.timing import measure
 from isa import Program
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Piece, StreamType, Tensor, Value, interpret
@@ -200,6 +201,17 @@ def test_what_drives_reversed_states_is_in_the_loop_that_serves_best(
     assert chosen["cycles"] == min(made["cycles"] for made in told)
     x = {"x": np.random.default_rng(0).standard_normal((1, 50, inputs))}
     assert relative_error(interpret(g, x)["y"], BACKEND.simulate(p, x, RunSettings()).outputs["y"]) < 1e-5
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_choices_that_were_made_before_another_one_changed_the_program_say_so(halves: bool) -> None:
+    g = graph(Shape(64, inputs=64, before=(False, False), halves=halves))
+    p = program(g, WIDE, steps=1024)
+    cycles = measure(p, WIDE, 1, 1024)[0].cycles
+    told = {made["choice"]: made for made in p.meta["schedules"] if made["chosen"]}
+    assert set(told) == {"loops", "time"} and told["loops"]["cycles"] == cycles
+    assert (told["time"]["cycles"] == cycles) == ("superseded" not in told["time"]) == (not halves)
+    assert told["time"].get("superseded", "loops") == "loops"
 
 
 def test_what_is_read_before_an_update_comes_a_step_later() -> None:
