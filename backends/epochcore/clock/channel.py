@@ -25,9 +25,9 @@ def again(starts: Ints, ends: Ints, first: int, each: int, times: int) -> tuple[
     """Intervals, where what was taken in the `each` cycles from `first` on is so again so many `times` before what
     comes later."""
     split = first + each
-    cut = [_between(starts, ends, 0, first, 0)]
-    cut += [_between(starts, ends, first, split, n * each) for n in range(times + 1)]
-    cut += [_between(starts, ends, split, None, times * each)]
+    late = each * np.arange(times + 1)[:, None]
+    same = [(late + side).ravel() for side in _between(starts, ends, first, split, 0)]
+    cut = [_between(starts, ends, 0, first, 0), same, _between(starts, ends, split, None, times * each)]
     starts, ends = (np.concatenate(values) for values in zip(*cut, strict=True))
     apart = np.flatnonzero(starts[1:] > ends[:-1])
     if not len(starts):

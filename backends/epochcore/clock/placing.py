@@ -1,7 +1,8 @@
 """When every op of a piece of a program runs, where engines hand over step by step: `handover` says how, `records` what
 these functions work on.
 
-They are compiled, and all in one file, as the compiler looks for changes in the file of the outermost one only.
+They are compiled, and all in one file, as the compiler looks for changes in the file of the outermost one only. Lists
+are gone through by their places: a slice of an array is an object, whose references are counted.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from backends.epochcore.clock.records import (
     Ran,
     Tables,
 )
-from backends.epochcore.program.conflicts import Lists
 from ssmc.jit import compiled
 
 
@@ -62,10 +62,7 @@ def place(
         horizon = min(engines[LOAD], engines[STORE])
         if job.on_channel and not _room(machine.channel, max(1, job.blocks), horizon):
             return op
-        begin = engines[slot]
-        for group in _listed(meetings.touches, i):
-            for other in _listed(meetings.apart, group):
-                begin = max(begin, ran.touched[other])
+        begin = _apart(i, engines[slot], ran, meetings)
         if job.way != NO_WAY:
             begin = max(begin, _array_ready(machine, job, tables))
         late = job.late
@@ -89,22 +86,30 @@ def place(
 
 
 @compiled
-def _listed(lists: Lists, number: int) -> Ints:
-    """One of the lists."""
-    return lists.values[lists.at[number] : lists.at[number + 1]]
+def _apart(i: int, begin: int, ran: Ran, meetings: Meetings) -> Number:
+    """When an instruction may begin that waits for those that it does not meet step by step."""
+    touches, apart = meetings.touches, meetings.apart
+    for t in range(touches.at[i], touches.at[i + 1]):
+        group = touches.values[t]
+        for n in range(apart.at[group], apart.at[group + 1]):
+            begin = max(begin, ran.touched[apart.values[n]])
+    return begin
 
 
 @compiled
 def _whole(i: int, begin: int, ran: Ran, meetings: Meetings) -> Number:
     """When an instruction may begin that waits for the whole of others."""
-    start = begin
-    for group in _listed(meetings.touches, i):
-        for other in _listed(meetings.given, group):
-            start = max(start, ran.touched[other])
-        for other in _listed(meetings.taken, group):
+    start, (touches, members, given, taken, _) = begin, meetings
+    for t in range(touches.at[i], touches.at[i + 1]):
+        group = touches.values[t]
+        for n in range(given.at[group], given.at[group + 1]):
+            start = max(start, ran.touched[given.values[n]])
+        for n in range(taken.at[group], taken.at[group + 1]):
+            other = taken.values[n]
             if ran.touched[other] > start:
-                for member in _listed(meetings.members, other):
-                    start = max(start, ran.runs[member].finish - ran.runs[member].latency)
+                for m in range(members.at[other], members.at[other + 1]):
+                    run = ran.runs[members.values[m]]
+                    start = max(start, run.finish - run.latency)
     return start
 
 
@@ -151,13 +156,17 @@ def _waits(
     i: int, steps: int, number: int, begin: int, ran: Ran, meetings: Meetings, ready: Ints
 ) -> tuple[bool, Number]:
     """Whether an instruction waits for blocks of others, for each block in `ready`; and when it may begin at all."""
-    held, first = False, 0
-    for group in _listed(meetings.touches, i):
+    held, first, (touches, members, given, taken, _) = False, 0, meetings
+    for t in range(touches.at[i], touches.at[i + 1]):
+        group = touches.values[t]
         for reading in (False, True):
-            for partner in _listed(meetings.taken if reading else meetings.given, group):
+            partners = taken if reading else given
+            for n in range(partners.at[group], partners.at[group + 1]):
+                partner = partners.values[n]
                 if ran.touched[partner] <= max(begin, first):
                     continue
-                for other in _listed(meetings.members, partner):
+                for m in range(members.at[partner], members.at[partner + 1]):
+                    other = members.values[m]
                     run = ran.runs[other]
                     late = 0 if reading else run.latency
                     last = run.finish - run.latency + late
@@ -177,13 +186,15 @@ def _waits(
 def _note(i: int, finish: int, ran: Ran, meetings: Meetings) -> None:
     """An instruction's last run, and when all that touch the same are finished: the last run of each counts."""
     before, ran.runs[i].finish = ran.runs[i].finish, finish
-    for group in _listed(meetings.touches, i):
+    touches, members = meetings.touches, meetings.members
+    for t in range(touches.at[i], touches.at[i + 1]):
+        group = touches.values[t]
         if finish >= ran.touched[group]:
             ran.touched[group] = finish
         elif before == ran.touched[group]:
             ran.touched[group] = 0
-            for member in _listed(meetings.members, group):
-                ran.touched[group] = max(ran.touched[group], ran.runs[member].finish)
+            for m in range(members.at[group], members.at[group + 1]):
+                ran.touched[group] = max(ran.touched[group], ran.runs[members.values[m]].finish)
 
 
 @compiled

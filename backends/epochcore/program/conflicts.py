@@ -76,7 +76,8 @@ class Conflicts:
 def conflicts(program: Program, arch: Arch, steps: int, columns: Columns | None = None) -> Conflicts:
     """Who meets whom, where sequences have `steps` steps; `columns` are those of the program's code."""
     columns = Columns.of(program.sections[0].code) if columns is None else columns
-    found = touches(program, arch, steps, columns)
+    loops = Loops.of(program, steps)
+    found = touches(program, arch, columns, loops)
     group, first = _grouped(found)
     # an instruction may touch the words of a group in several ways
     _, pairs = np.unique(found.instruction * len(first) + group, return_index=True)
@@ -84,7 +85,7 @@ def conflicts(program: Program, arch: Arch, steps: int, columns: Columns | None 
     own, groups, count = found.instruction[pairs], group[pairs], len(columns.code)
     touched = Lists(np.searchsorted(own, np.arange(count + 1)).astype(np.int64), groups)
     members = _partners(groups, own, len(first))
-    return Conflicts(Loops.of(program, steps).end.tolist(), touched, members, *_pairs(found.of(first)))
+    return Conflicts(loops.end.tolist(), touched, members, *_pairs(found.of(first)))
 
 
 def _grouped(found: Touches) -> tuple[Ints, Ints]:
@@ -105,33 +106,15 @@ def _grouped(found: Touches) -> tuple[Ints, Ints]:
 
 def _pairs(groups: Touches) -> tuple[Lists, Lists, Lists]:
     """By group: those that it waits for block by block, for their results or their reading, and those as a whole."""
-    start, words, pitch, register, written = (
-        groups.start,
-        groups.words,
-        groups.pitch,
-        groups.register,
-        groups.written > 0,
-    )
-    itself = np.flatnonzero(written)
-    found = [(itself, itself)]
-    for a, b in meeting(Extents(start, groups.stop, words, pitch)):
-        either = written[a] | written[b]
-        a, b = a[either], b[either]
-        each = pitch[a]
-        inside = (start[b] - start[a]) % np.maximum(each, 1)
-        met = (each != pitch[b]) | (each == 0) | (inside < words[a]) | (inside + words[b] > each)
-        found.append((a[met], b[met]))
+    from backends.epochcore.program.pairing import KINDS, waits  # it loads the compiler
+
+    found = [(np.zeros(0, np.int64),) * 2]
+    found += meeting(Extents(groups.start, groups.stop, groups.words, groups.pitch))
     a, b = (np.concatenate(sides) for sides in zip(*found, strict=True))
-    # `a` starts first
-    chained = (register[a] >= 0) & (register[a] == register[b])
-    for same in (pitch, groups.loop, groups.against):
-        chained[chained] = same[a[chained]] == same[b[chained]]
-    first, second = a[chained], b[chained]
-    chained[chained] = np.maximum(words[first], start[second] - start[first] + words[second]) <= pitch[first]
-    others = a != b
-    a, b, chained = np.concatenate([a, b[others]]), np.concatenate([b, a[others]]), np.append(chained, chained[others])
-    kinds = (chained & written[b], chained & ~written[b], ~chained)
-    results, reads, apart = (_partners(a[kind], b[kind], len(start)) for kind in kinds)
+    at, lists = waits(a, b, groups.start, *groups[3:])
+    count = len(groups.start)
+    cut = [at[kind * count : (kind + 1) * count + 1] for kind in range(KINDS)]
+    results, reads, apart = (Lists(of - of[0], lists[of[0] : of[-1]]) for of in cut)
     return results, reads, apart
 
 

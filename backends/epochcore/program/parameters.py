@@ -9,13 +9,17 @@ where `parameter_bits` wants more.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backends.epochcore.arch import Numbers
 from backends.epochcore.floats import restored, stored
 from backends.epochcore.formats import gains, mantissas
 from ssmc.ir.op import Array
+
+Whole = TypeVar("Whole", int, NDArray[np.int64])
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,6 @@ def param_words(array: Array, word_bits: int) -> int:
     return words_of(param_bytes(array), word_bits)
 
 
-def words_of(size: int, word_bits: int) -> int:
+def words_of(size: Whole, word_bits: int) -> Whole:
     """Words of so many bytes in the parameter memory."""
     return -(-size * 8 // word_bits)

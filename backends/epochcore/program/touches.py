@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.accesses import Held, Words, accesses
 from backends.epochcore.program.columns import Alike, Columns
-from backends.epochcore.program.parameters import param_words
+from backends.epochcore.program.parameters import words_of
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.tiles import parameters_of, passing
@@ -44,9 +44,8 @@ class Touches(NamedTuple):
         return Touches(*(values[chosen] for values in self))
 
 
-def touches(program: Program, arch: Arch, steps: int, columns: Columns) -> Touches:
-    """What is touched where sequences have `steps` steps."""
-    loops = Loops.of(program, steps)
+def touches(program: Program, arch: Arch, columns: Columns, loops: Loops) -> Touches:
+    """What is touched, in such loops."""
     sizes = _Sizes.of(program, arch, columns)
     found = [*_scratchpad(columns), *_parameters(columns, sizes), *_streams(columns)]
     each: list[Touches] = []
@@ -126,7 +125,9 @@ class _Sizes(NamedTuple):
         data, bits = program.data, arch.memory.word_bits
         for fetch in columns.named("fetch"):
             fetches.append(fetch["dst"] * count + fetch.places)
-            words.append(np.array([max(1, param_words(data[name], bits)) for name in fetch["src"]], np.int64))
+            some = [data[name] for name in fetch["src"]]
+            sizes = np.array([constant.size for constant in some]) * np.minimum([c.itemsize for c in some], 4)
+            words.append(np.maximum(1, words_of(sizes, bits)))
         keys = np.concatenate(fetches)
         order = np.argsort(keys)
         return _Sizes(keys[order], np.concatenate(words)[order], count)

@@ -15,7 +15,7 @@ from backends.epochcore.program.columns import Columns
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.tiles import parameters_of, streamed
-from backends.epochcore.program.touches import PARAMETERS, STREAMS, touches
+from backends.epochcore.program.touches import PARAMETERS, STREAMS, Loops, touches
 from isa import Instruction, Program
 from tests.backends.epochcore.small_programs import archs, programs
 from tests.examples import examples
@@ -56,7 +56,7 @@ def one_by_one(program: Program, steps: int) -> Counter[Row]:
 def test_what_many_touch_is_what_each_of_them_touches(data: st.DataObject, steps: int) -> None:
     arch = data.draw(archs())
     program = data.draw(programs(arch))
-    found = touches(program, arch, steps, Columns.of(program.sections[0].code))
+    found = touches(program, arch, Columns.of(program.sections[0].code), Loops.of(program, steps))
     parameter = (found.start >= PARAMETERS) & (found.start < STREAMS)
     stop = np.where(parameter, -1, found.stop)
     rows = zip(*(v.tolist() for v in (found.instruction, found.start, stop, found.written > 0)), strict=True)
