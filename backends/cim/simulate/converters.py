@@ -1,4 +1,4 @@
-"""DACs and ADCs as functions on words: ranges, rounding, clipping."""
+"""DACs and ADCs as functions on words: their ranges, and the bits of a word."""
 
 from __future__ import annotations
 
@@ -18,27 +18,6 @@ def input_range(policy: str, calibrated: float, x: Array) -> Array:
         return np.array([[calibrated]], x.dtype)
     largest = np.abs(x).max(1, keepdims=True)
     return np.asarray(np.where(largest == 0, x.dtype.type(1), largest))
-
-
-def clip(word: Array, largest: int) -> int:
-    """Clip words in place; how many were outside."""
-    if word.max(initial=0.0) <= largest and word.min(initial=0.0) >= -largest:
-        return 0
-    clipped = int(np.count_nonzero(np.abs(word) > largest))
-    np.clip(word, -largest, largest, out=word)
-    return clipped
-
-
-def convert(x: Array, full: float, bits: int) -> tuple[Array, int]:
-    """The nearest of 2^bits - 1 values in -full..full, and how many were clipped: a converter with a sign bit."""
-    largest = largest_word(bits)
-    if full == 0.0:
-        return np.zeros_like(x), 0
-    word = x * (largest / full)
-    np.rint(word, out=word)
-    clipped = clip(word, largest)
-    word *= full / largest
-    return word, clipped
 
 
 def bit_planes(words: Array, bits: int) -> list[Array]:

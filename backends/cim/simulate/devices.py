@@ -105,12 +105,6 @@ def read_sigma(devices: Devices, g: Array, g_max: float) -> Array:
     return np.asarray(devices.read_scale * sigma)
 
 
-def to_levels(g: Array, g_min: float, g_max: float, levels: int) -> Array:
-    """The nearest of `levels` equally spaced conductances, both ends included."""
-    step = (g_max - g_min) / (levels - 1)
-    return np.asarray(g_min + np.rint((g - g_min) / step) * step)
-
-
 def product_sigma(largest: Array, bits: float) -> Array:
     """Error of a whole product with so many effective bits: the rms of a quantiser over -largest..largest.
 

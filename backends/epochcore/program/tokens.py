@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -236,10 +236,3 @@ def _leave(builder: SectionBuilder, piece: Piece) -> None:
             for a in of:
                 due[a, engine] -= 1
         due = +due
-
-
-def without_tokens(section: Section) -> Section:
-    """The section with no tokens given or taken; `sync` stays."""
-    flags = {f"{what}.{engine}": False for what in ("pop", "push") for engine in ENGINES}
-    code = tuple(ins.changed(flags) if engine_of(ins) else ins for ins in section.code)
-    return replace(section, code=code)

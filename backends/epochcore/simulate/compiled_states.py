@@ -1,7 +1,7 @@
 """The modes `fri` and `tri` in float64, as machine code: a block of columns, some of its rows in registers at a time.
 
 The operations on one state, and the order in which a column adds its rows, are those of `recurrence.run_float` and
-`read_out`, so that blocks, batches and threads do not matter. Some steps' inputs and sums lie side by side, in the
+`added`, so that blocks, batches and threads do not matter. Some steps' inputs and sums lie side by side, in the
 nearest cache, while row after row goes through them; rows are stepped several at a time, of which none has to wait for
 another.
 """

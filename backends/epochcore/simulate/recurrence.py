@@ -39,11 +39,6 @@ def by_row(values: Array) -> Parts:
     return tuple(np.ascontiguousarray(half.T)[:, None, :] for half in values)
 
 
-def read_out(states: Parts, c: Parts) -> Array:
-    """Re(c x) summed over the rows, one after the other: (rows, batch, cols) to (batch, cols)."""
-    return added(terms(states, c))
-
-
 def terms(states: Parts, c: Parts) -> Array:
     """Re(c x), each row's."""
     found = states[0] * c[0]

@@ -337,11 +337,6 @@ def _shape_of(context: Context, call: Call, items: Sequence[Any]) -> list[Tracke
     return [Known(np.asarray(flow.shape[slice(call.attrs.get("start", 0), call.attrs.get("end"))], np.int64))]
 
 
-def time_axis(flow: Flow) -> int | None:
-    """The axis of the steps, None where there is none."""
-    return flow.axes.index("t") if "t" in flow.axes else None
-
-
 RULES: dict[str, Rule] = {
     "Transpose": _transpose,
     "Reshape": _reshape,

@@ -19,7 +19,6 @@ from ssmc.ir.op import Array
 
 COMPARISONS = frozenset(["Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
 LAYOUT = frozenset(["Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Expand", "Slice", "Gather"])
-SIGNED = frozenset("?fiu")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from backends.cim.arch import Devices
-from backends.cim.simulate.converters import convert
 from backends.cim.simulate.crossbar import product
 from backends.cim.simulate.devices import (
     PRESETS,
@@ -21,7 +20,6 @@ from backends.cim.simulate.devices import (
     product_sigma,
     programming_sigma,
     read_sigma,
-    to_levels,
 )
 from backends.cim.simulate.programming import written
 from ssmc.target import RunSettings
@@ -54,16 +52,15 @@ def test_drift_and_read_noise_at_published_points() -> None:
     assert read_sigma(devices, g, 25.0) == pytest.approx(g * q * np.sqrt(np.log((20 + 250e-9) / 500e-9)))
 
 
-def test_levels_and_converters_take_the_nearest_value() -> None:
-    rng = np.random.default_rng(0)
-    g = rng.uniform(1, 40, 500)
+def test_devices_take_the_nearest_level() -> None:
+    box = changed(crossbar={"levels": 16, "g_min": 1.0, "g_max": 40.0}).crossbar
+    relative = np.random.default_rng(0).uniform(-1, 1, (500, 1))
+    plus, minus = written(relative, box, Devices(), np.zeros((2, 1, 500, 1)))[:, 0]
     grid = np.linspace(1, 40, 16)
-    assert to_levels(g, 1, 40, 16) == pytest.approx(grid[np.abs(g[:, None] - grid).argmin(1)])
-    x = rng.uniform(-4, 4, 500)
-    grid = np.linspace(-3, 3, 2**5 - 1)
-    values, clipped = convert(x, 3.0, 5)
-    assert values == pytest.approx(grid[np.abs(x[:, None] - grid).argmin(1)])
-    assert clipped == np.count_nonzero(np.abs(x) > 3.1)  # half a step beyond the end
+    wanted = 1 + np.abs(relative) * 39
+    nearest = grid[np.abs(wanted - grid).argmin(1)][:, None]
+    assert plus == pytest.approx(np.where(relative > 0, nearest, 1.0))
+    assert minus == pytest.approx(np.where(relative < 0, nearest, 1.0))
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.epochcore.simulate.compiled_states import ROWS, STEPS, WIDTH, Columns, run_columns
-from backends.epochcore.simulate.recurrence import Decay, by_row, order, read_out, run_float
+from backends.epochcore.simulate.recurrence import Decay, added, by_row, order, run_float, terms
 
 Parts = tuple[np.ndarray, ...]
 
@@ -29,7 +29,7 @@ def slow(
         v = tuple(half * u[k] for half in gain)
         decay = tuple(part + half for part, half in zip(own, v, strict=True)) if liquid else own
         following = run_float(Decay(decay), x, v)
-        total[k] = read_out(x if before else following, weight)
+        total[k] = added(terms(x if before else following, weight))
         x = following
     return x, total + u * d
 
