@@ -56,7 +56,8 @@ class Replacement:
 class Lift:
     """A linear system found: its node in the new graph, where it came from, how well it was proved.
 
-    `replacement` is told where the file has a kernel.
+    `replacement` is told where the file has a kernel. `joint`: one system for many inputs, where systems inside of the
+    region may be simpler.
     """
 
     node: str
@@ -64,6 +65,7 @@ class Lift:
     where: tuple[str, ...]
     proof_error: float
     replacement: Replacement | None = None
+    joint: bool = False
 
 
 @dataclass

@@ -29,6 +29,7 @@ ELEMENTWISE = frozenset(
 )
 
 
+LATE = "start the loop at step 0, or compute the gates and drives of all steps in front of it"
 LONGEST = 2048  # trips that what follows from their number is known for, where a run may have more or fewer (ours)
 
 
@@ -195,7 +196,9 @@ def _at_step(translator: Translator, flow: Flow, axis: int, kept: int, numbers: 
         value = translator.builder.reverse(flow.value)
     else:
         what = ", ".join(str(int(n)) for n in numbers[:3])
-        raise Unsupported(f"it takes the steps {what}, ... of {length}, not the present one")
+        late = numbers[0] > 0 and np.array_equal(numbers, trips + numbers[0])
+        more = f" ({LATE})" if late else ""
+        raise Unsupported(f"it takes the steps {what}, ... of {length}, not the present one{more}")
     shape = (*flow.shape[:axis], *(1,) * kept, *flow.shape[axis + 1 :])
     labels = flow.axes[:axis] + "f" * kept + flow.axes[axis + 1 :]
     features = tuple(d for d, a in zip(shape, labels, strict=True) if a == "f")

@@ -80,8 +80,9 @@ def _best_cut(
 
 
 def long_filters(translator: Translator, cone: Sequence[Call]) -> frozenset[str]:
-    """Filters of many taps, or with no end within the steps that are studied; and delays in front of systems, as a
-    part of a sum may need that is nothing of the kind with the rest of it."""
+    """Filters of many taps, or with no end within the steps that are studied; systems of many inputs that were found in
+    their place; and delays in front of systems, as a part of a sum may need that is nothing of the kind with the rest
+    of it."""
     items = (translator.lookup(v) for call in cone for v in call.operands if v is not None)
     steps = min((f.shape[f.axes.index("t")] for f in items if isinstance(f, Flow) and "t" in f.axes), default=SHORT)
     short, graph = min(SHORT, steps - 2), translator.builder.graph
@@ -90,7 +91,8 @@ def long_filters(translator: Translator, cone: Sequence[Call]) -> frozenset[str]
     delays = (
         n.name for n in found if n.op.name == "delay" and any(graph.op(to).name == "ssm" for to in graph.net[n.name])
     )
-    return frozenset([*filters, *delays])
+    joint = (lift.node for lift in translator.findings.lifts if lift.joint and lift.node in graph.net)
+    return frozenset([*filters, *delays, *joint])
 
 
 def _sums(translator: Translator, late: Sequence[Call]) -> set[int]:

@@ -14,6 +14,7 @@ from ssmc.frontend.mixing.fitting import EXACT, Fit, generated
 from ssmc.frontend.mixing.generators import generators, shared_mode
 from ssmc.frontend.mixing.identified import Part, identified
 from ssmc.frontend.mixing.lti import Kernels
+from ssmc.frontend.mixing.many_inputs import together
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.tails import lasting
 from ssmc.frontend.source.precision import stored_rounding
@@ -93,7 +94,8 @@ class Emitter:
             u = self.taken(self.kernels.inputs.reshape(-1))
             return self.system(u, *fit, taps.shape, reverse, identified=False)
         if taps.shape[1] > 1:
-            return self._firs(taps[..., :last], reverse)
+            y = self._together(taps, reverse)
+            return self._firs(taps[..., :last], reverse) if y is None else y
         parts, how = systems_of(self.translator, taps[:, 0], self.tolerance)
         if not parts:
             return self._fir(taps[:, 0, :last], reverse, remark=how)
@@ -129,12 +131,19 @@ class Emitter:
         return y
 
     def system(
-        self, u: Operand, fit: Fit, how: str, shape: tuple[int, ...], reverse: bool, identified: bool = True
+        self,
+        u: Operand,
+        fit: Fit,
+        how: str,
+        shape: tuple[int, ...],
+        reverse: bool,
+        identified: bool = True,
+        joint: bool = False,
     ) -> Operand:
         y, final = self.builder.recurrent("ssm", [u], system=fit.system, reverse=reverse)
         kernels = shape[0] * shape[1]
         replacement = Replacement(f"became systems, {how}", kernels, shape[2], fit.error, fit.l1, identified)
-        self._note(final, max(fit.error, fit.output_error), replacement)
+        self._note(final, max(fit.error, fit.output_error), replacement, joint)
         return y
 
     @property
@@ -142,11 +151,11 @@ class Emitter:
         """How far the file's own kernel is from being the same at every step, where its tables have few digits."""
         return self.kernels.error if self.kernels.error > self.tolerance and self.region.stored else 0.0
 
-    def _note(self, value: Value, error: float, replacement: Replacement) -> None:
+    def _note(self, value: Value, error: float, replacement: Replacement, joint: bool = False) -> None:
         if self._uneven:
             how = f"{replacement.how}; the file's tables have few digits, and its steps differ by {self._uneven:.0e}"
             replacement, error = replace(replacement, how=how, identified=False), max(error, self._uneven)
-        lift = Lift(value.node, disguise_of(self.region), self.region.provenance, error, replacement)
+        lift = Lift(value.node, disguise_of(self.region), self.region.provenance, error, replacement, joint)
         self.translator.findings.lifts.append(lift)
 
     def _lags(self, taps: Array, used: Array, reverse: bool) -> Operand | None:
@@ -196,6 +205,22 @@ class Emitter:
         for j in range(1, taps.shape[1]):
             total = self.builder.binary("add", total, self._fir(taps[:, j], reverse, self.inputs(j)))
         return total
+
+    def _together(self, taps: Array, reverse: bool) -> Operand | None:
+        """Outputs that have the same inputs as one system each time; None where some are none."""
+        rows, which = np.unique(self.kernels.inputs, axis=0, return_inverse=True)
+        outputs = [np.flatnonzero(which.reshape(-1) == k) for k in range(len(rows))]
+        fits = []
+        for some in outputs:
+            fit = together(taps[some], self.tolerance)
+            if fit is None:
+                return None
+            fits.append(fit)
+        how, found = "identified from the taps of all inputs together", []
+        for row, fit, some in zip(rows, fits, outputs, strict=True):
+            found.append(self.system(self.taken(row), fit, how, taps[some].shape, reverse, joint=True))
+        order = np.argsort(np.concatenate(outputs))
+        return self.builder.emit("take", [self.builder.concat(found, -1)], axis=-1, index=Tensor(order))
 
     # -- systems -------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 
 from ssmc.frontend.graph.flow import Flow, Unsupported
@@ -10,6 +11,7 @@ from ssmc.frontend.mixing.circular import emit_circular, is_circular
 from ssmc.frontend.mixing.complex_varying import explain_complex
 from ssmc.frontend.mixing.filters import emit_kernels
 from ssmc.frontend.mixing.first_step import explain_start
+from ssmc.frontend.mixing.last_step import explain_last
 from ssmc.frontend.mixing.lti import probe
 from ssmc.frontend.mixing.polynomial import explain_polynomial
 from ssmc.frontend.mixing.regions import Region
@@ -47,6 +49,7 @@ def _explained(translator: Translator, region: Region) -> Flow:
             or explain_complex(translator, region)
             or explain_polynomial(translator, region)
             or explain_start(translator, region)
+            or explain_last(translator, region, partial(_explained, translator))
         )
         if found is None:
             raise reason from None
