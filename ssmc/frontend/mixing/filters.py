@@ -210,9 +210,9 @@ class Emitter:
         """Outputs that have the same inputs as one system each time; None where some are none."""
         rows, which = np.unique(self.kernels.inputs, axis=0, return_inverse=True)
         outputs = [np.flatnonzero(which.reshape(-1) == k) for k in range(len(rows))]
-        fits = []
+        fits, tolerance = [], self.tolerance * self.translator.findings.share
         for some in outputs:
-            fit = together(taps[some], self.tolerance)
+            fit = together(taps[some], tolerance) if tolerance else None
             if fit is None:
                 return None
             fits.append(fit)
