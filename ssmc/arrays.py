@@ -126,9 +126,10 @@ def _mistake(array: Array, port: Port) -> str:
         place = tuple(int(i) for i in np.argwhere(array < 0)[0])
         return f"is {array[place]} at {place}, and time passes: elapsed times are zero or positive"
     element = np.dtype(_element_type(port))
-    narrowing = element.kind == array.dtype.kind == "f" and array.dtype.itemsize > element.itemsize
-    if narrowing and np.abs(array).max() > np.finfo(element).max:
-        return f"holds {np.abs(array).max():.3g}, and {element} ends at {np.finfo(element).max:.3g}"
+    if element.kind == "f" and array.dtype != element:
+        largest, end = max(float(array.max()), -float(array.min())), float(np.finfo(element).max)
+        if largest > end:
+            return f"holds {largest:.3g}, and {element} ends at {end:.3g}"
     return ""
 
 

@@ -59,6 +59,14 @@ def test_what_the_element_type_cannot_hold_is_refused() -> None:
     assert arrays.fit({"features": np.full((1, 2, 12), 3e38)}, MODEL)
 
 
+@pytest.mark.parametrize("value", [70_000, -70_000])
+def test_whole_numbers_that_float16_cannot_hold_are_refused(value: int) -> None:
+    half = Interface("sequence", (replace(FEATURES, dtype="float16"),), (LOGITS,))
+    given = {"features": np.full((1, 2, 12), value)}
+    assert "'features' holds 7e+04, and float16 ends at 6.55e+04" in refused(given, half)
+    assert arrays.fit({"features": np.full((1, 2, 12), 65_504)}, half)["features"].max() == 65_504
+
+
 def test_no_file_is_to_be_unpickled(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"no zip file")
     np.savez(tmp_path / "o.npz", x=np.array([{}], dtype=object))

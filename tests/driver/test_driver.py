@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ import isa
 import ssmc
 from ssmc import frontend, target
 from ssmc.diagnostics import UserError
-from ssmc.driver import Executable, compile_model, default_pipeline, load
+from ssmc.driver import Executable, compile_model, default_pipeline, load, load_model
 from tests.driver import models
 
 
@@ -108,6 +109,11 @@ def test_a_user_pass_in_a_pipeline(toy: str, scan: frontend.Model) -> None:
     ssmc.register(ScaleReadout)
     as_text = compile_model(scan, toy, passes="scale-readout{factor=0.0}, default")
     assert as_text.program == doubled.program
+
+
+def test_models_are_loaded_as_the_frontend_loads_them() -> None:
+    ours, theirs = (signature(of).parameters for of in (load_model, frontend.load_model))
+    assert {name: p.default for name, p in ours.items()} == {name: p.default for name, p in theirs.items()}
 
 
 def test_default_stands_for_the_targets_pipeline(toy: str, scan: frontend.Model) -> None:
