@@ -27,6 +27,7 @@ from ssmc.frontend.source.samples import Samples
 from ssmc.ir.graph import Value
 
 LOST = "what it is given could not be translated"
+SUMMING = frozenset(["Einsum", "MatMul", "Gemm"])
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,8 @@ class Translator:
             return self.refuse(call, OF_SCORES.get(call.kind, OF_SCORES[""]))
         if told and all(refused in self.findings.told for refused in told):
             return [Refused()] * len(call.results)
+        if call.kind in NONLINEAR and all(r.op in SUMMING and Kind.UNLIKE in r.kind for r in told):
+            del self.findings.refusals[known:]  # sums of which the rounding left a part, which treats no steps alike
         kind = mixed.kind | (Kind.ROUNDING if call.kind in NONLINEAR else Kind.NONLINEAR)
         what = NONLINEAR.get(call.kind, "not linear in what it is given")
         return self.refuse(call, Reason(f"{what}, where {mixed}", kind))

@@ -80,3 +80,21 @@ def test_what_is_put_around_is_no_zero(tmp_path: Path) -> None:
     net = Net()
     y = convolution(net, np.int8(0), 0.02, value=0.5)
     refused(save(net.model([(y, [2, LENGTH, CHANNELS])], opset=21), tmp_path), "Pad")
+
+
+def test_chunks_whose_scores_are_rounded(tmp_path: Path) -> None:
+    """Decayed products of the steps of a chunk, quantised in between: it is the rounding that keeps them."""
+    net = Net()
+    x = net.input(["b", 16, 4])
+
+    def rounded(value: str, scale: float) -> str:
+        codes = net.op("QuantizeLinear", value, net.const(np.float32(scale)), net.const(np.int8(0)))
+        return str(net.op("DequantizeLinear", codes, net.const(np.float32(scale)), net.const(np.int8(0))))
+
+    cut = rounded(net.op("Reshape", x, net.ints(0, 4, 4, 4)), 0.03)
+    scores = rounded(net.op("Einsum", cut, cut, equation="bcln,bcsn->bcls"), 0.05)
+    lags = np.arange(4)[:, None] - np.arange(4)
+    masked = net.op("Mul", scores, net.const(np.where(lags >= 0, 0.9**lags, 0.0)))
+    y = net.op("Reshape", net.op("Einsum", masked, cut, equation="bcls,bcsn->bcln"), net.ints(0, 16, 4))
+    message = refused(save(net.model([(y, ["b", 16, 4])]), tmp_path), "--drop-rounding")
+    assert "1 node cannot" in message and "splits the time axis" not in message, message

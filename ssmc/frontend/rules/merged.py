@@ -22,6 +22,7 @@ from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import axes_of
 
 POINTWISE = frozenset([*UNARY_OPS, "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip", "Gelu", "Elu"])
+ROUNDINGS = frozenset(["QuantizeLinear", "DequantizeLinear", "Round"])
 POOLINGS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max"}
 
 
@@ -39,8 +40,9 @@ def apply_merged(context: Context, call: Call, items: Sequence[Any], rule: Rule)
         return apply_together(context, call, items, rule)
     letters = set("".join(flow.axes for flow in flows)) - {"f"}
     if "w" in letters:
-        unfolded = None if call.kind not in POINTWISE else [_at_all_steps(item) for item in items]
-        if unfolded is None or any(item is None for item in unfolded):
+        alike = call.kind in POINTWISE or call.kind in ROUNDINGS
+        unfolded = [_at_all_steps(item) for item in items] if alike else []
+        if not alike or any(new is None and item is not None for new, item in zip(unfolded, items, strict=True)):
             return [_windows(context, call, items)]
         return [_in_windows(item, flows[0]) for item in rule(context, call, unfolded)]
     if "x" in letters:
