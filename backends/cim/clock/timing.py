@@ -56,10 +56,18 @@ def schedule(program: Program, arch: Architecture, steps: int) -> Schedule:
     sends = (item for tree in trees.values() for item in walk(tree) if item.code.mnemonic == "send")
     model = _Model(arch, program.data, steps, interval, frozenset(item.integer("channel") for item in sends))
     running = {number: model.run(number, tree) for number, tree in trees.items()}
+    waits: dict[int, int] = {}  # by core, the channel that it waits for
     before = -1
     while running and before != len(running) + len(model.first):  # the simulator names a deadlock
         before = len(running) + len(model.first)
-        running = {number: process for number, process in running.items() if next(process, None) is not None}
+        for number, process in list(running.items()):
+            if number in waits and waits[number] not in model.sent:  # most cores wait most of the time
+                continue
+            channel = next(process, None)
+            if channel is None:
+                del running[number]
+            else:
+                waits[number] = channel
     result = Schedule(max(model.now.values(), default=0), model.latency, max(interval.values(), default=0.0))
     result.first = model.first
     return result
