@@ -54,19 +54,24 @@ def cascade(t: Tiling, node: Node, system: StateSpace, drive: Tensor, ports: Por
     for g in range(groups):
         a[g * states : (g + 1) * states, g * states : (g + 1) * states] = system.A[g]
     done: list[_Level] = []
+    behind: list[Value] = []  # side by side, what all levels so far hold before each step
     for number, index in enumerate(found):
         wide = np.concatenate([index, count + index]) if is_complex else index
         terms = []
         if drive.array[:, wide].any() or not done:
             terms.append(t.matmul(node, ports.u, _columns(drive, wide), f".drive{number}"))
-        for earlier in done:
-            coupling = a[np.ix_(index, earlier.index)].T
-            if coupling.any():
-                terms.append(t.matmul(node, earlier.before, real_form(coupling, is_complex), f".feed{number}"))
+        feeds = [real_form(a[np.ix_(index, earlier.index)].T, is_complex) for earlier in done]
+        felt = [place for place, feed in enumerate(feeds) if feed.any()]
+        if len(felt) < 2 or t.machine.arrays is None:
+            terms += [t.matmul(node, done[place].before, feeds[place], f".feed{number}") for place in felt]
+        else:  # where all arrays are at hand, a product's sums are made in one of them
+            behind = [t.emit(node, "concat", behind, f".behind{number}", axis=-1)] if len(behind) > 1 else behind
+            terms.append(t.matmul(node, behind[0], np.concatenate(feeds), f".feed{number}"))
         v = terms[0]
         for term in terms[1:]:
             v = t.binary(node, "add", v, term, f".drive{number}")
         done.append(_level(t, node, index, np.diag(a)[index], v, _pick(t, node, ports.x0, wide), is_complex, reverse))
+        behind.append(done[-1].before)
     seen = [level.before if system.read_before else level.now for level in done]
     order = [level.index for level in done]
     return (

@@ -103,6 +103,24 @@ def test_triangular_states_of_one_input_keep_their_gains(machine: str) -> None:
     assert not any(True for _ in tiles.nodes("ssm"))
 
 
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_a_level_is_fed_by_one_product_where_arrays_are_at_hand(is_complex: bool) -> None:
+    """However many levels are before it; where an array takes its weights in turn, one for each of them."""
+    m, states = Model(3), 6
+    a = np.tril(m.rng.uniform(-0.2, 0.2, (1, states, states))) + 0.5 * np.eye(states)
+    if is_complex:
+        a = a + 0.1j * np.tril(m.rng.uniform(-1, 1, a.shape))
+    b, c = m.rng.uniform(0.5, 2, (1, states, m.h)), m.rng.uniform(0.5, 2, (1, 1, states))
+    m.x = m.ssm(StateSpace(a, b, c, np.zeros((1, 1, m.h))))
+    m.output(m.x, "y")
+    feeds = []
+    for arrays in (8, None):
+        machine = replace(MACHINES["digital"], arrays=arrays)
+        tiles = PassManager("tile").run(m.graph, Context(machine))  # which compares what both compute
+        feeds.append(sum(".feed" in node.name for node in tiles.nodes("tile.matmul")))
+    assert feeds == [states - 1, states * (states - 1) // 2]
+
+
 def test_a_shift_register_stays_what_it_is() -> None:
     m = Model(3)
     shift_register(m)
