@@ -33,6 +33,7 @@ from ssmc.frontend.rules.merged import is_plain
 from ssmc.frontend.simplify.asynchronous import mark_clocks
 from ssmc.frontend.simplify.early_cuts import cut_early
 from ssmc.frontend.simplify.simplifying import runs_again, simplify
+from ssmc.frontend.source.bounds import behind_bounds
 from ssmc.frontend.source.cosines import exact_cosines, with_exact
 from ssmc.frontend.source.interface import (
     concrete_shapes,
@@ -371,7 +372,8 @@ class Source:
             return 1 if dynamic_batch else BATCH, self.length
         if far := self._far(findings):
             return 1 if dynamic_batch else BATCH, far
-        other = other_length(self.length, self.stored, strides(self.listing), 2 * reach(self.file))
+        least = max(2 * reach(self.file), behind_bounds(self.file))
+        other = other_length(self.length, self.stored, strides(self.listing), least)
         return 1 if dynamic_batch else BATCH, other
 
     def _case(self, attempt: Attempt) -> Case:

@@ -1,0 +1,40 @@
+"""Lengths and numbers of steps that the file compares with a number: the proof goes behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from ssmc.frontend import load_model
+from tests.frontend.blocks import decaying
+from tests.frontend.checks import LINEAR, kinds, refused
+from tests.frontend.net import Net, save
+
+
+def louder_behind(folder: Path, bound: int, tokens: bool = False) -> Path:
+    """A system whose output is doubled for sequences (or, with `tokens`, at tokens) beyond a number."""
+    net = Net()
+    if tokens:
+        ids = net.input(["b", "t"], TensorProto.INT64)
+        u = net.op("Gather", net.const(np.random.default_rng(3).standard_normal((bound + 2, 3))), ids)
+        many = net.op("Unsqueeze", net.op("Greater", ids, net.const(np.int64(bound))), net.ints(2))
+    else:
+        u = net.input(["b", "t", 3])
+        many = net.op("Greater", net.op("Shape", u, start=1, end=2), net.const(np.int64(bound)))
+    gain = net.op("Where", many, net.const(np.float32(2.0)), net.const(np.float32(1.0)))
+    return save(net.model([(net.op("Mul", decaying(net, u, 3), gain), ["b", "t", 3])]), folder)
+
+
+@pytest.mark.parametrize("bound", [60, 100])
+def test_another_model_behind_the_bound(tmp_path: Path, bound: int) -> None:
+    refused(louder_behind(tmp_path, bound), "is another model at length", "than at length 11")
+
+
+@pytest.mark.parametrize(("bound", "tokens"), [(5, False), (100, True)])
+def test_no_bound_of_lengths_that_matters(tmp_path: Path, bound: int, tokens: bool) -> None:
+    """One that the lengths which are studied lie behind; and tokens, which are no lengths."""
+    model = load_model(louder_behind(tmp_path, bound, tokens))
+    assert set(kinds(model)) == {LINEAR} and max(proof.length for proof in model.proofs) < 60
