@@ -32,7 +32,7 @@ def _bounds(listing: Listing, data: Collection[Value]) -> Iterator[int]:
         if of_data:
             found.update(call.results)
         elif call.kind in COMPARED:
-            told = [listing.constants[v] for v in call.operands if v in listing.constants]  # type: ignore[index]
+            told = [listing.constants[v] for v in call.operands if v in listing.constants]
             if len(told) < len(call.operands):
                 whole = (int(np.ravel(a)[0]) for a in map(np.asarray, told) if a.size == 1 and a.dtype.kind in "iu")
                 yield from (number for number in whole if 0 < number <= MOST)
