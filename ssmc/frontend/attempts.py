@@ -11,7 +11,7 @@ from typing import Any
 from ssmc.diagnostics import UserError
 from ssmc.frontend.findings import Findings, Refusal, finer, identified_in, refusal, replaced
 from ssmc.frontend.graph.builder import Builder
-from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
+from ssmc.frontend.graph.flow import Flow, Refused, Tracked, Unsupported
 from ssmc.frontend.loops.alike import join_alike
 from ssmc.frontend.loops.chunks import over_chunks
 from ssmc.frontend.loops.control import CONTROL_RULES
@@ -29,7 +29,7 @@ from ssmc.frontend.proofs.baked import File, runs_at
 from ssmc.frontend.proofs.levels import reach
 from ssmc.frontend.proofs.proving import Case, prove
 from ssmc.frontend.proofs.reference import runner
-from ssmc.frontend.rules.merged import is_plain
+from ssmc.frontend.rules.merged import is_plain, no_output
 from ssmc.frontend.simplify.asynchronous import mark_clocks
 from ssmc.frontend.simplify.early_cuts import cut_early
 from ssmc.frontend.simplify.simplifying import runs_again, simplify
@@ -219,7 +219,7 @@ class Source:
         found = translator.demand(list(listing.outputs.values()))
         if translator.builder.tables and is_dynamic(self.types)[1]:
             self._extend_tables(attempt, translator)
-        self._outputs(attempt, translator, dict(zip(listing.outputs, found, strict=True)), {}, attempt.inputs)
+        self._outputs(attempt, translator, dict(zip(listing.outputs, found, strict=True)), {})
         return attempt
 
     def _extend_tables(self, attempt: Attempt, translator: Translator) -> None:
@@ -280,7 +280,7 @@ class Source:
             last[target] = layers.together(last)
         names = [name for name in outputs if name not in last]
         found = dict(zip(names, translator.demand([outputs[n] for n in names]), strict=True))
-        self._outputs(attempt, translator, {n: (found | last)[n] for n in outputs}, pairs, tuple(ports), streams[0])
+        self._outputs(attempt, translator, {n: (found | last)[n] for n in outputs}, pairs, streams[0])
         attempt.notes += (*ambiguous(pairs, self.shapes), *unread(self.listing, pairs), *self.suspected(pairs))
         return attempt
 
@@ -302,41 +302,42 @@ class Source:
         translator: Translator,
         found: Mapping[str, Tracked],
         pairs: Mapping[str, str],
-        ports: tuple[Port, ...],
         like: Value | None = None,
     ) -> None:
-        graph, builder = attempt.graph, translator.builder
+        """Give the graph its outputs, simplify it and prove it. `pairs` are states and what feeds them, `like` is a
+        stream for what no stream leads to."""
         lost = [name for name, item in found.items() if isinstance(item, Refused)]
         if lost and not attempt.findings.refusals:
             attempt.findings.refusals += [Refusal(name, "output", "nothing gives its value") for name in lost]
         if attempt.findings.refusals:
             return
-        declared = {node.op["name"]: node for node in self.graph.outputs()}
         outputs = []
         for name, item in found.items():
-            if isinstance(item, Known):
-                attempt.findings.refusals.append(Refusal(name, "output", "it does not depend on the input"))
-                return
-            assert isinstance(item, Flow)
-            if not is_plain(item):
-                reason = "batch and time are one axis of it; give it as (batch, time, ...)"
+            reason = no_output(item)
+            if reason:
                 attempt.findings.refusals.append(Refusal(name, "output", reason))
                 return
-            state = name in pairs.values()
-            value = item.value
-            if attempt.form == "step" and not state and like is not None:
-                value = builder.stream(value, like)
-            kind: Any = graph.type(value)
-            axes = item.axes
-            if attempt.form == "step":
-                axes = axes if "b" in axes else "b" + axes if state else axes
-                axes = axes if state else with_time(axes)
-            role = "state" if state else "data"
-            graph.add("output", [value], {"name": name, "axes": axes, "role": role}, name=name)
-            declared_type: Any = declared[name].types[0]
-            outputs.append(Port(name, axes, declared_type.shape or item.shape, declared_type.dtype, role, kind))
+            assert isinstance(item, Flow)
+            outputs.append(self._output(attempt, translator.builder, name, item, name in pairs.values(), like))
         attempt.outputs = tuple(outputs)
         self._simplify(attempt)
+        self._prove(attempt)
+
+    def _output(
+        self, attempt: Attempt, builder: Builder, name: str, flow: Flow, state: bool, like: Value | None
+    ) -> Port:
+        value, axes, role = flow.value, flow.axes, "state" if state else "data"
+        if attempt.form == "step":
+            if not state and like is not None:
+                value = builder.stream(value, like)
+            axes = axes if "b" in axes else "b" + axes if state else axes
+            axes = axes if state else with_time(axes)
+        kind: Any = attempt.graph.type(value)
+        attempt.graph.add("output", [value], {"name": name, "axes": axes, "role": role}, name=name)
+        declared: Any = next(node.types[0] for node in self.graph.outputs() if node.op["name"] == name)
+        return Port(name, axes, declared.shape or flow.shape, declared.dtype, role, kind)
+
+    def _prove(self, attempt: Attempt) -> None:
         try:
             attempt.proofs, notes = prove(self._case(attempt), (BATCH, self.length), self._other_size(attempt.findings))
             attempt.notes += notes

@@ -113,3 +113,12 @@ def _windows(context: Context, call: Call, items: Sequence[Any]) -> Tracked:
     reshaped = context.builder.reshape(value, features)
     assert not isinstance(reshaped, np.ndarray)
     return Flow(reshaped, axes_now, shape)
+
+
+def no_output(item: Tracked) -> str:
+    """Why a value can be no output of a lifted model; empty where it can."""
+    if isinstance(item, Known):
+        return "it does not depend on the input"
+    if isinstance(item, Flow) and not is_plain(item):
+        return "batch and time are one axis of it; give it as (batch, time, ...)"
+    return ""
