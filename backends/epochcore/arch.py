@@ -25,6 +25,8 @@ Mode = Literal["mac", "mac.os", "fri", "fri.x", "tri", "tri.x", "sel"]
 MOST_TERMS = 4095
 # Channels that have rows of a column to themselves; more than that are more wires than an element has states for.
 MOST_GROUPS = 64
+# Of the vector unit: no program has as many instructions that could be under way at once.
+MOST_PIPES = 1024
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
 
@@ -183,7 +185,9 @@ class Vector(Part):
     """The vector unit at the array's edge."""
 
     width: Count = Field(description="words in a cycle, of one instruction")
-    pipes: Count = Field(default=1, description="instructions under way at once, where engines hand over step by step")
+    pipes: Annotated[int, Field(ge=1, le=MOST_PIPES)] = Field(
+        default=1, description="instructions under way at once, where engines hand over step by step"
+    )
     latency_cycles: Annotated[int, Field(ge=0)] = Field(description="clock cycles from first word in to first word out")
     function_passes: Count = Field(description="passes of a look-up function (exp, GELU, division) over a vector")
 
@@ -297,8 +301,10 @@ class Arch(Part):
         most = min(array.column_words, most or MOST_GROUPS, rows, max(1, -(-channels * samples // cols)))
         for groups in range(1, most + 1):
             across, high = groups * cols, rows // groups
-            wide = [lanes * across for lanes in range(1, array.states_per_element + 1)]
-            for deep, width in product(range(1, array.states_per_element + 1), {*wide, across // samples}):
+            # more than these hold everything
+            lanes, layers = (min(array.states_per_element, -(-n // m)) for n, m in ((channels, across), (states, high)))
+            wide = [n * across for n in range(1, lanes + 1)]
+            for deep, width in product(range(1, layers + 1), {*wide, across // samples}):
                 used = min(width, channels) * samples
                 stack = deep * -(-used // across)
                 if not width or stack > array.states_per_element:

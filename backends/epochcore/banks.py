@@ -56,6 +56,7 @@ def _late(places: bytes, pitch: int, rows: int, width: int, banks: int, ports: i
     part = np.arange(len(wanted)) // width if rows == 1 else np.zeros(len(wanted), np.int64)
     if not banks:
         return (0,) * (int(part[-1]) + 1)
+    banks = min(banks, int(wanted.max()) + 1)  # of more there would be none for a word to be in
     words = np.sort(part * (int(wanted.max()) + 1) + wanted)
     words = words[np.concatenate([[True], words[1:] != words[:-1]])]
     part, place = np.divmod(words, int(wanted.max()) + 1)

@@ -19,6 +19,7 @@ from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph
 
 LARGEST = 16  # number of samples that is tried
+GAIN = 0.005  # of cycles or of energy: twice as many samples that gain less, in elements that gain nothing, are enough
 MOST = 255  # what an instruction can say
 
 
@@ -35,11 +36,14 @@ def fastest(make: Callable[[Request], Assembly], graph: Graph, arch: Arch, reque
     batch = request.batch
     best = make(replace(request, together=1))
     tried = [best]
-    for number in _numbers(graph, arch, request):
+    numbers = _numbers(graph, arch, request)
+    for n, number in enumerate(numbers):
         try:
             tried.append(make(replace(request, together=number)))
         except Misfit:
             break  # more samples take more room
+        if _gains_little(tried, batch, request.objective) and not _fills_more(graph, arch, number, numbers[n + 1 :]):
+            break  # chunks only become shorter
     if len(tried) > 1:
         best = tried[objective.best([made.costs_of(batch) for made in tried], request.objective)]
         told = [made.told("samples", _name(made), chosen=made is best, batch=batch) for made in tried]
@@ -57,6 +61,19 @@ def _numbers(graph: Graph, arch: Arch, request: Request) -> list[int]:
     no longer for each of them."""
     numbers = {n for n in (2, 4, 8, LARGEST, request.batch) if 1 < n <= min(request.batch, LARGEST)}
     return [n for n in sorted(numbers) if _cycles(graph, arch, n) <= n * _cycles(graph, arch, 1)]
+
+
+def _gains_little(tried: list[Assembly], batch: int, asked: str) -> bool:
+    """Whether the last number of samples serves the batch no better than the one before, or hardly."""
+    before, last = (made.costs_of(batch) for made in tried[-2:])
+    better = objective.best([before, last], asked) == 1
+    return not better or all(now > (1 - GAIN) * then for now, then in zip(last, before, strict=True))
+
+
+def _fills_more(graph: Graph, arch: Arch, number: int, more: list[int]) -> bool:
+    """Whether elements take fewer cycles for a sample where there are more samples than so many."""
+    now = _cycles(graph, arch, number) / number
+    return any(_cycles(graph, arch, n) / n < now for n in more)
 
 
 def _cycles(graph: Graph, arch: Arch, samples: int) -> float:

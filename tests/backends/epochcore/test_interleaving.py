@@ -88,6 +88,7 @@ def test_how_states_are_shared_out() -> None:
     assert shares(16, 64, array__mac_depth=4) == (16, 16)
     assert shares(16, 64, array__mac_depth=4, array__states_per_element=4) == (16, 64)
     assert shares(64, 16, array__mac_depth=4, array__states_per_element=4) == (64, 16)
+    assert shares(16, 64, array__mac_depth=4, array__states_per_element=10**9) == (16, 64)  # and takes no time
     assert shares(32, 32, array__mac_depth=4, array__states_per_element=4) == (32, 32)
     # a channel that has no other one beside it
     assert shares(16, 16, array__mac_depth=4, array__states_per_element=4) == (16, 16)

@@ -13,6 +13,7 @@ import samples
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
 from backends.epochcore.clock.occupancy import occupancy
+from backends.epochcore.clock.timing import measure
 from backends.epochcore.lower.objective import best
 from backends.epochcore.program.rounds import rounds_of
 from isa import Program
@@ -61,6 +62,24 @@ def test_every_number_of_samples_is_looked_at() -> None:
     assert set(told) == {"one sample after the other", *(f"{n} samples together" for n in (2, 3))}
     costs = [(line["cycles"], line["joules"]) for line in told.values()]
     assert [line["chosen"] for line in told.values()].index(True) == best(costs, "cycles")
+
+
+def test_larger_rounds_are_not_tried_where_smaller_ones_gain_nothing() -> None:
+    """The array is full at every step: more samples only make chunks shorter. Compiling them takes most of the time."""
+    told = program(graph(Shape(128, 4, layers=1)), WIDE, batch=16, directions="apart").meta["schedules"]
+    names = [line["schedule"] for line in told if line["choice"] == "samples"]
+    assert names[0] == "one sample after the other" and "16 samples together" not in names
+
+
+def test_a_batch_hides_the_pipeline_of_deep_elements() -> None:
+    """Cycles of a sample as predicted, beside those of elements that give a product every cycle."""
+    g, cycles = graph(Shape(128, 4, layers=1)), {}
+    for arch in (WIDE, DEEP):
+        for batch in (1, 16):
+            p = program(g, arch, batch=batch)
+            cycles[arch.array.mac_depth, batch] = (measure(p, arch, batch, 1000)[0].cycles or 0) / batch
+    assert cycles[4, 1] > 1.5 * cycles[1, 1]
+    assert cycles[4, 16] < 1.02 * cycles[1, 16]
 
 
 def test_full_rounds_cost_what_each_adds() -> None:
