@@ -35,6 +35,7 @@ from ssmc.frontend.simplify.early_cuts import cut_early
 from ssmc.frontend.simplify.simplifying import runs_again, simplify
 from ssmc.frontend.source.bounds import behind_bounds
 from ssmc.frontend.source.cosines import exact_cosines, with_exact
+from ssmc.frontend.source.effort import Probing
 from ssmc.frontend.source.interface import (
     concrete_shapes,
     dynamic_features,
@@ -171,7 +172,8 @@ class Source:
     def _translator(self, listing: Listing, in_step: bool) -> Translator:
         samples = Samples(listing, sample_points(listing, self.shapes, self.types))
         findings, dynamic = Findings(self.tolerance), is_dynamic(self.types)[1]
-        return Translator(listing, Builder(Graph("model")), samples, findings, MEANINGS, in_step, dynamic=dynamic)
+        given = listing, Builder(Graph("model")), samples, findings, MEANINGS, in_step
+        return Translator(*given, dynamic=dynamic, probing=Probing(len(listing.calls)))
 
     # -- sequence models -----------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from ssmc.frontend.rules.resampling import raises_rate
 from ssmc.frontend.rules.spreading import along_steps
 from ssmc.frontend.rules.table import RAW_RULES, RULES
 from ssmc.frontend.source.blame import BROKEN, failure
+from ssmc.frontend.source.effort import Probing
 from ssmc.frontend.source.evaluate import run_call
 from ssmc.frontend.source.listing import Call, Listing, MissingAttribute
 from ssmc.frontend.source.refused import NONLINEAR, OF_SCORES, RANDOM, REFUSED_OPS, refused_for
@@ -60,6 +61,7 @@ class Translator:
     later: dict[Value, Callable[[], Tracked]] = field(default_factory=dict)
     dynamic: bool = False  # whether the number of steps differs from run to run
     stream: Value | None = None  # one whose steps the trips are, in the body of a Loop
+    probing: Probing = field(default_factory=Probing)
     outer: Translator | None = None  # the same listing without this one's substitutions
 
     def lookup(self, value: Value | None) -> Tracked | None:
@@ -221,14 +223,15 @@ class Translator:
             self.in_step,
             env=dict(values),
             dynamic=self.dynamic,
+            probing=self.probing,
             outer=self,
         )
 
     def inside(self, body: Listing, points: list[dict[Value, Any]], in_step: bool) -> Translator:
         """A translator of a body of one of the nodes, whose samples these are."""
-        return Translator(
-            body, self.builder, Samples(body, points), self.findings, self.meanings, in_step, stream=self.stream
-        )
+        samples = Samples(body, points)
+        given = self.findings, self.meanings, in_step
+        return Translator(body, self.builder, samples, *given, stream=self.stream, probing=self.probing)
 
     def _is_apart(self, call: Call) -> bool:
         """Does it have a meaning, or a reason to be refused, of its own, whatever region of several ops it is in?"""

@@ -7,8 +7,11 @@ to come. Both are told by what moves when all inputs from a step on are others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from ssmc.frontend.graph.flow import Unsupported
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.reasons import Kind, Reason
 
@@ -29,6 +32,14 @@ AHEAD = (
     f"{ALIKE}: it weighs steps by their numbers, later ones too (what it gives for step {{at}} needs that of step "
     "{needed}), as a matrix over the time axis does. Compile the parts before and behind it by themselves"
 )
+
+
+class ByNumber(Unsupported):
+    """A linear region treats its steps by their numbers: `told` runs it some more to say how, which few ask for."""
+
+    def __init__(self, told: Callable[[], Reason]) -> None:
+        self.told = told
+        super().__init__(Reason(ALIKE, Kind.UNLIKE))
 
 
 def by_number(region: Region, axes: str) -> Reason:

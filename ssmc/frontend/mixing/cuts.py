@@ -7,11 +7,12 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from ssmc.frontend.graph.flow import Flow, Known, Raw, Unsupported
+from ssmc.frontend.mixing.by_number import ByNumber
 from ssmc.frontend.mixing.mixing import explain_region
 from ssmc.frontend.mixing.regions import Region, region_of, repeated_entries, twin_entries
 from ssmc.frontend.reasons import Reason
@@ -33,10 +34,12 @@ STEPWISE = RAW_OPS - {
 @dataclass(eq=False)
 class Trials:
     """What was tried to explain a value: `left` counts the cuts that may yet be, one less each time, as each costs a
-    walk through the cone; `failed` are regions that are nothing, and why: many cuts meet the same."""
+    walk through the cone; `failed` are regions that are nothing, and why: many cuts meet the same. `told` runs the
+    last region in front of a value some more, to say how it treats its steps."""
 
     left: Iterator[int]
     failed: dict[Hashable, Reason] = field(default_factory=dict)
+    told: dict[Value, Callable[[], Reason]] = field(default_factory=dict)
 
 
 def trials_of(cone: Sequence[Call]) -> Trials:
@@ -121,7 +124,7 @@ def _cut_before(
     made, users = _made(cone), _users(cone)
     late = {call.position: call for call in _late(cone, barred)}
     while True:
-        if next(trials.left) <= 0:  # what is left to try is the value itself
+        if next(trials.left) <= 0 or translator.probing.over:  # what is left to try is the value itself
             late.clear()
         exits = _exits(made, late, value)
         wrong = solve(translator, exits, solved, weighted, trials)
@@ -223,11 +226,17 @@ def _explained(translator: Translator, region: Region, trials: Trials) -> Flow:
     same = region.target, region.entries, flows, tuple(call.position for call in region.calls)
     if same in trials.failed:
         raise Unsupported(trials.failed[same])
+    probing, within = translator.probing, translator.probing.inside
+    probing.inside = True
     try:
         return explain_region(translator, region)
     except Unsupported as unsupported:
         trials.failed[same] = unsupported.reason
+        if isinstance(unsupported, ByNumber):
+            trials.told[region.target] = unsupported.told
         raise
+    finally:
+        probing.inside = within
 
 
 def _translate(translator: Translator, late: Sequence[Call], exits: dict[Value, Flow]) -> Call | None:

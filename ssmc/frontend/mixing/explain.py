@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from dataclasses import replace
 
 import networkx as nx
 
@@ -53,14 +54,21 @@ def explain(translator: Translator, value: Value) -> Tracked:
             if not needed:
                 break
             translator.env = known
-        if _product_settled(translator, cone, tried, trials) or _inner_settled(translator, cone, places, trials):
+        over = translator.probing.over
+        if not over and (
+            _product_settled(translator, cone, tried, trials) or _inner_settled(translator, cone, places, trials)
+        ):
             continue
         if best is None and isinstance(found, Reason):
-            refused = refused or _reason(translator, value, cone, found)
+            if refused is None:
+                more = trials.told.get(value) if Kind.UNLIKE in found.kind else None
+                refused = _reason(translator, value, cone, more() if more is not None else found)
             if Kind.UNLIKE in found.kind and (sure := told(translator, cone)) is not None:
                 refused = sure
                 translator.findings.told.append(sure)
-            if _spelled_out(translator, cone, tried, exact):
+            if over:
+                refused = _given_up(translator, refused)
+            elif _spelled_out(translator, cone, tried, exact):
                 continue
         break
     else:
@@ -71,6 +79,12 @@ def explain(translator: Translator, value: Value) -> Tracked:
         return Refused()
     translator.env = best[2]
     return best[1]
+
+
+def _given_up(translator: Translator, refusal: Refusal) -> Refusal:
+    """The refusal of a region of which not every part was tried, which says so."""
+    more = f"nothing was found in it within {translator.probing.allowed} runs of a node, and it is searched no further"
+    return replace(refusal, reason=f"{refusal.reason}; {more}")
 
 
 def _needed(translator: Translator, found: Flow | Known | Reason, filters: Set[str]) -> int:
@@ -120,7 +134,7 @@ def _inner_settled(translator: Translator, cone: Sequence[Call], tried: list[Val
         value = call.results[0]
         if not isinstance(translator.lookup(value), Raw):
             continue
-        if len(tried) == PLACES:
+        if len(tried) == PLACES or translator.probing.over:
             break
         tried.append(value)
         solved: dict[Value, Flow | Reason] = {}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmc.frontend.graph.flow import Unsupported
-from ssmc.frontend.mixing.by_number import by_number
+from ssmc.frontend.mixing.by_number import ByNumber, by_number
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.target_axes import axes_with, batch_of, batch_places, moved_alone, sample, with_another_start
 from ssmc.frontend.reasons import Kind, Reason
@@ -29,6 +29,8 @@ FLAT = 6.0  # a tap of it, of their mean (ours: normal noise has one of 5 in a m
 SHORTEST = 12  # taps that tell noise from a decay (ours)
 ROUNDED = 3e-7  # relative: powers of a decay that were folded into float32 tables, others at each step of a tree
 UNITS = 8  # roundings of coarser tables that powers in a tree of them are off by (ours)
+FEW = 4  # colours of inputs that are probed without asking first whether there is anything to find (ours)
+MOVED = 0.05  # of the largest number: a region that is off by more where its input comes later is no system (ours)
 MAX_INPUTS = 1024  # features of all entries together, for a region in which they may all meet
 MAX_TAPS = 1 << 27  # and taps of what each makes of each
 
@@ -106,8 +108,11 @@ def probe(region: Region) -> Kernels:
     runs = ((a, ya, slice(0, 2 if summed else None)), (b, yb, slice(0, 1 if apart else None)))
     nearest: Kernels | None = None
     for axes in axes_with(region, places):
+        moving: bool | None = None  # not asked yet: few colours are probed as soon
         for inputs, colours in dependences(region, axes):
-            found = impulse_kernels(region, axes, inputs, colours, zero)
+            if moving is None and len(np.unique(colours)) > FEW:
+                moving = _moves_along(region, axes, a, zero, scale)
+            found = None if moving is False else impulse_kernels(region, axes, inputs, colours, zero)
             if found is None:
                 continue
             error = max(_residual(found, region, *run) for run in runs) / scale
@@ -118,7 +123,25 @@ def probe(region: Region) -> Kernels:
     if nearest is not None:
         return _apart(nearest)
     some = next(axes_with(region, places), None)
-    raise Unsupported(UNLIKE if some is None else by_number(region, some))
+    if some is None:
+        raise Unsupported(UNLIKE)
+    raise ByNumber(lambda: by_number(region, some))
+
+
+def _moves_along(region: Region, axes: str, arrays: Sequence[Array], zero: Array, scale: float) -> bool:
+    """Does what the region gives for the arrays, but their last step, come a step later where they do?
+
+    What treats all steps alike does so, whether it looks ahead or back.
+    """
+    early: list[Array] = []
+    late: list[Array] = []
+    for x, flow in zip(arrays, region.flows, strict=True):
+        steps = np.moveaxis(x, flow.axes.index("t"), 0)
+        for kept, pad in ((early, (0, 1)), (late, (1, 0))):
+            moved = np.pad(steps[:-1], [pad, *[(0, 0)] * (x.ndim - 1)])
+            kept.append(np.moveaxis(moved, 0, flow.axes.index("t")))
+    first, then = (np.moveaxis(_answer(region, x, zero), axes.index("t"), 0) for x in (early, late))
+    return bool(np.abs(then[1:] - first[:-1]).max(initial=0.0) <= MOVED * scale)
 
 
 def _apart(kernels: Kernels) -> Kernels:

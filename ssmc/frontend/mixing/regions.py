@@ -165,6 +165,9 @@ def region_of(
     planned = cache(lambda: evaluator(translator.listing, {*known, *entries}, [value]))
 
     def run(arrays: Sequence[Array]) -> Array:
+        translator.probing.run(len(calls))
+        if translator.probing.exhausted:
+            raise Unsupported("is not known after all the runs that may be made of it")
         given = dict(known)
         for entry, flow, array in zip(entries, entered, arrays, strict=True):
             given[entry] = array.reshape(flow.shape)
@@ -201,6 +204,7 @@ def _inside(
                 waiting += [v for v in call.operands if v is not None]
         else:
             return [], None, {}
+    translator.probing.look(len(found))
     return [found[position] for position in sorted(found)], sorted(entries), known
 
 

@@ -19,6 +19,9 @@ from ssmc.frontend.source.listing import Call
 MAX_TRIPS = 1 << 17  # of a loop, with those that it is in (ours)
 MAX_RUNS = 1 << 22  # runs of a node in them (ours)
 MAX_NUMBERS = 1 << 35  # numbers that they make (ours)
+MAX_PROBED = 1 << 19  # runs of a node while it is found out what mixes time in a reading of a file (ours)
+MORE_PROBED = 1 << 5  # and more for each node of the file (ours)
+LOOKS = 4  # at a node, on the way to a region, that take as long as a run of it
 PROBES = 1 << 5  # runs of a body, at least, while its states are found (ours)
 COUNTED = (1 << 31) - 1  # from here on a number of trips says only that another condition ends the loop
 STEPWISE = "it is run step by step while the model is imported"
@@ -60,6 +63,41 @@ class Effort:
         if made > MAX_NUMBERS:
             what = f"'{call.kind}' makes {made} numbers in {self.around} trips (at most {MAX_NUMBERS})"
             raise TooLarge(what, node=call.name, why=STEPWISE, hint=SHORTER)
+
+
+@dataclass(eq=False)
+class Probing:
+    """What it takes to find out what the regions of a reading are, whose file has so many nodes.
+
+    Every part of a region may be tried by itself, and each trial runs all its nodes some times for each of its entries:
+    a graph that is nothing known would be tried for minutes. What is `over` is looked for no further.
+    """
+
+    nodes: int = 0
+    made: int = 0
+    inside: bool = False  # of a trial, which may fail
+
+    @property
+    def allowed(self) -> int:
+        """Runs of a node."""
+        return MAX_PROBED + MORE_PROBED * self.nodes
+
+    @property
+    def over(self) -> bool:
+        return self.made > self.allowed
+
+    @property
+    def exhausted(self) -> bool:
+        """Is even what was left, for a value as a whole, used up in a trial?"""
+        return self.inside and self.made > 2 * self.allowed
+
+    def run(self, nodes: int) -> None:
+        """Note a run of so many nodes."""
+        self.made += nodes
+
+    def look(self, nodes: int) -> None:
+        """Note a walk through so many nodes."""
+        self.made += nodes // LOOKS
 
 
 def body_around(around: int, trips: int) -> int:

@@ -49,6 +49,7 @@ def lift_net(lifting: Lifting, outside: Sequence[Value]) -> None:
         outer.in_step,
         dynamic=outer.dynamic,
         stream=outer.stream,
+        probing=outer.probing,
         outer=outer,
     )
     own = replace(lifting, translator=inner, influenced=written.influenced)
