@@ -37,7 +37,8 @@ def _another_axis(first: Attempt, best: Attempt) -> Iterator[str]:
     """Which inputs are read along another axis than that of the likeliest reading, which does not hold."""
     if first.form == best.form == "sequence":
         for usual, taken in zip(first.inputs, best.inputs, strict=True):
-            if "t" in taken.axes and "t" in usual.axes and taken.axes != usual.axes:
+            sure = taken.axes == "tf" and not isinstance(taken.shape[0], int)  # the one axis that has no size
+            if "t" in taken.axes and "t" in usual.axes and taken.axes != usual.axes and not sure:
                 yield (
                     f"axis {taken.axes.index('t')} of '{taken.name}' is taken for time, as along axis "
                     f"{usual.axes.index('t')} nothing holds"

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import ssmc.frontend
 from ssmc.frontend import load_model
@@ -72,6 +73,15 @@ def test_an_axis_that_is_not_the_usual_one_is_told(tmp_path: Path) -> None:
         )
         note = "axis 0 of 'x' is taken for time, as along axis 1 nothing holds"
         assert (note in model.notes) == told
+
+
+@pytest.mark.parametrize("steps,told", [("n", False), (8, True)])
+def test_the_one_axis_without_a_size_is_time(steps: int | str, told: bool, tmp_path: Path) -> None:
+    net = Net()
+    x = net.input([steps, 3], name="x")
+    y = net.op("CumSum", x, net.const(np.int64(0)))
+    model = load_model(save(net.model([(y, [steps, 3])]), tmp_path))
+    assert any("is taken for time" in note for note in model.notes) == told
 
 
 def test_streams_of_different_rates(tmp_path: Path) -> None:
