@@ -375,7 +375,7 @@ class Source:
             return 1 if dynamic_batch else BATCH, self.length
         if far := self._far(findings):
             return 1 if dynamic_batch else BATCH, far
-        least = max(2 * reach(self.file), behind_bounds(self.file))
+        least = max(2 * reach(self.file), behind_bounds(self.file, findings.bound))
         other = other_length(self.length, self.stored, strides(self.listing), least)
         return 1 if dynamic_batch else BATCH, other
 

@@ -38,3 +38,11 @@ def test_no_bound_of_lengths_that_matters(tmp_path: Path, bound: int, tokens: bo
     """One that the lengths which are studied lie behind; and tokens, which are no lengths."""
     model = load_model(louder_behind(tmp_path, bound, tokens))
     assert set(kinds(model)) == {LINEAR} and max(proof.length for proof in model.proofs) < 60
+
+
+@pytest.mark.parametrize("part", [(0, 64), (-64, np.iinfo(np.int64).max)])
+def test_sequences_that_are_cut(tmp_path: Path, part: tuple[int, int]) -> None:
+    """At most the first, or the last, 64 steps."""
+    net = Net()
+    u = net.op("Slice", net.input(["b", "t", 3]), net.ints(part[0]), net.ints(part[1]), net.ints(1))
+    refused(save(net.model([(decaying(net, u, 3), ["b", "n", 3])]), tmp_path), "is another model at length")

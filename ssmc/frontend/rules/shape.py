@@ -29,6 +29,8 @@ from ssmc.frontend.source.operands import axes_of, reshape_target, slices_of, sp
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import Tensor
 
+ANY = 1 << 13  # ends of slices beyond this stand for all steps (ours)
+
 
 def _transpose(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow = flow_of(items[0])
@@ -185,6 +187,10 @@ def _slice(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
             break
         chosen = range(flow.shape[axis])[part]
         if chosen == range(flow.shape[axis]):
+            if context.dynamic and flow.axes[axis] == "t":  # of more steps it may be a part
+                ends = (-end if end < 0 else end for end in (part.start, part.stop) if end is not None)
+                told = [end for end in ends if flow.shape[axis] < end < ANY]
+                context.findings.bound = max([context.findings.bound, *told])
             continue
         if flow.axes[axis] == "t":
             flow = _steps(context, flow, axis, chosen)

@@ -17,10 +17,11 @@ SEEN = 8  # steps behind a bound, which show what is otherwise there (ours)
 MOST_WORK = 1 << 30  # steps times weights that are run once more to see (ours)
 
 
-def behind_bounds(listing: Listing) -> int:
-    """A length behind all that lengths and numbers of steps are compared with; 0 where there is nothing of the kind, or
-    where so many steps take long."""
+def behind_bounds(listing: Listing, cut: int = 0) -> int:
+    """A length behind all that lengths and numbers of steps are compared with, and at which they may be `cut`; 0 where
+    there is nothing of the kind, or where so many steps take long."""
     bound = max(_bounds(listing, set(listing.inputs.values())), default=0)
+    bound = max(bound, cut)
     weights = sum(int(np.size(a)) for a in listing.constants.values())
     return bound + SEEN if 0 < bound * (weights + len(listing.calls)) <= MOST_WORK else 0
 
