@@ -6,6 +6,7 @@ from ssmc.statespace.conjugates import Halving, halve, to_real, unhalve
 from ssmc.statespace.discretization import Method, at_step, discretize
 from ssmc.statespace.gramians import controllability_gramian, h2_norm, observability_gramian
 from ssmc.statespace.identification import Identification, identify
+from ssmc.statespace.joint import identify_together
 from ssmc.statespace.modes import ChangeOfBasis, diagonalize
 from ssmc.statespace.norms import difference, hinf_norm, l1_distance, l1_norm
 from ssmc.statespace.projection import (
@@ -57,6 +58,7 @@ __all__ = [
     "halve",
     "hinf_norm",
     "identify",
+    "identify_together",
     "kernel",
     "l1_distance",
     "l1_norm",

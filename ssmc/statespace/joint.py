@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ssmc.statespace.channel import SLOWEST
+from ssmc.statespace.realization import COUPLED, observed
 from ssmc.statespace.residues import FASTEST, count_states
 from ssmc.statespace.response import log_magnitude, powers
 from ssmc.statespace.system import Array, Real, StateSpace
 
 _ROWS = 400  # rows, and columns, taken of the block Hankel matrix
+_STATES = 64  # of a system of several kernels (ours)
+_TRIED = 6  # orders that are tried (ours)
 _ROUNDS = 4  # of least squares for B and C in turn
 
 
@@ -81,6 +84,22 @@ class JointFits:
                 break
         return JointFit(poles, b, c, float(np.abs(missed).max()))
 
+    def coupled(self, order: int, first: Real) -> StateSpace | None:
+        """The system with this many states that feed each other, in the basis of the singular vectors (Kung, 1978), its
+        first taps `first` (O, I); None where it is not stable, or misses the tolerance."""
+        high, _, count = self.taps.shape
+        u = self.vectors[:, :order]
+        a = np.linalg.lstsq(u[: len(u) // 2], u[len(u) // 2 :], rcond=None)[0]
+        if np.abs(np.linalg.eigvals(a)).max() >= 1:
+            return None
+        c = u[:high] / max(float(np.abs(u[:high]).max()), 1e-300)
+        seen = observed(a, c, count)  # k o n
+        wanted = self.taps.transpose(2, 0, 1).reshape(count * high, -1)
+        b = np.linalg.lstsq(seen.reshape(count * high, order), wanted, rcond=1e-14)[0]
+        if np.abs(seen.reshape(count * high, order) @ b - wanted).max() > self.tolerance:
+            return None
+        return StateSpace(a[None], b[None], c[None], first[None], read_before=True)
+
     def _solve(self, decays: Array, known: Array, poles: Array, taps: Real) -> Array:
         """X (P, M) that brings `2 Re sum_p known_np a_p^k X_pm` closest to `taps` (N, M, K)."""
         rows = 2 * (known[:, None, :] * decays).reshape(-1, len(poles))  # n k, p
@@ -96,3 +115,24 @@ class JointFits:
         x: Array = found[: len(poles)].astype(complex)
         x[turning] += 1j * found[len(poles) :]
         return x
+
+
+def identify_together(kernels: Real, tolerance: float) -> StateSpace | None:
+    """One stable system, as one group, whose kernels are the given ones (O, I, L), each output's within `tolerance` of
+    its largest tap; of the lowest order found, as modes or, of few states, as states that feed each other. None where
+    there is none of at most 64 states, and half as many as the kernels have taps."""
+    size = np.abs(kernels).max(axis=(1, 2))
+    size = np.where(size > 0, size, 1.0)[:, None, None]
+    family = JointFits(kernels / size, tolerance)
+    most = min(_STATES, (kernels.shape[2] - 1) // 2 * min(kernels.shape[:2]), len(family.values))
+    least = max(1, family.needed)
+    for order in range(least, min(most, least + _TRIED - 1) + 1):
+        first = kernels[:, :, 0] / size[:, :, 0]
+        fit = family.attempt(order, 0)
+        if fit.worst <= tolerance and fit.order <= most:
+            found: StateSpace | None = fit.system(first, 1.0)
+        else:
+            found = family.coupled(order, first) if order <= COUPLED else None
+        if found is not None:
+            return replace(found, C=found.C * size[None, :, :, 0], D=found.D * size[None, :, :, 0])
+    return None

@@ -40,7 +40,7 @@ def realize(kernel: ArrayLike, tolerance: float = 1e-6, below: int | None = None
         c = c / np.maximum(np.abs(c).max(), 1e-300)
         if np.abs(np.linalg.eigvals(a)).max() >= 1:
             continue
-        seen = _observed(a, c, len(h))
+        seen = observed(a, c, len(h))
         b = np.linalg.lstsq(seen, h, rcond=1e-14)[0]
         if np.abs(seen @ b - h).max() <= tolerance:
             b = (b * scale)[None, :, None]
@@ -65,8 +65,8 @@ def side_by_side(systems: list[StateSpace]) -> StateSpace:
     )
 
 
-def _observed(a: Real, c: Real, length: int) -> Real:
-    """`c A^k` (length, N) for k from 0, by doubling."""
+def observed(a: Real, c: Real, length: int) -> Real:
+    """`c A^k` (length, ..., N) for k from 0, by doubling; `c` (..., N)."""
     rows, factor = c[None], a
     while len(rows) < length:
         rows, factor = np.concatenate([rows, rows @ factor]), factor @ factor

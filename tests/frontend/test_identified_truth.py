@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 
 from ssmc.frontend import Model, load_model
+from ssmc.frontend.mixing.shared import real_states
 from ssmc.frontend.mixing.tails import behind
 from ssmc.frontend.proofs.proof import run_graph
 from ssmc.statespace import kernel
-from tests.frontend.checks import LINEAR, kinds
+from tests.frontend.checks import LINEAR, kinds, on_targets
 from tests.frontend.net import Net, save
 from tests.statespace.strategies import random_system, seeds
 
@@ -121,6 +122,37 @@ def test_what_comes_behind_is_bounded(seed: int) -> None:
     peak, total = behind(system, 20)
     assert (taps.max(axis=(1, 2, 3)) <= peak * (1 + 1e-9) + 1e-12).all()
     assert (taps.sum(axis=(2, 3)).max(axis=1) <= total * (1 + 1e-9) + 1e-12).all()
+
+
+LEGS = np.array([[0.97, 0.0, 0.0], [0.05, 0.9, 0.0], [0.02, 0.1, 0.9]])  # two poles that coincide
+TOGETHER = {
+    "Legendre memory": (legendre(6, 24.0, 48)[:, None], 6),
+    "Legendre memory of poles hardly apart": (legendre(12, 50.0, 100)[:, None], 12),
+    "poles that coincide": (
+        np.stack([np.linalg.matrix_power(LEGS, k) @ [1.0, -0.5, 0.3] for k in range(60)], 1)[:, None],
+        3,
+    ),
+    "one output": (np.stack([0.9**K * np.cos(0.3 * K + p) + p * 0.7**K for p in (0, 1, 2)])[None], 3),
+    "three by two": (np.einsum("op,pi,pk->oik", [[1, 2], [1, -1], [0.5, 3]], [[1, 2], [-1, 1]], decays(0.1, 0.2)), 2),
+}
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_kernels_that_share_inputs_or_outputs_share_their_states(case: str, tmp_path: Path) -> None:
+    taps, states = TOGETHER[case]
+    model = told_truly(taps, 1, False, 1e-6, tmp_path)
+    (system,) = model.systems
+    (node,) = model.graph.nodes("ssm")
+    assert kinds(model) == [LINEAR] and real_states(node.op["system"]) == states
+    assert system.replacement is not None and "together" in system.replacement.how
+    on_targets(model, 2, taps.shape[2])
+
+
+def test_channels_that_share_inputs_stay_in_order(tmp_path: Path) -> None:
+    """Two memories of an input each, and noise beside each of them."""
+    memory, rng = legendre(3, 20.0, 60), np.random.default_rng(0)
+    taps = np.concatenate([memory[:2], rng.standard_normal((1, 60)), memory[2:], rng.standard_normal((1, 60))])
+    told_truly(np.concatenate([taps, taps[::-1]])[:, None], 2, False, 1e-6, tmp_path)
 
 
 def sliced(net: Net, stored: np.ndarray) -> str:

@@ -14,8 +14,8 @@ from ssmc.frontend.mixing.fitting import EXACT, Fit, generated
 from ssmc.frontend.mixing.generators import generators, shared_mode
 from ssmc.frontend.mixing.identified import Part, identified
 from ssmc.frontend.mixing.lti import Kernels
-from ssmc.frontend.mixing.many_inputs import together
 from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.shared import Together, together
 from ssmc.frontend.mixing.tails import lasting
 from ssmc.frontend.source.precision import stored_rounding
 from ssmc.frontend.translator import Translator
@@ -93,13 +93,39 @@ class Emitter:
         if (fit := self._fit(taps)) is not None:
             u = self.taken(self.kernels.inputs.reshape(-1))
             return self.system(u, *fit, taps.shape, reverse, identified=False)
+        fine = self.tolerance * self.translator.findings.share
+        shared = list(together(taps, self.kernels.inputs, fine, self.translator.dynamic)) if fine else []
+        found = [self._together(one, taps.shape[2], reverse) for one in shared]
+        done = [one.outputs for one in shared]
+        left = np.setdiff1d(np.arange(len(taps)), np.concatenate([np.zeros(0, int), *done]))
+        if len(left):
+            alone = replace(self, kernels=replace(self.kernels, inputs=self.kernels.inputs[left]))
+            found.append(alone.one_by_one(taps[left], last, reverse))
+            done.append(left)
+        return self._in_order(found, done)
+
+    def _together(self, one: Together, length: int, reverse: bool) -> Operand:
+        what = "outputs of one input" if len(one.inputs) == 1 else f"outputs of {len(one.inputs)} inputs"
+        how = f"identified from the taps, {len(one.outputs)} {what} together"
+        shape = len(one.outputs), len(one.inputs), length
+        return self.system(self.taken(one.inputs), one.fit, how, shape, reverse, joint=len(one.inputs) > 1)
+
+    def one_by_one(self, taps: Array, last: int, reverse: bool) -> Operand:
+        """Kernels that share no poles; they end after `last` taps."""
         if taps.shape[1] > 1:
-            y = self._together(taps, reverse)
-            return self._firs(taps[..., :last], reverse) if y is None else y
+            return self._firs(taps[..., :last], reverse)
         parts, how = systems_of(self.translator, taps[:, 0], self.tolerance)
         if not parts:
             return self._fir(taps[:, 0, :last], reverse, remark=how)
         return self._side_by_side(parts, taps[:, 0, :last], reverse, how)
+
+    def _in_order(self, found: list[Operand], outputs: list[Array]) -> Operand:
+        """Values that have these outputs of all, as one."""
+        order = np.argsort(np.concatenate(outputs))
+        y = self.builder.concat(found, -1)
+        if np.array_equal(order, np.arange(len(order))):
+            return y
+        return self.builder.emit("take", [y], axis=-1, index=Tensor(order))
 
     def _side_by_side(self, parts: list[Part], taps: Array, reverse: bool, remark: str) -> Operand:
         """Channels that became systems, and the others (if any) as the filters that they are."""
@@ -109,11 +135,7 @@ class Emitter:
         if len(left):
             found.append(self._fir(taps[left], reverse, self.taken(inputs[left]), remark))
             done.append(left)
-        order = np.argsort(np.concatenate(done))
-        y = self.builder.concat(found, -1)
-        if np.array_equal(order, np.arange(len(order))):
-            return y
-        return self.builder.emit("take", [y], axis=-1, index=Tensor(order))
+        return self._in_order(found, done)
 
     def _part(self, part: Part, taps: Array, reverse: bool) -> Operand:
         u = self.taken(self.kernels.inputs[part.channels, 0])
@@ -205,22 +227,6 @@ class Emitter:
         for j in range(1, taps.shape[1]):
             total = self.builder.binary("add", total, self._fir(taps[:, j], reverse, self.inputs(j)))
         return total
-
-    def _together(self, taps: Array, reverse: bool) -> Operand | None:
-        """Outputs that have the same inputs as one system each time; None where some are none."""
-        rows, which = np.unique(self.kernels.inputs, axis=0, return_inverse=True)
-        outputs = [np.flatnonzero(which.reshape(-1) == k) for k in range(len(rows))]
-        fits, tolerance = [], self.tolerance * self.translator.findings.share
-        for some in outputs:
-            fit = together(taps[some], tolerance) if tolerance else None
-            if fit is None:
-                return None
-            fits.append(fit)
-        how, found = "identified from the taps of all inputs together", []
-        for row, fit, some in zip(rows, fits, outputs, strict=True):
-            found.append(self.system(self.taken(row), fit, how, taps[some].shape, reverse, joint=True))
-        order = np.argsort(np.concatenate(outputs))
-        return self.builder.emit("take", [self.builder.concat(found, -1)], axis=-1, index=Tensor(order))
 
     # -- systems -------------------------------------------------------------------------------------------
 

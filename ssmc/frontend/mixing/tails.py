@@ -22,23 +22,28 @@ FAR = 4  # windows behind the first in which taps are looked at one by one; behi
 def lasting(parts: list[Part], taps: Array, tolerance: float, dynamic: bool) -> list[Part]:
     """The parts, without channels whose kernels (channels, L) end while their systems go on; with the errors that the
     others make behind the taps. Where sequences are as long as the taps (not `dynamic`) nothing is behind them."""
-    ended = ~np.any(taps[:, -ENDED:], axis=1)
+    ended = over(taps)
     return [kept for part in parts if (kept := _kept(part, taps, tolerance, ended)) is not None] if dynamic else parts
 
 
+def over(taps: Array) -> Array:
+    """Which kernels (..., L) end within their window."""
+    return np.asarray(~np.any(taps[..., -ENDED:], axis=-1))
+
+
 def _kept(part: Part, taps: Array, tolerance: float, ended: Array) -> Part | None:
-    over = ended[part.channels]
-    if not over.any():
+    done = ended[part.channels]
+    if not done.any():
         return part
     peak, total = behind(part.fit.system, taps.shape[1] - part.delay)
     size = np.abs(taps[part.channels]).max(axis=1)
-    peak = np.where(over, peak / np.where(size > 0, size, 1.0), 0.0)
+    peak = np.where(done, peak / np.where(size > 0, size, 1.0), 0.0)
     good = np.flatnonzero(peak <= tolerance)
     if not len(good):
         return None
     fit = part.fit
-    error, l1 = max(fit.error, float(peak[good].max())), fit.l1 + float(np.where(over, total, 0.0)[good].max())
-    if len(good) == len(over):
+    error, l1 = max(fit.error, float(peak[good].max())), fit.l1 + float(np.where(done, total, 0.0)[good].max())
+    if len(good) == len(done):
         return replace(part, fit=replace(fit, error=error, l1=l1))
     fields = {name: getattr(fit.system, name)[good] for name in "ABCD"}
     head = None if part.head is None else part.head[good]
