@@ -46,3 +46,21 @@ def test_sequences_that_are_cut(tmp_path: Path, part: tuple[int, int]) -> None:
     net = Net()
     u = net.op("Slice", net.input(["b", "t", 3]), net.ints(part[0]), net.ints(part[1]), net.ints(1))
     refused(save(net.model([(decaying(net, u, 3), ["b", "n", 3])]), tmp_path), "is another model at length")
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32])
+def test_a_state_that_counts_the_steps(tmp_path: Path, dtype: type) -> None:
+    """From step 100 on, by a count of the loop's own, the decay is another; the number stands outside."""
+    net, body = Net(), Net()
+    bound, fast, slow = (net.const(np.asarray(n)) for n in (dtype(100), np.float32(0.5), np.float32(0.9)))
+    of_type = TensorProto.INT64 if dtype is np.int64 else TensorProto.FLOAT
+    k, h, x = body.input([], of_type), body.input(["b", 3]), body.input(["b", 3])
+    decay = body.op("Where", body.op("Greater", k, bound), fast, slow)
+    later = body.op("Add", body.op("Mul", h, decay), x)
+    counted = body.op("Add", k, body.const(dtype(1)))
+    step = body.subgraph([(counted, []), (later, ["b", 3]), (body.op("Identity", later), ["b", 3])], {counted: of_type})
+    u = net.input(["b", "t", 3])
+    starts = [net.const(dtype(0)), net.op("ReduceSum", net.op("Mul", u, net.const(0.0)), net.ints(1), keepdims=0)]
+    axes = {"scan_input_axes": [1], "scan_output_axes": [1], "num_scan_inputs": 1}
+    *_, y = net.op("Scan", *starts, u, outputs=3, body=step, **axes)
+    refused(save(net.model([(y, ["b", "t", 3])]), tmp_path), "is another model at length")
