@@ -373,9 +373,9 @@ class Source:
         dynamic_batch, dynamic_length = is_dynamic(self.types)
         if not dynamic_length:
             return 1 if dynamic_batch else BATCH, self.length
-        if far := self._far(findings):
-            return 1 if dynamic_batch else BATCH, far
         least = max(2 * reach(self.file), behind_bounds(self.file, findings.bound))
+        if far := self._far(findings):
+            return 1 if dynamic_batch else BATCH, far if self.stored else max(far, least)
         other = other_length(self.length, self.stored, strides(self.listing), least)
         return 1 if dynamic_batch else BATCH, other
 

@@ -117,14 +117,14 @@ class JointFits:
         return x
 
 
-def identify_together(kernels: Real, tolerance: float) -> StateSpace | None:
+def identify_together(kernels: Real, tolerance: float, most: int = _STATES) -> StateSpace | None:
     """One stable system, as one group, whose kernels are the given ones (O, I, L), each output's within `tolerance` of
     its largest tap; of the lowest order found, as modes or, of few states, as states that feed each other. None where
-    there is none of at most 64 states, and half as many as the kernels have taps."""
+    there is none of at most `most` states, 64 of them, and half as many as the kernels have taps."""
     size = np.abs(kernels).max(axis=(1, 2))
     size = np.where(size > 0, size, 1.0)[:, None, None]
     family = JointFits(kernels / size, tolerance)
-    most = min(_STATES, (kernels.shape[2] - 1) // 2 * min(kernels.shape[:2]), len(family.values))
+    most = min(most, _STATES, (kernels.shape[2] - 1) // 2 * min(kernels.shape[:2]), len(family.values))
     least = max(1, family.needed)
     for order in range(least, min(most, least + _TRIED - 1) + 1):
         first = kernels[:, :, 0] / size[:, :, 0]

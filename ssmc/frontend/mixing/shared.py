@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
@@ -20,6 +21,7 @@ from ssmc.statespace import StateSpace, identify_together, kernel
 from ssmc.statespace.hankel import sample
 
 MOST = 1 << 17  # taps of kernels that are looked at together (ours)
+SMALL = 1 << 13  # taps of kernels that what was found for is kept (ours)
 WORTH = 2  # ours: parameters of the filters for one of the system, where several inputs meet
 
 
@@ -40,15 +42,32 @@ def together(taps: Array, inputs: Array, tolerance: float, dynamic: bool) -> Ite
         whole = np.zeros((len(outputs), len(features), taps.shape[2]))
         for row, o in enumerate(outputs):
             np.add.at(whole[row], np.searchsorted(features, inputs[o][used := _used(taps[o])]), taps[o][used])
-        system = identify_together(whole, tolerance)
-        if (system is None or not _worth(system, whole, tolerance)) and len(features) > 1:
-            fit = many_inputs.together(whole, tolerance)
-            system = None if fit is None else fit.system
-        if system is None or not _worth(system, whole, tolerance):
+        system = _kept(whole, tolerance) if whole.size <= SMALL else _identified(whole, tolerance)
+        if system is None:
             continue
         fit = _measured(system, whole, dynamic)
         if fit.error <= tolerance:
             yield Together(outputs, features, fit)
+
+
+def _kept(taps: Array, tolerance: float) -> StateSpace | None:
+    """`_identified`, kept for the many ways to cut a region that leave the same kernels."""
+    return _again(taps.tobytes(), taps.shape, tolerance)
+
+
+@lru_cache(maxsize=256)
+def _again(taps: bytes, shape: tuple[int, ...], tolerance: float) -> StateSpace | None:
+    return _identified(np.frombuffer(taps).reshape(shape), tolerance)
+
+
+def _identified(taps: Array, tolerance: float) -> StateSpace | None:
+    """A system for kernels (O, I, L), if it is worth it."""
+    most = _most(taps, tolerance)
+    system = identify_together(taps, tolerance, most)
+    if (system is None or real_states(system) > most) and taps.shape[1] > 1:
+        fit = many_inputs.together(taps, tolerance)
+        system = None if fit is None else fit.system
+    return None if system is None or real_states(system) > most else system
 
 
 def _used(taps: Array) -> Array:
@@ -66,15 +85,16 @@ def _components(taps: Array, inputs: Array) -> list[tuple[Array, Array]]:
     return [(group[group < count], group[group >= count] - count) for group in groups]
 
 
-def _worth(system: StateSpace, taps: Array, tolerance: float) -> bool:
-    """Has the system of kernels (O, I, L) fewer states than one of each output could have by itself, or, of several
-    inputs, so many fewer parameters than the filters that it is taken for them?"""
+def _most(taps: Array, tolerance: float) -> int:
+    """How many real states a system of kernels (O, I, L) may have: fewer than one of each output would need by itself,
+    or, of several inputs, so many that its parameters are a share of the filters' that it is taken for."""
     high, wide, length = taps.shape
     if wide == 1:
         scaled = taps[:, 0, 1:] / np.abs(taps[:, 0]).max(axis=1, keepdims=True)
-        return bool(real_states(system) < sum(sample(h, tolerance, length).least_order(tolerance) for h in scaled))
+        return sum(int(sample(h, tolerance, length).least_order(tolerance)) for h in scaled) - 1
     last = int(np.flatnonzero(np.any(taps, axis=(0, 1)))[-1]) + 1
-    return bool(WORTH * real_states(system) * (high + wide + 1) <= high * wide * last)
+    most: int = high * wide * last // (WORTH * (high + wide + 1))
+    return most
 
 
 def real_states(system: StateSpace) -> int:
