@@ -9,7 +9,7 @@ import pytest
 
 from tests.frontend.blocks import RNG
 from tests.frontend.checks import kinds, lift, refused
-from tests.frontend.net import Net, save, stepwise
+from tests.frontend.net import Net, save
 from tests.frontend.test_unseen import scanned
 
 WIDE = 3
@@ -155,9 +155,6 @@ def test_no_system_along_any_axis(tmp_path: Path) -> None:
     y = net.op("Transpose", net.op("MatMul", x, net.const(RNG.standard_normal((16, 4)))), perm=[0, 2, 1])
     path = save(net.model([(y, ["b", 4, WIDE])]), tmp_path)
     refused(path, "no state-space system", "axis 2 of 'series' taken for time")
-    net = Net()
-    y = net.op("Relu", net.op("MatMul", net.input(["b", "t", 3]), net.const(np.ones((3, 5)))))
-    assert "taken for time" not in refused(save(stepwise(net, y, 5), tmp_path), "no state-space system")
 
 
 def test_a_failing_model_is_read_along_the_axis_of_its_own_filters(tmp_path: Path) -> None:

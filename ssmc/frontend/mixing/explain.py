@@ -91,7 +91,8 @@ def _needed(translator: Translator, found: Flow | Known | Reason, filters: Set[s
     """How many of the filters a value is made of."""
     if not filters or not isinstance(found, Flow):
         return 0
-    return len(filters & nx.ancestors(translator.builder.graph.net, found.value.node))
+    node = found.value.node
+    return len(filters & (nx.ancestors(translator.builder.graph.net, node) | {node}))
 
 
 def _product_settled(translator: Translator, cone: Sequence[Call], tried: set[int], trials: Trials) -> bool:
