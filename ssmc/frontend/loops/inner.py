@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from ssmc.diagnostics import UserError
 from ssmc.frontend.graph.flow import Flow, Unsupported
 from ssmc.frontend.loops.layers import goes_on
-from ssmc.frontend.loops.limits import MOST_CALLS, MOST_CHUNKS
-from ssmc.frontend.loops.trips import Expansion, trips_of
+from ssmc.frontend.loops.limits import MOST_CHUNKS
+from ssmc.frontend.loops.trips import expanded_throughout, trips_of
 from ssmc.frontend.source.evaluate import body_of
 from ssmc.frontend.source.listing import Call, Listing
-from ssmc.frontend.source.maker import Maker
-from ssmc.frontend.source.statics import fold_statics
 from ssmc.ir.graph import Value
 
 LOOPS = ("Scan", "Loop")
@@ -33,22 +29,7 @@ def written_out(
 
     `point` are arrays of its inputs, `whole` those of them that are whole sequences, `given` those that are known.
     """
-    while True:
-        chosen = _fixed(body, point, whole, given)
-        if not chosen or sum(n * len(body_of(body.calls[at]).calls) for at, n in chosen.items()) > MOST_CALLS:
-            return body
-        found = replace(body, calls=[], constants=dict(body.constants), producer={})
-        maker = Maker(found)
-        try:
-            for call in body.calls:
-                if call.position in chosen:
-                    Expansion(body, point, maker, call, chosen[call.position]).write()
-                else:
-                    maker.add(call)
-        except (UserError, ValueError):
-            return body
-        fold_statics(found)
-        body = found
+    return expanded_throughout(body, point, lambda now: _fixed(now, point, whole, given))
 
 
 def _fixed(

@@ -8,18 +8,14 @@ more than what it carries.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ssmc.diagnostics import UserError
-from ssmc.frontend.loops.limits import MOST_CALLS, MOST_CHUNKS
-from ssmc.frontend.loops.trips import Expansion, trips_of
+from ssmc.frontend.loops.limits import MOST_CHUNKS
+from ssmc.frontend.loops.trips import expanded_throughout, trips_of
 from ssmc.frontend.source.evaluate import body_of
 from ssmc.frontend.source.listing import Call, Listing
-from ssmc.frontend.source.maker import Maker
-from ssmc.frontend.source.statics import fold_statics
 from ssmc.ir.graph import Value
 
 TEMPORAL = frozenset(["Scan", "Loop", "DFT", "CumSum", "Conv", "LinearAttention", "CausalConvWithState"])
@@ -33,25 +29,14 @@ def in_layers(listing: Listing, point: Mapping[Value, Any]) -> Listing:
 
     `point` are arrays of all inputs, at which ranks are looked at.
     """
-    while True:
-        stacks = {call.position for call in listing.calls if call.kind in ("Scan", "Loop") and _is_stack(listing, call)}
-        numbers = {at: trips_of(listing, point, listing.calls[at]) for at in stacks}
-        chosen = {at: n for at, n in numbers.items() if 1 <= n <= MOST_CHUNKS}
-        made = sum(n * len(body_of(listing.calls[at]).calls) for at, n in chosen.items())
-        if not chosen or made > MOST_CALLS:
-            return listing
-        found = replace(listing, calls=[], constants=dict(listing.constants), producer={})
-        maker = Maker(found)
-        try:
-            for call in listing.calls:
-                if call.position in chosen:
-                    Expansion(listing, point, maker, call, chosen[call.position]).write()
-                else:
-                    maker.add(call)
-        except (UserError, ValueError):
-            return listing
-        fold_statics(found)
-        listing = found
+    return expanded_throughout(listing, point, lambda now: _stacks(now, point))
+
+
+def _stacks(listing: Listing, point: Mapping[Value, Any]) -> dict[int, int]:
+    """The loops over layers by their positions, and over how many."""
+    stacks = {call.position for call in listing.calls if call.kind in ("Scan", "Loop") and _is_stack(listing, call)}
+    numbers = {at: trips_of(listing, point, listing.calls[at]) for at in stacks}
+    return {at: n for at, n in numbers.items() if 1 <= n <= MOST_CHUNKS}
 
 
 def _is_stack(listing: Listing, call: Call) -> bool:

@@ -6,7 +6,7 @@ where the trips stand beside each other (`alike`). The listing holds at the size
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,12 @@ def _in_trips(listing: Listing, point: Mapping[Value, Any], steps: int) -> Listi
     """The listing without the loops that make fewer trips than half the steps; itself where there are none."""
     numbers = {c.position: trips_of(listing, point, c) for c in listing.calls if c.kind in ("Scan", "Loop")}
     chosen = {at: n for at, n in numbers.items() if 1 < n <= min(MOST_CHUNKS, steps // 2)}
+    return expanded(listing, point, chosen)
+
+
+def expanded(listing: Listing, point: Mapping[Value, Any], chosen: Mapping[int, int]) -> Listing:
+    """The listing with the loops at the `chosen` positions as so many trips; itself where there are none, or where that
+    makes too many calls. Raises UserError or ValueError where a loop cannot be written so."""
     made = sum(n * len(body_of(listing.calls[at]).calls) for at, n in chosen.items())
     if not chosen or made > MOST_CALLS:
         return listing
@@ -56,6 +62,22 @@ def _in_trips(listing: Listing, point: Mapping[Value, Any], steps: int) -> Listi
             maker.add(call)
     fold_statics(found)
     return found
+
+
+def expanded_throughout(
+    listing: Listing, point: Mapping[Value, Any], choose: Callable[[Listing], Mapping[int, int]]
+) -> Listing:
+    """The listing with the loops that `choose` chooses as their trips, and those that these trips make, and so on, as
+    far as they can be written so."""
+    while True:
+        chosen = choose(listing)
+        try:
+            found = expanded(listing, point, chosen)
+        except (UserError, ValueError):
+            return listing
+        if found is listing:
+            return listing
+        listing = found
 
 
 def trips_of(listing: Listing, point: Mapping[Value, Any], call: Call) -> int:
