@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from ssmc.frontend.attempts import Attempt
+from ssmc.frontend.attempts.attempt import Attempt
 from ssmc.frontend.model import SYSTEMS, mixes_time
 from ssmc.frontend.reasons import Kind
 from ssmc.ir.graph import Graph

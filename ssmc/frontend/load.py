@@ -12,7 +12,11 @@ import numpy as np
 import onnx
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.attempts import Attempt, Source
+from ssmc.frontend.attempts.attempt import Attempt
+from ssmc.frontend.attempts.attempts import attempts
+from ssmc.frontend.attempts.sequence import beginnings
+from ssmc.frontend.attempts.source import Source
+from ssmc.frontend.attempts.step import nonlinear, suspected
 from ssmc.frontend.findings import Findings, Refusal, refuse, with_told
 from ssmc.frontend.lengths import fixed_size, in_words, several_lengths, some_lengths_only, two_lengths
 from ssmc.frontend.likeliest import FAILED, likeliest, rank
@@ -107,7 +111,7 @@ def _traced(source: Source) -> Refusal | None:
 def _told(source: Source, best: Attempt, states: Mapping[str, str] | None, strict: bool) -> Model:
     """The model as it is best read. Raises UserError, if `strict`, where that does not hold."""
     if states is None and best.form == "step":
-        best.findings.refusals += source.nonlinear(best.states)
+        best.findings.refusals += nonlinear(source, best.states)
     baked = baked_size(source.as_file()) if rank(best) == FAILED else None
     if baked is None and _differs_with_length(source, best):
         baked = fixed_levels(source.file)
@@ -201,7 +205,7 @@ def _at_some_length(source: Source, states: Mapping[str, str] | None) -> Attempt
 
 def _best(source: Source, states: Mapping[str, str] | None) -> Attempt:
     """The first reading of the file that holds; the likeliest one where none does."""
-    best = likeliest(source.attempts(states), lambda: any(True for _ in source.suspected({})))
+    best = likeliest(attempts(source, states), lambda: any(True for _ in suspected(source, {})))
     if best is None:
         raise UserError(
             "no axis of the inputs can be time", where=str(source.path), hint="export with inputs (batch, time, ...)"
@@ -217,7 +221,7 @@ def _with_unknown(path: Path, file: ModelFile, graph: Graph, tolerance: float, s
     if part is not None:
         source = Source(path, file, part, tolerance, aside)
         with suppress(UserError):
-            attempt = likeliest(source.parts()) or attempt
+            attempt = likeliest(beginnings(source)) or attempt
     refusals = [*(r for told in unknown.values() for r in told), *attempt.findings.refusals]
     if strict:
         refuse(refusals, str(path))
@@ -230,7 +234,7 @@ def _require_lifted(attempt: Attempt, path: str, source: Source) -> None:
         refuse(attempt.findings.refusals, path)
     if attempt.failure is not None:
         raise attempt.failure
-    suspects = [] if attempt.findings.lifts else list(source.suspected(attempt.states))
+    suspects = [] if attempt.findings.lifts else list(suspected(source, attempt.states))
     if not suspects and (mixes_time(attempt.graph) or feeds_forward(attempt.graph)):
         return
     raise UserError(

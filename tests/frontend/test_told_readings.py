@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
-from ssmc.frontend.attempts import Attempt
+from ssmc.frontend.attempts.attempt import Attempt
 from ssmc.frontend.findings import Findings, refusal
 from ssmc.frontend.likeliest import likeliest
 from ssmc.ir.graph import Graph
