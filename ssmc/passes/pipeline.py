@@ -53,6 +53,8 @@ def parse_pipeline(text: str, own: str | None = None) -> tuple[Pass, ...]:
         what = "the pipeline ends too early" if at == len(text) else f"unexpected '{text[at]}'"
         raise _error(text, at, 1, what, why=f"expected {expected}" if expected else "") from None
     entries: list[Any] = [entry for entry in tree.children if entry is not None]
+    if own is not None:
+        _require_once(text, entries)
     return tuple(pass_ for entry in entries for pass_ in _passes(text, entry, own))
 
 
@@ -85,6 +87,14 @@ def _error(text: str, at: int, width: int, what: str, *, why: str = "", hint: st
     source = text[start:].partition("\n")[0]
     place = f"pipeline:{line + 1}:{at - start + 1}"
     return UserError(f"{what}\n{pointed(source, at - start, width)}", where=place, why=why, hint=hint)
+
+
+def _require_once(text: str, entries: Sequence[Tree[Token]]) -> None:
+    """The target's own pipeline stands once: what it has rounded and placed would be again."""
+    for entry in [entry for entry in entries if entry.children[0] == WHOLE][1:]:
+        at, label = _place(entry.children[0])
+        hint = "leave one of them out; passes before and behind it are options on the command line"
+        raise _error(text, at, len(label), f"'{WHOLE}' stands there twice", why="it ends in a program", hint=hint)
 
 
 def _passes(text: str, entry: Tree[Token], own: str | None) -> tuple[Pass, ...]:

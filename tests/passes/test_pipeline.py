@@ -109,6 +109,14 @@ def test_mistakes_are_shown_in_place(text: str, where: str, told: str) -> None:
     assert line.strip() in text
 
 
+def test_a_targets_own_pipeline_stands_once() -> None:
+    own = "quantize,tile"
+    assert parse_pipeline("default,schedule", own) == parse_pipeline("quantize,tile,schedule")
+    with pytest.raises(UserError, match="stands there twice") as caught:
+        parse_pipeline("default,schedule,default", own)
+    assert caught.value.where == "pipeline:1:18"
+
+
 @dataclass(frozen=True)
 class Nothing(Pass):
     """Does nothing.

@@ -26,14 +26,20 @@ def check_core(
     for item in walk(items):
         try:
             if number >= arch.mesh.cores:
-                raise Trap(f"the chip has no core {number}", f"its {arch.mesh.cores} cores count from 0")
+                raise Trap(
+                    f"the chip has no core {number}", f"its {arch.mesh.cores} cores count from 0", "raise mesh.cores"
+                )
             check(item, data)
             _registers(item, arch, data)
             _tables(item, arch, data, held)
             if item.code.mnemonic == "emit":
                 _emitted(item, outputs)
             if item.code.mnemonic in HALVES and item.integer("words") % 2 and _is_complex(item):
-                raise Trap("complex words come in halves re|im", f"their number is even, not {item.integer('words')}")
+                raise Trap(
+                    "complex words come in halves re|im",
+                    f"their number is even, not {item.integer('words')}",
+                    "change 'words'",
+                )
         except Trap as trap:
             trap.item = item
             raise
@@ -48,7 +54,10 @@ def unsent(outputs: Mapping[int, int], sections: Iterable[tuple[Item, ...]]) -> 
 def _emitted(item: Item, outputs: Mapping[int, int]) -> None:
     words = item.integer("words")
     if words != outputs.get(item.integer("channel"), words):
-        raise Trap(f"{words} words are sent to an output of {outputs[item.integer('channel')]}")
+        raise Trap(
+            f"{words} words are sent to an output of {outputs[item.integer('channel')]}",
+            hint="let 'emit' and '.output' agree",
+        )
 
 
 def _is_complex(item: Item) -> bool:

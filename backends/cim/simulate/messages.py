@@ -67,7 +67,9 @@ def send(run: Run, core: Core, item: Item) -> None:
     match item.code.mnemonic:
         case "send":
             if item.integer("core") not in run.cores:
-                raise Trap(f"a message goes to core {item.integer('core')}, which runs nothing")
+                raise Trap(
+                    f"a message goes to core {item.integer('core')}, which runs nothing", hint="give it a section"
+                )
             run.channels[item.integer("channel")].put(array)
         case "emit":
             _emit(run, core, item.integer("channel"), array)
@@ -79,7 +81,7 @@ def _emit(run: Run, core: Core, channel: int, array: Array) -> None:
     """Words for the host: a stream's into one array of all its steps."""
     steps = 1 if core.now is None else Steps(core.now.stride, core.now.offset, 0, core.total).count
     if not core.first and run.outputs[channel]:
-        raise Trap(f"channel {channel} of an output is sent to twice")
+        raise Trap(f"channel {channel} of an output is sent to twice", hint="let one 'emit' name it")
     if core.count == steps:
         given = any(np.may_share_memory(array, each) for each in run.inputs.values())
         run.outputs[channel].append(core.full(array.copy() if given else array))
@@ -94,11 +96,14 @@ def _fetch(core: Core, item: Item) -> None:
     if len(core.buffers[buffer]) > 1:
         core.buffers[buffer] = [join_steps(core.buffers[buffer])]
     if not core.buffers[buffer]:
-        raise Trap(f"stream buffer {buffer} is empty")
+        raise Trap(f"stream buffer {buffer} is empty", hint="let a 'keep' fill it in an earlier sweep")
     kept = core.buffers[buffer][0]
     if item.flag("backward"):
         kept = kept[:, ::-1]
     part = kept[:, core.first : core.first + core.count]
     if part.shape[1] != core.count:
-        raise Trap(f"stream buffer {buffer} holds {kept.shape[1]} steps, and more are read")
+        raise Trap(
+            f"stream buffer {buffer} holds {kept.shape[1]} steps, and more are read",
+            hint="keep and fetch at the same steps",
+        )
     core.write(item.integer("dst"), np.ascontiguousarray(part))

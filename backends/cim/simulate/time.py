@@ -139,7 +139,7 @@ def _windowed(core: Core, code: Item) -> None:
     there = code.integer("line") in core.lines
     line: _Window | None = _kept(core, code, _Window) if there else None
     if line is None or line.full.steps < core.count:
-        raise Trap("a window is read before it is full")
+        raise Trap("a window is read before it is full", hint="read it in a loop 'every' so many steps")
     core.write(code.integer("dst"), line.full.take(core.count))
 
 

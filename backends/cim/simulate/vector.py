@@ -110,7 +110,10 @@ def _copy(core: Core, code: Item) -> None:
 def _gather(core: Core, code: Item) -> None:
     x, index = core.read(code.integer("src"), code.integer("span")), core.data[code.text("index")]
     if index.size and not 0 <= index.min() <= index.max() < x.shape[2]:
-        raise Trap(f"an index of {index.min()}..{index.max()} is outside of {x.shape[2]} words")
+        raise Trap(
+            f"an index of {index.min()}..{index.max()} is outside of {x.shape[2]} words",
+            hint="raise 'span', or change the constant",
+        )
     core.write(code.integer("dst"), x[:, :, index])
 
 
@@ -119,8 +122,10 @@ def _embed(core: Core, code: Item) -> None:
     x = core.read(code.integer("src"), code.integer("count"))
     rows = x.astype(np.int64)
     if rows.size and not -len(table) <= rows.min() <= rows.max() < len(table):
+        row = rows.min() if rows.min() < -len(table) else rows.max()
         raise Trap(
-            f"row {rows.min() if rows.min() < -len(table) else rows.max()} is outside of a table of {len(table)} rows"
+            f"row {row} is outside of a table of {len(table)} rows",
+            hint=f"give whole numbers from {-len(table)} to {len(table) - 1} in the input that is looked up",
         )
     core.write(code.integer("dst"), table[rows].reshape(*x.shape[:2], -1))
 

@@ -215,7 +215,7 @@ def test_out_of_range() -> None:
     traps(looped("    charge v[0], v[0], words=2, node=4, @r", r=np.array([-1.0, -1.0])), "volatile bank of 5")
     traps(looped("    gather v[0], v[0], span=2, @i", i=np.array([0, 5])), "index of 0..5 is outside of 2 words")
     table = looped("    embed v[0], v[0], count=1, @t", t=np.ones((3, 4)))
-    traps(table, "row 3 is outside of a table of 3 rows", u=np.full((1, 2, 4), 3.0))
+    traps(table, "row 3 is outside of a table of 3 rows", "whole numbers from -3 to 2", u=np.full((1, 2, 4), 3.0))
     traps(looped("    send v[0], words=1, channel=9, core=9"), "core 9, which runs nothing")
     traps(looped("    fetch v[0], words=1, buffer=3"), "buffer 3 is empty")
 
