@@ -141,7 +141,7 @@ def row(m: Model, ours: Arch, plain: Arch, *, ideal: bool) -> Row:
         whole_floor.what,
         entire.energy_joules or 0.0,
         slow.cycles,
-        _joules(slow, m, plain, ideal=ideal),
+        _joules(slow, plain, ideal=ideal),
         headline(m, plain).cycles,
         best.name,
         best.cycles,
@@ -158,7 +158,7 @@ def _best(m: Model, plain: Arch, *, ideal: bool) -> tuple[Form, float]:
     one = replace(m, layers=1, bidirectional=False)
     passes = m.layers * m.directions
     # a liquid system is no convolution, nor one matrix: its decay follows the input
-    found = [] if m.liquid else [(form, _joules(form, m, plain, ideal=ideal)) for form in forms(m, plain)]
+    found = [] if m.liquid else [(form, _joules(form, plain, ideal=ideal)) for form in forms(m, plain)]
     for name, cycles, joules in _compiled_forms(one, plain, ideal=ideal):
         found.append((Form(name, cycles * passes, 0), joules * passes))
     return min(found, key=lambda pair: pair[0].cycles)
@@ -173,7 +173,7 @@ def _compiled_forms(one: Model, plain: Arch, *, ideal: bool) -> list[tuple[str, 
     return [(str(a.form), a.cycles, a.joules) for a in found if a.cycles is not None and a.joules is not None]
 
 
-def _joules(form: Form, m: Model, arch: Arch, *, ideal: bool) -> float:
+def _joules(form: Form, arch: Arch, *, ideal: bool) -> float:
     """Multiply-accumulates, a word in and out of the scratchpad for every row and column they fill, static power."""
     e, words = arch.energy, 2 * form.macs / min(arch.array.rows, arch.array.cols)
     mac, _ = mac_prices(arch, ideal=ideal)

@@ -109,7 +109,7 @@ class CimBackend:
         passed: dict[tuple[int, int], list[float]] = defaultdict(list)
         parts: list[Mapping[int, Array]] = []
         tapped: dict[str, list[Array]] = defaultdict(list)
-        words = {_channel(port): _words(port, inputs, batch, steps) for port in program.inputs}
+        words = {_channel(port): _words(port, inputs, batch) for port in program.inputs}
         for first in range(0, batch, SAMPLES_AT_ONCE):
             samples = slice(first, min(first + SAMPLES_AT_ONCE, batch))
             run = Run(program, arch, devices, ideal, settings, steps, samples.stop - first, first)
@@ -285,7 +285,7 @@ def _extent(program: Program, inputs: Mapping[str, Array]) -> tuple[int, int]:
     return max(steps.values(), default=0), max(batches.values(), default=1)
 
 
-def _words(port: Port, inputs: Mapping[str, Array], batch: int, steps: int) -> Array:
+def _words(port: Port, inputs: Mapping[str, Array], batch: int) -> Array:
     """(batch, steps or 1, words) of an input; a state that is left out is zero."""
     size = int(np.prod(port.shape, dtype=int))
     if port.name not in inputs:

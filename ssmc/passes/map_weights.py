@@ -101,7 +101,7 @@ def _pack(graph: Graph, machine: Machine, matrices: dict[str, list[Piece]], cont
         found = dict(zip(every, flat, strict=True))
         places = [[found[name, i] for i in range(len(matrices[name]))] for name in matrices]
     if needed > machine.arrays:
-        raise _too_many_arrays(graph, machine, needed, graph.nodes(*MATRICES))
+        raise _too_many_arrays(machine, needed, graph.nodes(*MATRICES))
     units = {name: [unit for unit, _, _ in group] for name, group in zip(matrices, places, strict=True)}
     moved = on_one_core(graph, machine, units)
     units = {name: [moved[unit] for unit in group] for name, group in units.items()}
@@ -128,7 +128,7 @@ def _on_mesh(graph: Graph, machine: Machine, units: dict[str, list[int]]) -> Cal
     return lambda unit: at[unit // per_core] * per_core + unit % per_core
 
 
-def _too_many_arrays(graph: Graph, machine: Machine, needed: int, nodes: Iterable[Node]) -> Misfit:
+def _too_many_arrays(machine: Machine, needed: int, nodes: Iterable[Node]) -> Misfit:
     area = {node.name: sum((p.k1 - p.k0) * (p.n1 - p.n0) for p in node.op["pieces"]) for node in nodes}
     largest = sorted(area, key=lambda name: -area[name])[:3]
     told = ", ".join(f"'{name}' {area[name]} weights" for name in largest)

@@ -67,7 +67,7 @@ def plan_flow(graph: Graph, choice: str = WORDS, most: int | None = None) -> Flo
         operands = [value for value in graph.operands(name) if value is not None]
         for result in graph.results(name):
             if isinstance(graph.type(result), StreamType):
-                rates[result] = _rates(graph, node, operands, rates)
+                rates[result] = _rates(node, operands, rates)
         if not all(isinstance(kind, ConstantType) for kind in node.types):
             stage[name] = _with_room(node, _stage(graph, node, operands, stage), held, most)
     for name in reversed(order if choice != OWN else ()):
@@ -177,7 +177,7 @@ def _stage(graph: Graph, node: Node, operands: list[Value], stage: dict[str, int
         if isinstance(kind, StreamType):
             streams.append(_ready(graph, value, stage))
         elif isinstance(kind, SequenceType):
-            others.append(_sequence_stage(graph, value, stage))
+            others.append(_sequence_stage(value, stage))
     if isinstance(node.types[0], SequenceType):
         # straight code after everything that it reads; pooling works inside the loop of its operand
         if node.op.name == "pool":
@@ -197,7 +197,7 @@ def _ready(graph: Graph, value: Value, stage: dict[str, int]) -> int:
     return made + 2 if graph.op(value.node).name == "reverse" and made > 0 else made
 
 
-def _sequence_stage(graph: Graph, value: Value, stage: dict[str, int]) -> int:
+def _sequence_stage(value: Value, stage: dict[str, int]) -> int:
     """The straight stage in which a sequence value is there: after the loop, for what a loop leaves behind."""
     made = stage[value.node]
     return made + 1 if is_loop(made) else made
@@ -210,7 +210,7 @@ def _loop(stream: int, sequence: int, way: str) -> int:
     return found
 
 
-def _rates(graph: Graph, node: Node, operands: list[Value], rates: dict[Value, Rates]) -> Rates:
+def _rates(node: Node, operands: list[Value], rates: dict[Value, Rates]) -> Rates:
     if node.op.name == "input":
         return ()
     if node.op.name == "spread":

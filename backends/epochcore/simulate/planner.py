@@ -78,7 +78,7 @@ class Planner:
     def read(self, address: int, words: int, *, steps: str = "one", pitch: int | None = None) -> Access:
         """Words that an instruction reads. Raises UserError where nothing has written them."""
         for buffer in self.buffers:
-            if buffer.base <= address < buffer.end and self._reads(buffer, address, steps, pitch):
+            if buffer.base <= address < buffer.end and self._reads(buffer, steps, pitch):
                 offset = address - buffer.base
                 if offset + words <= buffer.slot.pitch and buffer.written.covers(offset, offset + words):
                     self.uses[Use(self.index, buffer.maker, writes=False)] = None
@@ -100,7 +100,7 @@ class Planner:
                 found.append(f"{by} wrote {rows} of {buffer.slot.pitch} words at spad[{buffer.base}]")
         return "\n       ".join(found)
 
-    def _reads(self, buffer: _Buffer, address: int, steps: str, pitch: int | None) -> bool:
+    def _reads(self, buffer: _Buffer, steps: str, pitch: int | None) -> bool:
         return buffer.slot.steps == steps and (steps == "one" or pitch in (None, buffer.slot.pitch))
 
     def update(self, address: int, words: int, *, steps: str, pitch: int) -> Access:

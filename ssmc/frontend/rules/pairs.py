@@ -149,7 +149,7 @@ def pairs_of(translator: Surroundings, value: Value | None, deep: int = DEEP) ->
     items = [translator.lookup(v) for v in operands]
     match call.kind:
         case "MatMul" | "Einsum":
-            return _scores(translator, call, items)
+            return _scores(call, items)
         case kind if kind in SAME:
             return pairs_of(translator, operands[0], deep - 1)
         case "Neg":
@@ -184,7 +184,7 @@ def _inverse(translator: Surroundings, kind: str, factor: Flow | Known) -> Flow 
     return found
 
 
-def _scores(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Pair] | None:
+def _scores(call: Call, items: Sequence[Any]) -> list[Pair] | None:
     if len(items) != 2 or not all(isinstance(i, Flow) and is_plain(i) and i.axes.count("t") == 1 for i in items):
         return None
     terms, result = _terms(call, items)

@@ -68,7 +68,7 @@ def find_grid(values: Sequence[Map], places: Sequence[Map], rounding: str, batch
     zero = _whole(codes - value / scale)
     low = np.where(np.isfinite(lowest), codes + np.rint((lowest - value) / scale), -UNBOUNDED)
     high = np.where(np.isfinite(highest), codes + np.rint((highest - value) / scale), UNBOUNDED)
-    step = _step(values, (low, high), (lowest, highest), zero, scale, (shift, INSIDE[rounding]), batch)
+    step = _step(values, (low, high), zero, scale, (shift, INSIDE[rounding]), batch)
     if step is None or np.abs(step / scale - 1.0).max(initial=0.0) > STORED:
         return None
     scale = np.where(np.abs(step / scale - 1.0) > DIGITS, _single(step), scale)
@@ -110,7 +110,6 @@ def _is_line(
 def _step(
     values: Sequence[Map],
     codes: tuple[Array, Array],
-    ends: tuple[Array, Array],
     zero: Array,
     scale: Array,
     shift: tuple[Array, float],

@@ -137,7 +137,7 @@ def as_roundings(
 
     `carried` are states that are 0 or 1 at first, and their next values.
     """
-    if not any(_compares(call, samples, influenced) for call in listing.calls):
+    if not any(_compares(call, influenced) for call in listing.calls):
         return None
     binary = dict(carried)
     while True:
@@ -173,7 +173,7 @@ def _written(
     return writer
 
 
-def _compares(call: Call, samples: Samples, influenced: set[Value]) -> bool:
+def _compares(call: Call, influenced: set[Value]) -> bool:
     return call.kind in (*COMPARISONS, "Sign") and any(v in influenced for v in call.operands)
 
 
