@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+
+from ssmc.interface import Interface, Port
+from ssmc.ir import StreamType
+from ssmc.trials import run_trials
 
 from .conftest import Ssmc
 
@@ -78,3 +84,14 @@ def test_what_trials_refuse(ssmc: Ssmc, folder: Path) -> None:
     assert ssmc("compile", "scan.onnx", "--target", "epochcore", "-o", "e.ssmx").status == 0
     outcome = ssmc("run", "e.ssmx", "--input", "x.npz", "--trials", "2")
     assert outcome.status == 2 and "no devices to draw" in outcome.err
+
+
+def test_the_class_of_a_stream_is_that_of_its_last_step() -> None:
+    ports = [Port(name, "btf", ("batch", "time", 2), "float32", "data", StreamType((2,))) for name in ("u", "y")]
+    given = np.array([[[9.0, 0.0], [0.0, 1.0]], [[0.0, 9.0], [1.0, 0.0]], [[9.0, 0.0], [1.0, 0.0]]])
+    stub: Any = SimpleNamespace(
+        backend=SimpleNamespace(name="stub", noise_presets=lambda: ["ideal"]),
+        interface=Interface("sequence", (ports[0],), (ports[1],)),
+        simulate=lambda inputs, settings: SimpleNamespace(outputs={"y": inputs["u"]}),
+    )
+    assert run_trials(stub, {"u": given}, 1, labels=np.array([1, 0, 0])).perfect_accuracy == 1.0

@@ -11,7 +11,7 @@ import pytest
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
 from ssmc.passes import Alternative, Context, PassManager, StateBank, StateCost
-from ssmc.passes.bank_choice import Rule, choose, spread_error
+from ssmc.passes.bank_choice import Rule, choose, feedback_error, spread_error
 from ssmc.passes.banks import Demand
 from ssmc.statespace import StateSpace, kernel
 
@@ -38,6 +38,15 @@ def test_the_error_of_a_spread_is_what_the_response_does(size: float) -> None:
         errors.append(np.square(gap).sum() / np.square(straight).sum())
     bank = StateBank("volatile", decay_only=True, spread=spread)
     assert spread_error(bank, wanted(np.array([size]))) == pytest.approx(np.sqrt(np.mean(errors)), rel=0.15)
+
+
+def test_errors_of_states_that_do_not_feed_each_other_are_those_of_their_poles() -> None:
+    """A matrix that happens to be diagonal errs as its largest pole does, by closed form: q / (1 - q), q = a^2."""
+    poles = np.array([0.9, 0.5])
+    bank = StateBank("feedback", dense=True, product_error=0.01)
+    alone = feedback_error(bank, wanted(poles))
+    assert alone == pytest.approx(1.5 * 0.01 * np.sqrt(0.81 / 0.19))
+    assert feedback_error(bank, replace(wanted(poles), matrix=np.diag(poles))) == pytest.approx(alone)
 
 
 DEAR_TURNS = replace(

@@ -35,6 +35,16 @@ def test_a_rare_large_value_is_clipped_and_a_common_one_is_not() -> None:
     assert best_range(np.zeros(3), 8) == 0.0
 
 
+def test_what_is_clipped_counts_sixteen_times() -> None:
+    """Against every range that is tried, the error summed up value by value."""
+    values, words = np.random.default_rng(1).standard_normal(300), 7
+    errors = []
+    for full in np.abs(values).max() * np.geomspace(1.0, 0.05, 40):
+        missed = [x - full / words * max(-words, min(words, round(x * words / full))) for x in values]
+        errors.append((sum(e**2 * (16 if abs(x) > full else 1) for x, e in zip(values, missed, strict=True)), full))
+    assert best_range(values, 4) == pytest.approx(min(errors)[1])
+
+
 @given(st.integers(0, 2**16), st.booleans())
 @settings(max_examples=examples(20), deadline=None)
 def test_a_pair_stays_at_its_level_and_reaches_it(seed: int, timed: bool) -> None:

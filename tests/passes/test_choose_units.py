@@ -105,9 +105,22 @@ def test_each_state_has_the_finest_unit_that_leaves_its_room(g: Graph, seed: int
     assert told.node == "x" and told.finest == unit.min() and told.coarsest == unit.max()
 
 
+def test_states_of_events_decay_by_the_time_that_passes() -> None:
+    g, rates = Graph(), np.array([-0.1, -1.0 + 2j])
+    u = g.add("input", [], {"name": "u", "type": StreamType((4,))})
+    dt = g.add("input", [], {"name": "dt", "type": StreamType(()), "role": "dt"})
+    attrs = {"decay": Tensor(rates), "asynchronous": True, "pieces": (Piece(0, 2, 0, 1),)}
+    g.add("output", [g.add("tile.state", [u, dt], attrs, name="x")], {"name": "y"})
+    gaps = np.random.default_rng(0).exponential(1.0, (2, 9))
+    reach = seen(g, {"u": np.ones((2, 9, 4)), "dt": gaps})
+    decays = np.exp(rates.real * gaps[..., None])
+    np.testing.assert_allclose(reach.sizes["x"], decays.mean((0, 1)))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_liquid_states_are_followed_as_they_are_stepped(is_complex: bool) -> None:
-    g = layer("tile.ssm", 3, is_complex=is_complex, liquid=True)
+def test_liquid_states_are_followed_as_they_are_stepped(is_complex: bool, reverse: bool) -> None:
+    g = layer("tile.ssm", 3, is_complex=is_complex, liquid=True, reverse=reverse)
     u = 0.05 * np.random.default_rng(0).standard_normal((2, 30, 2))
     found, op = seen(g, {"u": u}), g.op("x")
     np.testing.assert_allclose(found.peaks["x"].ravel(), followed(g, u), rtol=1e-12)
@@ -116,6 +129,27 @@ def test_liquid_states_are_followed_as_they_are_stepped(is_complex: bool) -> Non
     driven = seen(g, {"u": u}, peaks=False)
     assert not driven.peaks and np.array_equal(driven.sizes["x"], found.sizes["x"])
     assert np.array_equal(driven.drives["x"], found.drives["x"])
+
+
+def test_a_state_that_starts_in_a_corner_turns_into_either_half() -> None:
+    """Halves of 1 and 1 are a number of size sqrt(2), all of it in one half an eighth of a turn later."""
+    g = Graph()
+    v = g.add("input", [], {"name": "u", "type": StreamType((2,))})
+    x0 = g.add("constant", [], {"value": Tensor(np.ones(2))})
+    attrs = {"decay": Tensor(np.array([np.exp(1j * np.pi / 4 - 1e-9)])), "pieces": (Piece(0, 1, 0, 1),)}
+    g.add("output", [g.add("tile.state", [v, None, x0], attrs, name="x")], {"name": "y"})
+    (peak,) = seen(g, {"u": np.zeros((1, 3, 2))}).peaks["x"]
+    assert peak == pytest.approx(2**0.5) and bounded(g)["x"].most >= peak
+
+
+def test_steps_that_are_not_looked_at_count_for_states_that_go_on() -> None:
+    """A steady drive makes as many times more of a total as there are more steps than were looked at."""
+    g = Graph()
+    v = g.add("input", [], {"name": "u", "type": StreamType((2,))})
+    attrs = {"decay": Tensor(np.array([1.0, 0.5])), "pieces": (Piece(0, 2, 0, 1),)}
+    g.add("output", [g.add("tile.state", [v], attrs, name="x")], {"name": "y"})
+    data = {"u": np.ones((1, 640, 2))}
+    assert np.array_equal(chosen(g, data, "{steps=64}")[0], chosen(g, data)[0])
 
 
 @settings(max_examples=30, deadline=None)

@@ -14,7 +14,7 @@ from ssmc.ir import Graph, Node, Tensor, interpret
 from ssmc.passes import ArrayErrors, Context, PassManager
 from ssmc.passes.balance_columns import BalanceColumns
 from ssmc.passes.grid import full_scale, largest_integer
-from ssmc.passes.read_noise import balanced, largest_square, read_noise
+from ssmc.passes.read_noise import ReadNoise, balanced, largest_square, read_noise
 from ssmc.statespace import StateSpace, simulate
 from ssmc.target import RunSettings
 
@@ -177,6 +177,15 @@ def test_the_best_scales_are_no_worse_than_those_as_they_are() -> None:
     assert (scale >= least).all()
     top = sum(largest_square(outputs[:, a] / least**2) for a in (0, 1))
     assert (scale**2 * whole).sum() <= (least**2 * (noise.product**2 * top + noise.weight**2 * power)).sum()
+
+
+def test_errors_of_weights_alone_are_those_of_full_conductance() -> None:
+    """Nothing is gained by a wider column then, and each state's power counts."""
+    noise = ReadNoise(product=0.0, weight=0.01, drive=0.0, spread=0.0, rows=8, columns=8)
+    least, power = np.array([0.5, 2.0]), np.array([3.0, 7.0])
+    scale, whole = balanced(noise, least, np.ones((2, 1)), power)
+    np.testing.assert_allclose(scale, least)
+    np.testing.assert_allclose(whole, 1e-4 * power)
 
 
 def test_layers_built_at_random_run_with_balanced_columns() -> None:

@@ -17,6 +17,7 @@ from isa.epochcore_fields import BINARY, REDUCE, UNARY
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, functions, interpret
 from ssmc.passes import Context, PassManager
+from ssmc.statespace import StateSpace
 from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
 from tests.backends.epochcore.test_end_to_end import model
@@ -88,6 +89,24 @@ def test_two_directions_are_two_loops() -> None:
     code = BACKEND.lower(model(), SMALL, ideal=True).section("main").code
     loops = [ins["backward"] for ins in code if ins.mnemonic == "chunks"]
     assert loops == [False, True]
+
+
+def test_a_block_goes_through_dram_at_its_ends_only() -> None:
+    """State-space layer, activation, matrix, gate, matrix: one stream comes in and one goes out, whatever the array."""
+    rng, g = np.random.default_rng(0), Graph()
+    u = g.add("input", [], {"name": "u", "type": StreamType((8,))})
+    a, c, one = rng.uniform(0.5, 0.9, (8, 4)), rng.standard_normal((8, 1, 4)), np.ones((8, 1, 1))
+    system = StateSpace(a, np.ones((8, 4, 1)), c, one)
+    y = g.add("unary", [g.add("ssm", [u], {"system": system})], {"fn": "gelu"})
+    left, right = (g.add("linear", [y], {"weight": Tensor(rng.standard_normal((8, 8)))}) for _ in range(2))
+    gated = g.add("gate", [left, right], {"fn": "sigmoid"})
+    g.add("output", [g.add("linear", [gated], {"weight": Tensor(rng.standard_normal((8, 3)))})], {"name": "y"})
+    for name in BACKEND.architectures():
+        arch = load_arch(name)
+        made = PassManager(BACKEND.pipeline(arch, ideal=True)).run(g, Context(BACKEND.machine(arch, ideal=True)))
+        code = BACKEND.lower(made, arch, ideal=True).section("main").code
+        moved = [ins.mnemonic for ins in code if ins.mnemonic in ("load", "store") and ins["steps"] != "one"]
+        assert moved == ["load", "store"], name
 
 
 def test_chunks_use_the_scratchpad_and_do_not_exceed_it() -> None:
