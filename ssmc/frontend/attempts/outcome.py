@@ -12,7 +12,8 @@ from ssmc.frontend.findings import Findings, Refusal, identified_in, replaced
 from ssmc.frontend.graph.flow import Flow, Refused, Tracked
 from ssmc.frontend.proofs.baked import runs_at
 from ssmc.frontend.proofs.levels import reach
-from ssmc.frontend.proofs.proving import Case, prove
+from ssmc.frontend.proofs.proving import prove
+from ssmc.frontend.proofs.trials import Case
 from ssmc.frontend.rules.merged import no_output
 from ssmc.frontend.simplify.asynchronous import mark_clocks
 from ssmc.frontend.simplify.simplifying import runs_again, simplify

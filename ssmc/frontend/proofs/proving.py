@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,21 +23,11 @@ from ssmc.frontend.proofs.proof import (
 )
 from ssmc.frontend.proofs.reference import fed_dtype, runner, runner_on, step_through
 from ssmc.frontend.proofs.saturation import told_of
-from ssmc.frontend.source.interface import concrete_shapes, sample_inputs
-from ssmc.frontend.source.listing import Listing
+from ssmc.frontend.proofs.trials import Arrays, Case, feed, fewer, inputs_at, side_by_side, sizes
 from ssmc.frontend.source.precision import coarsest_format, coarsest_table
-from ssmc.frontend.source.proto import ModelFile
-from ssmc.interface import Port
-from ssmc.ir.clocks import timestamps
-from ssmc.ir.graph import Graph
-from ssmc.ir.layout import to_graph
 from ssmc.ir.ties import DOUBLE, SINGLE, Ties, find_ties
-from ssmc.ir.types import TensorType
-
-Arrays = dict[str, Any]  # by name
 
 FILE = "the file in float64"
-STEPS = 6  # of a one-step model
 ROOM = 30.0  # ours: how much more than the errors of its systems a model may be off
 TOLD = 1e-5  # of the largest output: roundings on an edge that move it by less are not worth a note
 LONG = 4096  # steps of a sequence that onnxruntime runs once, of as few samples as are tried (ours)
@@ -52,26 +39,6 @@ LIMIT = 0.01  # ours: what is off by more is another model, however far off its 
 COARSE = {"float16": 3e-2, "bfloat16": 2e-1}
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """What is to be proved: `graph` is the model of `file`, whose inputs are of `types`."""
-
-    path: Path
-    model: ModelFile
-    file: Listing
-    types: Mapping[str, TensorType]
-    tolerance: float
-    graph: Graph
-    form: str
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    states: Mapping[str, str]
-    lifts: tuple[Lift, ...]
-    aside: Executor  # where onnxruntime runs meanwhile
-    dropped: int  # nodes of the path's file that round, and that `file` does without
-    as_stored: Listing | None = None  # where tables of `file` are more exact than those of the path's file
-
-
 def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[list[Proof], tuple[str, ...]]:
     """Proofs at a batch and length, of whole sequences at another size too if it differs; and notes.
 
@@ -80,7 +47,8 @@ def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[li
     # onnxruntime is to catch a misread op; how large the batch is makes none.
     cheaper = other[1] == size[1] >= LONG and other[0] < size[0] and case.form == "sequence"
     first = (min(FEWER, size[0]), size[1]) if cheaper else size
-    proofs, notes = _at(case, *first, 7, runtime=not cheaper or bool(case.dropped))
+    arrays = inputs_at(case, *first, 7)
+    proofs, notes, found = _at(case, arrays, runtime=not cheaper or bool(case.dropped))
     if first != size and not all(proof.passed for proof in proofs) and _passes(case, *size):
         raise _right_at_one_size(case, proofs, size, first)
     require_one_system(proofs, case.lifts, case.file, case.path)
@@ -91,7 +59,9 @@ def prove(case: Case, size: tuple[int, int], other: tuple[int, int]) -> tuple[li
     notes = (*notes, *_of_negative_integers(case, *size))
     if other == size:
         return proofs, (*notes, *_of_precision(case, proofs))
-    more, others = _at(case, *other, 8, runtime=(other[1] != size[1] or cheaper) and not case.dropped)
+    known = fewer(case, arrays, found, other) if cheaper else None
+    arrays, given = known or (inputs_at(case, *other, 8), None)
+    more, others, _ = _at(case, arrays, runtime=(other[1] != size[1] or cheaper) and not case.dropped, found=given)
     if cheaper and all(proof.passed for proof in more if proof.against == FILE):
         require(more, str(case.path))
     if not all(proof.passed for proof in more):
@@ -106,9 +76,9 @@ def _require_no_cause(case: Case, proofs: Sequence[Proof], size: tuple[int, int]
     if bad and bad[0].against != FILE:
         require_types(bad, case.file, case.types, case.path)
     elif bad:
-        arrays = _in_order(case, _proof_inputs(case, *size, 7))
+        arrays = inputs_at(case, *size, 7)
         exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
-        require_near(bad, case.graph, _feed(case, arrays), exact, case.tolerance, case.path)
+        require_near(bad, case.graph, feed(case, arrays), exact, case.tolerance, case.path)
 
 
 def _of_negative_integers(case: Case, batch: int, length: int) -> tuple[str, ...]:
@@ -116,9 +86,9 @@ def _of_negative_integers(case: Case, batch: int, length: int) -> tuple[str, ...
     model there. Proofs try no such numbers, as most integers are tokens or counts. Those tried are half as large as the
     proofs' own: one less than all steps, as a place, is before the first."""
     signed = [port.name for port in case.inputs if port.dtype.startswith("int")]
-    arrays = _in_order(case, _proof_inputs(case, batch, length, 7))
     if not signed:
         return ()
+    arrays = inputs_at(case, batch, length, 7)
     arrays |= {name: -((np.abs(arrays[name]) + 1) // 2) for name in signed}
     try:
         exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
@@ -155,51 +125,35 @@ def _right_at_one_size(case: Case, bad: list[Proof], first: tuple[int, int], oth
 
 def _passes(case: Case, batch: int, length: int) -> bool:
     try:
-        return all(proof.passed for proof in _at(case, batch, length, 9)[0])
+        return all(proof.passed for proof in _at(case, inputs_at(case, batch, length, 9))[0])
     except UserError:
         return False
 
 
-def _at(case: Case, batch: int, length: int, seed: int, runtime: bool = True) -> tuple[list[Proof], tuple[str, ...]]:
-    """Proofs at one size, against onnxruntime too where `runtime`, and notes."""
-    arrays = _in_order(case, _proof_inputs(case, batch, length, seed))
-    size = _sizes(case.inputs, arrays)
+def _at(
+    case: Case, arrays: Arrays, runtime: bool = True, found: Arrays | None = None
+) -> tuple[list[Proof], tuple[str, ...], Arrays]:
+    """Proofs on some inputs, against onnxruntime too where `runtime`; notes; and what the graph makes of them, which is
+    `found` where that is known."""
+    size = sizes(case.inputs, arrays)
     # Large weights stand in memory once, and are not to stand there twice.
     held = sum(weight.nbytes for weight in case.model.weights.values())
     given = case.aside.submit(_run, case, arrays) if runtime and held <= TWICE else None
-    found = run_graph(case.graph, case.inputs, case.outputs, arrays)
-    exact = _exact(case, arrays, size)
+    found, exact = side_by_side(case, arrays, size, found, size[1] >= LONG and held <= TWICE)
     notes, moved = _of_tables(case, arrays, exact)
     proofs = _against_file(case, arrays, found, exact, size)
     if not runtime or not all(proof.passed for proof in proofs):
-        return proofs, notes
+        return proofs, notes, found
     answer = _run(case, arrays) if given is None else given.result()
     broken = [name for name, array in answer.items() if not np.isfinite(array).all()]
     if broken:  # exp(-cumsum) and the like overflow in float32 where the recurrence does not
         notes = (*notes, f"onnxruntime gives no finite numbers for {', '.join(broken)} at length {size[1]}")
     answer = {name: array for name, array in answer.items() if name not in broken}
     if case.dropped:
-        return proofs, (*notes, *_of_dropped(case, found, answer))
+        return proofs, (*notes, *_of_dropped(case, found, answer)), found
     allowed = max([_runtime_tolerance(case), *(proof.tolerance for proof in proofs)]) + moved
     theirs, told = _against_runtime(case, arrays, found, answer, allowed)
-    return proofs + theirs, (*notes, *told)
-
-
-def _exact(case: Case, arrays: Arrays, size: tuple[int, int]) -> Arrays:
-    """What the file's own nodes give in float64. Raises UserError where they cannot, or give no finite numbers."""
-    try:
-        exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
-    except UserError as failed:
-        told = failed.where and f"{failed.where}:", failed.what, failed.why and f"({failed.why})"
-        raise UserError(
-            f"the file does not run at batch {size[0]}, length {size[1]}",
-            where=str(case.path),
-            why=" ".join(filter(None, told)),
-            hint="export it at fixed sizes, or so that its shapes follow those of its inputs",
-        ) from failed
-    exact = {port.name: exact[port.name] for port in case.outputs}
-    _require_finite(case, exact)
-    return exact
+    return proofs + theirs, (*notes, *told), found
 
 
 def _against_file(case: Case, arrays: Arrays, found: Arrays, exact: Arrays, size: tuple[int, int]) -> list[Proof]:
@@ -238,7 +192,7 @@ def _against_runtime(
     case: Case, arrays: Arrays, found: Arrays, answer: Arrays, allowed: float
 ) -> tuple[list[Proof], tuple[str, ...]]:
     """Proofs against onnxruntime's answer, none where integers that saturate in it explain what it is off by; notes."""
-    size, notes = _sizes(case.inputs, arrays), tuple[str, ...]()
+    size, notes = sizes(case.inputs, arrays), tuple[str, ...]()
     theirs = compare("onnxruntime", found, answer, *size, allowed)
     looked = len(list(case.graph.nodes())) <= FEW or any(proof.error > TOLD for proof in theirs)
     if looked and (ties := _ties(case, arrays, SINGLE)).near:
@@ -298,27 +252,9 @@ def _of_tables(case: Case, arrays: Mapping[str, Any], exact: Mapping[str, Any]) 
     return (f"{what}; as exact ones they move outputs by {moved:.1e} of the largest",), moved
 
 
-def _require_finite(case: Case, exact: Mapping[str, np.ndarray]) -> None:
-    """Raise UserError where the file itself gives no numbers that anything could be compared with."""
-    broken = [name for name, array in exact.items() if not np.isfinite(array).all()]
-    if broken:
-        raise UserError(
-            f"the model gives NaN or infinity for {', '.join(map(repr, broken))}",
-            where=str(case.path),
-            why="its own nodes do so in float64, on random inputs, so that nothing can be proved",
-            hint="look for divisions by zero and for roots and logarithms of negative numbers; keep their operands in "
-            "range inside the model (Abs, Clip)",
-        )
-
-
 def _ties(case: Case, arrays: Mapping[str, Any], precision: float) -> Ties:
     """What roundings do that lie on an edge between two codes, on user-shaped arrays."""
-    return find_ties(case.graph, _feed(case, arrays), precision)
-
-
-def _feed(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    ports = {port.name: port for port in case.inputs}
-    return {name: to_graph(np.asarray(a), ports[name].axes, ports[name].type) for name, a in arrays.items()}
+    return find_ties(case.graph, feed(case, arrays), precision)
 
 
 def _runtime_tolerance(case: Case) -> float:
@@ -347,39 +283,3 @@ def _run(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
             hint="the file declares dynamic axes that it does not support; export it at a fixed size",
         ) from error
     return {port.name: found[port.name] for port in case.outputs}
-
-
-def _proof_inputs(case: Case, batch: int, length: int, seed: int) -> dict[str, Any]:
-    shapes = concrete_shapes(case.types, batch, length)
-    point = sample_inputs(case.file, shapes, case.types, seed)
-    arrays = {name: np.asarray(point[value]) for name, value in case.file.inputs.items()}
-    if case.form == "sequence":
-        return arrays
-    rows = [sample_inputs(case.file, shapes, case.types, seed + 31 * k) for k in range(STEPS)]
-    for port in case.inputs:
-        if port.name in case.states:
-            if len(port.axes) > len(port.shape):
-                arrays[port.name] = arrays[port.name][None]
-            continue
-        steps = np.stack([np.asarray(row[case.file.inputs[port.name]]) for row in rows])
-        arrays[port.name] = steps[None] if len(port.shape) < len(port.axes) - 1 else np.moveaxis(steps, 0, 1)
-    return arrays
-
-
-def _in_order(case: Case, arrays: dict[str, Any]) -> dict[str, Any]:
-    """With times of events that grow from one to the next."""
-    clocks = timestamps(case.graph)
-    for port in case.inputs:
-        if port.name in clocks:
-            total = np.cumsum(np.abs(arrays[port.name]), axis=port.axes.index("t"))
-            arrays[port.name] = np.float32(total).astype(np.float64)
-    return arrays
-
-
-def _sizes(ports: tuple[Port, ...], arrays: Mapping[str, Any]) -> tuple[int, int]:
-    found = {"b": 1, "t": 1}
-    for port in ports:
-        for letter, size in zip(port.axes, np.shape(arrays[port.name]), strict=True):
-            if letter in found:
-                found[letter] = max(found[letter], size)
-    return found["b"], found["t"]
