@@ -29,7 +29,7 @@ from ssmc.frontend.model import (
     mixes_time,
     with_roles,
 )
-from ssmc.frontend.proofs.baked import baked_size, runs_at
+from ssmc.frontend.proofs.baked import baked_size, breaks_anywhere, runs_at
 from ssmc.frontend.proofs.levels import computed_levels, fixed_levels
 from ssmc.frontend.proofs.reference import MISTYPED, mistyped
 from ssmc.frontend.proofs.traced import unrolled_size
@@ -161,7 +161,7 @@ def _reading(source: Source, states: Mapping[str, str] | None) -> Attempt:
         lengths = dynamic_lengths(source.types)
         if len(lengths) > 1 and error.node:
             raise several_lengths(lengths, source.path, error) from error
-        if _runs_nowhere(source):
+        if _runs_nowhere(source) and not breaks_anywhere(source.as_file(), error):
             raise some_lengths_only(source.path, source.length, in_words(error)) from error
         raise
 

@@ -68,6 +68,10 @@ def normed(net: Net, x: str) -> str:
     return str(net.op("BatchNormalization", net.op("Transpose", x, perm=[0, 2, 1]), *ones, net.const(-np.ones(3))))
 
 
+def spelled(equation: str, *shapes: tuple[int, ...]) -> Build:
+    return lambda net, x: str(net.op("Einsum", x, *(net.const(np.ones(s)) for s in shapes), equation=equation))
+
+
 def within(net: Net, x: str) -> str:
     """In a branch of an If."""
     body = Net()
@@ -97,6 +101,26 @@ FORBIDDEN: dict[str, tuple[Build, str]] = {
     "a window of less": (made("HannWindow", -4), "size -4"),
     "a division by zero": (made("Div", 1, 0), "a whole divisor of 0"),
     "a variance below zero": (normed, "a variance of -1"),
+    "a mode of padding that is none": (filtered("Conv", auto_pad="foo"), "'Conv' has auto_pad 'foo' (one of NOTSET, "),
+    "a mode of no words": (filtered("Conv", auto_pad=b"\xff"), "'Conv' has auto_pad"),
+    "padding for another rank": (filtered("Conv", pads=[2, 0, 0]), "'Conv' has pads of 3 numbers"),
+    "windows of another rank": (filtered("MaxPool", kernel_shape=[2], strides=[1, 1]), "'MaxPool' has strides of 2"),
+    "weights of another window": (
+        filtered("Conv", kernel_shape=[3]),
+        "kernel_shape (3,) and weights of shape (3, 3, 4)",
+    ),
+    "groups that do not divide": (filtered("Conv", group=2), "group 2, which does not divide the 3 rows"),
+    "axes beyond any": (
+        lambda net, x: str(net.op("Concat", x, axis=2**40)),
+        "'Concat' has axis 1099511627776, where a tensor has 64 axes at most",
+    ),
+    "an equation of more operands": (spelled("btf,fg,gh->bth", (3, 3)), "which is one of 3 operands, and 2 of these"),
+    "an equation of no letters": (spelled("btf;fg->btg", (3, 3)), "equation 'btf;fg->btg', of more than letters"),
+    "an equation with two results": (spelled("btf,fg->->btg", (3, 3)), "of more than letters"),
+    "an axis from nowhere": (spelled("btf,fg->bth", (3, 3)), "whose result has the axis 'h' that no operand has"),
+    "an axis twice": (spelled("btf,fg->bgg", (3, 3)), "whose result has the axis 'g' twice"),
+    "an axis too few": (spelled("btf,f->btf", (3, 3)), "gives 1 axes to an operand of shape (3, 3)"),
+    "axes of several sizes": (spelled("btf,fg,gf->btf", (3, 4), (5, 3)), "where the axis 'g' has 4 entries and 5"),
     "in a branch": (within, "'DepthToSpace' has blocksize 0"),
 }
 
@@ -106,6 +130,47 @@ FORBIDDEN: dict[str, tuple[Build, str]] = {
 def test_forbidden_values(name: str, steps: int | str, tmp_path: Path) -> None:
     build, said = FORBIDDEN[name]
     refused(save(model(build, steps, 1 if "STFT" in said or "window of shape" in said else 3), tmp_path), said)
+
+
+FORMS: dict[str, tuple[Callable[[Net, str], Any], str]] = {
+    "an operand that is left out": (lambda net, x: net.op("Mul", "", x), "'Mul' lacks its operand 1, 'A'"),
+    "one of many that is left out": (  # onnxruntime ends the process on it
+        lambda net, x: net.op("Einsum", x, "", equation="btf,fg->btg"),
+        "'Einsum' lacks its operand 2, 'Inputs'",
+    ),
+    "an operand too many": (lambda net, x: net.op("Exp", x, x), "'Exp' has 2 operands (at most 1)"),
+    "a result too many": (lambda net, x: net.op("Exp", x, outputs=2)[0], "'Exp' has 2 results (at most 1)"),
+    "an attribute that is left out": (lambda net, x: net.op("Concat", x), "'Concat' lacks the attribute 'axis'"),
+    "an attribute of none": (
+        lambda net, x: net.op("Elu", x, alhpa=1.0),
+        "'Elu' has no attribute 'alhpa'; did you mean 'alpha'?",
+    ),
+    "a number for a whole one": (
+        lambda net, x: net.op("Softmax", x, axis=1.5),
+        "the attribute 'axis' of 'Softmax' is a number, not a whole number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_nodes_that_their_ops_do_not_allow(name: str, tmp_path: Path) -> None:
+    build, said = FORMS[name]
+    refused(save(model(build), tmp_path), "node '", said, "opset 20")
+
+
+def test_what_tools_note_on_nodes_is_no_matter(tmp_path: Path) -> None:
+    net = Net()
+    state = net.op("CumSum", net.input(["b", "t", 3]), net.const(np.int64(1)))
+    noted = net.model([(net.op("Tanh", state), ["b", "t", 3])])
+    noted.graph.node[1].attribute.append(onnx.helper.make_attribute("__note", "kept by a tool"))
+    assert all(proof.passed for proof in load_model(save(noted, tmp_path)).proofs)
+
+
+def test_what_breaks_at_every_length_is_not_told_as_a_length(tmp_path: Path) -> None:
+    said = refused(
+        save(model(lambda net, x: str(net.op("Concat", x, axis=7))), tmp_path), "'Concat' cannot run", "axis 7"
+    )
+    assert "steps" not in said
 
 
 def test_frames_longer_than_the_signal(tmp_path: Path) -> None:

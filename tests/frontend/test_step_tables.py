@@ -60,6 +60,15 @@ def test_a_table_that_is_scanned(tmp_path: Path, kind: str, backward: bool) -> N
     on_targets(model, 2, LENGTH)
 
 
+def test_a_table_of_which_one_row_is_unlike_the_others(tmp_path: Path) -> None:
+    table = np.repeat(TABLE[:1, None], LENGTH, 0)
+    table[4, 0, 1], table[9, 0, 2] = 0.1, 0.2
+    net = Net()
+    y = scanned(net, "decay", net.input(["b", LENGTH, STATES], name="x"), net.const(table), backward=False)
+    model = lift(net, y, ["b", LENGTH, STATES], tmp_path, (2, LENGTH))
+    assert [s.kind for s in model.systems] == ["selective"]
+
+
 def test_a_constant_that_is_scanned_but_never_changes(tmp_path: Path) -> None:
     net = Net()
     x = net.input(["b", LENGTH, STATES], name="x")

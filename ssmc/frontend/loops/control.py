@@ -13,6 +13,7 @@ from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupport
 from ssmc.frontend.graph.stacking import sequence_of
 from ssmc.frontend.loops.inner import refuse_within, written_out
 from ssmc.frontend.loops.loop import concat_from_sequence, translate_loop
+from ssmc.frontend.loops.outliers import telling_steps
 from ssmc.frontend.loops.stacked import lift_rows, row_by_row
 from ssmc.frontend.source.effort import body_around
 from ssmc.frontend.source.evaluate import body_of, scan_form
@@ -85,13 +86,19 @@ def _scan_points(translator: Translator, call: Call, form: Any, body: Listing) -
     points = []
     rng = np.random.default_rng(0)
     operands = [v for v in call.operands if v is not None]
+    constants = translator.listing.constants
+    tables = [
+        (constants[v], axis)
+        for v, axis in zip(operands[form.states :], form.input_axes, strict=False)
+        if v in constants
+    ]
     for outer in range(len(translator.samples.points)):
         arrays = translator.samples.at(outer, operands)
         given = [arrays[v] for v in operands]
         captured = given[len(given) - int(call.op["captured"]) :]
         own = given[: len(given) - int(call.op["captured"])]
         length = own[form.states].shape[form.input_axes[0]]
-        for step in {0, length // 2}:
+        for step in sorted(telling_steps(tables, {0, length // 2})):
             seen = [np.take(s, step, axis=a) for s, a in zip(own[form.states :], form.input_axes, strict=True)]
             states = [_state_at(rng, np.shape(s), [] if outer else seen) for s in own[: form.states]]
             points.append(dict(zip(body.inputs.values(), (*states, *seen, *captured), strict=True)))

@@ -67,6 +67,22 @@ def runs_at(file: File, length: int) -> bool:
     return _loops(file.listing) or _runs(file, (BATCH, length))
 
 
+def breaks_anywhere(file: File, error: UserError) -> bool:
+    """Does a node break for one reason whatever the length is, so that it is not the length that breaks it?"""
+    if not error.node or _loops(file.listing):
+        return False
+    for length in (file.length + 1, 2 * file.length):
+        point = sample_inputs(file.listing, concrete_shapes(file.types, BATCH, length), file.types, 0)
+        try:
+            evaluate(file.listing, point, list(file.listing.outputs.values()))
+        except UserError as other:
+            if (other.node, other.why) != (error.node, error.why):
+                return False
+        else:
+            return False
+    return True
+
+
 def _loops(listing: Listing) -> bool:
     """May the file, or a body in it, loop for ever? Not where its trips are told, or are what a shape says."""
     return any(

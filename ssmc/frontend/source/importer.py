@@ -14,9 +14,10 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.source.collection import without_collection
+from ssmc.frontend.source.forms import check_forms, name_of
 from ssmc.frontend.source.kernels import KERNELS
 from ssmc.frontend.source.popped import without_pops
-from ssmc.frontend.source.proto import ModelFile, read_model, tensor_array
+from ssmc.frontend.source.proto import ModelFile, graphs_of, read_model, tensor_array
 from ssmc.frontend.source.sparse import dense
 from ssmc.frontend.source.unfusing import unfused
 from ssmc.frontend.source.unknown import unknown_nodes
@@ -43,6 +44,7 @@ def import_model(file: ModelFile, path: str | Path) -> Graph:
     """As `import_onnx`, of a file that was read."""
     model = file.model
     opsets = {entry.domain if entry.domain != "ai.onnx" else "": int(entry.version) for entry in model.opset_import}
+    check_forms(graphs_of(model.graph), opsets)
     importer = _Importer(opsets, str(path))
     graph = importer.graph(without_pops(model.graph), captured={}, large=file.weights)
     graph.attributes.update(path=str(path), opset=opsets.get("", 1), producer=model.producer_name)
@@ -216,11 +218,6 @@ class _Importer:
         for index, name in enumerate(outputs):
             if name:
                 scope.values[name] = Value(first.node, index)
-
-
-def name_of(node: onnx.NodeProto) -> str:
-    """What to call a node when speaking to the user: its name, or its op and first output."""
-    return node.name or f"{node.op_type}({node.output[0] if node.output else ''})"
 
 
 def reads(node: onnx.NodeProto) -> list[str]:

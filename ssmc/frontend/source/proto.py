@@ -68,15 +68,15 @@ def read_model(path: str | Path) -> ModelFile:
     model = _parse(file)
     _check_nesting(model.graph, file)
     check_opsets(model, str(file))
-    check_assignment(_graphs(model.graph), str(file))
+    check_assignment(graphs_of(model.graph), str(file))
     _check_external(model, file)
-    check_sparse(_graphs(model.graph), str(file))
+    check_sparse(graphs_of(model.graph), str(file))
     model, weights = _without_weights(model, file)
     _load_external(model, file)
     if model.functions:
         model = inlined(model, str(file))
         _check_nesting(model.graph, file)
-        check_sparse(_graphs(model.graph), str(file))
+        check_sparse(graphs_of(model.graph), str(file))
     _check_weights(model.graph, weights, file)
     return ModelFile(model, weights)
 
@@ -132,7 +132,7 @@ def _parse(file: Path) -> onnx.ModelProto:
     return model
 
 
-def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+def graphs_of(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
     """The graph and all its subgraphs."""
     found, waiting = [], [graph]
     while waiting:
@@ -243,7 +243,7 @@ def _unreadable(tensor: onnx.TensorProto, file: Path, why: str) -> UserError:
 
 def _check_weights(graph: onnx.GraphProto, weights: dict[str, Array], file: Path) -> None:
     arrays = list(weights.items())
-    graphs = _graphs(graph)
+    graphs = graphs_of(graph)
     arrays += [(t.name, tensor_array(t, str(file))) for here in graphs for t in here.initializer]
     bad = []
     for name, array in arrays:
@@ -320,7 +320,7 @@ def tensor_array(tensor: onnx.TensorProto, where: str = "") -> np.ndarray:
 
 def holds(model: onnx.ModelProto, dtype: int) -> bool:
     """Does the model store or compute anything of the element type?"""
-    for graph in _graphs(model.graph):
+    for graph in graphs_of(model.graph):
         infos = (*graph.input, *graph.output, *graph.value_info)
         if any(info.type.tensor_type.elem_type == dtype for info in infos):
             return True
@@ -334,7 +334,7 @@ def holds(model: onnx.ModelProto, dtype: int) -> bool:
 def widened(model: onnx.ModelProto, dtype: int) -> onnx.ModelProto:
     """The model, changed in place, with float32 wherever it has the element type `dtype`."""
     wide = onnx.TensorProto.FLOAT
-    for graph in _graphs(model.graph):
+    for graph in graphs_of(model.graph):
         for info in (*graph.input, *graph.output, *graph.value_info):
             if info.type.tensor_type.elem_type == dtype:
                 info.type.tensor_type.elem_type = wide

@@ -1,12 +1,15 @@
-"""Numbers that no node may be given, whatever it is given them for: strides of 0, lengths below 1, groups of nothing.
+"""What no node may be given, whatever it is given it for: strides of 0, lengths below 1, groups of nothing, modes that
+are none.
 
-They are told before anything runs: onnxruntime ends the process on some of them, and elsewhere what they break says
-nothing of them. The least numbers are those of the ONNX operator specification; the largest are ours.
+It is told before anything runs: onnxruntime ends the process on some of it, and elsewhere what it breaks says nothing
+of it. The least numbers are those of the ONNX operator specification; the largest are ours.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.source.announced import MAX_RESULT
 from ssmc.frontend.source.evaluate import body_of
+from ssmc.frontend.source.forms import HINT
 from ssmc.frontend.source.listing import Call, Listing
 
 WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": 0}
@@ -28,6 +32,26 @@ ATTRIBUTES: dict[str, dict[str, int]] = {
     "LRN": {"size": 1},
     "MaxRoiPool": {"pooled_shape": 1},
     "Split": {"num_outputs": 1},
+}
+
+FILTERS = ("Conv", "FusedConv", "ConvTranspose")
+POOLS = ("AveragePool", "MaxPool", "LpPool")
+AXES = ("axis", "axes", "batch_axis", "time_axis", "perm")
+MOST_AXES = 64  # of a tensor (ours)
+
+# The words that an attribute may be.
+WORDS: dict[str, dict[str, tuple[str, ...]]] = {
+    **{kind: {"auto_pad": ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")} for kind in (*FILTERS, *POOLS)},
+    **{kind: {"direction": ("forward", "reverse", "bidirectional")} for kind in ("LSTM", "GRU", "RNN")},
+    **{kind: {"reduction": ("none", "add", "mul", "max", "min")} for kind in ("ScatterElements", "ScatterND")},
+    "BitShift": {"direction": ("LEFT", "RIGHT")},
+    "DepthToSpace": {"mode": ("DCR", "CRD")},
+    "Gelu": {"approximate": ("none", "tanh")},
+    "Pad": {"mode": ("constant", "reflect", "edge", "wrap")},
+    "Resize": {
+        "mode": ("nearest", "linear", "cubic"),
+        "nearest_mode": ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
+    },
 }
 
 # The name of an operand, and the least that its numbers may be; 0 of a float is more than 0.
@@ -55,23 +79,26 @@ def require_allowed(listing: Listing) -> None:
         arrays = [None if v is None else listing.constants.get(v) for v in call.operands]
         told = forbidden(call, arrays)
         if told is not None:
-            raise UserError(
-                f"'{call.kind}' has {told}",
-                node=call.name,
-                hint="the file is damaged, or was exported wrongly; export it again, and check it there",
-            )
+            raise UserError(f"'{call.kind}' has {told}", node=call.name, hint=HINT)
         for name in call.op["regions"]:
             require_allowed(body_of(call, name))
 
 
 def forbidden(call: Call, arrays: Sequence[Any]) -> str | None:
     """What a node may not be given, of operands as far as they are known (None elsewhere); None if there is nothing."""
-    told = (
-        *_attributes(call.kind, call),
-        *_operands(call.kind, arrays),
-        *OTHERS.get(call.kind, _nothing)(call, arrays),
-    )
-    return next(iter(told), None)
+    others = OTHERS.get(call.kind, _nothing)(call, arrays)
+    return next(chain(_words(call), _attributes(call.kind, call), _operands(call.kind, arrays), others), None)
+
+
+def _words(call: Call) -> Iterator[str]:
+    for name, known in WORDS.get(call.kind, {}).items():
+        if name in call.attrs and (word := _shown(call.attrs[name])) not in known:
+            yield f"{name} '{word}' (one of {', '.join(known)})"
+
+
+def _shown(word: object) -> str:
+    """A word of a file, whatever its bytes are."""
+    return word.decode(errors="replace") if isinstance(word, bytes) else str(word)
 
 
 def _attributes(kind: str, call: Call) -> Iterator[str]:
@@ -83,6 +110,10 @@ def _attributes(kind: str, call: Call) -> Iterator[str]:
             yield f"{name} {wrong[0]} (at least {least})"
         elif len(wrong := numbers[numbers > MAX_RESULT]):
             yield f"{name} {wrong[0]} (at most {MAX_RESULT})"
+    for name in AXES:
+        axes = np.ravel(call.attrs.get(name, 0))
+        if axes.dtype.kind == "i" and len(wrong := axes[(axes < -MOST_AXES) | (axes >= MOST_AXES)]):
+            yield f"{name} {wrong[0]}, where a tensor has {MOST_AXES} axes at most"
 
 
 def _operands(kind: str, arrays: Sequence[Any]) -> Iterator[str]:
@@ -127,7 +158,63 @@ def _variance(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
         yield f"a variance of {float(np.min(arrays[4])):g}"
 
 
+def _filter(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
+    weights = arrays[1] if len(arrays) > 1 else None
+    if weights is None:
+        return
+    shape, groups = np.shape(weights), int(call.attrs.get("group", 1))
+    if len(shape) < 3:
+        yield f"weights of {len(shape)} axes (at least 3)"
+        return
+    if shape[0] % groups:
+        yield f"group {groups}, which does not divide the {shape[0]} rows of its weights"
+    elif tuple(call.attrs.get("kernel_shape", shape[2:])) != shape[2:]:
+        yield f"kernel_shape {tuple(call.attrs['kernel_shape'])} and weights of shape {shape}"
+    bias = arrays[2] if len(arrays) > 2 else None
+    rows = shape[0] if call.kind != "ConvTranspose" else shape[1] * groups
+    if bias is not None and np.shape(bias) != (rows,):
+        yield f"a bias of shape {np.shape(bias)}, where its weights give {rows} channels"
+    yield from _lengths(call, len(shape) - 2)
+
+
+def _pool(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
+    return _lengths(call, len(call.attrs.get("kernel_shape", ())))
+
+
+def _lengths(call: Call, axes: int) -> Iterator[str]:
+    """Rows of numbers that are not one (of pads two) for each axis that a window moves along."""
+    for name, each in (("kernel_shape", 1), ("strides", 1), ("dilations", 1), ("pads", 2)):
+        if name in call.attrs and len(call.attrs[name]) != each * axes:
+            yield f"{name} of {len(call.attrs[name])} numbers (its window has {axes} axes: {each * axes} numbers)"
+
+
+def _equation(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
+    equation = _shown(call.attrs["equation"])
+    left, _, result = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    told = f"the equation '{equation}'"
+    if not all(re.fullmatch(r"[A-Za-z]*(\.\.\.)?[A-Za-z]*", term) for term in (*terms, result)):
+        yield f"{told}, of more than letters, commas, '...' and one '->'"
+    elif len(terms) != len(arrays):
+        yield f"{told}, which is one of {len(terms)} operands, and {len(arrays)} of these"
+    elif wrong := [c for c in result.replace(".", "") if c not in left or result.count(c) > 1]:
+        yield f"{told}, whose result has the axis '{wrong[0]}' {'twice' if wrong[0] in left else 'that no operand has'}"
+    sizes: dict[str, int] = {}
+    for term, array in zip(terms, arrays, strict=False):
+        if array is None or "." in term:
+            continue
+        if len(term) != np.ndim(array):
+            yield f"{told}, which gives {len(term)} axes to an operand of shape {np.shape(array)}"
+            continue
+        for axis, size in zip(term, np.shape(array), strict=True):
+            if size != 1 and sizes.setdefault(axis, size) != size:
+                yield f"{told}, where the axis '{axis}' has {sizes[axis]} entries and {size}"
+
+
 OTHERS: Mapping[str, Callable[[Call, Sequence[Any]], Iterator[str]]] = {
+    **dict.fromkeys(FILTERS, _filter),
+    **dict.fromkeys(POOLS, _pool),
+    "Einsum": _equation,
     "STFT": _window,
     "SplitToSequence": _one_part,
     "BatchNormalization": _variance,
