@@ -14,24 +14,48 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from isa.operands import float_text, signature
+from isa.operands import float_text, placeholder
 from isa.registry import load_set, names
-from isa.spec import Field, InstructionSet, Kind
+from isa.spec import Field, InstructionSet, InstructionSpec, Kind
 
 DOCS = Path(__file__).parent.parent / "docs"
 """Where the manuals of this repository are committed."""
+_COMMON = 4
+"""Flags, and instructions that end with them, from which on they are explained once (ours)."""
 
 
 def render(isa: InstructionSet) -> str:
     """The manual of `isa`: registers, spaces, timing classes, and of each instruction format, fields,
-    action, notes and timing.
+    action, notes and timing. Flags that many instructions end with stand there once.
     """
+    common = _common_flags(isa)
+
+    def own(spec: InstructionSpec) -> tuple[tuple[Field, int], ...]:
+        return spec.layout[: -len(common)] if _ends_with(spec, common) else spec.layout
+
+    def signature(spec: InstructionSpec) -> str:
+        fields = [placeholder(field) for field, _ in own(spec)]
+        fields += ["[common flags]"] if len(fields) < len(spec.fields) else []
+        return f"{spec.mnemonic} {', '.join(fields)}".rstrip()
+
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters |= {"signature": signature, "anchor": _anchor, "cell": _cell}
     environment.globals |= {"bits": _bits, "values": _values}
     template = resources.files("isa").joinpath("manual.md.j2").read_text(encoding="utf-8")
-    text = environment.from_string(template).render(isa=isa)
+    text = environment.from_string(template).render(isa=isa, common=common, own=own)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _ends_with(spec: InstructionSpec, flags: tuple[Field, ...]) -> bool:
+    return bool(flags) and spec.fields[-len(flags) :] == flags
+
+
+def _common_flags(isa: InstructionSet) -> tuple[Field, ...]:
+    """The run of flags that spares most lines where it is explained once; nothing where none is worth it."""
+    ends = (spec.fields[n:] for spec in isa.instructions for n in range(len(spec.fields)))
+    runs = {run: sum(_ends_with(spec, run) for spec in isa.instructions) for run in ends if len(run) >= _COMMON}
+    shared = {run: count * len(run) for run, count in runs.items() if count >= _COMMON}
+    return max((run for run in shared if all(f.kind is Kind.FLAG for f in run)), key=shared.__getitem__, default=())
 
 
 def stale(folder: Path) -> dict[Path, str]:

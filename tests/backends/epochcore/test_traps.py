@@ -9,6 +9,7 @@ import pytest
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import arch_text, load_arch
+from backends.epochcore.program.parameters import param_words
 from isa import Instruction
 from isa.assembler import assemble
 from isa.epochcore import EPOCHCORE
@@ -37,6 +38,7 @@ HEAD = "\n".join(
 )
 FETCH = "fetch param[0], @w\nfetch param[100], @a\nsamples end\n"
 PRELOAD = "preload param[0], param[0], param[0], rows=4, cols=4, mac\n"
+CUT = PRELOAD.replace("mac", "mac, segments={}, span={}")
 LOOP = "chunks limit=16, end\n"
 LOAD = "load spad[0], stream[0], words=4, n0\n"
 MAC = "mac spad[64], dst_pitch=4, spad[0], src_pitch=4, n0\n"
@@ -77,6 +79,9 @@ FRI = "fri.x spad[64], dst_pitch=4, spad[0], src_pitch=4, n0\n"
         (FETCH + LOOP + "chunks limit=2, inner\ninner:\n" + LOAD + END, "within another loop over chunks"),
         (FETCH + LOOP + LOAD + "rate n2, n1, stride=2\n" + END, "counts by the register n1"),
         (FETCH + "state.load spad[0], words=4\n" + END, "moves states of an array that holds no parameters"),
+        (FETCH + LOOP.replace("end", "end, multiple=3") + LOAD + END, "16 steps, which is no multiple of 3"),
+        (FETCH + LOOP + CUT.format(3, 5) + LOAD + MAC + STORE + END, "up to 16 steps in 3 segments of 5"),
+        (FETCH + PRELOAD + LOOP + LOAD + MAC + CUT.format(4, 4) + STORE + END, "other parameters in the array"),
     ],
 )
 def test_traps(code: str, message: str) -> None:
@@ -85,6 +90,21 @@ def test_traps(code: str, message: str) -> None:
     text = str(caught.value)
     assert message in text
     assert "instruction " in text and "layer 'layer7'" in text and "/model/MatMul_3" in text
+
+
+def test_the_last_word_of_a_memory_is_one() -> None:
+    memory = load_arch("epochcore-small").memory
+    constant = param_words(np.full((4, 4), 0.5), memory.word_bits)
+    for extra in (0, 1):
+        spad, param = memory.scratchpad_words - 16 * 4 + extra, memory.parameter_words - constant + extra
+        load, mac = LOAD.replace("spad[0]", f"spad[{spad}]"), MAC.replace("spad[0]", f"spad[{spad}]")
+        moved = (f"fetch param[{param}], @w\nsamples end\n", PRELOAD.replace("param[0]", f"param[{param}]", 1))
+        for code in (FETCH + LOOP + PRELOAD + load + mac, moved[0] + LOOP + moved[1] + LOAD + MAC):
+            if extra:
+                with pytest.raises(UserError, match=r"outside the (scratchpad|parameter memory)"):
+                    run(code + STORE + END)
+            else:
+                np.testing.assert_array_equal(run(code + STORE + END), np.full((2, 40, 4), 2.0))
 
 
 @pytest.mark.parametrize("store", ["", FILL + "store stream[1], spad[128], words=4, one\n"])

@@ -7,12 +7,15 @@ from fractions import Fraction
 from math import floor
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, Numbers, load_arch
 from backends.epochcore.formats import gain
+from isa.assembler import assemble
+from isa.disassembler import disassemble
 from ssmc.ir import Graph, Piece, Quantization, Tensor
 from ssmc.target import RunSettings
 from tests.backends.epochcore.test_costs import with_changes
@@ -130,6 +133,27 @@ def test_states_with_drives_of_their_own(arch: Arch, seed: int) -> None:
             state = ref.step(state, decay, drive)
             assert [y[0, k, n], y[0, k, n + 3]] == [f32(half * worth) for half in state]
     assert outside == ref.outside
+
+
+@pytest.mark.parametrize("decay", ["one-minus", "plain"])
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("mode", ["fri.x", "tri.x"])
+def test_wide_states_stay_near_floating_point(mode: str, before: bool, decay: str) -> None:
+    """Complex ones, alone and with their drive in their decay; what they are is what an ideal program makes of them."""
+    rng, arch = np.random.default_rng(0), with_changes(BASE, numbers__parameter_bits=24, numbers__decay=decay)
+    a = rng.uniform(0.5, 0.8, 3) * np.exp(1j * rng.uniform(0.5, 2.5, 3))
+    graph = stream_graph("tile.state", 6, {"decay": Tensor(a), "pieces": (Piece(0, 3, 0, 1),), "read_before": before})
+    x, found = 0.1 * rng.standard_normal((1, 12, 6)), []
+    for ideal in (True, False):
+        program = BACKEND.lower(graph, arch, ideal=ideal)
+        program = assemble(disassemble(program).replace("fri.x", mode), data=program.data)
+        found.append(BACKEND.simulate(program, {"x": x}, RunSettings()).outputs["y"])
+    states = [np.zeros(3, complex)]
+    for v in x[0, :, :3] + 1j * x[0, :, 3:]:
+        states.append((a + v * (mode == "tri.x")) * states[-1] + v)
+    expected = np.array(states[:-1] if before else states[1:])
+    for y in found:
+        np.testing.assert_allclose(y[0], np.hstack([expected.real, expected.imag]), atol=1e-4)
 
 
 @settings(max_examples=examples(30), deadline=None)
