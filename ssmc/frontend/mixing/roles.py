@@ -53,9 +53,11 @@ def parts_of(region: Region) -> Parts | None:
 
 def _is_added(region: Region, arrays: Sequence[Array], i: int, whole: Array, scale: float) -> bool:
     """Does this entry stand alone in the result, as a term of its own?"""
-    without = region.run(with_entry(arrays, i, np.zeros_like(arrays[i])))
     alone = region.run([a if j == i else np.zeros_like(a) for j, a in enumerate(arrays)])
-    return bool(np.any(alone)) and is_same(without + alone, whole, scale)
+    if not np.any(alone):
+        return False
+    without = region.run(with_entry(arrays, i, np.zeros_like(arrays[i])))
+    return is_same(without + alone, whole, scale)
 
 
 def roles_of(region: Region, axes: str, parts: Parts) -> Roles | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmc.frontend.source.contractions import einsum
 from ssmc.frontend.source.kernels_shape import SHAPE_KERNELS
 from ssmc.frontend.source.kernels_time import TIME_KERNELS, LeftToReference
 from ssmc.frontend.source.operands import (
@@ -286,7 +287,7 @@ KERNELS: dict[str, Kernel] = {
     "Gemm": _gemm,
     "FusedMatMul": _fused_matmul,
     "MatMulNBits": _matmul_few_bits,
-    "Einsum": lambda x, attrs, results: (np.einsum(text(attrs["equation"]), *x, optimize=True),),
+    "Einsum": lambda x, attrs, results: (einsum(text(attrs["equation"]), *x),),
     "Conv": _conv,
     "ReduceSum": _reduce(np.sum),
     "ReduceMean": _reduce(np.mean),
