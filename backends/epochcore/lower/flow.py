@@ -32,6 +32,8 @@ ARITHMETIC = ("tile.matmul", "unary", "binary", "gate", "select", "norm", "softm
 POINTWISE = (*ARITHMETIC, *MOVES, "slice", "take", "broadcast", "concat")
 # Which nodes are in the loop of their readers: those that save words, none, all that can.
 WORDS, OWN, READERS = "words", "operands", "readers"
+# As WORDS, and what has states in other loops than the products that it reads or that read it.
+SYSTEMS = "systems"
 # How a stream came to a lower rate: (stride, offset, whole windows), the first step down first.
 Rates = tuple[tuple[int, int, bool], ...]
 
@@ -61,6 +63,7 @@ def plan_flow(graph: Graph, choice: str = WORDS, most: int | None = None) -> Flo
     stage: dict[str, int] = {}
     held: dict[int, int] = {}
     rates: dict[Value, Rates] = {}
+    behind_of: dict[str, frozenset[str]] = {}
     order = tuple(graph.order())
     for name in order:
         node = graph.node(name)
@@ -70,9 +73,11 @@ def plan_flow(graph: Graph, choice: str = WORDS, most: int | None = None) -> Flo
                 rates[result] = _rates(node, operands, rates)
         if not all(isinstance(kind, ConstantType) for kind in node.types):
             stage[name] = _with_room(node, _stage(graph, node, operands, stage), held, most)
+            if choice == SYSTEMS and is_loop(stage[name]):
+                stage[name] = _apart(graph, node, stage, behind_of)
     for name in reversed(order if choice != OWN else ()):
         later = _reader(graph, name, stage)
-        if later is not None and (choice == READERS or _saves(graph, name, stage, later)):
+        if later is not None and (choice in (READERS, SYSTEMS) or _saves(graph, name, stage, later)):
             stage[name] = later
     for name in reversed(order if most is not None else ()):
         if name in stage and graph.op(name).name in MOVES and not is_loop(stage[name]):
@@ -88,6 +93,20 @@ def before_users(graph: Graph, name: str, stage: Mapping[str, int]) -> int:
 def crowded(graph: Graph, room: int) -> bool:
     """Do the states of all nodes take more than half of so many words?"""
     return 2 * sum(_carried(node) for node in graph.nodes(*RECURRENT)) > room
+
+
+def _apart(graph: Graph, node: Node, stage: Mapping[str, int], met: dict[str, frozenset[str]]) -> int:
+    """The loop for a node that can be in that of `stage`: this one, or the next that goes its way, where this one has
+    made what it reads by work of the other kind. By node, `met` are the kinds of work behind it in its loop."""
+    found = stage[node.name]
+    own = frozenset({"states"} if node.op.name in RECURRENT else {"products"} if node.op.name == "tile.matmul" else ())
+    before = [met[s.node] for s, mirror in _sources(graph, node.name) if stage[s.node] == found and not mirror]
+    kinds = frozenset[str]().union(*before)
+    if own and kinds - own:
+        met[node.name] = own
+        return found + (4 if node.op.name in (*RECURRENT, *FORWARD) else 2)
+    met[node.name] = kinds | own
+    return found
 
 
 def _with_room(node: Node, stage: int, held: dict[int, int], most: int | None) -> int:

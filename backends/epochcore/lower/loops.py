@@ -3,7 +3,8 @@
 An op that takes each step by itself may be in the loop that makes what it reads, or in a later one that alone reads its
 result, as a matrix that drives states which read their stream from its end. Fewer words through DRAM are one thing,
 room and an idle engine another. And states that crowd the scratchpad leave little room for steps: those of later layers
-may be in further loops.
+may be in further loops. On an array without states what stands for them crowds matrices, whose weights come again with
+every chunk: both may be in loops of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 from backends.epochcore.arch import Arch
 from backends.epochcore.lower import objective
 from backends.epochcore.lower.assembly import Assembly
-from backends.epochcore.lower.flow import OWN, READERS, WORDS, crowded, plan_flow
+from backends.epochcore.lower.flow import OWN, READERS, SYSTEMS, WORDS, crowded, plan_flow
 from backends.epochcore.lower.request import Request
 from ssmc.diagnostics import Misfit
 from ssmc.ir import Graph
@@ -26,6 +27,7 @@ TOLD = {
     WORDS: "steps where fewest words go through DRAM",
     OWN: "steps in the loop of their operands",
     READERS: "steps in the loop of their readers",
+    SYSTEMS: "states and matrices in loops of their own",
 }
 
 
@@ -80,13 +82,13 @@ def fastest(made: Assembly, again: Callable[[Request], Assembly]) -> Assembly:
     if request.name:
         return made  # systems have forms together with their matrices
     seen, tried, names = [made.low.flow.stage], [made], [made.low.request.loops]
-    for name in (OWN, READERS):
+    for name in (OWN, READERS, *((SYSTEMS,) if _plain(made.low.arch) else ())):
         stage = plan_flow(graph, name, made.low.flow.most).stage
         if stage in seen:
             continue
         seen.append(stage)
         with suppress(Misfit):
-            other = again(replace(request, loops=name))
+            other = again(replace(request, loops=name, streamed=request.streamed or name == SYSTEMS))
             assert other.costs
             tried.append(other)
             names.append(name)
@@ -98,3 +100,8 @@ def fastest(made: Assembly, again: Callable[[Request], Assembly]) -> Assembly:
     kept = (line for line in made.superseded("loops") if line["choice"] not in chosen_anew)
     best.schedules = (*told, *made.schedules) if best is made else (*told, *kept, *best.schedules)
     return best
+
+
+def _plain(arch: Arch) -> bool:
+    """Whether an array multiplies alone, and states are scanned in the vector unit, at every step or every window."""
+    return set(arch.array.modes) <= {"mac", "mac.os"}

@@ -8,13 +8,11 @@ from heapq import heappop, heappush
 from math import ceil
 from typing import Any
 
-import numpy as np
-
 from backends.epochcore.clock.gemm import ceil_div
 from backends.epochcore.lower.draft import PREAMBLE, Buffer, Draft, Param, Ref, Step
+from backends.epochcore.lower.fetching import Places, place_params
 from backends.epochcore.lower.flow import is_backward, is_loop
 from backends.epochcore.lower.room import Room
-from backends.epochcore.program.parameters import param_words
 from isa import IsaError, SectionBuilder
 from isa.epochcore import EPOCHCORE
 from ssmc.diagnostics import Misfit, UserError
@@ -25,7 +23,6 @@ ELEMENTWISE = ("unary", "binary", "gate", "select")
 # the first pass, and before a store that keeps the channel.
 FETCHED_AHEAD = 4
 APART = 8
-Places = dict[tuple[int, str], int]
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def place(draft: Draft, rates: list[dict[str, Any]], chunks: Chunks) -> Placed:
     """Give every buffer an address and write the code. Raises Misfit where not even one step fits."""
     resident = _place_rows(draft)
     limits = {loop: _place_loop(draft, loop, resident[loop], chunks) for loop in sorted(draft.blocks) if is_loop(loop)}
-    params, overlay = _place_params(draft)
+    params, overlay = place_params(draft, lambda loop: limits[loop] < chunks.steps)
     writer = _Writer(draft, params, overlay)
     builder = writer.builder
     for step in draft.blocks[PREAMBLE]:
@@ -269,35 +266,3 @@ def _overwritable(step: Step, buffer: Buffer) -> list[Buffer]:
     ]
     whole = (ref.buffer for ref in refs if ref == ref.buffer.at())
     return [b for b in whole if (b.loop, b.words, b.every) == (buffer.loop, buffer.words, buffer.every)]
-
-
-def _place_params(draft: Draft) -> tuple[Places, bool]:
-    """Addresses by step and constant; True where not all fit at once and each is fetched before its use."""
-    uses = [
-        (step.number, [value.name for value in step.operands.values() if isinstance(value, Param)])
-        for steps in draft.blocks.values()
-        for step in steps
-    ]
-    sizes = {name: param_words(draft.data[name], draft.arch.memory.word_bits) for _, names in uses for name in names}
-    bound = draft.arch.memory.parameter_words
-    if sum(sizes.values()) <= bound:
-        ends = np.cumsum(list(sizes.values())).tolist()
-        starts = {name: end - sizes[name] for name, end in zip(sizes, ends, strict=True)}
-        return {(step, name): starts[name] for step, names in uses for name in names}, False
-    places: Places = {}
-    half, address = bound // 2, 0
-    for step, names in uses:
-        need = sum(sizes[name] for name in dict.fromkeys(names))
-        if need > half:
-            raise Misfit(
-                "parameters of one pass over the array in half of the parameter memory",
-                need,
-                half,
-                unit="words",
-                levers="a larger memory.parameter_words, or a smaller array",
-            )
-        # one behind the other, and from the beginning again: as many are fetched ahead as there is room for
-        address = 0 if address + need > bound else address
-        for name in dict.fromkeys(names):
-            places[step, name], address = address, address + sizes[name]
-    return places, True

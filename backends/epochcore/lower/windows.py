@@ -34,7 +34,9 @@ from ssmc.ir.op import Array
 
 MOST_TILES = 32  # of one instruction
 LEAST_PARTS = 4  # of the channels of a system
-STATES_SHARE = 4  # of the scratchpad: so many times the states that are scanned and those that come next fit into it
+# Of the scratchpad: so many times the states that are scanned and those that come next fit into it, of a sequence that
+# takes one chunk, or several, between which every product waits for its weights.
+STATES_SHARE, STATES_SHARE_OF_SEVERAL = 4, 8
 SHARES = 8  # of the parameter memory: so many groups of tiles fit into it
 
 
@@ -247,9 +249,10 @@ def _together_channels(w: Windows, system: System) -> int:
     fewer, so that states of two parts take a share of the scratchpad alone, in as many windows as hide the way of the
     next weights into the array (all, of a short sequence): in shorter chunks every product would wait for weights."""
     rows, cols = w.room
-    windows = min(ceil_div(w.low.request.steps, w.span), rows)
-    words = 2 * system.a.size * system.parts * windows
-    parts = max(LEAST_PARTS, ceil_div(words * STATES_SHARE, w.low.arch.memory.scratchpad_words))
+    every = ceil_div(w.low.request.steps, w.span)
+    words = 2 * system.a.size * system.parts * min(every, rows)
+    share = STATES_SHARE_OF_SEVERAL if every > rows else STATES_SHARE
+    parts = max(LEAST_PARTS, ceil_div(words * share, w.low.arch.memory.scratchpad_words))
     beside = max(1, cols // w.span)
     return ceil_div(ceil_div(system.channels, parts), beside) * beside
 
@@ -283,7 +286,7 @@ def across(w: Windows, system: System, drive: Buffer, part: range, x0: Operand |
         gather(low, node, bank.at(), Operand(x0.ref, x0.words, True), order, f"{suffix}.x0")
     power = (system.some(part).a ** w.span).ravel()
     fields = {"a_held": True, "complex": halves == 2, "reverse": system.reverse, "before": True}
-    a = low.constant_row(f"{node.name}.a{suffix}", np.concatenate([power.real, power.imag][:halves]))
+    a = low.constant_row(f"{node.name}.a{suffix}", np.concatenate([power.real, power.imag][:halves]), low.stage(node))
     where = {"dst": drive.at(), "a": a, "src": drive.at(), "state": bank.at()}
     low.emit(node, "scan", **where, words=drive.words, steps=w.register, **fields)
     return drive
