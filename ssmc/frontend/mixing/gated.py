@@ -28,12 +28,15 @@ class Form:
 class Constants:
     """`decay` in the shape of h without batch and time; `gain` in that of the result, sizes of one allowed.
 
-    `start` is h before the first step, in the shape of h without batch and time; None for zeros.
+    `start` is h before the first step, in the shape of h without batch and time; None for zeros. `own` says what is
+    read where a step counts otherwise for itself than for later ones: own[0] h_k + own[1] v_k, with v_k what is written
+    and both in the shape of `decay`; None for h_k.
     """
 
     decay: Array
     gain: Array
     start: Array | None = None
+    own: tuple[Array, Array] | None = None
 
 
 def sizes_of(form: Form, arrays: Sequence[Array]) -> dict[str, int]:
@@ -63,6 +66,9 @@ def answer_of(roles: Roles, form: Form, constants: Constants, arrays: Sequence[A
             if step or constants.start is not None:
                 h[:, k] += a[:, step % a.shape[1]] * state
             state = h[:, k]
+        if constants.own is not None:
+            of_state, of_written = constants.own
+            h = of_state * h + of_written * reduce(np.multiply, (_during(array, 1, steps) for array in written))
         seen = (_during(arrays[i], form.terms[i].find("t"), steps) for i in roles.read)
         found.append(np.einsum(f"{','.join(terms)}->{form.result}", h, *seen))
     return np.asarray(np.concatenate(found, axis=out) * constants.gain)

@@ -8,7 +8,8 @@ gates; retention, arXiv 2307.08621, equation 5, whose decay is a constant)::
 What enters the region is told apart by perturbing it: what changes only its own step is read, what changes later
 steps in proportion is written, the rest is the decay (itself, or its logarithm). Which axis of an entry is which
 axis of the result is found in the same way. Where no entry is the decay, it is the ratio of the first two answers to
-what is written at the first step.
+what is written at the first step. A step may count otherwise for itself than for later ones: not at all, as where a
+mask leaves out its diagonal, or by a bonus of its own (RWKV-5, arXiv 2404.05892, equation 19).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from ssmc.frontend.mixing.viewpoints import (
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.source.precision import stored_rounding
 from ssmc.frontend.translator import Translator
+from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
 GATHERED = 4.0  # ours: roundings of the entries of a table, beside the largest sum over them
@@ -170,32 +172,37 @@ def _constants(region: Region, roles: Roles, form: Form) -> Iterator[Constants]:
     if any(c not in form.state + "".join(form.terms[i] for i in roles.read) for c in form.result):
         return
     inner = [c for c in form.state if c not in form.result]
-    decays = iter([np.ones([1] * len(features))])
+    found = iter([Constants(np.ones([1] * len(features)), np.ones(()))])
     if not roles.decay and sizes["t"] > 1:
-        decays = (_decay(region, roles, form, base, chosen) for chosen in ([], inner) if _small(sizes, chosen))
+        told = [_responses(region, roles, form, base, chosen) for chosen in ([], inner) if _small(sizes, chosen)]
+        found = (constants for make in (_decay, _own) for responses in told for constants in make(responses))
     core = region.run(base)
-    for decay in decays:
-        start = [
-            a if "t" not in c else np.take(a, [0], axis=c.index("t")) for a, c in zip(base, form.terms, strict=True)
-        ]
-        found = answer_of(roles, form, Constants(decay, np.ones(())), start)
-        wanted = np.take(core, [0], axis=form.result.index("t"))
-        kept = tuple(i for i, c in enumerate(form.result) if c in "bt")
-        top, bottom = ((y * found).sum(axis=kept, keepdims=True) for y in (wanted, found))
+    start = [a if "t" not in c else np.take(a, [0], axis=c.index("t")) for a, c in zip(base, form.terms, strict=True)]
+    wanted = np.take(core, [0], axis=form.result.index("t"))
+    kept = tuple(i for i, c in enumerate(form.result) if c in "bt")
+    for constants in found:
+        if constants.own is not None:
+            yield constants
+            continue
+        first = answer_of(roles, form, constants, start)
+        top, bottom = ((y * first).sum(axis=kept, keepdims=True) for y in (wanted, first))
         gain = np.divide(top, bottom, out=np.ones_like(top), where=bottom != 0)
         if np.abs(gain - 1).max() <= TOLERANCE:
             gain = np.ones(())
-        yield Constants(decay, gain)
+        yield replace(constants, gain=gain)
 
 
 def _small(sizes: dict[str, int], letters: Sequence[str]) -> bool:
     return prod(sizes[c] for c in letters) <= MAX_INNER
 
 
-def _decay(region: Region, roles: Roles, form: Form, base: Sequence[Array], inner: Sequence[str]) -> Array:
-    """The decay for each element of h, which may differ along the axes of the result and those in `inner`.
+def _responses(
+    region: Region, roles: Roles, form: Form, base: Sequence[Array], inner: Sequence[str]
+) -> tuple[Array, Array]:
+    """What is read at every step of what is written at the first, for each element of h: (steps, *features of h).
 
-    What is written at the first step is read, the same at every step, by one index of the inner axes at a time.
+    Relative to what is read at the first step, and to what the products by themselves give. It may differ along the
+    axes of the result and those in `inner`: it is read the same at every step, by one index of these at a time.
     """
     arrays = list(base)
     for i in roles.written:
@@ -206,7 +213,11 @@ def _decay(region: Region, roles: Roles, form: Form, base: Sequence[Array], inne
         arrays[i] = np.broadcast_to(np.take(base[i], [0], axis=form.terms[i].index("t")), base[i].shape)
     sizes = sizes_of(form, base)
     outer = [c for c in form.state if c in form.result and c not in "bt"]
-    found = np.ones([sizes[c] if c in (*outer, *inner) else 1 for c in form.state[2:]])
+    alone = Constants(np.ones([1] * len(form.state[2:])), np.ones(()))
+    shape = [sizes["t"], *(sizes[c] if c in (*outer, *inner) else 1 for c in form.state[2:])]
+    relative, whole = np.ones(shape), np.ones(shape)
+    kept = [c for c in form.result if c in outer or c == "t"]
+    summed = tuple(i for i, c in enumerate(form.result) if c not in kept)
     for index in np.ndindex(*(sizes[c] for c in inner)):
         seen = list(arrays)
         for i in roles.read if inner else ():
@@ -215,17 +226,33 @@ def _decay(region: Region, roles: Roles, form: Form, base: Sequence[Array], inne
             for c, chosen in zip(letters, mask, strict=True):
                 seen[i] = seen[i] * chosen.reshape([-1 if d == c else 1 for d in form.terms[i]])
         answer = region.run(seen)
-        start = np.take(answer, [0], axis=form.result.index("t"))
-        kept = [c for c in form.result if c in outer or c == "t"]
-        summed = tuple(i for i, c in enumerate(form.result) if c not in kept)
-        top, bottom = (answer * start).sum(axis=summed), (start * start).sum(axis=summed)
-        response = np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0)
-        ratio = geometric(response.transpose([kept.index(c) for c in ("t", *outer)]))
         place = dict(zip(inner, index, strict=True))
-        found[tuple(place[c] if c in place else slice(None) for c in form.state[2:])] = ratio.reshape(
-            [sizes[c] if c in outer else 1 for c in form.state[2:] if c not in place]
-        )
-    return found
+        where = (slice(None), *(place[c] if c in place else slice(None) for c in form.state[2:]))
+        first = [
+            a if "t" not in c else np.take(a, [0], axis=c.index("t")) for a, c in zip(seen, form.terms, strict=True)
+        ]
+        product = answer_of(roles, form, alone, first)
+        for found, against in ((relative, np.take(answer, [0], axis=form.result.index("t"))), (whole, product)):
+            top, bottom = (answer * against).sum(axis=summed), (against * against).sum(axis=summed)
+            response = np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0)
+            response = response.transpose([kept.index(c) for c in ("t", *outer)])
+            found[where] = response.reshape(
+                [sizes["t"], *(sizes[c] if c in outer else 1 for c in form.state[2:] if c not in place)]
+            )
+    return relative, whole
+
+
+def _decay(responses: tuple[Array, Array]) -> Iterator[Constants]:
+    yield Constants(geometric(responses[0]), np.ones(()))
+
+
+def _own(responses: tuple[Array, Array]) -> Iterator[Constants]:
+    """A decay that holds behind a step's own, and what is read of a step itself."""
+    own, later = responses[1][0], responses[1][1:]
+    if len(later) > 1:
+        decay = geometric(np.divide(later, later[0], out=np.zeros_like(later), where=later[0] != 0))
+        of_state = np.divide(later[0], decay, out=np.zeros_like(decay), where=decay != 0)
+        yield Constants(decay, np.ones(()), own=(of_state, own - of_state))
 
 
 def _error(region: Region, roles: Roles, form: Form, constants: Constants) -> float:
@@ -290,6 +317,11 @@ def _emit(
         a = np.array(np.broadcast_to(constants.decay, features))
     y, last = builder.recurrent("recurrence", [a, v, constants.start])
     translator.findings.lifts.append(Lift(last.node, disguise_of(region), region.provenance, error))
+    if constants.own is not None:
+        parts = [builder.binary("mul", x, k) for x, k in zip((y, v), constants.own, strict=True)]
+        read = builder.binary("add", *parts)
+        assert isinstance(read, Value)
+        y = read
     found: Flow | Known = Flow(y, state.axes, state.shape)
     term = form.state
     for k, i in enumerate(roles.read):
