@@ -79,7 +79,7 @@ class Findings:
     is no system, which count where the reading that says it op by op fails, too. `spans` counts the nodes that take
     spans of the time axis in a way that no system explains, `chosen` those of them that take steps by their
     numbers. What was pooled is as many steps again after up-sampling where these are a multiple of `multiple`.
-    Sequences longer than `bound` may be cut.
+    At `cuts` numbers of steps sequences may be cut.
     """
 
     tolerance: float = 1e-6
@@ -91,7 +91,7 @@ class Findings:
     spans: int = 0
     chosen: int = 0
     multiple: int = 1
-    bound: int = 0
+    cuts: frozenset[int] = frozenset()
     share: float = 1.0
 
     def copy(self) -> Findings:

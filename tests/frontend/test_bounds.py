@@ -40,12 +40,26 @@ def test_no_bound_of_lengths_that_matters(tmp_path: Path, bound: int, tokens: bo
     assert set(kinds(model)) == {LINEAR} and max(proof.length for proof in model.proofs) < 60
 
 
+@pytest.mark.parametrize(("bound", "noted"), [(10_000, True), (2**31 - 1, False)])
+def test_a_bound_that_is_too_far_to_be_tried_is_noted(tmp_path: Path, bound: int, noted: bool) -> None:
+    """But the largest whole number of a type, which stands for none."""
+    notes = [note for note in load_model(louder_behind(tmp_path, bound)).notes if str(bound) in note]
+    assert len(notes) == noted and all("from there on nothing is proved" in note for note in notes)
+
+
 @pytest.mark.parametrize("part", [(0, 64), (-64, np.iinfo(np.int64).max)])
 def test_sequences_that_are_cut(tmp_path: Path, part: tuple[int, int]) -> None:
     """At most the first, or the last, 64 steps."""
     net = Net()
     u = net.op("Slice", net.input(["b", "t", 3]), net.ints(part[0]), net.ints(part[1]), net.ints(1))
     refused(save(net.model([(decaying(net, u, 3), ["b", "n", 3])]), tmp_path), "is another model at length")
+
+
+def test_a_cut_that_is_too_far_to_be_tried_is_noted(tmp_path: Path) -> None:
+    net = Net()
+    u = net.op("Slice", net.input(["b", "t", 3]), net.ints(0), net.ints(20_000), net.ints(1))
+    notes = load_model(save(net.model([(decaying(net, u, 3), ["b", "n", 3])]), tmp_path)).notes
+    assert any("20000 steps" in note and "from there on nothing is proved" in note for note in notes)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float32])

@@ -17,7 +17,7 @@ from ssmc.frontend.proofs.trials import Case
 from ssmc.frontend.rules.merged import no_output
 from ssmc.frontend.simplify.asynchronous import mark_clocks
 from ssmc.frontend.simplify.simplifying import runs_again, simplify
-from ssmc.frontend.source.bounds import behind_bounds
+from ssmc.frontend.source.bounds import Bounds, bounds_of
 from ssmc.frontend.source.interface import is_dynamic
 from ssmc.frontend.source.sizes import BATCH, LONGEST, other_length, strides
 from ssmc.frontend.states.stabilised import blamed, told
@@ -65,10 +65,11 @@ def simplify_graph(attempt: Attempt) -> None:
 
 def _prove(source: Source, attempt: Attempt) -> None:
     try:
-        size, other = (BATCH, source.length), _other_size(source, attempt.findings)
+        bounds = bounds_of(source.file, attempt.findings.cuts) if is_dynamic(source.types)[1] else Bounds(0, 0)
+        size, other = (BATCH, source.length), _other_size(source, attempt.findings, bounds)
         attempt.proofs, notes = prove(_case(source, attempt), size, other)
         attempt.notes += notes
-        attempt.notes += told(attempt.findings)
+        attempt.notes += (*told(attempt.findings), *bounds.told())
         if attempt.findings.multiple > 1 and is_dynamic(source.types)[1]:
             attempt.notes += (f"the number of steps must be a multiple of {attempt.findings.multiple} (up-sampling)",)
     except UserError as error:
@@ -87,12 +88,12 @@ def far_length(source: Source, findings: Findings) -> int:
     return far if far > source.length and runs_at(source.as_file(), far) else 0
 
 
-def _other_size(source: Source, findings: Findings) -> tuple[int, int]:
+def _other_size(source: Source, findings: Findings, bounds: Bounds) -> tuple[int, int]:
     """A size that differs where sizes are dynamic; not longer than what the file has stored."""
     dynamic_batch, dynamic_length = is_dynamic(source.types)
     if not dynamic_length:
         return 1 if dynamic_batch else BATCH, source.length
-    least = max(2 * reach(source.file), behind_bounds(source.file, findings.bound))
+    least = max(2 * reach(source.file), bounds.behind)
     if far := far_length(source, findings):
         return 1 if dynamic_batch else BATCH, far if source.stored else max(far, least)
     other = other_length(source.length, source.stored, strides(source.listing), least)

@@ -24,12 +24,11 @@ from ssmc.frontend.rules.batches import beside_samples
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, flow_of, known_of
 from ssmc.frontend.rules.regrouping import regrouped
 from ssmc.frontend.rules.restored import restored
+from ssmc.frontend.source.bounds import LEAST_ENDLESS
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import axes_of, reshape_target, slices_of, split_sizes
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import Tensor
-
-ANY = 1 << 13  # ends of slices beyond this stand for all steps (ours)
 
 
 def _transpose(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -189,8 +188,7 @@ def _slice(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
         if chosen == range(flow.shape[axis]):
             if context.dynamic and flow.axes[axis] == "t":  # of more steps it may be a part
                 ends = (-end if end < 0 else end for end in (part.start, part.stop) if end is not None)
-                told = [end for end in ends if flow.shape[axis] < end < ANY]
-                context.findings.bound = max([context.findings.bound, *told])
+                context.findings.cuts |= {end for end in ends if flow.shape[axis] < end < LEAST_ENDLESS}
             continue
         if flow.axes[axis] == "t":
             flow = _steps(context, flow, axis, chosen)

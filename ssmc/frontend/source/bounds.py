@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,18 +14,34 @@ from ssmc.ir.op import Array
 
 COMPARED = frozenset(["Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Min", "Max", "Clip", "Mod"])
 SIZES = frozenset(["Shape", "Size"])
-MOST = 1 << 13  # whole numbers beyond this are taken for no lengths (ours)
+MOST = 1 << 13  # a bound beyond this is not tried (ours)
+LEAST_ENDLESS = 1 << 30  # whole numbers from here on stand for no bound, as the largest of a type (ours)
 SEEN = 8  # steps behind a bound, which show what is otherwise there (ours)
 MOST_WORK = 1 << 30  # steps times weights that are run once more to see (ours)
 
 
-def behind_bounds(listing: Listing, cut: int = 0) -> int:
-    """A length behind all that lengths and numbers of steps are compared with, and at which they may be `cut`; 0 where
-    there is nothing of the kind, or where so many steps take long."""
-    bound = max(_bounds(listing, set(listing.inputs.values()), listing.constants), default=0)
-    bound = max(bound, cut)
-    weights = sum(int(np.size(a)) for a in listing.constants.values())
-    return bound + SEEN if 0 < bound * (weights + len(listing.calls)) <= MOST_WORK else 0
+@dataclass(frozen=True)
+class Bounds:
+    """A length to try, `behind` all bounds that can be tried, the first that is `untried`; 0 where there is none."""
+
+    behind: int
+    untried: int
+
+    def told(self) -> tuple[str, ...]:
+        """A note on what is not proved."""
+        if not self.untried:
+            return ()
+        steps = f"{self.untried} steps"
+        return (f"the file compares its length with {steps}, too many to be tried: from there on nothing is proved",)
+
+
+def bounds_of(listing: Listing, cuts: Collection[int] = ()) -> Bounds:
+    """What lengths and numbers of steps are compared with, and the numbers of steps at which sequences may be cut."""
+    weights = sum(int(np.size(a)) for a in listing.constants.values()) + len(listing.calls)
+    found = {*cuts, *_bounds(listing, set(listing.inputs.values()), listing.constants)}
+    tried = {bound for bound in found if bound <= MOST and bound * weights <= MOST_WORK}
+    most = max(tried, default=0)
+    return Bounds(most + SEEN if most else 0, min(found - tried, default=0))
 
 
 def _bounds(listing: Listing, data: Collection[Value], constants: Mapping[Value, Array]) -> Iterator[int]:
@@ -35,7 +52,7 @@ def _bounds(listing: Listing, data: Collection[Value], constants: Mapping[Value,
             told = [np.asarray(constants[v]) for v in call.operands if v is not None and v in constants]
             if len(told) < len(call.operands):
                 numbers = (float(np.ravel(a)[0]) for a in told if a.size == 1 and a.dtype.kind in "iuf")
-                yield from (int(number) for number in numbers if 0 < number <= MOST and number == int(number))
+                yield from (int(number) for number in numbers if 0 < number < LEAST_ENDLESS and number == int(number))
         for name in call.op["regions"] if "regions" in call.op.attrs else ():
             body = body_of(call, name)
             outer = {inner: constants[v] for inner, v in _given(call, body) if v is not None and v in constants}
