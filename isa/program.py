@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -201,15 +202,25 @@ def canonical_value(f: Field, value: Any) -> Value:
     return result
 
 
+@cache
+def _little_endian(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """How a file holds numbers of an element type, which takes long to find out; None where it cannot."""
+    return dtype.newbyteorder("<") if dtype.name in DTYPES else None
+
+
 def canonical_array(array: NDArray[Any], name: str) -> NDArray[Any]:
     """A little-endian, C-ordered, read-only view or copy of `array`. Raises `IsaError` for an element type
     that has no file form.
     """
     array = np.asarray(array)
-    if array.dtype.name not in DTYPES:
+    little = _little_endian(array.dtype)
+    if little is None:
         known = ", ".join(DTYPES)
         raise IsaError(f"constant '{name}' has element type {array.dtype}, which a program cannot hold: use {known}")
-    fixed = np.require(array, dtype=array.dtype.newbyteorder("<"), requirements="C").view()
+    flags = array.flags
+    if type(array) is np.ndarray and flags.c_contiguous and not flags.writeable and array.dtype == little:
+        return array
+    fixed = np.require(array, dtype=little, requirements="C").view()
     fixed.flags.writeable = False
     return fixed
 

@@ -39,7 +39,7 @@ def test_states_between_chunks_are_not_copied(monkeypatch: pytest.MonkeyPatch) -
     rng = np.random.default_rng(1)
     between, states = rng.standard_normal((2, 4, 3, 3)), rng.standard_normal((2, 3, 4, 16, 32))
     expected = np.einsum("bhzc,bchpn->bzhpn", between, states)
-    monkeypatch.setattr(contractions.np, "einsum", None)
+    monkeypatch.setattr(np, "einsum", None)
     np.testing.assert_allclose(contractions.einsum("bhzc,bchpn->bzhpn", between, states), expected, atol=1e-12)
 
 

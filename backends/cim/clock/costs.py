@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -230,4 +230,5 @@ COSTS: dict[str, Callable[[Item, Architecture, Data], Cost]] = {
 def cost(item: Item, arch: Architecture, data: Data) -> Cost:
     """One execution of an instruction, its fetch included. A message's hops are the mesh's, not its sender's."""
     found = COSTS[item.code.mnemonic](item, arch, data)
-    return replace(found, picojoules=found.picojoules + arch.energy.control)
+    energy = found.picojoules + arch.energy.control
+    return Cost(found.cycles, energy, found.macs, found.conversions, found.drives, found.spared)

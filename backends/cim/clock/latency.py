@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from backends.cim.arch import Architecture
-from backends.cim.clock.timing import Busy, intervals, schedule
+from backends.cim.clock.timing import Busy, cycles_of, intervals, schedule
 from backends.cim.program.decode import Item, cores, decode, walk
 from isa import Program
 
@@ -39,7 +39,7 @@ def delays(program: Program, arch: Architecture, scale: float) -> Delays:
     """What the schedule makes states wait, times `scale`."""
     second = scale / arch.vector.clock_hertz
     trees = {number: decode(section) for number, section in cores(program).items()}
-    each = intervals(trees, arch, program.data)
+    each = intervals(trees, cycles_of(arch, program.data))
     busy: dict[Place, float] = {}
 
     def visit(core: int, items: tuple[Item, ...], interval: float, stride: int) -> None:

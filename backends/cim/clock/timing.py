@@ -7,7 +7,7 @@ events can follow each other is that of the busiest core among those that exchan
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -20,6 +20,7 @@ from backends.cim.program.decode import Item, cores, decode, walk
 from isa import Program
 
 LoopId = tuple[int, int]  # core, index of the loop
+Cycles = Callable[[Item], int]
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ def rounds(item: Item, steps: int) -> int:
 def schedule(program: Program, arch: Architecture, steps: int) -> Schedule:
     """Time of one sample of `steps` steps."""
     trees = {number: decode(section) for number, section in cores(program).items()}
-    interval = intervals(trees, arch, program.data)
+    cycles = cycles_of(arch, program.data)
+    interval = intervals(trees, cycles)
     sends = (item for tree in trees.values() for item in walk(tree) if item.code.mnemonic == "send")
-    model = _Model(arch, program.data, steps, interval, frozenset(item.integer("channel") for item in sends))
+    model = _Model(arch, cycles, steps, interval, frozenset(item.integer("channel") for item in sends))
     running = {number: model.run(number, tree) for number, tree in trees.items()}
     waits: dict[int, int] = {}  # by core, the channel that it waits for
     before = -1
@@ -76,7 +78,7 @@ def schedule(program: Program, arch: Architecture, steps: int) -> Schedule:
 @dataclass
 class _Model:
     arch: Architecture
-    data: Data
+    cycles: Cycles
     steps: int
     interval: Mapping[LoopId, float]
     internal: frozenset[int]  # channels between cores; the host's messages are there already
@@ -99,7 +101,7 @@ class _Model:
                 while channel in self.internal and channel not in self.sent:
                     yield channel
                 self.now[core] = max(self.now[core], self.sent.get(channel, 0))
-            spent = cost(item, self.arch, self.data).cycles
+            spent = self.cycles(item)
             self.first.append(Busy(core, item.index, name, item.loc, self.now[core], spent))
             self.now[core] += spent
             if name == "send":
@@ -117,7 +119,20 @@ class _Model:
         self.now[core] += round(more * item.integer("stride") * self.interval[core, item.index])
 
 
-def intervals(trees: Mapping[int, tuple[Item, ...]], arch: Architecture, data: Data) -> dict[LoopId, float]:
+def cycles_of(arch: Architecture, data: Data) -> Cycles:
+    """The cycles of instructions that are asked for more than once; the items must outlive the answer."""
+    known: dict[int, int] = {}
+
+    def cycles(item: Item) -> int:
+        found = known.get(id(item))
+        if found is None:
+            found = known[id(item)] = cost(item, arch, data).cycles
+        return found
+
+    return cycles
+
+
+def intervals(trees: Mapping[int, tuple[Item, ...]], cycles: Cycles) -> dict[LoopId, float]:
     """Cycles between steps of every loop, by core and index: the busiest of those that exchange messages."""
     busy: dict[LoopId, float] = {}
     ends: dict[int, list[LoopId]] = defaultdict(list)
@@ -126,7 +141,7 @@ def intervals(trees: Mapping[int, tuple[Item, ...]], arch: Architecture, data: D
         for loop in (item for item in tree if item.code.mnemonic == "loop"):
             key = (core, loop.index)
             graph.add_node(key)
-            busy[key] = _per_step(loop, loop.integer("stride"), arch, data)
+            busy[key] = _per_step(loop, loop.integer("stride"), cycles)
             for item in walk(loop.body):
                 if item.code.mnemonic in ("send", "recv", "collect"):
                     turns = item.integer("copies") if item.code.mnemonic == "collect" else 1
@@ -137,12 +152,12 @@ def intervals(trees: Mapping[int, tuple[Item, ...]], arch: Architecture, data: D
     return {key: max(busy[other] for other in group) for group in nx.connected_components(graph) for key in group}
 
 
-def _per_step(body: Item, stride: int, arch: Architecture, data: Data) -> float:
+def _per_step(body: Item, stride: int, cycles: Cycles) -> float:
     """Cycles of a body, each instruction weighed by how often it runs in a step."""
     total = 0.0
     for item in body.body:
         if item.body:
-            total += _per_step(item, item.integer("stride"), arch, data)
+            total += _per_step(item, item.integer("stride"), cycles)
         else:
-            total += cost(item, arch, data).cycles / stride
+            total += cycles(item) / stride
     return total
