@@ -53,3 +53,26 @@ def test_a_step_counts_otherwise_for_itself(tmp_path: Path, bonus: bool) -> None
     (system,) = model.systems
     assert (system.groups, system.states) == (HEADS * (WIDTH // HEADS) ** 2, 1)
     on_targets(model, 2, 17)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_step_counts_otherwise_for_itself_beside_computed_decays(tmp_path: Path, late: bool) -> None:
+    """exp(c_t - c_s) for s < t with c the sum of the logarithms of all decays up to a step, or before it (RWKV-6)."""
+    net = Net()
+    x = net.input(["n", "l", 3])
+    q, k, v = (heads(net, x) for _ in range(3))
+    log = net.op("Neg", net.op("Softplus", heads(net, x)))
+    total = net.op("CumSum", log, net.const(np.int64(2)))
+    until = net.op("Sub", total, log) if late else total
+    read = net.op("Mul", q, net.op("Exp", until))
+    written = net.op("Mul", k, net.op("Exp", net.op("Neg", total)))
+    scores = net.op("MatMul", read, net.op("Transpose", written, perm=[0, 1, 3, 2]))
+    y = net.op("MatMul", net.op("Trilu", scores, net.const(np.int64(-1)), upper=0), v)
+    if late:
+        bonus = net.op("Mul", net.op("Mul", q, k), net.const(RNG.standard_normal((HEADS, 1, WIDTH // HEADS))))
+        y = net.op("Add", y, net.op("Mul", net.op("ReduceSum", bonus, net.ints(-1), keepdims=1), v))
+    y = net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1, 3]), net.ints(0, 0, WIDTH))
+    model = lift(net, y, ["n", "l", WIDTH], tmp_path, (2, 13), (3, 21))
+    (system,) = model.systems
+    assert (system.kind, system.groups) == ("selective", HEADS * (WIDTH // HEADS) ** 2)
+    on_targets(model, 2, 17)

@@ -25,18 +25,29 @@ class Form:
 
 
 @dataclass(frozen=True, eq=False)
+class Own:
+    """What is read where a step counts otherwise for itself than for later ones: of_state h_k + of_written v_k.
+
+    v_k is what is written, both factors are in the shape of `Constants.decay`; `late` reads h_(k-1) in place of h_k.
+    """
+
+    of_state: Array
+    of_written: Array
+    late: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Constants:
     """`decay` in the shape of h without batch and time; `gain` in that of the result, sizes of one allowed.
 
-    `start` is h before the first step, in the shape of h without batch and time; None for zeros. `own` says what is
-    read where a step counts otherwise for itself than for later ones: own[0] h_k + own[1] v_k, with v_k what is written
-    and both in the shape of `decay`; None for h_k.
+    `start` is h before the first step, in the shape of h without batch and time; None for zeros. h is read as it is
+    where `own` is None.
     """
 
     decay: Array
     gain: Array
     start: Array | None = None
-    own: tuple[Array, Array] | None = None
+    own: Own | None = None
 
 
 def sizes_of(form: Form, arrays: Sequence[Array]) -> dict[str, int]:
@@ -62,15 +73,17 @@ def answer_of(roles: Roles, form: Form, constants: Constants, arrays: Sequence[A
         h = np.ones((state.shape[0], len(steps), *state.shape[1:]))
         for array in written:
             h *= _during(array, 1, steps)
+        own = constants.own
+        read = h if own is None else own.of_written * h
         for k, step in enumerate(steps):
+            before = state
             if step or constants.start is not None:
                 h[:, k] += a[:, step % a.shape[1]] * state
             state = h[:, k]
-        if constants.own is not None:
-            of_state, of_written = constants.own
-            h = of_state * h + of_written * reduce(np.multiply, (_during(array, 1, steps) for array in written))
+            if own is not None:
+                read[:, k] += own.of_state * (before if own.late else state)
         seen = (_during(arrays[i], form.terms[i].find("t"), steps) for i in roles.read)
-        found.append(np.einsum(f"{','.join(terms)}->{form.result}", h, *seen))
+        found.append(np.einsum(f"{','.join(terms)}->{form.result}", read, *seen))
     return np.asarray(np.concatenate(found, axis=out) * constants.gain)
 
 

@@ -25,7 +25,7 @@ from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, Unsupported
 from ssmc.frontend.mixing.filters import disguise_of
-from ssmc.frontend.mixing.gated import Constants, Form, answer_of, sizes_of
+from ssmc.frontend.mixing.gated import Constants, Form, Own, answer_of, sizes_of
 from ssmc.frontend.mixing.given_start import without_start
 from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.roles import Parts, Roles, geometric, parts_of, roles_of
@@ -48,6 +48,7 @@ from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
 GATHERED = 4.0  # ours: roundings of the entries of a table, beside the largest sum over them
+FEWEST = 3  # steps that tell a decay and what a step counts for itself
 MAX_INNER = 256  # indices of inner axes that are probed one by one for a constant decay
 LETTERS = "cdefghijklmnopqrsuvwxyz"  # b and t are batch and time
 
@@ -167,20 +168,13 @@ def _tied(
 def _constants(region: Region, roles: Roles, form: Form) -> Iterator[Constants]:
     """What the region multiplies by, the simplest first: a constant decay, and a gain."""
     base = [np.zeros_like(a) if i in roles.added else a for i, a in enumerate(region.samples[0])]
-    sizes = sizes_of(form, base)
-    features = [sizes[c] for c in form.state[2:]]
     if any(c not in form.state + "".join(form.terms[i] for i in roles.read) for c in form.result):
         return
-    inner = [c for c in form.state if c not in form.result]
-    found = iter([Constants(np.ones([1] * len(features)), np.ones(()))])
-    if not roles.decay and sizes["t"] > 1:
-        told = [_responses(region, roles, form, base, chosen) for chosen in ([], inner) if _small(sizes, chosen)]
-        found = (constants for make in (_decay, _own) for responses in told for constants in make(responses))
     core = region.run(base)
     start = [a if "t" not in c else np.take(a, [0], axis=c.index("t")) for a, c in zip(base, form.terms, strict=True)]
     wanted = np.take(core, [0], axis=form.result.index("t"))
     kept = tuple(i for i, c in enumerate(form.result) if c in "bt")
-    for constants in found:
+    for constants in _guesses(region, roles, form, base):
         if constants.own is not None:
             yield constants
             continue
@@ -190,6 +184,22 @@ def _constants(region: Region, roles: Roles, form: Form) -> Iterator[Constants]:
         if np.abs(gain - 1).max() <= TOLERANCE:
             gain = np.ones(())
         yield replace(constants, gain=gain)
+
+
+def _guesses(region: Region, roles: Roles, form: Form, base: Sequence[Array]) -> Iterator[Constants]:
+    """Constants, but for their gain."""
+    sizes = sizes_of(form, base)
+    inner = [c for c in form.state if c not in form.result]
+    alone = Constants(np.ones([1] * len(form.state[2:])), np.ones(()))
+    if roles.decay or sizes["t"] == 1:
+        yield alone
+    if sizes["t"] == 1:
+        return
+    told = [_responses(region, roles, form, base, chosen) for chosen in ([], inner) if _small(sizes, chosen)]
+    if not roles.decay:
+        yield from (replace(alone, decay=geometric(relative)) for relative, _ in told)
+    for _, (own, *later) in told if sizes["t"] >= FEWEST else ():
+        yield from (replace(alone, decay=x, own=o) for x, o in _own(own, np.array(later), bool(roles.decay)))
 
 
 def _small(sizes: dict[str, int], letters: Sequence[str]) -> bool:
@@ -242,17 +252,16 @@ def _responses(
     return relative, whole
 
 
-def _decay(responses: tuple[Array, Array]) -> Iterator[Constants]:
-    yield Constants(geometric(responses[0]), np.ones(()))
-
-
-def _own(responses: tuple[Array, Array]) -> Iterator[Constants]:
-    """A decay that holds behind a step's own, and what is read of a step itself."""
-    own, later = responses[1][0], responses[1][1:]
-    if len(later) > 1:
-        decay = geometric(np.divide(later, later[0], out=np.zeros_like(later), where=later[0] != 0))
-        of_state = np.divide(later[0], decay, out=np.zeros_like(decay), where=decay != 0)
-        yield Constants(decay, np.ones(()), own=(of_state, own - of_state))
+def _own(own: Array, later: Array, computed: bool) -> Iterator[tuple[Array, Own]]:
+    """Decays that hold behind a step's own, and what is read of a step itself; computed ones may begin a step later."""
+    if computed:
+        none = np.ones_like(own)
+        yield none, Own(none, own - 1)
+        yield none, Own(later[0], own, late=True)
+        return
+    decay = geometric(np.divide(later, later[0], out=np.zeros_like(later), where=later[0] != 0))
+    of_state = np.divide(later[0], decay, out=np.zeros_like(decay), where=decay != 0)
+    yield decay, Own(of_state, own - of_state)
 
 
 def _error(region: Region, roles: Roles, form: Form, constants: Constants) -> float:
@@ -273,7 +282,7 @@ def _started(
     region: Region, start: Region, roles: Roles, form: Form, constants: Constants
 ) -> tuple[Constants, float] | None:
     """The constants with the state before the first step, and the largest error of what it adds; None if it is none."""
-    if any(c not in form.result for c in form.state):
+    if any(c not in form.result for c in form.state) or (constants.own is not None and constants.own.late):
         return None
     ones = replace(constants, start=np.ones([sizes_of(form, region.samples[0])[c] for c in form.state[2:]]))
     others = "".join(c for c in form.result if c not in form.state)  # of what is read: one index of theirs will do
@@ -318,7 +327,9 @@ def _emit(
     y, last = builder.recurrent("recurrence", [a, v, constants.start])
     translator.findings.lifts.append(Lift(last.node, disguise_of(region), region.provenance, error))
     if constants.own is not None:
-        parts = [builder.binary("mul", x, k) for x, k in zip((y, v), constants.own, strict=True)]
+        own = constants.own
+        y = builder.add("delay", [y], steps=1) if own.late else y
+        parts = [builder.binary("mul", x, k) for x, k in ((y, own.of_state), (v, own.of_written))]
         read = builder.binary("add", *parts)
         assert isinstance(read, Value)
         y = read
