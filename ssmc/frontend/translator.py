@@ -77,6 +77,12 @@ class Translator:
             return Known(self.listing.constants[value])
         return self.outer.lookup(value) if self.outer is not None else None
 
+    @property
+    def steps(self) -> int:
+        """Of the longest input, as it is studied; 0 where none has a time axis."""
+        inputs = (self.lookup(value) for value in self.listing.inputs.values())
+        return max((f.shape[f.axes.index("t")] for f in inputs if isinstance(f, Flow) and "t" in f.axes), default=0)
+
     def translate(self, values: Sequence[Value]) -> None:
         """Translate what the values need, and the values; one that mixes time may stay unexplained."""
         for call in self._missing(values):

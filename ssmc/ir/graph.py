@@ -51,6 +51,16 @@ class Node:
     provenance: tuple[str, ...] = ()
     place: Place | None = None
 
+    @property
+    def where(self) -> str:
+        """The node as messages name it."""
+        return named(self.name, self.provenance)
+
+
+def named(name: str, provenance: Sequence[str]) -> str:
+    """A node as messages name it, with the first ONNX nodes that it came from: `node 'x' (from a, b)`."""
+    return f"node '{name}' (from {', '.join(provenance[:3])})" if provenance else f"node '{name}'"
+
 
 @dataclass(eq=False)
 class Graph:

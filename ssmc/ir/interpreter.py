@@ -69,11 +69,10 @@ def run_node(node: Node, arrays: list[Any], kinds: list[Any]) -> tuple[Array, ..
     except UserError:
         raise
     except Exception as error:
-        origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
         shapes = ", ".join("-" if a is None else str(np.shape(a)) for a in arrays)
         raise UserError(
             f"'{node.op.name}' cannot run on operands {shapes}",
-            where=f"node '{node.name}'{origin}",
+            where=node.where,
             why=str(error),
         ) from error
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from ssmc.diagnostics import UserError
-from ssmc.ir.graph import Graph, Node, Value
+from ssmc.ir.graph import Graph, Node, Value, named
 from ssmc.ir.op import OpSpec
 from ssmc.ir.ops.onnx_op import is_onnx
 from ssmc.ir.table import spec_of
@@ -30,8 +30,7 @@ class Problem:
     def __str__(self) -> str:
         if not self.node:
             return self.text
-        origin = f" (from {', '.join(self.provenance[:3])})" if self.provenance else ""
-        return f"node '{self.node}'{origin}: {self.text}"
+        return f"{named(self.node, self.provenance)}: {self.text}"
 
 
 def verify(graph: Graph, *, where: str = "") -> None:

@@ -59,5 +59,4 @@ def _elapsed(graph: Graph, node: Node) -> Value:
 
 
 def _where(node: Node) -> str:
-    origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
-    return f"pass 'discretize', node '{node.name}'{origin}"
+    return f"pass 'discretize', {node.where}"

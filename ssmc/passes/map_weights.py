@@ -169,12 +169,11 @@ def _bank(machine: Machine, used: list[int], node: Node, want: Demand, legal: li
 
     Raises UserError where none may hold them, Misfit where none has room."""
     objections = [objection(bank, want, machine) for bank in machine.banks]
-    origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
     if not legal:
         reasons = "; ".join(f"bank '{b.kind}': {r}" for b, r in zip(machine.banks, objections, strict=True))
         raise UserError(
             f"no bank of the target can hold the states of layer '{node.name}'",
-            where=f"pass 'map-weights', node '{node.name}'{origin}",
+            where=f"pass 'map-weights', {node.where}",
             why=reasons or "the target has no state banks",
             hint=want.hint(),
         )
@@ -190,6 +189,6 @@ def _bank(machine: Machine, used: list[int], node: Node, want: Demand, legal: li
         used[i] + want.size(bank),
         bank.count or 0,
         unit="states",
-        where=f"pass 'map-weights', node '{node.name}'{origin}",
+        where=f"pass 'map-weights', {node.where}",
         levers="more state nodes in the architecture file, or a model with fewer states or layers" + "".join(others),
     )

@@ -119,10 +119,9 @@ def _phase(graph: Graph, node: Node, phase: dict[str, int], several: bool) -> in
         return latest + latest % 2  # it reads a stream, or a last state that the loop leaves
     late = [*lasts, *(source for source in sources if phase[source] % 2 == 0 and phase[source])]
     if late and not several:
-        origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
         raise UserError(
             f"every step of '{node.name}' needs '{late[0]}', which is known only after the last step",
-            where=f"pass 'schedule', node '{node.name}'{origin}",
+            where=f"pass 'schedule', {node.where}",
             why="a program runs through the sequence once",
             hint="split the model there, and run the second part on the first part's result",
         )

@@ -122,13 +122,12 @@ class Sharing:
         return _data(self.out, node, now, self.original)
 
     def _fitted(self, node: Node, system: StateSpace, options: FitOptions, data: LayerData | None) -> Fitted:
-        origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
         try:
             return fit(system, options, data)
         except StateSpaceError as error:
             raise UserError(
                 "the decays of the layer cannot be shared",
-                where=f"pass '{self.pass_.name}', node '{node.name}'{origin}",
+                where=f"pass '{self.pass_.name}', {node.where}",
                 why=str(error),
                 hint="run discretize before it",
             ) from error

@@ -85,8 +85,7 @@ class Tiling:
 
     def refuse(self, node: Node, what: str, why: str = "", hint: str = "") -> UserError:
         """An error about a source node, to be raised."""
-        origin = f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
-        return UserError(what, where=f"pass 'tile', node '{node.name}'{origin}", why=why, hint=hint)
+        return UserError(what, where=f"pass 'tile', {node.where}", why=why, hint=hint)
 
 
 @dataclass

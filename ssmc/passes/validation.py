@@ -155,7 +155,7 @@ def _broken(
             continue
         value = str(Value(node.name))
         if not relative_error(old[value], new[value]) <= pass_.tolerance:
-            where += f", node '{node.name}'{_origin(node)}"
+            where += f", {node.where}"
             break
     return UserError(
         "the pass broke its promise: it changed what the model computes",
@@ -174,7 +174,3 @@ def _changed(before: Graph, after: Graph) -> Iterator[Node]:
             old = before.node(node.name)
             if old.op is not node.op and old.types == node.types:
                 yield node
-
-
-def _origin(node: Node) -> str:
-    return f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""

@@ -53,7 +53,7 @@ def reserve_nodes(state: Lowering) -> None:
                 first + words,
                 state.arch.volatile.per_core,
                 unit="real states",
-                where=state.where,
+                where=state.node.where,
                 levers="run 'couple{sides=off}', or raise volatile.per_core in the architecture",
             )
         state.reserved[name] = Nodes(VOLATILE, core, (Share(core, first, 0, words),))
@@ -92,7 +92,7 @@ def take_nodes(state: Lowering, bank: str, states: int, *, pairs: bool = False, 
             block,
             bound,
             unit="numbers",
-            where=state.where,
+            where=state.node.where,
             levers=f"raise {bank}.per_core in the architecture, or use a model with fewer states",
         )
     raise Misfit(
@@ -100,7 +100,7 @@ def take_nodes(state: Lowering, bank: str, states: int, *, pairs: bool = False, 
         used + (states - start) * each,
         bound * arch.mesh.cores,
         unit="real states",
-        where=state.where,
+        where=state.node.where,
         levers=f"raise {bank}.per_core or mesh.cores in the architecture, or use a model with fewer states"
         + DIGITAL_ONLY.get(state.node.op.name, ""),
     )

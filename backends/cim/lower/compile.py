@@ -46,7 +46,7 @@ def _lower(graph: Graph, arch: Architecture, ideal: bool, turns: Turns) -> Progr
         if rule is None:
             raise UserError(
                 f"this target has no rule for '{node.op.name}'",
-                where=state.where,
+                where=state.node.where,
                 hint="run the passes 'tile,map-weights,schedule' before the target's lowering",
             )
         state.core = _core(state, node)
@@ -83,7 +83,7 @@ def _core(state: Lowering, node: Node) -> int:
                 node.place.unit + 1,
                 state.arch.mesh.cores,
                 unit="cores",
-                where=state.where,
+                where=state.node.where,
                 levers="raise mesh.cores or crossbar.per_core in the architecture",
             )
         return max(node.place.unit, 0)

@@ -108,7 +108,7 @@ class Lowering:
                 code.table_words,
                 self.arch.vector.table_words,
                 unit="words",
-                where=self.where,
+                where=self.node.where,
                 levers="raise vector.table_words in the architecture, or spread the layers over more cores",
             )
         return label
@@ -132,12 +132,6 @@ class Lowering:
     def begin(self) -> int:
         """The stage in which the node's load is written."""
         return self.begins[self.load]
-
-    @property
-    def where(self) -> str:
-        """The node as messages name it, with the ONNX nodes that it came from."""
-        origin = f" (from {', '.join(self.node.provenance[:3])})" if self.node.provenance else ""
-        return f"node '{self.node.name}'{origin}"
 
     # -- values ----------------------------------------------------------------------------------------
 

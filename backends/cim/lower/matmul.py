@@ -98,7 +98,9 @@ def multiply(state: Lowering, node: Node, work: Context, home: Product, units: M
 def _core(state: Lowering, piece: Piece) -> int:
     if piece.unit < 0:
         raise UserError(
-            "a piece of the matrix lies in no array", where=state.where, hint="run the pass 'map-weights' after 'tile'"
+            "a piece of the matrix lies in no array",
+            where=state.node.where,
+            hint="run the pass 'map-weights' after 'tile'",
         )
     core = piece.unit // state.arch.crossbar.per_core
     if core >= state.arch.mesh.cores:
@@ -107,7 +109,7 @@ def _core(state: Lowering, piece: Piece) -> int:
             piece.unit + 1,
             state.arch.arrays,
             unit="arrays",
-            where=state.where,
+            where=state.node.where,
             levers="raise mesh.cores, crossbar.per_core, rows or cols in the architecture",
         )
     return core
@@ -178,7 +180,7 @@ def _program(state: Lowering, piece: Piece, core: int) -> None:
             max(piece.row + rows, (col + cols) * box.cells_per_weight),
             min(box.rows, box.cols),
             unit="cells",
-            where=state.where,
+            where=state.node.where,
             levers="run 'tile' and 'map-weights' for this architecture",
         )
     scale = full_scale(weight, piece)

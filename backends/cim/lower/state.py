@@ -29,7 +29,7 @@ def lower_state(state: Lowering, node: Node, work: Context) -> None:
     bank = op["bank"] or (VOLATILE if decays(decay, timed) else DIGITAL)
     if bank not in (VOLATILE, DIGITAL):
         raise UserError(
-            f"this chip has no bank '{bank}'", where=state.where, hint=f"its banks are: {VOLATILE}, {DIGITAL}"
+            f"this chip has no bank '{bank}'", where=state.node.where, hint=f"its banks are: {VOLATILE}, {DIGITAL}"
         )
     v = _covered(state, work, operand_in_order(state, node, 0, work))
     dt = operand_in_order(state, node, 1, work) if timed else None
@@ -118,7 +118,7 @@ def _volatile(state: Lowering, node: Node, work: Context, v: Slot, dt: Slot | No
         worst = decay[np.argmax(decay.real if dt is not None else np.abs(decay))]
         raise UserError(
             "a volatile state can only decay, and this one does not",
-            where=state.where,
+            where=state.node.where,
             why=f"its slowest pole is {worst:.6g}; it must shrink and not vanish at once",
             hint="leave the choice of the bank to 'map-weights': a digital bank holds any pole",
         )
@@ -164,7 +164,7 @@ def _check_devices(state: Lowering, rates: Any) -> None:
             "time constants of one layer",
             different,
             bank.time_constants,
-            where=state.where,
+            where=state.node.where,
             levers="run 'share-decays', or raise volatile.time_constants in the architecture",
         )
     for tau, bound, name in (
@@ -177,7 +177,7 @@ def _check_devices(state: Lowering, rates: Any) -> None:
                 tau,
                 bound,
                 unit="s",
-                where=state.where,
+                where=state.node.where,
                 levers=f"change time.step_seconds (time.unit_seconds) or volatile.{name} in the architecture",
             )
 

@@ -185,17 +185,13 @@ def _check(graph: Graph) -> None:
     known = {*RULES, "input", "output", "constant", "reverse"}
     unknown = [node for node in graph.nodes() if node.op.name not in known]
     if unknown:
-        lines = [f"'{n.op.name}' in node '{n.name}'{_origin(n)}" for n in unknown]
+        lines = [f"'{n.op.name}' in {n.where}" for n in unknown]
         raise UserError(
             "the graph holds ops that are not at the tile level",
             where="backend 'epochcore'",
             why="\n       ".join(lines),
             hint="run the passes 'tile', 'map-weights' and 'schedule' first",
         )
-
-
-def _origin(node: Node) -> str:
-    return f" (from {', '.join(node.provenance[:3])})" if node.provenance else ""
 
 
 def _kind(node: Node) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssmc.frontend.graph.flow import Flow, Raw, Refused, Tracked, Unsupported
+from ssmc.frontend.graph.flow import Raw, Refused, Tracked, Unsupported
 from ssmc.frontend.reasons import Kind, Reason
 from ssmc.frontend.source.evaluate import scan_form
 from ssmc.frontend.source.listing import Call
@@ -35,7 +35,7 @@ def _may_be(translator: Translator, call: Call) -> bool:
     """Does a loop make fewer trips than there are steps, or just a few less, the first steps being apart?"""
     if call.kind not in KINDS or translator.in_step:
         return False
-    trips, steps = _trips(translator, call), _steps(translator)
+    trips, steps = _trips(translator, call), translator.steps
     if trips is not None and _all_but_the_first(trips, steps):
         return True
     if trips is None or trips > min(MOST, steps // 2):
@@ -45,11 +45,6 @@ def _may_be(translator: Translator, call: Call) -> bool:
 
 def _all_but_the_first(trips: int, steps: int) -> bool:
     return 1 < trips < steps <= MOST and APART * (steps - trips) <= steps
-
-
-def _steps(translator: Translator) -> int:
-    inputs = (translator.lookup(value) for value in translator.listing.inputs.values())
-    return max((f.shape[f.axes.index("t")] for f in inputs if isinstance(f, Flow) and "t" in f.axes), default=0)
 
 
 def _counted(translator: Translator, call: Call) -> bool:
@@ -87,7 +82,7 @@ def _as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) ->
         return found
     told = translator.findings.refusals[len(before.refusals) :]
     translator.findings.restore(before)
-    steps = _steps(translator)
+    steps = translator.steps
     whole = _all_but_the_first(_trips(translator, call) or 0, steps)
     if translator.dynamic and not whole and steps not in DIVISIBLE and _counted(translator, call):
         return translator.refuse(call, Reason(f"{steps} steps cannot become chunks", Kind.INDIVISIBLE))

@@ -13,6 +13,7 @@ import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Unsupported
 from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.viewpoints import with_entry
 from ssmc.ir.op import Array
 
 FEWEST = 6  # steps that tell it
@@ -44,14 +45,10 @@ def _steps(flow: Flow) -> int:
     return flow.axes.index("t")
 
 
-def _with(arrays: Sequence[Array], k: int, array: Array) -> list[Array]:
-    return [array if i == k else a for i, a in enumerate(arrays)]
-
-
 def _is_linear(region: Region, arrays: Sequence[Array], k: int) -> bool:
     rng = np.random.default_rng(61)
     one, two = (rng.standard_normal(arrays[k].shape) for _ in range(2))
-    zero, a, b, both = (region.run(_with(arrays, k, x)) for x in (0 * one, one, two, one + two))
+    zero, a, b, both = (region.run(with_entry(arrays, k, x)) for x in (0 * one, one, two, one + two))
     size = float(np.abs(both).max(initial=0.0))
     return bool(np.isfinite(both).all() and size > 0 and np.abs(both - a - b + zero).max() <= LINEAR * size)
 
@@ -66,7 +63,10 @@ def _tells_order(region: Region, arrays: Sequence[Array], k: int, times: Sequenc
     at = [slice(None)] * first.ndim
     at[_steps(region.flows[k])] = slice(0, 1)
     first[tuple(at)] = np.random.default_rng(67).standard_normal(first[tuple(at)].shape)
-    answers = [region.run(_with(given, k, first)) - region.run(_with(given, k, 0 * first)) for given in (arrays, moved)]
+    answers = [
+        region.run(with_entry(given, k, first)) - region.run(with_entry(given, k, 0 * first))
+        for given in (arrays, moved)
+    ]
     for axis in times:
         before, after = (np.take(answer, -1, axis=axis) for answer in answers)
         if np.abs(after - before).max(initial=0.0) <= MOVED * np.abs(before).max(initial=0.0):

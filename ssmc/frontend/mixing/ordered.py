@@ -47,7 +47,7 @@ def _order(translator: Translator, call: Call, flow: Flow, point: int) -> NDArra
     assert call.operands[0] is not None
     arrays = translator.samples.at(point, [call.operands[0], call.results[0]])
     data, result = (np.asarray(arrays[v]) for v in (call.operands[0], call.results[0]))
-    steps = _steps(translator)
+    steps = translator.steps
     if data.size != result.size or not steps or flow.axes[:1] not in ("b", "m") or data.size % steps:
         return None
     if flow.axes[:1] == "b" and (flow.axes[:2] != "bt" or data.shape[1] != steps):
@@ -56,11 +56,6 @@ def _order(translator: Translator, call: Call, flow: Flow, point: int) -> NDArra
     rows = [np.asarray(array, np.float64).reshape(batch, steps, -1)[..., 0] for array in (data, result)]
     same: Array = rows[0][:, None, :] == rows[1][:, :, None]  # batch, step of the result, step of the data
     return np.where(same.any(axis=2), same.argmax(axis=2), -1)
-
-
-def _steps(translator: Translator) -> int:
-    flows = (translator.lookup(value) for value in translator.listing.inputs.values())
-    return max((f.shape[f.axes.index("t")] for f in flows if isinstance(f, Flow) and "t" in f.axes), default=0)
 
 
 def _reverses(order: NDArray[np.int64]) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmc.frontend.graph.flow import Unsupported
+from ssmc.frontend.states.grids import as_stored
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
@@ -39,7 +40,7 @@ def find_couplings(run: Run, fed: Mapping[Value, tuple[int, ...]], rng: np.rando
     for value, shape in fed.items():
         for part in _parts(run, base, value, shape, rng):
             for target, (number, source, weight) in part.items():
-                rows = zip(number.tolist(), source.tolist(), _single(weight).tolist(), strict=True)
+                rows = zip(number.tolist(), source.tolist(), as_stored(weight).tolist(), strict=True)
                 terms[target] += [(k, value, j, w) for k, j, w in rows]
     return Couplings({target: sorted(rows, key=lambda row: row[0]) for target, rows in terms.items()}, base)
 
@@ -110,9 +111,3 @@ def _one_each(
                 return None
         found[target] = moved, among[choice], weight
     return found
-
-
-def _single(weights: Array) -> Array:
-    """Numbers as a file has them, in float32, where they are that but for rounding in float64."""
-    narrow = weights.astype(np.float32).astype(np.float64)
-    return np.where(np.abs(narrow - weights) <= DIGITS * np.abs(weights), narrow, weights)

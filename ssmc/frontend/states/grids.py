@@ -54,7 +54,7 @@ def find_grid(values: Sequence[Map], places: Sequence[Map], rounding: str, batch
     if line is None:
         return None
     slope, shift = line
-    scale = _single(1.0 / slope)
+    scale = as_stored(1.0 / slope)
     codes, at = np.zeros(n), _same([_at(f, np.zeros(n), batch) for f in values])
     ends = [_end(values, sign * FAR * scale, batch) for sign in (-1.0, 1.0)]
     if at is None or any(end is None for end in ends):
@@ -71,7 +71,7 @@ def find_grid(values: Sequence[Map], places: Sequence[Map], rounding: str, batch
     step = _step(values, (low, high), zero, scale, (shift, INSIDE[rounding]), batch)
     if step is None or np.abs(step / scale - 1.0).max(initial=0.0) > STORED:
         return None
-    scale = np.where(np.abs(step / scale - 1.0) > DIGITS, _single(step), scale)
+    scale = np.where(np.abs(step / scale - 1.0) > DIGITS, as_stored(step), scale)
     found = Grid(np.stack([scale, shift, zero, low, high]), rounding)
     return found if _error(found, values, batch, n) <= STORED else None
 
@@ -161,7 +161,7 @@ def _same(rows: Sequence[Array]) -> Array | None:
     return np.asarray(stacked[0])
 
 
-def _single(values: Array) -> Array:
+def as_stored(values: Array) -> Array:
     """Numbers as a file has them, in float32, where they are that but for rounding in float64."""
     narrow = values.astype(np.float32).astype(np.float64)
     return np.where(np.abs(narrow - values) <= DIGITS * np.abs(values), narrow, values)
