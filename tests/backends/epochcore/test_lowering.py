@@ -109,6 +109,17 @@ def test_a_block_goes_through_dram_at_its_ends_only() -> None:
         assert moved == ["load", "store"], name
 
 
+def test_the_last_step_of_a_window_comes_when_its_mean_does() -> None:
+    g = Graph()
+    x = g.add("input", [], {"name": "x", "type": StreamType((3,))})
+    last = g.add("downsample", [x], {"kind": "take", "stride": 4, "offset": 3})
+    mean = g.add("downsample", [x], {"kind": "mean", "stride": 4, "offset": 0})
+    g.add("output", [g.add("binary", [last, mean], {"fn": "add"})], {"name": "y"})
+    data = {"x": np.random.default_rng(0).standard_normal((2, 22, 3))}
+    result = BACKEND.simulate(BACKEND.lower(g, SMALL, ideal=True), data, RunSettings())
+    np.testing.assert_allclose(result.outputs["y"], interpret(g, data)["y"], rtol=1e-12)
+
+
 def test_chunks_use_the_scratchpad_and_do_not_exceed_it() -> None:
     limits = []
     for words in (600, 6000):
