@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.clock.cost import Cost
-from backends.epochcore.clock.handover import Run
 from backends.epochcore.clock.plans import ON_ARRAY, Plan, paid
-from backends.epochcore.program.dispatch import Op
 
 Ints = NDArray[np.int64]
 
@@ -69,8 +67,8 @@ class Totals(NamedTuple):
 class Account:
     """Layers and length of a run; `issued` instructions; `phases`, until when the clocks of the array's engines run.
 
-    Ops are added one by one, or by plans: what those add up to is in `layers` once it is `settled`. There are `locs`
-    that instructions may come from.
+    Ops are added by plans: what those add up to is in `layers` once it is `settled`. There are `locs` that instructions
+    may come from.
     """
 
     locs: int
@@ -84,19 +82,6 @@ class Account:
 
     def __post_init__(self) -> None:
         self._counts = np.zeros((1 + len(ON_ARRAY), self.locs + 1), np.int64)
-
-    def add(self, op: Op, run: Run, cost: Cost, times: int) -> None:
-        """An op that is paid so many `times`."""
-        layer = self._layer(op.ins.loc)
-        layer.pay(cost, times)
-        if run.finish > self.end:
-            layer.cycles += (run.finish - self.end) * times
-            self.end = run.finish
-        phases = self.phases
-        if op.engine in phases and op.ins.mnemonic != "sync" and run.finish > phases[op.engine]:
-            layer.phases[f"{op.engine}_cycles"] += (run.finish - max(run.start, phases[op.engine])) * times
-            phases[op.engine] = run.finish
-        self.issued += times
 
     def add_all(self, plan: Plan, begun: Ints, finished: Ints, times: int) -> None:
         """The ops of a plan, from when each has `begun` until it is `finished`, that are paid so many `times`."""

@@ -1,4 +1,4 @@
-"""Pieces of a program, straight code or a chunk of a loop, as `handover` places them: instructions and jobs in arrays.
+"""Pieces of a program, straight code or a chunk of a loop, as both clocks time them: instructions and jobs in arrays.
 
 Chunks of a loop are alike but for the time at which they run, so that one plan mostly serves all of them.
 """
@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.clock.array import ARRAY
 from backends.epochcore.clock.cost import Cost
-from backends.epochcore.clock.handover import Handover
 from backends.epochcore.clock.pricing import STREAMS, Prices, waiting
 from backends.epochcore.program.columns import Columns
 from backends.epochcore.program.dispatch import Array, Piece, Spans, lower
@@ -24,7 +23,6 @@ from backends.epochcore.program.tokens import engine_of
 from isa import Instruction, Program
 
 Ints = NDArray[np.int64]
-Lain = list[tuple[int, int, str]]
 ON_ARRAY = ("preload", "compute")
 REGISTERS = ("one", *(f"n{number}" for number in range(8)))
 OTHER, PRELOAD, PASS, LOADING, STORING, TRANSFER, FETCH, SYNC, RATE, NOTHING = range(10)
@@ -32,9 +30,9 @@ OTHER, PRELOAD, PASS, LOADING, STORING, TRANSFER, FETCH, SYNC, RATE, NOTHING = r
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a piece runs. By op that is no waiting for tokens: its instruction, its job (of all `known` costs and their
-    engines) and its place among the `locs`, from 1 on; which of them are of each engine in `ON_ARRAY`; how often those
-    of which loc wait for tokens."""
+    """What a piece runs. By op: its instruction, its job (of all `known` costs and their engines) and its place among
+    the `locs`, from 1 on; which of them are of each engine in `ON_ARRAY`. Where engines do not wait for tokens, what
+    does nothing else is no op: how often those of which loc do it."""
 
     instructions: Ints
     jobs: Ints
@@ -57,6 +55,23 @@ class Plan:
     def issued(self) -> int:
         """Instructions, with waiting."""
         return len(self.jobs) + self.waits.total()
+
+
+def joined(plans: Sequence[Plan]) -> Plan:
+    """Plans of a program in which engines wait for tokens, run one after the other."""
+    at = np.cumsum([0, *(len(plan.jobs) for plan in plans)]).tolist()
+    first = plans[0]
+    return Plan(
+        instructions=np.concatenate([plan.instructions for plan in plans]),
+        jobs=np.concatenate([plan.jobs for plan in plans]),
+        layer=np.concatenate([plan.layer for plan in plans]),
+        on_array=tuple(
+            np.concatenate([some + start for some, start in zip(each, at, strict=False)])
+            for each in zip(*(plan.on_array for plan in plans), strict=True)
+        ),
+        waits=first.waits,
+        known=first.known,
+    )
 
 
 def paid(plans: Sequence[Plan], times: Sequence[int]) -> Iterator[tuple[int | None, Cost, int]]:
@@ -83,7 +98,7 @@ class _Fetches:
     places: Ints
     indices: Ints
     shapes: Ints
-    constants: list[tuple[int, str, int]]
+    constants: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,21 +142,35 @@ class _Left:
     """A plan, and what is held and lies where before and after it."""
 
     plan: Plan
-    before: Lain
-    after: Lain
+    before: Ints
+    after: Ints
     active: Instruction | None
     coming: Instruction | None
     taken: tuple[int, int]
 
 
+class Jobs(Protocol):
+    """What the ops of a program were found to be so far: by job a cost, and the engine that it is on."""
+
+    @property
+    def costs(self) -> list[Cost]: ...
+
+    @property
+    def engines(self) -> list[str]: ...
+
+    def job(self, ins: Instruction, cost: Cost, steps: int, *, looped: bool) -> int:
+        """The number of a job."""
+
+
 @dataclass
 class Plans:
-    """The plans of a program's pieces, to be asked for in their order."""
+    """The plans of a program's pieces, to be asked for in their order; `tokens` are what engines wait for, or not."""
 
     program: Program
-    handover: Handover
+    numbered: Jobs
     prices: Prices
     columns: Columns
+    tokens: bool
     _array: Array = field(default_factory=Array)
     _known: dict[tuple[Any, ...], _Left] = field(default_factory=dict)
     _frames: dict[int, _Frame] = field(default_factory=dict)
@@ -154,7 +183,7 @@ class Plans:
         array, lying = self._array, self.prices.lying
         key = piece.start, piece.samples, kind, id(array.active), id(array.coming), array.taken[1]
         known = self._known.get(key)
-        if known is None or known.before != lying.known:
+        if known is None or known.before is not lying.known:
             before = lying.known
             plan = self._made(piece, kind)
             array = self._array
@@ -177,13 +206,13 @@ class Plans:
             self._array = replace(body.held)
         fetches = body.frame.fetches
         if len(fetches.places):
-            moved = np.array(self.prices.lying.move_all(fetches.constants))
+            moved = self.prices.lying.move(fetches.constants)
             kinds, first, which = np.unique(fetches.shapes * 2 + moved, return_index=True, return_inverse=True)
             each = [
                 self._fetch(piece, int(fetches.indices[n]), kind) for n, kind in zip(first, kinds.tolist(), strict=True)
             ]
             jobs[fetches.places] = np.array(each, np.int64)[which]
-        known = self.handover.costs, self.handover.engines
+        known = self.numbered.costs, self.numbered.engines
         return Plan(body.frame.run, jobs, body.frame.layer, body.frame.on_array, body.frame.waits, known)
 
     def _fetch(self, piece: Piece, index: int, kind: int) -> int:
@@ -201,7 +230,7 @@ class Plans:
     def _frame(self, piece: Piece) -> _Frame:
         every, code = self._every, self.program.sections[0].code
         way = every.way[piece.start : piece.stop]
-        run = piece.start + np.flatnonzero(way < SYNC)
+        run = piece.start + np.flatnonzero((way < SYNC) | (self.tokens & (way == SYNC)))
         ways, register = every.way[run], every.register[run]
         rates = piece.start + np.flatnonzero(way == RATE) if piece.loop else run[:0]
         # what is held: by the last preload, or where states go out by that of the last pass
@@ -213,12 +242,10 @@ class Plans:
         held, steps = np.where(on_array & known, preload, -1), np.arange(len(run))
         steps[out] = passing = np.searchsorted(run, taken[out])
         held[out] = preload[passing]
-        alone = np.flatnonzero((ways == OTHER) | (on_array & known))
+        alone = np.flatnonzero((ways == OTHER) | (ways == SYNC) | (on_array & known))
         stretch = np.searchsorted(rates, run)
         alike, kinds = self._alike(run[alone], held[alone], steps[alone], stretch, register)
-        waits = Counter(
-            (code[at].loc, str(code[at]["engine"])) for at in (piece.start + np.flatnonzero(way == SYNC)).tolist()
-        )
+        waits = [] if self.tokens else (piece.start + np.flatnonzero(way == SYNC)).tolist()
         last = None
         if len(first):
             place = int(np.searchsorted(run, taken[-1]))
@@ -227,7 +254,7 @@ class Plans:
         met, rules = np.flatnonzero(on_array & ~known).tolist(), [code[place] for place in rates.tolist()]
         places = np.flatnonzero(ways == FETCH)
         indices = run[places]
-        fetches = _Fetches(places, indices, every.shape[indices], [every.fetched[n] for n in indices.tolist()])
+        fetches = _Fetches(places, indices, every.shape[indices], every.fetched[:, indices])
         return _Frame(
             run=run,
             way=ways,
@@ -242,7 +269,7 @@ class Plans:
             alike=alike,
             kinds=kinds,
             last=last,
-            waits=waits,
+            waits=Counter((code[at].loc, str(code[at]["engine"])) for at in waits),
         )
 
     def _alike(
@@ -289,7 +316,7 @@ class Plans:
     ) -> int:
         ins, (start, count) = self.program.sections[0].code[index], span
         cost = self.prices.of(index, ins, start, count, piece.samples, held, moves=moves)
-        return self.handover.job(ins, cost, count, looped=piece.loop)
+        return self.numbered.job(ins, cost, count, looped=piece.loop)
 
 
 class Known(NamedTuple):
@@ -302,22 +329,22 @@ class Known(NamedTuple):
     on: Ints
     shape: Ints
     loc: Ints
-    fetched: dict[int, tuple[int, str, int]]
+    fetched: Ints
 
 
 def known_of(columns: Columns, prices: Prices) -> Known:
     """By columns."""
     way, register, on, shape = np.zeros((4, len(columns.code)), np.int64)
-    fetched = dict[int, tuple[int, str, int]]()
+    fetched = np.zeros((3, len(columns.code)), np.int64)
     for alike in columns.alike:
         some, engine = alike.places, engine_of(columns.code[alike.places[0]])
         way[some] = _way(alike.mnemonic, engine)
         register[some] = REGISTERS.index(str(alike.operands.get("steps", "one")))
-        on[some] = ON_ARRAY.index(engine) if engine in ON_ARRAY else -1
-        if way[some[0]] < SYNC:
+        on[some] = ON_ARRAY.index(engine) if engine in ON_ARRAY and way[some[0]] < SYNC else -1
+        if way[some[0]] <= SYNC:
             shape[some] = prices.shapes(alike)
             if alike.mnemonic == "fetch":
-                fetched.update(zip(some.tolist(), prices.all_fetched(alike), strict=True))
+                fetched[:, some] = prices.fetched(alike)
     loc = np.array([0 if ins.loc is None else ins.loc + 1 for ins in columns.code], np.int64)
     return Known(way, register, on, shape, loc, fetched)
 

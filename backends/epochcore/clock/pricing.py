@@ -6,9 +6,7 @@ has as many bytes.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -19,9 +17,10 @@ from backends.epochcore.banks import Jumps, jumping
 from backends.epochcore.clock.array import ARRAY
 from backends.epochcore.clock.cost import Context, Cost, Rule
 from backends.epochcore.clock.dram import TRANSFERS
+from backends.epochcore.clock.lying import Ints, Lying
 from backends.epochcore.clock.vector import VECTOR
 from backends.epochcore.program.columns import Alike, split
-from backends.epochcore.program.dispatch import Op, on_chip
+from backends.epochcore.program.dispatch import on_chip
 from backends.epochcore.program.parameters import param_bytes, words_of
 from backends.epochcore.program.rates import totals
 from isa import Instruction, Program
@@ -43,19 +42,6 @@ STREAMS = frozenset({"load", "store"})
 IN_PLACE = Cost("load", 0, 0, {})  # what is fetched again and still there
 
 
-def pricing(program: Program, arch: Arch, steps: int) -> Callable[[Op], Cost]:
-    """The cost of an op in a sequence of `steps` steps. Ops are to be asked for in their order first: what is fetched
-    again, and still there, does not move."""
-    prices, moved = Prices(program, arch, steps), dict[int, bool]()
-
-    def price(op: Op) -> Cost:
-        if op.ins.mnemonic == "fetch" and op.number not in moved:
-            moved[op.number] = prices.moves(op.ins)
-        return prices.of(op.index, op.ins, op.start, op.steps, op.samples, op.held, moves=moved.get(op.number, True))
-
-    return price
-
-
 class Prices:
     """The costs of a program's instructions in a sequence of `steps` steps, and what lies in the parameter memory."""
 
@@ -66,25 +52,16 @@ class Prices:
         self._known: dict[tuple[Any, ...], Cost] = {}
         self._shapes: dict[int, int] = {}  # by identity: the program keeps its instructions
         self._numbers: dict[tuple[Any, ...], int] = {}
+        self._constants: dict[str, int] = {}
         self._orders: dict[str, int] = {}
         self._known_orders: dict[Jumps, int] = {}
         self.lying = Lying()
 
-    def moves(self, fetch: Instruction) -> bool:
-        """Whether a constant must come, which it does."""
-        return self.lying.move(*self.fetched(fetch))
-
-    def fetched(self, fetch: Instruction) -> tuple[int, str, int]:
-        """Where a constant goes, its name, and its words."""
-        name = str(fetch["src"])
-        return int(fetch["dst"]), name, words_of(self._bytes[name], self._arch.memory.word_bits)
-
-    def all_fetched(self, alike: Alike) -> list[tuple[int, str, int]]:
-        """The same of all fetches of a program that are alike."""
-        bits, sizes, names = self._arch.memory.word_bits, self._bytes, alike["src"]
-        return [
-            (dst, name, words_of(sizes[name], bits)) for dst, name in zip(alike["dst"].tolist(), names, strict=True)
-        ]
+    def fetched(self, alike: Alike) -> Ints:
+        """What fetches move that are alike, by rows: where it begins, where it ends, and its number."""
+        words = [words_of(self._bytes[name], self._arch.memory.word_bits) for name in alike["src"]]
+        numbers = [self._constants.setdefault(name, len(self._constants)) for name in alike["src"]]
+        return np.stack([alike["dst"], alike["dst"] + np.array(words, np.int64), np.array(numbers, np.int64)])
 
     def of(
         self,
@@ -157,34 +134,3 @@ def _backward(program: Program) -> frozenset[int]:
     section = program.sections[0]
     loops = [(n, ins) for n, ins in enumerate(section.code) if ins.mnemonic == "chunks" and ins["backward"]]
     return frozenset(index for n, ins in loops for index in range(n + 1, section.labels[str(ins["end"])]))
-
-
-@dataclass
-class Lying:
-    """Constants that lie whole in the parameter memory, in order: where each begins and ends, and what it is."""
-
-    known: list[tuple[int, int, str]] = field(default_factory=list)  # a new one whenever that changes
-
-    def move(self, first: int, name: str, size: int) -> bool:
-        """Whether a constant must come there, as it is not there or something has overwritten it since."""
-        return self.move_all([(first, name, size)])[0]
-
-    def move_all(self, constants: Sequence[tuple[int, str, int]]) -> list[bool]:
-        """The same of several, one after the other."""
-        known, moves = self.known.copy(), list[bool]()
-        for first, name, size in constants:
-            end = first + size
-            low = bisect_left(known, (first,))
-            own = first, end, name
-            if low < len(known) and known[low] == own:
-                moves.append(False)
-                continue
-            moves.append(True)
-            if low and known[low - 1][1] > first:
-                low -= 1
-            high = low
-            while high < len(known) and known[high][0] < end:
-                high += 1
-            known[low:high] = (own,)
-        self.known = known
-        return moves

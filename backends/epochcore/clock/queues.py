@@ -14,139 +14,146 @@ Each engine takes its instructions in the program's order. One starts when
 
 It gives its tokens when it ends. An engine's instructions end in order. All of this is ours; `stepped` checks it cycle
 by cycle. Starts follow from ends that are known, so that no clock is needed here: time is linear in the instructions.
+`queued` goes through them, compiled.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from backends.epochcore.arch import Arch
+from backends.epochcore.clock import queue_records as records
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.wave import Wave
-from backends.epochcore.program.dispatch import Op
+from backends.epochcore.program.columns import Columns
+from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.tokens import POPPED, PUSHED, engine_of
+from isa import Instruction
 from isa.epochcore_fields import ENGINES
+from isa.frozen import FrozenMap
 
-DRAM = ("load", "store")
+Ints = NDArray[np.int64]
+KINDS = ("", "sync", "preload", "state.load", "state.store")
+FLAGS = itemgetter(*(POPPED[engine] for engine in ENGINES), *(PUSHED[engine] for engine in ENGINES))
+
+
+class Waiting(NamedTuple):
+    """The first op of a queue that is not empty, by its number, and the engines whose tokens it lacks."""
+
+    op: int
+    engine: str
+    lacking: tuple[str, ...]
 
 
 class Deadlock(Exception):
-    """`waiting`: the first instruction of every queue that is not empty, and the engines whose tokens it lacks."""
+    """What is `waiting` for tokens that never come."""
 
-    def __init__(self, waiting: Sequence[tuple[Op, tuple[str, ...]]]) -> None:
+    def __init__(self, waiting: Sequence[Waiting]) -> None:
         super().__init__("deadlock")
         self.waiting = tuple(waiting)
 
 
 @dataclass
-class _Engine:
-    """An engine's queue, when it is free again, and when what it has begun will have ended."""
-
-    ops: list[Op] = field(default_factory=list)
-    at: int = 0
-    free: int = 0
-    ended: int = 0
-
-
-@dataclass
 class Queues:
-    """Starts and ends of ops, by their numbers."""
+    """Jobs are all that the ops of a program were found to be so far: a cost on an engine each."""
 
     arch: Arch
-    price: Callable[[Op], Cost]
-    start: list[int] = field(default_factory=list)
-    finish: list[int] = field(default_factory=list)
-    _engines: dict[str, _Engine] = field(default_factory=lambda: {name: _Engine() for name in ENGINES})
-    _tokens: defaultdict[tuple[str, str], deque[int]] = field(default_factory=lambda: defaultdict(deque))
-    _passed: dict[int, int] = field(default_factory=dict)
-    _last_pass: tuple[int, int, Wave] | None = None
-    _out: int = 0
-    _channel: int = 0
+    columns: Columns
+    costs: list[Cost] = field(default_factory=list)  # by job
+    engines: list[str] = field(default_factory=list)  # by job
+    _jobs: dict[tuple[int, str], int] = field(default_factory=dict)
 
-    def run(self, ops: Sequence[Op]) -> None:
-        """Time all of them. Raises Deadlock where some can never start."""
-        self.start, self.finish = [-1] * len(ops), [-1] * len(ops)
-        for op in ops:
-            self._engines[op.engine].ops.append(op)
-        others = [name for name in ENGINES if name not in DRAM]
-        while True:
-            moved = True
-            while moved:
-                moved = False
-                for name in others:
-                    while (ready := self._ready(name)) is not None:
-                        self._begin(name, ready)
-                        moved = True
-            # the others have gone as far as they can: what comes first to the channel is known
-            asking = [(ready, name) for name in DRAM if (ready := self._ready(name)) is not None]
-            if not asking:
-                break
-            ready, name = min(asking)
-            self._begin(name, ready)
-        waiting = [(e.ops[e.at], self._lacking(e.ops[e.at])) for e in self._engines.values() if e.at < len(e.ops)]
-        if waiting:
-            raise Deadlock(waiting)
+    def job(self, ins: Instruction, cost: Cost, steps: int, *, looped: bool) -> int:
+        """The number of a job, however many steps it has."""
+        engine = engine_of(ins)
+        assert engine is not None
+        key = id(cost), engine
+        found = self._jobs.get(key)
+        if found is None:
+            found = self._jobs[key] = len(self.costs)
+            self.costs.append(cost)
+            self.engines.append(engine)
+        return found
 
-    def _lacking(self, op: Op) -> tuple[str, ...]:
-        return tuple(name for name in op.pops if not self._tokens[name, op.engine])
+    def run(self, instructions: Ints, jobs: Ints) -> tuple[Ints, Ints]:
+        """Time ops, by their instructions and jobs in the program's order: when they start, and when they end.
 
-    def _ready(self, name: str) -> int | None:
-        """When the first op of a queue can start, the channel apart; None where that is not known yet."""
-        engine = self._engines[name]
-        if engine.at == len(engine.ops):
-            return None
-        op = engine.ops[engine.at]
-        ready = engine.free
-        for other in op.pops:
-            tokens = self._tokens[other, name]
-            if not tokens:
-                return None
-            ready = max(ready, tokens[0])
-        for number in op.finished:
-            if self.finish[number] < 0:
-                return None
-            ready = max(ready, self.finish[number])
-        if op.passed is not None:
-            if op.passed not in self._passed:
-                return None
-            ready = max(ready, self._passed[op.passed])
-        mnemonic = op.ins.mnemonic
-        if mnemonic == "sync":
-            return max(ready, engine.ended)
-        if mnemonic == "state.store":
-            ready = max(ready, self._out)
-        if name == "compute" and self._last_pass is not None:
-            wave = self.price(op).wave
-            start, busy, before = self._last_pass
-            # a pass of no steps sends nothing through the array: it waits until it is empty
-            late = engine.ended - start - busy if wave is None else wave.behind(before)
-            ready = max(ready, start + busy + late)
-        return ready
+        Raises Deadlock where some can never start.
+        """
+        from backends.epochcore.clock.queued import timed  # it loads the compiler
 
-    def _begin(self, name: str, ready: int) -> None:
-        engine = self._engines[name]
-        op = engine.ops[engine.at]
-        engine.at += 1
-        cost = self.price(op)
-        start = max(ready, self._channel) if _moves(cost) else ready
-        cycles = max(1, cost.cycles)
-        busy = cycles if cost.busy is None else max(1, cost.busy)
-        engine.free = start + busy
-        engine.ended = finish = max(engine.ended, start + cycles)
-        self.start[op.number], self.finish[op.number] = start, finish
-        if _moves(cost):
-            self._channel = start + busy
-        if name == "compute" and op.ins.mnemonic != "sync":
-            self._last_pass = (start, busy, cost.wave) if cost.wave is not None else None
-            self._passed[op.number] = start + max(1, cost.holds)
-            if op.ins.mnemonic == "state.store":
-                self._out = start + cycles
-        for other in op.pops:
-            self._tokens[other, name].popleft()
-        for other in op.pushes:
-            self._tokens[name, other].append(finish)
+        number, count = len(ENGINES), len(jobs)
+        engine = np.array([ENGINES.index(name) for name in self.engines], np.int64)[jobs]
+        ops = np.stack([engine, *self._told()[:, instructions], jobs])
+        needs, runs = self._needs(ops), np.full((3, count), records.NONE)
+        stop, order = np.cumsum(np.bincount(engine, minlength=number)), np.argsort(engine, kind="stable")
+        at = np.concatenate([[0], stop[:-1]])
+        engines, given = np.stack([at, stop, *np.zeros((2, number), np.int64)]), np.repeat(at[:, None], number, 1)
+        last = np.array([0, records.NONE, 0, 0])
+        timed(ops, *self._priced(), needs, order, given, engines, runs, last)
+        at, stop = engines[:2]
+        if (at < stop).any():
+            late = np.flatnonzero(at < stop).tolist()
+            raise Deadlock([_waiting(int(order[at[each]]), each, ops, order, given, engines) for each in late])
+        return runs[records.START], runs[records.FINISH]
+
+    def _told(self) -> Ints:
+        """By instruction: what it is, and the engines whose tokens it takes and those that it gives one."""
+        code, kinds = self.columns.code, {name: number for number, name in enumerate(KINDS)}
+        told = np.zeros((3, len(code)), np.int64)
+        for alike in self.columns.alike:
+            if engine_of(code[alike.places[0]]):
+                flags = FrozenMap.picked([code[place].operands for place in alike.places.tolist()], FLAGS)
+                every = np.fromiter(chain.from_iterable(flags), np.bool_).reshape(-1, 2, len(ENGINES))
+                told[1:, alike.places] = (every @ (1 << np.arange(len(ENGINES)))).T
+                told[0, alike.places] = records.PASS if alike.mnemonic in PASSES else kinds.get(alike.mnemonic, 0)
+        return told
+
+    def _needs(self, ops: Ints) -> Ints:
+        """What ops need of each other in the array, as `program.dispatch` says."""
+        kind = ops[records.KIND]
+        needs = np.full((records.NEEDS, len(kind)), records.NONE)
+        passes = _before(kind == records.PASS)
+        for which, filling in enumerate((records.PARAMETERS, records.STATES)):
+            filled, some = _before(kind == filling), kind == filling
+            taking = (kind == records.PASS) & (filled > passes)
+            needs[which, taking] = filled[taking]
+            if self.arch.array.shadow:
+                needs[records.TAKEN, some] = _before(taking)[some]
+            else:
+                needs[which, some] = _before(ops[records.ENGINE] == records.COMPUTE)[some]
+        return needs
+
+    def _priced(self) -> tuple[Ints, Ints]:
+        """What jobs cost, and how much later than another wave each of theirs may follow."""
+        waves: dict[Wave, int] = {}
+        rows = []
+        for cost in self.costs:
+            cycles = max(1, cost.cycles)
+            busy = cycles if cost.busy is None else max(1, cost.busy)
+            wave = records.NONE if cost.wave is None else waves.setdefault(cost.wave, len(waves))
+            rows.append((cycles, busy, max(1, cost.holds), cost.events.get("dram_bytes", 0) > 0, wave))
+        behind = [[wave.behind(before) for before in waves] for wave in waves]
+        prices = np.ascontiguousarray(np.array(rows, np.int64).reshape(-1, 5).T)
+        return prices, np.array(behind, np.int64).reshape(len(waves), len(waves))
 
 
-def _moves(cost: Cost) -> bool:
-    return bool(cost.events.get("dram_bytes"))
+def _before(chosen: NDArray[np.bool_]) -> Ints:
+    """By op the last one before it that is chosen."""
+    last = np.maximum.accumulate(np.where(chosen, np.arange(len(chosen)), records.NONE))
+    return np.concatenate([[records.NONE], last[:-1]])
+
+
+def _waiting(op: int, engine: int, ops: Ints, order: Ints, given: Ints, engines: Ints) -> Waiting:
+    from backends.epochcore.clock.queued import token
+
+    taken = [other for other in range(len(ENGINES)) if ops[records.POPS, op] >> other & 1]
+    lacking = tuple(ENGINES[other] for other in taken if token(other, engine, ops, order, given, engines) < 0)
+    return Waiting(op, ENGINES[engine], lacking)

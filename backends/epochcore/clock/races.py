@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backends.epochcore.clock.handover import Run
 from backends.epochcore.program.cells import Spans
 from backends.epochcore.program.dispatch import Op
 from backends.epochcore.program.ledger import Ledger
@@ -13,9 +14,7 @@ from backends.epochcore.program.traps import trap
 from isa import Program
 
 
-def check_races(
-    program: Program, word_bits: int, steps: int, ops: Sequence[Op], start: Sequence[int], finish: Sequence[int]
-) -> None:
+def check_races(program: Program, word_bits: int, steps: int, ops: Sequence[Op], runs: Sequence[Run]) -> None:
     """Raises UserError, a trap, for the first op of the program that reads words before they are written, or writes
     what is still being read or written. The simulator runs a program in its order and would not show it."""
     sizes = {name: param_words(array, word_bits) for name, array in program.data.items()}
@@ -25,8 +24,8 @@ def check_races(
         for engine, number in needs:
             before = ops[number - 1]
             # an engine's instructions end in order
-            if (engine != op.engine or engine in OVERLAPPING) and finish[before.number] > start[op.number]:
-                raise _early(program, op, before, start[op.number], finish[before.number])
+            if (engine != op.engine or engine in OVERLAPPING) and runs[before.number].finish > runs[op.number].start:
+                raise _early(program, op, before, runs[op.number].start, runs[before.number].finish)
 
 
 def _early(program: Program, op: Op, before: Op, start: int, finish: int) -> Exception:

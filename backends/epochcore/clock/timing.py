@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any
+from itertools import chain, groupby, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ from backends.epochcore.clock.account import Account
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.energy import breakdown, joules
 from backends.epochcore.clock.handover import Handover, Run, most_blocks
-from backends.epochcore.clock.plans import Plan, Plans
-from backends.epochcore.clock.pricing import Prices, pricing, waiting
+from backends.epochcore.clock.plans import Plan, Plans, joined
+from backends.epochcore.clock.pricing import Prices, waiting
 from backends.epochcore.clock.queues import Deadlock, Queues
 from backends.epochcore.clock.races import check_races
 from backends.epochcore.clock.repetition import Repetition
@@ -76,16 +76,16 @@ def _measured(
         """Rounds that are not timed are like the last one that is."""
         return 1 + full - timed if sample == last else 1
 
-    if arch.array.handover_steps and not trace:
-        for piece, plan, begun, finished in _handed_over(asked, account):
-            account.add_all(plan, begun, finished, times(piece.sample))
-        account.settled()
-        return _stats(account, asked, batch), ()
-    timed_ops = _each_handed_over(asked) if arch.array.handover_steps else _queued(asked)
-    kept = list(timed_ops) if trace else ()
-    for op, run, cost in kept or timed_ops:
-        account.add(op, run, cost, times(op.sample))
-    traced = tuple(events([op for op, *_ in kept], [run for _, run, _ in kept], program, arch)) if trace else ()
+    handed_over = arch.array.handover_steps > 0
+    timed_pieces = _handed_over(asked, None if trace else account) if handed_over else _queued(asked)
+    kept = list[Timed]()
+    for one in timed_pieces:
+        account.add_all(one.plan, one.begun, one.finished, times(one.sample))
+        if trace:
+            kept.append(one)
+    account.settled()
+    runs = list(_ops(asked, kept)) if trace else []
+    traced = tuple(events([op for op, *_ in runs], [run for _, run, _ in runs], program, arch)) if trace else ()
     return _stats(account, asked, batch), traced
 
 
@@ -99,22 +99,42 @@ class _Asked:
     steps: int
 
 
-Timed = Iterator[tuple[Op, Run, Cost]]
+class Timed(NamedTuple):
+    """What is run for samples from `sample` on, and when each op of it begins and is finished."""
+
+    sample: int
+    plan: Plan
+    begun: Ints
+    finished: Ints
 
 
-def _queued(asked: _Asked) -> Timed:
+def _queued(asked: _Asked) -> Iterator[Timed]:
     """Engines that wait for whole instructions, by tokens (see `queues`)."""
-    program, arch = asked.program, asked.arch
-    ops = list(dispatch(program, asked.batch, asked.steps, shadow=arch.array.shadow))
-    price = pricing(program, arch, asked.steps)
-    costs = [price(op) for op in ops]
-    queues = Queues(arch, lambda op: costs[op.number])
+    program, arch, steps = asked.program, asked.arch, asked.steps
+    columns, ahead = Columns.of(program.sections[0].code), Ahead(program, steps)
+    queues = Queues(arch, columns)
+    plans = Plans(program, queues, Prices(program, arch, steps), columns, tokens=True)
+    found = [
+        (piece.sample, plans.of(piece, _kind(piece, ahead))) for piece in pieces(program, asked.batch, steps, ahead)
+    ]
+    each = [(sample, joined([plan for _, plan in some])) for sample, some in groupby(found, lambda one: one[0])]
+    if not each:
+        return
+    every = joined([plan for _, plan in each])
     try:
-        queues.run(ops)
+        begun, finished = queues.run(every.instructions, every.jobs)
     except Deadlock as deadlock:
-        raise _stuck(program, deadlock) from None
-    for op, cost in zip(ops, costs, strict=True):
-        yield op, Run(op.engine, queues.start[op.number], queues.finish[op.number]), cost
+        raise _stuck(program, deadlock, every.instructions) from None
+    at = 0
+    for sample, plan in each:
+        stop = at + len(plan.jobs)
+        yield Timed(sample, plan, begun[at:stop], finished[at:stop])
+        at = stop
+
+
+def _kind(piece: Piece, ahead: Ahead) -> tuple[int, ...]:
+    """All that costs of a piece depend on besides its instructions."""
+    return ahead.kind if piece.loop else tuple(chain(*piece.spans.values()))
 
 
 def check_tokens(program: Program, arch: Arch, batch: int, steps: int) -> None:
@@ -123,37 +143,40 @@ def check_tokens(program: Program, arch: Arch, batch: int, steps: int) -> None:
     of samples, of a few chunks each, show it."""
     longest = max((int(ins["limit"]) for ins in program.sections[0].code if ins.mnemonic == "chunks"), default=steps)
     few = min(steps, CHECKED_CHUNKS * longest)
-    timed = list(_queued(_Asked(program, arch, min(batch, 2 * rounds_of(program).together), few)))
-    if timed and not arch.array.handover_steps:
-        ops, start, finish = zip(*((op, run.start, run.finish) for op, run, _ in timed), strict=True)
-        check_races(program, arch.memory.word_bits, few, ops, start, finish)
+    found = timed_by_tokens(program, arch, min(batch, 2 * rounds_of(program).together), few)
+    if not arch.array.handover_steps:
+        check_races(program, arch.memory.word_bits, few, [op for op, *_ in found], [run for _, run, _ in found])
 
 
-def _handed_over(asked: _Asked, account: Account | None) -> Iterator[tuple[Piece, Plan, Ints, Ints]]:
-    """Engines that hand over step by step (see `handover`): what is run, when each op of it begins and when it is
-    finished. Tokens say nothing there. Chunks that do what those before them did are left out where there is an
-    `account` to which they can be added."""
+def timed_by_tokens(program: Program, arch: Arch, batch: int, steps: int) -> list[tuple[Op, Run, Cost]]:
+    """When every op runs where engines wait for tokens alone, and what it costs."""
+    asked = _Asked(program, arch, batch, steps)
+    return list(_ops(asked, _queued(asked)))
+
+
+def _handed_over(asked: _Asked, account: Account | None) -> Iterator[Timed]:
+    """Engines that hand over step by step (see `handover`). Tokens say nothing there. Chunks that do what those before
+    them did are left out where there is an `account` to which they can be added."""
     program, arch, steps = asked.program, asked.arch, asked.steps
     columns = Columns.of(program.sections[0].code)
     handover = Handover(arch, conflicts(program, arch, steps, columns), most_blocks(program, arch, steps))
     ahead = Ahead(program, steps)
     again = None if account is None else Repetition(handover, account, ahead)
-    plans = Plans(program, handover, Prices(program, arch, steps), columns)
+    plans = Plans(program, handover, Prices(program, arch, steps), columns, tokens=False)
     for piece in pieces(program, asked.batch, steps, ahead):
         if piece.loop and again is not None:
             again.look(piece)
-        plan = plans.of(piece, ahead.kind if piece.loop else tuple(chain(*piece.spans.values())))
-        yield piece, plan, *handover.place(plan.instructions, plan.jobs)
+        plan = plans.of(piece, _kind(piece, ahead))
+        yield Timed(piece.sample, plan, *handover.place(plan.instructions, plan.jobs))
 
 
-def _each_handed_over(asked: _Asked) -> Timed:
+def _ops(asked: _Asked, timed: Iterable[Timed]) -> Iterator[tuple[Op, Run, Cost]]:
     """The same op by op, every chunk of it."""
-    program, handed_over, end = asked.program, _handed_over(asked, None), 0
-    ops = iter(dispatch(program, asked.batch, asked.steps, shadow=asked.arch.array.shadow))
-    for _, plan, begun, finished in handed_over:
+    ops, end = dispatch(asked.program, asked.batch, asked.steps, shadow=asked.arch.array.shadow), 0
+    for _, plan, begun, finished in timed:
         runs = iter(zip(plan.engines, plan.costs, begun.tolist(), finished.tolist(), strict=True))
         for op in islice(ops, plan.issued):
-            if op.ins.mnemonic == "sync":
+            if op.ins.mnemonic == "sync" and plan.waits:
                 yield op, Run(op.engine, end, end), waiting(op.engine)
             else:
                 engine, cost, start, finish = next(runs)
@@ -161,18 +184,19 @@ def _each_handed_over(asked: _Asked) -> Timed:
                 yield op, Run(engine, start, finish), cost
 
 
-def _stuck(program: Program, deadlock: Deadlock) -> Exception:
-    """The trap that names the waiting engines."""
-    lines = []
-    for op, lacking in deadlock.waiting:
-        source = program.source(op.ins)
+def _stuck(program: Program, deadlock: Deadlock, instructions: Ints) -> Exception:
+    """The trap that names the waiting engines; `instructions` are those of the ops."""
+    lines, places = [], []
+    for op, engine, lacking in deadlock.waiting:
+        places.append(place := int(instructions[op]))
+        ins = program.sections[0].code[place]
+        source = program.source(ins)
         layer = f", layer '{source.layer}'" if source else ""
         what = f"for a token from {' and '.join(lacking)}" if lacking else "for the array's registers"
-        lines.append(f"{op.engine} waits {what} at instruction {op.index} ({op.ins.mnemonic}{layer})")
-    first = min(op.index for op, _ in deadlock.waiting)
+        lines.append(f"{engine} waits {what} at instruction {place} ({ins.mnemonic}{layer})")
     return trap(
         program,
-        first,
+        min(places),
         "deadlock: engines wait for tokens that never come",
         "\n       ".join(lines),
         "give every 'pop' a 'push' of the engine that it names, earlier in the program",

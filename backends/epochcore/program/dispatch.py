@@ -94,8 +94,12 @@ class Ahead:
             each = [(ins, self._kept(ins)) for ins in body if ins.mnemonic in TELLING]
             telling = [(ins, stays) for ins, stays in each if ins.mnemonic == "rate" or stays is not None]
             kinds = self._kinds[loop] = [self._kind(telling, *chunk) for chunk in chunks]
-        stop = next((n for n in range(number, len(kinds)) if kinds[n] != kinds[number]), len(kinds))
-        self.entered, self.loop, self.number, self.alike = self.entered + 1, loop, number, stop - number - 1
+        if self.loop == loop and self.alike and number == self.number + 1:
+            alike = self.alike - 1
+        else:
+            stop = next((n for n in range(number, len(kinds)) if kinds[n] != kinds[number]), len(kinds))
+            alike = stop - number - 1
+        self.entered, self.loop, self.number, self.alike = self.entered + 1, loop, number, alike
         return True
 
     @property

@@ -14,9 +14,8 @@ from backends.epochcore.arch import Arch, arch_text, load_arch, parse_arch
 from backends.epochcore.clock.cost import Context
 from backends.epochcore.clock.energy import breakdown
 from backends.epochcore.clock.gemm import ceil_div, output_stationary, weight_stationary
-from backends.epochcore.clock.pricing import RULES, pricing
-from backends.epochcore.clock.timing import measure
-from backends.epochcore.program.dispatch import dispatch
+from backends.epochcore.clock.pricing import RULES
+from backends.epochcore.clock.timing import measure, timed_by_tokens
 from backends.epochcore.simulate.run import CONTROL
 from backends.epochcore.simulate.run import RULES as SIMULATION
 from isa import Instruction, Program, instruction
@@ -291,8 +290,6 @@ def test_arch_text_is_what_a_program_carries() -> None:
 def test_constants_that_lie_side_by_side_move_once(ideal: bool) -> None:
     """Several 8-bit weights are a word; of a batch the first sample alone waits for them."""
     program = BACKEND.lower(model(), STREAMING, ideal=ideal)
-    price, moved = pricing(program, STREAMING, 50), list[str]()
-    for op in dispatch(program, 3, 50, shadow=STREAMING.array.shadow):
-        if price(op).engine == "load" and op.ins.mnemonic == "fetch" and price(op).cycles:
-            moved.append(str(op.ins["src"]))
+    timed = timed_by_tokens(program, STREAMING, 3, 50)
+    moved = [str(op.ins["src"]) for op, _, cost in timed if op.ins.mnemonic == "fetch" and cost.cycles]
     assert sorted(moved) == sorted({str(i["src"]) for i in program.sections[0].code if i.mnemonic == "fetch"})

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch, parse_arch
 from backends.epochcore.clock.cost import Context
-from backends.epochcore.clock.pricing import RULES, pricing
-from backends.epochcore.clock.timing import measure
+from backends.epochcore.clock.pricing import RULES
+from backends.epochcore.clock.timing import measure, timed_by_tokens
 from backends.epochcore.program.conflicts import conflicts
-from backends.epochcore.program.dispatch import dispatch
 from backends.epochcore.program.tokens import synchronised
 from backends.epochcore.stepped import start
 from isa import Program, SectionBuilder
@@ -117,9 +116,9 @@ def test_energy_is_charged_for_what_happened(handover: int, data: st.DataObject)
     machine = start(program, arch, {0: x}, shapes_of(program, 2, steps), steps)
     while machine.cycle():
         pass
-    charged, price = Counter[tuple[str, str]](), pricing(program, arch, steps)
-    for op in dispatch(program, 2, steps, shadow=arch.array.shadow):
-        cost, name = price(op), op.ins.mnemonic
+    charged = Counter[tuple[str, str]]()
+    for op, _, cost in timed_by_tokens(program, arch, 2, steps):
+        name = op.ins.mnemonic
         if cost.engine == "vector" and name != "sync":
             charged.update({(event, name): count for event, count in cost.events.items()})
     counted, least = machine.chip.memory.counted, ("scratchpad_words", "downsample")

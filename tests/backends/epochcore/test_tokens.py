@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
-from backends.epochcore.clock.pricing import pricing
-from backends.epochcore.clock.queues import Queues
-from backends.epochcore.program.dispatch import Op, dispatch
+from backends.epochcore.clock.timing import timed_by_tokens
+from backends.epochcore.program.dispatch import Op
 from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.regions import Region, Walker
 from backends.epochcore.program.tokens import OVERLAPPING, engine_of
@@ -26,9 +25,8 @@ SMALL = load_arch("epochcore-small")
 
 def races(program: Program, arch: Arch, batch: int, steps: int) -> list[tuple[int, int]]:
     """Pairs of instructions that meet in a memory, the later of which starts too early."""
-    ops = list(dispatch(program, batch, steps, shadow=True))
-    queues = Queues(arch, pricing(program, arch, steps))
-    queues.run(ops)
+    timed = timed_by_tokens(program, arch, batch, steps)
+    runs = [run for _, run, _ in timed]
     walker = Walker({name: param_words(array, arch.memory.word_bits) for name, array in program.data.items()})
     writes: list[tuple[Region, Op]] = []
     reads: list[tuple[Region, Op]] = []
@@ -39,10 +37,10 @@ def races(program: Program, arch: Arch, batch: int, steps: int) -> list[tuple[in
             apart = other.space != region.space or other.high <= region.low or region.high <= other.low
             # an engine works in order: it may still not read what it is writing
             ordered = before.engine == op.engine and not (reading and op.engine in OVERLAPPING)
-            if not apart and not ordered and queues.finish[before.number] > queues.start[op.number]:
+            if not apart and not ordered and runs[before.number].finish > runs[op.number].start:
                 found.append((before.index, op.index))
 
-    for op in ops:
+    for op, *_ in timed:
         # no more words than this run's chunk has
         walker.limit = op.steps
         touched = walker.touch(op.ins)
