@@ -233,6 +233,7 @@ def _require_lifted(attempt: Attempt, path: str, source: Source) -> None:
     if attempt.findings.refusals:
         refuse(attempt.findings.refusals, path)
     if attempt.failure is not None:
+        _require_types(source)
         raise attempt.failure
     suspects = [] if attempt.findings.lifts else list(suspected(source, attempt.states))
     if not suspects and (mixes_time(attempt.graph) or feeds_forward(attempt.graph)):

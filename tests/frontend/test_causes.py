@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.frontend.checks import refused
 from tests.frontend.net import Net, save
@@ -44,3 +45,12 @@ def test_an_attribute_that_is_not_there(tmp_path: Path) -> None:
     new = net.op("Add", net.op("Mul", state, net.const(DECAY)), x)
     model = net.model([(net.op("Tanh", new), dims), (new, dims)])
     refused(save(model, tmp_path), "'Cast' lacks the attribute 'to'")
+
+
+@pytest.mark.parametrize("kind", ["Max", "Mul"])
+def test_operands_of_two_types(tmp_path: Path, kind: str) -> None:
+    """Told by onnxruntime, whether they make another model than the file's or one that is nothing."""
+    net, dims = Net(), ["b", "t", WIDTH]
+    x = net.op(kind, net.input(dims), net.const(np.zeros(WIDTH, np.int64)))
+    y = net.op("CumSum", x, net.const(np.int64(1)))
+    refused(save(net.model([(y, dims)]), tmp_path), "different types")

@@ -72,9 +72,9 @@ def test_steps_of_time_first(tmp_path: Path) -> None:
         lift(net, y, ["n", 24, WIDTH], tmp_path, (3, 24))
 
 
-def transposed(taps: int, pads: int) -> Callable[[Net, str], str]:
+def transposed(taps: int, pads: int, weight: float = 1.0) -> Callable[[Net, str], str]:
     def build(net: Net, x: str) -> str:
-        kernel, bias = RNG.standard_normal((WIDTH, WIDTH, taps)), RNG.standard_normal(WIDTH)
+        kernel, bias = weight * RNG.standard_normal((WIDTH, WIDTH, taps)), RNG.standard_normal(WIDTH)
         attrs = {"strides": [2], "pads": [pads, pads]}
         return turned(net, net.op("ConvTranspose", turned(net, x), net.const(kernel), net.const(bias), **attrs))
 
@@ -99,6 +99,7 @@ def looked_up(net: Net, x: str) -> str:
 UPS = {
     "transposed": transposed(2, 0),
     "overlapping": transposed(4, 1),
+    "of no weight": transposed(2, 0, 0.0),
     "nearest": nearest,
     "repeated": repeated,
     "looked up": looked_up,

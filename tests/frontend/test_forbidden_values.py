@@ -114,6 +114,17 @@ FORBIDDEN: dict[str, tuple[Build, str]] = {
         lambda net, x: str(net.op("Concat", x, axis=2**40)),
         "'Concat' has axis 1099511627776, where a tensor has 64 axes at most",
     ),
+    "a norm of no order": (lambda net, x: str(net.op("LpNormalization", x, p=3)), "'LpNormalization' has p 3 (1 or 2)"),
+    "neither yes nor no": (
+        lambda net, x: str(net.op("ReduceMax", x, net.ints(2), keepdims=-1)),
+        "keepdims -1 (0 or 1)",
+    ),
+    "a number that is none": (lambda net, x: str(net.op("Elu", x, alpha=float("nan"))), "'Elu' has alpha nan"),
+    "an epsilon below zero": (
+        lambda net, x: str(net.op("LayerNormalization", x, net.const(np.ones(3)), epsilon=-1.0)),
+        "'LayerNormalization' has epsilon -1",
+    ),
+    "axes of no number": (lambda net, x: str(net.op("Squeeze", x, net.ints())), "'Squeeze' has no number in its axes"),
     "an equation of more operands": (spelled("btf,fg,gh->bth", (3, 3)), "which is one of 3 operands, and 2 of these"),
     "an equation of no letters": (spelled("btf;fg->btg", (3, 3)), "equation 'btf;fg->btg', of more than letters"),
     "an equation with two results": (spelled("btf,fg->->btg", (3, 3)), "of more than letters"),

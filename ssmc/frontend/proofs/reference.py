@@ -235,12 +235,12 @@ def runner_on(file: ModelFile, path: str) -> Run:
 
 
 def mistyped(file: ModelFile) -> str | None:
-    """What onnxruntime says of a file whose operands are not of one format, as converters to float16 leave it."""
+    """What onnxruntime says of a file whose operands are not of one type, as converters to float16 leave it."""
     try:
         _session(file.with_weights_as_inputs().SerializeToString(), arena=False)
     except Exception as error:
         told = next(iter(str(error).splitlines()), "")
-        return told if "Type Error" in told and "float16" in told else None
+        return told if "Type Error" in told and ("float16" in told or "different types" in told) else None
     return None
 
 

@@ -62,6 +62,8 @@ def _more_steps(context: Surroundings, call: Call, flow: Flow, weight: Any) -> F
         if np.any(row):
             parts.append(shifted(context.builder, flow.value, q))
             rows.append(row.reshape(len(row), -1))
+    if not parts:  # weights of 0
+        parts, rows = [flow.value], [np.zeros((full.shape[0], full.shape[1] * times))]
     value = context.builder.linear(context.builder.concat(parts, -1), np.concatenate(rows))
     features = (full.shape[1], times)
     value = context.builder.reshape(value, features)

@@ -30,6 +30,7 @@ ATTRIBUTES: dict[str, dict[str, int]] = {
     **{kind: {"hidden_size": 1} for kind in ("LSTM", "GRU", "RNN")},
     "GroupNormalization": {"num_groups": 1},
     "LRN": {"size": 1},
+    "LpPool": {**WINDOWS, "p": 1},
     "MaxRoiPool": {"pooled_shape": 1},
     "Split": {"num_outputs": 1},
 }
@@ -37,6 +38,13 @@ ATTRIBUTES: dict[str, dict[str, int]] = {
 FILTERS = ("Conv", "FusedConv", "ConvTranspose")
 POOLS = ("AveragePool", "MaxPool", "LpPool")
 AXES = ("axis", "axes", "batch_axis", "time_axis", "perm")
+# Attributes that are 0 or 1.
+FLAGS = (
+    frozenset(["allowzero", "ceil_mode", "count_include_pad", "exclude_outside", "exclusive", "fmod"])
+    | frozenset(["interleaved", "inverse", "keepdims", "largest", "layout", "linear_before_reset"])
+    | frozenset(["new_axis", "noop_with_empty_axes", "onesided", "reverse", "saturate", "select_last_index"])
+    | frozenset(["sorted", "storage_order", "training_mode", "transA", "transB", "upper"])
+)
 MOST_AXES = 64  # of a tensor (ours)
 
 # The words that an attribute may be.
@@ -102,6 +110,11 @@ def _shown(word: object) -> str:
 
 
 def _attributes(kind: str, call: Call) -> Iterator[str]:
+    for name, value in call.attrs.items():
+        if name in FLAGS and value not in (0, 1):
+            yield f"{name} {value} (0 or 1)"
+        if isinstance(value, float) and (np.isnan(value) or (name == "epsilon" and not 0 <= value < np.inf)):
+            yield f"{name} {value}{' (a small number, not below 0)' if name == 'epsilon' else ''}"
     for name, least in ATTRIBUTES.get(kind, {}).items():
         numbers = np.ravel(call.attrs.get(name, least))
         if numbers.dtype.kind != "i":
@@ -156,6 +169,17 @@ def _variance(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
     least = -float(call.attrs.get("epsilon", 1e-5))
     if len(arrays) > 4 and arrays[4] is not None and np.min(arrays[4], initial=0.0) < least:
         yield f"a variance of {float(np.min(arrays[4])):g}"
+
+
+def _order(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
+    if (p := int(call.attrs.get("p", 2))) not in (1, 2):
+        yield f"p {p} (1 or 2)"
+
+
+def _some_axes(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
+    axes = arrays[1] if len(arrays) > 1 else call.attrs.get("axes")
+    if axes is not None and not np.size(axes):
+        yield "no number in its axes, which is read as none or as all of size 1 (leave axes out for these)"
 
 
 def _filter(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
@@ -215,6 +239,8 @@ OTHERS: Mapping[str, Callable[[Call, Sequence[Any]], Iterator[str]]] = {
     **dict.fromkeys(FILTERS, _filter),
     **dict.fromkeys(POOLS, _pool),
     "Einsum": _equation,
+    "LpNormalization": _order,
+    "Squeeze": _some_axes,
     "STFT": _window,
     "SplitToSequence": _one_part,
     "BatchNormalization": _variance,
