@@ -12,6 +12,7 @@ from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Flow
 from ssmc.frontend.loops.chunks import over_chunks
 from ssmc.frontend.loops.control import CONTROL_RULES
+from ssmc.frontend.loops.positions import Tables
 from ssmc.frontend.loops.ticks import apply_tick
 from ssmc.frontend.mixing.explain import explain
 from ssmc.frontend.mixing.mixing import explain_region
@@ -42,6 +43,7 @@ class Attempt:
     notes: tuple[str, ...] = ()
     proofs: list[Proof] = field(default_factory=list)
     failure: UserError | None = None
+    tables: Tables = field(default_factory=Tables)
 
 
 def begin_translation(source: Source, listing: Listing, in_step: bool) -> Translator:

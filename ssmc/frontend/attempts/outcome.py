@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from ssmc.diagnostics import UserError
@@ -51,13 +51,17 @@ def conclude(
         assert isinstance(item, Flow)
         outputs.append(add_output(source, attempt, translator.builder, name, item, name in pairs.values(), like))
     attempt.outputs = tuple(outputs)
-    simplify_graph(attempt)
-    _prove(source, attempt)
+    simplify_graph(attempt, () if is_dynamic(source.types)[1] else translator.builder.tables)
+    attempt.notes += attempt.tables.notes(attempt.graph)
+    attempt.findings.refusals += attempt.tables.refusals(attempt.graph)
+    if not attempt.findings.refusals:
+        _prove(source, attempt)
 
 
-def simplify_graph(attempt: Attempt) -> None:
-    """Simplify the graph of a reading; which of its inputs are times between steps is known then."""
-    simplify(attempt.graph, attempt.findings)
+def simplify_graph(attempt: Attempt, whole: Collection[str] = ()) -> None:
+    """Simplify the graph of a reading; which of its inputs are times between steps is known then. `whole` are tables
+    that have a row for each step there is."""
+    simplify(attempt.graph, attempt.findings, whole)
     attempt.notes += runs_again(attempt.graph, attempt.findings)
     clocks = mark_clocks(attempt.graph)
     attempt.inputs = tuple(replace(p, role="dt") if p.name in clocks else p for p in attempt.inputs)

@@ -61,9 +61,7 @@ def _extend_tables(source: Source, attempt: Attempt, translator: Translator) -> 
     def point(steps: int) -> dict[Value, Any]:
         return sample_inputs(source.listing, concrete_shapes(source.types, 1, steps), source.types, 0)
 
-    rows = extend_tables(translator, point)
-    if rows is not None:
-        attempt.notes += (f"positions are known for {rows} steps; longer sequences are refused",)
+    attempt.tables = extend_tables(translator, point)
 
 
 def beginnings(source: Source) -> Iterator[Attempt]:

@@ -126,6 +126,8 @@ class _Expansion:
         known = [part for part in parts if part is not None]
         with builder.origin(graph.node(value.node).provenance):
             match op.name, op.get("fn"):
+                case "reverse", _:
+                    return {s if s is None else builder.reverse(s): c for s, c in known[0].items()}
                 case "unary", "identity":
                     return known[0]
                 case "unary", "neg":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from ssmc.frontend.findings import Findings
@@ -9,6 +10,7 @@ from ssmc.frontend.simplify.activations import recognise_activations
 from ssmc.frontend.simplify.afterwards import late_values, postpone
 from ssmc.frontend.simplify.asynchronous import recognise_asynchronous, recognise_invariant
 from ssmc.frontend.simplify.duplicates import merge_duplicates, merge_last_states
+from ssmc.frontend.simplify.fading import recognise_fading
 from ssmc.frontend.simplify.fusion import fuse_systems
 from ssmc.frontend.simplify.growing import recognise_growing_weights
 from ssmc.frontend.simplify.norms import recognise_norms
@@ -31,13 +33,16 @@ SIMPLIFICATIONS = (
 )
 
 
-def simplify(graph: Graph, findings: Findings) -> None:
+def simplify(graph: Graph, findings: Findings, whole: Collection[str] = ()) -> None:
     """Simplify a graph in place; the lifts and filters among the findings follow their nodes, and lifts of nodes that
-    are gone go."""
+    are gone go. `whole` are tables that have a row for each step there is."""
     graph.prune()
+    findings.lifts += recognise_fading(graph, whole)
     recognise_activations(graph)
     for step in SIMPLIFICATIONS:
         renamed = step(graph)
+        if step is postpone:  # what the weights are divided by
+            findings.lifts += recognise_fading(graph, ())
         for lifts in (findings.lifts, findings.filters):
             lifts[:] = [replace(lift, node=renamed.get(lift.node, lift.node)) for lift in lifts]
     graph.prune()
