@@ -15,6 +15,7 @@ from backends.epochcore.lower import (
     arrangement,
     batching,
     chunks,
+    crowding,
     dataflow,
     directions,
     loops,
@@ -116,7 +117,8 @@ def _likewise(few: Assembly, short: repeats.Shortened, graph: Graph, request: Re
         assert made.to_time
         return made
 
-    return loops.fitting(make, graph, low.arch, low.request)
+    known = not crowding.crowded(graph, low.arch, low.request)
+    return crowding.fitting(make, graph, low.arch, low.request, known=known)
 
 
 def _like_joined(graph: Graph, short: Graph, like: Mapping[str, str]) -> dict[str, str]:
@@ -154,7 +156,7 @@ def _fastest(graph: Graph, arch: Arch, ideal: bool, request: Request, numbers: N
     def again(asked: Request) -> Assembly:
         return lowered(asked, best.low.dataflows)
 
-    best = loops.fitting(lambda asked: segmentation.fastest(made, asked, cut), graph, arch, request)
+    best = crowding.fitting(lambda asked: segmentation.fastest(made, asked, cut), graph, arch, request)
     return loops.fastest(best, again)
 
 
@@ -162,8 +164,7 @@ def _lowered(
     graph: Graph, arch: Arch, ideal: bool, request: Request, flows: dataflow.Dataflows, numbers: Numbers
 ) -> Assembly:
     draft = Draft(arch, request.forced is not None, max(1, request.together), numbers)
-    most = loops.most_words(arch, request) if request.apart else None
-    flow = plan_flow(graph, request.loops, most)
+    flow = plan_flow(graph, request.loops, crowding.most_words(arch, request))
     low = Lowering(graph, arch, ideal, flow, draft, request, _in_form, flows)
     inputs = _inputs(low)
     low.spilled = _spilled(low)

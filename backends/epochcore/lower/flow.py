@@ -90,9 +90,9 @@ def before_users(graph: Graph, name: str, stage: Mapping[str, int]) -> int:
     return min((s - is_loop(s) for s in (stage[user] for user, _ in graph.users(Value(name)))), default=0)
 
 
-def crowded(graph: Graph, room: int) -> bool:
-    """Do the states of all nodes take more than half of so many words?"""
-    return 2 * sum(_carried(node) for node in graph.nodes(*RECURRENT)) > room
+def carried_words(graph: Graph) -> Iterator[tuple[str, int]]:
+    """The nodes that keep states from chunk to chunk in a loop, with the words of these."""
+    return ((node.name, _carried(node)) for node in graph.nodes(*RECURRENT))
 
 
 def _apart(graph: Graph, node: Node, stage: Mapping[str, int], met: dict[str, frozenset[str]]) -> int:

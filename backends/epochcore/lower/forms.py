@@ -88,7 +88,7 @@ def _is_liquid(low: Lowering, node: Node) -> bool:
 
 def _alone_asked(request: Request) -> Request:
     """What a request says of a layer by itself: not what it shares with others, nor where its numbers come from."""
-    return replace(request, dataflow="", directions="", batch=0, loops=WORDS, streamed=False, apart=False)
+    return replace(request, dataflow="", directions="", batch=0, loops=WORDS, streamed=False, apart=0)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Request:
     so many of them are run `together` (0: by cost). Channels lie in at most so many `groups` of a column's rows (0: by
     cost). What costs is said by the `objective`, what runs in the loop of its readers by `loops` (see `flow`).
     Parameters of scans are in the scratchpad from the beginning on, or `streamed`: there for the loop that needs them.
-    States of many layers share loops, or are `apart`.
+    States of many layers share loops, or are `apart`: those of a loop take at most such a part of the scratchpad.
     """
 
     name: str = ""
@@ -99,7 +99,7 @@ class Request:
     objective: str = CYCLES
     loops: str = WORDS
     streamed: bool = False
-    apart: bool = False
+    apart: int = 0
 
 
 def request_of(graph: Graph) -> Request:

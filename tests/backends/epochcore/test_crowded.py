@@ -9,6 +9,7 @@ import pytest
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
+from backends.epochcore.lower.crowding import APART, FEW
 from isa import Program
 from ssmc.diagnostics import Misfit
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
@@ -129,3 +130,14 @@ def test_what_crowds_and_fits_is_where_it_is_fastest(layers: int) -> None:
     assert len(states) == 2
     chosen = [one["cycles"] for one in states if one["chosen"]]
     assert chosen[0] <= 1.01 * min(one["cycles"] for one in states)
+
+
+@pytest.mark.parametrize(("room", "faster"), [(3, 1.2), (4, 1.1), (8, 1.0)])
+def test_states_that_leave_room_for_short_chunks_are_apart_where_that_is_faster(room: int, faster: float) -> None:
+    """Beside states that take a third of the scratchpad, or less; where they take an eighth nothing is tried."""
+    arch = with_changes(LARGE, memory__scratchpad_words=room * LAYERS * STATES)
+    meta: Any = BACKEND.lower(heads(LAYERS), arch, ideal=True).meta
+    cycles = {one["schedule"]: one["cycles"] for one in meta.get("schedules", ()) if one["choice"] == "states"}
+    assert bool(cycles) == (faster > 1)
+    if cycles:
+        assert cycles[FEW] > faster * cycles[APART]
