@@ -12,6 +12,7 @@ import numpy as np
 from ssmc.frontend.source.effort import Effort
 from ssmc.frontend.source.evaluate import SMALL, followed, planned
 from ssmc.frontend.source.listing import Listing
+from ssmc.frontend.source.outlines import outlined
 from ssmc.ir.graph import Value
 from ssmc.ir.tensor import widened
 
@@ -64,7 +65,17 @@ class Samples:
         """The shape of a value at the first point."""
         if value in self.listing.constants:
             return np.shape(self.listing.constants[value])
+        if value not in self._seen:
+            self._outline(value)
         return self._seen[value][0] if value in self._seen else np.shape(self.at(0, [value])[value])
+
+    def _outline(self, value: Value) -> None:
+        """See the shapes of all on the way to a value at the first point, if these can be told."""
+        known = self.points[0]
+        found = outlined(planned(self.listing, [value], known), self.listing, known) if value not in known else None
+        for other, array in (found or {}).items():
+            if isinstance(array, np.ndarray):
+                self._seen[other] = array.shape, _wide(array.dtype)
 
     def dtype(self, value: Value) -> np.dtype[Any]:
         """The format of a value at the first point, where single precision is widened."""
