@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ssmc.frontend import load_model
 from tests.frontend.blocks import RNG
@@ -40,6 +41,18 @@ def test_unless_that_is_said(tmp_path: Path) -> None:
     model = load_model(path, states={c: cell})
     assert model.states == {c: cell} and [s.kind for s in model.systems] == ["selective"]
     assert any(f"'{h}'" in note for note in model.notes)
+
+
+@pytest.mark.parametrize("bound", [50.0, 5e4])
+def test_a_state_that_is_clipped_far_out_is_not_linear(tmp_path: Path, bound: float) -> None:
+    """However far from where random inputs take it: other inputs may."""
+    net = Net()
+    x, h = net.input(["b", 3]), net.input(["b", 3])
+    free = net.op("Add", net.op("Mul", h, net.const(np.array([0.9, 0.5, 0.2]))), x)
+    new = net.op("Clip", free, net.const(np.asarray(-bound)), net.const(np.asarray(bound)))
+    y = net.op("MatMul", new, net.const(np.ones((3, 2))))
+    path = save(net.model([(y, ["b", 2]), (new, ["b", 3])]), tmp_path)
+    refused(path, "its state has a threshold")
 
 
 def test_a_cell_of_one_sequence_is_not_read_along_its_features(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def find_neurons(maps: Sequence[Map], batch: int, n: int) -> Neurons | None:
     below, above = np.concatenate([a for a, _ in edges]), np.concatenate([b for _, b in edges])
     if np.ptp(below, axis=0).max(initial=0.0) > 0.0 or np.ptp(above, axis=0).max(initial=0.0) > 0.0:
         return None
+    if (below[0] > FAR * (1.0 - TOLERANCE)).any():  # both lines are one, up to there at least
+        return None
     or_equal = bool(_single(above[0]).all() and not _single(below[0]).all())
     threshold = above[0] if or_equal else below[0]
     found = Neurons(_round(decay), threshold, _round(fired_decay), _round(gain), _round(offset), or_equal)
