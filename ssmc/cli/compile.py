@@ -26,7 +26,7 @@ EMITTED = {"asm": ".asm", "ir": ".ir", "report": ".report.json"}
 @click.option(
     "--explain",
     is_flag=True,
-    help="Banks of states and forms of layers, with their costs; losses by layer.",
+    help="Banks of states, forms of layers and schedules, with their costs; losses by layer.",
 )
 @json_option
 def compile_command(asked: Asked, output: str | None, emit: str, explain: bool, as_json: bool) -> None:
@@ -110,8 +110,7 @@ def _explain_banks(alternatives: list[dict[str, Any]], banks: list[dict[str, Any
         heads = ["layer", "bank", "", "energy", "keeping", "spared", "error", "sharing", "because"]
         print_table(title, heads, rows, numbers=3)
     if not any(choice["joules"] or choice["error"] != 0 for choice in banks):
-        _explain_holding(banks)
-        return
+        return  # a layer's form decides what its states cost, and where they are: `_explain_forms`
     found = [
         (
             choice["node"],
@@ -133,14 +132,6 @@ def _explain_banks(alternatives: list[dict[str, Any]], banks: list[dict[str, Any
     heads = ["layer", "bank", "", "energy", "error", "with B, C", "error", "cannot hold them because"]
     if found:
         print_table(title, heads, found, numbers=3)
-
-
-def _explain_holding(banks: list[dict[str, Any]]) -> None:
-    """Banks of a target that gives them no costs of their own: those of a layer depend on its form."""
-    rows = [(one["node"], one["bank"], "chosen" if one["chosen"] else "", one["objection"]) for one in banks]
-    if rows:
-        title = "state banks: which can hold a layer's states; what that costs depends on the layer's form"
-        print_table(title, ["layer", "bank", "", "cannot hold them because"], rows)
 
 
 def _joules(joules: float | None) -> str:
