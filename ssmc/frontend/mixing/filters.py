@@ -24,6 +24,7 @@ from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import StreamType
 
+FEW = 2  # lags that are delays and factors, no filter
 SHORT = 16  # taps of a filter that is not worth a system
 
 
@@ -85,7 +86,7 @@ class Emitter:
         used = np.flatnonzero(np.abs(taps).max(axis=(0, 1)))
         if not len(used):
             return None
-        if (len(used) <= 2 and taps.shape[1] > 1) or len(used) == 1:
+        if (len(used) <= FEW and taps.shape[1] > 1) or len(used) == 1:
             return self._lags(taps, used, reverse)
         last = int(used[-1]) + 1
         if last <= max(SHORT, 2) and last <= taps.shape[2] // 2:
@@ -113,11 +114,25 @@ class Emitter:
     def one_by_one(self, taps: Array, last: int, reverse: bool) -> Operand:
         """Kernels that share no poles; they end after `last` taps."""
         if taps.shape[1] > 1:
-            return self._firs(taps[..., :last], reverse)
+            few = np.count_nonzero(np.abs(taps).max(axis=0), axis=1) <= FEW
+            return (
+                self._firs(taps[..., :last], reverse) if few.all() or not few.any() else self._apart(taps, few, reverse)
+            )
         parts, how = systems_of(self.translator, taps[:, 0], self.tolerance)
         if not parts:
             return self._fir(taps[:, 0, :last], reverse, remark=how)
         return self._side_by_side(parts, taps[:, 0, :last], reverse, how)
+
+    def _apart(self, taps: Array, few: Array, reverse: bool) -> Operand:
+        """The inputs of which few lags count, as of a direct term D u beside a convolution, apart from the others."""
+        total: Operand | None = None
+        for some in (few, ~few):
+            kernels = replace(self.kernels, inputs=self.kernels.inputs[:, some])
+            part = replace(self, kernels=kernels).causal(taps[:, some], reverse)
+            if part is not None:
+                total = part if total is None else self.builder.binary("add", total, part)
+        assert total is not None
+        return total
 
     def _in_order(self, found: list[Operand], outputs: list[Array]) -> Operand:
         """Values that have these outputs of all, as one."""
