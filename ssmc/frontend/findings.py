@@ -41,7 +41,8 @@ class Replacement:
     `residual` is max|h - h'| relative to the largest tap of a kernel, of the worst kernel; `l1` is ||h - h'||_1 of the
     worst output, so that max|y - y'| <= l1 max|u| for every input u to the kernels, over as many steps as they have
     taps.
-    Both are 0 for taps that stay taps. `identified` ones were fitted to the taps alone.
+    Both are 0 for taps that stay taps, but for the last that are left out. `identified` ones were fitted to the taps
+    alone.
     """
 
     how: str

@@ -19,17 +19,18 @@ _MORE = 3  # states beyond the least order that are tried
 def realize(kernel: ArrayLike, tolerance: float = 1e-6, below: int | None = None) -> StateSpace | None:
     """A stable system with a dense A whose kernel is the one given (L,) within `tolerance * max |h|`, or None.
 
-    At most `COUPLED` states, and fewer than `below`. In the basis of the Hankel matrix's leading singular vectors they
-    are those of Kung's realisation (12th Asilomar Conference, 1978), which needs no eigenvectors; B is solved for by
-    least squares on all taps, and D makes the first exact.
+    At most `COUPLED` states, half as many as there are taps that are not zero, and fewer than `below`. In the basis of
+    the Hankel matrix's leading singular vectors they are those of Kung's realisation (12th Asilomar Conference, 1978),
+    which needs no eigenvectors; B is solved for by least squares on all taps, and D makes the first exact.
     """
     taps = np.asarray(kernel, dtype=np.float64)
     scale = float(np.abs(taps[1:]).max(initial=0.0))
     if len(taps) < 8 or scale == 0:
         return None
     scale = float(np.abs(taps).max())
-    h, most = taps[1:] / scale, min(COUPLED, len(taps) // 4, (below or COUPLED + 1) - 1)
-    alive = int(np.flatnonzero(np.abs(h) > 1e-3 * tolerance)[-1]) + 1
+    h = taps[1:] / scale
+    alive = int(np.flatnonzero(np.abs(h) > 1e-3 * tolerance)[-1]) + 1  # no more: a short filter is poles in 0
+    most = min(COUPLED, len(taps) // 4, max(alive // 2, 1), (below or COUPLED + 1) - 1)
     sequence = h[: max(2 * alive, 64)]
     least = sample(sequence, tolerance, most).least_order(tolerance)
     if least > most:

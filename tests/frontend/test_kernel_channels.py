@@ -39,6 +39,18 @@ def test_a_filter_among_systems_is_a_filter_alone(tmp_path: Path, form: str) -> 
     on_targets(model, 2, 64)
 
 
+def test_filters_end_where_their_taps_are_as_good_as_zero(tmp_path: Path) -> None:
+    """As in the spectrum of a kernel cut off after 20 steps, which a tool folded in float32."""
+    taps = 1e-10 * RNG.standard_normal((3, 64))
+    taps[:, :20] = RNG.standard_normal((3, 20))
+    net = Net()
+    model = lift(net, filtered(net, taps, "back"), ["b", 64, 3], tmp_path, (2, 64))
+    (system,) = model.systems
+    assert (system.kind, system.states) == ("fir", 19) and system.replacement is not None
+    assert 0 < system.replacement.residual < 1e-9 and "the last 44 taps" in system.replacement.how
+    on_targets(model, 2, 64)
+
+
 def test_a_layer_of_filters_is_told_by_a_few_of_them(tmp_path: Path) -> None:
     net = Net()
     model = lift(net, filtered(net, RNG.standard_normal((24, 64)), "back"), ["b", 64, 24], tmp_path, (1, 64))

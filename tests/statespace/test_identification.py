@@ -288,6 +288,7 @@ def test_poles_that_coincide_are_realised_with_their_multiplicity(
 def test_what_needs_many_states_is_not_realised() -> None:
     rng = np.random.default_rng(0)
     assert realize(rng.standard_normal(200)) is None and realize(np.zeros(64)) is None and realize(np.ones(4)) is None
+    assert realize(np.where(np.arange(64) < 7, 0.8 ** np.arange(64), 0.0)) is None  # six states for seven taps
     one, two = realize(0.9 ** np.arange(64)), realize(np.arange(64) * 0.9 ** np.arange(64))
     assert one is not None and two is not None
     both = side_by_side([one, two])

@@ -24,6 +24,8 @@ from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import StreamType
 
+CUT = 0.1  # of the tolerance: all taps together that a filter may end without (ours)
+TINY = 1e-300
 FEW = 2  # lags that are delays and factors, no filter
 SHORT = 16  # taps of a filter that is not worth a system
 
@@ -221,21 +223,37 @@ class Emitter:
 
     def _fir(self, taps: Array, reverse: bool, u: Operand | None = None, remark: str = "") -> Operand:
         u = self.inputs(0) if u is None else u
-        y, final = self.builder.recurrent("fir", [u], kernel=Tensor(taps), reverse=reverse)
-        if taps.shape[1] <= SHORT and not self._uneven:
+        kept = taps[:, : self._end(taps)]
+        gone = np.abs(taps[:, kept.shape[1] :])
+        y, final = self.builder.recurrent("fir", [u], kernel=Tensor(kept), reverse=reverse)
+        if taps.shape[1] <= SHORT and not self._uneven and not gone.size:
             lift = Lift(final.node, disguise_of(self.region), self.region.provenance, 0.0)
             self.translator.findings.filters.append(lift)
         else:
-            how = "stay FIR filters: "
-            if self.translator.findings.share:
-                how += f"no system of half as many states was found within {self.tolerance:.0e} of them{remark}"
-            else:
-                how += "what systems that are near them do to outputs is too much"
+            how = "stay FIR filters"
+            if kept.shape[1] > SHORT and self.translator.findings.share:
+                how += f": no system of half as many states was found within {self.tolerance:.0e} of them{remark}"
+            elif kept.shape[1] > SHORT:
+                how += ": what systems that are near them do to outputs is too much"
             rounding = stored_rounding(self.translator.listing, self.region.known)
             if rounding > self.tolerance:
                 how += f"; the file itself rounds them by {rounding:.0e}"
-            self._note(final, 0.0, Replacement(how, *taps.shape))
+            if not gone.size:
+                self._note(final, 0.0, Replacement(how, *taps.shape))
+                return y
+            how += f"; the last {gone.shape[1]} taps, which are as good as zero, are left out"
+            residual = float((gone.max(axis=1) / np.maximum(np.abs(taps).max(axis=1), TINY)).max())
+            l1 = float(gone.sum(axis=1).max())
+            self._note(final, residual, Replacement(how, len(taps), taps.shape[1], residual, l1))
         return y
+
+    def _end(self, taps: Array) -> int:
+        """How many taps there are up to those that add up to nothing, as what a transform leaves behind a kernel."""
+        size = np.abs(taps)
+        behind = np.cumsum(size[:, ::-1], axis=1)[:, ::-1]  # of a tap and all after it
+        least = CUT * self.tolerance * self.translator.findings.share * size.max(axis=1, keepdims=True)
+        used = np.flatnonzero((behind > least).any(axis=0))
+        return int(used[-1]) + 1 if len(used) else taps.shape[1]
 
     def _firs(self, taps: Array, reverse: bool) -> Operand:
         total = self._fir(taps[:, 0], reverse)
