@@ -78,9 +78,10 @@ def test_a_chunk_of_no_steps_leaves_the_states(steps: int) -> None:
     np.testing.assert_allclose(found, interpret(g, x)["last"], rtol=0, atol=1e-11)
 
 
-def test_last_states_of_several_passes() -> None:
-    """One channel with more states than the array has rows: in order, but not in one place."""
-    s = Shape(channels=1, states=5, is_complex=False)
+@pytest.mark.parametrize(("channels", "is_complex"), [(1, False), (3, False), (3, True)])
+def test_last_states_of_several_passes(channels: int, is_complex: bool) -> None:
+    """More states than the array has rows: those of one channel are in order, but not in one place."""
+    s = Shape(channels=channels, states=7, is_complex=is_complex)
     g, x = graph(s, {"form": "segmented", "segments": 3, "steps": 256}, last=True), arrays(s, 2, 100)
     found = BACKEND.simulate(BACKEND.lower(g, narrow(), ideal=True), x, RunSettings()).outputs["last"]
     np.testing.assert_allclose(found, interpret(g, x)["last"], rtol=0, atol=1e-11)
