@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from isa.builder import SectionBuilder
 from isa.errors import AsmError, IsaError
+from isa.fields import Field, Kind, Value
 from isa.frozen import FrozenMap
 from isa.program import Instruction, Loc, Port, Program, Section, instruction
 from isa.registry import find_set, load_set, names
-from isa.spec import Field, InstructionSet, InstructionSpec, Kind, Term, Value
+from isa.spec import InstructionSet, InstructionSpec, Term
 
 if TYPE_CHECKING:
     from isa.assembler import assemble

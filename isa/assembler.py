@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from isa.check import check, reserved_words
 from isa.directives import Assembly, Code, run
 from isa.errors import IsaError, did_you_mean
+from isa.fields import Field, Kind, Value
 from isa.frozen import FrozenMap
 from isa.operands import BadOperand, expected, read_operand, signature
 from isa.program import Instruction, Program, Section, canonical_array
 from isa.registry import Sets
-from isa.spec import Field, InstructionSet, InstructionSpec, Kind, Value
+from isa.spec import InstructionSet, InstructionSpec
 from isa.syntax import Line, Operand, parse
 
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from isa.check import check, set_of
 from isa.errors import IsaError
+from isa.fields import Field, Kind, Value, value_problem
 from isa.frozen import FrozenMap
 from isa.program import Instruction, Program, Section
 from isa.registry import Sets
-from isa.spec import OPCODE_BITS, Field, InstructionSet, Kind, Value, value_problem
+from isa.spec import OPCODE_BITS, InstructionSet
 
 _FLOAT = {32: "<f", 64: "<d"}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from isa.errors import IsaError
+from isa.fields import Value
 from isa.frozen import FrozenMap
 from isa.program import Instruction, Section, instruction
-from isa.spec import InstructionSet, Value
+from isa.spec import InstructionSet
 
 
 class SectionBuilder:

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from isa.errors import IsaError
+from isa.fields import Kind, value_problem
 from isa.program import DTYPES, PORT_KINDS, Instruction, Port, Program, Section
 from isa.registry import Sets, find_set
-from isa.spec import InstructionSet, Kind, value_problem
+from isa.spec import InstructionSet
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 

@@ -26,7 +26,8 @@ from isa.cim_fields import (
     size,
 )
 from isa.cim_vector import MOVES, TIME, VECTOR
-from isa.spec import Field, InstructionSet, InstructionSpec, Kind, Term
+from isa.fields import Field, Kind
+from isa.spec import InstructionSet, InstructionSpec, Term
 
 _CONTROL = (
     InstructionSpec("halt", 0x00, (), "control", "The core stops."),

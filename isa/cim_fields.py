@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isa.spec import CONSTANT_BITS, Field, Kind
+from isa.fields import CONSTANT_BITS, Field, Kind
 
 ADDRESS, SIZE, INDEX = 20, 20, 16
 LINES = 1 << ADDRESS  # operands from here on are analog lines: see `analog`

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from isa.cim_fields import DST, FEATURES, HELD, LINE, SRC, VECTORS, WORDS, A, B, data, flag, size, vector
-from isa.spec import Field, InstructionSpec, Kind
+from isa.fields import Field, Kind
+from isa.spec import InstructionSpec
 
 UNARY_FUNCTIONS = (
     *("identity", "neg", "abs", "sign", "square", "sqrt", "rsqrt", "reciprocal", "exp", "log", "sin", "cos", "tanh"),

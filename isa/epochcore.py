@@ -13,7 +13,8 @@ from isa.epochcore_array import ARRAY
 from isa.epochcore_fields import DST, ENGINES, SRC, STEPS, flag, param, words
 from isa.epochcore_time import TIME
 from isa.epochcore_vector import VECTOR
-from isa.spec import CONSTANT_BITS, Field, InstructionSet, InstructionSpec, Kind, Term
+from isa.fields import CONSTANT_BITS, Field, Kind
+from isa.spec import InstructionSet, InstructionSpec, Term
 
 REGISTERS = (
     Term("one", "Always 1: the steps of a value that is given once a sequence."),

@@ -18,7 +18,8 @@ from isa.epochcore_fields import (
     spad,
     words,
 )
-from isa.spec import Field, InstructionSpec, Kind
+from isa.fields import Field, Kind
+from isa.spec import InstructionSpec
 
 STREAM = (DST, DST_PITCH, SRC, SRC_PITCH, STEPS)
 ACCUMULATE = flag("accumulate", "Add to the result that is there.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isa.spec import Field, Kind
+from isa.fields import Field, Kind
 
 UNARY = (
     *("identity", "neg", "abs", "sign", "square", "sqrt", "rsqrt", "reciprocal", "exp", "log", "sin", "cos", "tanh"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from isa.epochcore_fields import BEFORE, COMPLEX, DST, REVERSE, SRC, STATE, STEPS, flag, held, spad, words
-from isa.spec import Field, InstructionSpec, Kind
+from isa.fields import Field, Kind
+from isa.spec import InstructionSpec
 
 ROUNDINGS = ("nearest", "floor", "ceil")
 

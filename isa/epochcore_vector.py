@@ -18,7 +18,8 @@ from isa.epochcore_fields import (
     spad,
     words,
 )
-from isa.spec import CONSTANT_BITS, Field, InstructionSpec, Kind
+from isa.fields import CONSTANT_BITS, Field, Kind
+from isa.spec import InstructionSpec
 
 OPERANDS = (
     words("Words of the result a step."),

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from isa.fields import Field, Kind
 from isa.operands import float_text, placeholder
 from isa.registry import load_set, names
-from isa.spec import Field, InstructionSet, InstructionSpec, Kind
+from isa.spec import InstructionSet, InstructionSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
 """Where the manuals of this repository are committed."""

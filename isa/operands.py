@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isa.spec import Field, InstructionSet, InstructionSpec, Kind, Value, round_float
+from isa.fields import Field, Kind, Value, round_float
+from isa.spec import InstructionSet, InstructionSpec
 from isa.syntax import Operand, parse_number
 
 _PLAIN_DATA = re.compile(r"[A-Za-z0-9_./-]+\Z")

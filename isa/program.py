@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isa.errors import IsaError
+from isa.fields import Field, Kind, Value, plainly_fits, round_float, value_problem
 from isa.frozen import FrozenMap
-from isa.spec import Field, InstructionSet, Kind, Value, plainly_fits, round_float, value_problem
+from isa.spec import InstructionSet
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 

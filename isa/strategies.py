@@ -15,9 +15,10 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from isa.check import reserved_words
+from isa.fields import Field, Kind, Value
 from isa.frozen import FrozenMap
 from isa.program import DTYPES, PORT_KINDS, Instruction, Json, Loc, Port, Program, Section
-from isa.spec import Field, InstructionSet, InstructionSpec, Kind, Value
+from isa.spec import InstructionSet, InstructionSpec
 
 # Strategies are made once: hypothesis looks through each new one before it draws, which takes longer than the drawing.
 _UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

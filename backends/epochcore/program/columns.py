@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from isa import Instruction
 from isa.epochcore import EPOCHCORE
+from isa.fields import Kind
 from isa.frozen import FrozenMap
-from isa.spec import Kind
 
 Ints = NDArray[np.int64]
 Pick = Callable[[Mapping[str, Any]], tuple[Any, ...]]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from isa import Instruction, Program
 from isa.epochcore import EPOCHCORE
+from isa.fields import Kind
 from isa.frozen import FrozenMap
-from isa.spec import Kind
 
 PLACES = {
     spec.mnemonic: tuple(f.name for f in spec.fields if f.kind is Kind.ADDR and f.space == "spad")
