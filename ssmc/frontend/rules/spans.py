@@ -66,7 +66,7 @@ def _slice(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[T
     if chosen.step < 1 or not chosen:
         raise TimeMixing(f"it takes steps {chosen.start} to {chosen.stop} of {length}")
     if part.start is not None and part.start < 0 and chosen.step == 1 and chosen.stop == length:
-        return [_last_steps(builder, flow, axis, len(chosen))]
+        return [_last_steps(builder, flow, axis, range(-len(chosen), 0))]
     to_end = len(chosen) == len(range(chosen.start, length, chosen.step))
     computed = len(items) > 2 and call.operands[2] not in translator.listing.constants
     from_end = part.stop is not None and (part.stop < 0 or computed)
@@ -83,9 +83,8 @@ def _slice(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[T
 
 def chosen_steps(translator: Surroundings, flow: Flow, axis: int, index: Array) -> Flow:
     """Steps told by their numbers, as features of the sequence: sums over all steps, of which one each counts."""
-    builder, translator.findings.chosen = translator.builder, translator.findings.chosen + 1
-    if translator.findings.chosen > CHOSEN:  # a loop that was unrolled and is no system
-        raise TimeMixing("it takes single steps, as others do")
+    builder = translator.builder
+    _count_chosen(translator)
     if index.size > LONGEST:
         raise TimeMixing(f"it takes {index.size} steps by their numbers (at most {LONGEST})")
     axes = flow.axes[:axis] + "f" + flow.axes[axis + 1 :]
@@ -95,6 +94,12 @@ def chosen_steps(translator: Surroundings, flow: Flow, axis: int, index: Array) 
     each = builder.binary("mul", there, builder.reshape(flow.value, place.features))
     value = builder.add("pool", [each], kind="sum")
     return Flow(value, axes, (*flow.shape[:axis], index.size, *flow.shape[axis + 1 :]))
+
+
+def _count_chosen(translator: Surroundings) -> None:
+    translator.findings.chosen += 1
+    if translator.findings.chosen > CHOSEN:  # a loop that was unrolled and is no system
+        raise TimeMixing("it takes single steps, as others do")
 
 
 def _gathered(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
@@ -110,27 +115,34 @@ def _gathered(translator: Surroundings, call: Call, items: Sequence[Any]) -> lis
         return [repeated(translator, flow, times)]
     if flow.axes[axis] == "t" and position.ndim == 2:
         return [frames(translator, flow, position, (axis, axis + 1))]
-    if flow.axes[axis] != "t" or position.ndim > 1 or np.any(position < 0):
+    from_end = np.all(position < 0)
+    if flow.axes[axis] != "t" or position.ndim > 1 or (np.any(position < 0) and not from_end):
         raise TimeMixing("it takes single steps")
-    found = chosen_steps(translator, flow, axis, position.reshape(-1))
+    if from_end:
+        _count_chosen(translator)
+        found = _last_steps(translator.builder, flow, axis, position.reshape(-1).tolist())
+    else:
+        found = chosen_steps(translator, flow, axis, position.reshape(-1))
     if position.ndim:
         return [found]
     shape, axes = (*found.shape[:axis], *found.shape[axis + 1 :]), found.axes[:axis] + found.axes[axis + 1 :]
     return [wrap(translator.builder.reshape(found.value, Flow(found.value, axes, shape).features), axes, shape)]
 
 
-def _last_steps(builder: Builder, flow: Flow, axis: int, count: int) -> Tracked:
-    if count > LONGEST:
-        raise TimeMixing(f"it takes the last {count} steps (at most {LONGEST})")
+def _last_steps(builder: Builder, flow: Flow, axis: int, places: Sequence[int]) -> Flow:
+    """Steps counted from the last one, which is -1, as features of the sequence."""
+    if -min(places) > LONGEST or len(places) > LONGEST:
+        raise TimeMixing(f"it takes the last {-min(places)} steps (at most {LONGEST})")
     axes = flow.axes[:axis] + "f" + flow.axes[axis + 1 :]
     one = (*flow.shape[:axis], 1, *flow.shape[axis + 1 :])
     place = Flow(flow.value, axes, one)
-    parts: list[Operand] = [flow.value]
-    for _ in range(count - 1):
-        parts.insert(0, builder.add("delay", [parts[0]], steps=1))
-    stacked = builder.concat([builder.reshape(p, place.features) for p in parts], place.from_right(axis))
+    delayed: list[Value] = [flow.value]  # by so many steps
+    while len(delayed) < -min(places):
+        delayed.append(builder.add("delay", [delayed[-1]], steps=1))
+    parts = [builder.reshape(delayed[-1 - k], place.features) for k in places]
+    stacked = builder.concat(parts, place.from_right(axis))
     value = builder.add("pool", [stacked], kind="last")
-    return wrap(value, axes, (*flow.shape[:axis], count, *flow.shape[axis + 1 :]))
+    return Flow(value, axes, (*flow.shape[:axis], len(places), *flow.shape[axis + 1 :]))
 
 
 def _reshape(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
