@@ -12,6 +12,7 @@ from isa import Program
 from isa.epochcore_fields import ENGINES
 
 Event = dict[str, Any]
+NUDGED = 1 + 2.0**-40  # viewers cut times to whole ns, and 1.13 us is a little less than 1130: slices would overlap
 
 
 def events(ops: Sequence[Op], runs: Sequence[Run], program: Program, arch: Arch) -> list[Event]:
@@ -33,7 +34,7 @@ def events(ops: Sequence[Op], runs: Sequence[Run], program: Program, arch: Arch)
 
 
 def _slice(program: Program, arch: Arch, engine: str, tid: int, op: Op, start: int, end: int) -> Event:
-    source, micro = program.source(op.ins), 1e6 / arch.clock_hz
+    source, micro = program.source(op.ins), 1e6 / arch.clock_hz * NUDGED
     name, place = source.layer if source else op.ins.mnemonic, {"instruction": op.ins.mnemonic, "index": op.index}
     event = {"name": name, "cat": engine, "ph": "X", "ts": start * micro, "dur": (end - start) * micro}
     return {**event, "pid": 0, "tid": tid, "args": {**place, "steps": op.steps}}

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from backends.cim import BACKEND
 from backends.cim.clock.costs import cost
-from backends.cim.clock.timing import schedule
+from backends.cim.clock.statistics import trace
+from backends.cim.clock.timing import Busy, Schedule, schedule
 from backends.cim.program.decode import Item, cores, decode, walk
 from ssmc.target import RunSettings
 from tests.examples import examples
@@ -191,12 +192,20 @@ done:
     assert "warning" not in fast and fast["latency_over_smallest_tau"] < 1e-3
 
 
+def test_slices_do_not_overlap_where_viewers_cut_them_to_nanoseconds() -> None:
+    starts = [103117, 418742, 1666489]
+    first = [Busy(0, n, "mvm", None, *span) for n, s in enumerate(starts) for span in ((s, 1167), (s + 1167, 623))]
+    found = trace(pipeline_of_two(8), BACKEND.load_arch("cim-large"), Schedule(first=first))
+    slices = [(int(1000 * e["ts"]), int(1000 * e["dur"])) for e in found if e["ph"] == "X"]
+    assert slices == [(10 * busy.start, 10 * busy.cycles) for busy in first]
+
+
 def test_trace_shows_the_first_event() -> None:
     code = pipeline_of_two(8)
-    trace = run(code, trace=True).trace
-    names = {event["tid"]: event["args"]["name"] for event in trace if event["ph"] == "M"}
-    assert names == {0: "core0", 5: "core5"} == {event["tid"]: names[event["tid"]] for event in trace}
-    sent = next(e for e in trace if e["name"] == "send")
-    received = next(e for e in trace if e["name"] == "recv" and e["tid"] == 5)
+    shown = run(code, trace=True).trace
+    names = {event["tid"]: event["args"]["name"] for event in shown if event["ph"] == "M"}
+    assert names == {0: "core0", 5: "core5"} == {event["tid"]: names[event["tid"]] for event in shown}
+    sent = next(e for e in shown if e["name"] == "send")
+    received = next(e for e in shown if e["name"] == "recv" and e["tid"] == 5)
     assert received["ts"] >= sent["ts"] + sent["dur"]
     assert not run(code).trace
