@@ -19,7 +19,7 @@ from ssmc.frontend.mixing.mixing import explain_region
 from ssmc.frontend.mixing.polynomial import is_made_of_scores, is_of_scores
 from ssmc.frontend.model import Proof
 from ssmc.frontend.source.effort import Probing
-from ssmc.frontend.source.interface import is_dynamic, sample_points, with_time
+from ssmc.frontend.source.interface import sample_points, with_time
 from ssmc.frontend.source.listing import Listing
 from ssmc.frontend.source.samples import Samples
 from ssmc.frontend.translator import Meanings, Translator
@@ -49,7 +49,7 @@ class Attempt:
 def begin_translation(source: Source, listing: Listing, in_step: bool) -> Translator:
     """What translates the calls of a listing into a new graph, at the sizes that are studied."""
     samples = Samples(listing, sample_points(listing, source.shapes, source.types))
-    findings, dynamic = Findings(source.tolerance), is_dynamic(source.types)[1]
+    findings, dynamic = Findings(source.tolerance), source.is_dynamic()[1]
     given = listing, Builder(Graph("model")), samples, findings, MEANINGS, in_step
     return Translator(*given, dynamic=dynamic, probing=Probing(len(listing.calls)))
 

@@ -18,7 +18,6 @@ from ssmc.frontend.rules.merged import no_output
 from ssmc.frontend.simplify.asynchronous import mark_clocks
 from ssmc.frontend.simplify.simplifying import runs_again, simplify
 from ssmc.frontend.source.bounds import Bounds, bounds_of
-from ssmc.frontend.source.interface import is_dynamic
 from ssmc.frontend.source.sizes import BATCH, LONGEST, other_length, strides
 from ssmc.frontend.states.stabilised import blamed, told
 from ssmc.frontend.translator import Translator
@@ -51,7 +50,7 @@ def conclude(
         assert isinstance(item, Flow)
         outputs.append(add_output(source, attempt, translator.builder, name, item, name in pairs.values(), like))
     attempt.outputs = tuple(outputs)
-    simplify_graph(attempt, () if is_dynamic(source.types)[1] else translator.builder.tables)
+    simplify_graph(attempt, () if source.is_dynamic()[1] else translator.builder.tables)
     attempt.notes += attempt.tables.notes(attempt.graph)
     attempt.findings.refusals += attempt.tables.refusals(attempt.graph)
     if not attempt.findings.refusals:
@@ -69,12 +68,12 @@ def simplify_graph(attempt: Attempt, whole: Collection[str] = ()) -> None:
 
 def _prove(source: Source, attempt: Attempt) -> None:
     try:
-        bounds = bounds_of(source.file, attempt.findings.cuts) if is_dynamic(source.types)[1] else Bounds(0, 0)
+        bounds = bounds_of(source.file, attempt.findings.cuts) if source.is_dynamic()[1] else Bounds(0, 0)
         size, other = (BATCH, source.length), _other_size(source, attempt.findings, bounds)
-        attempt.proofs, notes = prove(_case(source, attempt), size, other)
+        attempt.proofs, notes = prove(_case(source, attempt), source.sizes(*size), source.sizes(*other))
         attempt.notes += notes
         attempt.notes += (*told(attempt.findings), *bounds.told())
-        if attempt.findings.multiple > 1 and is_dynamic(source.types)[1]:
+        if attempt.findings.multiple > 1 and source.is_dynamic()[1]:
             attempt.notes += (f"the number of steps must be a multiple of {attempt.findings.multiple} (up-sampling)",)
     except UserError as error:
         attempt.failure = blamed(attempt.findings, error)
@@ -94,7 +93,7 @@ def far_length(source: Source, findings: Findings) -> int:
 
 def _other_size(source: Source, findings: Findings, bounds: Bounds) -> tuple[int, int]:
     """A size that differs where sizes are dynamic; not longer than what the file has stored."""
-    dynamic_batch, dynamic_length = is_dynamic(source.types)
+    dynamic_batch, dynamic_length = source.is_dynamic()
     if not dynamic_length:
         return 1 if dynamic_batch else BATCH, source.length
     least = max(2 * reach(source.file), bounds.behind)

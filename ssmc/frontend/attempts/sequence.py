@@ -12,7 +12,7 @@ from ssmc.frontend.findings import finer, identified_in, replaced
 from ssmc.frontend.graph.flow import Flow
 from ssmc.frontend.loops.positions import extend_tables
 from ssmc.frontend.rules.merged import is_plain
-from ssmc.frontend.source.interface import concrete_shapes, fixed_inputs, is_dynamic, readings, role_of, sample_inputs
+from ssmc.frontend.source.interface import concrete_shapes, fixed_inputs, readings, role_of, sample_inputs
 from ssmc.frontend.source.listing import Listing
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
@@ -23,6 +23,7 @@ FINER = (0.1, 0.01)  # ours: of the tolerance, that kernels get where the model 
 def as_sequence(source: Source, axes: Mapping[str, str], listing: Listing) -> Attempt:
     """The reading of the file along these axes; where it is not the file's for the systems that kernels became,
     with others."""
+    source = source.read_along(axes)
     first = _read(source, axes, listing, 1.0)
     far = far_length(source, first.findings) if source.stored and replaced(first.findings) else 0
     if far and (first.failure is not None or identified_in(first.findings)):  # all there is of a kernel it slices
@@ -44,7 +45,7 @@ def _read(source: Source, axes: Mapping[str, str], listing: Listing, share: floa
     attempt, translator = _begin(source, axes, listing)
     attempt.findings.share = share
     found = translator.demand(list(listing.outputs.values()))
-    if translator.builder.tables and is_dynamic(source.types)[1]:
+    if translator.builder.tables and source.is_dynamic()[1]:
         _extend_tables(source, attempt, translator)
     conclude(source, attempt, translator, dict(zip(listing.outputs, found, strict=True)), {})
     return attempt
@@ -59,7 +60,7 @@ def _begin(source: Source, axes: Mapping[str, str], listing: Listing) -> tuple[A
 
 def _extend_tables(source: Source, attempt: Attempt, translator: Translator) -> None:
     def point(steps: int) -> dict[Value, Any]:
-        return sample_inputs(source.listing, concrete_shapes(source.types, 1, steps), source.types, 0)
+        return sample_inputs(source.listing, concrete_shapes(source.types, *source.sizes(1, steps)), source.types, 0)
 
     attempt.tables = extend_tables(translator, point)
 
@@ -69,7 +70,7 @@ def beginnings(source: Source) -> Iterator[Attempt]:
     be clear with what follows alone; only what is refused on the way is of use."""
     dtypes = {name: kind.dtype for name, kind in source.types.items()}
     for axes in readings(source.shapes, dtypes, fixed_inputs(source.types)):
-        attempt, translator = _begin(source, axes, source.listing)
+        attempt, translator = _begin(source.read_along(axes), axes, source.listing)
         translator.translate(list(source.listing.outputs.values()))
         for name, value in source.listing.outputs.items():
             found = translator.lookup(value)

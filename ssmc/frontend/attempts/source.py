@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Executor
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from ssmc.frontend.proofs.baked import File
 from ssmc.frontend.proofs.reference import runner
 from ssmc.frontend.simplify.early_cuts import cut_early
 from ssmc.frontend.source.cosines import exact_cosines, with_exact
-from ssmc.frontend.source.interface import concrete_shapes, input_types, is_dynamic, sample_inputs
+from ssmc.frontend.source.interface import concrete_shapes, dynamic_axes, input_types, is_dynamic, sample_inputs
 from ssmc.frontend.source.listing import Listing, list_calls
 from ssmc.frontend.source.padded import round_before_padding
 from ssmc.frontend.source.proto import ModelFile
@@ -39,6 +41,7 @@ class Source:
     dropped: int = 0  # nodes of the file that round, and that the graph does without
 
     def __post_init__(self) -> None:
+        self.turned = False  # is what looks like the batch read as time?
         self.as_stored: Listing | None = None
         tables = exact_cosines(self.graph)
         if tables:
@@ -72,7 +75,26 @@ class Source:
     def study(self, length: int) -> None:
         """Study a dynamic length at so many steps."""
         self.length = length
-        self.shapes = concrete_shapes(self.types, BATCH, length)
+        self.shapes = concrete_shapes(self.types, *self.sizes(BATCH, length))
+
+    def sizes(self, batch: int, length: int) -> tuple[int, int]:
+        """What the axes that are taken for the batch and for time are, by their places and names, in a reading."""
+        return (length, batch) if self.turned else (batch, length)
+
+    def is_dynamic(self) -> tuple[bool, bool]:
+        """Is the batch dynamic, is the length? In a reading."""
+        found = is_dynamic(self.types)
+        return found[::-1] if self.turned else found
+
+    def read_along(self, axes: Mapping[str, str]) -> Source:
+        """Itself as it is read along these axes: a time axis that looks like a batch is as long as time is."""
+        letters = dynamic_axes(self.types)
+        if not any((a, told) == ("t", "b") for n in axes for a, told in zip(axes[n], letters[n], strict=True)):
+            return self
+        other = copy(self)
+        other.turned = True
+        other.study(self.length)
+        return other
 
     def as_file(self) -> File:
         """The file as it is, to be run at other sizes."""
