@@ -51,3 +51,17 @@ def test_large_operands_and_many_answers_are_not_kept() -> None:
     large = np.zeros(remembered.ASKED // 8 + 1)
     region([large]), region([large])
     assert len(asked) == 8
+
+
+def test_what_is_forgotten_is_asked_again() -> None:
+    asked = []
+
+    def run(arrays: Sequence[Array]) -> Array:
+        asked.append(1)
+        return arrays[0] + 1
+
+    region = Remembered(run)
+    for _ in range(2):
+        region([np.ones(3)]), region([np.ones(3)])
+        region.forget()
+    assert len(asked) == 2

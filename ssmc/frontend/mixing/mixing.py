@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from math import prod
 
@@ -15,6 +16,7 @@ from ssmc.frontend.mixing.last_step import explain_last
 from ssmc.frontend.mixing.lti import probe
 from ssmc.frontend.mixing.polynomial import explain_polynomial
 from ssmc.frontend.mixing.regions import Region
+from ssmc.frontend.mixing.remembered import Remembered
 from ssmc.frontend.mixing.varying import explain_varying
 from ssmc.frontend.mixing.viewpoints import with_result
 from ssmc.frontend.translator import Translator
@@ -22,6 +24,15 @@ from ssmc.frontend.translator import Translator
 
 def explain_region(translator: Translator, region: Region) -> Flow:
     """The target of a region as a flow. Raises Unsupported with the reason where nothing explains it."""
+    runs = Remembered(region.run)
+    try:
+        return _with_axes_apart(translator, replace(region, run=runs))
+    finally:
+        runs.forget()
+
+
+def _with_axes_apart(translator: Translator, region: Region) -> Flow:
+    """The target as a flow, first with an axis apart that was made of several."""
     for at in _places(region):
         assert region.merged is not None
         shape = (*region.shape[:at], *region.merged[1], *region.shape[at + 1 :])

@@ -16,7 +16,6 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.graph.flow import Flow, Known, Members, Merged, Raw, Unsupported, known_along
 from ssmc.frontend.graph.joint import REASON, apart
-from ssmc.frontend.mixing.remembered import Remembered
 from ssmc.frontend.reasons import Reason
 from ssmc.frontend.rules.merged import POINTWISE, as_steps, is_plain
 from ssmc.frontend.source.evaluate import evaluator
@@ -179,7 +178,7 @@ def region_of(
 
     samples = _Entered(translator.samples, entries, tuple(f.shape for f in flows))
     stored, fourier = stored_rounding(translator.listing, known), cosines_off(translator.listing, known)
-    taken = (value, tuple(calls), tuple(entries), flows, known, shape, Remembered(run), samples)
+    taken = (value, tuple(calls), tuple(entries), flows, known, shape, run, samples)
     return Region(*taken, rounding, stored, fourier, *merged)
 
 

@@ -39,6 +39,11 @@ class Remembered:
         self._answers[key], self._size = kept, self._size + kept.nbytes
         return kept
 
+    def forget(self) -> None:
+        """Keep nothing any more, as what is said of a refused region later holds on to how it is run."""
+        self._answers.clear()
+        self._size = 0
+
 
 def _digest(arrays: Sequence[Array]) -> bytes:
     found = hashlib.blake2b(digest_size=16)
