@@ -148,6 +148,23 @@ def test_a_parallel_stabiliser(tmp_path: Path) -> None:
     told(net, y, tmp_path, "ReduceMax", "the stabiliser of a parallel mLSTM")
 
 
+def test_a_scan_in_the_log_domain_that_starts_from_an_input(tmp_path: Path) -> None:
+    """minLSTM with the state before as an input: log h_t = F_t + logcumsumexp(log h_0, log v - F)."""
+    net = Net()
+    axis = net.const(np.int64(1))
+    x, start = net.input(["b", "l", WIDE]), net.input(["b", 1, WIDE], name="h0")
+    gate = net.op("Neg", net.op("Softplus", x))
+    total = net.op("CumSum", gate, axis)
+    begun = net.op("Log", net.op("Exp", start))
+    written = net.op("Sub", net.op("MatMul", x, net.const(RNG.standard_normal((WIDE, WIDE)))), total)
+    terms = net.op("Concat", begun, written, axis=1)
+    largest = net.op("ReduceMax", terms, net.ints(1), keepdims=1)
+    sums = net.op("CumSum", net.op("Exp", net.op("Sub", terms, largest)), axis)
+    logs = net.op("Add", net.op("Log", sums), largest)
+    later = net.op("Slice", logs, net.ints(1), net.ints(1 << 40), net.ints(1))
+    told(net, net.op("Exp", net.op("Add", later, total)), tmp_path, "ReduceMax", "start it from a constant", steps="l")
+
+
 def test_no_system_along_any_axis(tmp_path: Path) -> None:
     """A linear forecast of each variable by itself: along the variables nothing mixes, along time there is no state."""
     net = Net()

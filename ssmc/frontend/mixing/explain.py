@@ -26,6 +26,10 @@ STABILISED = (
     "a maximum over steps, as of the stabiliser of a parallel mLSTM, which no sum over steps gives; export the "
     "recurrent form, whose running maximum can be left out"
 )
+STARTED = (
+    "a maximum over steps of a scan in the log domain that starts from what one value for the whole sequence tells, as "
+    "from a state that is an input; start it from a constant, or export the recurrence step by step"
+)
 PRODUCT_OPS = frozenset(["Mul", "Div", "MatMul", "Einsum"])
 
 
@@ -192,7 +196,10 @@ def _reason(translator: Translator, value: Value, cone: Sequence[Call], reason: 
         return translator.findings.told[-1]
     largest = [c for c in cone if c.kind == "ReduceMax"] if Kind.NONLINEAR in reason.kind else []
     if largest:
-        translator.findings.told.append(Refusal(largest[0].name, largest[0].kind, STABILISED))
+        entered = [translator.lookup(v) for call in cone for v in call.operands if v is not None]
+        started = any(isinstance(item, Flow) and "t" not in item.axes for item in entered)
+        why = STARTED if started else STABILISED
+        translator.findings.told.append(Refusal(largest[0].name, largest[0].kind, why))
         return translator.findings.told[-1]
     for call in cone if Kind.NONLINEAR in reason.kind and _own_reason(translator, first) is None else ():
         streams = [v for v in call.operands if v is not None and isinstance(translator.lookup(v), Raw | Flow)]
