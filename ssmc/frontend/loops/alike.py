@@ -121,6 +121,8 @@ class _Joiner:
         """Compute what is done alike to parts of a value from the value."""
         self.known.clear()
         self.sizes = sizes
+        if any(v not in self.arrays and v not in self.listing.producer for v in values):
+            return  # what was done to others before has taken its place
         if any(not isinstance(self._array(v), np.ndarray) for v in values):
             return
         places = (p for p in self._places([self._array(v) for v in values]) if p[1] == 1)
