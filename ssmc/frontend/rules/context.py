@@ -11,6 +11,7 @@ from ssmc.frontend.findings import Findings
 from ssmc.frontend.graph.builder import Builder
 from ssmc.frontend.graph.flow import Flow, Known, Tracked, Unsupported
 from ssmc.frontend.source.listing import Call, Listing
+from ssmc.frontend.source.operands import Attrs, conv_padding, steady_padding, text
 from ssmc.ir.graph import Value
 
 
@@ -81,6 +82,19 @@ def known_of(item: Flow | Known | None, what: str) -> Any:
     if not isinstance(item, Known):
         raise Unsupported(f"its {what} is computed from the input")
     return item.array
+
+
+def own_padding(context: Context, attrs: Attrs, length: int, taps: int) -> tuple[int, int]:
+    """How many steps a filter or a pooling along time puts before and after the sequence, the same at every length.
+
+    Raises Unsupported where it is another at another length, and lengths differ from run to run.
+    """
+    steady = steady_padding(attrs, taps)
+    if steady is None and context.dynamic:
+        mode, stride = text(attrs["auto_pad"]), attrs["strides"][0]
+        why = f"with {mode} and a stride of {stride}, where its windows stand depends on how many steps there are"
+        raise Unsupported(f"{why}; export it with a fixed length, or with pads in numbers")
+    return conv_padding(attrs, length, taps) if steady is None else steady
 
 
 def present(items: Sequence[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from ssmc.frontend.findings import NOT_FEATURES
 from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, letter, wrap
-from ssmc.frontend.rules.context import Context, Rule, flow_of, present
+from ssmc.frontend.rules.context import Context, Rule, flow_of, own_padding, present
 from ssmc.frontend.rules.elementwise import binary, scalar
 from ssmc.frontend.source.evaluate import run_call
 from ssmc.frontend.source.listing import Call
@@ -142,6 +142,8 @@ def _conv(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     elif all(letter(2 + i, x) == "f" for i in range(spatial)):
         y = _within_features(context, call, x, weight)
     else:
+        if spatial == 1:
+            own_padding(context, call.attrs, x.shape[2], taps[0])
         raise TimeMixing(f"a convolution of {max(taps)} taps along time")
     if len(items) > 2 and items[2] is not None:
         y = binary(context.builder, "add", y, Known(np.asarray(items[2].array).reshape(-1, *([1] * spatial))))

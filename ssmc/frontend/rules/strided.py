@@ -12,11 +12,10 @@ import numpy as np
 
 from ssmc.frontend.graph.builder import Builder, Operand
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported
-from ssmc.frontend.rules.context import Surroundings, known_of, sampled
+from ssmc.frontend.rules.context import Surroundings, known_of, own_padding, sampled
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import dense_groups
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.source.operands import conv_padding
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import Tensor
@@ -34,7 +33,7 @@ def strided_conv(translator: Surroundings, call: Call, items: Sequence[Any]) -> 
         raise Unsupported("its axes are not batch, channels, time")
     builder, outputs = translator.builder, len(weight)
     reach = (weight.shape[2] - 1) * int(call.attrs.get("dilations", [1])[0]) + 1
-    left, right = conv_padding(call.attrs, flow.shape[2] + sum(padding), weight.shape[2])
+    left, right = own_padding(translator, call.attrs, flow.shape[2] + sum(padding), weight.shape[2])
     if ends != ZEROS and (left or right):
         raise Unsupported("zeros stand around what is repeated")
     groups = int(call.attrs.get("group", 1))
@@ -55,7 +54,7 @@ def averaged(translator: Surroundings, call: Call, items: Sequence[Any]) -> list
     attrs, (window,) = call.attrs, call.attrs["kernel_shape"]
     if flow.axes != "bft":
         raise Unsupported("its axes are not batch, channels, time")
-    if any(conv_padding(attrs, flow.shape[2] + sum(padding), window)) or attrs.get("ceil_mode", 0):
+    if any(own_padding(translator, attrs, flow.shape[2] + sum(padding), window)) or attrs.get("ceil_mode", 0):
         raise Unsupported("what it pads by itself stands around what was padded before")
     spacing = int(attrs.get("dilations", [1])[0])
     taps = np.zeros((flow.shape[1], 1, (window - 1) * spacing + 1))

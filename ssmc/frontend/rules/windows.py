@@ -9,13 +9,13 @@ import numpy as np
 
 from ssmc.frontend.graph.contraction import einsum
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported
-from ssmc.frontend.rules.context import Context, Rule, flow_of
+from ssmc.frontend.rules.context import Context, Rule, flow_of, own_padding
 from ssmc.frontend.rules.elementwise import binary, unary
 from ssmc.frontend.rules.reduction import plain, reduced
 from ssmc.frontend.rules.shape import gathered
 from ssmc.frontend.rules.strided import filtered, largest
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.source.operands import Attrs, conv_padding, text, window_count
+from ssmc.frontend.source.operands import text, window_count
 from ssmc.ir.op import Array
 
 
@@ -59,16 +59,16 @@ def _norms_over_steps(context: Context, call: Call, flow: Flow, window: int) -> 
     if attrs.get("ceil_mode", 0):
         raise TimeMixing("its last window may be broken")
     terms = plain(unary(builder, "abs" if power == 1 else "square", flow))
-    sums = plain(filtered(builder, terms, *_taps(attrs, flow, window)))
+    sums = plain(filtered(builder, terms, *_taps(context, call, flow, window)))
     return plain(unary(builder, "sqrt", sums)) if power == 2 else sums
 
 
-def _taps(attrs: Attrs, flow: Flow, window: int) -> tuple[Array, tuple[int, int], int]:
+def _taps(context: Context, call: Call, flow: Flow, window: int) -> tuple[Array, tuple[int, int], int]:
     """(taps, padding, stride) of the filter that sums windows."""
-    spacing = int(attrs.get("dilations", [1])[0])
+    attrs, spacing = call.attrs, int(call.attrs.get("dilations", [1])[0])
     taps = np.zeros((flow.shape[1], 1, (window - 1) * spacing + 1))
     taps[..., ::spacing] = 1.0
-    return taps, conv_padding(attrs, flow.shape[2], window), int(attrs.get("strides", [1])[0])
+    return taps, own_padding(context, attrs, flow.shape[2], window), int(attrs.get("strides", [1])[0])
 
 
 def _moving_maximum(context: Context, call: Call, flow: Flow, window: int) -> Flow:
@@ -80,7 +80,7 @@ def _moving_maximum(context: Context, call: Call, flow: Flow, window: int) -> Fl
         raise Unsupported("its windows leave steps out")
     if context.dynamic and attrs.get("ceil_mode", 0):
         raise TimeMixing("its last window may be broken")
-    count, padding = window_count(attrs, length, window, conv_padding(attrs, length, window))
+    count, padding = window_count(attrs, length, window, own_padding(context, attrs, length, window))
     return largest(context.builder, flow, window, padding, int(attrs.get("strides", [1])[0]), count)
 
 
@@ -89,7 +89,7 @@ def _moving_average(context: Context, call: Call, flow: Flow, window: int) -> Fl
     builder, attrs = context.builder, call.attrs
     if attrs.get("ceil_mode", 0):
         raise TimeMixing("its last window may be broken")
-    taps, padding, stride = _taps(attrs, flow, window)
+    taps, padding, stride = _taps(context, call, flow, window)
     sums = filtered(builder, flow, taps, padding, stride)
     if attrs.get("count_include_pad", 0) or not any(padding):
         return binary(builder, "div", sums, Known(np.asarray(float(window))))

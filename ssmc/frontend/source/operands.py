@@ -97,6 +97,20 @@ def conv_padding(attrs: Attrs, length: int, taps: int) -> tuple[int, int]:
     return (half, total - half) if mode == "SAME_UPPER" else (total - half, half)
 
 
+def steady_padding(attrs: Attrs, taps: int) -> tuple[int, int] | None:
+    """Padding before and after that gives the same windows at every length; None where there is none.
+
+    What SAME_UPPER and SAME_LOWER pad depends on what a stride leaves over of the length: steady is what they pad
+    where no more than the end of the last window moves.
+    """
+    stride, reach = int(attrs.get("strides", [1])[0]), (taps - 1) * int(attrs.get("dilations", [1])[0]) + 1
+    found = [conv_padding(attrs, length, taps) for length in range(stride, 2 * stride)]
+    if len({left for left, _ in found}) > 1:
+        return None
+    same = text(attrs.get("auto_pad", "NOTSET")).startswith("SAME")
+    return (found[0][0], reach - 1 - found[0][0]) if same else found[0]
+
+
 def window_count(attrs: Attrs, length: int, taps: int, padding: tuple[int, int]) -> tuple[int, tuple[int, int]]:
     """How many windows a pooling has, and the padding that they reach over: with `ceil_mode` the last may be broken."""
     reach, stride = (taps - 1) * attrs.get("dilations", [1])[0] + 1, int(attrs.get("strides", [1])[0])
