@@ -43,12 +43,13 @@ def fitting(
     cuts = {0: plan_flow(graph, request.loops), **dict(_cuts(graph, arch, request))}
     fits: dict[int, Assembly] = {}
     refused: list[Misfit] = []
-    for apart in (request.apart,) if request.apart else cuts:
+    for apart in (request.apart,) if request.apart else tuple(cuts):
         try:
             fits[apart] = _within(make, replace(request, apart=apart))
             break
         except Misfit as misfit:
-            refused.append(misfit)
+            refused.append(misfit.with_traceback(None))  # which holds all that was lowered
+            cuts.pop(apart, None)
     if not fits:
         raise min(refused, key=lambda misfit: misfit.demand / max(1, misfit.bound))
     ((first, best),) = fits.items()
@@ -112,7 +113,7 @@ def _promising(made: Assembly, held: dict[int, int], now: int, room: int) -> int
     if chunks == 1 or held[now] >= room:
         return now
     each = (shorter.costs[0] - made.costs[0]) / more if more else made.costs[0] / chunks
-    longer = {apart: (room - words) / (room - held[now]) for apart, words in held.items()}
+    longer = {apart: (room - words) / (room - held[now]) for apart, words in held.items() if words < room}
     costs = {apart: made.costs[0] - each * (chunks - max(1, chunks / times)) for apart, times in longer.items()}
     least = min(costs, key=lambda apart: costs[apart])
     return least if costs[least] < (1 - objective.NEAR) * made.costs[0] else now

@@ -9,7 +9,9 @@ import pytest
 
 from backends.epochcore import BACKEND
 from backends.epochcore.arch import Arch, load_arch
+from backends.epochcore.lower import crowding
 from backends.epochcore.lower.crowding import APART, FEW
+from backends.epochcore.lower.request import Request
 from isa import Program
 from ssmc.diagnostics import Misfit
 from ssmc.ir import Graph, Piece, SequenceType, StreamType, Tensor, Value, interpret
@@ -141,3 +143,19 @@ def test_states_that_leave_room_for_short_chunks_are_apart_where_that_is_faster(
     assert bool(cycles) == (faster > 1)
     if cycles:
         assert cycles[FEW] > faster * cycles[APART]
+
+
+@pytest.mark.parametrize("states", [6, 7])
+def test_what_did_not_fit_is_not_lowered_again(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused cut is no candidate beside the one that fits: it would take as long, and as much memory, once more."""
+    asked: list[Request] = []
+    within = crowding._within
+
+    def counted(make: Any, request: Request) -> Any:
+        asked.append(request)
+        return within(make, request)
+
+    monkeypatch.setattr(crowding, "_within", counted)
+    BACKEND.lower(heads(LAYERS), with_changes(LARGE, memory__scratchpad_words=states * STATES), ideal=True)
+    assert len(asked) > 1
+    assert len(asked) == len(set(asked))
