@@ -63,6 +63,11 @@ def sliced(net: Net, x: str) -> str:
     return str(net.op("Slice", x, net.ints(0), net.ints(2), net.ints(1), net.ints(0)))
 
 
+def taken(*positions: int) -> Build:
+    """An entry of a sequence; onnxruntime ends the process where it is told by no number."""
+    return lambda net, x: str(net.op("SequenceAt", net.op("SequenceConstruct", x, x), net.ints(*positions)))
+
+
 def normed(net: Net, x: str) -> str:
     ones = [net.const(np.ones(3)) for _ in range(3)]
     return str(net.op("BatchNormalization", net.op("Transpose", x, perm=[0, 2, 1]), *ones, net.const(-np.ones(3))))
@@ -132,6 +137,8 @@ FORBIDDEN: dict[str, tuple[Build, str]] = {
     "an axis twice": (spelled("btf,fg->bgg", (3, 3)), "whose result has the axis 'g' twice"),
     "an axis too few": (spelled("btf,f->btf", (3, 3)), "gives 1 axes to an operand of shape (3, 3)"),
     "axes of several sizes": (spelled("btf,fg,gf->btf", (3, 4), (5, 3)), "where the axis 'g' has 4 entries and 5"),
+    "a position of no number": (taken(), "'SequenceAt' has 0 numbers for its position (one)"),
+    "positions": (taken(0, 1), "'SequenceAt' has 2 numbers for its position"),
     "in a branch": (within, "'DepthToSpace' has blocksize 0"),
 }
 

@@ -10,6 +10,7 @@ import pytest
 
 from ssmc.frontend import Model, load_model
 from ssmc.frontend.findings import Refusal
+from ssmc.frontend.proofs.proof import run_graph
 from ssmc.frontend.rules.table import RULES
 from tests.frontend.net import Net, save
 
@@ -257,6 +258,15 @@ def test_a_limit_far_out_is_no_activation(tmp_path: Path) -> None:
     y = net.op("Min", net.op("Max", x, net.const(np.zeros(()))), net.const(np.asarray(255.0)))
     model = load_model(save(net.model([(y, ["b", "t", FEATURES])]), tmp_path), strict=False)
     assert set(model.other_ops) == {"binary max", "binary min"}
+
+
+def test_a_gate_that_is_always_half_open(tmp_path: Path) -> None:
+    net = Net()
+    y = net.op("Swish", net.input(["b", "t", FEATURES]), alpha=0.0)
+    model = load_model(save(net.model([(y, ["b", "t", FEATURES])], opset=24), tmp_path))
+    x = np.random.default_rng(0).standard_normal((2, 5, FEATURES))
+    (found,) = run_graph(model.graph, model.inputs, model.outputs, {model.inputs[0].name: x}).values()
+    np.testing.assert_allclose(found, x / 2)
 
 
 def test_every_rule_has_a_case() -> None:

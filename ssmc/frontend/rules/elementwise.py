@@ -278,6 +278,8 @@ def _swish(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     flow, builder = flow_of(items[0]), context.builder
     if alpha == 1.0:
         return [unary(builder, "silu", flow)]
+    if alpha == 0.0:
+        return [binary(builder, "mul", flow, scalar(0.5))]
     inner = unary(builder, "sigmoid", _only(binary(builder, "mul", flow, scalar(alpha))))
     return [binary(builder, "mul", flow, inner)]
 

@@ -153,6 +153,15 @@ def _not_zero(slot: int, name: str, kinds: str) -> Callable[[Call, Sequence[Any]
     return told
 
 
+def _one_number(slot: int, name: str) -> Callable[[Call, Sequence[Any]], Iterator[str]]:
+    def told(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
+        array = arrays[slot] if slot < len(arrays) else None
+        if array is not None and np.size(array) != 1:
+            yield f"{np.size(array)} numbers for its {name} (one)"
+
+    return told
+
+
 def _window(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
     window = arrays[2] if len(arrays) > 2 else None
     if window is not None and (np.ndim(window) != 1 or not np.size(window)):
@@ -243,6 +252,9 @@ OTHERS: Mapping[str, Callable[[Call, Sequence[Any]], Iterator[str]]] = {
     "Squeeze": _some_axes,
     "STFT": _window,
     "SplitToSequence": _one_part,
+    "SequenceAt": _one_number(1, "position"),
+    "SequenceErase": _one_number(1, "position"),
+    "SequenceInsert": _one_number(2, "position"),
     "BatchNormalization": _variance,
     "Range": _not_zero(2, "steps", "iuf"),
     "Slice": _not_zero(4, "steps", "iu"),
