@@ -21,9 +21,12 @@ def likeliest(attempts: Iterable[Attempt], is_step: Callable[[], bool] = lambda:
     first: Attempt | None = None
     for attempt in attempts:
         first = first or attempt
-        alone = best is not None and rank(best) == FAILED > rank(attempt) and not mixes_time(attempt.graph)
-        if alone and best is not None and (best.form == "step" or not is_step()):
-            continue  # read along its features alone, a network whose features do not meet looks like nothing
+        if best is not None and rank(attempt) < rank(best) and not mixes_time(attempt.graph):
+            # Read along its samples or its features alone, any network whose samples or features do not meet holds.
+            if rank(best) < FAILED and best.findings.lifts:
+                continue
+            if rank(best) == FAILED and (best.form == "step" or not is_step()):
+                continue
         if best is None or (rank(attempt) < rank(best) and rank(attempt) < 2) or _fits_better(attempt, best):
             best = attempt  # the likeliest reading is the one to report
         if rank(best) == 0:
