@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +47,51 @@ class Part(BaseModel):
 
 
 Schema = TypeVar("Schema", bound=Part)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of an architecture file: `path` as in changes (`array.rows`), what it may be given, what it is where it is
+    left out (None: it must not be), and what it means."""
+
+    path: str
+    values: str
+    default: str | None
+    meaning: str
+
+
+def keys(schema: type[Part]) -> tuple[Key, ...]:
+    """Every key of a target's architecture files, in the order of the schema."""
+    tree = schema.model_json_schema()
+    return tuple(_keys(tree, tree["$defs"], ""))
+
+
+def _keys(section: Mapping[str, Any], sections: Mapping[str, Any], prefix: str) -> Iterator[Key]:
+    required = section.get("required", ())
+    for name, told in section["properties"].items():
+        if "$ref" in told:
+            yield from _keys(sections[told["$ref"].rpartition("/")[2]], sections, f"{prefix}{name}.")
+        else:
+            default = None if name in required else json.dumps(told.get("default")).strip('"')
+            yield Key(f"{prefix}{name}", _values(told), default, told.get("description", ""))
+
+
+def _values(told: Mapping[str, Any]) -> str:
+    """What a JSON schema takes, in words."""
+    match told:
+        case {"anyOf": [*kinds]}:
+            return " or ".join(map(_values, kinds))
+        case {"const": value}:
+            return str(value)
+        case {"enum": [*values]}:
+            return " | ".join(map(str, values))
+        case {"type": "array", "items": items}:
+            return f"list of {_values(items)}"
+        case {"type": "boolean"}:
+            return "true | false"
+    kind = {"integer": "whole number", "number": "number", "string": "text", "null": "null"}[told["type"]]
+    bounds = (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"))
+    return " ".join([kind, *(f"{word} {told[bound]}" for bound, word in bounds if bound in told)])
 
 
 def packaged(*prefixes: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from ssmc.diagnostics import UserError
 if TYPE_CHECKING:
     from isa.program import Program
     from isa.spec import InstructionSet
+    from ssmc.architecture import Key
     from ssmc.ir.graph import Graph
     from ssmc.ir.op import Array
     from ssmc.passes.machine import Machine
@@ -112,6 +113,9 @@ class Backend(Protocol):
 
     def arch_text(self, arch: Any) -> str:
         """The canonical text that a program carries."""
+
+    def arch_keys(self) -> tuple[Key, ...]:
+        """What an architecture file may say."""
 
     def machine(self, arch: Any, *, ideal: bool) -> Machine:
         """What the machine-independent passes must know."""

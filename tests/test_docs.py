@@ -57,6 +57,29 @@ def test_the_listings_are_parts_of_the_programs(
         assert not missing, f"docs/assembly.md quotes what `ssmc compile {command}` does not give (any more)"
 
 
+def test_a_machine_of_ones_own_is_checked_and_run_as_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def session() -> str:
+        lines = []
+        for line in (command.removeprefix("$ ") for command in re.findall(r"(?m)^\$ .*$", block)):
+            run(line.replace(" samples/", f" {ROOT}/samples/").split()[1:])
+            said = capsys.readouterr()
+            lines.append(f"$ {line}\n{said.out}{said.err}")
+        return "".join(lines)
+
+    monkeypatch.chdir(tmp_path)
+    wrong, right = re.findall(r"(?ms)^```console\n(.*?)^```$", (ROOT / "docs" / "architectures.md").read_text("utf-8"))
+    assert run(["targets", "epochcore", "--arch", "tpu-like-128"]) == 0
+    text = capsys.readouterr().out
+    for old, new in (("name: .*", "name: mine"), ("rows: 128", "rows: 64"), ("cols: 128", "cols: 64")):
+        text = re.sub(old, new, text, count=1)
+    text = text.replace("mac.os", "mac.os\n  - fri").replace("mac_depth: 1", "mac_dept: 4")
+    for block, key in ((wrong, "mac_dept"), (right, "mac_depth")):
+        Path("mine.yaml").write_text(text.replace("mac_dept:", f"{key}:"))
+        assert session() == block
+
+
 def test_quoted_passes_and_architectures_are_taken() -> None:
     """Names, options and keys of all `NAME{KEY=VALUE,...}` in the pages; `N` and `K` stand for numbers."""
     quoted = {

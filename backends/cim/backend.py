@@ -22,6 +22,7 @@ from backends.cim.simulate.run import execute, output_arrays, program_taps
 from backends.cim.simulate.running import Run
 from isa import InstructionSet, Port, Program
 from isa.cim import CIM
+from ssmc.architecture import Key, keys
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph
 from ssmc.ir.op import Array
@@ -58,6 +59,9 @@ class CimBackend:
 
     def arch_text(self, arch: Architecture) -> str:
         return arch_file.arch_text(arch)
+
+    def arch_keys(self) -> tuple[Key, ...]:
+        return keys(Architecture)
 
     def machine(self, arch: Architecture, *, ideal: bool) -> Machine:
         """Volatile states come first; without rounding where ideal."""

@@ -207,8 +207,8 @@ class Energy(Part):
     scratchpad_joules: Amount = Field(description="reading or writing a scratchpad word")
     parameter_joules: Amount = Field(description="reading or writing a parameter memory word")
     dram_joules_per_byte: Amount = Field(description="a byte to or from DRAM")
-    compute_watts: Amount = Field(default=0, description="clock of the array's elements while a pass runs")
-    preload_watts: Amount = Field(default=0, description="clock of the shadow registers while they are filled")
+    compute_watts: Amount = Field(default=0.0, description="clock of the array's elements while a pass runs")
+    preload_watts: Amount = Field(default=0.0, description="clock of the shadow registers while they are filled")
     column_word_joules: Amount = Field(
         default=2e-12,
         description="handing on a further word of a column (`array.column_words`), with its sum, from an element to "

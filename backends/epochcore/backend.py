@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from backends.epochcore.arch import DEFAULT, Arch, arch_text, architectures, load_arch
 from isa import InstructionSet, Program
 from isa.epochcore import EPOCHCORE
+from ssmc.architecture import Key, keys
 from ssmc.ir import Graph
 from ssmc.ir.op import Array
 from ssmc.passes.machine import FixedPoint, Machine, StateBank
@@ -38,6 +39,9 @@ class EpochCore:
 
     def arch_text(self, arch: Arch) -> str:
         return arch_text(arch)
+
+    def arch_keys(self) -> tuple[Key, ...]:
+        return keys(Arch)
 
     def machine(self, arch: Arch, *, ideal: bool) -> Machine:
         """States have room without limit: they are moved out of the array between its passes."""

@@ -72,14 +72,19 @@ def _tell_pass(info: PassInfo) -> None:
 @click.option(
     "--arch", type=file_name, metavar="NAME|FILE.yaml", help="With NAME: show this architecture, checked, in full."
 )
+@click.option("--keys", is_flag=True, help="With NAME: what an architecture file may say, and what that means.")
 @json_option
-def targets_command(name: str | None, arch: str | None, as_json: bool) -> None:
+def targets_command(name: str | None, arch: str | None, keys: bool, as_json: bool) -> None:
     """The targets there are; with NAME, one target's architecture in full."""
     from ssmc.target import backend, backends
 
+    if arch and keys:
+        raise UserError("--keys are those of all architectures of a target", hint="leave out --arch, or --keys")
     if name is None:
-        if arch:
-            raise UserError("--arch needs the name of a target", hint="ssmc targets NAME --arch FILE.yaml")
+        if arch or keys:
+            raise UserError(
+                f"{'--arch' if arch else '--keys'} needs the name of a target", hint=f"{near_or_all('', backends())}"
+            )
         told = [_target_json(found) for found in backends().values()]
         if as_json:
             print_json(told)
@@ -88,6 +93,16 @@ def targets_command(name: str | None, arch: str | None, as_json: bool) -> None:
         print_table("", ["target", "what it is", "architectures", "noise presets"], rows)
         return
     found = backend(name)
+    if keys and as_json:
+        print_json([asdict(key) for key in found.arch_keys()])
+        return
+    if keys:
+        rows = [
+            (k.path, k.values, "must be given" if k.default is None else k.default, k.meaning)
+            for k in found.arch_keys()
+        ]
+        print_table("", ["key", "takes", "left out", "what it means"], rows)
+        return
     text = found.arch_text(found.load_arch(arch))
     if as_json:
         print_json({**_target_json(found), "arch": arch or found.default_arch, "arch_text": text})

@@ -346,6 +346,9 @@ def test_listings(ssmc: Ssmc, folder: Path) -> None:
         shown = ssmc("targets", target["name"]).out
         (folder / "own.yaml").write_text(shown)
         assert ssmc("targets", target["name"], "--arch", "own.yaml").out == shown
+        keys = json.loads(ssmc("targets", target["name"], "--keys", "--json").out)
+        told = ssmc("targets", target["name"], "--keys").out
+        assert keys and all(key["path"] in told and key["meaning"] for key in keys)
         manual = ssmc("isa", target["name"])
         assert manual.status == 0 and manual.out.startswith("# ")
         table = json.loads(ssmc("isa", target["name"], "--json").out)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ssmc.diagnostics import UserError
 from ssmc.target import Backend, backend
@@ -136,3 +139,34 @@ def test_as_many_changes_as_one_likes() -> None:
     made = backend("epochcore").load_arch(f"epochcore-small{{{','.join([*given, 'memory.bank_ports=2'])}}}")
     assert len(",".join(given)) > 255 and made.memory.bank_ports == 2
     assert {name: getattr(made.array, name) for name in sizes} == sizes
+
+
+def flat(value: object, path: str = "") -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {path: value}
+    return {key: v for name, inside in value.items() for key, v in flat(inside, f"{path}.{name}".strip(".")).items()}
+
+
+@pytest.mark.parametrize(("name", "base"), [("cim", None), ("epochcore", "epochcore-128{memory.banks=0}")])
+def test_every_key_is_told_with_what_it_is_where_it_is_left_out(name: str, base: str | None, tmp_path: Path) -> None:
+    """Without banks: one port each, as where that key is left out, would be too few of them."""
+    target = backend(name)
+    told = {key.path: key for key in target.arch_keys()}
+    whole = yaml.safe_load(target.arch_text(target.load_arch(base)))
+    assert list(told) == list(flat(whole)) and all(key.meaning for key in told.values())
+    file = tmp_path / "own.yaml"
+    for path, key in told.items():
+        less = copy.deepcopy(whole)
+        *sections, last = path.split(".")
+        inside = less
+        for section in sections:
+            inside = inside[section]
+        del inside[last]
+        file.write_text(yaml.safe_dump(less))
+        if key.default is None:
+            with pytest.raises(UserError, match=f"'{re.escape(path)}' is missing"):
+                target.load_arch(str(file))
+        else:
+            found = flat(yaml.safe_load(target.arch_text(target.load_arch(str(file)))))[path]
+            assert json.dumps(found).strip('"') == key.default
+            assert type(found) is not str or key.values.startswith("text") or found in key.values

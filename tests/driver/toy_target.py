@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from isa import Field, InstructionSet, InstructionSpec, Kind, Loc, Program, SectionBuilder, Term
+from ssmc.architecture import Key
 from ssmc.diagnostics import UserError
 from ssmc.ir import Graph, Quantization, StreamType, Tensor, Value, interpret
 from ssmc.ir.parse import parse
@@ -52,6 +53,9 @@ class Toy:
 
     def arch_text(self, arch: Any) -> str:
         return json.dumps(asdict(arch))
+
+    def arch_keys(self) -> tuple[Key, ...]:
+        return ()  # it has no files
 
     def machine(self, arch: Any, *, ideal: bool) -> Machine:
         assert isinstance(arch, Machine)
