@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.epochcore.clock.cost import Cost
-from backends.epochcore.clock.plans import ON_ARRAY, Plan, paid
+from backends.epochcore.clock.frames import ON_ARRAY
+from backends.epochcore.clock.plans import Plan, paid
 
 Ints = NDArray[np.int64]
 
@@ -49,12 +50,6 @@ class Layer:
         return found
 
 
-def _longer(finished: Ints, end: int) -> tuple[Ints, int]:
-    """What each adds to what ended before, and the end of all."""
-    ends = np.maximum.accumulate(np.concatenate([[end], finished]))
-    return np.diff(ends), int(ends[-1])
-
-
 class Totals(NamedTuple):
     """What has been added up so far of plans: instructions, how often each one is paid, cycles and clock phases."""
 
@@ -65,7 +60,7 @@ class Totals(NamedTuple):
 
 @dataclass
 class Account:
-    """Layers and length of a run; `issued` instructions; `phases`, until when the clocks of the array's engines run.
+    """Layers of a run; `issued` instructions; the `ends` of all ops, and of the clocks of the array's engines.
 
     Ops are added by plans: what those add up to is in `layers` once it is `settled`. There are `locs` that instructions
     may come from.
@@ -73,9 +68,8 @@ class Account:
 
     locs: int
     layers: dict[int | None, Layer] = field(default_factory=dict)
-    end: int = 0
     issued: int = 0
-    phases: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ON_ARRAY, 0))
+    ends: Ints = field(default_factory=lambda: np.zeros(1 + len(ON_ARRAY), np.int64))
     _plans: dict[int, Plan] = field(default_factory=dict)
     _paid: dict[int, int] = field(default_factory=dict)  # by identity of plans, which are kept
     _counts: Ints = field(init=False)  # by loc, from 1 on: cycles, and those in which the clock of an engine runs
@@ -85,24 +79,13 @@ class Account:
 
     def add_all(self, plan: Plan, begun: Ints, finished: Ints, times: int) -> None:
         """The ops of a plan, from when each has `begun` until it is `finished`, that are paid so many `times`."""
+        from backends.epochcore.clock.adding import add  # it loads the compiler
+
         key = id(plan)
         self._plans[key] = plan
         self._paid[key] = self._paid.get(key, 0) + times
         self.issued += plan.issued * times
-        if not len(finished):
-            return
-        longer, self.end = _longer(finished, self.end)
-        self._count(0, plan.layer, longer, times)
-        for number, (engine, mine) in enumerate(zip(ON_ARRAY, plan.on_array, strict=True), 1):
-            if len(mine):
-                finish = finished[mine]
-                longer, self.phases[engine] = _longer(finish, self.phases[engine])
-                # from its beginning, or from when another one ended
-                self._count(number, plan.layer[mine], np.minimum(longer, finish - begun[mine]), times)
-
-    def _count(self, row: int, layers: Ints, cycles: Ints, times: int) -> None:
-        # whole numbers, far below those that are not exact as floats
-        self._counts[row] += times * np.bincount(layers, cycles, self.locs + 1).astype(np.int64)
+        add(begun, finished, plan.layer, plan.on, times, self.ends, self._counts)
 
     def settled(self) -> None:
         """Put what plans add up to into `layers`."""
@@ -128,7 +111,7 @@ class Account:
         return Totals(self.issued, dict(self._paid), self._counts.copy())
 
     def again(self, before: Totals, times: int) -> None:
-        """Add what has been added since `before` so many times more; `end` and `phases` stay."""
+        """Add what has been added since `before` so many times more; `ends` stay."""
         self.issued += (self.issued - before.issued) * times
         self._counts += (self._counts - before.counts) * times
         for key, so_far in self._paid.items():

@@ -24,35 +24,36 @@ LONGEST = 8  # chunks after which engines may do the same again
 
 @dataclass(frozen=True)
 class _Moment:
-    """What was known at the beginning of a chunk; of the loop's own instructions their last runs, of all `others` when
-    they were done."""
+    """What was known at the beginning of a chunk, with all `times` but the instructions' own; of the loop's own
+    instructions their last runs, of all `others` when they were done."""
 
     engines: Ints
     array: Ints
     waves: Ints
-    phases: Ints
-    end: int
+    ends: Ints
+    times: Ints
     runs: Records
     done: Ints
     others: int
     channel: tuple[Ints, Ints]
     totals: Totals
 
+    @property
+    def end(self) -> int:
+        return int(self.ends[0])
+
     @staticmethod
     def of(handover: Handover, account: Account, own: slice) -> _Moment:
         runs, done, _ = handover.ran
         finish = runs["finish"]
         others = int(max(finish[: own.start].max(initial=0), finish[own.stop :].max(initial=0)))
-        starts, ends = handover.taken
-        phases = np.array(list(account.phases.values()))
+        channel = handover.taken[0].copy(), handover.taken[1].copy()
         engines, array, waves = (values.copy() for values in handover.machine[:3])
-        mine, channel = (runs[own].copy(), done[own].copy()), (starts.copy(), ends.copy())
-        return _Moment(engines, array, waves, phases, account.end, *mine, others, channel, account.totals())
-
-    @property
-    def times(self) -> Ints:
-        """All of them but the instructions' own."""
-        return np.concatenate([self.engines, self.phases, self.array])
+        ends = account.ends.copy()
+        times = np.concatenate([engines, ends[1:], array])
+        return _Moment(
+            engines, array, waves, ends, times, runs[own].copy(), done[own].copy(), others, channel, account.totals()
+        )
 
 
 @dataclass
@@ -91,9 +92,7 @@ class Repetition:
         h.take_again(first, each, times)
         h.postpone(own.start + np.flatnonzero(now.runs["finish"]), late)
         account.again(before.totals, times)
-        account.end += late
-        phases = now.phases + late * (now.phases != before.phases)
-        account.phases = dict(zip(account.phases, phases.tolist(), strict=True))
+        account.ends += late * (now.ends != before.ends)
 
 
 def _first(before: _Moment, now: _Moment) -> int:

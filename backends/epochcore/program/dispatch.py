@@ -11,7 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from backends.epochcore.program.rates import lower_rate, totals
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.epochcore.program.rates import Whole, lower_rate, totals
 from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.program.tokens import engine_of
@@ -19,6 +22,7 @@ from isa import Instruction, Program
 from isa.epochcore_fields import ENGINES
 
 POPS, PUSHES = (tuple((engine, f"{what}.{engine}") for engine in ENGINES) for what in ("pop", "push"))
+Ints = NDArray[np.int64]
 Spans = Mapping[str, tuple[int, int]]
 Stream = Mapping[str, Any]  # as the program's data tell of it
 STREAMS = ("load", "store")
@@ -79,7 +83,8 @@ class Ahead:
         self.entered = self.loop = self.alike = self.skip = 0
         self.number = 0  # of the chunk in its loop
         self._program, self._steps, self._total = program, steps, totals(program, steps)
-        self._kinds: dict[int, list[tuple[int, ...]]] = {}
+        self._kinds: dict[int, Ints] = {}  # by loop; by chunk
+        self._stops: dict[int, Ints] = {}  # by loop; by chunk where those that are alike end
 
     def enters(self, loop: int, chunks: Sequence[tuple[int, int]], number: int) -> bool:
         """Whether a chunk of the loop at `loop` is to run."""
@@ -93,37 +98,47 @@ class Ahead:
             # all others take their steps, and what they cost, from registers that these set
             each = [(ins, self._kept(ins)) for ins in body if ins.mnemonic in TELLING]
             telling = [(ins, stays) for ins, stays in each if ins.mnemonic == "rate" or stays is not None]
-            kinds = self._kinds[loop] = [self._kind(telling, *chunk) for chunk in chunks]
+            kinds = self._kinds[loop] = _kinds(telling, chunks)
+            last = np.append((kinds[1:] != kinds[:-1]).any(1), True)
+            self._stops[loop] = _following(last)
         if self.loop == loop and self.alike and number == self.number + 1:
             alike = self.alike - 1
         else:
-            stop = next((n for n in range(number, len(kinds)) if kinds[n] != kinds[number]), len(kinds))
-            alike = stop - number - 1
+            alike = int(self._stops[loop][number]) - number
         self.entered, self.loop, self.number, self.alike = self.entered + 1, loop, number, alike
         return True
 
     @property
     def kind(self) -> tuple[int, ...]:
         """All that costs of the chunk depend on that has been entered last."""
-        return self._kinds[self.loop][self.number]
+        return tuple(self._kinds[self.loop][self.number].tolist())
 
-    def _kept(self, ins: Instruction) -> _Stays | None:
+    def _kept(self, ins: Instruction) -> Stays | None:
         return _stays(self._program, ins, self._total) if ins.mnemonic in STREAMS else None
 
-    def _kind(self, telling: Sequence[tuple[Instruction, _Stays | None]], first: int, count: int) -> tuple[int, ...]:
-        """Steps by register, and steps that stay on the chip, and whether the first one of a transfer does."""
-        spans, kind = {"n0": (first, count)}, [count]
-        for ins, stays in telling:
-            if stays is None:
-                spans[str(ins["dst"])] = span = lower(ins, spans[str(ins["src"])])
-                kind.append(span[1])
-            else:
-                start, steps = spans[stays.register]
-                kind += stays.of(start, steps), stays.of(start, 1)
-        return tuple(kind)
+
+def _kinds(telling: Sequence[tuple[Instruction, Stays | None]], chunks: Sequence[tuple[int, int]]) -> Ints:
+    """By chunk its steps, those of every register, and of transfers those that stay on the chip, and whether the first
+    one does."""
+    first, count = np.array(chunks, np.int64).reshape(-1, 2).T
+    spans, kinds = {"n0": (first, count)}, [count]
+    for ins, stays in telling:
+        if stays is None:
+            spans[str(ins["dst"])] = span = lower(ins, spans[str(ins["src"])])
+            kinds.append(span[1])
+        else:
+            start, steps = spans[stays.register]
+            kinds += stays.of(start, steps), stays.of(start, 1)
+    return np.stack(kinds, 1)
 
 
-class _Stays(NamedTuple):
+def _following(chosen: NDArray[np.bool_]) -> Ints:
+    """By place the first one from there on that is chosen; the last one is."""
+    places = np.flatnonzero(chosen)
+    return places[np.searchsorted(places, np.arange(len(chosen)))]
+
+
+class Stays(NamedTuple):
     """Which steps of a transfer stay on the chip: those from `first` to `stop`, counted from the end where `mirror` is
     the number of all of them, and from the beginning where it is None; and the `register` of the transfer's steps."""
 
@@ -132,14 +147,15 @@ class _Stays(NamedTuple):
     stop: int
     mirror: int | None
 
-    def of(self, start: int, steps: int) -> int:
+    def of(self, start: Whole, steps: Whole) -> Whole:
         """Of so many steps from `start` on those that do."""
         if self.mirror is not None:
             start = self.mirror - start - steps
-        return max(0, min(start + steps, self.stop) - max(start, self.first))
+        low, high = (np.maximum(np.minimum(step, self.stop), self.first) for step in (start, start + steps))
+        return high - low
 
 
-def lower(rate: Instruction, span: tuple[int, int]) -> tuple[int, int]:
+def lower(rate: Instruction, span: tuple[Whole, Whole]) -> tuple[Whole, Whole]:
     """A span of steps at a lower rate."""
     begin, count = span
     low = lower_rate(rate, begin)
@@ -150,10 +166,10 @@ def on_chip(program: Program, ins: Instruction, start: int, steps: int, total: M
     """Of a transfer of `steps` steps from `start` on those that do not leave the chip: of a stream between two loops
     that are written last."""
     stays = _stays(program, ins, total)
-    return 0 if stays is None else stays.of(start, steps)
+    return 0 if stays is None else int(stays.of(start, steps))
 
 
-def _stays(program: Program, transfer: Instruction, total: Mapping[str, int]) -> _Stays | None:
+def _stays(program: Program, transfer: Instruction, total: Mapping[str, int]) -> Stays | None:
     """The steps of a transfer that stay, if its stream has any."""
     stream = kept_of(program, transfer)
     if stream is None:
@@ -161,7 +177,7 @@ def _stays(program: Program, transfer: Instruction, total: Mapping[str, int]) ->
     register, kept = str(transfer["steps"]), int(stream["on_chip"])
     whole = total[register]
     first = whole - kept if stream.get("from_end") else 0
-    return _Stays(register, first, first + kept, whole if transfer.operands.get("mirror") else None)
+    return Stays(register, first, first + kept, whole if transfer.operands.get("mirror") else None)
 
 
 def kept_of(program: Program, transfer: Instruction) -> Stream | None:

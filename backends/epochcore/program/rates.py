@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from isa import Instruction, Program
 
 Rates = Mapping[str, Instruction]
+Whole = Any  # number, or one for each of many
 
 
-def lower_rate(rate: Instruction, steps: int) -> int:
+def lower_rate(rate: Instruction, steps: Whole) -> Whole:
     """Steps at the lower rate after `steps` at the higher one (see the instruction `rate`)."""
     stride, offset = int(rate["stride"]), int(rate["offset"])
-    return steps // stride if rate["windows"] else max(0, -(-(steps - offset) // stride))
+    if rate["windows"]:
+        return steps // stride
+    begun = -(-(steps - offset) // stride)
+    return begun * (begun > 0)  # or 0
 
 
 def most_rows(register: str, limit: int, rates: Rates) -> int:

@@ -8,19 +8,23 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backends.epochcore.clock.plans import SYNC, known_of
+from backends.epochcore.clock.frames import SYNC, Frames, known_of
 from backends.epochcore.clock.pricing import Prices
 from backends.epochcore.program.accesses import Held, accesses
 from backends.epochcore.program.columns import Columns
+from backends.epochcore.program.dispatch import Stays, lower, pieces
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.tiles import parameters_of, streamed
 from backends.epochcore.program.touches import PARAMETERS, STREAMS, Loops, touches
-from isa import Instruction, Program
+from isa import Instruction, Program, instruction
+from isa.epochcore import EPOCHCORE
 from tests.backends.epochcore.small_programs import archs, programs
 from tests.examples import examples
 
 Row = tuple[int, int, int, bool]
+Spans = list[tuple[int, int]]
+spans_of_steps = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)))
 
 
 def one_by_one(program: Program, steps: int) -> Counter[Row]:
@@ -74,3 +78,38 @@ def test_what_costs_alike_is_told_alike_for_many_and_for_one(data: st.DataObject
     alone = Prices(program, arch, 9)
     pairs = {(int(known.shape[n]), alone.shape(ins)) for n, ins in enumerate(code) if known.way[n] < SYNC}
     assert len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
+
+
+@given(st.integers(1, 9), st.integers(0, 12), st.booleans(), spans_of_steps)
+def test_chunks_at_a_lower_rate_are_those_of_each(stride: int, offset: int, windows: bool, spans: Spans) -> None:
+    rate = instruction(EPOCHCORE, "rate", dst="n1", src="n0", stride=stride, offset=offset, windows=windows)
+    first, count = np.array(spans, np.int64).reshape(-1, 2).T
+    assert list(zip(*(values.tolist() for values in lower(rate, (first, count))), strict=True)) == [
+        lower(rate, span) for span in spans
+    ]
+
+
+@given(st.tuples(st.integers(0, 40), st.integers(0, 40)), st.none() | st.integers(60, 80), spans_of_steps)
+def test_steps_that_stay_on_the_chip_are_counted(bounds: tuple[int, int], mirror: int | None, spans: Spans) -> None:
+    low, high = sorted(bounds)
+    stays = Stays("n0", low, high, mirror)
+
+    def counted(start: int, steps: int) -> int:
+        places = range(start, start + steps) if mirror is None else range(mirror - start - steps, mirror - start)
+        return sum(low <= place < high for place in places)
+
+    first, count = np.array(spans, np.int64).reshape(-1, 2).T
+    assert stays.of(first, count).tolist() == [counted(*span) for span in spans]
+
+
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data(), st.integers(1, 40), st.booleans())
+def test_pieces_with_a_frame_in_common_have_the_one_of_their_own(data: st.DataObject, steps: int, tokens: bool) -> None:
+    arch = data.draw(archs())
+    program = data.draw(programs(arch))
+    code = program.sections[0].code
+    every = known_of(Columns.of(code), Prices(program, arch, steps))
+    frames = Frames(every, code, tokens=tokens)
+    for piece in pieces(program, 1, steps):
+        found, own = frames.of(piece), Frames(every, code, tokens=tokens).of(piece)
+        assert repr(found) == repr(own)
