@@ -15,7 +15,7 @@ from ssmc.frontend.rules.context import Context, Rule, flow_of, own_padding, pre
 from ssmc.frontend.rules.elementwise import binary, scalar
 from ssmc.frontend.source.evaluate import run_call
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.source.operands import conv_padding, few_bits, text
+from ssmc.frontend.source.operands import along_axis, conv_padding, few_bits, text
 
 LARGEST_IMAGE = 1 << 12  # values; beyond, the matrix is too large
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -142,8 +142,9 @@ def _conv(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     elif all(letter(2 + i, x) == "f" for i in range(spatial)):
         y = _within_features(context, call, x, weight)
     else:
-        if spatial == 1:
-            own_padding(context, call.attrs, x.shape[2], taps[0])
+        if "t" in x.axes[2:]:
+            at = x.axes.index("t") - 2
+            own_padding(context, along_axis(call.attrs, at, spatial), x.shape[2 + at], taps[at])
         raise TimeMixing(f"a convolution of {max(taps)} taps along time")
     if len(items) > 2 and items[2] is not None:
         y = binary(context.builder, "add", y, Known(np.asarray(items[2].array).reshape(-1, *([1] * spatial))))

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.builder import Builder, Operand
-from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported
-from ssmc.frontend.rules.context import Surroundings, known_of, own_padding, sampled
+from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
+from ssmc.frontend.rules.context import Surroundings, flow_of, known_of, own_padding, sampled
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import dense_groups
+from ssmc.frontend.rules.planes import along_time
 from ssmc.frontend.source.listing import Call
 from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
@@ -27,8 +28,10 @@ NUMPY_MODES = {ZEROS: "constant", EDGE: "edge", REFLECTION: "reflect"}
 
 def strided_conv(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A convolution along time with a stride, or without enough padding to keep the length."""
-    flow, padding, ends = _padded(translator, call, items[0])
     weight = np.asarray(known_of(items[1], "kernel"))
+    if isinstance(items[0], Flow) and len(items[0].axes) > 3:
+        return [_over_plane(translator, call, items[0], weight, items[2] if len(items) > 2 else None)]
+    flow, padding, ends = _padded(translator, call, items[0])
     if flow.axes != "bft":
         raise Unsupported("its axes are not batch, channels, time")
     builder, outputs = translator.builder, len(weight)
@@ -46,6 +49,26 @@ def strided_conv(translator: Surroundings, call: Call, items: Sequence[Any]) -> 
     if len(items) > 2 and items[2] is not None:
         found = binary(builder, "add", found, Known(np.asarray(known_of(items[2], "bias")).reshape(-1, 1)))
     return [found]
+
+
+def _over_plane(translator: Surroundings, call: Call, flow: Flow, weight: Array, bias: Any) -> Flow | Known:
+    """A convolution along time and features at once."""
+    axis = flow.axes.find("t")
+    if axis < 2 or set(flow.axes) != set("bft") or not flow.axes.startswith("b") or flow.axes.count("t") > 1:
+        raise Unsupported("its axes are not batch, channels, and time beside features")
+    taps, attrs, places = along_time(flow, weight, call.attrs)
+    builder, spacing = translator.builder, attrs["dilations"][0]
+    padding = own_padding(translator, attrs, flow.shape[axis], taps.shape[2])
+    wide = np.zeros((*taps.shape[:2], (taps.shape[2] - 1) * spacing + 1))
+    wide[..., ::spacing] = taps
+    row = wrap(builder.reshape(flow.value, taps.shape[1:2]), "bft", (flow.shape[0], taps.shape[1], flow.shape[axis]))
+    y = filtered(builder, flow_of(row), wide, padding, attrs["strides"][0])
+    shape = (flow.shape[0], *places[: axis - 1], y.shape[2], *places[axis - 1 :])
+    found = wrap(builder.reshape(y.value, places), flow.axes, shape)
+    if bias is None:
+        return found
+    added = np.asarray(known_of(bias, "bias")).reshape(-1, *[1] * (weight.ndim - 2))
+    return binary(builder, "add", found, Known(added))
 
 
 def averaged(translator: Surroundings, call: Call, items: Sequence[Any]) -> list[Tracked]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,15 @@ def conv_padding(attrs: Attrs, length: int, taps: int) -> tuple[int, int]:
     total = max((-(-length // stride) - 1) * stride + reach - length, 0)
     half = total // 2
     return (half, total - half) if mode == "SAME_UPPER" else (total - half, half)
+
+
+def along_axis(attrs: Mapping[str, Any], axis: int, spatial: int) -> Attrs:
+    """The attributes of a convolution along one of its `spatial` axes."""
+    own: Attrs = {"auto_pad": attrs["auto_pad"]} if "auto_pad" in attrs else {}
+    for name in ("strides", "dilations"):
+        own[name] = [int(attrs.get(name, [1] * spatial)[axis])]
+    pads = attrs.get("pads", [0] * (2 * spatial))
+    return own | {"pads": [int(pads[axis]), int(pads[axis + spatial])]}
 
 
 def steady_padding(attrs: Attrs, taps: int) -> tuple[int, int] | None:
