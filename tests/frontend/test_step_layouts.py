@@ -169,3 +169,41 @@ def test_beams_before_the_batch(tmp_path: Path) -> None:
     path = save(net.model([(y, [beams, "n", WIDTH]), (new, [beams, "n", SLOTS])]), tmp_path)
     first = rng.standard_normal((beams, 5, SLOTS)).astype(np.float32)
     holds(path, {state: new}, {u: rng.standard_normal((beams, STEPS, 5, WIDTH)).astype(np.float32), state: first})
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_parts_of_a_complex_state_in_any_order(order: tuple[int, ...], mixed: bool, tmp_path: Path) -> None:
+    """Each part reads both; that a complex number multiplies them tells which is which, not the order of the file."""
+    net, rng = Net(), np.random.default_rng(5)
+    u, re, im = (net.input(["b", SLOTS]) for _ in range(3))
+    a, b = (net.const(rng.standard_normal((SLOTS, SLOTS) if mixed else SLOTS) * 0.4) for _ in range(2))
+    by, wide = "MatMul" if mixed else "Mul", ["b", SLOTS]
+    kept, turned = (
+        net.op("Sub", net.op(by, re, a), net.op(by, im, b)),
+        net.op("Add", net.op(by, im, a), net.op(by, re, b)),
+    )
+    new_re = net.op("Add", kept, net.op("MatMul", u, weight(net, rng, SLOTS, SLOTS)))
+    new_im = net.op("Add", turned, net.op("MatMul", u, weight(net, rng, SLOTS, SLOTS)))
+    y = net.op("Tanh", net.op("MatMul", net.op("Add", new_re, new_im), weight(net, rng, SLOTS, SLOTS)))
+    outputs = [(y, wide), (new_re, wide), (new_im, wide)]
+    path = save(net.model([outputs[k] for k in order]), tmp_path)
+    arrays = {name: rng.standard_normal((2, SLOTS)).astype(np.float32) for name in (re, im)}
+    holds(path, {re: new_re, im: new_im}, arrays | {u: rng.standard_normal((2, STEPS, SLOTS)).astype(np.float32)})
+
+
+@pytest.mark.parametrize("data_first", [False, True])
+def test_what_reads_the_next_state_is_not_the_next_value_of_the_data(data_first: bool, tmp_path: Path) -> None:
+    """The output is of the data's shape and linear in it, number by number: read so, both inputs could be the state."""
+    net, rng = Net(), np.random.default_rng(6)
+    if data_first:
+        u, state = net.input(["b", WIDTH]), net.input(["b", WIDTH, SLOTS])
+    else:
+        state, u = net.input(["b", WIDTH, SLOTS]), net.input(["b", WIDTH])
+    drive = net.op("Mul", net.op("Unsqueeze", u, net.ints(-1)), weight(net, rng, WIDTH, SLOTS))
+    kept = net.op("Mul", state, net.op("Add", drive, net.const(rng.uniform(0.2, 0.6, (WIDTH, SLOTS)))))
+    new = net.op("Add", kept, drive)
+    y = net.op("ReduceSum", net.op("Mul", new, weight(net, rng, WIDTH, SLOTS)), net.ints(-1), keepdims=0)
+    path = save(net.model([(new, ["b", WIDTH, SLOTS]), (y, ["b", WIDTH])]), tmp_path)
+    arrays = {state: rng.standard_normal((2, WIDTH, SLOTS)).astype(np.float32)}
+    holds(path, {state: new}, arrays | {u: 0.3 * rng.standard_normal((2, STEPS, WIDTH)).astype(np.float32)})

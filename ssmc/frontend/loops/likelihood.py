@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import combinations, permutations
 from math import prod
 from operator import or_
 
@@ -26,6 +27,7 @@ AFFINE = 2.0  # an output that is affine in the input
 NEARLY = 1.5  # one that is so near by, or the larger of the input and another
 UNREAD = 1.0  # an input handed through, or not read at all: a state that nothing depends on
 STILL = 0.5  # an output that reads the input and does not move with it
+TURNED = 0.1  # more for two pairs that are the parts of a complex state, which a complex number multiplies
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,15 +96,39 @@ def _sure_weights(candidates: Candidates) -> Array:
     around = [surroundings(step.listing, known, *block) for block in zip(wanted, moving, strict=True)]
     values = evaluate(step.listing, step.point, set[Value]().union(*around))
     for (rows, columns), ends, beside in zip(found, wanted, around, strict=True):
-        for i in rows:
-            moves = candidates.moves(i, ends, {v: values[v] for v in beside})
+        moving_one = {i: candidates.moves(i, ends, {v: values[v] for v in beside}) for i in rows}
+        for i, moves in moving_one.items():
             alike = [j for j in columns if (i, j) in pairs]
             weights[i, alike] = _affine_weights([candidates.outputs[j] for j in alike], moves, candidates.spikes)
         chosen = np.ix_(rows, columns)
         mixed = [i for i in rows if weights[i].max() <= AFFINE]  # what a layer hands to the next may be affine, too
         if not _all_affine(weights[chosen]) or any(_has_parts(step, candidates.inputs[i]) for i in mixed):
             weights[chosen] = 0.0
+        _prefer_complex(candidates, weights, moving_one, columns)
     return weights
+
+
+def _prefer_complex(candidates: Candidates, weights: Array, moves: Mapping[int, Moves], columns: Sequence[int]) -> None:
+    """Add to the weights of pairs that are the real and the imaginary part of `x' = a x + ...`.
+
+    Of two inputs and two outputs that could be paired in both ways these are those of which both parts move alike with
+    their own input, and oppositely with each other's. The order of a file says less: exporters sort names.
+    """
+    found = set()
+    for (i, a), (k, b) in combinations(moves.items(), 2):
+        both = [j for j in columns if weights[i, j] >= AFFINE and weights[i, j] == weights[k, j]]
+        if a.shape != b.shape or len(both) < 2:
+            continue
+        move, _ = _two_moves(a.shape)
+        moved = {j: [one.of(candidates.outputs[j])(move) for one in (a, b)] for j in both}
+        for j, m in permutations(both, 2):
+            (own, other), (cross, same) = moved[j], moved[m]
+            size = [float(np.abs(x).max(initial=0.0)) for x in (own, other)]
+            scale = TOLERANCE * max(*size, 1.0)
+            if min(size) > scale and np.abs([own - same, other + cross]).max() <= scale:
+                found |= {(i, j), (k, m)}
+    for pair in found:
+        weights[pair] += TURNED
 
 
 def _affine_pairs(candidates: Candidates) -> set[tuple[int, int]]:
@@ -132,6 +158,7 @@ def _weigh_others(candidates: Candidates, weights: Array) -> None:
     close = {i: candidates.values(j for j in near[i] if reads[j] & bits[i]) for i in left}
     around = {i: surroundings(step.listing, known, close[i], bits[i]) for i in left}
     values = evaluate(step.listing, step.point, set[Value]().union(*around.values()))
+    moving = {}
     for i in left:
         moves = candidates.moves(i, close[i], {v: values[v] for v in around[i]})
         for j in near[i]:
@@ -142,6 +169,8 @@ def _weigh_others(candidates: Candidates, weights: Array) -> None:
                 weights[i, j] = _weight(candidates.outputs[j], moves, candidates.spikes)
         if (weights[i] == SPIKES).any():  # they are nothing else
             weights[i, weights[i] != SPIKES] = 0.0
+        moving[i] = moves
+    _prefer_complex(candidates, weights, moving, free)
 
 
 def _has_parts(step: Step, source: str) -> bool:

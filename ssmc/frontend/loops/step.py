@@ -85,11 +85,11 @@ def _handed_on(candidates: Candidates, weights: Array, found: Pairs) -> Pairs:
 def _without_data(candidates: Candidates, weights: Array) -> Pairs:
     """The best pairs of all inputs but one, which is the data: it drives a state, may come after a forecast, which
     reads all states and not it, may go into a cache of the last steps, and may be handed through to an output, as to a
-    residual or an innovation."""
+    residual or an innovation; an output that is computed from next values is what they are read by."""
     step, reads, bits = candidates.step, candidates.reads, candidates.bits
     others = [_assigned(weights, but=i) for i in range(len(candidates.inputs))]
 
-    def likely(i: int) -> tuple[bool, bool, bool, bool, float]:
+    def likely(i: int) -> tuple[bool, bool, bool, bool, bool, float]:
         drives = any(reads[j] & bits[i] for _, j in others[i])
         states = sum(bits[k] for k, _ in others[i])
         left = set(range(len(candidates.outputs))) - {j for _, j in others[i]}
@@ -97,7 +97,9 @@ def _without_data(candidates: Candidates, weights: Array) -> Pairs:
         targets = [candidates.outputs[j] for j in np.flatnonzero(weights[i])]
         handed = drives and bool(targets) and handed_through(step, candidates.inputs[i], targets)
         caches = any(shifted(step, candidates.inputs[k], candidates.outputs[j]) for k, j in others[i])
-        return drives, foreseen, caches, handed, sum(others[i].values())
+        following = step.listing.influenced(set(candidates.values(j for _, j in others[i])))
+        read = any(value in following for value in candidates.values(left))
+        return drives, foreseen, caches, handed, read, sum(others[i].values())
 
     return others[max(range(len(others)), key=likely)]
 
