@@ -61,6 +61,7 @@ class Translator:
     later: dict[Value, Callable[[], Tracked]] = field(default_factory=dict)
     dynamic: bool = False  # whether the number of steps differs from run to run
     stream: Value | None = None  # one whose steps the trips are, in the body of a Loop
+    lead: int = 0  # steps in front of the first trip, in the body of a Loop; what is computed in them does not count
     probing: Probing = field(default_factory=Probing)
     outer: Translator | None = None  # the same listing without this one's substitutions
 

@@ -44,6 +44,10 @@ PER_STEP = frozenset(
 )
 
 
+# x counts the steps from 1 on, y = x - 1
+COUNTER = StateSpace(A=np.ones((1, 1)), B=np.ones((1, 1, 1)), C=np.ones((1, 1, 1)), D=-np.ones((1, 1, 1)))
+
+
 def kind_of(graph: Graph, value: Value) -> FlowType:
     """The type of a value of the new graph."""
     kind = graph.type(value)
@@ -241,10 +245,7 @@ class Builder:
     def steps(self, like: Value) -> Operand:
         """The stream of the steps' numbers, 0 first, without features."""
         one = self.stream(np.ones(1), like)
-        counter = StateSpace(
-            A=np.ones((1, 1)), B=np.ones((1, 1, 1)), C=np.ones((1, 1, 1)), D=-np.ones((1, 1, 1))
-        )  # x counts the steps, y = x - 1
-        return self.reshape(self.add("ssm", [one], system=counter), ())
+        return self.reshape(self.add("ssm", [one], system=COUNTER), ())
 
     def positional(self, table: Array, like: Value, source: tuple[Array, str]) -> Value:
         """A stream that follows the rows of `table` (steps, *features): a counter looks them up.

@@ -95,13 +95,14 @@ class Tick:
 class Pieces:
     """An ONNX sequence with one tensor for each of `length` steps: `item` is that of the present step.
 
-    `front`: each step was put in front of those before it.
+    `front`: each step was put in front of those before it. The first `missing` steps are not in it.
     """
 
     item: Flow | Known
     like: Value  # any stream of the model
     length: int
     front: bool = False
+    missing: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ssmc.frontend.graph.flow import Raw, Refused, Tracked, Unsupported
+from ssmc.frontend.loops.late import from_the_first, is_unbounded, trips_of, until_it_ends
 from ssmc.frontend.reasons import Kind, Reason
-from ssmc.frontend.source.evaluate import scan_form
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.sizes import DIVISIBLE
 
@@ -28,14 +26,16 @@ APART = 3  # a loop over all steps but the first ones, from which its states sta
 
 def over_chunks(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked] | None:
     """What a loop gives that may go over chunks; None where it does not."""
-    return _as_step_or_raw(translator, call, items) if _may_be(translator, call) else None
+    if _may_be(translator, call):
+        return _as_step_or_raw(translator, call, items)
+    return until_it_ends(translator, call, items) if is_unbounded(translator, call) else None
 
 
 def _may_be(translator: Translator, call: Call) -> bool:
     """Does a loop make fewer trips than there are steps, or just a few less, the first steps being apart?"""
     if call.kind not in KINDS or translator.in_step:
         return False
-    trips, steps = _trips(translator, call), translator.steps
+    trips, steps = trips_of(translator, call), translator.steps
     if trips is not None and _all_but_the_first(trips, steps):
         return True
     if trips is None or trips > min(MOST, steps // 2):
@@ -53,22 +53,15 @@ def _counted(translator: Translator, call: Call) -> bool:
     return call.kind == "Scan" or (number is not None and number not in translator.listing.constants)
 
 
-def _trips(translator: Translator, call: Call) -> int | None:
-    values = [v for v in call.operands if v is not None]
-    if call.kind == "Loop":
-        count = None if call.operands[0] is None else translator.samples.at(0, [call.operands[0]])[call.operands[0]]
-        return None if count is None else int(np.asarray(count).reshape(-1)[0])
-    arrays = translator.samples.at(0, values)
-    own = [arrays[v] for v in values[: len(values) - int(call.op["captured"])]]
-    form = scan_form(call, len(own), [np.ndim(a) for a in own])
-    return int(np.shape(own[form.states])[form.input_axes[0]]) if len(own) > form.states else None
-
-
 def _as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """A loop that may go over chunks by its own rule, or raw where that does not hold.
 
-    What it is given may be raw too: then it is a loop of its own only if nothing explains the whole.
+    What it is given may be raw too: then it is a loop of its own only if nothing explains the whole, or if it lacks the
+    first step alone.
     """
+    late = from_the_first(translator, call)
+    if late is not None:
+        return late
     reason = next((item.reason for item in items if isinstance(item, Raw)), None)
     if reason is not None:
         return [Raw(reason)] * len(call.results)
@@ -83,7 +76,7 @@ def _as_step_or_raw(translator: Translator, call: Call, items: Sequence[Any]) ->
     told = translator.findings.refusals[len(before.refusals) :]
     translator.findings.restore(before)
     steps = translator.steps
-    whole = _all_but_the_first(_trips(translator, call) or 0, steps)
+    whole = _all_but_the_first(trips_of(translator, call) or 0, steps)
     if translator.dynamic and not whole and steps not in DIVISIBLE and _counted(translator, call):
         return translator.refuse(call, Reason(f"{steps} steps cannot become chunks", Kind.INDIVISIBLE))
     reason = Reason(told[0].reason, told[0].kind) if told else reason or Reason("it goes over chunks of steps")

@@ -11,8 +11,10 @@ import numpy as np
 from ssmc.frontend.findings import NOT_TIME
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, is_stream, reduced_table
 from ssmc.frontend.graph.stacking import sequence_of
+from ssmc.frontend.loops.behind import FIRST, Front, behind, behind_one, first_step, with_starts
+from ssmc.frontend.loops.collected import concat_from_sequence
 from ssmc.frontend.loops.inner import refuse_within, written_out
-from ssmc.frontend.loops.loop import concat_from_sequence, translate_loop
+from ssmc.frontend.loops.loop import translate_loop
 from ssmc.frontend.loops.outliers import telling_steps
 from ssmc.frontend.loops.stacked import lift_rows, row_by_row
 from ssmc.frontend.source.effort import body_around
@@ -23,8 +25,11 @@ from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 
 
-def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """A Scan over time: its body is one step."""
+def translate_scan(
+    translator: Translator, call: Call, items: Sequence[Any], front: Front | None = None
+) -> list[Tracked]:
+    """A Scan over time: its body is one step. Where it goes over all steps but the first one, `front` may tell what
+    stands there."""
     if translator.in_step:
         refuse_within(call, items)
     captured = int(call.op["captured"])
@@ -34,10 +39,19 @@ def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Trac
     body = replace(body_of(call), around=body_around(translator.listing.around, length))
     names, outputs = list(body.inputs.values()), list(body.outputs.values())
     points = _scan_points(translator, call, form, body)
-    whole = [v for v, f in zip(names[len(own) :], outer, strict=True) if isinstance(f, Flow) and "t" in f.axes]
+    sequences = [v for v, f in zip(names[len(own) :], outer, strict=True) if isinstance(f, Flow) and "t" in f.axes]
     body = written_out(
-        body, points[0], whole, [v for v, f in zip(names[len(own) :], outer, strict=True) if isinstance(f, Known)]
+        body, points[0], sequences, [v for v, f in zip(names[len(own) :], outer, strict=True) if isinstance(f, Known)]
     )
+    starts: dict[Value, Tracked] = {}
+    if front is not None:
+        if any(form.input_reversed):
+            raise Unsupported("it goes backwards")
+        body, starts = with_starts(translator, body, outputs[: form.states], front, points)
+        for k, axis in enumerate(form.input_axes):
+            own[form.states + k] = behind_one(translator.builder, own[form.states + k], axis)
+        own[: form.states] = [Known(np.zeros(np.shape(points[0][v]))) for v in names[: form.states]]
+        length += 1
     states = [State(str(k), names[k], outputs[k], own[k]) for k in range(form.states)]
     body, rows = row_by_row(body, [(s.current, s.following, s.initial) for s in states], points)
     inner = translator.inside(body, points, in_step=True)
@@ -51,10 +65,14 @@ def _scan(translator: Translator, call: Call, items: Sequence[Any]) -> list[Trac
     like = next((f.value for f in inner.env.values() if isinstance(f, Flow) and is_stream(translator.builder, f)), None)
     if like is None:
         raise Unsupported("nothing that it scans depends on the input")
+    if front is not None:
+        inner.env.update({**starts, FIRST: first_step(translator.builder, like)})
     last = lift_rows(inner, states, rows, call.op.get("disguise") or "Scan", like)
     found: list[Tracked] = [last[str(k)] for k in range(form.states)]
     for k, item in enumerate(inner.demand(outputs[form.states :])):
-        found.append(sequence_of(translator.builder, item, like, form.output_axes[k], form.output_reversed[k], length))
+        axis = form.output_axes[k]
+        whole = sequence_of(translator.builder, item, like, axis, form.output_reversed[k], length)
+        found.append(behind(translator.builder, whole, axis, 0 if front is None else 1))
     return found
 
 
@@ -133,7 +151,7 @@ def _if(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracke
 
 
 CONTROL_RULES: dict[str, Callable[[Translator, Call, Sequence[Any]], list[Tracked]]] = {
-    "Scan": _scan,
+    "Scan": translate_scan,
     "If": _if,
     "Loop": translate_loop,
     "ConcatFromSequence": concat_from_sequence,

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.graph.flow import Flow, Known, Members, Pieces, Refused, Tracked, Unsupported, is_stream, wrap
+from ssmc.frontend.graph.flow import Flow, Known, Pieces, Refused, Tracked, Unsupported, is_stream, wrap
 from ssmc.frontend.graph.stacking import sequence_of
+from ssmc.frontend.loops.behind import FIRST, Carried, Front, behind, first_step, is_empty, with_front
 from ssmc.frontend.loops.branches import unbranched
+from ssmc.frontend.loops.collected import stacked
 from ssmc.frontend.loops.inner import refuse_within, written_out
 from ssmc.frontend.loops.stacked import lift_rows, row_by_row
 from ssmc.frontend.loops.ticks import LONGEST as LONGEST_TABLE
 from ssmc.frontend.loops.ticks import counted_on, tick_of
 from ssmc.frontend.loops.writes import moved_from, with_joined_writes
 from ssmc.frontend.rules.elementwise import binary
-from ssmc.frontend.rules.sequences import joined
-from ssmc.frontend.rules.shape import reshaped
+from ssmc.frontend.rules.restored import whole_stream
 from ssmc.frontend.source.effort import body_around
 from ssmc.frontend.source.evaluate import body_of, evaluate
 from ssmc.frontend.source.listing import Call, Listing
@@ -60,14 +61,21 @@ class _Carried:
 
 @dataclass(frozen=True, eq=False)
 class _Count:
-    """How often a loop runs, and the carried values that follow from that: `tables[value]` (trips + 1, ...)."""
+    """How often a loop runs, and the carried values that follow from that: `tables[value]` (trips + 1, ...).
+
+    The number of the first trip is `-lead`: where a loop is said from the step in front of it on, that is 1.
+    """
 
     trips: int
     tables: dict[Value, Array]
+    lead: int = 0
 
 
-def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """A Loop whose trips are the steps of the sequences that it picks from. Raises Unsupported for any other."""
+def translate_loop(
+    translator: Translator, call: Call, items: Sequence[Any], front: Front | None = None
+) -> list[Tracked]:
+    """A Loop whose trips are the steps of the sequences that it picks from, or all but the first one, of which `front`
+    tells what stands there. Raises Unsupported for any other."""
     if translator.in_step:
         refuse_within(call, items)
     captured = int(call.op["captured"])
@@ -81,9 +89,11 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     given = {v: item for v, item in zip(names[len(own) :], outer, strict=True) if isinstance(item, Known)}
     given |= {now: first for now, following, first in states if _is_same(body, now, following, first)}
     count = _count(body, own, limit, states, {v: item.stored for v, item in given.items()})
+    if front is not None and count.trips != translator.steps - 1:
+        raise Unsupported("it does not go over all steps but the first")
     body = unbranched(body, {names[0], *count.tables})
     body = replace(body, around=body_around(translator.listing.around, count.trips))
-    carried = [_classify(body, *state, count, given) for state in states]
+    carried = [_classify(body, *state, count, given, front is not None) for state in states]
     points = _points(translator, call, body, count, {item.current for item in carried if item.kind == "same"})
     whole = [
         v for v, item in zip(names[2:], (*own[2:], *outer), strict=True) if isinstance(item, Flow) and "t" in item.axes
@@ -91,16 +101,23 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     inner_written = written_out(body, points[0], whole, {names[0], *given, *count.tables})
     if inner_written is not body:
         body, outputs = inner_written, list(inner_written.outputs.values())
-        carried = [_classify(body, *state, count, given) for state in states]
+        carried = [_classify(body, *state, count, given, front is not None) for state in states]
+    if front is not None:
+        shown = [Carried(c.kind, c.current, c.following, c.piece) for c in carried]
+        body, starts = with_front(translator, call, body, shown, front, points, count.tables)
+        zeros = {k: Known(np.zeros(np.shape(points[0][c.current]))) for k, c in enumerate(carried) if c.kind == "state"}
+        carried = [replace(c, initial=zeros.get(k, c.initial)) for k, c in enumerate(carried)]
+        count = _from_the_first(count)
     body = with_joined_writes(body, Samples(body, points))
-    like = _stream_in(translator, own, outer)
+    like = _stream_in(translator, own, outer, count.trips if front is not None else None)
     if like is None:
         raise Unsupported("nothing that it reads is a sequence of steps")
     carries = [(c.current, c.following, c.initial) for c in carried if c.kind == "state"]
     body, rows = row_by_row(body, carries, points)
-    inner = replace(translator.inside(body, points, in_step=True), stream=like)
+    inner = replace(translator.inside(body, points, in_step=True), stream=like, lead=count.lead)
     reach = max(count.trips, LONGEST_TABLE) if translator.dynamic else count.trips
-    inner.env[names[0]], inner.env[names[1]] = tick_of(np.arange(reach), count.trips), Known(np.asarray(True))
+    numbers = tick_of(np.arange(reach) - count.lead, count.trips)
+    inner.env[names[0]], inner.env[names[1]] = numbers, Known(np.asarray(True))
     inner.env.update(zip(names[len(own) :], outer, strict=True))
     for item in carried:
         if item.kind == "same":
@@ -111,6 +128,9 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
             inner.env[item.current] = Known(np.zeros(np.shape(points[0][item.current])))
         elif item.kind == "pieces":
             inner.env[item.current] = Known([])
+    if front is not None:
+        inner.env.update(starts)
+        inner.env[FIRST] = first_step(translator.builder, like)
     if any(c.kind == "state" and isinstance(c.initial, Flow) and "t" in c.initial.axes for c in carried):
         raise Unsupported("it carries a whole sequence from trip to trip, as a stack of layers does")
     lifted = [State(str(k), c.current, c.following, c.initial) for k, c in enumerate(carried) if c.kind == "state"]
@@ -118,9 +138,21 @@ def translate_loop(translator: Translator, call: Call, items: Sequence[Any]) -> 
     found: list[Tracked] = []
     for k, value in enumerate(carried):
         found.append(_final(inner, value, last.get(str(k)), like, count))
-    for stacked in inner.demand(outputs[len(own) - 1 :]):
-        found.append(sequence_of(translator.builder, stacked, like, 0, False, count.trips))
+    for scanned in inner.demand(outputs[len(own) - 1 :]):
+        whole_steps = sequence_of(translator.builder, scanned, like, 0, False, count.trips)
+        found.append(behind(translator.builder, whole_steps, 0, count.lead))
     return found
+
+
+def _from_the_first(count: _Count) -> _Count:
+    """One trip more, in front of the others; counters count on to it."""
+    tables = {}
+    for value, table in count.tables.items():
+        steps = np.diff(table, axis=0)
+        if table.dtype.kind not in "iu" or np.any(steps != steps[0]):
+            raise Unsupported("what it counts is not known in front of its first trip")
+        tables[value] = np.concatenate([table[:1] - steps[:1], table])
+    return _Count(count.trips + 1, tables, 1)
 
 
 def _is_same(body: Listing, current: Value, following: Value, initial: Any) -> bool:
@@ -181,7 +213,13 @@ def _follows(body: Listing, value: Value, known: Collection[Value]) -> bool:
 
 
 def _classify(
-    body: Listing, current: Value, following: Value, initial: Any, count: _Count, given: Mapping[Value, Known]
+    body: Listing,
+    current: Value,
+    following: Value,
+    initial: Any,
+    count: _Count,
+    given: Mapping[Value, Known],
+    late: bool,
 ) -> _Carried:
     if following == current:
         return _Carried("same", current, following, initial)
@@ -207,7 +245,7 @@ def _classify(
         ends = list(call.operands)
         if call.kind == "Concat" and len(ends) == 2 and current in ends:
             axis, front = int(call.attrs["axis"]), ends[1] == current
-            if 0 in getattr(initial, "shape", ()) and initial.shape[axis] == 0:
+            if late or (0 in getattr(initial, "shape", ()) and initial.shape[axis] == 0):
                 return _Carried("grown", current, following, initial, ends[0 if front else 1], axis=axis, front=front)
             raise Unsupported(NOT_EMPTY)
     return _Carried("state", current, following, initial)
@@ -221,10 +259,16 @@ def _behind_layout(body: Listing, value: Value) -> Call | None:
     return call
 
 
-def _stream_in(translator: Translator, own: Sequence[Any], outer: Sequence[Any]) -> Value | None:
+def _stream_in(translator: Translator, own: Sequence[Any], outer: Sequence[Any], steps: int | None) -> Value | None:
+    """A stream that a loop reads, of so many steps."""
     for item in (*outer, *own):
-        if isinstance(item, Flow) and is_stream(translator.builder, item):
+        if not isinstance(item, Flow) or not is_stream(translator.builder, item):
+            continue
+        length = item.shape[item.axes.find("t")]
+        if steps in (None, length):
             return item.value
+        if steps == length + 1 and (whole := whole_stream(translator.builder, item.value, 1)) is not None:
+            return whole
     return None
 
 
@@ -237,23 +281,27 @@ def _final(inner: Translator, item: _Carried, last: Tracked | None, like: Value,
     if item.kind == "counted":
         return Known(count.tables[item.current][-1])
     if item.kind == "buffer":
-        written = _buffer(inner, item, like, count.trips)
+        written = _buffer(inner, item, like, count)
         if item.adds and not isinstance(written, Refused):
             return binary(inner.builder, "add", item.initial, written)  # type: ignore[arg-type]
         return written
     assert item.piece is not None
     piece = inner.demand([item.piece])[0]
+    missing = count.lead if is_empty(item.initial) else 0
+    if missing and item.front:
+        raise Unsupported("its steps are put in front of each other, without the first one")
     if item.kind == "grown":
-        return _stacked(inner, piece, item.axis, like, count.trips, item.front)
-    return Pieces(piece, like, count.trips, item.front) if isinstance(piece, Flow | Known) else piece
+        return stacked(inner, piece, item.axis, like, count.trips, item.front, missing)
+    return Pieces(piece, like, count.trips, item.front, missing) if isinstance(piece, Flow | Known) else piece
 
 
-def _buffer(inner: Translator, item: _Carried, like: Value, length: int) -> Tracked:
+def _buffer(inner: Translator, item: _Carried, like: Value, count: _Count) -> Tracked:
     """A tensor into which every trip writes its step."""
-    axis, backward = _written_axis(inner, item, length)
+    length = count.trips
+    axis, backward = _written_axis(inner, item, count)
     written = []
     for point, values in enumerate(inner.samples.points):
-        step = int(values[next(iter(inner.listing.inputs.values()))])
+        step = int(values[next(iter(inner.listing.inputs.values()))]) + count.lead
         before, after = (np.asarray(inner.samples.at(point, [v])[v]) for v in (item.current, item.following))
         after = after - before if item.adds else after
         written.append(np.take(after, length - 1 - step if backward else step, axis=axis))
@@ -290,12 +338,13 @@ def _agree(a: Array, b: Array, room: float) -> bool:
     return a.shape == b.shape and bool(np.abs(a - b).max(initial=0.0) <= room)
 
 
-def _written_axis(inner: Translator, item: _Carried, length: int) -> tuple[int, bool]:
+def _written_axis(inner: Translator, item: _Carried, count: _Count) -> tuple[int, bool]:
     """The axis along which the buffer changes at the number of the step and nowhere else; is it counted backward?"""
+    length = count.trips
     candidates: set[tuple[int, bool]] | None = None
     for point, values in enumerate(inner.samples.points):
         before, after = (np.asarray(inner.samples.at(point, [v])[v]) for v in (item.current, item.following))
-        step = int(values[next(iter(inner.listing.inputs.values()))])
+        step = int(values[next(iter(inner.listing.inputs.values()))]) + count.lead
         changed = before != after
         here = {
             (axis, backward)
@@ -339,32 +388,3 @@ def _drawn(rng: np.random.Generator, array: Any) -> Any:
     """Random numbers in place of those of a tensor; anything else as it is."""
     is_real = isinstance(array, np.ndarray) and array.dtype.kind == "f"
     return rng.standard_normal(array.shape) if is_real else array
-
-
-def concat_from_sequence(translator: Translator, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """The pieces of all steps as one tensor."""
-    pieces = items[0]
-    if isinstance(pieces, Members):
-        return joined(translator, call, pieces)
-    if not isinstance(pieces, Pieces):
-        raise Unsupported("it joins something other than the steps of a loop")
-    axis = int(call.attrs["axis"])
-    item = pieces.item
-    if not call.attrs.get("new_axis", 0):
-        return [_stacked(translator, item, axis, pieces.like, pieces.length, pieces.front)]
-    axis %= len(item.shape) + 1
-    return [sequence_of(translator.builder, item, pieces.like, axis, pieces.front, pieces.length)]
-
-
-def _stacked(
-    translator: Translator, item: Tracked, axis: int, like: Value, length: int, front: bool = False
-) -> Tracked:
-    """The pieces of all steps, of one entry along an axis each, along that axis; or each in `front` of those before."""
-    if not isinstance(item, Flow | Known):
-        return item
-    axis %= len(item.shape)
-    if item.shape[axis] != 1:
-        raise Unsupported("its steps give pieces of more than one entry")
-    shape = (*item.shape[:axis], *item.shape[axis + 1 :])
-    found = reshaped(translator, item, shape) if isinstance(item, Flow) else Known(np.reshape(item.array, shape))
-    return sequence_of(translator.builder, found, like, axis, front, length)

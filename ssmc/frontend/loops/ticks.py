@@ -11,6 +11,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.findings import PICKED_ELSEWHERE
 from ssmc.frontend.graph.flow import Flow, Known, Tick, Tracked, Unsupported, is_stream, known_operand
+from ssmc.frontend.rules.restored import whole_stream
 from ssmc.frontend.source.evaluate import run_call
 from ssmc.frontend.source.listing import Call
 from ssmc.ir.op import Array
@@ -189,11 +190,16 @@ def _at_step(translator: Translator, flow: Flow, axis: int, kept: int, numbers: 
     if flow.axes[axis] != "t":
         raise Unsupported(PICKED_ELSEWHERE)
     length, trips = flow.shape[axis], np.arange(len(numbers))
+    before = translator.lead == 1 and np.array_equal(numbers, trips - 1)
     numbers = np.where(numbers < 0, numbers + length, numbers)
     if np.array_equal(numbers, trips) and length == len(trips):
         value = flow.value
     elif np.array_equal(numbers, length - 1 - trips) and length == len(trips):
         value = translator.builder.reverse(flow.value)
+    elif before and length == len(trips):
+        value = translator.builder.add("delay", [flow.value], steps=1)
+    elif before and length == len(trips) - 1 and (whole := whole_stream(translator.builder, flow.value, 1)) is not None:
+        value = whole
     else:
         what = ", ".join(str(int(n)) for n in numbers[:3])
         late = numbers[0] > 0 and np.array_equal(numbers, trips + numbers[0])
