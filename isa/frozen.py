@@ -53,7 +53,9 @@ class FrozenMap(Mapping[K, V_co]):
 
     def __or__(self, changed: Mapping[K, Any]) -> FrozenMap[K, Any]:
         """A map with some values changed, or more of them."""
-        return FrozenMap({**self._items, **changed})
+        made: FrozenMap[K, Any] = FrozenMap.__new__(FrozenMap)
+        made._items = {**self._items, **changed}
+        return made
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._items)

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from backends.epochcore.clock.handover import Run
-from backends.epochcore.program.cells import Spans
+from backends.epochcore.program.cells import Spans, Visits
 from backends.epochcore.program.dispatch import Op
 from backends.epochcore.program.ledger import Ledger
 from backends.epochcore.program.parameters import param_words
-from backends.epochcore.program.tokens import OVERLAPPING, touched_by
+from backends.epochcore.program.tokens import OVERLAPPING
 from backends.epochcore.program.traps import trap
 from isa import Program
+from isa.epochcore_fields import ENGINES
 
 
 def check_races(program: Program, word_bits: int, steps: int, ops: Sequence[Op], runs: Sequence[Run]) -> None:
     """Raises UserError, a trap, for the first op of the program that reads words before they are written, or writes
     what is still being read or written. The simulator runs a program in its order and would not show it."""
     sizes = {name: param_words(array, word_bits) for name, array in program.data.items()}
-    ledger = Ledger(Spans(touched_by(program.sections[0], sizes, steps)))
-    visits = [(op.index, op.engine, op.number + 1) for op in ops]
-    for op, needs in zip(ops, ledger.needs(visits), strict=True):
-        for engine, number in needs:
-            before = ops[number - 1]
-            # an engine's instructions end in order
-            if (engine != op.engine or engine in OVERLAPPING) and runs[before.number].finish > runs[op.number].start:
-                raise _early(program, op, before, runs[op.number].start, runs[before.number].finish)
+    visits = Visits(
+        np.array([op.index for op in ops], np.int64),
+        np.array([ENGINES.index(op.engine) for op in ops], np.int64),
+        np.array([op.number + 1 for op in ops], np.int64),
+    )
+    latest = Ledger(Spans.of(program.sections[0], sizes, steps)).needs(visits)
+    for visit, other in np.argwhere(latest).tolist():
+        op, before = ops[visit], ops[int(latest[visit, other]) - 1]
+        # an engine's instructions end in order
+        in_order = ENGINES[other] == op.engine and op.engine not in OVERLAPPING
+        if not in_order and runs[before.number].finish > runs[op.number].start:
+            raise _early(program, op, before, runs[op.number].start, runs[before.number].finish)
 
 
 def _early(program: Program, op: Op, before: Op, start: int, finish: int) -> Exception:

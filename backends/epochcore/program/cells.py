@@ -6,13 +6,15 @@ of others they belong to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.program.regions import Region, Touched
+from backends.epochcore.program.columns import Columns
+from backends.epochcore.program.touches import Loops, touches
+from isa import Section
 
 Ints = NDArray[np.int64]
 
@@ -24,37 +26,30 @@ class Cells(NamedTuple):
     low: Ints
     high: Ints
 
+
+class Spans(NamedTuple):
+    """By instruction the cells that it reads and writes, and how many there are."""
+
+    reads: Cells
+    writes: Cells
+    cells: int
+
     @staticmethod
-    def of(regions: Sequence[Iterable[Region]], spans: dict[Region, tuple[int, int]]) -> Cells:
-        """The spans of some regions of each instruction."""
-        each = [dict.fromkeys(spans[region] for region in some) for some in regions]
-        every = np.array([span for some in each for span in some], np.int64).reshape(-1, 2)
-        at = np.cumsum([0, *map(len, each)]).astype(np.int64)
-        return Cells(at, np.ascontiguousarray(every[:, 0]), np.ascontiguousarray(every[:, 1]))
-
-
-class Spans:
-    """By instruction: the cells that it reads and writes."""
-
-    def __init__(self, touched: Sequence[Touched]) -> None:
-        regions = list(dict.fromkeys(region for t in touched for region in (*t.reads, *t.writes)))
-        of, self.cells = _cells(regions)
-        self.reads = Cells.of([t.reads for t in touched], of)
-        self.writes = Cells.of([t.writes for t in touched], of)
-
-
-def _cells(regions: Sequence[Region]) -> tuple[dict[Region, tuple[int, int]], int]:
-    """The span of every region, and how many cells there are in all spaces."""
-    found: dict[Region, tuple[int, int]] = {}
-    count = 0
-    for space in dict.fromkeys(region.space for region in regions):
-        inside = [region for region in regions if region.space == space]
-        bounds = np.array([(r.low, max(r.high, r.low + 1)) for r in inside], np.int64)
+    def of(section: Section, sizes: Mapping[str, int], steps: int | None = None) -> Spans:
+        """Those of a section's code where sequences have so many `steps`, or as many as there are. `sizes` are words of
+        the constants."""
+        columns = Columns.of(section.code)
+        found = touches(columns, Loops.of(section, steps), lambda names: np.array([sizes[name] for name in names]))
+        bounds = np.stack([found.start, np.maximum(found.stop, found.start + 1)])
         cuts = np.unique(bounds)
-        spans = (count + cuts.searchsorted(bounds)).tolist()
-        found |= {region: (low, high) for region, (low, high) in zip(inside, spans, strict=True)}
-        count += len(cuts)
-    return found, count
+        low, high = cuts.searchsorted(bounds)
+
+        def cells(written: int) -> Cells:
+            some = np.flatnonzero(found.written == written)
+            at = np.searchsorted(found.instruction[some], np.arange(len(columns.code) + 1))
+            return Cells(at.astype(np.int64), low[some], high[some])
+
+        return Spans(cells(0), cells(1), len(cuts))
 
 
 class Visits(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.columns import Columns
 from backends.epochcore.program.meeting import Extents, meeting
+from backends.epochcore.program.parameters import words_of
 from backends.epochcore.program.touches import Loops, Touches, touches
 from isa import Program
 
@@ -76,8 +77,8 @@ class Conflicts:
 def conflicts(program: Program, arch: Arch, steps: int, columns: Columns | None = None) -> Conflicts:
     """Who meets whom, where sequences have `steps` steps; `columns` are those of the program's code."""
     columns = Columns.of(program.sections[0].code) if columns is None else columns
-    loops = Loops.of(program, steps)
-    found = touches(program, arch, columns, loops)
+    loops = Loops.of(program.sections[0], steps)
+    found = touches(columns, loops, partial(_words, program, arch))
     group, first = _grouped(found)
     # an instruction may touch the words of a group in several ways
     _, pairs = np.unique(found.instruction * len(first) + group, return_index=True)
@@ -86,6 +87,13 @@ def conflicts(program: Program, arch: Arch, steps: int, columns: Columns | None 
     touched = Lists(np.searchsorted(own, np.arange(count + 1)).astype(np.int64), groups)
     members = _partners(groups, own, len(first))
     return Conflicts(loops.end.tolist(), touched, members, *_pairs(found.of(first)))
+
+
+def _words(program: Program, arch: Arch, names: Sequence[str]) -> Ints:
+    """Words of some constants in the parameter memory."""
+    some = [program.data[name] for name in names]
+    sizes = np.array([constant.size for constant in some]) * np.minimum([constant.itemsize for constant in some], 4)
+    return np.asarray(words_of(sizes, arch.memory.word_bits))
 
 
 def _grouped(found: Touches) -> tuple[Ints, Ints]:

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from backends.epochcore.program.cells import Spans
+import numpy as np
+
+from backends.epochcore.program.cells import Ints, Spans, Visits
 from backends.epochcore.program.ledger import Ledger
-from backends.epochcore.program.regions import Touched, Walker
 from isa import Instruction, Section, SectionBuilder
 from isa.epochcore import EPOCHCORE
 from isa.epochcore_fields import ENGINES
@@ -58,27 +59,11 @@ class Piece:
 
 def synchronised(section: Section, sizes: Mapping[str, int]) -> tuple[Section, tuple[int, ...]]:
     """The section with tokens, and where each of its instructions is now. `sizes` are words of the constants."""
-    touched = touched_by(section, sizes)
-    pieces = _pieces(section)
-    spans = Spans(touched)
+    pieces, spans = _pieces(section), Spans.of(section, sizes)
     for piece in pieces:
         _within(piece, section, spans)
     _between(pieces, section, spans)
     return _written(section, pieces)
-
-
-def touched_by(section: Section, sizes: Mapping[str, int], steps: int | None = None) -> list[Touched]:
-    """What each instruction reads and writes where sequences have so many `steps`, or as many as there are."""
-    walker, ends, found = Walker(sizes), list[int](), []
-    for index, ins in enumerate(section.code):
-        if ends and index == ends[-1]:
-            ends.pop()
-            walker.limit = 1
-        if ins.mnemonic == "chunks":
-            ends.append(section.labels[str(ins["end"])])
-            walker.limit = min(int(ins["limit"]), steps or int(ins["limit"]))
-        found.append(walker.touch(ins))
-    return found
 
 
 def _pieces(section: Section) -> list[Piece]:
@@ -97,27 +82,31 @@ def _pieces(section: Section) -> list[Piece]:
     return [p for p in found if any(engine_of(ins) for ins in section.code[p.start : p.stop])]
 
 
-def _engines(piece: Piece, section: Section) -> list[tuple[int, str]]:
+def _visited(piece: Piece, section: Section) -> tuple[Ints, Ints]:
+    """The instructions of a piece that engines run, and their engines' numbers."""
     found = ((i, engine_of(section.code[i])) for i in range(piece.start, piece.stop))
-    return [(i, engine) for i, engine in found if engine is not None]
+    each = [(i, ENGINES.index(engine)) for i, engine in found if engine is not None]
+    places, engines = np.array(each, np.int64).reshape(-1, 2).T.copy()
+    return places, engines
 
 
 def _within(piece: Piece, section: Section, spans: Spans) -> None:
     """Tokens within a piece; in a loop those that every later round takes."""
+    from backends.epochcore.program.walk import covered  # it loads the compiler
+
     size, rounds = piece.stop - piece.start, ROUNDS if piece.loop else 1
-    seen, engines = Counter[Pair](), _engines(piece, section)
-    begins = [1 + turn * size - piece.start for turn in range(rounds)]
-    visits = [(index, engine, begin + index) for begin in begins for index, engine in engines]
-    for (index, engine, now), needs in zip(visits, Ledger(spans).needs(visits), strict=True):
-        for other, at in needs:
-            if at <= seen[other, engine] or (other == engine and engine not in OVERLAPPING):
-                continue
-            seen[other, engine] = at
-            if now > (rounds - 1) * size:
-                before, place = divmod(at - 1, size)
-                piece.pops[index].add(other)
-                piece.pushes[piece.start + place].add(engine)
-                piece.carried[other, engine] += before < rounds - 1
+    places, engine = _visited(piece, section)
+    at = [1 + turn * size - piece.start + places for turn in range(rounds)]
+    visits = Visits(np.tile(places, rounds), np.tile(engine, rounds), np.concatenate(at))
+    latest = Ledger(spans).needs(visits)
+    covered(latest, visits.engine, np.array([name not in OVERLAPPING for name in ENGINES]))
+    last = latest[(rounds - 1) * len(places) :]
+    for visit, other in np.argwhere(last).tolist():
+        own, name = ENGINES[engine[visit]], ENGINES[other]
+        before, place = divmod(int(last[visit, other]) - 1, size)
+        piece.pops[int(places[visit])].add(name)
+        piece.pushes[piece.start + place].add(own)
+        piece.carried[name, own] += before < rounds - 1
 
 
 def _between(pieces: list[Piece], section: Section, spans: Spans) -> None:
@@ -126,25 +115,23 @@ def _between(pieces: list[Piece], section: Section, spans: Spans) -> None:
     again = [p for p in pieces if p.repeated]
     first = [p for p in before if not again or p.start < again[0].start]
     rest = [p for p in before if p not in first]
-    ledger, passed, clock = Ledger(spans), Counter[Pair](), 0
-    number = {id(piece): index for index, piece in enumerate(pieces)}
+    ledger, passed = Ledger(spans), Counter[Pair]()
     last = Counter[int]()
-    for piece in (*first, *again, *again, *rest):
-        clock += 1
+    each = {piece.start: _visited(piece, section) for piece in pieces}
+    for clock, piece in enumerate((*first, *again, *again, *rest), 1):
         for pair in piece.waits:
             passed[pair] = clock
-        visits = [(index, engine, clock) for index, engine in _engines(piece, section)]
-        for (_, engine, _), needs in zip(visits, ledger.needs(visits, at_once=True), strict=True):
-            for other, at in needs:
-                if other == engine and engine not in OVERLAPPING:
-                    continue
-                # what rounds of a loop need from each other also covers the loop's run before
-                own = piece.loop and at == last[number[id(piece)]]
-                if own or at < passed[other, engine]:
-                    continue
-                piece.waits.add((other, engine))
-                passed[other, engine] = clock
-        last[number[id(piece)]] = clock
+        places, engine = each[piece.start]
+        latest = ledger.needs(Visits(places, engine, np.full(len(places), clock)), at_once=True)
+        if piece.loop:
+            # what rounds of a loop need from each other also covers the loop's run before
+            latest[latest == last[piece.start]] = 0
+        for own, name in enumerate(ENGINES):
+            for other, at in zip(ENGINES, latest[engine == own].max(0, initial=0).tolist(), strict=True):
+                if at and at >= passed[other, name] and (other != name or name in OVERLAPPING):
+                    piece.waits.add((other, name))
+                    passed[other, name] = clock
+        last[piece.start] = clock
 
 
 def _written(section: Section, pieces: list[Piece]) -> tuple[Section, tuple[int, ...]]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.epochcore.arch import Arch
 from backends.epochcore.program.accesses import Held, Words, accesses
 from backends.epochcore.program.columns import Alike, Columns
-from backends.epochcore.program.parameters import words_of
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.tiles import parameters_of, passing
-from isa import Instruction, Program
+from isa import Instruction, Section
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -44,9 +42,9 @@ class Touches(NamedTuple):
         return Touches(*(values[chosen] for values in self))
 
 
-def touches(program: Program, arch: Arch, columns: Columns, loops: Loops) -> Touches:
-    """What is touched, in such loops."""
-    sizes = _Sizes.of(program, arch, columns)
+def touches(columns: Columns, loops: Loops, words_of: Callable[[Sequence[str]], Ints]) -> Touches:
+    """What is touched, in such loops; `words_of` says how many some constants have in the parameter memory."""
+    sizes = _Sizes.of(columns, words_of)
     found = [*_scratchpad(columns), *_parameters(columns, sizes), *_streams(columns)]
     each: list[Touches] = []
     order: list[Ints] = []
@@ -81,8 +79,9 @@ class Loops(NamedTuple):
     rates: list[dict[str, Instruction]]
 
     @staticmethod
-    def of(program: Program, steps: int) -> Loops:
-        code, labels = program.sections[0].code, program.sections[0].labels
+    def of(section: Section, steps: int | None) -> Loops:
+        """Where sequences have so many `steps`, or as many as there are."""
+        code, labels = section.code, section.labels
         end, backward = np.zeros(len(code), np.int64), np.zeros(len(code), np.bool_)
         limits, rates = {0: 1}, dict[int, Instruction]()
         for place, ins in enumerate(code):
@@ -91,7 +90,8 @@ class Loops(NamedTuple):
             elif ins.mnemonic == "chunks":
                 stop = labels[str(ins["end"])]
                 end[place:stop], backward[place:] = stop, bool(ins["backward"])
-                limits |= {place: max(1, min(int(ins["limit"]), steps)), stop: 1}
+                limit = int(ins["limit"])
+                limits |= {place: limit if steps is None else max(1, min(limit, steps)), stop: 1}
         marks = sorted({*limits, *rates})
         known: list[dict[str, Instruction]] = []
         now, limit, limited = dict[str, Instruction](), 1, []
@@ -120,17 +120,14 @@ class _Sizes(NamedTuple):
     every: int
 
     @staticmethod
-    def of(program: Program, arch: Arch, columns: Columns) -> _Sizes:
-        count, fetches, words = len(columns.code), [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        data, bits = program.data, arch.memory.word_bits
+    def of(columns: Columns, words_of: Callable[[Sequence[str]], Ints]) -> _Sizes:
+        count, fetches, sizes = len(columns.code), [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for fetch in columns.named("fetch"):
             fetches.append(fetch["dst"] * count + fetch.places)
-            some = [data[name] for name in fetch["src"]]
-            sizes = np.array([constant.size for constant in some]) * np.minimum([c.itemsize for c in some], 4)
-            words.append(np.maximum(1, words_of(sizes, bits)))
+            sizes.append(np.maximum(1, words_of(fetch["src"])))
         keys = np.concatenate(fetches)
         order = np.argsort(keys)
-        return _Sizes(keys[order], np.concatenate(words)[order], count)
+        return _Sizes(keys[order], np.concatenate(sizes)[order], count)
 
     def at(self, address: Ints, places: Ints) -> Ints:
         """Of the constants that lie at these addresses when instructions at these places run; 1 where there is none."""

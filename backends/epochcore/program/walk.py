@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from backends.epochcore.program.cells import Cells, Ints, Visits
 from ssmc.jit import compiled
 
@@ -51,3 +53,18 @@ def _note(i: int, now: int, spans: Cells, cells: Ints) -> None:
     for span in range(spans.at[i], spans.at[i + 1]):
         for cell in range(spans.low[span], spans.high[span]):
             cells[cell] = now
+
+
+@compiled
+def covered(latest: Ints, engine: Ints, ordered: Ints) -> None:
+    """Leave out of `latest`, by visit and engine, what the visits' engines know already from visits before; those that
+    are `ordered` know all of their own."""
+    engines = latest.shape[1]
+    seen = np.zeros((engines, engines), np.int64)
+    for visit in range(len(latest)):
+        own = engine[visit]
+        for other in range(engines):
+            if latest[visit, other] <= seen[own, other] or (other == own and ordered[own]):
+                latest[visit, other] = 0
+            else:
+                seen[own, other] = latest[visit, other]

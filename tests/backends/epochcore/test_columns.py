@@ -13,6 +13,7 @@ from backends.epochcore.clock.pricing import Prices
 from backends.epochcore.program.accesses import Held, accesses
 from backends.epochcore.program.columns import Columns
 from backends.epochcore.program.dispatch import Stays, lower, pieces
+from backends.epochcore.program.parameters import param_words
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.tiles import parameters_of, streamed
@@ -60,7 +61,12 @@ def one_by_one(program: Program, steps: int) -> Counter[Row]:
 def test_what_many_touch_is_what_each_of_them_touches(data: st.DataObject, steps: int) -> None:
     arch = data.draw(archs())
     program = data.draw(programs(arch))
-    found = touches(program, arch, Columns.of(program.sections[0].code), Loops.of(program, steps))
+    sizes = {name: param_words(array, arch.memory.word_bits) for name, array in program.data.items()}
+    found = touches(
+        Columns.of(program.sections[0].code),
+        Loops.of(program.sections[0], steps),
+        lambda names: np.array([sizes[n] for n in names]),
+    )
     parameter = (found.start >= PARAMETERS) & (found.start < STREAMS)
     stop = np.where(parameter, -1, found.stop)
     rows = zip(*(v.tolist() for v in (found.instruction, found.start, stop, found.written > 0)), strict=True)
