@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -45,34 +46,52 @@ class System:
         """a^0 .. a^span, (channels, span + 1, states)."""
         return np.asarray(self.a[:, None, :] ** np.arange(span + 1)[:, None])
 
-    def kernel(self, length: int) -> Array:
-        """What an impulse gives, (channels, length)."""
-        late = int(self.before)
+    def kernel(self, length: int, powers: Array | None = None) -> Array:
+        """What an impulse gives, (channels, length), of the decays' `powers` as far, where they are known."""
+        late, powers = int(self.before), self.powers(length) if powers is None else powers
         taps = np.zeros((self.channels, length))
-        taps[:, late:] = np.einsum("hn,hkn->hk", self.c * self.b, self.powers(length)[:, : length - late]).real
+        taps[:, late:] = np.einsum("hn,hkn->hk", self.c * self.b, powers[:, : length - late]).real
         taps[:, 0] += self.d
         return taps
-
-    def inward(self, span: int) -> Array:
-        """A^{T-1-i} B, (channels, span, halves of the states)."""
-        drive = self.powers(span)[:, :span][:, ::-1] * self.b[:, None]
-        return turned(np.concatenate([drive.real, drive.imag][: self.parts], -1), self.reverse, False)
-
-    def outward(self, span: int) -> Array:
-        """Re(C A^{j+1} x), (channels, halves of the states, span)."""
-        read = self.powers(span)[:, 1 - self.before : span + 1 - self.before] * self.c[:, None]
-        halves = np.concatenate([read.real, -read.imag][: self.parts], -1).swapaxes(1, 2)
-        return turned(halves, False, self.reverse)
-
-    def within(self, span: int) -> Array:
-        """The impulse response as a Toeplitz matrix, (channels, span, span): y_j = sum_{i <= j} h_{j-i} u_i."""
-        return turned(band(self.kernel(span), span)[:, span - 1 :], self.reverse, self.reverse)
 
     def some(self, part: range) -> System:
         """A part of the channels."""
         cut = slice(part.start, part.stop)
         unit = None if self.unit is None else self.unit[cut]
         return replace(self, a=self.a[cut], b=self.b[cut], c=self.c[cut], d=self.d[cut], unit=unit)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The matrices of a system over a window of `span` steps; those of its states are computed once."""
+
+    system: System
+    span: int
+
+    @cached_property
+    def powers(self) -> Array:
+        """a^0 .. a^span, (channels, span + 1, states)."""
+        return self.system.powers(self.span)
+
+    @cached_property
+    def inward(self) -> Array:
+        """A^{T-1-i} B, (channels, span, halves of the states)."""
+        of = self.system
+        drive = self.powers[:, : self.span][:, ::-1] * of.b[:, None]
+        return turned(np.concatenate([drive.real, drive.imag][: of.parts], -1), of.reverse, False)
+
+    @cached_property
+    def outward(self) -> Array:
+        """Re(C A^{j+1} x), (channels, halves of the states, span)."""
+        of = self.system
+        read = self.powers[:, 1 - of.before : self.span + 1 - of.before] * of.c[:, None]
+        halves = np.concatenate([read.real, -read.imag][: of.parts], -1).swapaxes(1, 2)
+        return turned(halves, False, of.reverse)
+
+    def within(self) -> Array:
+        """The impulse response as a Toeplitz matrix, (channels, span, span): y_j = sum_{i <= j} h_{j-i} u_i."""
+        of, span = self.system, self.span
+        return turned(band(of.kernel(span, self.powers), span)[:, span - 1 :], of.reverse, of.reverse)
 
 
 def band(taps: Array, span: int) -> Array:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from backends.epochcore.lower.draft import Buffer, Param, Ref
 from backends.epochcore.lower.features import gather
 from backends.epochcore.lower.lowering import Lowering, Operand
 from backends.epochcore.lower.time import carried
-from backends.epochcore.lower.window_matrices import System, band, turned
+from backends.epochcore.lower.window_matrices import System, Window, band, turned
 from ssmc.ir import Node, Value
 from ssmc.ir.op import Array
 
@@ -122,24 +122,15 @@ class Windows:
                 if high > low:
                     blocks = stack[low:high].reshape(-1, each, inputs, outputs)
                     apart = each * inputs, each * outputs
-                    pieces.append(_Tiles((low * inputs, low * outputs), apart, self._diagonal(blocks), add))
+                    pieces.append(_Tiles((low * inputs, low * outputs), apart, blocks, add))
         else:
             for k in range(0, inputs, rows):
                 for n in range(0, outputs, cols):
-                    weights = stack[:, k : k + rows, n : n + cols]
-                    pieces.append(_Tiles((k, n), (inputs, outputs), weights, add or k > 0))
+                    blocks = stack[:, None, k : k + rows, n : n + cols]
+                    pieces.append(_Tiles((k, n), (inputs, outputs), blocks, add or k > 0))
         # what is added to comes last: its first part has left the array by then
-        groups = [group for piece in pieces for group in piece.cut(_most_tiles(self.low, piece.weights))]
-        return [_Group(group.first, group.apart, group.add, _parts(self.low, group.weights)) for group in groups]
-
-    def _diagonal(self, blocks: Array) -> Array:
-        """(tiles, blocks, k, n) as matrices with the blocks on their diagonals."""
-        tiles, count, k, n = blocks.shape
-        if self.low.draft.measured:
-            return np.broadcast_to(np.zeros(()), (tiles, count * k, count * n))
-        whole = np.zeros((tiles, count, k, count, n))
-        whole[:, np.arange(count), :, np.arange(count)] = blocks.swapaxes(0, 1)
-        return whole.reshape(tiles, count * k, count * n)
+        groups = [group for piece in pieces for group in piece.cut(_most_tiles(self.low, piece.blocks))]
+        return [_Group(group.first, group.apart, group.add, _parts(self.low, group.blocks)) for group in groups]
 
     def _product(
         self, name: str, at: dict[str, Ref], apart: tuple[int, int], held: tuple[Array, Array | None], add: bool
@@ -158,21 +149,22 @@ class Windows:
 
 @dataclass(frozen=True)
 class _Tiles:
-    """Matrices (tiles, k, n): the words of the first one, in and out, and from one to the next."""
+    """Matrices with `blocks` (tiles, blocks, k, n) on their diagonals: the words of the first one, in and out, and from
+    one to the next."""
 
     first: tuple[int, int]
     apart: tuple[int, int]
-    weights: Array
+    blocks: Array
     add: bool
 
     def cut(self, most: int) -> Iterator[_Tiles]:
         """At most so many at once, about as many each time."""
-        count = len(self.weights)
+        count = len(self.blocks)
         number = ceil_div(count, most)
         bounds = [count * n // number for n in range(number + 1)]
         for low, high in pairwise(bounds):
             first = self.first[0] + low * self.apart[0], self.first[1] + low * self.apart[1]
-            yield _Tiles(first, self.apart, self.weights[low:high], self.add)
+            yield _Tiles(first, self.apart, self.blocks[low:high], self.add)
 
 
 class _Group(NamedTuple):
@@ -184,10 +176,11 @@ class _Group(NamedTuple):
     parts: list[tuple[Array, Array | None]]
 
 
-def _most_tiles(low: Lowering, weights: Array) -> int:
+def _most_tiles(low: Lowering, blocks: Array) -> int:
     """Tiles whose weights take a share of the parameter memory."""
     each = 4 if low.ideal else -(-low.arch.numbers.weight_bits // 8)
-    bits = 8 * each * prod(weights.shape[1:])
+    _, count, k, n = blocks.shape
+    bits: int = 8 * each * count * k * count * n
     return max(1, min(MOST_TILES, low.arch.memory.parameter_words * low.arch.memory.word_bits // SHARES // bits))
 
 
@@ -204,22 +197,35 @@ def weight_parts(low: Lowering) -> int:
     return 1 if low.ideal else ceil_div(low.arch.numbers.parameter_bits, low.arch.numbers.weight_bits)
 
 
-def _parts(low: Lowering, weight: Array) -> list[tuple[Array, Array | None]]:
-    """Weights (tiles, rows, cols) as the array holds them: as they are, or as integers with scales, and what these
-    leave over likewise."""
-    if low.ideal:
-        return [(weight if low.draft.measured else np.ascontiguousarray(weight), None)]
+def _parts(low: Lowering, blocks: Array) -> list[tuple[Array, Array | None]]:
+    """Weights with `blocks` on their diagonals as the array holds them: as they are, or as integers with scales, and
+    what these leave over likewise."""
+    tiles, count, k, n = blocks.shape
     bits = low.arch.numbers.weight_bits
+    dtype = np.dtype(np.int8 if bits <= 8 else np.int16)
+    if low.draft.measured:
+        zeros = np.broadcast_to(np.zeros((), np.float64 if low.ideal else dtype), (tiles, count * k, count * n))
+        scales = None if low.ideal else np.broadcast_to(np.zeros((), np.float32), (tiles, count * n))
+        return [(zeros, scales)] * weight_parts(low)
+    if low.ideal:
+        return [(_diagonal(blocks), None)]
     found: list[tuple[Array, Array | None]] = []
-    dtype = np.int8 if bits <= 8 else np.int16
     for left in reversed(range(weight_parts(low))):
-        integers: Array = np.broadcast_to(np.zeros((), dtype), weight.shape)
-        scale: Array = np.broadcast_to(np.zeros((), np.float32), (len(weight), weight.shape[2]))
-        if not low.draft.measured:
-            integers, scale = weight_integers(weight, bits)
-            weight = weight - integers * scale[:, None] if left else weight
-        found.append((integers.astype(dtype, copy=False), scale))
+        integers, scale = weight_integers(blocks, bits)
+        blocks = blocks - integers * scale[..., None, :] if left else blocks
+        found.append((_diagonal(integers.astype(dtype)), scale.reshape(tiles, count * n)))
     return found
+
+
+def _diagonal(blocks: Array) -> Array:
+    """(tiles, blocks, k, n) as matrices with the blocks on their diagonals."""
+    tiles, count, k, n = blocks.shape
+    if count == 1:
+        return np.ascontiguousarray(blocks[:, 0])
+    whole = np.zeros((tiles, count, k, count, n), blocks.dtype)
+    for number in range(count):
+        whole[:, number, :, number] = blocks[:, number]
+    return whole.reshape(tiles, count * k, count * n)
 
 
 def chunked(w: Windows, system: System, u: Operand, x0: Operand | None) -> None:
@@ -232,13 +238,14 @@ def chunked(w: Windows, system: System, u: Operand, x0: Operand | None) -> None:
     y = w.buffer(system.channels * span)
     size = _together_channels(w, system)
     parts = [range(h, min(h + size, system.channels)) for h in range(0, system.channels, size)]
-    drives = [_inward(w, system, rows, parts[0])]
-    for number, part in enumerate(parts):
+    each = [Window(system.some(part), span) for part in parts]
+    drives = [_inward(w, each[0], rows, parts[0])]
+    for number, (part, some) in enumerate(zip(parts, each, strict=True)):
         # long before what adds to it
-        some, at = system.some(part), (Ref(rows, part.start * span), Ref(y, part.start * span))
-        w.multiply(f"within{number}.", *at, (len(part), span, span), partial(some.within, span))
+        at = Ref(rows, part.start * span), Ref(y, part.start * span)
+        w.multiply(f"within{number}.", *at, (len(part), span, span), some.within)
         if number + 1 < len(parts):
-            drives.append(_inward(w, system, rows, parts[number + 1]))
+            drives.append(_inward(w, each[number + 1], rows, parts[number + 1]))
         x = across(w, system, drives[number], part, x0, f".{number}")
         _outward(w, some, x, at[1], number)
     w.fold(y, low.new(node))
@@ -257,17 +264,17 @@ def _together_channels(w: Windows, system: System) -> int:
     return ceil_div(ceil_div(system.channels, parts), beside) * beside
 
 
-def _inward(w: Windows, system: System, rows: Buffer, part: range) -> Buffer:
+def _inward(w: Windows, some: Window, rows: Buffer, part: range) -> Buffer:
     """What the windows of some channels add to their states: all real parts, then all imaginary ones."""
-    some, states, halves = system.some(part), system.a.shape[1], system.parts
+    states, halves = some.system.a.shape[1], some.system.parts
     drive, at = w.buffer(len(part) * states * halves), Ref(rows, part.start * w.span)
     if _together(w, states, halves):
         shape = (len(part), w.span, states * halves)
-        w.multiply(f"in{part.start}.", at, drive.at(), shape, lambda: some.inward(w.span))
+        w.multiply(f"in{part.start}.", at, drive.at(), shape, lambda: some.inward)
         # (channels, halves, states) -> (halves, channels, states)
         return w.gather(drive, np.arange(drive.words).reshape(len(part), halves, states).swapaxes(0, 1), ".in")
     for half in range(halves):
-        make = partial(_half, some.inward, w.span, halves, half, axis=2)
+        make = partial(_half, some, "inward", half, 2)
         dst = drive.at(half * len(part) * states)
         w.multiply(f"in{part.start}.{half}.", at, dst, (len(part), w.span, states), make)
     return drive
@@ -292,24 +299,24 @@ def across(w: Windows, system: System, drive: Buffer, part: range, x0: Operand |
     return drive
 
 
-def _outward(w: Windows, some: System, x: Buffer, y: Ref, number: int) -> None:
+def _outward(w: Windows, some: Window, x: Buffer, y: Ref, number: int) -> None:
     """What the states before a window add to the outputs in it."""
-    states, halves = some.a.shape[1], some.parts
+    states, halves, channels = some.system.a.shape[1], some.system.parts, some.system.channels
     if _together(w, states, halves):
-        back = np.arange(x.words).reshape(halves, some.channels, states).swapaxes(0, 1)
-        shape = (some.channels, states * halves, w.span)
+        back = np.arange(x.words).reshape(halves, channels, states).swapaxes(0, 1)
+        shape = (channels, states * halves, w.span)
         ordered = w.gather(x, back, ".out")
-        w.multiply(f"out{number}.", ordered.at(), y, shape, lambda: some.outward(w.span), add=True)
+        w.multiply(f"out{number}.", ordered.at(), y, shape, lambda: some.outward, add=True)
         return
     for half in range(halves):
-        make = partial(_half, some.outward, w.span, halves, half, axis=1)
-        src = x.at(half * some.channels * states)
-        w.multiply(f"out{number}.{half}.", src, y, (some.channels, states, w.span), make, add=True)
+        make = partial(_half, some, "outward", half, 1)
+        src = x.at(half * channels * states)
+        w.multiply(f"out{number}.{half}.", src, y, (channels, states, w.span), make, add=True)
 
 
-def _half(matrices: Callable[[int], Array], span: int, halves: int, half: int, axis: int) -> Array:
+def _half(some: Window, way: Literal["inward", "outward"], half: int, axis: int) -> Array:
     """The real or the imaginary part of what a window's matrices take from states, or give to them."""
-    return np.asarray(np.split(matrices(span), halves, axis)[half])
+    return np.asarray(np.split(some.inward if way == "inward" else some.outward, some.system.parts, axis)[half])
 
 
 def _together(w: Windows, states: int, parts: int) -> bool:
