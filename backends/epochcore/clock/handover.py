@@ -37,7 +37,7 @@ from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.wave import Shift, Wave
 from backends.epochcore.program.conflicts import Conflicts
 from backends.epochcore.program.dispatch import even
-from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.passes import PASSES
 from isa import Instruction, Program
 
 Ints = NDArray[np.int64]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from backends.epochcore.arch import Arch
 from backends.epochcore.clock.array import layout_of
 from backends.epochcore.program.dispatch import Op, dispatch
-from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.passes import PASSES
 from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.program.stretches import copies
 from backends.epochcore.program.tiles import tiles

@@ -33,7 +33,7 @@ from backends.epochcore.clock import queue_records as records
 from backends.epochcore.clock.cost import Cost
 from backends.epochcore.clock.wave import Wave
 from backends.epochcore.program.columns import Columns
-from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.passes import PASSES
 from backends.epochcore.program.tokens import POPPED, PUSHED, engine_of
 from isa import Instruction
 from isa.epochcore_fields import ENGINES

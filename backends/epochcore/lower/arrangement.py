@@ -14,7 +14,7 @@ from backends.epochcore.lower.assembly import Assembly
 from backends.epochcore.lower.draft import Buffer, Draft, Ref, Step
 from backends.epochcore.lower.flow import is_loop
 from backends.epochcore.lower.objective import best
-from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.passes import PASSES
 from ssmc.diagnostics import Misfit
 
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.epochcore.program.passes import PASSES
 from backends.epochcore.program.rates import Whole, lower_rate, totals
-from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.program.tokens import engine_of
 from isa import Instruction, Program

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from backends.epochcore.program.accesses import Held, Words, accesses
 from backends.epochcore.program.columns import Alike, Columns
+from backends.epochcore.program.passes import PASSES
 from backends.epochcore.program.rates import most_rows
-from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.tiles import parameters_of, passing
 from isa import Instruction, Section
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.dispatch import Op
-from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.passes import PASSES
 from backends.epochcore.program.stretches import copies
 from backends.epochcore.stepped.passes import Chip
 from backends.epochcore.stepped.ports import through

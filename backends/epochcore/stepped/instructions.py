@@ -3,7 +3,7 @@ channel, or by its engine alone."""
 
 from __future__ import annotations
 
-from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.passes import PASSES
 from backends.epochcore.stepped.carrying import CARRYING
 from backends.epochcore.stepped.lanes import Rule
 from backends.epochcore.stepped.streams import STREAMS

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.conflicts import Conflicts
 from backends.epochcore.program.dispatch import Op
-from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.passes import PASSES
 from backends.epochcore.stepped.drain import Drain
 from backends.epochcore.stepped.engines import in_blocks, shares_of_pass
 from backends.epochcore.stepped.instructions import IN_LANES

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from backends.epochcore.arch import Arch
 from backends.epochcore.program.conflicts import conflicts
 from backends.epochcore.program.dispatch import Op, dispatch
+from backends.epochcore.program.passes import PASSES
 from backends.epochcore.program.rates import totals
-from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.rounds import rounds_of
 from backends.epochcore.stepped.drain import Drain
 from backends.epochcore.stepped.engines import UNSHIFTED, engine_of

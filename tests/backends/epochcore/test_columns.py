@@ -14,8 +14,8 @@ from backends.epochcore.program.accesses import Held, accesses
 from backends.epochcore.program.columns import Columns
 from backends.epochcore.program.dispatch import Stays, lower, pieces
 from backends.epochcore.program.parameters import param_words
+from backends.epochcore.program.passes import PASSES
 from backends.epochcore.program.rates import most_rows
-from backends.epochcore.program.regions import PASSES
 from backends.epochcore.program.tiles import parameters_of, streamed
 from backends.epochcore.program.touches import PARAMETERS, STREAMS, Loops, touches
 from isa import Instruction, Program, instruction

@@ -11,7 +11,7 @@ from backends.epochcore import BACKEND
 from backends.epochcore.arch import load_arch
 from backends.epochcore.clock.occupancy import occupancy, of_pass
 from backends.epochcore.program.dispatch import dispatch
-from backends.epochcore.program.regions import PASSES
+from backends.epochcore.program.passes import PASSES
 from isa import instruction
 from isa.epochcore import EPOCHCORE
 from ssmc.target import RunSettings

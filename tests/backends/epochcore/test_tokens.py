@@ -12,11 +12,11 @@ from backends.epochcore.arch import Arch, load_arch
 from backends.epochcore.clock.timing import timed_by_tokens
 from backends.epochcore.program.dispatch import Op
 from backends.epochcore.program.parameters import param_words
-from backends.epochcore.program.regions import Region, Walker
 from backends.epochcore.program.tokens import OVERLAPPING, engine_of
 from isa import Program, Section
 from isa.epochcore_fields import ENGINES
 from tests.backends.epochcore.graphs import OPS, build
+from tests.backends.epochcore.regions import Region, Walker
 from tests.backends.epochcore.test_costs import with_changes
 from tests.examples import examples
 

@@ -1,4 +1,5 @@
-"""What an instruction reads and writes in all memories, as regions: what dependences between engines are made of."""
+"""What an instruction reads and writes in all memories, one instruction after the other: what dependences between
+engines are made of, told apart from `program.touches`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from backends.epochcore.program.accesses import Held, accesses
+from backends.epochcore.program.passes import PASSES
 from backends.epochcore.program.rates import most_rows
 from backends.epochcore.program.tiles import parameters_of, streamed
 from isa import Instruction
@@ -75,6 +77,3 @@ class Walker:
             steps = most_rows(words.register or "one", self.limit, self.rates)
             region = Region("spad", words.start, words.start + (steps - 1) * words.pitch + words.words)
             yield region, not words.written, words.written
-
-
-PASSES = ("mac", "fri", "fri.x", "tri", "tri.x", "sel")
