@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked
+from ssmc.frontend.graph.flow import Flow, Known, Members, TimeMixing, Tracked
 from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, known_of
 from ssmc.frontend.rules.together import apply_together
 from ssmc.frontend.source.kernels import UNARY_OPS
@@ -55,6 +55,8 @@ def apply_merged(context: Context, call: Call, items: Sequence[Any], rule: Rule)
 
 
 def _renamed(item: Any, old: str, new: str) -> Any:
+    if isinstance(item, Members):
+        return Members(tuple(_renamed(member, old, new) for member in item.items))
     return replace(item, axes=item.axes.replace(old, new)) if isinstance(item, Flow) else item
 
 
@@ -76,6 +78,8 @@ def _at_all_steps(item: Any) -> Any:
 
 def _in_windows(item: Tracked, like: Flow) -> Tracked:
     """A stream as windows of the size that another has."""
+    if isinstance(item, Members):
+        return Members(tuple(_in_windows(member, like) for member in item.items))
     if not isinstance(item, Flow):
         return item
     window = like.shape[like.axes.index("w")]

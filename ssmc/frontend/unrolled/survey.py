@@ -173,14 +173,36 @@ class Survey:
             levels.append(level)
         return levels
 
+    @cached_property
+    def _portioned(self) -> set[tuple[Value, int]]:
+        """Axes that are cut into parts of several entries and a few single ones, as features that happen to be as many
+        as there are steps."""
+        wide: set[tuple[Value, int]] = set()
+        for call in self.listing.calls:
+            source = call.operands[0] if call.kind in ("Slice", "Split", "SequenceAt") else None
+            split = self.listing.producer.get(source) if source is not None and call.kind == "SequenceAt" else None
+            if split is not None:
+                source = split.operands[0] if split.kind == "SplitToSequence" else None
+            if source is None or self.is_static(source):
+                continue
+            stream, size = self.canon[source], self.shape(source)
+            for part in (self.shape(value) for value in call.results):
+                cut = [i for i, (a, b) in enumerate(zip(size, part, strict=False)) if a != b]
+                wide.update((stream, axis) for axis in cut if len(cut) == 1 < part[axis] and len(part) == len(size))
+        singles: dict[tuple[Value, int], set[int]] = {place: set() for place in wide}
+        for access in self.accesses.values():
+            if (access.stream, access.axis) in wide:
+                singles[access.stream, access.axis].add(access.index)
+        return {place for place, indices in singles.items() if len(indices) < MIN_STEPS}
+
     def intervals(self, length: int, cut: Collection[Value]) -> dict[Value, Interval]:
         """First and last step that each value depends on, of streams of `length` steps; not looking behind `cut`."""
         found: dict[Value, Interval] = {}
         for call in self.listing.calls:
             for value in call.results:
                 access = self.accesses.get(self.canon[value])
-                if access is None or access.stream in found:
-                    continue  # a part of what one step computes is no step
+                if access is None or access.stream in found or (access.stream, access.axis) in self._portioned:
+                    continue  # a part of what one step computes is no step, nor is one feature among several parts
                 if self.shape(access.stream)[access.axis] == length:
                     found[value] = (access.index, access.index)
             if call.results[0] in found or call.results[0] in cut or self.is_static(call.results[0]):
