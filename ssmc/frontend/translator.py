@@ -160,7 +160,7 @@ class Translator:
         except UserError:
             raise
         except TimeMixing as mixing:
-            if self.in_step or call.kind not in RAW_OPS:
+            if self.in_step or (call.kind not in RAW_OPS and not self._gives_only_shape(call)):
                 return self.refuse(call, mixing.reason)
             return [Raw(mixing.reason)] * len(call.results)
         except Unsupported as unsupported:
@@ -239,6 +239,12 @@ class Translator:
         samples = Samples(body, points)
         given = self.findings, self.meanings, in_step
         return Translator(body, self.builder, samples, *given, stream=self.stream, probing=self.probing)
+
+    def _gives_only_shape(self, call: Call) -> bool:
+        """Is nothing but the shape of its result asked for, as that to which several indices are spread?"""
+        users = self.listing.users.get(call.results[0], [])
+        given = call.results[0] in self.listing.outputs.values()
+        return bool(users) and not given and all(user.kind in ("Shape", "Size") for user in users)
 
     def _is_apart(self, call: Call) -> bool:
         """Does it have a meaning, or a reason to be refused, of its own, whatever region of several ops it is in?"""

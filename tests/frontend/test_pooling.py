@@ -87,12 +87,17 @@ def lengths(net: Net, form: str, length: int | str) -> str:
         wide = net.op("Expand", index, net.ints(1, 1, 4))
         return net.op("Squeeze", net.op("GatherElements", x, wide, axis=1), net.ints(1))
     size = net.op("Gather", net.op("Shape", u), net.const(np.int64(1)), axis=0)
-    if form in ("pairs", "flattened"):  # x[arange(batch), count - 1], by dynamo and by TorchScript
+    if form in ("pairs", "spread pairs", "flattened"):  # x[arange(batch), count - 1], by dynamo and by TorchScript
         batch = net.op("Gather", net.op("Shape", u), net.const(np.int64(0)), axis=0)
         rows = net.op("Range", net.const(np.int64(0)), batch, net.const(np.int64(1)))
         if form == "pairs":
             place = net.op("Sub", column, net.ints(1))
             return net.op("GatherND", x, net.op("Concat", net.op("Unsqueeze", rows, net.ints(1)), place, axis=1))
+        if form == "spread pairs":  # both to the shape of the larger one, which nothing else needs
+            place = net.op("Sub", count, net.ints(1))
+            shape = net.op("Shape", net.op("Max", rows, place))
+            pairs = [net.op("Unsqueeze", net.op("Expand", v, shape), net.ints(1)) for v in (rows, place)]
+            return net.op("GatherND", x, net.op("Concat", *pairs, axis=1))
         place = net.op("Add", net.op("Sub", count, net.ints(1)), net.op("Mul", rows, size))
         picked = net.op("Gather", net.op("Flatten", x, axis=2), place, axis=0)
         return net.op("Reshape", picked, net.op("Concat", net.op("Shape", place), net.ints(4), axis=0))
@@ -116,7 +121,7 @@ def lengths(net: Net, form: str, length: int | str) -> str:
 
 
 @pytest.mark.parametrize("length", [24, "t"])
-@pytest.mark.parametrize("form", [*("mean", "counted", "max", "last", "pairs", "flattened"), *ONES])
+@pytest.mark.parametrize("form", [*("mean", "counted", "max", "last", "pairs", "spread pairs", "flattened"), *ONES])
 def test_masks_from_lengths(tmp_path: Path, form: str, length: int | str) -> None:
     net = Net()
     y = lengths(net, form, length)
