@@ -24,21 +24,26 @@ def ring(how: str, batch: int | str = 1) -> tuple[Net, list[tuple[str, Dims]]]:
     pos, state = net.input([1], TensorProto.INT64, name="pos"), net.input([batch, WIDTH])
     size, new = net.const(np.int64(TAPS)), net.op("Unsqueeze", x, net.ints(2))
     place = net.op("Mod", pos, size)
-    if how == "where":
+    if how in ("where", "turned"):
         kept = net.op("Where", net.op("Equal", net.const(np.arange(TAPS)), place), new, cache)
     else:
         index = net.op("Expand", net.op("Reshape", place, net.ints(1, 1, 1)), net.ints(1, WIDTH, 1))
         kept = net.op("ScatterElements", cache, index, new, axis=2)
     next_pos = net.op("Add", pos, net.const(np.int64(1)))
     order = net.op("Mod", net.op("Add", next_pos, net.const(np.arange(TAPS))), size)
-    taps = net.op("Mul", net.op("Gather", kept, order, axis=2), net.const(RNG.standard_normal((WIDTH, TAPS))))
+    if how == "turned":  # as torch.export leaves kept[..., order]
+        rows = net.op("GatherND", net.op("Transpose", kept, perm=[2, 0, 1]), net.op("Unsqueeze", order, net.ints(-1)))
+        read = net.op("Transpose", rows, perm=[1, 2, 0])
+    else:
+        read = net.op("Gather", kept, order, axis=2)
+    taps = net.op("Mul", read, net.const(RNG.standard_normal((WIDTH, TAPS))))
     u = net.op("ReduceSum", taps, net.ints(2), keepdims=0)
     following = net.op("Add", net.op("Mul", state, net.const(np.array([0.5, 0.7, 0.9]))), u)
     y = net.op("Relu", following)
     return net, [(y, [batch, WIDTH]), (kept, [batch, WIDTH, TAPS]), (following, [batch, WIDTH])]
 
 
-@pytest.mark.parametrize(("how", "batch"), [("where", 1), ("scatter", 1), ("where", "b")])
+@pytest.mark.parametrize(("how", "batch"), [("where", 1), ("scatter", 1), ("where", "b"), ("turned", "b")])
 def test_a_ring_is_stepped_at_the_places_that_the_counter_tells(tmp_path: Path, how: str, batch: int | str) -> None:
     """From given states and any place on; each place keeps what it holds but at its turn."""
     net, outputs = ring(how, batch)

@@ -83,9 +83,14 @@ def _gather(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
     if not isinstance(data, Flow) or not isinstance(index, Flow):
         return gather(context, call, items)
     axis = int(call.attrs.get("axis", 0)) % len(data.shape)
-    size, count = data.shape[axis], prod(index.shape)
     if data.axes[axis] != "f" or set(index.axes) - {"f"}:
         return gather(context, call, items)
+    return [_entries(context, data, index, axis)]
+
+
+def _entries(context: Context, data: Flow, index: Flow, axis: int) -> Tracked:
+    """The entries of a feature axis at computed places, which all samples share; their axes take the place of it."""
+    size, count = data.shape[axis], prod(index.shape)
     _require_few(size * count)
     flat = wrap(context.builder.reshape(index.value, (count,)), "f", (count,))
     there = _one_hot(context, flat, 0, size, 0)  # (size, count)
@@ -95,7 +100,17 @@ def _gather(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]
     shape = (*data.shape[:axis], *index.shape, *data.shape[axis + 1 :])
     axes = data.axes[:axis] + index.axes + data.axes[axis + 1 :]
     features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
-    return [wrap(context.builder.reshape(flow_of(found).value, features), axes, shape)]
+    return wrap(context.builder.reshape(flow_of(found).value, features), axes, shape)
+
+
+def _gathered_rows(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
+    """GatherND at places (..., 1) of a first axis: a Gather, as which `cache[..., places]` is exported turned round."""
+    data, index = items
+    alone = index.shape[-1:] == (1,) and not call.attrs.get("batch_dims", 0)
+    if not alone or not all(isinstance(x, Flow) and x.axes[0] == "f" for x in items) or set(index.axes) != {"f"}:
+        raise TimeMixing("it brings several steps together")
+    rows = wrap(context.builder.reshape(index.value, index.shape[:-1]), index.axes[:-1], index.shape[:-1])
+    return [_entries(context, data, plain(rows), 0)]
 
 
 def _one_hot(context: Context, index: Flow | Known, axis: int, size: int, behind: int) -> Flow | Known:
@@ -210,6 +225,7 @@ RULES: dict[str, Rule] = {
     "TopK": _top,
     "Gather": _gather,
     "GatherElements": _picked,
+    "GatherND": _gathered_rows,
     "CumProd": _running_product,
     "Compress": _compressed,
 }
