@@ -47,7 +47,11 @@ def writable(path: str | Path, *, taken: Iterable[str | Path | None] = ()) -> No
 
     `taken` are files that the same command reads or writes; devices and pipes may be written twice.
     """
-    folder = Path(path).resolve().parent
+    try:
+        folder = Path(path).resolve().parent
+    except (OSError, RuntimeError) as error:  # links that lead round in a circle, of which Python tells in two ways
+        why = "its symbolic links lead round in a circle" if isinstance(error, RuntimeError) else error.strerror
+        raise UserError("the file cannot be written", where=str(path), why=why or str(error)) from None
     if not folder.is_dir():
         raise UserError("the folder does not exist", where=str(folder), hint="make it, or write elsewhere")
     if Path(path).is_dir():
@@ -57,5 +61,5 @@ def writable(path: str | Path, *, taken: Iterable[str | Path | None] = ()) -> No
         raise UserError("the file cannot be written", where=str(path), why=f"no permission to write to {folder}")
     if special:
         return
-    if any(other is not None and Path(other).resolve() == Path(path).resolve() for other in taken):
+    if any(other is not None and os.path.realpath(other) == os.path.realpath(path) for other in taken):
         raise UserError("the command reads or writes this file already", where=str(path), hint="write elsewhere")

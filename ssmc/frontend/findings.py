@@ -80,7 +80,7 @@ class Findings:
     is no system, which count where the reading that says it op by op fails, too. `spans` counts the nodes that take
     spans of the time axis in a way that no system explains, `chosen` those of them that take steps by their
     numbers. What was pooled is as many steps again after up-sampling where these are a multiple of `multiple`.
-    At `cuts` numbers of steps sequences may be cut.
+    At `cuts` numbers of steps sequences may be cut. `limits` are nodes whose states are linear up to a size, and that.
     """
 
     tolerance: float = 1e-6
@@ -88,6 +88,7 @@ class Findings:
     lifts: list[Lift] = field(default_factory=list)
     filters: list[Lift] = field(default_factory=list)
     stabilisers: list[str] = field(default_factory=list)
+    limits: list[tuple[str, float]] = field(default_factory=list)
     told: list[Refusal] = field(default_factory=list)
     spans: int = 0
     chosen: int = 0
@@ -97,13 +98,22 @@ class Findings:
 
     def copy(self) -> Findings:
         """As they are now, to go back to."""
-        found = replace(self, refusals=list(self.refusals), lifts=list(self.lifts))
+        found = replace(self, refusals=list(self.refusals), lifts=list(self.lifts), limits=list(self.limits))
         return replace(found, filters=list(self.filters), stabilisers=list(self.stabilisers), told=list(self.told))
 
     def restore(self, before: Findings) -> None:
         """Forget what was found since."""
         for f in fields(self):
             setattr(self, f.name, getattr(before, f.name))
+
+
+def limited(findings: Findings) -> tuple[str, ...]:
+    """Notes on states that the file limits, as by a Clip, further out than a model goes."""
+    return tuple(
+        f"the states that '{node}' gives are lifted as linear: right as long as |x| <= {limit:.1e}, "
+        "beyond which the file limits or replaces them"
+        for node, limit in dict.fromkeys(findings.limits)
+    )
 
 
 def replaced(findings: Findings) -> bool:

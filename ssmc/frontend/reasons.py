@@ -18,6 +18,7 @@ class Kind(Flag):
     RISING = auto()  # steps are made of one step
     UNLIKE = auto()  # steps are not treated alike
     NONLINEAR = auto()  # a region is not linear in what enters it
+    LINEAR = auto()  # it is, in all of it together
     ROUNDING = auto()  # what mixes time, or is carried, is rounded
     UNTRANSLATED = auto()  # another refusal tells why
     NOT_COMPARED = auto()  # no neuron: nothing is compared

@@ -240,3 +240,9 @@ def test_costs_of_sequences_without_end(ssmc: Ssmc, folder: Path) -> None:
     before = set(folder.iterdir())
     pipeline = f"default,schedule{{steps={10**20}}}"
     refused(ssmc(*COMPILE, "scan.onnx", "--passes", pipeline), folder, before, "steps is at most")
+
+
+def test_links_that_lead_round_in_a_circle(ssmc: Ssmc, folder: Path) -> None:
+    (folder / "p.ssmx").symlink_to("p.ssmx")
+    outcome = ssmc("compile", "scan.onnx", "--target", "epochcore", "-o", "p.ssmx")
+    assert outcome.status == 2 and "cannot be written" in outcome.err and "defect" not in outcome.err

@@ -77,6 +77,40 @@ def spelled(equation: str, *shapes: tuple[int, ...]) -> Build:
     return lambda net, x: str(net.op("Einsum", x, *(net.const(np.ones(s)) for s in shapes), equation=equation))
 
 
+def taken_of_parts(position: int) -> Build:
+    def build(net: Net, x: str) -> str:
+        parts = net.op("SplitToSequence", x, net.ints(1, 2), axis=2)
+        return str(net.op("SequenceAt", parts, net.const(np.int64(position))))
+
+    return build
+
+
+def dequantized(net: Net, x: str) -> str:
+    codes = net.op("QuantizeLinear", x, net.const(np.float32(0.1)), net.const(np.int8(0)))
+    return str(net.op("DequantizeLinear", codes, net.const(np.asarray(True)), net.const(np.int8(0))))
+
+
+def turned(batch_axis: int, *lengths: int) -> Build:
+    return lambda net, x: str(net.op("ReverseSequence", x, net.ints(*lengths), batch_axis=batch_axis, time_axis=1))
+
+
+def tabled(net: Net, x: str) -> str:
+    places = net.op("ArgMax", x, axis=2, keepdims=0)
+    return str(net.op("OneHot", places, net.const(np.int64(4)), net.const(np.asarray([0.0, 1.0])), axis=3))
+
+
+def largest(net: Net, x: str) -> str:
+    wide = net.op("MatMul", x, net.const(np.arange(24.0).reshape(3, 8) % 5 - 2))
+    return str(net.op("TopK", wide, net.ints(3), axis=2, sorted=0, outputs=2)[0])
+
+
+def skipped(net: Net, x: str) -> str:
+    ones = net.const(np.ones(3))
+    return str(
+        net.op("SkipLayerNormalization", x, net.const(np.ones((0, 1, 3))), ones, ones, ones, domain="com.microsoft")
+    )
+
+
 def within(net: Net, x: str) -> str:
     """In a branch of an If."""
     body = Net()
@@ -139,6 +173,14 @@ FORBIDDEN: dict[str, tuple[Build, str]] = {
     "axes of several sizes": (spelled("btf,fg,gf->btf", (3, 4), (5, 3)), "where the axis 'g' has 4 entries and 5"),
     "a position of no number": (taken(), "'SequenceAt' has 0 numbers for its position (one)"),
     "positions": (taken(0, 1), "'SequenceAt' has 2 numbers for its position"),
+    "a position behind the last": (taken_of_parts(3), "the sequence has no entry of that number"),
+    "a scale of truth values": (dequantized, "'DequantizeLinear' has a scale of truth values"),
+    "sequences along no axis": (turned(-1, 7), "'ReverseSequence' has batch_axis -1 (0 or 1)"),
+    "sequences of no lengths": (turned(0), "'ReverseSequence' has lengths of shape (0,)"),
+    "lengths for other sequences": (turned(0, 24, 24), "it is given 2 lengths, one for each sequence, of"),
+    "a table beside its axes": (tabled, "its axis 3 is none of the 3 of what it makes"),
+    "the largest in no order": (largest, "leaves open in what order it gives what it finds (sorted=0)"),
+    "a fused norm of nothing": (skipped, "'SkipLayerNormalization' is given"),  # onnxruntime ends the process on it
     "in a branch": (within, "'DepthToSpace' has blocksize 0"),
 }
 

@@ -67,3 +67,17 @@ def test_a_cell_of_one_sequence_is_not_read_along_its_features(tmp_path: Path) -
     y = net.op("MatMul", new, net.const(RNG.standard_normal((WIDTH, 2))))
     path = save(net.model([(y, [1, 2]), (new, [1, WIDTH])]), tmp_path)
     refused(path, "no state-space system", "may be the next value")
+
+
+@pytest.mark.parametrize("decay", [0.9, 1.1])
+def test_a_state_that_is_limited_far_out_is_noted_with_the_bound(tmp_path: Path, decay: float) -> None:
+    body = Net()
+    s, u = body.input([2]), body.input([2])
+    summed = body.op("Add", body.op("Mul", s, body.const(np.full(2, decay))), u)
+    new = body.op("Clip", summed, body.const(-1e8), body.const(1e8))
+    graph = body.subgraph([(new, [2]), (body.op("Identity", new), [2])])
+    net = Net()
+    start, x = net.const(np.zeros(2)), net.input(["t", 2])
+    _, y = net.op("Scan", start, x, outputs=2, body=graph, num_scan_inputs=1)
+    (note,) = load_model(save(net.model([(y, ["t", 2])]), tmp_path)).notes
+    assert f"right as long as |x| <= {'1.0e+08' if decay < 1 else '9.1e+07'}" in note

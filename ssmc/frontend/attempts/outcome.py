@@ -8,7 +8,7 @@ from dataclasses import replace
 from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts.attempt import Attempt, add_output
 from ssmc.frontend.attempts.source import Source
-from ssmc.frontend.findings import Findings, Refusal, identified_in, replaced
+from ssmc.frontend.findings import Findings, Refusal, identified_in, limited, replaced
 from ssmc.frontend.graph.flow import Flow, Refused, Tracked
 from ssmc.frontend.proofs.baked import runs_at
 from ssmc.frontend.proofs.levels import reach
@@ -72,7 +72,7 @@ def _prove(source: Source, attempt: Attempt) -> None:
         size, other = (BATCH, source.length), _other_size(source, attempt.findings, bounds)
         attempt.proofs, notes = prove(_case(source, attempt), source.sizes(*size), source.sizes(*other))
         attempt.notes += notes
-        attempt.notes += (*told(attempt.findings), *bounds.told())
+        attempt.notes += (*told(attempt.findings), *limited(attempt.findings), *bounds.told())
         if attempt.findings.multiple > 1 and source.is_dynamic()[1]:
             attempt.notes += (f"the number of steps must be a multiple of {attempt.findings.multiple} (up-sampling)",)
     except UserError as error:

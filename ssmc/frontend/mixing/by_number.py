@@ -39,7 +39,7 @@ class ByNumber(Unsupported):
 
     def __init__(self, told: Callable[[], Reason]) -> None:
         self.told = told
-        super().__init__(Reason(ALIKE, Kind.UNLIKE))
+        super().__init__(Reason(ALIKE, Kind.UNLIKE | Kind.LINEAR))
 
 
 def by_number(region: Region, axes: str) -> Reason:

@@ -21,6 +21,7 @@ from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
 
 PRODUCTS = 8  # of streams inside a region that are tried as places to cut it
+SPELLED = 8  # calls that are spelled out one by one, before it is several at once (ours)
 PLACES = 24  # values inside a region that are tried by themselves where the whole is nothing (ours)
 STABILISED = (
     "a maximum over steps, as of the stabiliser of a parallel mLSTM, which no sum over steps gives; export the "
@@ -230,7 +231,13 @@ def _own_reason(translator: Translator, call: Call) -> Reason | None:
 
 
 def _spelled_out(translator: Translator, cone: Sequence[Call], tried: set[int], exact: list[Refusal]) -> bool:
-    """Say one call of the cone by itself, the first that can be: a strided filter, a sum over all steps."""
+    """Say calls of the cone by themselves: a strided filter, a sum over all steps.
+
+    Only the first that can be, as the rest may be a system with it; more at once, the more there were: after each round
+    the whole cone is looked through again.
+    """
+    most = 1 + sum(position < 0 for position in tried) // SPELLED
+    done: list[int] = []
     for call in sorted(cone, key=lambda call: call.kind != "Concat"):  # frames as a whole before each by itself
         if -call.position in tried or not any(isinstance(translator.lookup(v), Raw) for v in call.results):
             continue
@@ -246,6 +253,9 @@ def _spelled_out(translator: Translator, cone: Sequence[Call], tried: set[int], 
         tried.add(-call.position)
         translator.findings.spans += 1
         translator.env.update(zip(call.results, results, strict=False))
-        _carry_on(translator, cone[cone.index(call) + 1 :])
-        return True
-    return False
+        done.append(call.position)
+        if len(done) == most:
+            break
+    if done:
+        _carry_on(translator, [c for c in cone if c.position > min(done) and c.position not in done])
+    return bool(done)

@@ -124,7 +124,7 @@ def probe(region: Region) -> Kernels:
         return _apart(nearest)
     some = next(axes_with(region, places), None)
     if some is None:
-        raise Unsupported(UNLIKE)
+        raise Unsupported(Reason(str(UNLIKE), UNLIKE.kind | Kind.LINEAR))
     raise ByNumber(lambda: by_number(region, some))
 
 

@@ -19,6 +19,7 @@ from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.remembered import Remembered
 from ssmc.frontend.mixing.varying import explain_varying
 from ssmc.frontend.mixing.viewpoints import with_result
+from ssmc.frontend.reasons import Kind
 from ssmc.frontend.translator import Translator
 
 
@@ -55,8 +56,10 @@ def _explained(translator: Translator, region: Region) -> Flow:
     except Unsupported as reason:
         if any("t" not in flow.axes for flow in region.flows):
             raise
+        # what is linear in all its entries together has no products, and so no decays that are computed
+        varying = None if Kind.LINEAR in reason.reason.kind else explain_varying(translator, region)
         found = (
-            explain_varying(translator, region)
+            varying
             or explain_complex(translator, region)
             or explain_polynomial(translator, region)
             or explain_start(translator, region)

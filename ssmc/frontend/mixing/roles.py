@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,14 @@ from ssmc.frontend.mixing.regions import Region
 from ssmc.frontend.mixing.viewpoints import is_same, with_entry
 from ssmc.ir.op import Array
 
+MANY = 8  # entries, of which few are tried before all of them are (ours)
+DECAYS = 2  # entries in which a recurrence is not linear, at most: what decays, and the times (ours)
+# Of an entry x: where x, e^x and 1/x are 1, 2 and 3 times what they are.
+LINES: tuple[Callable[[Array], list[Array]], ...] = (
+    lambda x: [2 * x, 3 * x],
+    lambda x: [x + np.log(2), x + np.log(3)],
+    lambda x: [x / 2, x / 3],
+)
 FADED = 0.2  # of the first power, below which a table tells a decay badly (ours)
 
 
@@ -30,6 +38,30 @@ class Roles:
     written: tuple[int, ...]
     decay: tuple[int, ...]
     added: tuple[int, ...]
+
+
+def is_no_recurrence(region: Region) -> bool:
+    """Of a region of many entries: is the target, in more of them than a recurrence has decays, no line in the entry,
+    in its exponential or in its reciprocal? Told by few runs, where `parts_of` would change every entry."""
+    first = region.samples[0]
+    if len(first) <= MANY:
+        return False
+    whole = region.run(first)
+    scale = float(np.abs(whole).max(initial=0.0))
+    bent = 0
+    for i in range(len(first)):
+        bent += not any(_on_a_line(region, first, i, whole, scale, points) for points in LINES)
+        if bent > DECAYS:
+            return True
+    return False
+
+
+def _on_a_line(
+    region: Region, arrays: Sequence[Array], i: int, whole: Array, scale: float, points: Callable[[Array], list[Array]]
+) -> bool:
+    """Do the answers at one entry as it is and at two points more lie evenly on a line?"""
+    one, two = (region.run(with_entry(arrays, i, point)) for point in points(arrays[i]))
+    return is_same(two - one, one - whole, 2 * max(scale, float(np.abs(two).max(initial=0.0))))
 
 
 def parts_of(region: Region) -> Parts | None:

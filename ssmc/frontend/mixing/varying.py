@@ -28,7 +28,7 @@ from ssmc.frontend.mixing.filters import disguise_of
 from ssmc.frontend.mixing.gated import Constants, Form, Own, answer_of, sizes_of
 from ssmc.frontend.mixing.given_start import without_start
 from ssmc.frontend.mixing.regions import Region
-from ssmc.frontend.mixing.roles import Parts, Roles, geometric, parts_of, roles_of
+from ssmc.frontend.mixing.roles import Parts, Roles, geometric, is_no_recurrence, parts_of, roles_of
 from ssmc.frontend.mixing.target_axes import target_axes
 from ssmc.frontend.mixing.times import out_of_times
 from ssmc.frontend.mixing.viewpoints import (
@@ -60,6 +60,8 @@ def explain_varying(translator: Translator, region: Region) -> Flow | None:
     if len(lengths) != 1 or len(region.samples) < 2 or not fits:
         return None  # a spectrum, say: told without running anything
     with np.errstate(all="ignore"):
+        if is_no_recurrence(region):
+            return None
         found = _in_some_shape(translator, out_of_logs(translator.builder, region), None)
         if found is None and (pair := without_start(translator.builder, region)) is not None:
             found = _in_some_shape(translator, *pair)

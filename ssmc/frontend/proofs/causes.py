@@ -68,6 +68,20 @@ def require_types(bad: Sequence[Proof], file: Listing, types: Mapping[str, Tenso
         )
 
 
+def require_order(bad: Sequence[Proof], file: Listing, path: Path) -> None:
+    """Raise UserError where a node finds the largest in no order: each runtime has its own order."""
+    for call in file.calls:
+        if call.kind == "TopK" and not call.attrs.get("sorted", 1):
+            worst = max(bad, key=lambda proof: proof.error)
+            raise UserError(
+                f"TopK '{call.name}' leaves open in what order it gives what it finds (sorted=0)",
+                where=str(path),
+                why=f"output '{worst.output}' follows the order, and is off by {worst.error:.1e} from what "
+                f"{worst.against} makes of it",
+                hint="export it with sorted=1 (in torch: topk(..., sorted=True))",
+            )
+
+
 def _mistyped(file: Listing, types: Mapping[str, TensorType]) -> Iterator[tuple[Call, str]]:
     given = {value: types[name].dtype for name, value in file.inputs.items() if name in types}
     for call in file.calls:

@@ -10,7 +10,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.findings import Lift
 from ssmc.frontend.model import Proof
-from ssmc.frontend.proofs.causes import require_near, require_types
+from ssmc.frontend.proofs.causes import require_near, require_order, require_types
 from ssmc.frontend.proofs.coarse import require_one_system
 from ssmc.frontend.proofs.proof import (
     RUNTIME_TOLERANCE,
@@ -75,6 +75,7 @@ def _require_no_cause(case: Case, proofs: Sequence[Proof], size: tuple[int, int]
     bad = [proof for proof in proofs if not proof.passed]
     if bad and bad[0].against != FILE:
         require_types(bad, case.file, case.types, case.path)
+        require_order(bad, case.file, case.path)
     elif bad:
         arrays = inputs_at(case, *size, 7)
         exact = run_file(case.file, case.inputs, case.states, case.form, arrays)

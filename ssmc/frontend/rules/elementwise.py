@@ -248,7 +248,10 @@ def _one_hot(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked
         raise Unsupported("its depth or its values are computed from the input")
     depth, (off, on) = int(np.asarray(items[1].array).reshape(-1)[0]), np.asarray(items[2].array, np.float64)
     rank = len(index.shape) + 1
-    axis = int(call.attrs.get("axis", -1)) % rank
+    axis = int(call.attrs.get("axis", -1))
+    if not -rank <= axis < rank:
+        raise Unsupported(f"its axis {axis} is none of the {rank} of what it makes")
+    axis %= rank
     shape = (*index.shape[:axis], 1, *index.shape[axis:])
     axes = index.axes[:axis] + "f" + index.axes[axis:]
     wide = Flow(index.value, axes, shape)

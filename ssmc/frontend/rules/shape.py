@@ -239,6 +239,9 @@ def _reverse_sequence(context: Context, call: Call, items: Sequence[Any]) -> lis
     if not isinstance(items[1], Known) and flow.axes[axis] == "t":
         raise Unsupported(BY_LENGTHS)
     ends, size = np.asarray(known_of(items[1], "sequence_lens")), flow.shape[axis]
+    count = flow.shape[int(call.attrs.get("batch_axis", 1))]
+    if ends.shape != (count,):
+        raise Unsupported(f"it is given {ends.size} lengths, one for each sequence, of {count} sequences")
     if bool((ends != size).any()):
         where = "steps" if flow.axes[axis] == "t" else "entries"
         raise Unsupported(f"it turns the first {int(ends.min())} of {size} {where} round and leaves the others")

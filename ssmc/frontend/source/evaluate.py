@@ -146,8 +146,16 @@ def _results(call: Call, arrays: Sequence[Any], effort: Effort) -> Sequence[Any]
     except MissingAttribute as error:
         raise UserError(f"'{call.kind}' lacks the attribute {error}", node=call.name) from error
     except Exception as error:
-        shapes = ", ".join("-" if a is None else str(np.shape(a)) for a in arrays)
-        raise UserError(f"'{call.kind}' cannot run on operands {shapes}", node=call.name, why=str(error)) from error
+        operands = ", ".join(map(_told, arrays))
+        missed = isinstance(error, IndexError) and any(isinstance(a, list) for a in arrays)
+        why = "the sequence has no entry of that number" if missed else str(error)
+        raise UserError(f"'{call.kind}' cannot run on operands {operands}", node=call.name, why=why) from error
+
+
+def _told(operand: Any) -> str:
+    if operand is None:
+        return "-"
+    return f"a sequence of {len(operand)}" if isinstance(operand, list) else str(np.shape(operand))
 
 
 # Ops that only say where numbers stand: what is float32 stays so until something is computed of it.

@@ -44,8 +44,15 @@ class Form:
 
 
 def check_forms(graphs: Iterable[onnx.GraphProto], opsets: Mapping[str, int]) -> None:
-    """Raise UserError for the first node that the standard, at the file's opset, does not allow."""
-    version = opsets.get("", 1)
+    """Raise UserError for the first node that the standard, at the file's opset, does not allow; or a fused one that is
+    given a weight without numbers, on which onnxruntime ends the process."""
+    version, graphs = opsets.get("", 1), list(graphs)
+    for graph in graphs:
+        none = {weight.name for weight in graph.initializer if 0 in weight.dims}
+        for node in graph.node if none else ():
+            if node.domain == "com.microsoft" and (given := none.intersection(node.input)):
+                what = f"'{node.op_type}' is given '{min(given)}', a weight without any number"
+                raise UserError(what, node=name_of(node), hint=HINT)
     if version > defs.onnx_opset_version():
         return
     for graph in graphs:

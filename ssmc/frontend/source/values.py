@@ -174,6 +174,22 @@ def _one_part(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
         yield "parts of 0 entries each"
 
 
+def _scale(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
+    scale = arrays[1] if len(arrays) > 1 else None
+    if scale is not None and np.asarray(scale).dtype.kind == "b":
+        yield "a scale of truth values, not of numbers"
+
+
+def _turned_axes(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
+    axes = {"batch_axis": int(call.attrs.get("batch_axis", 1)), "time_axis": int(call.attrs.get("time_axis", 0))}
+    yield from (f"{name} {axis} (0 or 1)" for name, axis in axes.items() if axis not in (0, 1))
+    if axes["batch_axis"] == axes["time_axis"]:
+        yield f"one axis, {axes['time_axis']}, for its sequences and for their steps"
+    lengths = arrays[1] if len(arrays) > 1 else None
+    if lengths is not None and (np.ndim(lengths) != 1 or not np.size(lengths)):
+        yield f"lengths of shape {np.shape(lengths)}, which are no row of numbers"
+
+
 def _variance(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
     least = -float(call.attrs.get("epsilon", 1e-5))
     if len(arrays) > 4 and arrays[4] is not None and np.min(arrays[4], initial=0.0) < least:
@@ -256,6 +272,9 @@ OTHERS: Mapping[str, Callable[[Call, Sequence[Any]], Iterator[str]]] = {
     "SequenceErase": _one_number(1, "position"),
     "SequenceInsert": _one_number(2, "position"),
     "BatchNormalization": _variance,
+    "DequantizeLinear": _scale,
+    "QuantizeLinear": _scale,
+    "ReverseSequence": _turned_axes,
     "Range": _not_zero(2, "steps", "iuf"),
     "Slice": _not_zero(4, "steps", "iu"),
     "Div": _not_zero(1, "a whole divisor", "iu"),

@@ -32,6 +32,7 @@ HELD = (
     "those behind a length: such a matrix is run at every step, or up to the end of a sequence (k < length), which is "
     "lifted"
 )
+LARGEST, HALVINGS = 1e30, 24  # states beyond any use, and steps from there down to where they are limited (ours)
 FAR, FAR_TOLERANCE = (1e3, 1e6), 1e-6  # states so large show what a threshold hides from small ones
 
 
@@ -64,7 +65,39 @@ def transitions_of(lifting: Lifting, outside: Sequence[Value]) -> list[Transitio
             return []
         found.append(transition)
     lifting.error = _check(lifting, found, outside)
-    return found if all(_check(lifting, found, outside, far) <= FAR_TOLERANCE for far in FAR) else []
+    if not all(_check(lifting, found, outside, far) <= FAR_TOLERANCE for far in FAR):
+        return []
+    if (limit := _limit(lifting, found, outside)) is not None:
+        lifting.translator.findings.limits.append((lifting.where[-1] if lifting.where else "", limit))
+    return found
+
+
+def _limit(lifting: Lifting, transitions: Sequence[Transition], outside: Sequence[Value]) -> float | None:
+    """How large states and their next values may be, where the one is linear in the other no further, as behind a Clip;
+    None where always."""
+
+    reached = 0.0
+
+    def linear(size: float) -> bool:
+        nonlocal reached
+        largest = 0.0
+        for point, transition in enumerate(transitions):
+            signs = np.random.default_rng(98 + point).choice([-1.0, 1.0], transition.offset.shape)
+            expected = _map(lifting, point, outside)(size * signs)
+            error = float(np.abs(transition.apply(size * signs) - expected).max(initial=0.0))
+            if not error <= FAR_TOLERANCE * size * max(1.0, float(np.abs(transition.matrices).max(initial=0.0))):
+                return False
+            largest = max(largest, float(np.abs(expected).max(initial=0.0)))
+        reached = largest
+        return True
+
+    if linear(LARGEST):
+        return None
+    low, high = np.log10(FAR[-1]), np.log10(LARGEST)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if linear(10.0**middle) else (low, middle)
+    return min(float(10.0**low), reached or np.inf)
 
 
 def _check(lifting: Lifting, transitions: Sequence[Transition], outside: Sequence[Value], scale: float = 1.0) -> float:
