@@ -20,6 +20,7 @@ from benchmarks.measures import (
     program_sizes,
     simulation_ratio,
 )
+from benchmarks.pathx import path_x
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
@@ -31,7 +32,7 @@ def main() -> None:
     Ends with status 1 where a goal is not reached.
     """
     results = [help_time(), *compile_times(), simulation_ratio(), *program_sizes(), *import_costs(), *large_costs()]
-    results += [*product_rates(), event_sequences()]
+    results += [path_x(), *product_rates(), event_sequences()]
     text = page(results)
     PAGE.write_text(text, encoding="utf-8")
     print(text)
