@@ -341,3 +341,18 @@ def test_quotients_of_integers(tmp_path: Path, build: Callable[[Net, str], str])
     y = decaying(net, dense(net, net.op("Concat", number, row, axis=2), 2, 4), 4)
     path = save(net.model([(y, ["n", "t", 4])]), tmp_path)
     agree(path, {u: RNG.integers(-30, 30, (3, 20))})
+
+
+def test_rows_of_a_table_by_number(tmp_path: Path) -> None:
+    """`table[numbers]` as torch.export leaves it: a numbering of words, and a table of what each of them is."""
+    net = Net()
+    words = net.input(["n", "t"], TensorProto.INT64, name="words")
+    other = net.op("GatherND", net.const(np.asarray([3, 2, 1, 0, 4])), net.op("Unsqueeze", words, net.ints(-1)))
+    x = net.op("GatherND", net.const(RNG.standard_normal((5, 4))), net.op("Unsqueeze", other, net.ints(-1)))
+    model = load_model(save(net.model([(decaying(net, x, 4), ["n", "t", 4])]), tmp_path))
+    for samples, steps in ((2, 9), (3, 17)):
+        given = {"words": RNG.integers(0, 5, (samples, steps))}
+        (expected,) = reference(model, given).values()
+        for target in ("cim", "epochcore"):
+            (found,) = compile_model(model, target, ideal=True).run(given).outputs.values()
+            assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

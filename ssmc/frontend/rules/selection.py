@@ -104,13 +104,20 @@ def _entries(context: Context, data: Flow, index: Flow, axis: int) -> Tracked:
 
 
 def _gathered_rows(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
-    """GatherND at places (..., 1) of a first axis: a Gather, as which `cache[..., places]` is exported turned round."""
+    """GatherND at places (..., 1) of a first axis: a Gather, as which `table[numbers]` is exported, and turned round
+    `cache[..., places]`."""
     data, index = items
-    alone = index.shape[-1:] == (1,) and not call.attrs.get("batch_dims", 0)
-    if not alone or not all(isinstance(x, Flow) and x.axes[0] == "f" for x in items) or set(index.axes) != {"f"}:
+    if isinstance(data, Flow) and data.axes[0] != "f":
         raise TimeMixing("it brings several steps together")
-    rows = wrap(context.builder.reshape(index.value, index.shape[:-1]), index.axes[:-1], index.shape[:-1])
-    return [_entries(context, data, plain(rows), 0)]
+    if index.shape[-1:] != (1,) or call.attrs.get("batch_dims", 0) or not isinstance(index, Flow):
+        raise Unsupported("it looks up several axes at once")
+    axes, shape = index.axes[:-1], index.shape[:-1]
+    rows = plain(wrap(context.builder.reshape(index.value, index.features[:-1]), axes, shape))
+    if isinstance(data, Known):
+        return gather(context, call, [data, rows])
+    if set(axes) - {"f"}:
+        raise Unsupported("it picks features by places that are each step's own")
+    return [_entries(context, data, rows, 0)]
 
 
 def _one_hot(context: Context, index: Flow | Known, axis: int, size: int, behind: int) -> Flow | Known:
