@@ -175,7 +175,7 @@ FORBIDDEN: dict[str, tuple[Build, str]] = {
     "positions": (taken(0, 1), "'SequenceAt' has 2 numbers for its position"),
     "a position behind the last": (taken_of_parts(3), "the sequence has no entry of that number"),
     "a scale of truth values": (dequantized, "'DequantizeLinear' has a scale of truth values"),
-    "sequences along no axis": (turned(-1, 7), "'ReverseSequence' has batch_axis -1 (0 or 1)"),
+    "sequences along no axis": (turned(-1, 7), "'ReverseSequence' has batch_axis -1 (an axis, from 0 on)"),
     "sequences of no lengths": (turned(0), "'ReverseSequence' has lengths of shape (0,)"),
     "lengths for other sequences": (turned(0, 24, 24), "it is given 2 lengths, one for each sequence, of"),
     "a table beside its axes": (tabled, "its axis 3 is none of the 3 of what it makes"),

@@ -315,6 +315,7 @@ def test_every_rule_has_a_case() -> None:
         *("Optional", "OptionalGetElement", "OptionalHasElement", "GlobalLpPool"),  # in test_selection.py
         *("DepthToSpace", "SpaceToDepth"),  # in test_images.py
         "STFT",  # in test_frames.py
+        "GatherND",  # in test_places.py and test_rings.py
         *("ConvTranspose", "Resize", "Upsample"),  # in test_rates.py
         *("Hardmax", "LpNormalization", "MeanVarianceNormalization", "IsNaN", "IsInf"),  # in test_surroundings.py
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from itertools import combinations, permutations
+from itertools import combinations
 from math import prod
 from operator import or_
 
@@ -27,6 +27,7 @@ AFFINE = 2.0  # an output that is affine in the input
 NEARLY = 1.5  # one that is so near by, or the larger of the input and another
 UNREAD = 1.0  # an input handed through, or not read at all: a state that nothing depends on
 STILL = 0.5  # an output that reads the input and does not move with it
+SHADOWS = 4  # numbers that tell two moves of an output apart (ours)
 TURNED = 0.1  # more for two pairs that are the parts of a complex state, which a complex number multiplies
 
 
@@ -114,21 +115,40 @@ def _prefer_complex(candidates: Candidates, weights: Array, moves: Mapping[int, 
     Of two inputs and two outputs that could be paired in both ways these are those of which both parts move alike with
     their own input, and oppositely with each other's. The order of a file says less: exporters sort names.
     """
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for i, one in moves.items():
+        alike.setdefault(one.shape, []).append(i)
     found = set()
-    for (i, a), (k, b) in combinations(moves.items(), 2):
-        both = [j for j in columns if weights[i, j] >= AFFINE and weights[i, j] == weights[k, j]]
-        if a.shape != b.shape or len(both) < 2:
+    for rows in alike.values():
+        could = weights[np.ix_(rows, columns)] >= AFFINE
+        chosen = [j for j, both in zip(columns, could.sum(axis=0) > 1, strict=True) if both]
+        if len(chosen) < 2:
             continue
-        move, _ = _two_moves(a.shape)
-        moved = {j: [one.of(candidates.outputs[j])(move) for one in (a, b)] for j in both}
-        for j, m in permutations(both, 2):
-            (own, other), (cross, same) = moved[j], moved[m]
-            size = [float(np.abs(x).max(initial=0.0)) for x in (own, other)]
-            scale = TOLERANCE * max(*size, 1.0)
-            if min(size) > scale and np.abs([own - same, other + cross]).max() <= scale:
-                found |= {(i, j), (k, m)}
+        moved = np.stack([_shadows(candidates, moves[i], weights[i], chosen) for i in rows])
+        tried = weights[np.ix_(rows, chosen)]
+        for a, b in combinations(range(len(rows)), 2):
+            size = np.abs(moved[[a, b]]).max(axis=-1)
+            least, most = (of(size[0][:, None], size[0]) for of in (np.minimum, np.maximum))
+            same = np.abs(moved[a][:, None] - moved[b]).max(axis=-1)
+            opposite = np.abs(moved[a] + moved[b][:, None]).max(axis=-1)
+            scale = TOLERANCE * np.maximum(most, 1.0)
+            fits = (np.maximum(same, opposite) <= scale) & (least > scale)
+            even = tried[a] == tried[b]
+            for j, m in zip(*np.nonzero(fits & even & even[:, None]), strict=True):
+                found |= {(rows[a], chosen[j]), (rows[b], chosen[m])}
     for pair in found:
         weights[pair] += TURNED
+
+
+def _shadows(candidates: Candidates, moves: Moves, weights: Array, columns: Sequence[int]) -> Array:
+    """How outputs move with an input, seen from a few directions: (outputs, SHADOWS); NaN of those that are no pair."""
+    move, _ = _two_moves(moves.shape)
+    seen = np.random.default_rng(2).standard_normal((SHADOWS, move.size))
+    found = np.full((len(columns), SHADOWS), np.nan)
+    for row, j in enumerate(columns):
+        if weights[j] >= AFFINE:
+            found[row] = seen @ moves.of(candidates.outputs[j])(move).reshape(-1)
+    return found
 
 
 def _affine_pairs(candidates: Candidates) -> set[tuple[int, int]]:

@@ -182,7 +182,7 @@ def _scale(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
 
 def _turned_axes(call: Call, arrays: Sequence[Any]) -> Iterator[str]:
     axes = {"batch_axis": int(call.attrs.get("batch_axis", 1)), "time_axis": int(call.attrs.get("time_axis", 0))}
-    yield from (f"{name} {axis} (0 or 1)" for name, axis in axes.items() if axis not in (0, 1))
+    yield from (f"{name} {axis} (an axis, from 0 on)" for name, axis in axes.items() if axis < 0)
     if axes["batch_axis"] == axes["time_axis"]:
         yield f"one axis, {axes['time_axis']}, for its sequences and for their steps"
     lengths = arrays[1] if len(arrays) > 1 else None
