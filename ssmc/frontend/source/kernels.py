@@ -31,6 +31,7 @@ from ssmc.ir.tensor import times, widened
 from ssmc.threads import cores
 
 SHARED = 1 << 17  # numbers of which a Fourier transform is worth the start of threads (ours)
+AT_ONCE = 1 << 22  # numbers of Fourier transforms that a convolution holds at once, some 100 MB of them (ours)
 Attrs = dict[str, Any]
 Kernel = Callable[[Sequence[Any], Attrs, int], Sequence[Any]]
 
@@ -164,8 +165,13 @@ def _conv(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
         from scipy.fft import irfft, next_fast_len, rfft
 
         size = next_fast_len(length + taps - 1, real=True)
-        product = np.einsum("bgif,goif->bgof", rfft(u, size), rfft(kernel[..., ::-1], size))
-        y = irfft(product, size)[..., taps - 1 : length]
+        spectrum = rfft(kernel[..., ::-1], size)
+        rows = max(1, AT_ONCE // (max(channels, outputs) * size))
+        parts = [
+            irfft(np.einsum("bgif,goif->bgof", rfft(u[k : k + rows], size), spectrum), size)[..., taps - 1 : length]
+            for k in range(0, max(batch, 1), rows)
+        ]
+        y = np.concatenate(parts)
     else:
         y = kernel[..., 0] @ u[..., : max(length - taps + 1, 0)]
         for tap in range(1, taps):
