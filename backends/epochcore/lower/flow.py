@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from backends.epochcore.lower.rates import Rates, count_steps
 from ssmc.ir import ConstantType, Graph, Node, SequenceType, StreamType, Value
 
 RECURRENT = ("tile.state", "tile.ssm", "tile.recurrence", "spike", "rounded", "rounded_sums", "fir")
@@ -34,8 +35,6 @@ POINTWISE = (*ARITHMETIC, *MOVES, "slice", "take", "broadcast", "concat")
 WORDS, OWN, READERS = "words", "operands", "readers"
 # As WORDS, and what has states in other loops than the products that it reads or that read it.
 SYSTEMS = "systems"
-# How a stream came to a lower rate: (stride, offset, whole windows), the first step down first.
-Rates = tuple[tuple[int, int, bool], ...]
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,16 @@ def is_backward(stage: int) -> bool:
 
 
 def plan_flow(graph: Graph, choice: str = WORDS, most: int | None = None) -> Flow:
-    """Stages and rates of a tile graph, in topological order; of states a loop has `most` words, or those of a node."""
+    """Stages and rates of a tile graph, in topological order; of states a loop has `most` words, or those of a node.
+
+    Raises UserError where steps of streams do not meet (see `count_steps`)."""
     stage: dict[str, int] = {}
     held: dict[int, int] = {}
-    rates: dict[Value, Rates] = {}
     behind_of: dict[str, frozenset[str]] = {}
     order = tuple(graph.order())
     for name in order:
         node = graph.node(name)
         operands = [value for value in graph.operands(name) if value is not None]
-        for result in graph.results(name):
-            if isinstance(graph.type(result), StreamType):
-                rates[result] = _rates(node, operands, rates)
         if not all(isinstance(kind, ConstantType) for kind in node.types):
             stage[name] = _with_room(node, _stage(graph, node, operands, stage), held, most)
             if choice == SYSTEMS and is_loop(stage[name]):
@@ -82,7 +79,7 @@ def plan_flow(graph: Graph, choice: str = WORDS, most: int | None = None) -> Flo
     for name in reversed(order if most is not None else ()):
         if name in stage and graph.op(name).name in MOVES and not is_loop(stage[name]):
             stage[name] = max(stage[name], before_users(graph, name, stage))
-    return Flow(order, stage, rates, most)
+    return Flow(order, stage, count_steps(graph, order), most)
 
 
 def before_users(graph: Graph, name: str, stage: Mapping[str, int]) -> int:
@@ -227,17 +224,3 @@ def _loop(stream: int, sequence: int, way: str) -> int:
     if way != "any" and is_backward(found) != (way == "backward"):
         found += 2
     return found
-
-
-def _rates(node: Node, operands: list[Value], rates: dict[Value, Rates]) -> Rates:
-    if node.op.name == "input":
-        return ()
-    if node.op.name == "spread":
-        return rates[operands[1]]
-    before = next(rates[value] for value in operands if value in rates)
-    if node.op.name != "downsample":
-        return before
-    stride, offset = node.op["stride"], node.op["offset"]
-    # A window's last step is there when the whole window is: both are one rate, so that they can be added.
-    windows = node.op["kind"] != "take" or offset == stride - 1
-    return (*before, (stride, 0 if windows else offset, windows))

@@ -11,7 +11,8 @@ import numpy as np
 
 from backends.epochcore.arch import Arch, Share
 from backends.epochcore.lower.draft import PREAMBLE, Buffer, Draft, Ref, Step
-from backends.epochcore.lower.flow import Flow, Rates, behind, is_backward, is_loop
+from backends.epochcore.lower.flow import Flow, behind, is_backward, is_loop
+from backends.epochcore.lower.rates import Rates
 from backends.epochcore.lower.request import Alternative, Form, Request
 from isa import Loc, Program
 from ssmc.diagnostics import UserError

@@ -10,6 +10,7 @@ from backends.epochcore.lower.draft import Buffer
 from backends.epochcore.lower.features import copy, given, pattern, spread_out
 from backends.epochcore.lower.flow import is_backward
 from backends.epochcore.lower.lowering import Lowering, Operand
+from backends.epochcore.lower.rates import downsampled, every
 from ssmc.ir import Node, Value
 from ssmc.ir.op import Array
 from ssmc.ir.ops.rounded import rows_of
@@ -199,6 +200,9 @@ def downsample(low: Lowering, node: Node) -> None:
     op = node.op
     source = low.view(low.graph.operand(node.name, 0))[0]
     state = carried(low, node, x.words)
+    rates = low.flow.rates[Value(node.name)]
+    if rates != downsampled(low.flow.rates[source], op):
+        low.draft.whole(low.stage(node), every(rates))
     low.emit(
         node,
         "downsample",

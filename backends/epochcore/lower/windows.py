@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from math import prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from backends.epochcore.formats import weight_integers
 from backends.epochcore.lower.draft import Buffer, Param, Ref
 from backends.epochcore.lower.features import gather
 from backends.epochcore.lower.lowering import Lowering, Operand
+from backends.epochcore.lower.rates import every
 from backends.epochcore.lower.time import carried
 from backends.epochcore.lower.window_matrices import System, Window, band, turned
 from ssmc.ir import Node, Value
@@ -58,7 +58,7 @@ class Windows:
     @property
     def every(self) -> int:
         """Steps of the model's input a window."""
-        return self.span * prod(stride for stride, *_ in self.low.flow.rates[Value(self.node.name)])
+        return self.span * every(self.low.flow.rates[Value(self.node.name)])
 
     def buffer(self, words: int) -> Buffer:
         """A buffer with a row a window."""

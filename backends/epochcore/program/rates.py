@@ -13,8 +13,12 @@ Whole = Any  # number, or one for each of many
 
 def lower_rate(rate: Instruction, steps: Whole) -> Whole:
     """Steps at the lower rate after `steps` at the higher one (see the instruction `rate`)."""
-    stride, offset = int(rate["stride"]), int(rate["offset"])
-    if rate["windows"]:
+    return complete(steps, int(rate["stride"]), int(rate["offset"]), windows=bool(rate["windows"]))
+
+
+def complete(steps: Whole, stride: int, offset: int, *, windows: bool) -> Whole:
+    """Steps at a lower rate after `steps`: those taken, from `offset` on, or whole windows."""
+    if windows:
         return steps // stride
     begun = -(-(steps - offset) // stride)
     return begun * (begun > 0)  # or 0

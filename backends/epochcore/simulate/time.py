@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backends.epochcore.program.rates import lower_rate, stride_of
+from backends.epochcore.program.rates import complete, lower_rate, stride_of
 from backends.epochcore.simulate.machine import Machine
 from backends.epochcore.simulate.nonlinear import NONLINEAR
 from backends.epochcore.simulate.plan import Action
@@ -255,11 +255,18 @@ def downsample(plan: Planner, ins: Instruction) -> Action:
     x, state = src(plan, ins, words), plan.read(int(ins["state"]), words)
     y = plan.write(int(ins["dst"]), words, steps=result)
     plan.write(int(ins["state"]), words)
-    offset = int(ins["offset"])
+    offset, whole = int(ins["offset"]), kind != "take"
 
     def run(machine: Machine) -> None:
         value, row, out = machine.rows(x), machine.rows(state), machine.rows(y)
         start = machine.span[register][0]
+        first, end = (complete(t, stride, offset, windows=whole) for t in (start, start + len(value)))
+        if end - first != len(out):
+            raise machine.trap(
+                f"makes {end - first} steps of {len(value)} from step {start} on, and {result} counts {len(out)}",
+                "they meet other steps of the same number, which this length does not give",
+                "give a sequence at whose length the model's streams have the same number of steps",
+            )
         if kind == "take":
             out[...] = value[(offset - start) % stride if start > offset else offset - start :: stride]
             return
