@@ -13,6 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
+from ssmc.frontend.proofs.proof import run_graph
 from ssmc.ir.ops.rounded import PLACES
 from tests.frontend.blocks import decaying
 from tests.frontend.checks import lift, refused
@@ -232,3 +233,17 @@ def test_sums_that_always_lie_on_an_edge_are_told(tmp_path: Path) -> None:
     y = net.op("DequantizeLinear", net.op("QuantizeLinear", net.op("Add", x, one), *last), *last)
     model = load_model(save(net.model([(decaying(net, y, WIDTH), ["b", "t", WIDTH])], opset=17), tmp_path))
     assert any("on the edge between two codes" in note for note in model.notes)
+
+
+def test_a_quantised_exponent_is_a_whole_number(tmp_path: Path) -> None:
+    """255 steps of float32's 2/255 are 2 in float32, and a little more in float64: no power of a negative number."""
+    net = Net()
+    u = net.input([2, STEPS, WIDTH])
+    two = net.op("DequantizeLinear", net.const(np.uint8(255)), net.const(np.float32(2 / 255)), net.const(np.uint8(0)))
+    mean = net.op("ReduceMean", net.op("Pow", u, two), net.ints(-1), keepdims=1)
+    y = net.op("Div", u, net.op("Sqrt", net.op("Add", mean, net.const(np.float32(1e-6)))))
+    model = load_model(save(net.model([(y, [2, STEPS, WIDTH])]), tmp_path))
+    arrays = {model.inputs[0].name: np.random.default_rng(0).standard_normal((2, STEPS, WIDTH)).astype(np.float32)}
+    (expected,) = reference(model, arrays).values()
+    (found,) = run_graph(model.graph, model.inputs, model.outputs, arrays).values()
+    assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()

@@ -45,3 +45,21 @@ def test_scales_of_their_own_are_told(tmp_path: Path) -> None:
 
 def test_one_scale_is_a_rounded_recurrence(tmp_path: Path) -> None:
     assert kinds(load_model(unrolled(tmp_path, 0.0))) == ["rounded"]
+
+
+def test_norms_that_share_a_weight_are_no_steps(tmp_path: Path) -> None:
+    """Layers behind each other, a weight of ones, and a spectrum that is rounded: only that is told."""
+    net = Net()
+    y = net.input([2, STEPS, WIDTH])
+    ones = net.const(np.ones(WIDTH))
+    for k in range(6):
+        y = quantised(net, net.op("LayerNormalization", y, ones), 0.02 * (1 + 0.1 * k))
+    length, axis = net.const(np.int64(2 * STEPS)), net.const(np.int64(1))
+    padded = net.op("Unsqueeze", net.op("Pad", y, net.ints(0, 0, 0, 0, STEPS, 0)), net.ints(-1))
+    spectrum = quantised(net, net.op("DFT", padded, length, axis, onesided=1), 0.1)
+    whole = net.op("Mul", spectrum, net.const(np.exp(-0.1 * np.arange(STEPS + 1.0)).reshape(1, -1, 1, 1)))
+    back = net.op("Squeeze", net.op("DFT", whole, length, axis, inverse=1, onesided=1), net.ints(-1))
+    y = net.op("Slice", back, net.ints(0), net.ints(STEPS), net.ints(1))
+    message = refused(save(net.model([(y, [2, STEPS, WIDTH])]), tmp_path), "a spectrum that is rounded is no filter")
+    assert "different scales" not in message
+    assert "y[:, 1:]" not in message

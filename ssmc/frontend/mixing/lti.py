@@ -79,7 +79,8 @@ def probe(region: Region) -> Kernels:
     lengths = {f.shape[f.axes.index("t")] for f in region.flows if "t" in f.axes}
     if len(lengths) == 1 and not lengths & set(region.shape):
         shape = " x ".join(map(str, region.shape))
-        more = ONE_MORE if min(lengths) + 1 in region.shape else ""
+        spectrum = any(call.kind == "DFT" for call in region.calls)  # of twice the steps, of which half is stored
+        more = ONE_MORE if min(lengths) + 1 in region.shape and not spectrum else ""
         why = f"{UNLIKE}: of {min(lengths)} steps it makes {shape} numbers, with no axis of so many{more}"
         raise Unsupported(UNLIKE.within(why))
     if len(lengths) != 1 or 0 in region.shape:

@@ -200,8 +200,11 @@ def _quantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
 
 
 def _dequantize(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    """One number is what float32 holds, as no scale has more: an exponent of 2 is 255 steps of a scale near 2/255, and
+    with more digits no whole number. Many stay on their grid."""
     zero = along(x[2], x[0].shape, attrs) if len(x) > 2 and x[2] is not None else 0
-    return ((x[0] - zero) * along(x[1], x[0].shape, attrs).astype(np.float64),)
+    real = (x[0] - zero) * along(x[1], x[0].shape, attrs).astype(np.float64)
+    return (real.astype(np.float32).astype(np.float64) if real.size == 1 else real,)
 
 
 def _batch_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:

@@ -21,19 +21,23 @@ PIECES = frozenset(["Gather", "Slice", "Split"])
 def with_scales(listing: Listing, refusals: Sequence[Refusal]) -> list[Refusal]:
     """The refusals, those of rounded steps with their scales, where these differ.
 
-    Steps are pieces of one value, or what nodes of one kind make with one weight.
+    Steps are pieces of one value, or what nodes of one kind make with one weight, and some of them are refused: norms
+    of several layers may share a weight of ones, and are none.
     """
     refused = {r.node for r in refusals if r.op == "QuantizeLinear" and Kind.ROUNDING in r.kind}
     if not refused:
         return list(refusals)
     steps: dict[Any, list[float]] = defaultdict(list)
+    concerned = set()
     for call in listing.calls:
         value, scale = (call.operands[0], _scale(listing, call)) if call.kind == "QuantizeLinear" else (None, None)
         source = None if value is None else listing.producer.get(value)
         if source is not None and scale is not None:
             for operand in _shared(listing, source):
                 steps[source.kind, operand].append(scale)
-    uneven = [scales for scales in steps.values() if len(scales) >= FEWEST and len(set(scales)) > 1]
+                if call.name in refused:
+                    concerned.add((source.kind, operand))
+    uneven = [steps[key] for key in concerned if len(steps[key]) >= FEWEST and len(set(steps[key])) > 1]
     if not uneven:
         return list(refusals)
     reason = _reason(max(uneven, key=len))
