@@ -12,7 +12,7 @@ from operator import or_
 import numpy as np
 
 from ssmc.frontend.loops.parts import find_parts, parts_move
-from ssmc.frontend.loops.responses import TOLERANCE, Moves, Step, bends
+from ssmc.frontend.loops.responses import PLACES, TOLERANCE, Moves, Step, bends, is_still, jumps
 from ssmc.frontend.loops.spike_pairs import Spikes
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.states.dependence import Dependence, blocks, dependence, surroundings
@@ -21,10 +21,12 @@ from ssmc.ir.graph import Value
 from ssmc.ir.op import Array
 
 SPIKES = 4.0  # a pair of spikes
+FIRES = 3.5  # an output that jumps where its own element of the input reaches a threshold, and is linear near by
 ELEMENTWISE = 3.0  # an output of which every element is affine in its own one of the input
 PARTS = 2.5  # a pair of which each part of several is affine in itself
 AFFINE = 2.0  # an output that is affine in the input
 NEARLY = 1.5  # one that is so near by, or the larger of the input and another
+FIRED = 1.25  # one that is affine for some moves, and jumps with larger ones: it is fired by several of the input
 UNREAD = 1.0  # an input handed through, or not read at all: a state that nothing depends on
 STILL = 0.5  # an output that reads the input and does not move with it
 SHADOWS = 4  # numbers that tell two moves of an output apart (ours)
@@ -78,6 +80,7 @@ class Candidates:
 def weigh(candidates: Candidates) -> Array:
     """A weight for each pair (inputs, outputs): 0 where it cannot be one, more the likelier it is one."""
     weights = _sure_weights(candidates)
+    _weigh_firing(candidates, weights)
     _weigh_others(candidates, weights)
     return weights
 
@@ -193,6 +196,27 @@ def _weigh_others(candidates: Candidates, weights: Array) -> None:
     _prefer_complex(candidates, weights, moving, free)
 
 
+def _weigh_firing(candidates: Candidates, weights: Array) -> None:
+    """Fill in the weights of inputs which outputs that are affine in others fire by.
+
+    The current of a neuron, too, may be of the shape of its potential, which is linear in it.
+    """
+    step, known, bits, reads = candidates.step, candidates.known, candidates.bits, candidates.reads
+    for i in np.flatnonzero(~weights.any(axis=1)).tolist():
+        shape = step.shape(candidates.inputs[i])
+        taken = [j for j in np.flatnonzero(weights.any(axis=0)).tolist() if reads[j] & bits[i]]
+        alike = [j for j in taken if step.outputs[candidates.outputs[j]].shape == shape]
+        if not alike or not any(candidates.moves(i, (), {}).fires(candidates.outputs[j]) for j in alike):
+            continue
+        wanted = candidates.values(alike)
+        around = surroundings(step.listing, known, wanted, bits[i])
+        moves = candidates.moves(i, wanted, evaluate(step.listing, step.point, around))
+        for j in alike:
+            moved = moves.of(candidates.outputs[j])
+            if bends(moved, shape, PLACES) and jumps(moved, shape):
+                weights[i, j] = FIRES
+
+
 def _has_parts(step: Step, source: str) -> bool:
     """Can an input be the states of several layers?"""
     x, listing = step.listing.inputs[source], step.listing
@@ -256,6 +280,8 @@ def _weight(target: str, moves: Moves, spikes: Spikes) -> float:
         return _curved_weight(target, moves)
     if not np.any(a):
         return STILL
+    if moves.fires(target) and jumps(moved, shape):
+        return STILL if is_still(moved, shape) else max(_curved_weight(target, moves), FIRED)
     if _is_single(shape):
         return AFFINE
     elementwise = bool(np.abs(b - a / first * second).max(initial=0.0) <= TOLERANCE * scale)
@@ -271,7 +297,11 @@ def _curved_weight(target: str, moves: Moves) -> float:
         return ELEMENTWISE if elementwise else PARTS if affine else AFFINE
     if moves.compared and is_running_maximum(lambda m: moved(m - here) + step.outputs[target], moves.shape):
         return NEARLY
-    return NEARLY if bends(moved, moves.shape) else 0.0
+    if not moves.fires(target):
+        return NEARLY if bends(moved, moves.shape) else 0.0
+    if not bends(moved, moves.shape, PLACES):
+        return 0.0
+    return FIRES if jumps(moved, moves.shape) else NEARLY
 
 
 def _two_moves(shape: tuple[int, ...]) -> tuple[Array, Array]:

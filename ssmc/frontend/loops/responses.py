@@ -16,6 +16,12 @@ from ssmc.ir.op import Array
 
 TOLERANCE = 1e-8  # how far from affine a move may be, for one of size 1
 NEAR = 1e-3  # a move that few elements cross a threshold by
+COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Sign"}
+PLACES = (0.0, -10.0, 10.0)  # here, and where all neurons rest, or fire
+FAR = 1e3  # a move that all cross it by
+LOOSE = 1e-6  # how far off a line of a slope found near by it may be, for a move of size 1
+HALVINGS = 40  # leave 1e-9 of FAR, across which a kink is less than
+JUMP = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +74,18 @@ class Moves:
         after = (call for user in users[self.x] for v in user.results for call in users.get(v, []))
         return any(call.kind in MAXIMA for call in (*users[self.x], *after))
 
+    @cached_property
+    def _fired(self) -> Set[Value]:
+        """What follows from comparisons with the input."""
+        listing = self.step.listing
+        reached = listing.influenced({self.x}) if any(call.kind in COMPARISONS for call in listing.calls) else set()
+        comparing = [c for c in listing.calls if c.kind in COMPARISONS and reached.intersection(c.operands)]
+        return listing.influenced({v for call in comparing for v in call.results})
+
+    def fires(self, target: str) -> bool:
+        """Can an output jump as the input moves, for its ops alone?"""
+        return self.step.listing.outputs[target] in self._fired
+
     def of(self, target: str) -> Callable[[Array], Array]:
         """The function from moves of the input to those of an output."""
         value, base = self.step.listing.outputs[target], self.step.outputs[target]
@@ -87,16 +105,48 @@ class Moves:
         return evaluator(listing, self.local.keys(), wanted)
 
 
-def bends(moved: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
+def bends(moved: Callable[[Array], Array], shape: tuple[int, ...], places: Sequence[float] = (0.0,)) -> bool:
     """Is every element linear in its own one near by, if not far away, as a potential with a threshold is?"""
-    small = NEAR * np.random.default_rng(2).uniform(1.0, 2.0, shape)
-    odd = np.indices(shape).sum(axis=0) % 2
+    return any(_bends_at(moved, np.full(shape, place)) for place in places)
+
+
+def _bends_at(moved: Callable[[Array], Array], place: Array) -> bool:
+    small = NEAR * np.random.default_rng(2).uniform(1.0, 2.0, place.shape)
+    odd = np.indices(place.shape).sum(axis=0) % 2
     with np.errstate(all="ignore"):
-        near, double, lone = moved(small), moved(2 * small), moved(np.where(odd, small, 0))
-        slope = near / small
+        here = moved(place)
+        near, double, lone = (moved(place + m) - here for m in (small, 2 * small, np.where(odd, small, 0)))
     straight = np.abs(double - 2 * near) <= TOLERANCE * NEAR
-    apart = np.abs(lone) <= TOLERANCE * NEAR + np.abs(np.where(odd, near, 0))
-    return bool(straight.mean() > 0.5 and apart.mean() > 0.5 and np.any(slope))
+    apart = np.abs(lone - np.where(odd, near, 0)) <= TOLERANCE * NEAR
+    moving = (near != 0) | (lone != 0)
+    return bool(moving.any() and (straight & apart)[moving].mean() > 0.5)
+
+
+def is_still(moved: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
+    """Does an output stay the same for small moves, if not for larger ones, as spikes do?"""
+    return not np.any(moved(NEAR * np.random.default_rng(2).uniform(1.0, 2.0, shape)))
+
+
+def jumps(moved: Callable[[Array], Array], shape: tuple[int, ...]) -> bool:
+    """Does an output, linear near by, leave its straight line with a jump, as a reset does, and not with a kink?"""
+    direction = np.random.default_rng(2).uniform(1.0, 2.0, shape)
+    with np.errstate(all="ignore"):
+        slope = moved(NEAR * direction) / NEAR
+
+        def off(size: float) -> bool:
+            return bool(np.any(np.abs(moved(size * direction) - size * slope) > LOOSE * max(abs(size), 1.0)))
+
+        for beyond in (FAR, -FAR):
+            on = 0.0
+            if not off(beyond):
+                continue
+            for _ in range(HALVINGS):
+                middle = (on + beyond) / 2
+                on, beyond = (on, middle) if off(middle) else (middle, beyond)
+            across = moved(beyond * direction) - moved(on * direction)
+            if np.abs(across).max(initial=0.0) > JUMP:
+                return True
+    return False
 
 
 def shifted(step: Step, source: str, target: str) -> bool:

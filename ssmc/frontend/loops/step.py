@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ssmc.diagnostics import UserError
-from ssmc.frontend.loops.likelihood import AFFINE, Candidates, weigh
+from ssmc.frontend.loops.likelihood import AFFINE, FIRES, Candidates, weigh
 from ssmc.frontend.loops.responses import Step, handed_through, shifted
 from ssmc.frontend.source.listing import Listing
 from ssmc.frontend.source.rings import counters
@@ -65,7 +65,7 @@ def _handed_on(candidates: Candidates, weights: Array, found: Pairs) -> Pairs:
     Such are the caches of a token shift, or of a filter of two taps. Where no other input is a state for certain, that
     an output does not read an input tells nothing.
     """
-    if not any(weights[pair] >= AFFINE for pair in found):
+    if not any(weights[pair] >= AFFINE and weights[pair] != FIRES for pair in found):
         return {}
     step, reads, bits = candidates.step, candidates.reads, candidates.bits
 
