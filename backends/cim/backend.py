@@ -18,6 +18,7 @@ from backends.cim.program.encoding import encoding_of
 from backends.cim.simulate.converters import largest_word
 from backends.cim.simulate.core import join_samples
 from backends.cim.simulate.devices import PRESETS, preset, product_sigma, read_sigma, with_window, written_sigma
+from backends.cim.simulate.memory import Steps
 from backends.cim.simulate.run import execute, output_arrays, program_taps
 from backends.cim.simulate.running import Run
 from isa import InstructionSet, Port, Program
@@ -286,7 +287,23 @@ def _extent(program: Program, inputs: Mapping[str, Array]) -> tuple[int, int]:
     if unknown := sorted(set(inputs) - {port.name for port in program.inputs}):
         known = ", ".join(port.name for port in program.inputs)
         raise UserError(f"the program has no input '{unknown[0]}'", hint=f"its inputs are: {known}")
-    return max(steps.values(), default=0), max(batches.values(), default=1)
+    length = max(steps.values(), default=0)
+    _check_meetings(program, length)
+    return length, max(batches.values(), default=1)
+
+
+def _check_meetings(program: Program, length: int) -> None:
+    """Raises UserError where streams that meet have different numbers of steps at this length."""
+    meetings: Any = program.meta.get("meetings", [])
+    for layer, stride, begins in meetings:
+        counts = [Steps(stride, begin, 0, length).count for begin in begins]
+        if len(set(counts)) > 1:
+            told = ", ".join(f"{n} from step {k} on" for n, k in zip(counts, begins, strict=True))
+            raise UserError(
+                f"layer '{layer}' reads streams that differ in time where the input has {length} steps",
+                why=f"of every {stride} steps one is in each of them: {told}",
+                hint="give a sequence at whose length they have the same number of steps",
+            )
 
 
 def _words(port: Port, inputs: Mapping[str, Array], batch: int) -> Array:

@@ -14,7 +14,7 @@ from backends.cim.clock.timing import schedule
 from backends.cim.lower.assign import sections
 from backends.cim.lower.banks import reserve_nodes
 from backends.cim.lower.code import Tap
-from backends.cim.lower.contexts import place_in_time, work_context
+from backends.cim.lower.contexts import meetings, place_in_time, work_context
 from backends.cim.lower.coupling import coupling_of
 from backends.cim.lower.lowering import Lowering
 from backends.cim.lower.replicate import Turns, replicated
@@ -147,6 +147,8 @@ def _program(state: Lowering, ideal: bool) -> Program:
         parts, found = sections(state.codes[core], state.arch)
         made += parts
         taps += found
+    meet = [list(found) for found in meetings(state.graph, state.contexts)]
+    met = {"meetings": meet} if meet else {}
     used = {loc for section in made for ins in section.code if (loc := ins.loc) is not None}
     program = Program(
         CIM.name,
@@ -157,7 +159,7 @@ def _program(state: Lowering, ideal: bool) -> Program:
         locs=tuple(state.locs) if used else (),
         inputs=tuple(state.inputs),
         outputs=tuple(state.outputs),
-        meta=FrozenMap({"ideal": ideal, "taps": taps, "form": state.graph.attributes.get("form", "sequence")}),
+        meta=FrozenMap({"ideal": ideal, "taps": taps, "form": state.graph.attributes.get("form", "sequence"), **met}),
     )
     warning = latency_warning(program, state.arch, schedule(program, state.arch, 1))
     return replace(program, meta=FrozenMap({**program.meta, "warning": warning})) if warning else program

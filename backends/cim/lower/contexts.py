@@ -7,7 +7,7 @@ kept whole and read backwards in another sweep, two stages later; so is a stream
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ssmc.diagnostics import UserError
@@ -68,6 +68,16 @@ def place_in_time(graph: Graph) -> Timing:
                 made = work_context(node, operands, begin) if not index else context
                 last = max(last, made.stage)
     return Timing(found, begins)
+
+
+def meetings(graph: Graph, contexts: Mapping[Value, Context]) -> Iterator[tuple[str, int, list[int]]]:
+    """Nodes that read, step by step, streams of one stride that begin at different steps: their names, the stride, and
+    where the streams begin. They have a meaning at the lengths that give them as many steps alone."""
+    for node in graph.nodes():
+        operands = [contexts[value] for value in graph.operands(node.name) if value is not None]
+        begins = sorted({context.offset for context in operands if context.streams})
+        if len(begins) > 1 and node.op.name != "spread":
+            yield node.name, next(context.stride for context in operands if context.streams), begins
 
 
 def _load_after_load(graph: Graph, loads: Mapping[str, int]) -> list[Node]:
