@@ -47,13 +47,16 @@ def test_a_padded_input_is_rounded(zero: np.ndarray, again: bool, tmp_path: Path
     on_targets(model, 2, LENGTH)
 
 
-@pytest.mark.parametrize("zero", [np.uint8(131), np.int8(0)])
-def test_codes_are_padded_with_their_zero_point(zero: np.ndarray, tmp_path: Path) -> None:
-    """QOperator format: a convolution's codes go to the padding of the next one as they are."""
+@pytest.mark.parametrize(("zero", "turned"), [(np.uint8(131), False), (np.int8(0), False), (np.uint8(131), True)])
+def test_codes_are_padded_with_their_zero_point(zero: np.ndarray, turned: bool, tmp_path: Path) -> None:
+    """QOperator format: a convolution's codes go to the padding of the next one as they are, or turned."""
     net = Net()
     scale, point = net.const(np.float32(3.0 / np.iinfo(zero.dtype).max)), net.const(zero)
-    u = net.op("Transpose", net.input([2, LENGTH, CHANNELS]), perm=[0, 2, 1])
-    codes = net.op("Pad", net.op("QuantizeLinear", u, scale, point), net.ints(0, 0, TAPS - 1, 0, 0, 0), point)
+    u = net.input([2, LENGTH, CHANNELS])
+    u = u if turned else net.op("Transpose", u, perm=[0, 2, 1])
+    codes = net.op("QuantizeLinear", u, scale, point)
+    codes = net.op("Transpose", codes, perm=[0, 2, 1]) if turned else codes
+    codes = net.op("Pad", codes, net.ints(0, 0, TAPS - 1, 0, 0, 0), point)
     taps = net.const(np.rint(RNG.uniform(-1, 1, (CHANNELS, 1, TAPS)) * 127).astype(zero.dtype))
     grid = net.const(np.float32(0.2)), net.const(np.asarray(zero.dtype.type(7)))
     weight = taps, net.const(np.float32(1 / 127)), net.const(np.asarray(zero.dtype.type(0)))
@@ -98,3 +101,20 @@ def test_chunks_whose_scores_are_rounded(tmp_path: Path) -> None:
     y = net.op("Reshape", net.op("Einsum", masked, cut, equation="bcls,bcsn->bcln"), net.ints(0, 16, 4))
     message = refused(save(net.model([(y, ["b", 16, 4])]), tmp_path), "--drop-rounding")
     assert "1 node cannot" in message and "splits the time axis" not in message, message
+
+
+def test_a_rounded_kernel_of_every_length_is_told(tmp_path: Path) -> None:
+    """A kernel that the file makes, as long as the sequence, of rounded numbers: no system at any length."""
+    net = Net()
+    u = net.op("Transpose", net.input(["b", "t", CHANNELS]), perm=[0, 2, 1])
+    steps = net.op("Gather", net.op("Shape", u), net.const(np.int64(2)))
+    numbers = net.op("Cast", net.op("Range", net.const(np.int64(0)), steps, net.const(np.int64(1))), to=1)
+    powers = net.op("Mul", net.const(-RNG.uniform(0.05, 0.1, (CHANNELS, 1, 1))), numbers)
+    taps = quantised(net, net.op("Exp", powers), net.const(np.float32(1 / 31)), net.const(np.uint8(0)))
+    before = net.op("Unsqueeze", net.op("Sub", steps, net.const(np.int64(1))), net.ints(0))
+    ends = net.op("Concat", net.ints(0, 0), before, net.ints(0, 0, 0), axis=0)
+    backwards = net.op("Slice", taps, net.ints(-1), net.ints(-(2**31)), net.ints(2), net.ints(-1))
+    y = net.op("Conv", net.op("Pad", u, ends), backwards, group=CHANNELS)
+    y = net.op("Transpose", y, perm=[0, 2, 1])
+    path = save(net.model([(y, ["b", "t", CHANNELS])]), tmp_path)
+    refused(path, "another model at length", "taps at length", "where a tool has rounded them")

@@ -247,3 +247,14 @@ def test_a_quantised_exponent_is_a_whole_number(tmp_path: Path) -> None:
     (expected,) = reference(model, arrays).values()
     (found,) = run_graph(model.graph, model.inputs, model.outputs, arrays).values()
     assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_an_epsilon_rounded_to_zero_is_told(tmp_path: Path) -> None:
+    """0 / 0 behind a rounding: the output is finite, and every runtime makes up another one."""
+    net = Net()
+    u = net.op("Round", net.op("Mul", net.input([2, STEPS, WIDTH]), net.const(np.float32(0.1))))
+    mean = net.op("ReduceMean", net.op("Mul", u, u), net.ints(-1), keepdims=1)
+    ratio = net.op("Div", u, net.op("Sqrt", mean))
+    grid = net.const(np.float32(0.02)), net.const(np.uint8(128))
+    y = net.op("DequantizeLinear", net.op("QuantizeLinear", ratio, *grid), *grid)
+    refused(save(net.model([(y, [2, STEPS, WIDTH])]), tmp_path), "Div", "not finite", "epsilon")

@@ -11,6 +11,7 @@ from onnx import defs
 
 from ssmc.diagnostics import UserError
 from ssmc.frontend.model import Proof
+from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call, Listing
 from ssmc.ir.graph import Graph, Node, Value
 from ssmc.ir.interpreter import interpret
@@ -19,6 +20,39 @@ from ssmc.ir.types import TensorType
 
 ROOM = 1e3  # ours: how much more than the tolerance of the largest number an output is at most, if that is to blame
 EXACT = 1e-9  # of the largest number: what systems are exact to at best, as far as probing can tell
+
+
+def require_finite(
+    bad: Sequence[Proof], graph: Graph, feed: Mapping[str, Any], file: Listing, given: Mapping[Value, Any], path: Path
+) -> None:
+    """Raise UserError where a node of the file gives numbers that are not finite, on inputs that are: what comes
+    behind it, as a code for NaN, each runtime makes up."""
+    if all(np.isfinite(proof.error) for proof in bad):
+        return
+    found: list[str] = []
+
+    def watch(node: Node, given: Sequence[Any], results: Sequence[Array]) -> None:
+        if not found and all(_finite(a) for a in given) and not all(_finite(a) for a in results):
+            found.extend(node.provenance)
+
+    with np.errstate(all="ignore"):
+        interpret(graph, feed, watch=watch)
+        for call in (call for call in file.calls if call.name in found):
+            if all(_finite(a) for a in evaluate(file, given, call.results).values()):
+                continue
+            size = f"batch {bad[0].batch}, length {bad[0].length}"
+            raise UserError(
+                f"{call.kind} '{call.name}' gives numbers that are not finite (inf or NaN), on random inputs at {size}",
+                where=str(path),
+                why="what comes behind them has no value that could be proved: runtimes differ in what they make of "
+                "them",
+                hint="keep what it is given in its domain: a quotient, a root or a logarithm may need an epsilon, or "
+                "one that quantisation has not rounded to 0 (leave that layer unquantised)",
+            )
+
+
+def _finite(array: Any) -> bool:
+    return array is None or np.asarray(array).dtype.kind not in "fc" or bool(np.isfinite(array).all())
 
 
 def require_near(

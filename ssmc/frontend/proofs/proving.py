@@ -10,7 +10,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.findings import Lift
 from ssmc.frontend.model import Proof
-from ssmc.frontend.proofs.causes import require_near, require_order, require_types
+from ssmc.frontend.proofs.causes import require_finite, require_near, require_order, require_types
 from ssmc.frontend.proofs.coarse import require_one_system
 from ssmc.frontend.proofs.proof import (
     RUNTIME_TOLERANCE,
@@ -25,6 +25,8 @@ from ssmc.frontend.proofs.reference import fed_dtype, runner, runner_on, step_th
 from ssmc.frontend.proofs.saturation import told_of
 from ssmc.frontend.proofs.trials import Arrays, Case, feed, fewer, inputs_at, side_by_side, sizes
 from ssmc.frontend.source.precision import coarsest_format, coarsest_table
+from ssmc.ir.op import Array
+from ssmc.ir.tensor import widened
 from ssmc.ir.ties import DOUBLE, SINGLE, Ties, find_ties
 
 FILE = "the file in float64"
@@ -78,6 +80,9 @@ def _require_no_cause(case: Case, proofs: Sequence[Proof], size: tuple[int, int]
         require_order(bad, case.file, case.path)
     elif bad:
         arrays = inputs_at(case, *size, 7)
+        if case.form == "sequence":
+            given = {case.file.inputs[name]: widened(array) for name, array in arrays.items()}
+            require_finite(bad, case.graph, feed(case, arrays), case.file, given, case.path)
         exact = run_file(case.file, case.inputs, case.states, case.form, arrays)
         require_near(bad, case.graph, feed(case, arrays), exact, case.tolerance, case.path)
 
@@ -114,14 +119,33 @@ def _right_at_one_size(case: Case, bad: list[Proof], first: tuple[int, int], oth
     if first[1] == other[1] or (first[0] != other[0] and _passes(case, first[0], other[1])):
         what, here, there = "batch", first[0], other[0]
     worst = max(bad, key=lambda proof: proof.error)
+    filters = _of_all_steps(case, first[1]) if what == "length" else ""
     return UserError(
         f"the file is another model at {what} {there} than at {what} {here}",
         where=str(case.path),
         why=f"lifted and proved at {what} {here}, its output '{worst.output}' is off by {worst.error:.1e} at {there}, "
         f"compared with {worst.against}",
-        hint=f"the exporter has written the traced {what} into the file, though it declares it dynamic, or the model "
+        hint=filters
+        or f"the exporter has written the traced {what} into the file, though it declares it dynamic, or the model "
         f"itself is another at every {what}: export it with that {what} fixed, or so that nothing depends on it",
     )
+
+
+def _of_all_steps(case: Case, length: int) -> str:
+    """What to do about filters of as many taps as there are steps, which have more where there are more; or nothing."""
+    nodes = [n for n in case.graph.nodes("fir") if n.op["kernel"].shape[-1] == length and np.any(_last(n))]
+    if not nodes:
+        return ""
+    return (
+        f"what {', '.join(n.provenance[0] for n in nodes)} makes of the sequence has {length} taps at length {length}, "
+        "and no system's: export it with the length fixed, or leave the numbers that its kernel is made of as they "
+        "are, where a tool has rounded them"
+    )
+
+
+def _last(node: Any) -> Array:
+    """The last tap of each channel."""
+    return np.asarray(node.op["kernel"].array)[..., -1]
 
 
 def _passes(case: Case, batch: int, length: int) -> bool:

@@ -46,11 +46,12 @@ def round_before_padding(graph: Graph) -> Graph:
 def _pad_numbers(graph: Graph, node: Node) -> bool:
     """Pad what codes stand for in place of the codes, where they are padded with their zero point; was it done?"""
     data, _, value, *_ = (*graph.operands(node.name), None, None)
-    if data is None or value is None or graph.op(data.node).name != "onnx.QuantizeLinear":
+    start = None if data is None or value is None else _codes(graph, data)
+    if start is None:
         return False
-    _, scale, zero, *_ = (*graph.operands(data.node), None)
+    _, scale, zero, *_ = (*graph.operands(start.name), None)
     ends = [graph.node(user) for user, _ in graph.users(Value(node.name))]
-    if not ends or any(not _reads_alike(graph, graph.node(data.node), end) for end in ends) or None in (scale, zero):
+    if not ends or any(not _reads_alike(graph, start, end) for end in ends) or None in (scale, zero):
         return False
     step, code, filled = (graph.op(v.node) for v in (scale, zero, value) if v is not None)
     if any(op.name != "constant" for op in (step, code, filled)) or np.size(step["value"].array) != 1:
@@ -63,6 +64,17 @@ def _pad_numbers(graph: Graph, node: Node) -> bool:
     for end in ends:
         graph.replace_uses(Value(end.name), padded)
     return True
+
+
+def _codes(graph: Graph, value: Value) -> Node | None:
+    """What made the codes that a value holds, which may be laid out in another way since."""
+    node = graph.node(value.node)
+    while node.op.name in LAYOUT and node.op.name != "onnx.Cast":
+        before = graph.operands(node.name)[0]
+        if before is None or before.index:
+            return None
+        node = graph.node(before.node)
+    return node if node.op.name == "onnx.QuantizeLinear" else None
 
 
 def _reads_alike(graph: Graph, start: Node, end: Node) -> bool:
