@@ -9,6 +9,7 @@ from backends.epochcore.arch import DEFAULT, Arch, arch_text, architectures, loa
 from isa import InstructionSet, Program
 from isa.epochcore import EPOCHCORE
 from ssmc.architecture import Key, keys
+from ssmc.garbage import seldom_searched
 from ssmc.ir import Graph
 from ssmc.ir.op import Array
 from ssmc.passes.machine import FixedPoint, Machine, StateBank
@@ -86,7 +87,8 @@ class EpochCore:
     def lower(self, graph: Graph, arch: Arch, *, ideal: bool) -> Program:
         from backends.epochcore.lower.compile import lower
 
-        return lower(graph, arch, ideal=ideal)
+        with seldom_searched():
+            return lower(graph, arch, ideal=ideal)
 
     def simulate(self, program: Program, inputs: Mapping[str, Array], settings: RunSettings) -> RunResult:
         from backends.epochcore.simulate.run import simulate

@@ -145,9 +145,10 @@ def regrouped(system: StateSpace, rows: Matrix, drive: Drive) -> Regrouped | Non
     inputs = np.zeros((count, size, wide, width))
     scale = (drive.scale * (not drive.silent)).reshape(groups, wide)[members]
     np.put_along_axis(inputs, column[..., None], scale[..., None], 3)
-    b = np.einsum("ckni,ckim->cknm", system.B[members], inputs).reshape(count, size * states, width)
-    c = np.einsum("crko,ckon->crkn", weigh, system.C[members]).reshape(count, new.height, size * states)
-    d = np.einsum("crko,ckoi,ckim->crm", weigh, system.D[members], inputs).real
+    # products of two, as BLAS does them: wide systems of many inputs take minutes in one einsum of three
+    b = (system.B[members] @ inputs).reshape(count, size * states, width)
+    c = (weigh.swapaxes(1, 2) @ system.C[members]).swapaxes(1, 2).reshape(count, new.height, size * states)
+    d = (weigh.swapaxes(1, 2) @ (system.D[members] @ inputs)).sum(1).real
     if 2 * np.count_nonzero(b) < b.size and size > 1 and not drive.silent:
         return None
     order = _states_of(np.arange(groups * states).reshape(groups, states), members).ravel()

@@ -197,3 +197,20 @@ def test_a_word_for_every_state_of_a_channel_enters_once(
     assert result.operand("layer", 0) == Value("x")
     given_ = inputs_of(g, seed)
     assert relative_error(interpret(g, given_)["y"], interpret(result, given_)["y"]) < 1e-9
+
+
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_inputs_of_a_wide_system_are_added_to(kind: str) -> None:
+    """What many inputs go through, straight and by the states, where words are taken twice, scaled, or not at all: of
+    200 inputs and outputs that is a product of matrices, not a sum over all their triples."""
+    rng, g = np.random.default_rng(0), Graph()
+    x = g.add("input", [], {"name": "x", "type": StreamType((100,))}, name="x")
+    index = rng.permutation(np.repeat(np.arange(100), 2))
+    gain = g.add("constant", [], {"value": Tensor(rng.standard_normal(200))})
+    u = g.add("binary", [gain, g.add("take", [x], {"axis": -1, "index": Tensor(index)})], {"fn": "mul"})
+    y = g.add("ssm", [u], {"system": systems(rng, 1, 3, 200, 200, kind)}, name="layer")
+    g.add("output", [y], {"name": "y"})
+    folded = PassManager("fold-readout").run(g, Context())
+    assert folded.node("layer").op["system"].inputs == 100
+    inputs = {"x": rng.standard_normal((2, 5, 100))}
+    assert relative_error(interpret(g, inputs)["y"], interpret(folded, inputs)["y"]) <= 1e-12

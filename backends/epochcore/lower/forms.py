@@ -9,22 +9,18 @@ from typing import Any
 import numpy as np
 
 from backends.epochcore.arch import Arch
-from backends.epochcore.clock.gemm import ceil_div, output_fold
 from backends.epochcore.clock.timing import measure
 from backends.epochcore.lower.flow import WORDS, is_loop
-from backends.epochcore.lower.inputs import group_of, wide_of
-from backends.epochcore.lower.inputs import kernel_length as wide_length
+from backends.epochcore.lower.form_bounds import least, taps, words_of_channel
+from backends.epochcore.lower.inputs import group_of
 from backends.epochcore.lower.lowering import Lowering, liquid_decay
-from backends.epochcore.lower.matvec import least_cycles, side_by_side
+from backends.epochcore.lower.matvec import side_by_side
 from backends.epochcore.lower.mimo import one_product
 from backends.epochcore.lower.objective import Costs, best, hopeless
 from backends.epochcore.lower.request import NAMES, Alternative, Form, Request
-from backends.epochcore.lower.scan import least_cycles as scan_bound
 from backends.epochcore.lower.scan import parts_of
 from backends.epochcore.lower.segments import copies_of
-from backends.epochcore.lower.segments import least_cycles as segmented_bound
-from backends.epochcore.lower.window_matrices import MOST_TAPS, kernel_length, system_of
-from backends.epochcore.lower.windows import room, weight_parts
+from backends.epochcore.lower.window_matrices import MOST_TAPS
 from ssmc.diagnostics import Misfit, UserError
 from ssmc.ir import Graph, Node, SequenceType, StreamType, Tensor, Value
 
@@ -125,23 +121,9 @@ def _key(low: Lowering, node: Node) -> tuple[Any, ...]:
         group = group_of(low, node)
         sizes = None if group is None else (group.drive.op["weight"].shape, group.read.op["weight"].shape)
         own = (op["decay"].shape, op["decay"].is_complex, op["asynchronous"], sizes)
-        return op.name, own, _taps(low, node), last, start, start and op["reverse"], rates
+        return op.name, own, taps(low, node), last, start, start and op["reverse"], rates
     shape = (op["decay"].shape, op["decay"].is_complex, op["liquid"])
-    return op.name, shape, _taps(low, node), last, start, start and op["reverse"], rates
-
-
-def _taps(low: Lowering, node: Node) -> int | None:
-    """Taps of a layer's kernel, None where it does not end."""
-    if node.op.name == "fir":
-        return int(node.op["kernel"].shape[1])
-    if node.op.name == "tile.state":
-        if node.name not in low.draft.kept.taps:
-            group = group_of(low, node)
-            low.draft.kept.taps[node.name] = None if group is None else wide_length(wide_of(group))
-        return low.draft.kept.taps[node.name]
-    if node.name not in low.draft.kept.taps:
-        low.draft.kept.taps[node.name] = None if node.op["liquid"] else kernel_length(system_of(node))
-    return low.draft.kept.taps[node.name]
+    return op.name, shape, taps(low, node), last, start, start and op["reverse"], rates
 
 
 def _ranked(low: Lowering, node: Node) -> list[Alternative]:
@@ -154,13 +136,13 @@ def _ranked(low: Lowering, node: Node) -> list[Alternative]:
         wanted = replace(wanted, name="", segments=0)
     for form in candidates:
         asked = _asked(wanted, form)
-        objection, bound = _objection(low, node, form), _bound(low, node, form)
+        objection, bound = _objection(low, node, form), least(low, node, form)
         if objection:
             found.append(Alternative(form, objection=objection))
             continue
-        least = low.arch.energy.static_watts * bound / low.arch.clock_hz
-        if hopeless((bound, least), timed[asked], low.request.objective):
-            found.append(Alternative(form, bound, least, least=True))
+        joules = low.arch.energy.static_watts * bound / low.arch.clock_hz
+        if hopeless((bound, joules), timed[asked], low.request.objective):
+            found.append(Alternative(form, bound, joules, least=True))
             continue
         found.append(_timed(low, node, form))
         if found[-1].costs is not None:
@@ -216,7 +198,7 @@ def _candidates(low: Lowering, node: Node) -> list[Form]:
     if node.op.name == "tile.ssm":
         every += [Form("scan", parts=n) for n in parts_of(node)]
     cut = _segmented(low, node) if "state in place" in own else []
-    return [*some, *cut, *sorted(every, key=lambda form: _bound(low, node, form)), *last]
+    return [*some, *cut, *sorted(every, key=lambda form: least(low, node, form)), *last]
 
 
 def _segmented(low: Lowering, node: Node) -> list[Form]:
@@ -246,7 +228,7 @@ def _objection(low: Lowering, node: Node, form: Form) -> str:
     if form.name == "convolution":
         if start:
             return "it starts from states, which are no past inputs"
-        return "" if _taps(low, node) else f"its kernel does not end within {MOST_TAPS} steps"
+        return "" if taps(low, node) else f"its kernel does not end within {MOST_TAPS} steps"
     return "it starts from states at the end, where a window may be cut" if node.op["reverse"] and start else ""
 
 
@@ -263,76 +245,9 @@ def _no_matvec(low: Lowering, node: Node) -> str:
         return (
             "" if one_product(low, group) else "its states with its inputs, or outputs, are more than the array holds"
         )
-    if not side_by_side(low, _words_of_channel(node)):
-        return f"the {_words_of_channel(node)} words of a channel are more than the array has rows or columns"
+    if not side_by_side(low, words_of_channel(node)):
+        return f"the {words_of_channel(node)} words of a channel are more than the array has rows or columns"
     return ""
-
-
-def _words_of_channel(node: Node) -> int:
-    """Real states of a channel and its input."""
-    return int(node.op["decay"].shape[1]) * (2 if node.op["decay"].is_complex else 1) + 1
-
-
-def _bound(low: Lowering, node: Node, form: Form) -> int:
-    """Cycles that a form takes at least: those of its products alone, or of its scan alone."""
-    if form.name == "mat-vec":
-        grouped = group_of(low, node) is not None
-        channels = 1 if grouped else low.words(Value(node.name))
-        return least_cycles(low, channels, 1 if grouped else _words_of_channel(node))
-    if form.name == "segmented":
-        return segmented_bound(low, node, form.segments)
-    if form.name == "scan" and node.op.name == "tile.ssm":
-        return scan_bound(low, node)
-    if form.name not in ("chunked", "convolution"):
-        return 0
-    span, vector = form.span, low.arch.vector
-    rows, channels = ceil_div(low.request.steps, span), low.words(Value(node.name))
-    if node.op.name == "tile.state":
-        return _bound_of_states(low, node, form, rows)
-    if form.name == "convolution":
-        return _products(low, form, rows, (channels, (_taps(low, node) or 1) - 1 + span, span))
-    states: int = node.op["decay"].shape[1]
-    halves = 2 if node.op["decay"].is_complex else 1
-    within = _products(low, form, rows, (channels, span, span))
-    across = min(
-        (halves // parts) * _products(low, form, rows, (channels, span, parts * states))
-        + (halves // parts) * _products(low, form, rows, (channels, parts * states, span))
-        for parts in {1, halves}
-    )
-    scan = rows * (channels * states * halves**2 // vector.width + vector.latency_cycles)
-    return max(within + across, scan)
-
-
-def _bound_of_states(low: Lowering, node: Node, form: Form, rows: int) -> int:
-    """The same for states with drives of their own, or for the group around them."""
-    span, vector, halves = form.span, low.arch.vector, 2 if node.op["decay"].is_complex else 1
-    words = low.words(Value(node.name))
-    scan = rows * (words * halves // vector.width + vector.latency_cycles)
-    if (group := group_of(low, node)) is None:
-        shapes = [(words // halves, *shape) for shape in ((span, 1), (span, span), (1, span))] * halves**2
-        return max(scan, sum(_products(low, form, rows, shape) for shape in shapes))
-    inputs, outputs = (int(m.op["weight"].shape[n]) for n, m in enumerate((group.drive, group.read)))
-    if form.name == "convolution":
-        return _products(low, form, rows, (1, inputs * ((_taps(low, node) or 1) - 1 + span), outputs * span))
-    shapes = [(1, inputs * span, words), (1, inputs * span, outputs * span), (1, words, outputs * span)]
-    return max(scan, sum(_products(low, form, rows, shape) for shape in shapes))
-
-
-def _products(low: Lowering, form: Form, rows: int, shape: tuple[int, int, int]) -> int:
-    """Cycles of the products of so many windows with one matrix a channel: weights on their way into the array and rows
-    through it, or terms into it and results out."""
-    channels, inputs, outputs = shape
-    array, (high, wide) = low.arch.array, room(low, form.mode)
-    beside = max(1, min(high // inputs, wide // outputs))
-    passes = ceil_div(channels, beside) * ceil_div(inputs, high) * ceil_div(outputs, wide) * weight_parts(low)
-    if form.mode == "mac":
-        return passes * max(rows, array.rows * ceil_div(array.cols, array.port_words_in))
-    terms, folds = min(high, beside * inputs), ceil_div(rows, array.rows)
-    out, fold = (
-        array.rows * ceil_div(beside * outputs, array.port_words_out),
-        output_fold(terms, array.rows, array.cols),
-    )
-    return passes * (folds * max(fold, out) + out)
 
 
 def _timed(low: Lowering, node: Node, form: Form) -> Alternative:

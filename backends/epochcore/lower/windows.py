@@ -178,9 +178,8 @@ class _Group(NamedTuple):
 
 def _most_tiles(low: Lowering, blocks: Array) -> int:
     """Tiles whose weights take a share of the parameter memory."""
-    each = 4 if low.ideal else -(-low.arch.numbers.weight_bits // 8)
     _, count, k, n = blocks.shape
-    bits: int = 8 * each * count * k * count * n
+    bits: int = 8 * weight_bytes(low) * count * k * count * n
     return max(1, min(MOST_TILES, low.arch.memory.parameter_words * low.arch.memory.word_bits // SHARES // bits))
 
 
@@ -188,8 +187,12 @@ def room(low: Lowering, mode: str) -> tuple[int, int]:
     """Rows and columns of a product: as the array has them, and half of the parameter memory."""
     rows, cols = low.arch.room(mode, False)
     words = low.arch.memory.parameter_words // 2 - cols
-    each = 4 if low.ideal else -(-low.arch.numbers.weight_bits // 8)
-    return max(1, min(rows, words * low.arch.memory.word_bits // (8 * each * cols))), cols
+    return max(1, min(rows, words * low.arch.memory.word_bits // (8 * weight_bytes(low) * cols))), cols
+
+
+def weight_bytes(low: Lowering) -> int:
+    """Bytes of a weight."""
+    return 4 if low.ideal else -(-low.arch.numbers.weight_bits // 8)
 
 
 def weight_parts(low: Lowering) -> int:
@@ -236,7 +239,7 @@ def chunked(w: Windows, system: System, u: Operand, x0: Operand | None) -> None:
     low, node, span = w.low, w.node, w.span
     rows = w.unfold(u, 0, carried(low, node, 1))
     y = w.buffer(system.channels * span)
-    size = _together_channels(w, system)
+    size = channels_together(low, span, w.mode, system.a.shape, system.parts)
     parts = [range(h, min(h + size, system.channels)) for h in range(0, system.channels, size)]
     each = [Window(system.some(part), span) for part in parts]
     drives = [_inward(w, each[0], rows, parts[0])]
@@ -251,17 +254,18 @@ def chunked(w: Windows, system: System, u: Operand, x0: Operand | None) -> None:
     w.fold(y, low.new(node))
 
 
-def _together_channels(w: Windows, system: System) -> int:
+def channels_together(low: Lowering, span: int, mode: str, shape: tuple[int, int], halves: int) -> int:
     """Channels whose states are scanned at once, as long as they fill whole passes of the array: a quarter of all, or
     fewer, so that states of two parts take a share of the scratchpad alone, in as many windows as hide the way of the
-    next weights into the array (all, of a short sequence): in shorter chunks every product would wait for weights."""
-    rows, cols = w.room
-    every = ceil_div(w.low.request.steps, w.span)
-    words = 2 * system.a.size * system.parts * min(every, rows)
+    next weights into the array (all, of a short sequence): in shorter chunks every product would wait for weights.
+    `shape` is that of the decays, channels and states."""
+    (channels, states), (rows, cols) = shape, room(low, mode)
+    every = ceil_div(low.request.steps, span)
+    words = 2 * channels * states * halves * min(every, rows)
     share = STATES_SHARE_OF_SEVERAL if every > rows else STATES_SHARE
-    parts = max(LEAST_PARTS, ceil_div(words * share, w.low.arch.memory.scratchpad_words))
-    beside = max(1, cols // w.span)
-    return ceil_div(ceil_div(system.channels, parts), beside) * beside
+    parts = max(LEAST_PARTS, ceil_div(words * share, low.arch.memory.scratchpad_words))
+    beside = max(1, cols // span)
+    return ceil_div(ceil_div(channels, parts), beside) * beside
 
 
 def _inward(w: Windows, some: Window, rows: Buffer, part: range) -> Buffer:
