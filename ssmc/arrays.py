@@ -72,11 +72,19 @@ def fit(arrays: Mapping[str, Any], interface: Interface, *, where: str = "") -> 
                 mistakes.append(f"'{name}' {mistake}")
             else:
                 fitted[name] = to_graph(_numbers(array, port), port.axes, port.type)
+    fitted = _repeated(fitted, interface)
     mistakes += _disagreements(fitted, interface)
     if mistakes:
         what = "the input does not fit the model: " + "; ".join(mistakes)
         raise UserError(what, where=where, hint=f"the model takes {asked}")
     return _for_every_sample(fitted, interface)
+
+
+def _repeated(fitted: dict[str, Array], interface: Interface) -> dict[str, Array]:
+    """Inputs of which the file takes one for all samples, as the place in a ring, may be given for one sample."""
+    batch = max((fitted[p.name].shape[0] for p in interface.inputs if p.name in fitted and "b" in p.axes), default=1)
+    single = [p.name for p in interface.inputs if p.name in fitted and p.is_shared and len(fitted[p.name]) == 1]
+    return fitted | {name: np.broadcast_to(fitted[name], (batch, *fitted[name].shape[1:])) for name in single}
 
 
 def _for_every_sample(fitted: dict[str, Array], interface: Interface) -> dict[str, Array]:

@@ -28,6 +28,11 @@ class Port:
     role: str
     type: FlowType
 
+    @property
+    def is_shared(self) -> bool:
+        """Is it of one step, and one for all samples in the file?"""
+        return "b" in self.axes and "t" in self.axes and len(self.shape) < len(self.axes) - 1
+
     def expected(self) -> tuple[int | str, ...]:
         """The shape of the user's array: a size where it is fixed, else a name."""
         names: list[int | str] = []

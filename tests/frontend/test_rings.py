@@ -27,7 +27,8 @@ def ring(how: str, batch: int | str = 1) -> tuple[Net, list[tuple[str, Dims]]]:
     if how in ("where", "turned"):
         kept = net.op("Where", net.op("Equal", net.const(np.arange(TAPS)), place), new, cache)
     else:
-        index = net.op("Expand", net.op("Reshape", place, net.ints(1, 1, 1)), net.ints(1, WIDTH, 1))
+        shape = net.ints(1, WIDTH, 1) if batch == 1 else net.op("Shape", new)  # the place is repeated for the samples
+        index = net.op("Expand", net.op("Reshape", place, net.ints(1, 1, 1)), shape)
         kept = net.op("ScatterElements", cache, index, new, axis=2)
     next_pos = net.op("Add", pos, net.const(np.int64(1)))
     order = net.op("Mod", net.op("Add", next_pos, net.const(np.arange(TAPS))), size)
@@ -36,14 +37,20 @@ def ring(how: str, batch: int | str = 1) -> tuple[Net, list[tuple[str, Dims]]]:
         read = net.op("Transpose", rows, perm=[1, 2, 0])
     else:
         read = net.op("Gather", kept, order, axis=2)
-    taps = net.op("Mul", read, net.const(RNG.standard_normal((WIDTH, TAPS))))
-    u = net.op("ReduceSum", taps, net.ints(2), keepdims=0)
+    weights = net.const(RNG.standard_normal((WIDTH, TAPS)))
+    if how == "weights":  # turned instead of the ring
+        back = net.op("Sub", net.const(np.arange(TAPS)), next_pos)
+        read, weights = kept, net.op("Gather", weights, net.op("Mod", back, size), axis=1)
+    u = net.op("ReduceSum", net.op("Mul", read, weights), net.ints(2), keepdims=0)
     following = net.op("Add", net.op("Mul", state, net.const(np.array([0.5, 0.7, 0.9]))), u)
     y = net.op("Relu", following)
     return net, [(y, [batch, WIDTH]), (kept, [batch, WIDTH, TAPS]), (following, [batch, WIDTH])]
 
 
-@pytest.mark.parametrize(("how", "batch"), [("where", 1), ("scatter", 1), ("where", "b"), ("turned", "b")])
+CASES = [("where", 1), ("scatter", 1), ("where", "b"), ("scatter", "b"), ("turned", "b"), ("weights", "b")]
+
+
+@pytest.mark.parametrize(("how", "batch"), CASES)
 def test_a_ring_is_stepped_at_the_places_that_the_counter_tells(tmp_path: Path, how: str, batch: int | str) -> None:
     """From given states and any place on; each place keeps what it holds but at its turn."""
     net, outputs = ring(how, batch)
@@ -61,6 +68,25 @@ def test_a_ring_is_stepped_at_the_places_that_the_counter_tells(tmp_path: Path, 
             found = compile_model(model, target, ideal=True).run(arrays).outputs
             for name, array in expected.items():
                 assert np.abs(found[name] - array).max() <= 1e-5 * np.abs(array).max()
+
+
+def test_a_counter_that_all_samples_share_may_come_out(tmp_path: Path) -> None:
+    """It is one number in the file, beside data with samples, and a step further in the output."""
+    net = Net()
+    x, state, pos = net.input(["b", WIDTH]), net.input(["b", WIDTH]), net.input([], TensorProto.INT64, name="pos")
+    new = net.op("Add", net.op("Mul", state, net.const(np.array([0.5, 0.7, 0.9]))), x)
+    count = net.op("Identity", net.op("Add", pos, net.const(np.int64(1))))
+    file = net.model([(new, ["b", WIDTH]), (count, [])])
+    file.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
+    model = load_model(save(file, tmp_path))
+    assert model.states == {state: new}
+    places = np.tile(5 + np.arange(7), (3, 1))
+    data = {x: RNG.standard_normal((3, 7, WIDTH)).astype(np.float32)}
+    for target in ("cim", "epochcore"):
+        for given in (places, places[:1]):
+            found = compile_model(model, target, ideal=True).run({**data, "pos": given}).outputs
+            assert (found[count] == places + 1).all()
+    assert (reference(model, {**data, "pos": places[:1]})[count] == places + 1).all()
 
 
 def test_what_the_hint_says_is_lifted(tmp_path: Path) -> None:

@@ -122,12 +122,18 @@ def step_through(
             collected.setdefault(name, []).append(array)
     last = {states[port.name]: len(port.shape) < len(port.axes) for port in inputs if port.name in states}
     squeezed = all(len(port.shape) < len(port.axes) - 1 for port in streams)  # beside others it is for all samples
+    alone = max((len(arrays[port.name]) for port in streams if not port.shape), default=batch)
     return {
         name: (rows[-1][None] if last[name] else rows[-1])
         if name in last
-        else np.stack([r[None] if squeezed else r for r in rows], axis=1)
+        else np.stack([_of_all(r[None] if squeezed else r, alone) for r in rows], axis=1)
         for name, rows in collected.items()
     }
+
+
+def _of_all(row: Array, samples: int) -> Array:
+    """A row of an output, with samples: what follows from a counter alone is one number for all that it was given."""
+    return row if row.ndim else np.broadcast_to(row, samples)
 
 
 def _state_shape(port: Port, batch: int) -> tuple[int, ...]:
@@ -170,11 +176,17 @@ def check_inputs(model: Model, inputs: Mapping[str, Any]) -> dict[str, Array]:
                 hint=f"it takes axes {describe(port)}, {port.dtype}",
             )
         for letter, size in zip(port.axes, array.shape, strict=True):
+            if letter == "b" and size == 1 and port.is_shared:
+                continue
             if letter in "bt" and sizes.setdefault(letter, (name, size))[1] != size:
                 other, there = sizes[letter]
                 what = {"b": "batch", "t": "length"}[letter]
                 raise UserError(f"'{name}' has the {what} {size}, '{other}' {there}", where=str(model.path))
         found[name] = array.astype(fed_dtype(port))
+    batch = sizes.get("b", ("", 1))[1]
+    for name in found:
+        if known[name].is_shared and len(found[name]) == 1:
+            found[name] = np.broadcast_to(found[name], (batch, *found[name].shape[1:]))
     return found
 
 

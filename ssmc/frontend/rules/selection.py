@@ -144,6 +144,9 @@ def computed_writes(context: Context, call: Call, items: Sequence[Any]) -> list[
     others = [i for i in range(len(index.shape)) if i != axis]
     if any(index.shape[i] != data.shape[i] or index.shape[i] != updates.shape[i] for i in others):
         raise Unsupported("it writes a part of other axes than the one of its places")
+    beside = next((item.axes for item in (data, updates) if isinstance(item, Flow) and "b" in item.axes), "")
+    if isinstance(index, Flow) and "b" in beside:
+        index = _for_samples(context, index, beside.index("b"))
     size, count = data.shape[axis], index.shape[axis]
     if count > WRITES:
         raise Unsupported(f"it writes to {count} computed places (at most {WRITES})")
@@ -157,6 +160,22 @@ def computed_writes(context: Context, call: Call, items: Sequence[Any]) -> list[
         operands, axes, shape = align(builder, [there, new, result])
         result = wrap(builder.emit("select", operands), axes, shape)
     return [result]
+
+
+def _for_samples(context: Context, index: Flow, at: int) -> Flow:
+    """Places that were repeated along axis `at`, which is that of the samples in what they are places of: those of each
+    sample. Exporters repeat the place in a ring, a number for all samples, to the shape of what is written."""
+    graph = context.builder.graph
+    if index.axes[at] != "f" or graph.node(index.value.node).op.name != "broadcast":
+        return index
+    (repeated,) = graph.operands(index.value.node)
+    before = () if repeated is None else context.builder.features(repeated)
+    if len(before) + index.from_right(at) >= 0 and before[index.from_right(at)] != 1:
+        return index
+    first = flow_of(_entry(context, index, at, 0))
+    kept = tuple(d for i, (d, a) in enumerate(zip(index.shape, index.axes, strict=True)) if a == "f" and i != at)
+    value = context.builder.reshape(first.value, kept)
+    return plain(wrap(value, index.axes[:at] + "b" + index.axes[at + 1 :], index.shape))
 
 
 def computed_rows(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:

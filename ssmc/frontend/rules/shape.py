@@ -255,9 +255,7 @@ def gather(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
     """Entries at constant places, or rows of a constant table. Raises TimeMixing for computed places of a flow."""
     source, index = items
     if isinstance(source, Known):
-        if call.attrs.get("axis", 0) % source.array.ndim != 0:
-            raise Unsupported("it looks up columns, not rows, of a table")
-        return [embedded(context, source, flow_of(index))]
+        return [_looked_up(context, source, flow_of(index), call.attrs.get("axis", 0) % source.array.ndim)]
     flow = flow_of(source)
     axis = call.attrs.get("axis", 0) % len(flow.shape)
     if isinstance(index, Flow):
@@ -305,6 +303,23 @@ def embedded(context: Context, table: Known, index: Flow) -> Tracked:
     axes, shape = index.axes + "f" * (array.ndim - 1), (*index.shape, *array.shape[1:])
     features = tuple(d for d, a in zip(shape, axes, strict=True) if a == "f")
     return wrap(context.builder.reshape(value, features), axes, shape)
+
+
+def _looked_up(context: Context, table: Known, index: Flow, axis: int) -> Tracked:
+    """Entries of an axis of a constant table by a computed index, whose axes take the place of it."""
+    if axis == 0:
+        return embedded(context, table, index)
+    array = np.asarray(table.stored)
+    rows = embedded(context, Known(np.moveaxis(array, axis, 0)), index)
+    assert isinstance(rows, Flow)
+    count = index.axes.count("f")
+    own, before, behind = range(count), range(count, count + axis), range(count + axis, count + array.ndim - 1)
+    value = context.builder.transpose(rows.value, [*before, *own, *behind])
+    axes, shape = (
+        "f" * axis + index.axes + "f" * len(behind),
+        array.shape[:axis] + index.shape + array.shape[axis + 1 :],
+    )
+    return wrap(value, axes, tuple(shape))
 
 
 def _expand(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:
