@@ -30,6 +30,7 @@ from ssmc.frontend.model import (
     with_roles,
 )
 from ssmc.frontend.proofs.baked import baked_size, breaks_anywhere, runs_at
+from ssmc.frontend.proofs.causes import filters_of_all_steps
 from ssmc.frontend.proofs.levels import computed_levels, fixed_levels
 from ssmc.frontend.proofs.reference import MISTYPED, mistyped
 from ssmc.frontend.proofs.traced import unrolled_size
@@ -46,7 +47,7 @@ from ssmc.frontend.source.proto import ModelFile, read_model
 from ssmc.frontend.source.rates import other_length
 from ssmc.frontend.source.refused import refused_for
 from ssmc.frontend.source.scales import with_scales
-from ssmc.frontend.source.sizes import DIVISIBLE
+from ssmc.frontend.source.sizes import DIVISIBLE, ENDING
 from ssmc.frontend.source.unknown import known_part
 from ssmc.ir.graph import Graph
 from ssmc.threads import one_blas_thread
@@ -199,8 +200,23 @@ def _at_some_length(source: Source, states: Mapping[str, str] | None) -> Attempt
         else:
             length = next(lengths, None)
             if length is None or not any(Kind.INDIVISIBLE in refusal.kind for refusal in best.findings.refusals):
-                return best
+                return _with_whole_filters(source, states, best)
         source.study(length)
+
+
+def _with_whole_filters(source: Source, states: Mapping[str, str] | None, best: Attempt) -> Attempt:
+    """The reading at a length at which the kernels end that the file makes, as rounded ones do; else as it was."""
+    usual = source.length
+    if best.failure is None or not is_dynamic(source.types)[1] or not filters_of_all_steps(best.graph, usual):
+        return best
+    for length in ENDING:
+        source.study(length)
+        with suppress(UserError):
+            longer = _best(source, states)
+            if rank(longer) != FAILED:
+                return longer
+    source.study(usual)
+    return best
 
 
 def _best(source: Source, states: Mapping[str, str] | None) -> Attempt:

@@ -103,18 +103,31 @@ def test_chunks_whose_scores_are_rounded(tmp_path: Path) -> None:
     assert "1 node cannot" in message and "splits the time axis" not in message, message
 
 
-def test_a_rounded_kernel_of_every_length_is_told(tmp_path: Path) -> None:
+def of_every_length(folder: Path, function: str) -> Path:
     """A kernel that the file makes, as long as the sequence, of rounded numbers: no system at any length."""
     net = Net()
     u = net.op("Transpose", net.input(["b", "t", CHANNELS]), perm=[0, 2, 1])
     steps = net.op("Gather", net.op("Shape", u), net.const(np.int64(2)))
     numbers = net.op("Cast", net.op("Range", net.const(np.int64(0)), steps, net.const(np.int64(1))), to=1)
+    numbers = net.op("Mul", numbers, numbers) if function == "Cos" else numbers
     powers = net.op("Mul", net.const(-RNG.uniform(0.05, 0.1, (CHANNELS, 1, 1))), numbers)
-    taps = quantised(net, net.op("Exp", powers), net.const(np.float32(1 / 31)), net.const(np.uint8(0)))
+    taps = quantised(net, net.op(function, powers), net.const(np.float32(1 / 31)), net.const(np.uint8(128)))
     before = net.op("Unsqueeze", net.op("Sub", steps, net.const(np.int64(1))), net.ints(0))
     ends = net.op("Concat", net.ints(0, 0), before, net.ints(0, 0, 0), axis=0)
     backwards = net.op("Slice", taps, net.ints(-1), net.ints(-(2**31)), net.ints(2), net.ints(-1))
     y = net.op("Conv", net.op("Pad", u, ends), backwards, group=CHANNELS)
     y = net.op("Transpose", y, perm=[0, 2, 1])
-    path = save(net.model([(y, ["b", "t", CHANNELS])]), tmp_path)
+    return save(net.model([(y, ["b", "t", CHANNELS])]), folder)
+
+
+def test_a_rounded_kernel_ends(tmp_path: Path) -> None:
+    model = load_model(of_every_length(tmp_path, "Exp"))
+    assert [system.kind for system in model.systems] == ["fir"]
+    for length in (17, 150):
+        on_targets(model, 2, length)
+
+
+def test_a_rounded_kernel_without_end_is_told(tmp_path: Path) -> None:
+    """A chirp."""
+    path = of_every_length(tmp_path, "Cos")
     refused(path, "another model at length", "taps at length", "where a tool has rounded them")

@@ -51,6 +51,12 @@ def require_finite(
             )
 
 
+def filters_of_all_steps(graph: Graph, length: int) -> list[str]:
+    """The nodes that make filters of as many taps as there are steps, the last of them not 0."""
+    filters = [node for node in graph.nodes("fir") if node.op["kernel"].shape[-1] == length]
+    return [n.provenance[0] for n in filters if np.any(np.asarray(n.op["kernel"].array)[..., -1])]
+
+
 def _finite(array: Any) -> bool:
     return array is None or np.asarray(array).dtype.kind not in "fc" or bool(np.isfinite(array).all())
 

@@ -10,7 +10,7 @@ import numpy as np
 from ssmc.diagnostics import UserError
 from ssmc.frontend.findings import Lift
 from ssmc.frontend.model import Proof
-from ssmc.frontend.proofs.causes import require_finite, require_near, require_order, require_types
+from ssmc.frontend.proofs.causes import filters_of_all_steps, require_finite, require_near, require_order, require_types
 from ssmc.frontend.proofs.coarse import require_one_system
 from ssmc.frontend.proofs.proof import (
     RUNTIME_TOLERANCE,
@@ -25,7 +25,6 @@ from ssmc.frontend.proofs.reference import fed_dtype, runner, runner_on, step_th
 from ssmc.frontend.proofs.saturation import told_of
 from ssmc.frontend.proofs.trials import Arrays, Case, feed, fewer, inputs_at, side_by_side, sizes
 from ssmc.frontend.source.precision import coarsest_format, coarsest_table
-from ssmc.ir.op import Array
 from ssmc.ir.tensor import widened
 from ssmc.ir.ties import DOUBLE, SINGLE, Ties, find_ties
 
@@ -133,19 +132,14 @@ def _right_at_one_size(case: Case, bad: list[Proof], first: tuple[int, int], oth
 
 def _of_all_steps(case: Case, length: int) -> str:
     """What to do about filters of as many taps as there are steps, which have more where there are more; or nothing."""
-    nodes = [n for n in case.graph.nodes("fir") if n.op["kernel"].shape[-1] == length and np.any(_last(n))]
+    nodes = filters_of_all_steps(case.graph, length)
     if not nodes:
         return ""
     return (
-        f"what {', '.join(n.provenance[0] for n in nodes)} makes of the sequence has {length} taps at length {length}, "
+        f"what {', '.join(nodes)} makes of the sequence has {length} taps at length {length}, "
         "and no system's: export it with the length fixed, or leave the numbers that its kernel is made of as they "
         "are, where a tool has rounded them"
     )
-
-
-def _last(node: Any) -> Array:
-    """The last tap of each channel."""
-    return np.asarray(node.op["kernel"].array)[..., -1]
 
 
 def _passes(case: Case, batch: int, length: int) -> bool:

@@ -18,6 +18,7 @@ MORE = 6  # steps more, or fewer, at the other length of a proof
 WIDE = 256  # steps that tell the modes of a stored kernel (ours)
 STRIDES = 64  # how many times longer the studied length gets for strides in the file, at most (ours)
 DIVISIBLE = (48, 160, 448)  # lengths to study where the file splits its steps into windows
+ENDING = (128, 1024)  # lengths to study where filters have as many taps as steps: rounded kernels end (ours)
 
 
 def studied_length(listing: Listing, stored: int, types: Mapping[str, TensorType]) -> int:
