@@ -286,6 +286,19 @@ def test_external_weights(tmp_path: Path, location: str) -> None:
     checked(externalised(tmp_path / "model", location))
 
 
+def test_external_axes(tmp_path: Path) -> None:
+    """onnxruntime wants axes in the file itself, and onnx.reference an axis of CumSum without dimensions."""
+    net = Net()
+    u = net.input([2, 9, WIDTH])
+    summed = net.op("CumSum", net.op("Sub", u, net.op("ReduceMean", u, net.ints(-1))), net.ints(1))
+    model = net.model([(summed, [2, 9, WIDTH])])
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, all_tensors_to_one_file=False, size_threshold=0)
+    lifted = load_model(tmp_path / "m.onnx")
+    x = RNG.standard_normal((2, 9, WIDTH)).astype(np.float32)
+    (y,) = reference(lifted, {u: x}).values()
+    assert np.abs(y - np.cumsum(x - x.mean(-1, keepdims=True), 1)).max() <= 1e-5
+
+
 @pytest.mark.parametrize("how", ["absolute", "..", "link", "linked folder"])
 def test_external_weights_outside(tmp_path: Path, how: str) -> None:
     folder, outside = tmp_path / "model", tmp_path / "outside"
