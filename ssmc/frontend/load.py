@@ -113,6 +113,9 @@ def _told(source: Source, best: Attempt, states: Mapping[str, str] | None, stric
     """The model as it is best read. Raises UserError, if `strict`, where that does not hold."""
     if states is None and best.form == "step":
         best.findings.refusals += nonlinear(source, best.states)
+    elif states is None and not best.findings.lifts and all(len(k.shape or ()) <= 2 for k in source.types.values()):
+        # no room for samples, steps and features: a step, whose other axis tells nothing when it is taken for time
+        best.findings.refusals = list(nonlinear(source, {})) or best.findings.refusals
     baked = baked_size(source.as_file()) if rank(best) == FAILED else None
     if baked is None and _differs_with_length(source, best):
         baked = fixed_levels(source.file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from onnx import TensorProto
 
 from ssmc.driver import compile_model
 from ssmc.frontend import load_model, reference
+from tests.frontend.checks import refused
 from tests.frontend.net import Net, save
 
 DIMS = ["b", WIDTH := 4]
@@ -75,3 +77,32 @@ def test_a_clipped_current_is_data(tmp_path: Path) -> None:
     new = net.op("Add", net.op("MatMul", x, net.const(0.3 * rng.standard_normal((WIDTH, WIDTH)))), drive)
     model = load_model(save(net.model([(net.op("Tanh", new), DIMS), (new, DIMS)]), tmp_path))
     assert model.states == {x: new}
+
+
+def test_states_of_one_shape_are_told_with_the_options_that_pair_them(tmp_path: Path) -> None:
+    """Two dense states that feed each other: the note's options, as a shell reads them, give the same model."""
+    net, rng = Net(), np.random.default_rng(3)
+    u, a, b = (net.input(DIMS, name=name) for name in ("u", "a (1)", "b"))
+    mixed = [
+        [net.op("MatMul", x, net.const(0.3 * rng.standard_normal((WIDTH, WIDTH)))) for x in (a, b, u)] for _ in range(2)
+    ]
+    new = [net.op("Add", net.op("Add", *one[:2]), one[2]) for one in mixed]
+    y = net.op("Tanh", net.op("Add", *new))
+    path = save(net.model([(value, DIMS) for value in (y, *new)]), tmp_path)
+    model = load_model(path)
+    (note,) = [note for note in model.notes if "--state" in note]
+    words = shlex.split(note[note.index("--state") :])
+    pairs = dict(word.split("=") for word in words if word != "--state")
+    assert pairs == dict(model.states) == load_model(path, states=pairs).states
+
+
+def test_a_nonlinear_step_of_one_sample_is_told_as_that(tmp_path: Path) -> None:
+    """Neither axis is time, though a file of fixed sizes may be read along both."""
+    net, rng = Net(), np.random.default_rng(5)
+    u, h = net.input([1, WIDTH]), net.input([1, WIDTH])
+    into, back = (net.op("MatMul", x, net.const(rng.standard_normal((WIDTH, WIDTH)))) for x in (u, h))
+    gate = net.op("Sigmoid", into)
+    other = net.op("Mul", net.op("Sub", net.const(np.ones(WIDTH)), gate), net.op("Tanh", net.op("Add", into, back)))
+    new = net.op("Add", net.op("Mul", gate, h), other)
+    path = save(net.model([(net.op("Relu", new), [1, WIDTH]), (new, [1, WIDTH])]), tmp_path)
+    refused(path, f"state '{h}': its next value '{new}' is not a linear function of it, as in LSTM and GRU")

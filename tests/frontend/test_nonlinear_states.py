@@ -66,7 +66,7 @@ def test_a_cell_of_one_sequence_is_not_read_along_its_features(tmp_path: Path) -
     new = net.op("Add", net.op("Mul", one, n), net.op("Mul", z, h))
     y = net.op("MatMul", new, net.const(RNG.standard_normal((WIDTH, 2))))
     path = save(net.model([(y, [1, 2]), (new, [1, WIDTH])]), tmp_path)
-    refused(path, "no state-space system", "may be the next value")
+    refused(path, "is not a linear function of it, as in LSTM and GRU")
 
 
 @pytest.mark.parametrize("decay", [0.9, 1.1])

@@ -116,4 +116,4 @@ def test_a_step_that_is_not_linear_is_not_read_along_its_features(tmp_path: Path
     new = net.op("Tanh", net.op("Add", read, kept))
     y = net.op("MatMul", new, net.const(RNG.standard_normal((WIDTH, 2))))
     path = save(net.model([(y, [1, 2]), (new, [1, WIDTH])]), tmp_path)
-    refused(path, "no state-space system", "may be the next value")
+    refused(path, "is not a linear function of it, as in LSTM and GRU")

@@ -184,6 +184,6 @@ def test_gates_that_see_what_they_made_are_refused_as_such(tmp_path: Path) -> No
     message = refused(scanned(slstm, SHAPES["slstm"], tmp_path), "not a linear function of the state")
     assert "grow" not in message
     path, (state,) = one_step(gru, SHAPES["gru"], tmp_path)
-    refused(path, f"may be the next value of '{state}', not linear in it", "--state IN=OUT")
+    refused(path, f"state '{state}': its next value", "is not a linear function of it", "--state IN=OUT")
     named = load_model(path, states={state: load_model(path, strict=False).outputs[1].name}, strict=False)
     assert any("not a linear function of the state" in refusal.reason for refusal in named.unsupported)

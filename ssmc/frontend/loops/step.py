@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 
 import numpy as np
 
@@ -187,12 +188,17 @@ def unread(listing: Listing, pairs: Mapping[str, str]) -> list[str]:
 
 
 def ambiguous(pairs: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    """Notes about pairs that only the order of the file tells apart."""
+    """Notes about pairs that only the order of the file may tell apart, with the options that say the same."""
     by_shape: dict[tuple[int, ...], list[str]] = {}
     for name in pairs:
         by_shape.setdefault(tuple(shapes[name]), []).append(name)
-    return [
-        f"states of one shape were paired by dependence and order: {', '.join(n)}"
-        for n in by_shape.values()
-        if len(n) > 1
-    ]
+    alike = [names for names in by_shape.values() if len(names) > 1]
+    notes = [f"states of one shape were paired by dependence and order: {', '.join(names)}" for names in alike]
+    if not alike:
+        return []
+    return [*notes, f"where that is not what the model was exported as, give every pair, as here: {_as_options(pairs)}"]
+
+
+def _as_options(pairs: Mapping[str, str]) -> str:
+    """Pairs as options of the command, as a shell takes them."""
+    return " ".join(f"--state {quote(f'{name}={target}')}" for name, target in pairs.items())
