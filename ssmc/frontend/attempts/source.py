@@ -14,6 +14,7 @@ from ssmc.frontend.loops.layers import in_layers
 from ssmc.frontend.proofs.baked import File
 from ssmc.frontend.proofs.reference import runner
 from ssmc.frontend.simplify.early_cuts import cut_early
+from ssmc.frontend.simplify.unmet_limits import without_unmet_limits
 from ssmc.frontend.source.cosines import exact_cosines, with_exact
 from ssmc.frontend.source.interface import concrete_shapes, dynamic_axes, input_types, is_dynamic, sample_inputs
 from ssmc.frontend.source.listing import Listing, list_calls
@@ -68,7 +69,7 @@ class Source:
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.stored = min(stored_steps(self.listing), default=0)
         self.study(studied_length(self.listing, self.stored, self.types))
-        self.listing = in_layers(self.listing, self.point(0))
+        self.listing = in_layers(without_unmet_limits(self.listing, self.point(0)), self.point(0))
         self.as_listed, static = self.listing, not is_dynamic(self.types)[1]
         self.listing = join_alike(self.listing, self.point(0)) if static else self.listing
 
