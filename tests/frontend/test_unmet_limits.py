@@ -54,6 +54,47 @@ def limited(net: Net, gaps: str, how: str) -> str:
     return str(net.op("Min", gaps, zero))
 
 
+MASKS = ["largest one", "Min with one", "numbers", "numbers before the mask"]
+
+
+def finite(net: Net, mask: str, cast: bool = False) -> str:
+    """nan_to_num, as exporters write it; `cast`: as that of TorchScript does."""
+
+    def seen(value: str) -> str:
+        return str(net.op("Cast", value, to=1)) if cast else value
+
+    zero, large = net.const(np.float32(0)), float(np.finfo(np.float32).max)
+    mask = str(net.op("Where", net.op("IsNaN", mask), zero, mask))
+    for compared, otherwise in (("Greater", large), ("Less", -large)):
+        test = net.op("And", net.op("IsInf", seen(mask)), net.op(compared, mask, zero))
+        mask = str(net.op("Where", test, net.const(np.float32(otherwise)), mask))
+    return mask
+
+
+def masked(net: Net, decays: str, how: str) -> str:
+    """The mask of decays, limited or replaced behind the exponential; for 10 steps."""
+    ones, one = net.const(np.tril(np.ones((10, 10), np.float32))), net.const(np.float32(1))
+    match how:
+        case "largest one":
+            return str(net.op("Mul", net.op("Clip", decays, "", one), ones))
+        case "Min with one":
+            return str(net.op("Min", net.op("Mul", decays, ones), one))
+        case "largest half":
+            return str(net.op("Mul", net.op("Clip", decays, "", net.const(np.float32(0.5))), ones))
+        case "numbers":
+            return finite(net, str(net.op("Mul", decays, ones)))
+    return str(net.op("Mul", finite(net, decays, cast=True), ones))
+
+
+def masked_attention(net: Net, how: str) -> str:
+    x = net.input([2, 10, INPUTS])
+    logs = net.op("CumSum", rates(net, x, "softplus"), net.const(np.int64(1)))
+    gaps = net.op("Sub", net.op("Unsqueeze", logs, net.ints(2)), net.op("Unsqueeze", logs, net.ints(1)))
+    scores = net.op("MatMul", projected(net, x), net.op("Transpose", projected(net, x), perm=[0, 2, 1]))
+    weights = net.op("Mul", scores, masked(net, str(net.op("Exp", gaps)), how))
+    return str(net.op("MatMul", weights, projected(net, x)))
+
+
 def attention(net: Net, how: str, limit: str, masked: bool = True) -> str:
     x = net.input(["n", "l", INPUTS])
     logs = net.op("CumSum", rates(net, x, how), net.const(np.int64(1)))
@@ -80,3 +121,17 @@ def test_what_counts_is_beyond_the_limit(tmp_path: Path, how: str, masked: bool)
     net = Net()
     y = attention(net, how, "Clip", masked)
     refused(save(net.model([(y, ["n", "l", WIDTH])]), tmp_path), "Clip", "mix time")
+
+
+@pytest.mark.parametrize("how", MASKS)
+def test_a_mask_is_within_one_and_made_of_numbers(tmp_path: Path, how: str) -> None:
+    net = Net()
+    model = load_model(save(net.model([(masked_attention(net, how), [2, 10, WIDTH])]), tmp_path))
+    assert kinds(model) == ["selective"]
+    on_targets(model, 2, 10)
+
+
+def test_a_mask_that_is_limited_below_one(tmp_path: Path) -> None:
+    net = Net()
+    y = masked_attention(net, "largest half")
+    refused(save(net.model([(y, [2, 10, WIDTH])]), tmp_path), "Clip", "mix time")

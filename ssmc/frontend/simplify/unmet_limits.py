@@ -2,7 +2,8 @@
 
 A mask of decays is `exp(L_t - L_s)` for the steps s up to t, where L is the sum of rates that are never positive.
 People limit the difference to zero: `exp` of it does not overflow then where s is later than t, which the mask leaves
-out. For all that the mask lets through the difference is within the limit, and the model is that without it.
+out. For all that the mask lets through the difference is within the limit, and the model is that without it. Or they
+limit the mask to one, or replace what became infinite, or no number as 0 times infinity (`nan_to_num`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def without_unmet_limits(listing: Listing, point: Mapping[Value, Any]) -> Listin
     """
     limited = {call.results[0]: call.operands[0] for call in listing.calls if _limits_decay(listing, call)}
     limited |= {call.results[0]: other for call in listing.calls for other in _beside_limit(listing, call)}
+    limited |= {call.results[0]: call.operands[2] for call in listing.calls if _replaces_no_number(listing, call)}
     if not limited:
         return listing
     found = _bypassed(listing, limited)
@@ -71,6 +73,8 @@ def _limits_decay(listing: Listing, call: Call) -> bool:
     low, high = (_bound(listing, call, slot, name) for slot, name in ((1, "min"), (2, "max")))
     above = low is None and high is not None and bool((high >= 0).all())
     below = high is None and low is not None and bool((low <= 0).all())
+    if low is None and high is not None and bool((high >= 1).all()) and _is_mask(listing, call.operands[0]):
+        return True
     return (above or below) and _is_decay(listing, call.operands[0])
 
 
@@ -82,7 +86,11 @@ def _beside_limit(listing: Listing, call: Call) -> Iterator[Value]:
         known = listing.constants.get(bound) if bound is not None else None
         if known is None and bound is not None and (made := listing.maker(bound)) is not None:
             known = _filled(listing, made)
-        if value is None or known is None or not _is_decay(listing, value):
+        if value is None or known is None:
+            continue
+        if call.kind == "Min" and (known >= 1).all() and _is_mask(listing, value):
+            yield value
+        if not _is_decay(listing, value):
             continue
         if ((known >= 0) if call.kind == "Min" else (known <= 0)).all():
             yield value
@@ -114,6 +122,90 @@ def _is_decay(listing: Listing, value: Value | None) -> bool:
         return False
     first, second = (_behind_shapes(listing, operand) for operand in call.operands)
     return first is not None and first is second and first.kind == "CumSum" and bool(_signs(listing, first.operands[0]))
+
+
+def _is_mask(listing: Listing, value: Value | None) -> bool:
+    """Is a value exp of a decay, with or without a mask of constants, or with what `_replaces_no_number`?
+
+    All that a mask of zeros and ones lets through is between zero and one.
+    """
+    for _ in range(DEPTH):
+        call = _behind_shapes(listing, value)
+        if call is None:
+            return False
+        if call.kind == "Exp":
+            return _is_decay(listing, call.operands[0])
+        if call.kind == "Trilu" or (call.kind == "Mul" and _is_plain(listing, call.operands[1])):
+            value = call.operands[0]
+        elif call.kind == "Mul" and _is_plain(listing, call.operands[0]):
+            value = call.operands[1]
+        elif call.kind == "Where" and _tests_numbers(listing, call.operands[0], call.operands[2]):
+            value = call.operands[2]
+        else:
+            return False
+    return False
+
+
+def _is_plain(listing: Listing, value: Value | None) -> bool:
+    """Is a value made of sizes and constants alone, as a mask is, and is no entry outside of 0 to 1?"""
+    waiting, made = [value], False
+    for _ in range(DEPTH):
+        if not waiting:
+            return made
+        here = waiting.pop()
+        call = listing.maker(here)
+        if here in listing.constants:
+            array = np.asarray(listing.constants[here])
+            made = made or bool(((array >= 0) & (array <= 1)).all())
+        elif call is None:
+            return False
+        elif call.kind in ("Trilu", "Expand", "ConstantOfShape", *SHAPES):
+            made = made or (call.kind == "ConstantOfShape" and _is_zero_or_one(listing, call))
+            waiting += call.operands[:1] if call.kind != "ConstantOfShape" else []
+        else:
+            return False
+    return False
+
+
+def _is_zero_or_one(listing: Listing, call: Call) -> bool:
+    filled = _filled(listing, call)
+    return filled is not None and bool(((filled >= 0) & (filled <= 1)).all())
+
+
+def _replaces_no_number(listing: Listing, call: Call) -> bool:
+    """Does a call put something else where a mask of decays is infinite, or 0 where it is no number?
+
+    `exp` overflows in pairs of steps alone that the mask leaves out, and 0 times infinity is no number.
+    """
+    if call.kind != "Where" or not _tests_numbers(listing, call.operands[0], call.operands[2]):
+        return False
+    test, other = _behind_shapes(listing, call.operands[0]), listing.constants.get(call.operands[1] or call.results[0])
+    zero = other is not None and not np.any(other)
+    return (zero or (test is not None and test.kind != "IsNaN")) and _is_mask(listing, call.operands[2])
+
+
+def _tests_numbers(listing: Listing, test: Value | None, value: Value | None) -> bool:
+    """Is a value, or what a test before has replaced in it, tested for being infinite or no number?"""
+    call = _behind_shapes(listing, test)
+    if call is not None and call.kind == "And":  # on one side of zero
+        return any(_tests_numbers(listing, operand, value) for operand in call.operands)
+    if call is None or call.kind not in ("IsNaN", "IsInf"):
+        return False
+    seen = _uncast(listing, call.operands[0])
+    while (value := _uncast(listing, value)) != seen:
+        made = listing.maker(value)
+        if made is None or made.kind != "Where":
+            return False
+        value = made.operands[2]
+    return True
+
+
+def _uncast(listing: Listing, value: Value | None) -> Value | None:
+    call = listing.maker(value)
+    while call is not None and call.kind in ("Cast", "Identity"):
+        value = call.operands[0]
+        call = listing.maker(value)
+    return value
 
 
 def _of_one_sign(listing: Listing, call: Call) -> Value | None:
