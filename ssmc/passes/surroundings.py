@@ -138,7 +138,7 @@ def product_variance(matrix: Matrix, covariance: Covariance, errors: ArrayErrors
     for piece, scale in zip(matrix.pieces, matrix.scale, strict=True):
         own = covariance(np.arange(piece.k0, piece.k1))
         weight, power = matrix.weight.part(slice(piece.k0, piece.k1), slice(piece.n0, piece.n1)), np.diag(own)
-        outputs = np.maximum(np.einsum("ki,kl,li->i", weight, own, weight), 0.0)
+        outputs = np.maximum(((own.T @ weight) * weight).sum(0), 0.0)
         top = float(largest_square(outputs / scale**2))
         total[piece.n0 : piece.n1] += scale**2 * (errors.product**2 * top + errors.weight**2 * float(power.sum()))
         total[piece.n0 : piece.n1] += errors.drive**2 * float(largest_square(power)) * np.square(weight).sum(0)
@@ -154,7 +154,7 @@ def _power(matrix: Matrix, covariance: Covariance) -> float:
     for (start, stop), found in rows.items():
         at = np.array(sorted(set(found)))
         weight = matrix.weight.part(slice(at[0], at[-1] + 1), slice(start, stop))[at - at[0]]
-        total += float(np.einsum("ki,kl,li->", weight, covariance(at), weight))
+        total += float(((covariance(at).T @ weight) * weight).sum())
     return total
 
 

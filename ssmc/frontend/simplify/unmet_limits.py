@@ -41,15 +41,13 @@ def without_unmet_limits(listing: Listing, point: Mapping[Value, Any]) -> Listin
     if not limited:
         return listing
     found = _bypassed(listing, limited)
-    outputs = list(dict.fromkeys(listing.outputs.values()))
-    after = [limited.get(value) or value for value in outputs]
     try:
         with np.errstate(all="ignore"):
-            told, numbers = evaluate(listing, point, outputs), evaluate(found, point, after)
+            told, numbers = (evaluate(one, point, one.outputs.values()) for one in (listing, found))
     except UserError:
         return listing
-    pairs = ((np.asarray(told[a]), np.asarray(numbers[b])) for a, b in zip(outputs, after, strict=True))
-    return found if all(np.array_equal(a, b) for a, b in pairs) else listing
+    pairs = zip(listing.outputs.values(), found.outputs.values(), strict=True)
+    return found if all(np.array_equal(told[a], numbers[b]) for a, b in pairs) else listing
 
 
 def _bypassed(listing: Listing, limited: Mapping[Value, Value | None]) -> Listing:
@@ -135,9 +133,9 @@ def _is_mask(listing: Listing, value: Value | None) -> bool:
             return False
         if call.kind == "Exp":
             return _is_decay(listing, call.operands[0])
-        if call.kind == "Trilu" or (call.kind == "Mul" and _is_plain(listing, call.operands[1])):
+        if call.kind == "Trilu" or (call.kind == "Mul" and _is_constant_mask(listing, call.operands[1])):
             value = call.operands[0]
-        elif call.kind == "Mul" and _is_plain(listing, call.operands[0]):
+        elif call.kind == "Mul" and _is_constant_mask(listing, call.operands[0]):
             value = call.operands[1]
         elif call.kind == "Where" and _tests_numbers(listing, call.operands[0], call.operands[2]):
             value = call.operands[2]
@@ -146,7 +144,7 @@ def _is_mask(listing: Listing, value: Value | None) -> bool:
     return False
 
 
-def _is_plain(listing: Listing, value: Value | None) -> bool:
+def _is_constant_mask(listing: Listing, value: Value | None) -> bool:
     """Is a value made of sizes and constants alone, as a mask is, and is no entry outside of 0 to 1?"""
     waiting, made = [value], False
     for _ in range(DEPTH):
