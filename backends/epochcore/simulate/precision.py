@@ -1,7 +1,8 @@
 """Which values of an ideal program are float32, as the model's own are, and which stay float64.
 
 The words of a model are float32 where all its floating inputs and outputs are; else, and in a program that does not
-say, everything is float64. Between layers such words lose what the reference loses too. Around states that is not
+say or that rounds words to whole numbers, everything is float64: in float32 a code of 16 bits is off by a step once in
+some hundred words. Between layers such words lose what the reference loses too. Around states that is not
 so: how well a system is conditioned in the basis that the compiler chose says nothing about the model. These stay
 float64, whatever the model's words are:
 
@@ -30,6 +31,7 @@ from isa import Program
 NARROW = ("float32", "complex64", "float16", "bfloat16")
 # whole numbers that float32 holds exactly
 SMALL = ("bool", "int8", "uint8", "int16", "uint16")
+WHOLE = ("round", "floor", "ceil")
 STEPPED = ("spike", "rounded", "rounded.sums")
 STATES = ("fri.x", "tri.x", "sel", "scan", *STEPPED)
 LINEAR = (
@@ -56,7 +58,8 @@ SUMS = ("mac", "contract", "reduce", *SYSTEMS)
 
 def narrow_makers(program: Program, uses: Iterable[Use]) -> frozenset[int]:
     """The instructions that make float32 buffers; `uses` are the buffers' reads and writes."""
-    if not _is_narrow(program):
+    codes = any(ins.mnemonic == "unary" and ins["fn"] in WHOLE for ins in program.sections[0].code)
+    if codes or not _is_narrow(program):
         return frozenset()
     return _Flow(program, uses).narrow()
 

@@ -85,6 +85,20 @@ def test_a_system_in_a_bad_basis_keeps_its_accuracy() -> None:
     assert relative(found, expected) < 1e-6
 
 
+def test_codes_of_many_bits_are_those_of_the_model() -> None:
+    """Words in float32 put one in some hundred on the other side of an edge between two codes."""
+    rng, graph = np.random.default_rng(3), Graph()
+    u = graph.add("input", attrs={"name": "u", "type": StreamType((8,))})
+    w = {"weight": Tensor(rng.standard_normal((8, 8))), "pieces": (Piece(0, 8, 0, 8),)}
+    scale = graph.add("constant", attrs={"value": Tensor(np.full(8, 3.1e-5))})
+    y = graph.add("unary", [graph.add("tile.matmul", [u], w)], {"fn": "tanh"})
+    y = graph.add("unary", [graph.add("binary", [y, scale], {"fn": "div"})], {"fn": "round"})
+    graph.add("output", [graph.add("unary", [y], {"fn": "neg"})], {"name": "y"})
+    x = rng.standard_normal((4, 100, 8)).astype(np.float32)
+    found = BACKEND.simulate(lowered(graph), {"u": x}, RunSettings()).outputs["y"]
+    np.testing.assert_array_equal(found, interpret(graph, {"u": x.astype(np.float64)})["y"])
+
+
 def test_streamed_decays_stay_wide() -> None:
     """exp(-r dt) near 1 in float32 has another time constant."""
     graph = Graph()
