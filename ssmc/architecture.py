@@ -9,15 +9,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from ssmc.diagnostics import UserError, near
+from ssmc.text import read_text
 
 MOST = (1 << 31) - 1  # of anything: products of two such counts still are machine integers
+LONGEST = 1 << 20  # bytes of a file (ours)
 FURTHEST = 1e30  # ours: no unit of a device asks for more
 
 
@@ -149,7 +150,7 @@ def _read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
         file = f"{source}.yaml"
         return resources.files("samples").joinpath("arch", file).read_text(encoding="utf-8"), file
     try:
-        return Path(source).read_text(encoding="utf-8"), source
+        return read_text(source, LONGEST), source
     except FileNotFoundError:
         what = f"no architecture is called '{source}' and there is no such file"
         if source in packaged(""):

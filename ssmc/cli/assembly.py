@@ -9,6 +9,9 @@ import click
 from ssmc.cli.options import file_name, json_option, program_file
 from ssmc.cli.output import print_json
 from ssmc.diagnostics import UserError
+from ssmc.text import read_text
+
+MOST = 1 << 29  # bytes of assembly (ours)
 
 
 @click.command("asm")
@@ -30,7 +33,7 @@ def asm_command(source: str, output: str | None, data: str | None, as_json: bool
     path = program_file(output, Path(source).parent / (Path(source).stem + SUFFIX))
     files.writable(path, taken=[source])
     try:
-        text = Path(source).read_text(encoding="utf-8-sig")
+        text = read_text(source, MOST, encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UserError("not a text file", where=source, hint="assembly is text; `ssmc disasm` makes it") from None
     except OSError as error:

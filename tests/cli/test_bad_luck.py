@@ -246,3 +246,10 @@ def test_links_that_lead_round_in_a_circle(ssmc: Ssmc, folder: Path) -> None:
     (folder / "p.ssmx").symlink_to("p.ssmx")
     outcome = ssmc("compile", "scan.onnx", "--target", "epochcore", "-o", "p.ssmx")
     assert outcome.status == 2 and "cannot be written" in outcome.err and "defect" not in outcome.err
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without an end")
+def test_text_without_an_end_is_refused(ssmc: Ssmc, folder: Path) -> None:
+    for arguments in (("asm", "/dev/zero", "-o", "z.ssmx"), (*COMPILE, "scan.onnx", "--arch", "/dev/zero")):
+        outcome = ssmc(*arguments)
+        assert outcome.status == 2 and "/dev/zero: this is more than" in outcome.err and "MiB of text" in outcome.err
