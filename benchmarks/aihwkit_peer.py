@@ -54,7 +54,7 @@ def main() -> None:
         layer = made(TorchInferenceRPUConfig)
     if asked["settings"] == "pcm":
         layer.program_analog_weights()
-    best, y = float("inf"), None
+    best, y = float("inf"), torch.empty(0)
     with torch.no_grad():
         for _ in range(asked.get("repeats", 1)):
             start = time.process_time()

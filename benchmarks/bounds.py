@@ -58,7 +58,7 @@ def bound(m: Model, arch: Arch, *, dense: bool, weight_bytes: int = 4) -> Bound:
     ports += sum(_matrix(length, k, n, arch) for k, n in sizes)
     each = PARAMETERS * (4 if weight_bytes == 4 else arch.numbers.parameter_bits / 8)
     held = passes * h * m.states * each + sum(k * n for k, n in sizes) * weight_bytes
-    ends = 2 * arch.dram.latency_cycles + rows
+    ends = 2.0 * arch.dram.latency_cycles + rows
     if not dense:
         ends += min(h, cols) * min(m.states, rows) * each / arch.dram_bytes_per_cycle / 2
     word = arch.memory.word_bits // 8

@@ -11,6 +11,7 @@ from backends.cim import BACKEND
 from backends.cim.arch import Architecture
 from isa import Program, assemble
 from ssmc.driver import INSTRUCTION_SETS
+from ssmc.ir.op import Array
 from ssmc.target import RunSettings
 
 SIZE, ARRAY = 512, 128
@@ -71,10 +72,10 @@ def rate(count: int = 4096, repeats: int = 25, **devices: Any) -> float:
     u = rng.normal(size=(8, count // 8, SIZE))
     few = u[:, :1].copy()
     long, short = (min(_seconds(code, given) for _ in range(repeats)) for given in (u, few))
-    return (count - few.shape[0]) / (long - short)
+    return (count - len(few)) / (long - short)
 
 
-def _seconds(code: Program, u: Any) -> float:
+def _seconds(code: Program, u: Array) -> float:
     start = time.process_time()
     BACKEND.simulate(code, {"u": u}, RunSettings())
     return time.process_time() - start

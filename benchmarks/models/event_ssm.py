@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmc.ir import Graph, StreamType, Tensor, Value
+from ssmc.ir.types import Element
 from ssmc.statespace import StateSpace
 
 
@@ -74,7 +75,7 @@ class _Builder:
         self.rng = np.random.default_rng(seed)
         self.graph = Graph(f"event-ssm-{network.classes}", {"form": "sequence"})
 
-    def input(self, name: str, element: str) -> Value:
+    def input(self, name: str, element: Element) -> Value:
         role = "dt" if name == "dt" else "data"
         return self.graph.add("input", [], {"name": name, "type": StreamType((), element), "role": role}, name=name)
 

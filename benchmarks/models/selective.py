@@ -112,10 +112,11 @@ def _scanned(model: _Mamba, u: str, delta: str, b: str, c: str) -> str:
         helper.make_node("Squeeze", ["product", last], ["y_k"]),
         helper.make_node("Identity", ["next"], ["state_out"]),
     ]
-    dims = (["batch", model.inner, STATES],) * 3 + (["batch", STATES],)
+    states = ("batch", model.inner, STATES)
+    dims: tuple[tuple[str | int, ...], ...] = (states, states, states, ("batch", STATES))
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in zip(names, dims, strict=True)]
     outputs = [
-        helper.make_tensor_value_info("state_out", TensorProto.FLOAT, dims[0]),
+        helper.make_tensor_value_info("state_out", TensorProto.FLOAT, states),
         helper.make_tensor_value_info("y_k", TensorProto.FLOAT, ["batch", model.inner]),
     ]
     return writer.split(
