@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from math import prod
 
 from isa.errors import IsaError
 from isa.fields import Kind, value_problem
@@ -12,6 +13,7 @@ from isa.program import DTYPES, PORT_KINDS, Instruction, Port, Program, Section
 from isa.registry import Sets, find_set
 from isa.spec import InstructionSet
 
+MOST_WORDS = (1 << 31) - 1  # of a port, of one step (ours)
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 
 
@@ -41,6 +43,12 @@ def _problems(program: Program, isa: InstructionSet) -> Iterator[str]:
     for name in program.data:
         if not name or not _utf8(name):
             yield f"{name!r} is not a name for a constant"
+    for ports, what in ((program.inputs, "input"), (program.outputs, "output")):
+        names = [port.name for port in ports]
+        for name in names:
+            if not isinstance(name, str) or not _utf8(name):
+                yield f"{name!r} is not a name for an {what}"
+        yield from (f"{what} '{name}' is declared {n} times" for name, n in Counter(map(str, names)).items() if n > 1)
     for port in (*program.inputs, *program.outputs):
         yield from (f"port '{port.name}' has {problem}" for problem in _port_problems(port))
     if not _utf8(program.arch):
@@ -62,6 +70,8 @@ def _port_problems(port: Port) -> Iterator[str]:
         yield f"element type '{port.dtype}': use one of {', '.join(DTYPES)}"
     if any(size < 0 for size in port.shape):
         yield "a negative size"
+    elif prod(port.shape) > MOST_WORDS:
+        yield f"the shape {list(port.shape)}: no machine holds more than {MOST_WORDS} words of one value"
 
 
 def _label_problems(section: Section, isa: InstructionSet) -> Iterator[str]:
@@ -69,7 +79,7 @@ def _label_problems(section: Section, isa: InstructionSet) -> Iterator[str]:
     for name, place in section.labels.items():
         if not _WORD.match(name) or name in reserved_words(isa):
             yield f"{where} '{name}' is not a plain word or already means a flag or register"
-        if not 0 <= place <= len(section.code):
+        if type(place) is not int or not 0 <= place <= len(section.code):
             yield f"{where} '{name}' names instruction {place}, and there are {len(section.code)}"
     for place, count in Counter(section.labels.values()).items():
         if count > 1:
@@ -86,7 +96,7 @@ def _instruction_problems(ins: Instruction, section: Section, program: Program, 
         odd = ", ".join(sorted(ins.operands.keys() ^ spec.by_name.keys()))
         yield f"missing or unknown operands: {odd} (isa.instruction() fills in defaults)"
         return
-    if ins.loc is not None and not 0 <= ins.loc < len(program.locs):
+    if ins.loc is not None and (type(ins.loc) is not int or not 0 <= ins.loc < len(program.locs)):
         yield f"source {ins.loc} is not in the program's table of {len(program.locs)}"
     for field in spec.fields:
         value = ins.operands[field.name]

@@ -178,8 +178,10 @@ def _from_tensors(tensors: Tensors, metadata: Mapping[str, str], isa: Instructio
     data = _constants(tensors, parts["complex"])
     sections = []
     for entry in parts["sections"]:
-        locs = [loc for loc, count in entry["locs"] for _ in range(count)]
         words = tensors[f"code/{entry['name']}"]
+        if sum(count for _, count in entry["locs"]) != len(words) or any(count < 0 for _, count in entry["locs"]):
+            raise IsaError(f"section '{entry['name']}': its sources are not those of {len(words)} instructions")
+        locs = [loc for loc, count in entry["locs"] for _ in range(count)]
         sections.append(decode(entry["name"], words, isa, labels=entry["labels"], constants=sorted(data), locs=locs))
     return Program(
         target=metadata["target"],

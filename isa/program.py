@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,10 @@ class Port:
     binding: Json = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        try:
+            object.__setattr__(self, "shape", tuple(index(n) for n in self.shape))
+        except TypeError:
+            raise IsaError(f"port '{self.name}' has a shape that is no list of whole numbers") from None
         object.__setattr__(self, "binding", canonical_json(self.binding, f"binding of port '{self.name}'"))
 
 

@@ -141,7 +141,7 @@ def _meta() -> st.SearchStrategy[dict[str, Json]]:
 
 @cache
 def _interface() -> st.SearchStrategy[list[Port]]:
-    return st.lists(ports(), max_size=2)
+    return st.lists(ports(), max_size=2, unique_by=lambda port: port.name)
 
 
 @st.composite

@@ -68,10 +68,13 @@ def fit(arrays: Mapping[str, Any], interface: Interface, *, where: str = "") -> 
         if name in arrays:
             array = np.asarray(arrays[name])
             mistake = _mistake(array, port)
+            try:
+                if not mistake:
+                    fitted[name] = to_graph(_numbers(array, port), port.axes, port.type)
+            except ValueError as error:  # of a program that was written by hand
+                mistake = f"is not what the program's interface says: {error}"
             if mistake:
                 mistakes.append(f"'{name}' {mistake}")
-            else:
-                fitted[name] = to_graph(_numbers(array, port), port.axes, port.type)
     fitted = _repeated(fitted, interface)
     mistakes += _disagreements(fitted, interface)
     if mistakes:
@@ -96,12 +99,23 @@ def _for_every_sample(fitted: dict[str, Array], interface: Interface) -> dict[st
 
 
 def unfit(outputs: Mapping[str, Array], interface: Interface) -> dict[str, Array]:
-    """Outputs of the graph in the user's own axes and element types, in the model's order."""
-    return {
-        port.name: from_graph(outputs[port.name], port.axes).astype(_element_type(port), copy=False)
-        for port in interface.outputs
-        if port.name in outputs
-    }
+    """Outputs of the graph in the user's own axes and element types, in the model's order.
+
+    Raises UserError where an output is not what the interface says, as in programs that were written by hand.
+    """
+    given = (port for port in interface.outputs if port.name in outputs)
+    return {port.name: _unfitted(outputs[port.name], port) for port in given}
+
+
+def _unfitted(array: Array, port: Port) -> Array:
+    try:
+        return from_graph(array, port.axes).astype(_element_type(port), copy=False)
+    except ValueError:
+        raise UserError(
+            f"the output '{port.name}' is not what the program's interface says",
+            why=f"it is {' x '.join(map(str, array.shape))}, and its axes are '{port.axes}'",
+            hint="let .output and .meta interface agree, or compile the model again",
+        ) from None
 
 
 def _element_type(port: Port) -> str:
@@ -109,7 +123,8 @@ def _element_type(port: Port) -> str:
 
     bfloat16 is none of numpy's, whatever packages add it: arrays of it are float32, as the reference's are.
     """
-    return port.dtype if port.dtype in np.sctypeDict and port.dtype not in ("?", "bfloat16") else "float32"
+    known = port.dtype in np.sctypeDict and port.dtype not in ("?", "bfloat16")
+    return port.dtype if known and np.dtype(port.dtype).kind in "fiubc" else "float32"
 
 
 def _mistake(array: Array, port: Port) -> str:

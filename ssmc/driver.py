@@ -61,18 +61,17 @@ class Executable:
     def interface(self) -> Interface:
         """The model's inputs and outputs; of a program that the compiler did not make, those that it declares.
 
-        Raises UserError where it declares none."""
+        Raises UserError where it declares none, or what is none."""
         data: Any = self.program.meta.get("interface")
-        try:
-            if data is None and (self.program.inputs or self.program.outputs):
-                return _declared(self.program)
+        if data is not None:
             return from_json(data)
-        except (KeyError, TypeError, ValueError):
-            raise UserError(
-                "the program does not say what its inputs and outputs are",
-                why="it holds no '.input' and no '.output'" if data is None else "its 'interface' is damaged",
-                hint="declare them in the assembly, or keep the .meta lines that the compiler wrote",
-            ) from None
+        if self.program.inputs or self.program.outputs:
+            return from_json(_declared(self.program))
+        raise UserError(
+            "the program does not say what its inputs and outputs are",
+            why="it holds no '.input' and no '.output'",
+            hint="declare them in the assembly, or keep the .meta lines that the compiler wrote",
+        )
 
     @property
     def ideal(self) -> bool:
@@ -239,21 +238,20 @@ def default_pipeline(target: str, *, arch: str | None = None, ideal: bool = Fals
     return parse_pipeline(machine_of.pipeline(machine_of.load_arch(arch), ideal=ideal))
 
 
-def _declared(program: isa.Program) -> Interface:
-    """What the program's own ports say: batch first, of streams then time, then the features; axes and roles that the
-    compiler left in the bindings count."""
-    from ssmc.ir.types import SequenceType, StreamType
+def _declared(program: isa.Program) -> dict[str, Any]:
+    """What the program's own ports say, as metadata has it: batch first, of streams then time, then the features; axes
+    and roles that the compiler left in the bindings count."""
 
-    def port(found: isa.Port) -> Port:
+    def port(found: isa.Port) -> dict[str, Any]:
         binding = found.binding if isinstance(found.binding, Mapping) else {}
         streams, state = found.kind == "stream", found.kind == "state"
-        axes = str(binding.get("axes", ("bt" if streams else "b") + "f" * len(found.shape)))
-        role = str(binding.get("role", "state" if state else "data"))
-        kind = StreamType(found.shape) if streams else SequenceType(found.shape)
-        return Port(found.name, axes, (), found.dtype, role, kind)
+        kind = {"kind": "stream" if streams else "sequence", "shape": list(found.shape), "element": "real"}
+        axes = binding.get("axes", ("bt" if streams else "b") + "f" * len(found.shape))
+        role = binding.get("role", "state" if state else "data")
+        return {"name": found.name, "axes": axes, "shape": [], "dtype": found.dtype, "role": role, "type": kind}
 
-    inputs, outputs = (tuple(map(port, ports)) for ports in (program.inputs, program.outputs))
-    return Interface("sequence", inputs, outputs)
+    inputs, outputs = (list(map(port, ports)) for ports in (program.inputs, program.outputs))
+    return {"form": "sequence", "states": {}, "inputs": inputs, "outputs": outputs}
 
 
 def _meta(model: Model, pipeline: str, ideal: bool) -> dict[str, Any]:

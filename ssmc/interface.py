@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssmc.ir.types import ConstantType, FlowType, SequenceType, StreamType
+
+if TYPE_CHECKING:
+    from ssmc.stored_interface import StoredPort
 
 _KINDS: dict[str, Any] = {"stream": StreamType, "sequence": SequenceType, "constant": ConstantType}
 
@@ -71,10 +74,14 @@ def to_json(interface: Interface) -> dict[str, Any]:
     }
 
 
-def from_json(data: Mapping[str, Any]) -> Interface:
-    """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where `data` is something else."""
-    inputs, outputs = (tuple(_port(item) for item in data[key]) for key in ("inputs", "outputs"))
-    return Interface(data["form"], inputs, outputs, dict(data["states"]))
+def from_json(data: Any) -> Interface:
+    """The inverse of `to_json`. Raises UserError where `data` is something else."""
+    from ssmc.metadata import checked
+    from ssmc.stored_interface import SCHEMA
+
+    told = checked(data, SCHEMA, where=".meta interface")
+    inputs, outputs = (tuple(map(_port, ports)) for ports in (told.inputs, told.outputs))
+    return Interface(told.form, inputs, outputs, told.states)
 
 
 def _port_json(port: Port) -> dict[str, Any]:
@@ -88,8 +95,8 @@ def type_json(kind: FlowType) -> dict[str, Any]:
     return {"kind": word, "shape": list(kind.shape), "element": kind.element, **rate}
 
 
-def _port(data: Mapping[str, Any]) -> Port:
-    stated = data["type"]
-    rate = (Fraction(stated["rate"]),) if "rate" in stated else ()
-    kind: FlowType = _KINDS[stated["kind"]](tuple(stated["shape"]), stated["element"], *rate)
-    return Port(data["name"], data["axes"], tuple(data["shape"]), data["dtype"], data["role"], kind)
+def _port(told: StoredPort) -> Port:
+    stated = told.type
+    rate = (Fraction(stated.rate),) if stated.kind == "stream" else ()
+    kind: FlowType = _KINDS[stated.kind](tuple(stated.shape), stated.element, *rate)
+    return Port(told.name, told.axes, tuple(told.shape), told.dtype, told.role, kind)

@@ -14,6 +14,7 @@ from backends.cim import arch_file
 from backends.cim.arch import Architecture, Devices
 from backends.cim.clock.statistics import statistics, trace
 from backends.cim.lower.compile import lower
+from backends.cim.program.declared import binding_of, meetings_of
 from backends.cim.program.encoding import encoding_of
 from backends.cim.simulate.converters import largest_word
 from backends.cim.simulate.core import join_samples
@@ -114,7 +115,7 @@ class CimBackend:
         passed: dict[tuple[int, int], list[float]] = defaultdict(list)
         parts: list[Mapping[int, Array]] = []
         tapped: dict[str, list[Array]] = defaultdict(list)
-        words = {_channel(port): _words(port, inputs, batch) for port in program.inputs}
+        words = {binding_of(port).channel: _words(port, inputs, batch) for port in program.inputs}
         for first in range(0, batch, SAMPLES_AT_ONCE):
             samples = slice(first, min(first + SAMPLES_AT_ONCE, batch))
             run = Run(program, arch, devices, ideal, settings, steps, samples.stop - first, first)
@@ -130,9 +131,9 @@ class CimBackend:
         mean = {place: fsum(times) / batch for place, times in passed.items()}
         stats, timing = statistics(program, arch, batch, steps, counts, mean)
         found = {channel: join_samples([part[channel] for part in parts]) for channel in parts[0]}
-        outputs = {port.name: _shaped(port, found.get(_channel(port)), batch) for port in program.outputs}
+        outputs = {port.name: _shaped(port, found.get(binding_of(port).channel), batch) for port in program.outputs}
         taps = {name: join_samples(pieces) for name, pieces in tapped.items()}
-        shapes = {tap["layer"]: tap for tap in program_taps(program)}
+        shapes = {tap["layer"]: tap for tap in program_taps(program)} if settings.taps else {}
         return RunResult(
             outputs,
             stats,
@@ -246,17 +247,6 @@ def weight_bits(arch: Architecture) -> int:
     return (encoding_of(arch.crossbar).end + 1).bit_length()
 
 
-def _binding(port: Port) -> dict[str, Any]:
-    return port.binding if isinstance(port.binding, dict) else {}
-
-
-def _channel(port: Port) -> int:
-    channel = _binding(port).get("channel")
-    if not isinstance(channel, int):
-        raise UserError(f"the port '{port.name}' has no channel", hint="write .port with a binding {'channel': N}")
-    return channel
-
-
 def _extent(program: Program, inputs: Mapping[str, Array]) -> tuple[int, int]:
     """Steps and samples, as the inputs say. Raises UserError where they disagree, or an input is missing or empty."""
     steps: dict[str, int] = {}
@@ -277,8 +267,8 @@ def _extent(program: Program, inputs: Mapping[str, Array]) -> tuple[int, int]:
             )
         batches[port.name] = shape[0]
         if outer == 2:
-            stride, offset = int(_binding(port).get("stride", 1)), int(_binding(port).get("offset", 0))
-            steps[port.name] = shape[1] * stride if stride == 1 else (shape[1] - 1) * stride + offset + 1
+            bound = binding_of(port)
+            steps[port.name] = shape[1] if bound.stride == 1 else (shape[1] - 1) * bound.stride + bound.offset + 1
     if len(set(steps.values())) > 1 or len(set(batches.values())) > 1:
         told = ", ".join(f"'{name}' {np.shape(inputs[name])}" for name in batches)
         raise UserError("the inputs differ in batch or time", why=told, hint="give all of them the same two first axes")
@@ -294,8 +284,7 @@ def _extent(program: Program, inputs: Mapping[str, Array]) -> tuple[int, int]:
 
 def _check_meetings(program: Program, length: int) -> None:
     """Raises UserError where streams that meet have different numbers of steps at this length."""
-    meetings: Any = program.meta.get("meetings", [])
-    for layer, stride, begins in meetings:
+    for layer, stride, begins in meetings_of(program):
         counts = [Steps(stride, begin, 0, length).count for begin in begins]
         if len(set(counts)) > 1:
             told = ", ".join(f"{n} from step {k} on" for n, k in zip(counts, begins, strict=True))

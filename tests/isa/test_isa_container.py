@@ -156,6 +156,10 @@ def test_what_is_said_of_files_that_are_not_programs(path: Path, tmp_path: Path)
     )
 
 
+PORT = '[{"name": %s, "shape": %s, "kind": "stream", "dtype": "float32", "binding": null}]'
+SOURCES = '[{"name": "main", "labels": {"top": 0}, "locs": [%s]}]'
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -167,6 +171,12 @@ def test_what_is_said_of_files_that_are_not_programs(path: Path, tmp_path: Path)
         ({"sections": "[1]"}, "not a well-formed program ("),
         ({"sections": "["}, "not a well-formed program ("),
         ({"locs": "[]"}, "section 'main', instruction 0 (all): source 0 is not in the program's table of 0"),
+        ({"inputs": PORT % ("7", "[4]")}, "7 is not a name for an input"),
+        ({"inputs": PORT % ('"u"', "[0.5]")}, "port 'u' has a shape that is no list of whole numbers"),
+        ({"inputs": PORT % ('"u"', "[65536, 65536]")}, "no machine holds more than"),
+        ({"outputs": f"[{PORT[1:-1]}, {PORT[1:-1]}]" % ('"y"', "[4]", '"y"', "[4]")}, "output 'y' is declared 2 times"),
+        ({"sections": SOURCES % "[0, 9223372036854775808]"}, "section 'main': its sources are not those of"),
+        ({"sections": SOURCES % "[0.5, 3]"}, "source 0.5 is not in the program's table"),
         ({"extra": "1"}, "the file is corrupted"),
     ],
 )

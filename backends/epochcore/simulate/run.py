@@ -16,6 +16,7 @@ from backends.epochcore.arch import Numbers
 from backends.epochcore.clock.occupancy import occupancy
 from backends.epochcore.clock.timing import check_tokens, measure
 from backends.epochcore.formats import overflows
+from backends.epochcore.program.declared import check_declared
 from backends.epochcore.program.dispatch import even
 from backends.epochcore.program.rates import stride_of
 from backends.epochcore.program.stretches import copies
@@ -65,6 +66,7 @@ class _Same:
 
 @lru_cache(maxsize=16)
 def _plan_of(key: _Same) -> Plan:
+    check_declared(key.program)
     return make_plan(key.program, RULES)
 
 
