@@ -210,8 +210,9 @@ def _describe(graph: Graph, name: str, lift: Lift, number: int) -> LiftedSystem:
             taps = node.op["kernel"].shape[1]
             return replace(plain, kind="fir", states=taps - 1)
         case "rounded_sums":
-            sets = _sets(node.op)
-            found = replace(plain, kind="rounded", groups=sets, states=_held(node.op) // sets)
+            sets, held = _sets(node.op), _held(node.op)
+            sets = 1 if held % sets else sets  # sets that are not alike count as one
+            found = replace(plain, kind="rounded", groups=sets, states=held // sets)
             if all((grid.codes, grid.rounding) == ((0.0, 1.0), "ceil") for grid in _all_grids(node.op)):
                 return replace(found, kind="integrate and fire")
             return replace(found, grids=_all_grids(node.op))

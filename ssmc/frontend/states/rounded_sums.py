@@ -14,7 +14,7 @@ import numpy as np
 from ssmc.frontend.graph.flow import Flow, Known, Refused, Tracked, Unsupported
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.listing import Call
-from ssmc.frontend.states.couplings import find_couplings
+from ssmc.frontend.states.couplings import DIGITS, Couplings, Run, find_couplings
 from ssmc.frontend.states.lifting import UNTRANSLATED
 from ssmc.frontend.states.state_step import Step
 from ssmc.frontend.states.sum_building import build, known_part
@@ -29,6 +29,7 @@ from ssmc.ir.ops.rounded_sums import Sums, sums
 
 TOLERANCE = 1e-6  # relative: a grid whose scale and its inverse are both stored in float32
 LIMIT = 1 << 16  # numbers of a step
+OF_DATA = "what multiplies the state, or the scale by which it is rounded, depends on the data"
 
 
 def lift_sums(
@@ -56,6 +57,8 @@ def lift_sums(
     run = _runner(step, cuts, targets, 0)
     fed = {**{v: step.shape(v) for v in step.currents}, **{each.result: each.shape for each in cuts}}
     couplings = find_couplings(run, fed, np.random.default_rng(47))
+    for point in step.points[1:]:
+        _require_same(couplings, _runner(step, cuts, targets, point), fed)
     net = Net(step, roundings, products, couplings, _drives(step, cuts, targets))
     words = words_of(net)
     rounding = roundings[0].rounding
@@ -63,6 +66,22 @@ def lift_sums(
     step.lifting.error = _error(net, words, system, binary)
     words = replace(words, grid=off_edges(words.grid, words.terms, *_starts(net, words), rounding))
     build(net, words, rounding)
+
+
+def _require_same(couplings: Couplings, run: Run, fed: Mapping[Value, tuple[int, ...]]) -> None:
+    """Raise Unsupported where the terms of a sum are others for other data: roundings behind it may hide that."""
+    rng = np.random.default_rng(59)
+    feed = {value: rng.standard_normal(shape) for value, shape in fed.items()}
+    base, found = run({}), run(feed)
+    for target, rows in couplings.terms.items():
+        expected, size = base[target].flatten(), np.abs(base[target]).flatten()
+        for k, value, j, weight in rows:
+            term = weight * feed[value].reshape(-1)[j]
+            expected[k] += term
+            size[k] += abs(term)
+        slack = TOLERANCE * size + DIGITS * size.max(initial=0.0)
+        if np.any(np.abs(found[target].reshape(-1) - expected) > slack):
+            raise Unsupported(OF_DATA)
 
 
 def _users(step: Step, call: Call) -> set[Value]:
@@ -155,7 +174,7 @@ def _error(net: Net, words: Words, system: Sums, binary: Collection[Value]) -> f
             error = np.where(sure, np.abs(found[1] - expected), 0.0).max(initial=0.0)
             worst = max(worst, float(error) / max(float(np.abs(expected).max(initial=0.0)), 1e-300))
     if worst > TOLERANCE:
-        raise Unsupported("what multiplies the state, or the scale by which it is rounded, depends on the data")
+        raise Unsupported(OF_DATA)
     return worst
 
 

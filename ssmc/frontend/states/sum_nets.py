@@ -80,7 +80,8 @@ class Net:
             return owners_of(layout)
         owners = np.full(int(np.prod(shape)), -1)
         for k, value, j, _ in self.couplings.terms[target]:
-            owners[k] = self.owners[value][j]
+            if self.owners[value][j] >= 0:
+                owners[k] = self.owners[value][j]
         return owners
 
 

@@ -104,14 +104,23 @@ class _Numbers:
 
     def add(self, target: Value, k: int, grid: Array, own: Sequence[Coupling]) -> int:
         """The place of one more number."""
-        for _, value, j, weight in own:
-            source = -1 - self.state[value, j] if (value, j) in self.state else self.place.get((value, j))
-            if source is None:
-                raise Unsupported("its sequences depend on each other")
-            self.terms.append((len(self.of), source, weight, None))
+        sources = [self.read(value, j) for _, value, j, _ in own]
+        self.terms += [(len(self.of), s, term[3], None) for s, term in zip(sources, own, strict=True)]
         self.of.append((target, k))
         self.grids.append(grid)
         return len(self.of) - 1
+
+    def read(self, value: Value, k: int) -> int:
+        """The source that a number of a state, or of what a rounding gives, is; what is the same in all sequences, as
+        products with a weight of 0, is made where one reads it."""
+        if (value, k) in self.state:
+            return -1 - self.state[value, k]
+        if (value, k) not in self.place and self.net.owners[value][k] < 0:
+            for each in (each for each in self.net.roundings if each.result == value):
+                self.round(each, k)
+        if (value, k) not in self.place:
+            raise Unsupported("its sequences depend on each other")
+        return self.place[value, k]
 
     def source(self, target: Value, k: int) -> int:
         """The source that a number of a target is."""
@@ -133,13 +142,18 @@ class _Numbers:
             self.terms.append((self.place[each.result, k], source, 1.0, gate))
 
     def rounded(self, each: Rounding) -> None:
-        """Sums on their grids; one that is there on the same grid is rounded once."""
-        for k in map(int, np.flatnonzero(self.net.owners[each.result] == 0)):
-            same, grid = self.copied(each.source, k), each.grid[:, k]
-            if same in self.place and np.array_equal(self.grids[self.place[same]], grid):
-                self.place[each.result, k] = self.place[same]
-            else:
-                self.place[each.result, k] = self.add(each.source, k, grid, self.couplings(each.source, k))
+        """The sums of the first sequence, and what is the same in all, on their grids."""
+        own, first = self.net.owners[each.result], _first_sequence(self.net.layouts[each.source], each.shape)
+        for k in sorted({*map(int, np.flatnonzero(own == 0)), *(int(k) for k in first if own[k] < 0)}):
+            self.round(each, k)
+
+    def round(self, each: Rounding, k: int) -> None:
+        """One sum on its grid; one that is there on the same grid is rounded once."""
+        same, grid = self.copied(each.source, k), each.grid[:, k]
+        if same in self.place and np.array_equal(self.grids[self.place[same]], grid):
+            self.place[each.result, k] = self.place[same]
+        else:
+            self.place[each.result, k] = self.add(each.source, k, grid, self.couplings(each.source, k))
 
     def next_states(self) -> Array:
         """The number that each state becomes, which no other one does."""
