@@ -19,6 +19,7 @@ from ssmc.text import read_text
 
 MOST = (1 << 31) - 1  # of anything: products of two such counts still are machine integers
 LONGEST = 1 << 20  # bytes of a file (ours)
+LARGEST = 4000  # values of a file, those behind an anchor as often as they are named (ours)
 FURTHEST = 1e30  # ours: no unit of a device asks for more
 
 
@@ -117,9 +118,11 @@ def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
         return _read(source, names)
     text, file = _read(found["source"].strip(), names)
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        tree, value = _loaded(text, file)
+    except UserError:
         return text, file  # `parse` says what is wrong with it
+    if any(_given_twice(tree, ())):
+        return text, file
     changed: set[str] = set()
     for change in filter(None, (part.strip() for part in _COMMA.split(found["changes"]))):
         path, equal, given = (part.strip() for part in change.partition("="))
@@ -134,8 +137,8 @@ def read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
             hint = "give SECTION.KEY=VALUE, as in 'cim-large{crossbar.adc_bits=6}'"
             raise UserError(f"'{change}' is not a change to an architecture", where=source, hint=hint)
         try:
-            inside[last] = yaml.safe_load(given)
-        except yaml.YAMLError:
+            inside[last] = _loaded(given, source)[1]
+        except UserError:
             raise UserError(
                 f"'{given}' is not a value", where=source, hint="give a number, a word, a [list], true or false"
             ) from None
@@ -166,21 +169,64 @@ def _read(source: str, names: tuple[str, ...]) -> tuple[str, str]:
         raise UserError("the architecture file cannot be read", where=source, why=error.strerror or "") from None
 
 
+def _loaded(text: str, file: str) -> tuple[Any, Any]:
+    """The nodes and the value of YAML text. Raises UserError where it is none, or more than a file says."""
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        if tree is not None and _values_of(tree, {}) > LARGEST:
+            why = f"it has more than {LARGEST} values, those behind an anchor (&name) as often as they are named"
+            raise UserError("this is too much for an architecture file", where=file, why=why)
+        return tree, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        why = str(getattr(error, "problem", None) or getattr(error, "context", None) or error)
+        raise UserError("the architecture file is not YAML", where=where, why=why) from None
+    except RecursionError:
+        hint = "a file has sections of keys, and lists of numbers or words"
+        raise UserError("the architecture file is nested too deep", where=file, hint=hint) from None
+    except (ValueError, KeyError, OverflowError):
+        where, given = next(((_place(file, node), node.value) for node in _scalars(tree) if _is_none(node)), (file, ""))
+        what = f"'{given[:40]}' cannot be read as the number, date or truth value that it looks like"
+        raise UserError(what, where=where, hint="put text between quotes") from None
+
+
+def _values_of(node: Any, known: dict[int, int]) -> int:
+    """How many values a node holds, itself included; of one that holds itself, and of more, more than `LARGEST`."""
+    if id(node) not in known:
+        known[id(node)] = LARGEST + 1  # while it is counted: what holds itself has no end
+        parts = node.value if isinstance(node.value, list) else []
+        inner = [part for each in parts for part in (each if isinstance(each, tuple) else (each,))]
+        known[id(node)] = 1 + sum(_values_of(part, known) for part in inner)
+    return known[id(node)]
+
+
+def _scalars(node: Any) -> Iterator[Any]:
+    if not isinstance(node.value, list):
+        yield node
+        return
+    for each in node.value:
+        for part in each if isinstance(each, tuple) else (each,):
+            yield from _scalars(part)
+
+
+def _is_none(node: Any) -> bool:
+    """Is a scalar of a kind whose form it does not have?"""
+    try:
+        yaml.constructor.SafeConstructor().construct_object(node)
+    except (ValueError, KeyError, OverflowError):
+        return True
+    return False
+
+
 def parse(schema: type[Schema], text: str, file: str) -> Schema:
     """An architecture from YAML text; `file` is for messages.
 
     Raises UserError with file:line:column for text that is not YAML, and for every key that is unknown, missing, given
     twice or out of range.
     """
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        twice = list(_given_twice(tree, ()))
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        why = str(getattr(error, "problem", None) or getattr(error, "context", None) or error)
-        raise UserError("the architecture file is not YAML", where=where, why=why) from None
+    tree, value = _loaded(text, file)
+    twice = list(_given_twice(tree, ()))
     if not isinstance(value, Mapping):
         hint = "start from a packaged one: `ssmc targets NAME` prints it"
         raise UserError("an architecture file is a mapping of sections", where=f"{file}:1:1", hint=hint)

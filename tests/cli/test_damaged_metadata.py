@@ -29,13 +29,14 @@ EVERYWHERE: list[tuple[Damage, str]] = [
 OF_TARGETS: dict[str, list[tuple[Damage, str]]] = {
     "cim": [
         (lambda told: told["input"].pop("channel"), "binding of the port 'u'(.|\n)*channel: field required"),
+        (lambda told: told["input"].update(stride=9), "step [0-9]+ of an input of 12 is read"),
         (lambda told: told["input"].update(stride=0), "stride: input should be greater"),
         (lambda told: told["input"].update(offset="x"), "offset: input should be a valid integer"),
         (lambda told: told["meta"].update(meetings=[3]), r"\.meta meetings(.|\n)*0: "),
     ],
     "epochcore": [
         (lambda told: told["input"].update(stream=9), "port 'u' has no stream(.|\n)*stream 9, and there are"),
-        (lambda told: told["input"].pop("optional"), "binding of the input 'u'(.|\n)*optional: field required"),
+        (lambda told: told["input"].update(optional=7), "binding of the input 'u'(.|\n)*optional: input should be"),
         (lambda told: told["output"].update(stream={}), "binding of the output 'logits'(.|\n)*stream"),
         (lambda told: told["output"].update(constant="none"), "no constant 'none'"),
         (lambda told: told["meta"]["streams"][0].update(register="r9"), "streams, entry 0(.|\n)*'r9' is no register"),

@@ -62,6 +62,41 @@ def test_a_file_without_keys_is_refused(name: str, content: str, tmp_path: Path)
     assert "mapping" in refused(backend(name), str(tmp_path / "own.yaml"))
 
 
+ANCHORS = "a0: &a0 {k: 1}\n" + "".join(f"a{i}: &a{i} {{k: *a{i - 1}, l: *a{i - 1}}}\n" for i in range(1, 40))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("a: [1, 2020-13-45]\n", r":1:8: '2020-13-45' cannot be read as"),
+        (f"a: {'9' * 5000}\n", r":1:4: '9{40}' cannot be read as"),
+        ("a: 1\nb: !!bool maybe\n", r":2:4: 'maybe' cannot be read as"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deep"),
+        ("a: &a {b: *a}\n", "more than 4000 values"),
+        (ANCHORS, "more than 4000 values"),
+        ("".join(f"k{i}: 1\n" for i in range(3000)), "more than 4000 values"),
+    ],
+)
+def test_yaml_that_is_none_of_ours_is_refused(content: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(content)
+    for changes in ("", "{crossbar.rows=32}"):
+        with pytest.raises(UserError, match=says.partition(": ")[2] or says):
+            backend("cim").load_arch(f"{tmp_path / 'own.yaml'}{changes}")
+
+
+@pytest.mark.parametrize("value", ["2020-13-45", "9" * 5000, "!!int x", "[" * 5000])
+def test_a_change_to_what_is_no_value_is_refused(value: str) -> None:
+    with pytest.raises(UserError, match=r"is not a value"):
+        backend("cim").load_arch(f"cim-large{{crossbar.adc_bits={value}}}")
+
+
+def test_a_file_with_a_key_twice_is_refused_with_changes_too(tmp_path: Path) -> None:
+    target = backend("cim")
+    path = changed(target, r"^( +)rows: \d+$", r"\1rows: 64\n\1rows: 32", tmp_path)
+    with pytest.raises(UserError, match="rows' is given twice"):
+        target.load_arch(f"{path}{{crossbar.adc_bits=6}}")
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_name_nearly_right_is_told(name: str, tmp_path: Path) -> None:
     target = backend(name)

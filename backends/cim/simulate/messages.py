@@ -19,6 +19,10 @@ def receive(run: Run, core: Core, item: Item) -> Iterator[None]:
     if number in run.inputs:
         array = run.inputs[number]
         array = array[:, core.first : core.first + core.count]
+        if array.shape[1] != core.count:
+            there = run.inputs[number].shape[1]
+            what = f"step {core.first + core.count} of an input of {there} is read"
+            raise trapped(run, core.number, item, "", Trap(what, hint="let the loop and the binding of '.input' agree"))
     else:
         array = yield from _take(run, core, number, core.count)
     if array.shape[2] != words:

@@ -30,7 +30,7 @@ class Input(Told):
     """Where an input goes."""
 
     stream: Count
-    optional: bool
+    optional: bool = False
 
 
 class Output(Told):

@@ -80,8 +80,9 @@ def mac(plan: Planner, ins: Instruction) -> Action:
         count = f"{number} x {rows} x {cols}" if number > 1 else f"{rows} x {cols}"
         raise plan.trap(f"has {held.source.size} weights for {count} elements")
     for what, values in (("scales", held.scale), ("biases", held.bias)):
-        if number > 1 and values is not None and values.size != number * cols:
-            raise plan.trap(f"has {values.size} {what} for {number} x {cols} columns")
+        if values is not None and values.size != number * cols:
+            count = f"{number} x {cols}" if number > 1 else f"{cols}"
+            raise plan.trap(f"has {values.size} {what} for {count} columns")
     actions = [
         _product(plan, x, y, own(held.source, number, tile).reshape(rows, cols), held, (tile, number), ins)
         for tile, (x, y) in enumerate(zip(xs, ys, strict=True))

@@ -181,7 +181,7 @@ def _given(program: Program, inputs: Mapping[str, Array]) -> tuple[dict[int, Arr
     for port in program.inputs:
         if port.name in arrays:
             continue
-        if not _binding(port)["optional"]:
+        if not _binding(port).get("optional"):
             raise UserError(f"the input '{port.name}' is missing", hint=f"give an array of shape {port.shape} a sample")
         words = prod(port.shape)
         arrays[port.name] = np.zeros((batch, steps, words) if _is_stream(program, port) else (batch, words))

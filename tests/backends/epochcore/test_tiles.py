@@ -129,6 +129,7 @@ def program_of(held: dict[str, int], fields: dict[str, int], words: int, passes:
         builder.emit("mac", **{**MAC, **fields})
     builder.emit("store", dst=1, src=200, words=6, steps="one")
     builder.emit("halt")
+    streams = [{"kind": "input", "words": 1, "register": "n0"}, {"kind": "output", "words": 6, "register": "one"}]
     return Program(
         target="epochcore",
         isa_version=EPOCHCORE.version,
@@ -138,5 +139,5 @@ def program_of(held: dict[str, int], fields: dict[str, int], words: int, passes:
         locs=(),
         inputs=(Port("x", (1,), "stream", "float64", {"stream": 0}),),
         outputs=(Port("y", (6,), "sequence", "float64", {"stream": 1}),),
-        meta={"numbers": "ideal", "streams": [{"kind": "input", "words": 1, "register": "n0"}]},
+        meta={"numbers": "ideal", "streams": streams},
     )

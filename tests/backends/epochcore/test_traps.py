@@ -75,6 +75,14 @@ FRI = "fri.x spad[64], dst_pitch=4, spad[0], src_pitch=4, n0\n"
         ("fetch param[32760], @w\nsamples end\n" + END, "outside the parameter memory"),
         (FETCH + LOOP + PRELOAD.replace("rows=4", "rows=17") + LOAD + MAC + STORE + END, "needs 17 x 4 elements"),
         (FETCH + LOOP + PRELOAD.replace("rows=4", "rows=3") + LOAD + MAC + STORE + END, "16 weights for 3 x 4"),
+        (
+            FETCH + LOOP + PRELOAD.replace("mac", "mac, biased") + LOAD + MAC + STORE + END,
+            "has 16 biases for 4 columns",
+        ),
+        (
+            FETCH + LOOP + PRELOAD.replace("mac", "mac, scaled") + LOAD + MAC + STORE + END,
+            "has 16 scales for 4 columns",
+        ),
         (FETCH + LOOP + "load spad[0], stream[9], words=4, n0\n" + END, "stream[9], which has not been given"),
         (FETCH + LOOP + "chunks limit=2, inner\ninner:\n" + LOAD + END, "within another loop over chunks"),
         (FETCH + LOOP + LOAD + "rate n2, n1, stride=2\n" + END, "counts by the register n1"),
