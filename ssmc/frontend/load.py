@@ -14,6 +14,7 @@ import onnx
 from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts.attempt import Attempt
 from ssmc.frontend.attempts.attempts import attempts
+from ssmc.frontend.attempts.outcome import spanned
 from ssmc.frontend.attempts.sequence import beginnings
 from ssmc.frontend.attempts.source import Source
 from ssmc.frontend.attempts.step import nonlinear, suspected
@@ -38,6 +39,7 @@ from ssmc.frontend.reasons import Kind
 from ssmc.frontend.source import rounding
 from ssmc.frontend.source.announced import TooLarge
 from ssmc.frontend.source.blame import blame_refusals, blaming_the_file
+from ssmc.frontend.source.bounds import bounds_of
 from ssmc.frontend.source.collection import built_aside
 from ssmc.frontend.source.images import patched
 from ssmc.frontend.source.importer import import_model
@@ -208,11 +210,14 @@ def _at_some_length(source: Source, states: Mapping[str, str] | None) -> Attempt
 
 
 def _with_whole_filters(source: Source, states: Mapping[str, str] | None, best: Attempt) -> Attempt:
-    """The reading at a length at which the kernels end that the file makes, as rounded ones do; else as it was."""
+    """The reading at a length behind all shifts and bounds of the file, or at which the kernels end that it makes, as
+    rounded ones do; else as it was."""
     usual = source.length
-    if best.failure is None or not is_dynamic(source.types)[1] or not filters_of_all_steps(best.graph, usual):
+    if best.failure is None or not is_dynamic(source.types)[1] or fixed_levels(source.file):
         return best
-    for length in ENDING:
+    behind = {spanned(source), bounds_of(source.file, best.findings.cuts).behind}
+    lengths = sorted(n for n in behind if usual < n <= ENDING[-1] and runs_at(source.as_file(), n))
+    for length in (*lengths, *(ENDING if filters_of_all_steps(best.graph, usual) else ())):
         source.study(length)
         with suppress(UserError):
             longer = _best(source, states)

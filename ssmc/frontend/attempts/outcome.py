@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from ssmc.diagnostics import UserError
 from ssmc.frontend.attempts.attempt import Attempt, add_output
 from ssmc.frontend.attempts.source import Source
 from ssmc.frontend.findings import Findings, Refusal, identified_in, limited, replaced
 from ssmc.frontend.graph.flow import Flow, Refused, Tracked
 from ssmc.frontend.proofs.baked import runs_at
-from ssmc.frontend.proofs.levels import reach
+from ssmc.frontend.proofs.levels import fixed_levels, reach
 from ssmc.frontend.proofs.proving import prove
-from ssmc.frontend.proofs.trials import Case
+from ssmc.frontend.proofs.trials import Case, gives_numbers
 from ssmc.frontend.rules.merged import no_output
 from ssmc.frontend.simplify.asynchronous import mark_clocks
 from ssmc.frontend.simplify.simplifying import runs_again, simplify
-from ssmc.frontend.source.bounds import Bounds, bounds_of
-from ssmc.frontend.source.sizes import BATCH, LONGEST, other_length, strides
+from ssmc.frontend.source.bounds import MOST, MOST_WORK, SEEN, Bounds, bounds_of
+from ssmc.frontend.source.sizes import BATCH, DIVISIBLE, ENDING, LENGTH, LONGEST, other_length, strides
+from ssmc.frontend.source.taps import span
 from ssmc.frontend.states.stabilised import blamed, told
 from ssmc.frontend.translator import Translator
 from ssmc.ir.graph import Value
@@ -70,8 +73,12 @@ def _prove(source: Source, attempt: Attempt) -> None:
     try:
         bounds = bounds_of(source.file, attempt.findings.cuts) if source.is_dynamic()[1] else Bounds(0, 0)
         size, other = (BATCH, source.length), _other_size(source, attempt.findings, bounds)
-        attempt.proofs, notes = prove(_case(source, attempt), source.sizes(*size), source.sizes(*other))
+        case = _case(source, attempt)
+        attempt.proofs, notes = prove(case, source.sizes(*size), source.sizes(*other))
         attempt.notes += notes
+        fewer = source.sizes(BATCH, _shorter(source))
+        if min(fewer) and gives_numbers(case, fewer):
+            prove(case, source.sizes(*size), fewer)
         attempt.notes += (*told(attempt.findings), *limited(attempt.findings), *bounds.told())
         if attempt.findings.multiple > 1 and source.is_dynamic()[1]:
             attempt.notes += (f"the number of steps must be a multiple of {attempt.findings.multiple} (up-sampling)",)
@@ -91,12 +98,28 @@ def far_length(source: Source, findings: Findings) -> int:
     return far if far > source.length and runs_at(source.as_file(), far) else 0
 
 
+def spanned(source: Source) -> int:
+    """A length behind all filters, windows and shifts of the file, one behind the other; 0 where that is too long."""
+    weights = sum(int(np.size(a)) for a in source.file.constants.values()) + len(source.file.calls)
+    found = 0 if fixed_levels(source.file) else span(source.file)
+    return found + SEEN if 0 < found <= MOST and found * weights <= MOST_WORK else 0
+
+
+def _shorter(source: Source) -> int:
+    """A length before the ends of filters and shifts, where the file was studied behind them; 0 where there is none."""
+    short = LENGTH * strides(source.listing)
+    usual = source.stored or not source.is_dynamic()[1] or source.length in (*DIVISIBLE, *ENDING)
+    if usual or not short < source.length <= ENDING[-1] or fixed_levels(source.file):
+        return 0
+    return short
+
+
 def _other_size(source: Source, findings: Findings, bounds: Bounds) -> tuple[int, int]:
     """A size that differs where sizes are dynamic; not longer than what the file has stored."""
     dynamic_batch, dynamic_length = source.is_dynamic()
     if not dynamic_length:
         return 1 if dynamic_batch else BATCH, source.length
-    least = max(2 * reach(source.file), bounds.behind)
+    least = max(2 * reach(source.file), bounds.behind, spanned(source))
     if far := far_length(source, findings):
         return 1 if dynamic_batch else BATCH, far if source.stored else max(far, least)
     other = other_length(source.length, source.stored, strides(source.listing), least)

@@ -12,6 +12,7 @@ from typing import Any
 from ssmc.frontend.loops.alike import join_alike
 from ssmc.frontend.loops.layers import in_layers
 from ssmc.frontend.proofs.baked import File
+from ssmc.frontend.proofs.levels import fixed_levels
 from ssmc.frontend.proofs.reference import runner
 from ssmc.frontend.simplify.early_cuts import cut_early
 from ssmc.frontend.simplify.unmet_limits import without_unmet_limits
@@ -68,7 +69,7 @@ class Source:
             self.aside.submit(runner, str(self.path))
         self.types: dict[str, TensorType] = input_types(self.graph)
         self.stored = min(stored_steps(self.listing), default=0)
-        self.study(studied_length(self.listing, self.stored, self.types))
+        self.study(studied_length(self.listing, self.stored, self.types, fixed_levels(self.listing) is None))
         self.listing = in_layers(without_unmet_limits(self.listing, self.point(0)), self.point(0))
         self.as_listed, static = self.listing, not is_dynamic(self.types)[1]
         self.listing = join_alike(self.listing, self.point(0)) if static else self.listing

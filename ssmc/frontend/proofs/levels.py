@@ -25,11 +25,14 @@ FARTHEST = 1 << 13  # steps up to which files are run to see how far their level
 
 
 def reach(listing: Listing) -> int:
-    """So many steps the file's shifts by 1, 2, 4 and so on reach; 0 where there are none, or they reach far."""
+    """So many steps the file's shifts by 1, 2, 4 and so on reach; 0 where there are none, or they reach far, or those
+    between are there as well, as of a filter that is written as a sum."""
     shifts = _shifts(listing)
     found = 1
     while found in shifts:
         found *= 2
+    if shifts.keys() >= set(range(1, found // 2)):
+        return 0
     return found if 1 << FEWEST <= found <= FARTHEST else 0
 
 

@@ -83,6 +83,15 @@ def side_by_side(
         return run_graph(case.graph, case.inputs, case.outputs, arrays), other.result()
 
 
+def gives_numbers(case: Case, size: tuple[int, int]) -> bool:
+    """Does the file run at a batch and length, and give finite numbers?"""
+    try:
+        _exact(case, inputs_at(case, *size, 7), size)
+    except UserError:
+        return False
+    return True
+
+
 def _exact(case: Case, arrays: Arrays, size: tuple[int, int]) -> Arrays:
     """What the file's own nodes give in float64. Raises UserError where they cannot, or give no finite numbers."""
     try:

@@ -10,32 +10,30 @@ from ssmc.diagnostics import UserError
 from ssmc.frontend.source.evaluate import evaluate
 from ssmc.frontend.source.interface import concrete_shapes
 from ssmc.frontend.source.listing import Call, Listing
+from ssmc.frontend.source.taps import taps
 from ssmc.ir.types import TensorType
 
 BATCH, LENGTH = 3, 11
 LONGEST = 1 << 14
 MORE = 6  # steps more, or fewer, at the other length of a proof
 WIDE = 256  # steps that tell the modes of a stored kernel (ours)
+SEEN = 8  # steps behind the end of a filter (ours)
 STRIDES = 64  # how many times longer the studied length gets for strides in the file, at most (ours)
 DIVISIBLE = (48, 160, 448)  # lengths to study where the file splits its steps into windows
 ENDING = (128, 1024)  # lengths to study where filters have as many taps as steps: rounded kernels end (ours)
 
 
-def studied_length(listing: Listing, stored: int, types: Mapping[str, TensorType]) -> int:
-    """Steps to study a dynamic length at: more than the taps of any filter in the file, so that its end is seen.
+def studied_length(listing: Listing, stored: int, types: Mapping[str, TensorType], shifts: bool) -> int:
+    """Steps to study a dynamic length at: more than any filter, window or shift of the file spans, to see its end.
 
-    `stored` are the steps that the file has weights for, 0 where that is no matter.
+    `stored` are the steps that the file has weights for, 0 where that is no matter. Without `shifts`, those of a scan
+    whose levels were fixed, what shifts does not count.
     """
-    convolutions = [(c, listing.constants.get(c.operands[1])) for c in listing.calls if c.kind == "Conv"]  # type: ignore[arg-type]
-    taps = [
-        (int(w.shape[2]) - 1) * int(call.attrs.get("dilations", [1])[0]) + 1
-        for call, w in convolutions
-        if w is not None and np.ndim(w) == 3
-    ]
-    taps += [size for call in listing.calls for size in _filled_up(listing, call, types)]
-    longest, least = max(taps, default=0), LENGTH * strides(listing)
+    spans = taps(listing, shifts) + [size for call in listing.calls for size in _filled_up(listing, call, types)]
+    longest, stride = max(spans, default=0), strides(listing)
+    least = LENGTH * stride
     if longest >= LENGTH - 2:
-        return min(max(longest + 8, least), LONGEST)
+        return min(max(-(-(longest + SEEN) // stride) * stride, least), LONGEST)
     # A stored kernel that is sliced to the length: as much of it as tells its modes.
     return min(max(stored, least), max(WIDE, least))
 
