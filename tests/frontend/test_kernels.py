@@ -17,6 +17,7 @@ rng = np.random.default_rng(0)
 X = rng.standard_normal((2, 6, 5))
 POSITIVE = np.abs(X) + 0.1
 W = rng.standard_normal((5, 4))
+WRITES: list[dict[str, Any]] = [{}, *({"reduction": kind} for kind in ("add", "mul", "min", "max"))]
 
 CASES: list[tuple[str, list[Any], dict[str, Any], int]] = [
     *(
@@ -56,6 +57,20 @@ CASES: list[tuple[str, list[Any], dict[str, Any], int]] = [
     ("Concat", [X, X], {"axis": -1}, 1),
     ("Slice", [X, np.asarray([5]), np.asarray([-100]), np.asarray([1]), np.asarray([-2])], {}, 1),
     ("Slice", [X, np.asarray([1, -4]), np.asarray([9, -1]), np.asarray([1, 2])], {}, 1),
+    *(
+        ("ScatterElements", [X, rng.integers(-4, 4, (2, 3, 5)), W[0, 0] * X[:, :3]], {"axis": 1, **reduction}, 1)
+        for reduction in WRITES
+    ),
+    *(
+        (
+            "ScatterND",
+            [X, rng.integers(-2, 2, (3, 4, width)), rng.standard_normal((3, 4, *X.shape[width:]))],
+            reduction,
+            1,
+        )
+        for reduction in WRITES
+        for width in (1, 2, 3)
+    ),
     ("Split", [X, np.asarray([2, 1, 3])], {"axis": 1}, 3),
     ("Split", [X], {"axis": 2, "num_outputs": 2}, 2),
     ("Gather", [X, np.asarray([[0, -1]])], {"axis": 1}, 1),

@@ -67,6 +67,36 @@ def _gather_elements(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[A
     return (np.take_along_axis(near, index, axis),)
 
 
+WRITTEN = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
+
+
+def _written(data: Any, place: tuple[Any, ...], updates: Any, attrs: Attrs) -> Sequence[Any]:
+    """A copy of the data with the updates at a place; of what is written twice to one place the last stays."""
+    y, updates = (
+        np.array(data, np.result_type(data, updates) if np.iscomplexobj(updates) else None),
+        np.asarray(updates),
+    )
+    if updates.shape != y[place].shape:
+        raise ValueError(f"updates of {updates.shape} do not fit the indices")
+    reduction = text(attrs.get("reduction", "none"))
+    if reduction == "none":
+        y[place] = updates
+    else:
+        WRITTEN[reduction].at(y, place, updates)
+    return (y,)
+
+
+def _scatter_elements(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    index, axis = np.asarray(x[1]).astype(np.int64), int(attrs.get("axis", 0)) % x[0].ndim
+    places: list[Any] = list(np.ogrid[tuple(slice(d) for d in index.shape)])
+    places[axis] = index
+    return _written(x[0], tuple(places), x[2], attrs)
+
+
+def _scatter_nd(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
+    return _written(x[0], tuple(np.moveaxis(np.asarray(x[1]).astype(np.int64), -1, 0)), x[2], attrs)
+
+
 def _split(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     bounds = np.cumsum(split_sizes(x, attrs, results))[:-1]
     return np.split(x[0], bounds, axis=attrs.get("axis", 0))
@@ -115,6 +145,8 @@ SHAPE_KERNELS: dict[str, Callable[[Sequence[Any], Attrs, int], Sequence[Any]]] =
     "Shape": _shape,
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
+    "ScatterElements": _scatter_elements,
+    "ScatterND": _scatter_nd,
     "Size": lambda x, attrs, results: (np.asarray(x[0].size, np.int64),),
     "Flatten": lambda x, attrs, results: (
         x[0].reshape(int(np.prod(x[0].shape[: attrs.get("axis", 1)], dtype=np.int64)), -1),
