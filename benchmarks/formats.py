@@ -7,7 +7,7 @@ fixed-point states are chosen on the sample's calibration data, which are traini
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ WIDTHS: Mapping[str, tuple[int, ...]] = {
     "weight_bits": (8, 7, 6, 5, 4, 3),
     "accumulator_bits": (52, 40, 32, 28, 24, 22, 20, 18, 16),
 }
+USUAL = ("float32", "bfloat16", "float16", "fixed: 8-bit weights, 16-bit vectors and parameters, 32-bit states")
 WHOLE_BITS = 3
 NEVER = 1e-9  # |1 - a| of what does not decay
 
@@ -170,7 +171,7 @@ def page(runners: list[Runner], told: Callable[[str], None]) -> str:
         "what is seen there unless a row says otherwise. By decays alone (`choose-units{by=off}`) a state counts in",
         "units of `1 / (1 - |a|)`: those of counters and totals, which never decay, are too coarse for 16 bits then.",
         "",
-        *_table(["format", *names], _rows(runners)),
+        *_table(["format", *names], _rows(runners, TABLE)),
         "",
     ]
     told("widths")
@@ -196,9 +197,23 @@ def page(runners: list[Runner], told: Callable[[str], None]) -> str:
     return "\n".join(lines)
 
 
-def _rows(runners: list[Runner]) -> Iterator[list[str]]:
+def summary(runners: list[Runner]) -> list[str]:
+    """The usual formats in a table, and the narrowest ones that stay within half a point on every sample."""
+    widths = narrowest(runners)
+    told = ", ".join(f"`{name}` {bits}" for name, bits in widths.items())
+    return [
+        *_table(["format", *(runner.name for runner in runners)], _rows(runners, USUAL)),
+        "",
+        *_floats(runners),
+        "The narrowest fixed point, one width narrowed after the other:",
+        f"{told} ({_percent(runners, widths)} %).",
+    ]
+
+
+def _rows(runners: list[Runner], formats: Iterable[str]) -> Iterator[list[str]]:
     yield ["onnxruntime", *(f"**{100 * runner.reference:.2f}**" for runner in runners)]
-    for name, changes in TABLE.items():
+    for name in formats:
+        changes = TABLE[name]
         cells = []
         for runner in runners:
             accuracy, outside = runner.accuracy(changes)
