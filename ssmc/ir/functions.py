@@ -91,9 +91,17 @@ BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "equal": lambda a, b: (a == b).astype(np.float64),
 }
 
+
+def mean(x: Array, axis: int | tuple[int, ...], keepdims: bool = False) -> Array:
+    """As numpy's, but NaN without a warning where there is nothing, as in windows over no steps."""
+    if x.size:
+        return np.asarray(np.mean(x, axis=axis, keepdims=keepdims))
+    return np.full(np.sum(x, axis=axis, keepdims=keepdims).shape, np.nan)
+
+
 REDUCE: dict[str, Callable[..., Array]] = {
     "sum": np.sum,
-    "mean": np.mean,
+    "mean": mean,
     "max": np.max,
     "min": np.min,
     "prod": np.prod,

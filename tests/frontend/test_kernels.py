@@ -164,3 +164,19 @@ def test_standard_attention_head_by_head(rule: str, past: bool) -> None:
                 y = 0.3 * q[b, t, reader * keys : (reader + 1) * keys] @ s
                 np.testing.assert_allclose(found[b, t, reader * values : (reader + 1) * values], y, rtol=1e-10)
         np.testing.assert_allclose(state[b, h], s, rtol=1e-10)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("kind", "operands", "attributes"),
+    [
+        ("ReduceMean", [np.asarray([2])], {"keepdims": 0}),
+        ("GlobalAveragePool", [], {}),
+        ("GroupNormalization", [np.ones(6), np.ones(6)], {"num_groups": 2}),
+        ("MeanVarianceNormalization", [], {"axes": [0, 2]}),
+    ],
+)
+def test_means_of_nothing_are_no_warning(kind: str, operands: list[Any], attributes: dict[str, Any]) -> None:
+    """As in windows that a short sequence does not fill."""
+    (found,) = KERNELS[kind]([X[:, :, :0], *operands], attributes, 1)
+    assert np.isnan(found).all() and len(found) == 2

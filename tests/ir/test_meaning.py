@@ -89,8 +89,9 @@ def test_the_mean_of_no_steps_is_no_number() -> None:
     graph = Graph()
     u = graph.add("input", [], {"name": "u", "type": StreamType((2,)), "axes": "btf"})
     graph.add("output", [graph.add("pool", [u], {"kind": "mean"})], {"name": "y"})
-    with np.errstate(invalid="ignore"):
-        assert np.isnan(interpret(graph, {"u": np.zeros((1, 0, 2))})["y"]).all()
+    graph.add("output", [graph.add("pool", [u, u], {"kind": "weighted_mean"})], {"name": "z"})
+    found = interpret(graph, {"u": np.zeros((1, 0, 2))})
+    assert np.isnan(found["y"]).all() and np.isnan(found["z"]).all()
 
 
 def test_graph_editing() -> None:

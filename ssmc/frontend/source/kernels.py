@@ -25,7 +25,7 @@ from ssmc.frontend.source.operands import (
     quantized_range,
     text,
 )
-from ssmc.ir.functions import UNARY
+from ssmc.ir.functions import UNARY, mean
 from ssmc.ir.op import Array
 from ssmc.ir.tensor import times, widened
 from ssmc.threads import cores
@@ -104,34 +104,35 @@ def _reduce(function: Callable[..., Any]) -> Kernel:
 
 def _layer_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     axes = tuple(range(attrs.get("axis", -1) % x[0].ndim, x[0].ndim))
-    centred = x[0] - x[0].mean(axes, keepdims=True)
-    scale = 1 / np.sqrt((centred**2).mean(axes, keepdims=True) + attrs.get("epsilon", 1e-5))
+    centred = x[0] - mean(x[0], axes, keepdims=True)
+    scale = 1 / np.sqrt(mean(centred**2, axes, keepdims=True) + attrs.get("epsilon", 1e-5))
     y = centred * scale
     y *= x[1]
     if len(x) > 2 and x[2] is not None:
         y += x[2]
-    return (y, x[0].mean(axes, keepdims=True), scale)[:results]
+    return (y, mean(x[0], axes, keepdims=True), scale)[:results]
 
 
 def _group_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     """Groups of channels, each normalised over all that is in it; a scale a channel (opset 21 on) or a group."""
     groups, channels = int(attrs["num_groups"]), x[0].shape[1]
     u = x[0].reshape(len(x[0]), groups, -1)
-    centred = u - u.mean(2, keepdims=True)
-    normal = (centred / np.sqrt((centred**2).mean(2, keepdims=True) + attrs.get("epsilon", 1e-5))).reshape(x[0].shape)
+    centred = u - mean(u, 2, keepdims=True)
+    normal = (centred / np.sqrt(mean(centred**2, 2, keepdims=True) + attrs.get("epsilon", 1e-5))).reshape(x[0].shape)
     scale, shift = (np.repeat(a, channels // len(a)).reshape(-1, *[1] * (x[0].ndim - 2)) for a in x[1:3])
     return (normal * scale + shift,)
 
 
 def _rms_norm(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     axes = tuple(range(attrs.get("axis", -1) % x[0].ndim, x[0].ndim))
-    scale = 1 / np.sqrt((x[0] ** 2).mean(axes, keepdims=True) + attrs.get("epsilon", 1e-5))
+    scale = 1 / np.sqrt(mean(x[0] ** 2, axes, keepdims=True) + attrs.get("epsilon", 1e-5))
     return (x[0] * scale * x[1],)
 
 
 def _mean_variance(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
     axes = tuple(attrs.get("axes", (0, 2, 3)))
-    return ((x[0] - x[0].mean(axes, keepdims=True)) / (x[0].std(axes, keepdims=True) + 1e-9),)
+    centred = x[0] - mean(x[0], axes, keepdims=True)
+    return (centred / (np.sqrt(mean(centred**2, axes, keepdims=True)) + 1e-9),)
 
 
 def _clip(x: Sequence[Any], attrs: Attrs, results: int) -> Sequence[Any]:
@@ -290,7 +291,7 @@ KERNELS: dict[str, Kernel] = {
     "Gelu": _gelu,
     "Cast": _cast,
     "GroupNormalization": _group_norm,
-    "GlobalAveragePool": lambda x, attrs, results: (x[0].mean(tuple(range(2, x[0].ndim)), keepdims=True),),
+    "GlobalAveragePool": lambda x, attrs, results: (mean(x[0], tuple(range(2, x[0].ndim)), keepdims=True),),
     "GlobalMaxPool": lambda x, attrs, results: (x[0].max(tuple(range(2, x[0].ndim)), keepdims=True),),
     "MatMul": lambda x, attrs, results: (times(widened(x[0]), x[1]),),
     "Gemm": _gemm,
@@ -299,7 +300,7 @@ KERNELS: dict[str, Kernel] = {
     "Einsum": lambda x, attrs, results: (einsum(text(attrs["equation"]), *x),),
     "Conv": _conv,
     "ReduceSum": _reduce(np.sum),
-    "ReduceMean": _reduce(np.mean),
+    "ReduceMean": _reduce(mean),
     "ReduceMax": _reduce(np.max),
     "ReduceMin": _reduce(np.min),
     "ReduceProd": _reduce(np.prod),

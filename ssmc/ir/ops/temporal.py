@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmc.ir.functions import REDUCE
+from ssmc.ir.functions import REDUCE, mean
 from ssmc.ir.op import Array, Attribute, Op, OpSpec, align
 from ssmc.ir.tensor import Tensor
 from ssmc.ir.types import ConstantType, SequenceType, StreamType, ValueType, join, outer_axes
@@ -181,9 +181,10 @@ def _pool(op: Op, arrays: Sequence[Any], kinds: Sequence[Any]) -> tuple[Array, .
         case "sum":
             return (x.sum(1),)
         case "mean":
-            return (x.sum(1) / x.shape[1],)  # NaN where there are no steps
+            return (mean(x, axis=1),)  # NaN where there are no steps
     weight = align(weight, kinds[1], kinds[0])
-    return ((x * weight).sum(1) / weight.sum(1),)
+    with np.errstate(invalid="ignore"):  # NaN where there are no steps, here too
+        return ((x * weight).sum(1) / weight.sum(1),)
 
 
 def _downsample_type(op: Op, kinds: Sequence[Any]) -> tuple[ValueType, ...]:
