@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from ssmc.diagnostics import UserError, near
 from ssmc.interface import Interface, Port
 from ssmc.ir.layout import from_graph, to_graph
 from ssmc.ir.op import Array
 
+MOST_NUMBERS = 1 << 28  # of a data file: 2 GiB as float64; ours
+
 
 def read(path: str | Path) -> dict[str, Array]:
-    """The arrays of an .npz file by name. Raises UserError where it is not one."""
+    """The arrays of an .npz file by name. Raises UserError where it is not one, or says that it holds too much."""
     try:
         stored = np.load(path, allow_pickle=False)
         if isinstance(stored, np.ndarray):
             raise UserError("one array without a name", where=str(path), hint="save it as .npz, under its input's name")
         with stored:
+            _check_sizes(stored.zip, str(path))
             return {name: stored[name] for name in stored.files}
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError("there is no such file", where=str(path)) from None
     except IsADirectoryError:
@@ -31,15 +38,47 @@ def read(path: str | Path) -> dict[str, Array]:
         raise UserError("no permission to read this file", where=str(path)) from None
     except MemoryError as error:
         raise UserError("an array is too large for the memory", where=str(path), why=str(error)) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        # numpy takes what it does not know for a pickle, and tells how to load one: bad advice for a stranger's file
-        why = "it holds Python objects, or is no .npz file at all" if "pickle" in str(error) else str(error)
+    except Exception as error:  # zipfile, what unpacks and numpy have a dozen ways to tell of damage
         raise UserError(
             "not a readable .npz file",
             where=str(path),
-            why=why,
+            why=_damage(error),
             hint="make one with numpy.savez(path, name=array, ...), the names being those of the model's inputs",
         ) from None
+
+
+def _check_sizes(archive: zipfile.ZipFile, where: str) -> None:
+    """Raise UserError where two arrays have one name, or all have more than `MOST_NUMBERS`, by what their heads say:
+    a few megabytes may unpack to any size, and would be unpacked before they are held against the model."""
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    twice = next((name for name in names if names.count(name) > 1), "") if len(set(names)) < len(names) else ""
+    if twice:
+        raise UserError(f"it holds two arrays of the name '{twice}'", where=where, hint="leave one of them out")
+    total = sum(_declared_size(archive, member) for member in archive.namelist())
+    if total > MOST_NUMBERS:
+        raise UserError(
+            f"it holds {total} numbers (at most {MOST_NUMBERS})",
+            where=where,
+            hint="give fewer or shorter sequences at once",
+        )
+
+
+def _declared_size(archive: zipfile.ZipFile, member: str) -> int:
+    """How many numbers the head of a member says that it holds; what is no array holds its bytes."""
+    size = archive.getinfo(member).file_size
+    with archive.open(member) as file:
+        if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
+            return size
+        version = tuple(file.read(2))
+        heads = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        return prod(heads[version](file)[0]) if version in heads else size
+
+
+def _damage(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    # numpy takes what it does not know for a pickle, and tells how to load one: bad advice for a stranger's file
+    return "it holds Python objects, or is no .npz file at all" if "pickle" in str(error) else str(error)
 
 
 def describe(port: Port) -> str:

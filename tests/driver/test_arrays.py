@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,50 @@ def test_elapsed_times_do_not_run_backwards() -> None:
     times[1, 2] = -0.5
     told = refused({"dt": times}, interface)
     assert "is -0.5 at (1, 2)" in told and "zero or positive" in told
+
+
+def head(shape: str) -> bytes:
+    """What stands before the numbers in an .npy file of float32."""
+    told = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(told).to_bytes(2, "little") + told
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"x.npy": head("(800000, 93, 12)")}, "it holds 892800000 numbers (at most 268435456)"),
+        ({"x.npy": head("(18446744073709551616, 1)")}, "it holds 18446744073709551616 numbers"),
+        ({"x.npy": head("(1,)") + bytes(4), "x": head("(1,)") + bytes(4)}, "two arrays of the name 'x'"),
+        ({"x.npy": head("(" * 300 + ")" * 300)}, "not a readable .npz file"),
+    ],
+)
+def test_what_a_file_says_of_itself_is_read_first(tmp_path: Path, members: dict[str, bytes], says: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    with pytest.raises(UserError) as caught:
+        arrays.read(tmp_path / "x.npz")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "says"), [(8, 99, "compression method"), (6, 1, "encrypted"), (30, 0, "differ"), (80, 255, "")]
+)
+def test_damaged_archives(tmp_path: Path, at: int, value: int, says: str) -> None:
+    """The method, the flags, the name and the content of a member, in its own head and in the archive's."""
+    np.savez_compressed(tmp_path / "x.npz", x=np.arange(99.0))
+    damaged = bytearray((tmp_path / "x.npz").read_bytes())
+    damaged[at] = value
+    if at < 10:
+        damaged[damaged.find(b"PK\x01\x02") + 2 + at] = value
+    (tmp_path / "x.npz").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"not a readable \.npz file") as caught:
+        arrays.read(tmp_path / "x.npz")
+    assert says in str(caught.value)
+
+
+def test_a_system_tells_in_words(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").symlink_to("x.npz")
+    with pytest.raises(UserError, match="symbolic links") as caught:
+        arrays.read(tmp_path / "x.npz")
+    assert "Errno" not in str(caught.value)
