@@ -243,3 +243,18 @@ def test_a_file_of_two_types_is_not_called_dynamic(tmp_path: Path) -> None:
     y = decaying(net, net.op("Cast", half, to=TensorProto.FLOAT), 2)
     message = refused(save(net.model([(y, ["b", "t", 2])]), tmp_path), "onnxruntime does not take the file")
     assert "fixed size" not in message and "float16" in message
+
+
+@pytest.mark.parametrize("declared", [TensorProto.INT64, TensorProto.BOOL, TensorProto.DOUBLE])
+def test_outputs_that_are_declared_as_of_another_type(tmp_path: Path, declared: int) -> None:
+    """Numbers were cut off to what the file declares, which no node gives."""
+    model = disguise.as_scan(SYSTEM)
+    model.graph.output[0].type.tensor_type.elem_type = declared
+    refused(save(model, tmp_path), "onnxruntime does not take the file", model.graph.output[0].name, "expected type")
+
+
+@pytest.mark.parametrize("axes", [[1.5], [-1, 4], [9, 2]])
+def test_axes_that_are_none(tmp_path: Path, axes: list[float]) -> None:
+    net = Net()
+    x = net.op("Unsqueeze", decaying(net, net.input(["b", "t", 2]), 2), net.const(np.asarray(axes)))
+    refused(save(stepwise(net, x, 2), tmp_path), "Unsqueeze")

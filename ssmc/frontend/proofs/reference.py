@@ -292,6 +292,9 @@ def _other_runner(path: str, reason: Exception) -> Run:
     from ssmc.frontend.source.proto import holds, read_model, widened
 
     model = read_model(path).whole()
+    told = next(iter(str(reason).splitlines()), "")
+    if any(f"of output arg ({output.name}) " in told and "Type Error" in told for output in model.graph.output):
+        raise UserError("onnxruntime does not take the file", where=path, why=told, hint=MISTYPED)
     try:
         with suppress(Exception):  # it wants some weights, as axes, in the file itself
             return _session(model.SerializeToString())

@@ -83,6 +83,8 @@ def _unsqueeze(context: Context, call: Call, items: Sequence[Any]) -> list[Track
     axes = axes_of(arrays_or_flows(items), call.attrs, 1, ()) or []
     rank = len(flow.shape) + len(axes)
     new = {a % rank for a in axes}
+    if len(new) < len(axes) or not new <= set(range(rank)):
+        raise Unsupported(f"the axes {', '.join(map(str, axes))} are no {len(axes)} of the result's {rank}")
     old = iter(zip(flow.axes, flow.shape, strict=True))
     pairs = [("f", 1) if i in new else next(old) for i in range(rank)]
     return [_same_numbers(context, flow, "".join(a for a, _ in pairs), tuple(d for _, d in pairs))]
