@@ -199,6 +199,12 @@ def _decay(ins: Instruction, at: Context) -> Cost:
     return _and_rows(_vector(at, words // 2, 3 * (words // 2), 4 + 3 * function), at, words)
 
 
+def _downsample(ins: Instruction, at: Context) -> Cost:
+    """As if every step gave a result; of windows that are joined the one that is carried comes in and goes out."""
+    cost = _vector(at, _words(ins), 2 * _words(ins))
+    return cost if ins["kind"] == "take" else _and_rows(cost, at, 2 * _words(ins))
+
+
 def _once(ins: Instruction, at: Context, passes: int = 1) -> Cost:
     return _vector(replace(at, steps=1), _words(ins), 2 * _words(ins), passes)
 
@@ -227,7 +233,7 @@ VECTOR: dict[str, Rule] = {
     "average": lambda i, at: _once(i, at, at.arch.vector.function_passes),
     "fir": _fir,
     "delay": _delay,
-    "downsample": lambda i, at: _vector(at, _words(i), 2 * _words(i)),
+    "downsample": _downsample,
     "unfold": _unfold,
     "fold": lambda i, at: _vector(at, int(i["channels"]), 2 * int(i["channels"])),
     "fill": lambda i, at: _vector(replace(at, steps=1), _words(i), _words(i)),

@@ -84,7 +84,7 @@ def _number(port: Any) -> int:
 
 
 def _streams(program: Program, x: dict[str, np.ndarray]) -> tuple[dict[int, np.ndarray], dict[int, Any], int]:
-    """Inputs by stream number, the shapes of the streams that are written, and the steps."""
+    """Inputs, and parts of them, by stream number, the shapes of the streams that are written, and the steps."""
     streams: Any = program.meta["streams"]
     every = {
         _number(p): np.asarray(x[p.name], float).reshape(*x[p.name].shape[: 1 + _stepped(streams, p)], -1)
@@ -92,6 +92,10 @@ def _streams(program: Program, x: dict[str, np.ndarray]) -> tuple[dict[int, np.n
     }
     batch = len(next(iter(every.values())))
     steps = next(x[p.name].shape[1] for p in program.inputs if _stepped(streams, p))
+    for n, one in enumerate(streams):
+        if "part_of" in one:
+            whole, first = one["part_of"]
+            every[n] = every[whole][..., first : first + one["words"]]
     total = totals(program, steps)
     rows = {n: [] if e["register"] == "one" else [total[e["register"]]] for n, e in enumerate(streams)}
     return every, {n: (batch, *own, streams[n]["words"]) for n, own in rows.items() if n not in every}, steps

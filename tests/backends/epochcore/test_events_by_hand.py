@@ -66,7 +66,7 @@ VECTOR: list[tuple[str, dict[str, Any], int, int, int]] = [
     ("average", {"words": 10}, 20 * F, 40, 0),
     ("fir", {"channels": 2, "length": 5}, 120, 48 + 2 * (10 + 2 * 8), 120),
     ("delay", {"words": 10, "lag": 3}, 120, 240 + 2 * 2 * 30, 0),
-    ("downsample", {"kind": "sum", "words": 10, "stride": 2}, 120, 240, 0),
+    ("downsample", {"kind": "sum", "words": 10, "stride": 2}, 120, 240 + 2 * 20, 0),
     # two windows of three steps and two that are past
     ("unfold", {"channels": 5, "span": 3, "past": 2}, 100, 100 + 2 * 5 * (6 + 2 * 2), 0),
     ("fold", {"channels": 5, "span": 3}, 60, 120, 0),

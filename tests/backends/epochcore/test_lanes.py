@@ -51,6 +51,14 @@ def test_a_power_is_three_functions() -> None:
     assert power.cycles - product.cycles == 8 * 2 * SMALL.vector.function_passes
 
 
+@pytest.mark.parametrize(("kind", "carried"), [("take", 0), ("max", 1)])
+def test_a_window_that_is_carried_is_read_and_written(kind: str, carried: int) -> None:
+    """Of every step the stream and a result, of a window that is joined the row that goes from chunk to chunk."""
+    joined = ins("downsample", dst=0, src=40, state=80, kind=kind, words=4, stride=1, steps="n0", result="n1")
+    cost = RULES["downsample"](joined, Context(SMALL, 5, None, {}))
+    assert cost.events["scratchpad_words"] == 2 * 4 * (5 + carried)
+
+
 def overlapping(handover: int) -> tuple[Program, np.ndarray]:
     """Two matrices of four words, the second one fetched to where the last words of the first one lie."""
     arch = with_changes(SMALL, array__handover_steps=handover, dram__latency_cycles=0, dram__bytes_per_second=1e12)

@@ -30,7 +30,8 @@ def matrices(inputs: int, outputs: list[int], biased: bool, seed: int = 0) -> Gr
 
 
 def systems(channels: int, states: list[int], reverse: bool, liquid: bool, seed: int = 0) -> Graph:
-    rng, graph = np.random.default_rng(seed), Graph()
+    # in place on either array: other forms, which the narrow one takes for small systems, round other numbers
+    rng, graph = np.random.default_rng(seed), Graph(attributes={"schedule": {"form": "state in place"}})
     x = graph.add("input", attrs={"name": "x", "type": StreamType((channels,)), "axes": "btf"}, name="x")
     for number, n in enumerate(states):
         shape = (channels, n)
