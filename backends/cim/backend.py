@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import fsum
-from typing import Any
 
 import numpy as np
 
@@ -14,13 +13,13 @@ from backends.cim import arch_file
 from backends.cim.arch import Architecture, Devices
 from backends.cim.clock.statistics import statistics, trace
 from backends.cim.lower.compile import lower
-from backends.cim.program.declared import binding_of, meetings_of
+from backends.cim.program.declared import Tap, binding_of, meetings_of, taps_of
 from backends.cim.program.encoding import encoding_of
 from backends.cim.simulate.converters import largest_word
 from backends.cim.simulate.core import join_samples
 from backends.cim.simulate.devices import PRESETS, preset, product_sigma, read_sigma, with_window, written_sigma
 from backends.cim.simulate.memory import Steps
-from backends.cim.simulate.run import execute, output_arrays, program_taps
+from backends.cim.simulate.run import execute, output_arrays
 from backends.cim.simulate.running import Run
 from isa import InstructionSet, Port, Program
 from isa.cim import CIM
@@ -133,7 +132,7 @@ class CimBackend:
         found = {channel: join_samples([part[channel] for part in parts]) for channel in parts[0]}
         outputs = {port.name: _shaped(port, found.get(binding_of(port).channel), batch) for port in program.outputs}
         taps = {name: join_samples(pieces) for name, pieces in tapped.items()}
-        shapes = {tap["layer"]: tap for tap in program_taps(program)} if settings.taps else {}
+        shapes = {tap.layer: tap for tap in taps_of(program)} if settings.taps else {}
         return RunResult(
             outputs,
             stats,
@@ -318,9 +317,9 @@ def _shaped(port: Port, array: Array | None, batch: int) -> Array:
     return np.ascontiguousarray(array).reshape(*outer, *port.shape)
 
 
-def _tapped(array: Array, tap: Any) -> Array:
-    outer = array.shape[:2] if tap["stream"] else array.shape[:1]
-    return array.reshape(*outer, *tap["shape"])
+def _tapped(array: Array, tap: Tap) -> Array:
+    outer = array.shape[:2] if tap.stream else array.shape[:1]
+    return array.reshape(*outer, *tap.shape)
 
 
 BACKEND = CimBackend()

@@ -18,6 +18,11 @@ Damage = Callable[[dict[str, Any]], None]
 
 EVERYWHERE: list[tuple[Damage, str]] = [
     (lambda told: told["meta"].update(interface=[]), r"\.meta interface(.|\n)*dictionary"),
+    (lambda told: told["meta"].update(taps=7), r"\.meta taps(.|\n)*valid list"),
+    (
+        lambda told: told["meta"]["taps"][0].update(layer=[1]),
+        r"\.meta taps(.|\n)*0\.layer: input should be",
+    ),
     (lambda told: told["port"]["type"].update(rate="1/0"), r"\.meta interface(.|\n)*rate"),
     (lambda told: told["port"]["type"].update(shape="x"), r"inputs\.0\.type\.shape: input should be a valid list"),
     (lambda told: told["port"].update(axes=7), r"inputs\.0\.axes"),
@@ -35,6 +40,7 @@ OF_TARGETS: dict[str, list[tuple[Damage, str]]] = {
         (lambda told: told["meta"].update(meetings=[3]), r"\.meta meetings(.|\n)*0: "),
     ],
     "epochcore": [
+        (lambda told: told["meta"]["taps"][0].update(at=1 << 20), r"taps, entry 0: layer .* after no instruction"),
         (lambda told: told["input"].update(stream=9), "port 'u' has no stream(.|\n)*stream 9, and there are"),
         (lambda told: told["input"].update(optional=7), "binding of the input 'u'(.|\n)*optional: input should be"),
         (lambda told: told["output"].update(stream={}), "binding of the output 'logits'(.|\n)*stream"),

@@ -22,6 +22,18 @@ class Binding(Told):
     offset: Whole = 0
 
 
+class Tap(Told):
+    """Where the value of a layer can be read: in which core and words, after which instruction; is it a stream?"""
+
+    layer: str
+    core: Whole
+    after: Whole
+    address: Whole
+    shape: list[Whole]
+    stream: bool
+
+
+_TAPS = TypeAdapter(list[Tap])
 _BINDING = TypeAdapter(Binding)
 _MEETINGS = TypeAdapter(list[tuple[str, Stride, list[Whole]]])
 
@@ -29,6 +41,11 @@ _MEETINGS = TypeAdapter(list[tuple[str, Stride, list[Whole]]])
 def binding_of(port: Port) -> Binding:
     """Raises UserError where the port has none that the machine can follow."""
     return checked(port.binding, _BINDING, where=f"binding of the port '{port.name}'")
+
+
+def taps_of(program: Program) -> list[Tap]:
+    """Where the layers' values can be read, as the compiler noted it. Raises UserError."""
+    return checked_meta(program.meta, "taps", _TAPS) if "taps" in program.meta else []
 
 
 def meetings_of(program: Program) -> list[tuple[str, int, list[int]]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from backends.cim.clock.latency import delays
 from backends.cim.program.access import Ranges
+from backends.cim.program.declared import taps_of
 from backends.cim.program.decode import Item, cores, decode
 from backends.cim.simulate import crossbar as unit_crossbar
 from backends.cim.simulate import state as unit_state
@@ -23,7 +23,6 @@ from backends.cim.simulate.memory import NotWritten, Registers, Steps
 from backends.cim.simulate.messages import collect, receive, send
 from backends.cim.simulate.programming import program
 from backends.cim.simulate.running import Run, trapped
-from isa import Program
 from ssmc.diagnostics import UserError
 from ssmc.ir.op import Array
 
@@ -65,9 +64,9 @@ def execute(run: Run) -> None:
             late,
         )
     _set_up(run)
-    if run.settings.taps:
-        for tap in program_taps(run.program):
-            run.taps[tap["core"], tap["after"]].append(tap)
+    for tap in taps_of(run.program):
+        if run.settings.taps:
+            run.taps[tap.core, tap.after].append(tap)
     block = run.block(carried)
     processes = {number: _items(run, run.cores[number], tree, None, block) for number, tree in trees.items()}
     _until_all_end(run, processes)
@@ -96,12 +95,6 @@ def _check_lines(run: Run, trees: Mapping[int, tuple[Item, ...]]) -> None:
         except Trap as trap:
             assert trap.item is not None
             raise trapped(run, number, trap.item, "", trap) from None
-
-
-def program_taps(program: Program) -> list[Any]:
-    """Where the layers' values can be read, as the compiler noted it."""
-    found = program.meta.get("taps", [])
-    return found if isinstance(found, list) else []
 
 
 def _set_up(run: Run) -> None:
@@ -168,8 +161,8 @@ def _items(
             case _:
                 _one(run, core, group, suffix)
         for tap in run.taps.get((core.number, item.index), ()) if not suffix else ():
-            words = int(np.prod(tap["shape"], dtype=int))
-            run.tapped[tap["layer"]].append(_at_steps(core, core.read(tap["address"], words), tap["stream"]))
+            words = int(np.prod(tap.shape, dtype=int))
+            run.tapped[tap.layer].append(_at_steps(core, core.read(tap.address, words), tap.stream))
 
 
 def _at_steps(core: Core, array: Array, stream: bool) -> Array:

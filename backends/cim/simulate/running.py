@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.cim.arch import Architecture, Devices
+from backends.cim.program.declared import Tap
 from backends.cim.program.decode import Item
 from backends.cim.simulate.carried import Part
 from backends.cim.simulate.core import Channel, Core, Trap
@@ -36,7 +37,7 @@ class Run:
     inputs: dict[int, Array] = field(default_factory=dict)  # (batch, steps or 1, words)
     outputs: dict[int, list[Array]] = field(default_factory=lambda: defaultdict(list))
     tapped: dict[str, list[Array]] = field(default_factory=lambda: defaultdict(list))
-    taps: dict[tuple[int, int], list[Any]] = field(default_factory=lambda: defaultdict(list))
+    taps: dict[tuple[int, int], list[Tap]] = field(default_factory=lambda: defaultdict(list))
     waiting: dict[int, tuple[int, int]] = field(default_factory=dict)  # core: channel, messages
     cores: dict[int, Core] = field(default_factory=dict)
     groups: dict[int, tuple[Any, Any]] = field(default_factory=dict)  # a body and its groups, by its identity

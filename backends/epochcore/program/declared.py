@@ -40,6 +40,18 @@ class Output(Told):
     constant: str | None = None
 
 
+class Tap(Told):
+    """Where the value of a layer can be read: in which words, after which instruction."""
+
+    layer: str
+    at: Count
+    address: Count
+    shape: list[Count]
+    kind: str
+    steps: str
+
+
+_TAPS = TypeAdapter(list[Tap])
 _STREAMS, _INPUT, _OUTPUT = TypeAdapter(list[Stream]), TypeAdapter(Input), TypeAdapter(Output)
 
 
@@ -60,6 +72,8 @@ def check_declared(program: Program) -> None:
             if whole >= len(streams) or first + stream.words > streams[whole].words:
                 why = f"words {first} to {first + stream.words - 1} of stream {whole}"
                 raise UserError("a stream is a part of something that there is not", where=where, why=why)
+    if "taps" in program.meta:
+        _check_taps(program)
     for port in program.inputs:
         _check_entry(checked(port.binding, _INPUT, where=f"binding of the input '{port.name}'").stream, port, streams)
     for port in program.outputs:
@@ -72,6 +86,17 @@ def check_declared(program: Program) -> None:
             raise UserError(
                 f"the output '{port.name}' is a constant of another shape",
                 why=f"'{output.constant}' is {list(program.data[output.constant].shape)}, not {list(port.shape)}",
+            )
+
+
+def _check_taps(program: Program) -> None:
+    longest = max((len(section.code) for section in program.sections), default=0)
+    taps = checked_meta(program.meta, "taps", _TAPS)
+    for number, tap in enumerate(taps):
+        if tap.at >= longest:
+            why = f"it is at instruction {tap.at}, and there are {longest}"
+            raise UserError(
+                f"layer '{tap.layer}' is read after no instruction", where=f".meta taps, entry {number}", why=why
             )
 
 
