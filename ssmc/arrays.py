@@ -16,6 +16,7 @@ from ssmc.interface import Interface, Port
 from ssmc.ir.layout import from_graph, to_graph
 from ssmc.ir.op import Array
 
+MOST_TOLD = 20  # names that are none of the model's; ours
 MOST_NUMBERS = 1 << 28  # of a data file: 2 GiB as float64; ours
 
 
@@ -96,9 +97,12 @@ def fit(arrays: Mapping[str, Any], interface: Interface, *, where: str = "") -> 
     ports = {port.name: port for port in interface.inputs}
     asked = "; ".join(describe(port) for port in interface.inputs)
     mistakes = []
-    for name in sorted(set(arrays) - set(ports)):
+    unknown = sorted(set(arrays) - set(ports))
+    for name in unknown[:MOST_TOLD]:
         guess = near(name, set(ports) - set(arrays))
         mistakes.append(f"the model has no input '{name}'" + (f" ({guess})" if guess else ""))
+    if len(unknown) > MOST_TOLD:
+        mistakes.append(f"nor {len(unknown) - MOST_TOLD} more")
     for port in interface.inputs:
         if port.role != "state" and port.name not in arrays:
             mistakes.append(f"the input '{port.name}' is missing")

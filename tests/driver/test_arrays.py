@@ -88,6 +88,11 @@ def test_every_mistake_is_told_at_once() -> None:
     assert "features: float32 (batch, time, 12)" in message
 
 
+def test_a_thousand_names_are_no_thousand_mistakes() -> None:
+    message = refused({f"n{i}": np.zeros(1) for i in range(1000)})
+    assert "no input 'n0'" in message and "nor 980 more" in message and len(message) < 1500
+
+
 @pytest.mark.parametrize(
     ("array", "says"),
     [
