@@ -107,3 +107,34 @@ def test_heads_beside_the_samples(tmp_path: Path, outside: str) -> None:
     model = lift(net, back, [BATCH, LENGTH, heads * width], tmp_path, (BATCH, LENGTH))
     assert [s.groups * s.states for s in model.systems] == [heads * width * width]
     on_targets(model, BATCH, LENGTH)
+
+
+@pytest.mark.parametrize("form", ["heads", "groups", "one op", "steps too"])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_norm_in_groups_of_each_head(tmp_path: Path, form: str, dynamic: bool) -> None:
+    """GroupNorm on (batch * time * heads, width), as in retention; or on (batch * heads, channels, time)."""
+    net, width = Net(), 4
+    dims: list[int | str] = ["n", "t", 2 * width] if dynamic else [BATCH, LENGTH, 2 * width]
+    x = net.input(dims)
+    y = decaying(net, x, 2 * width)
+    groups = 2 if form == "groups" else 1
+    if form == "steps too":
+        y = net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1]), _numbers(net, x, "0", 2, width, "1"))
+        tall = net.op("Reshape", y, net.op("Concat", net.ints(-1, width), _numbers(net, x, "1"), axis=0))
+        scales = [net.const(RNG.uniform(0.5, 1.5, width)) for _ in range(2)]
+        normed = net.op("InstanceNormalization", tall, *scales)
+        back = net.op("Transpose", net.op("Reshape", normed, _numbers(net, x, "0", 2 * width, "1")), perm=[0, 2, 1])
+    else:
+        heads = net.op("Reshape", y, net.ints(0, 0, 2, width))
+        rows = net.op("Reshape", heads, net.ints(-1, width))
+        scales = [net.const(RNG.uniform(0.5, 1.5, groups)) for _ in range(2)]
+        if form == "one op":
+            normed = net.op("GroupNormalization", rows, *scales, num_groups=groups)
+        else:
+            apart = net.op("Reshape", rows, net.ints(0, groups, -1))
+            normed = net.op("InstanceNormalization", apart, *scales)
+        back = net.op("Reshape", normed, net.op("Shape", x))
+    sizes = ((2, 24), (5, 31)) if dynamic else ((BATCH, LENGTH),)
+    model = lift(net, dense(net, back, 2 * width, 2), [*dims[:2], 2], tmp_path, *sizes)
+    assert model.systems
+    on_targets(model, BATCH, LENGTH)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssmc.frontend.graph.flow import Flow, Known, TimeMixing, Tracked, Unsupported, wrap
+from ssmc.frontend.graph.joint import REASON, TOGETHER, apart, joined
 from ssmc.frontend.rules.context import Context, Rule, Surroundings, flow_of, known_of, sampled
 from ssmc.frontend.rules.elementwise import binary, unary
 from ssmc.frontend.rules.reduction import plain, reduced
@@ -86,24 +87,39 @@ def _group_norm(context: Context, call: Call, items: Sequence[Any]) -> list[Trac
     return [_in_groups(context, flow, groups, call.attrs.get("epsilon", 1e-5), items[1:3])]
 
 
-def _in_groups(context: Context, flow: Flow, groups: int, epsilon: float, parameters: Sequence[Any]) -> Flow | Known:
-    builder, channels = context.builder, flow.shape[1]
+def _in_groups(
+    context: Context, flow: Flow, groups: int, epsilon: float, parameters: Sequence[Any], at: int = 1
+) -> Flow | Known:
+    """A norm over groups of the channels, which are axis `at`, with all that is behind them."""
+    builder, channels, outer = context.builder, flow.shape[at], flow.shape[:at]
     if channels % groups:
         raise Unsupported(f"its {channels} channels are not {groups} equal groups")
-    if "t" in flow.axes:
-        wide = _flow(reshaped(context, flow, (flow.shape[0], groups, channels // groups, *flow.shape[2:])))
-        normal = standardized(context, wide, range(2, len(wide.shape)), epsilon)
+    if "t" in flow.axes[at:]:
+        wide = _flow(reshaped(context, flow, (*outer, groups, channels // groups, *flow.shape[at + 1 :])))
+        normal = standardized(context, wide, range(at + 1, len(wide.shape)), epsilon)
     else:
-        rest = int(np.prod(flow.shape[1:], dtype=np.int64)) // groups
-        folded = _flow(reshaped(context, flow, (flow.shape[0], groups, rest)))
+        rest = int(np.prod(flow.shape[at:], dtype=np.int64)) // groups
+        folded = _flow(reshaped(context, flow, (*outer, groups, rest)))
         normal = _flow(normalized(context, folded, "layer", -1, epsilon, []))
     found: Flow | Known = _flow(reshaped(context, normal, flow.shape))
     for function, item in zip(("mul", "add"), parameters, strict=True):
         array = np.asarray(known_of(item, "parameters"))
         if array.size != channels:  # opset 18 to 20: a scale a group
             array = np.repeat(array, channels // groups)
-        found = binary(builder, function, found, Known(array.reshape(-1, *([1] * (len(flow.shape) - 2)))))
+        found = binary(builder, function, found, Known(array.reshape(-1, *([1] * (len(flow.shape) - at - 1)))))
     return found
+
+
+def norm_behind(context: Context, call: Call, items: Sequence[Any]) -> Tracked:
+    """InstanceNormalization and GroupNormalization of a tensor whose first axis is batch and features, perhaps with
+    time: each of its entries is normalised by itself, as where heads stand beside the samples."""
+    flow = items[0]
+    if flow.axes.index(TOGETHER):
+        raise TimeMixing(REASON)
+    (merged,) = flow.merged
+    groups = int(call.attrs.get("num_groups", flow.shape[1]))
+    found = _in_groups(context, apart(flow), groups, call.attrs.get("epsilon", 1e-5), items[1:3], at=len(merged[0]))
+    return joined(_flow(found), 0, merged)
 
 
 def _mean_variance(context: Context, call: Call, items: Sequence[Any]) -> list[Tracked]:

@@ -22,6 +22,7 @@ from ssmc.frontend.rules.context import Context, Rule, arrays_or_flows, known_of
 from ssmc.frontend.rules.elementwise import RULES as ELEMENTWISE
 from ssmc.frontend.rules.elementwise import binary
 from ssmc.frontend.rules.matrix import einsum_terms, product
+from ssmc.frontend.rules.norms import norm_behind
 from ssmc.frontend.rules.shape import cut, reshaped
 from ssmc.frontend.source.listing import Call
 from ssmc.frontend.source.operands import axes_of, slices_of, split_sizes
@@ -38,6 +39,8 @@ def apply_together(context: Context, call: Call, items: Sequence[Any], rule: Rul
         raise TimeMixing(REASON)
     if call.kind == "Gemm":
         return [_gemm(context, call, items, merged)]
+    if call.kind in ("InstanceNormalization", "GroupNormalization"):
+        return [norm_behind(context, call, items)]
     if call.kind in FROM_RIGHT:
         return _from_right(context, call, items, merged, rule)
     at, change = flows[0].axes.index(TOGETHER), CHANGES.get(call.kind)
