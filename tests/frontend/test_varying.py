@@ -44,6 +44,15 @@ def test_chunks(heads: disguise.Heads, chunk: int, stable: bool, backward: bool)
     check(lifted(model, heads.length), heads, backward)
 
 
+@pytest.mark.parametrize("heads", [2, 3])
+def test_heads_in_one_axis_have_no_states_for_each_other(heads: int) -> None:
+    """Chunks of heads that stand flat give sums of every head's keys by every head's decay: most of them unread."""
+    sizes = disguise.Heads(0, heads, 2, 3, 12, False, True, flat=True)
+    model = lifted(disguise.as_chunks(sizes, 4, False, False), 12)
+    check(model, sizes, backward=False)
+    assert model.systems[0].states == 1
+
+
 @few
 @given(sizes, st.integers(2, 24), st.booleans())
 def test_retention(heads: disguise.Heads, chunk: int, backward: bool) -> None:

@@ -172,12 +172,26 @@ def without_copies(system: StateSpace, b: Any, c: Any) -> tuple[StateSpace, Any,
     spread = sparse.csr_array((factors, (np.arange(n), [place[int(s)] for s in sources])), shape=(n, len(kept)))
     if not np.iscomplexobj(a) and not np.iscomplexobj(b.data):
         spread = spread.real
-    delta = None
+    return _alone(system, kept), b[kept], (c @ spread).tocsr()
+
+
+def without_idle(system: StateSpace, b: Any, c: Any) -> tuple[StateSpace, Any, Any]:
+    """A diagonal system at rest without states that nothing drives or nobody reads, as those of a head's keys in the
+    sums of another head. Returns a system of one state a group, and its b and c; unchanged where there are none, or no
+    others, or the initial state is not zero."""
+    live = (abs(b).sum(axis=1) > 0) & (abs(c).sum(axis=0) > 0)
+    if system.x0 is not None or live.all() or not live.any():
+        return system, b, c
+    kept = np.flatnonzero(live)
+    return _alone(system, kept), b[kept], c[:, kept]
+
+
+def _alone(system: StateSpace, kept: Any) -> StateSpace:
+    """Some states of a diagonal system, one a group."""
+    delta, one = None, np.ones((len(kept), 1, 1))
     if system.delta is not None:
         delta = np.broadcast_to(system.delta, (system.groups, system.states)).reshape(-1, 1)[kept]
-    one = np.ones((len(kept), 1, 1))
-    smaller = replace(system, A=a[kept][:, None], B=one, C=one, D=0 * one, delta=delta)
-    return smaller, b[kept], (c @ spread).tocsr()
+    return replace(system, A=system.A.reshape(-1)[kept][:, None], B=one, C=one, D=0 * one, delta=delta)
 
 
 def _leads(matrix: Any) -> tuple[Index, NDArray[np.complex128]]:

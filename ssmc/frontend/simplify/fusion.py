@@ -18,7 +18,7 @@ import scipy.sparse.linalg  # noqa: F401 - makes sparse.linalg an attribute
 from scipy import sparse
 
 from ssmc.frontend.graph.builder import Builder, Operand, kind_of, size_of
-from ssmc.frontend.graph.grouping import SAME, Grouped, alike, group_system, without_copies
+from ssmc.frontend.graph.grouping import SAME, Grouped, alike, group_system, without_copies, without_idle
 from ssmc.frontend.graph.linear_form import Form, Linearity, identity_form, resolve
 from ssmc.ir.graph import Graph, Value
 from ssmc.ir.tensor import Tensor
@@ -235,7 +235,8 @@ class _Fusion:
             c = now
         if system.diagonal and not any(self.graph.users(Value(name, 1)) for name in self.names):
             system, b, c = without_copies(system, b.tocsr(), c.tocsr())
-        grouped = group_system(replace(system, read_before=early, halved=False), b.tocsr(), c.tocsr(), d.tocsr())
+            system, b, c = without_idle(system, b.tocsr(), c.tocsr())
+        grouped = _grouped(replace(system, read_before=early, halved=False), b.tocsr(), c.tocsr(), d.tocsr())
         new = grouped.system
         if max(new.B.size, new.C.size, new.D.size) > MAX_FILL * (b.nnz + c.nnz + d.nnz) + MAX_DENSE:
             return self.names[0]  # many unequal groups: apart they cost less
@@ -289,7 +290,8 @@ class _Fusion:
                 x0 = _taken(builder, x0, grouped.states)  # type: ignore[assignment]
             attrs = {"system": grouped.system, "reverse": self.first.op["reverse"]}
             new = builder.add("ssm", [u, operands[1], x0], **attrs)
-            whole = _taken(builder, new, np.argsort(grouped.outputs))
+            size = sum(prod(builder.features(v)) for v in exits)
+            whole = _spread(builder, new, grouped.outputs, max(size, 1))  # one that nobody reads where there is none
             start = 0
             replacements: list[tuple[Value, Operand]] = []
             for value, offset in zip(exits, offsets, strict=True):
@@ -333,6 +335,27 @@ def _behind(graph: Graph, name: str) -> set[str]:
                 found.add(user)
                 waiting.append(user)
     return found
+
+
+def _grouped(system: StateSpace, b: Any, c: Any, d: Any) -> Grouped:
+    """The system in groups; without inputs that reach nothing and outputs that nothing reaches, where they alone are
+    in the way of groups that are equal."""
+    whole = group_system(system, b, c, d)
+    inputs = np.flatnonzero((abs(b).sum(axis=0) > 0) | (abs(d).sum(axis=0) > 0))
+    outputs = np.flatnonzero((abs(c).sum(axis=1) > 0) | (abs(d).sum(axis=1) > 0))
+    if whole.system.groups > 1 or (len(inputs), len(outputs)) == d.shape[::-1] or 0 in (len(inputs), len(outputs)):
+        return whole
+    found = group_system(system, b[:, inputs], c[outputs], d[outputs][:, inputs])
+    if found.system.groups == 1:
+        return whole
+    return replace(found, inputs=inputs[found.inputs], outputs=outputs[found.outputs])
+
+
+def _spread(builder: Builder, x: Operand, places: Any, size: int) -> Operand:
+    """The numbers of x, each at its place among `size`; the others are zero."""
+    index = np.full(size, len(places))
+    index[places] = np.arange(len(places))
+    return _taken(builder, x if len(places) == size else builder.concat([x, np.zeros(1)], -1), index)
 
 
 def _taken(builder: Builder, x: Operand, index: Any) -> Operand:
