@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from ssmc.frontend import Model, load_model
 from ssmc.frontend.findings import Refusal
@@ -211,7 +212,7 @@ def refused(model: Model) -> list[Refusal]:
 def test_rule(name: str, tmp_path: Path) -> None:
     net = Net()
     x = net.input(["b", "t", FEATURES])
-    y = CASES[name](net, x)
+    y = net.op("Cast", CASES[name](net, x), to=TensorProto.FLOAT)  # what comparisons give is boolean
     path = save(net.model([(y, ["b", "u", "o"])]), tmp_path)
     model = load_model(path, strict=False)
     assert not refused(model)
